@@ -1,0 +1,172 @@
+"""How a command is declared: the options that every command shares, its examples, and what it is handed."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+from uuid import UUID
+
+import typer
+
+from stackctl.errors import StateError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import timedelta
+
+    from stackctl.console import Console
+    from stackctl.settings import Settings
+
+_PANEL = "Options of every command"
+_META = "stackctl"
+
+Config = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", help="Configuration file.", rich_help_panel=_PANEL)
+]
+DatabaseUrl = Annotated[
+    str | None,
+    typer.Option("--database-url", metavar="URL", help="The operated database.", rich_help_panel=_PANEL),
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.", rich_help_panel=_PANEL)]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no remarks.", rich_help_panel=_PANEL)]
+NoColor = Annotated[bool, typer.Option("--no-color", help="No colours.", rich_help_panel=_PANEL)]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.", rich_help_panel=_PANEL)]
+
+_SHARED = {
+    "config": (Config, None),
+    "database_url": (DatabaseUrl, None),
+    "json_output": (Json, False),
+    "quiet": (Quiet, False),
+    "no_color": (NoColor, False),
+    "debug": (Debug, False),
+}
+_KEYWORD = inspect.Parameter.KEYWORD_ONLY
+CONTEXT = inspect.Parameter("ctx", _KEYWORD, annotation=typer.Context)
+PARAMETERS = [
+    inspect.Parameter(name, _KEYWORD, default=default, annotation=annotation)
+    for name, (annotation, default) in _SHARED.items()
+]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a command works with: its console, and the settings, which read nothing until asked."""
+
+    options: dict[str, Any]
+
+    @cached_property
+    def console(self) -> Console:
+        from stackctl.console import Console
+
+        given = self.options
+        return Console(json_output=given["json_output"], quiet=given["quiet"], no_color=given["no_color"])
+
+    @cached_property
+    def settings(self) -> Settings:
+        from stackctl.settings import Flags, Settings
+
+        flags = Flags(config=self.options["config"], database_url=self.options["database_url"])
+        return Settings(flags, warn=self.console.warn)
+
+    @property
+    def json_output(self) -> bool:
+        return self.options["json_output"]
+
+    def finish(self, document: Any, show: Callable[[], None], *, ok: bool = True, exit_code: int = 1) -> None:
+        """End with a result: the document under --json, else what `show` prints; exit code 0 when ok."""
+        if self.json_output:
+            self.console.document(document)
+        else:
+            show()
+        if not ok:
+            raise typer.Exit(exit_code)
+
+    def confirm(self, question: str, *, yes: bool) -> None:
+        """Ask before money or destruction; off a terminal only --yes will do. Raises StateError on a no."""
+        if yes:
+            return
+        if not self.console.interactive:
+            raise StateError(
+                f"{question} Nobody can be asked here", code="confirmation-required", hint="pass --yes to go ahead"
+            )
+        if not typer.confirm(question, default=False, err=True):
+            raise StateError("not confirmed; nothing was changed", code="not-confirmed")
+
+
+def options_of(ctx: typer.Context) -> dict[str, Any]:
+    """The shared options given so far, at any level of the command line."""
+    return ctx.meta.setdefault(_META, {name: default for name, (_, default) in _SHARED.items()})
+
+
+def collect(ctx: typer.Context, given: dict[str, Any]) -> dict[str, Any]:
+    options = options_of(ctx)
+    # Later beats earlier: `stackctl --config a status --config b` reads b.
+    options.update({name: given[name] for name in _SHARED if given.get(name)})
+    return options
+
+
+def command(app: typer.Typer, name: str, *, example: str, **settings: Any) -> Callable[[Any], Any]:
+    """Register `function(run, …)` as the command `name`, with the shared options and a runnable example in its help.
+
+    `example` is one or more lines, each a command.
+    """
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
+
+        def invoke(ctx: typer.Context, **arguments: Any) -> None:
+            options = collect(ctx, arguments)
+            function(Run(options), **{key: value for key, value in arguments.items() if key not in _SHARED})
+
+        parameters = [CONTEXT, *(p.replace(kind=_KEYWORD) for p in own), *PARAMETERS]
+        sign(invoke, parameters)
+        invoke.__doc__ = function.__doc__
+        epilog = "\n\n".join(["[bold]Example[/bold]", *example.strip().replace("[", r"\[").splitlines()])
+        app.command(name, epilog=epilog, **settings)(invoke)
+        return function
+
+    return register
+
+
+def group(help_: str, *, example: str) -> typer.Typer:
+    """A group of commands, which takes the shared options as well."""
+
+    def store(ctx: typer.Context, **given: Any) -> None:
+        collect(ctx, given)
+
+    sign(store, [CONTEXT, *PARAMETERS])
+    return typer.Typer(
+        help=help_,
+        callback=store,
+        no_args_is_help=True,
+        add_completion=False,
+        epilog="\n\n".join(["[bold]Example[/bold]", *example.splitlines()]),
+    )
+
+
+def sign(function: Callable[..., Any], parameters: list[inspect.Parameter]) -> None:
+    function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    function.__annotations__ = {p.name: p.annotation for p in parameters}
+
+
+def duration_option(text: str | None, flag: str) -> timedelta | None:
+    """A duration given on the command line."""
+    from stackctl.durations import parse_duration
+
+    if text is None:
+        return None
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise UsageError(f"{flag}: {error}", code="usage") from None
+
+
+def uuid_argument(text: str, what: str = "tenancy") -> UUID:
+    """An id given on the command line."""
+    try:
+        return UUID(text)
+    except ValueError:
+        raise UsageError(f"{text!r} is not the id of a {what} (a UUID)", code="usage") from None

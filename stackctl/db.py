@@ -1,0 +1,180 @@
+"""Connections to PostgreSQL, and its errors in stackctl's terms.
+
+Every connection speaks UTC and ISO dates, so that `timestamp` columns (which the backend fills in UTC) mean the same
+to everyone. `translate` is the single place where SQLSTATEs become errors with a hint and an exit code.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg import errors as pg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from stackctl.errors import ConfigError, ServiceError, StackctlError, StateError
+from stackctl.redaction import redact_url, remember_url, scrub
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+CONNECT_TIMEOUT = 10  # seconds, unless the connection string says otherwise
+
+_SESSION = """
+SELECT set_config('TimeZone', 'UTC', false), set_config('DateStyle', 'ISO, YMD', false),
+       set_config('IntervalStyle', 'iso_8601', false),
+       CASE WHEN %(schema)s::text IS NOT NULL THEN set_config('search_path', quote_ident(%(schema)s), false) END
+"""
+
+
+def resolve(url: str, base: Path) -> str:
+    """A libpq connection string for `url`; an `embedded…` one starts (or joins) its server first."""
+    if not url.startswith("embedded"):
+        return url
+    from stackctl import embedded
+
+    parsed = embedded.parse(url, base)
+    if parsed is None:
+        return url
+    server = embedded.attach(parsed.directory)
+    server.ensure_database(parsed.dbname)
+    return server.url(parsed.dbname)
+
+
+def connect(
+    url: str,
+    *,
+    base: Path | None = None,
+    schema: str | None = None,
+    autocommit: bool = False,
+    what: str = "the database",
+    application_name: str = "stackctl",
+) -> Connection:
+    """Open a connection, or raise one of this family:
+
+    ConfigError `bad-database-url`; ServiceError `unreachable`, `auth-failed`, `no-such-database`, `not-postgresql`.
+    `schema` becomes the search path; None leaves the server's. `what` names the database in messages.
+    """
+    remember_url(url)
+    target = resolve(url, base or Path.cwd())
+    try:
+        parameters = conninfo_to_dict(target)
+    except psycopg.ProgrammingError as error:
+        raise ConfigError(
+            f"{what}: not a PostgreSQL connection string: {redact_url(url)}",
+            code="bad-database-url",
+            hint="write postgresql://user:password@host:5432/dbname",
+        ) from error
+    parameters.setdefault("connect_timeout", CONNECT_TIMEOUT)
+    parameters.setdefault("application_name", application_name)
+    # A peer that vanished without a word is noticed in about a minute instead of two hours.
+    for name, value in (("keepalives_idle", 30), ("keepalives_interval", 10), ("keepalives_count", 3)):
+        parameters.setdefault(name, value)
+    try:
+        conn = psycopg.connect(make_conninfo("", **parameters), autocommit=True)
+    except psycopg.Error as error:
+        raise _connect_error(error, what, parameters) from error
+    try:
+        conn.execute(_SESSION, {"schema": schema})
+    except psycopg.Error as error:
+        conn.close()
+        raise _connect_error(error, what, parameters) from error
+    conn.autocommit = autocommit
+    return conn
+
+
+def _connect_error(error: psycopg.Error, what: str, parameters: dict[str, Any]) -> StackctlError:
+    host = parameters.get("hostaddr") or parameters.get("host") or "localhost"
+    place = f"{host}:{parameters.get('port') or 5432}"
+    reason = one_line(str(error))
+    user = parameters.get("user")
+    if isinstance(error, pg.InvalidPassword | pg.InvalidAuthorizationSpecification) or "password" in reason:
+        return ServiceError(
+            f"{what} at {place} refuses the credentials of {user or 'the default user'}: {reason}",
+            code="auth-failed",
+            hint="check the user and password in the connection string, and pg_hba.conf",
+        )
+    if isinstance(error, pg.InvalidCatalogName) or ("database" in reason and "does not exist" in reason):
+        return ServiceError(
+            f"{what} at {place}: {reason}",
+            code="no-such-database",
+            hint="create it, or correct the database name in the connection string",
+        )
+    strangers = ("expected authentication request", "invalid response to", "server closed the connection")
+    if any(text in reason for text in strangers):
+        return ServiceError(
+            f"what answers at {place} is not PostgreSQL: {reason}",
+            code="not-postgresql",
+            hint="check host and port",
+        )
+    return ServiceError(
+        f"{what} can't be reached at {place}: {reason}",
+        code="unreachable",
+        hint="check that the server runs, and host, port and firewall",
+    )
+
+
+@contextmanager
+def translated(what: str) -> Iterator[None]:
+    """Inside, errors of PostgreSQL come out as StackctlErrors that name `what`."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise translate(error, what) from error
+
+
+def translate(error: psycopg.Error, what: str = "the database") -> StackctlError:
+    """The StackctlError for an error of the driver or the server, by SQLSTATE."""
+    reason = one_line(str(error))
+    details = {"sqlstate": error.sqlstate} if error.sqlstate else {}
+    match error:
+        case pg.UndefinedTable() | pg.UndefinedColumn() | pg.InvalidSchemaName() | pg.UndefinedFunction():
+            return StateError(
+                f"{what} was never migrated, or not far enough: {reason}",
+                code="not-migrated",
+                hint="run `stackctl migrate up` (`stackctl doctor` says what is missing)",
+                details=details,
+            )
+        case pg.InsufficientPrivilege():
+            return ServiceError(
+                f"{what} does not permit this: {reason}",
+                code="permission-denied",
+                hint="connect as a role that may write these tables, or grant it the right",
+                details=details,
+            )
+        case pg.ReadOnlySqlTransaction():
+            return ServiceError(
+                f"{what} is read-only: {reason}",
+                code="read-only",
+                hint="connect to the primary with a role whose transactions are not read-only",
+                details=details,
+            )
+        case pg.LockNotAvailable():
+            return StateError(
+                f"{what}: a lock could not be had in time: {reason}",
+                code="lock-timeout",
+                hint="try again, or find the holder in pg_stat_activity",
+                details=details,
+            )
+        case pg.QueryCanceled():
+            return ServiceError(f"{what}: {reason}", code="statement-timeout", details=details)
+        case pg.InsufficientResources():
+            return ServiceError(f"{what} is out of resources: {reason}", code="out-of-resources", details=details)
+        case psycopg.OperationalError():
+            return ServiceError(
+                f"the connection to {what} was lost: {reason}",
+                code="connection-lost",
+                hint="try again; work that was not committed is redone",
+                details=details,
+            )
+        case _:
+            return ServiceError(f"{what}: {reason}", code="database-error", details=details)
+
+
+def one_line(text: str) -> str:
+    """The first paragraph of a server's message on one line, without secrets."""
+    return scrub(" ".join(line.strip() for line in text.strip().splitlines()))

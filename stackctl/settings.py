@@ -1,0 +1,347 @@
+"""Where every setting comes from: flag, then environment, then stackctl.yaml, then the default.
+
+Sources are touched only when a value is asked for, and only as far as that value needs: a flag that answers the
+question keeps a broken file from mattering, and `${NAME}` is filled when the value is used.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+from uuid import UUID
+
+from stackctl.bundled import bundled
+from stackctl.durations import parse_duration
+from stackctl.errors import ConfigError
+from stackctl.redaction import redact_url, remember, remember_url
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from stackctl.configfile import ConfigFile, Entry
+
+Kind = Literal["text", "url", "secret", "path", "integer", "duration", "choice", "names"]
+Source = Literal["flag", "environment", "file", "default"]
+
+CONFIG_VARIABLE = "STACKCTL_CONFIG"
+CONFIG_NAME = "stackctl.yaml"
+
+_REFERENCE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
+
+
+@dataclass(frozen=True)
+class Key:
+    """One setting: what it holds, its default, and the flag and variable that override the file."""
+
+    kind: Kind
+    default: Any = None
+    flag: str | None = None
+    variable: str | None = None
+    choices: tuple[str, ...] = ()
+    minimum: int = 1
+
+
+KEYS: dict[str, Key] = {
+    "database.url": Key("url", flag="database_url", variable="STACKCTL_DATABASE_URL"),
+    "database.replica_url": Key("url"),
+    "database.schema": Key("text", "public"),
+    "database.change_capture": Key("choice", "auto", choices=("triggers", "application", "auto")),
+    "mappings_dir": Key("path"),
+    "migrations_dir": Key("path"),
+    "sync.batch_size": Key("integer", 20000),
+    "sync.stamp_batch_size": Key("integer", 1000),
+    "sync.workers": Key("integer", 4),
+    "sync.sequencer_interval": Key("duration", "50ms"),
+    "sync.poller_interval": Key("duration", "50ms"),
+    "sync.wakeup": Key("choice", "poll", choices=("poll", "notify")),
+    "sync.dispatch": Key("choice", "direct", choices=("direct", "http")),
+    "sync.endpoint": Key("url"),
+    "external_databases_from": Key("choice", "config", choices=("config", "backend")),
+    "sign_up_rules": Key("path", "./sign-up-rules.yaml"),
+    "payments.stripe_api_key": Key("secret", flag="stripe_api_key", variable="STRIPE_API_KEY"),
+    "payments.stripe_api_base": Key("url", flag="stripe_api_base", variable="STACKCTL_STRIPE_API_BASE"),
+    "payments.telegram.bot_token": Key("secret"),
+    "payments.telegram.chat_id": Key("text"),
+}
+
+# The keys of one entry under tenancies.<uuid>.external_databases.
+DATABASE_TYPES = ("postgres", "sqlite")
+DATABASE_KEYS: dict[str, Key] = {
+    "type": Key("choice", choices=DATABASE_TYPES),
+    "url": Key("url"),
+    "path": Key("path"),
+    "mappings": Key("names"),
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """An effective value and where it came from; `origin` names the flag, the variable or the file and line."""
+
+    key: str
+    value: Any
+    source: Source
+    origin: str
+
+    def shown(self) -> str | int | None:
+        """The value as `config show` prints it, without secrets."""
+        match KEYS[self.key].kind:
+            case _ if self.value is None:
+                return None
+            case "secret":
+                return "(set)"
+            case "url":
+                return redact_url(self.value)
+            case "duration":
+                return f"{self.value / timedelta(milliseconds=1):g}ms"
+            case "path":
+                return str(self.value)
+            case _:
+                return self.value
+
+
+@dataclass(frozen=True)
+class ExternalDatabase:
+    """One external database of one tenancy, as configured.
+
+    `url` for a server, `path` for a file; `mappings` is None when all are to be synced. `base` is the folder that
+    relative paths inside `url` are relative to.
+    """
+
+    tenancy: UUID
+    id: str
+    type: str
+    url: str | None
+    path: Path | None
+    mappings: tuple[str, ...] | None
+    base: Path
+    origin: str = field(compare=False, default="")
+
+    @property
+    def connection(self) -> str:
+        """Where it is, without secrets."""
+        return redact_url(self.url) if self.url is not None else str(self.path)
+
+
+@dataclass(frozen=True)
+class Flags:
+    """What the command line said; None where it said nothing."""
+
+    config: Path | None = None
+    database_url: str | None = None
+    stripe_api_key: str | None = None
+    stripe_api_base: str | None = None
+
+
+class Settings:
+    """The effective settings of one process."""
+
+    def __init__(
+        self,
+        flags: Flags | None = None,
+        environ: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        warn: Callable[[str], None] = lambda message: None,
+    ) -> None:
+        self.flags = flags or Flags()
+        self.environ = os.environ if environ is None else environ
+        self.cwd = cwd or Path.cwd()
+        self._warn = warn
+
+    # -- the file
+
+    @cached_property
+    def config_path(self) -> Path | None:
+        """The configuration file that applies, whether or not it can be read; None when there is none."""
+        if self.flags.config is not None:
+            return self.cwd / self.flags.config
+        if named := self.environ.get(CONFIG_VARIABLE):
+            return self.cwd / named
+        home = self.environ.get("XDG_CONFIG_HOME") or Path(self.environ.get("HOME", "~")).expanduser() / ".config"
+        for candidate in (self.cwd / CONFIG_NAME, Path(home) / "stackctl" / CONFIG_NAME):
+            if candidate.exists():
+                return candidate
+        return None
+
+    @cached_property
+    def file(self) -> ConfigFile | None:
+        """The parsed file; raises ConfigError when it is broken."""
+        if self.config_path is None:
+            return None
+        from stackctl.configfile import read
+
+        return read(self.config_path)
+
+    @cached_property
+    def _file_or_default(self) -> ConfigFile | None:
+        # The operator who names the database on the command line is not stopped by a broken file that happens to
+        # lie around; one that was itself named by a flag is part of the command and must be right.
+        try:
+            return self.file
+        except ConfigError as error:
+            if self.flags.database_url is None or self.flags.config is not None:
+                raise
+            self._warn(f"ignored because --database-url is given: {error.message}")
+            return None
+
+    @property
+    def base(self) -> Path:
+        """The folder that relative paths are relative to: the file's, or the working directory."""
+        return self.config_path.parent if self.config_path is not None else self.cwd
+
+    # -- values
+
+    def get(self, key: str) -> Any:
+        """The effective value of one key of KEYS, converted: Path, timedelta, int, str or None."""
+        return self.setting(key).value
+
+    def setting(self, key: str) -> Setting:
+        """The effective value of one key, with where it came from."""
+        spec = KEYS[key]
+        if spec.flag and (given := getattr(self.flags, spec.flag)) is not None:
+            origin = f"--{spec.flag.replace('_', '-')}"
+            return Setting(key, self._convert(spec, given, self.cwd, origin), "flag", origin)
+        if spec.variable and (given := self.environ.get(spec.variable)):
+            return Setting(key, self._convert(spec, given, self.cwd, spec.variable), "environment", spec.variable)
+        file = self._file_or_default
+        entry = file.entry(key) if file is not None else None
+        if file is not None and entry is not None and entry.value is not None:
+            return Setting(key, self._from_file(spec, entry, file.path.parent), "file", entry.where)
+        default = self._convert(spec, spec.default, self.base, key) if spec.default is not None else None
+        return Setting(key, default, "default", "default")
+
+    def database_url(self) -> str:
+        """The operated database; ConfigError `no-database` when none is named anywhere."""
+        url = self.get("database.url")
+        if not url:
+            raise ConfigError(
+                "no database is named",
+                code="no-database",
+                hint="pass --database-url, set STACKCTL_DATABASE_URL, or run `stackctl init` for a stackctl.yaml",
+            )
+        return url
+
+    def mappings_dir(self) -> Path:
+        """The folder of mapping files: the configured one or the bundled one."""
+        return self.get("mappings_dir") or bundled("mappings")
+
+    def migrations_dir(self) -> Path:
+        """The folder of migrations: the configured one or the bundled one."""
+        return self.get("migrations_dir") or bundled("migrations")
+
+    def tenancies(self) -> tuple[UUID, ...]:
+        """The configured tenancies, in the order of the file."""
+        return tuple(self.file.tenancies) if self.file is not None else ()
+
+    def external_databases(self) -> tuple[ExternalDatabase, ...]:
+        """Every configured external database, with `${NAME}` still unfilled (see `resolved`)."""
+        if self.file is None:
+            return ()
+        return tuple(
+            self._external_database(tenancy, id_, entries)
+            for tenancy, databases in self.file.tenancies.items()
+            for id_, entries in databases.items()
+        )
+
+    def _external_database(self, tenancy: UUID, id_: str, entries: Mapping[str, Entry]) -> ExternalDatabase:
+        assert self.file is not None
+        where = entries["type"].where
+        path, names, url = entries.get("path"), entries.get("mappings"), entries.get("url")
+        return ExternalDatabase(
+            tenancy=tenancy,
+            id=id_,
+            type=entries["type"].value,
+            url=url.value if url else None,
+            path=Path(path.value) if path else None,
+            mappings=tuple(names.value) if names and names.value is not None else None,
+            base=self.file.path.parent,
+            origin=where,
+        )
+
+    def resolved(self, database: ExternalDatabase) -> ExternalDatabase:
+        """`database` with `${NAME}` filled and its path made absolute; ConfigError for an unset variable."""
+        from dataclasses import replace
+
+        if database.path is not None:
+            path = Path(self.expand(str(database.path), database.origin)).expanduser()
+            return replace(database, path=database.base / path)
+        url = self.expand(database.url or "", database.origin)
+        remember_url(url)
+        return replace(database, url=url)
+
+    # -- conversion
+
+    def expand(self, text: str, where: str) -> str:
+        """`text` with `${NAME}` and `${NAME:-default}` filled from the environment."""
+
+        def fill(match: re.Match[str]) -> str:
+            value = self.environ.get(match["name"])
+            # As in a shell, `:-` also stands in for a variable that is set but empty.
+            if match["default"] is not None:
+                return value or match["default"]
+            if value is None:
+                raise ConfigError(
+                    f"{where}: ${{{match['name']}}} is not set in the environment",
+                    code="variable-not-set",
+                    hint=f"export {match['name']}=…, or give a default: ${{{match['name']}:-…}}",
+                    details={"variable": match["name"]},
+                )
+            return value
+
+        return _REFERENCE.sub(fill, text)
+
+    def _from_file(self, spec: Key, entry: Entry, base: Path) -> Any:
+        value = entry.value
+        if isinstance(value, str):
+            value = self.expand(value, entry.where)
+        return self._convert(spec, value, base, entry.where)
+
+    def _convert(self, spec: Key, value: Any, base: Path, where: str) -> Any:
+        try:
+            return convert(spec, value, base)
+        except ValueError as problem:
+            raise ConfigError(f"{where}: {problem}", code="invalid-value") from problem
+
+
+def is_reference(value: object) -> bool:
+    """Whether the value waits for the environment (`${NAME}`), so that its form can't be judged yet."""
+    return isinstance(value, str) and _REFERENCE.search(value) is not None
+
+
+def convert(spec: Key, value: Any, base: Path) -> Any:
+    """`value` as the key's kind asks; ValueError says what was expected."""
+    match spec.kind:
+        case "integer":
+            if isinstance(value, bool) or not re.fullmatch(r"[+-]?\d+", str(value)):
+                raise ValueError(f"expected a whole number, got {value!r}")
+            if int(value) < spec.minimum:
+                raise ValueError(f"expected at least {spec.minimum}, got {value}")
+            return int(value)
+        case "duration":
+            return parse_duration(str(value))
+        case "choice":
+            if value not in spec.choices:
+                raise ValueError(f"expected one of {', '.join(spec.choices)}; got {value!r}")
+            return value
+        case "names":
+            if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+                raise ValueError(f"expected a list of names, got {value!r}")
+            return value
+        case _ if not isinstance(value, str):
+            raise ValueError(f"expected text, got {value!r}")
+        case "path":
+            return base / Path(value).expanduser()
+        case "url":
+            remember_url(value)
+        case "secret":
+            remember(value)
+        case "text":
+            pass
+    return value
+
+

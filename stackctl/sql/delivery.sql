@@ -1,0 +1,51 @@
+-- What failed to reach an external database, kept per (tenancy, database), so that one failing database neither
+-- holds up the others nor is forgotten. No row: the last attempt went well. next_attempt_at null: a dead letter.
+
+-- name: states
+SELECT database_id, attempts, failing_since, last_error, last_error_code, next_attempt_at
+FROM stackctl.delivery WHERE tenancy_id = %(tenancy)s
+
+-- name: all_states
+SELECT tenancy_id, database_id, attempts, failing_since, last_error, last_error_code, next_attempt_at
+FROM stackctl.delivery ORDER BY failing_since, tenancy_id, database_id
+
+-- name: waiting
+SELECT database_id FROM stackctl.delivery WHERE tenancy_id = %(tenancy)s AND next_attempt_at > clock_timestamp()
+
+-- name: claim_due
+-- The next attempt is pushed out by the lease first: whoever is killed during the attempt leaves it due again.
+UPDATE stackctl.delivery AS d SET next_attempt_at = clock_timestamp() + %(lease)s::interval
+FROM (
+    SELECT tenancy_id, database_id FROM stackctl.delivery
+    WHERE next_attempt_at <= clock_timestamp() AND tenancy_id <> ALL (%(busy)s::uuid[])
+    ORDER BY next_attempt_at LIMIT %(limit)s
+    FOR UPDATE SKIP LOCKED
+) AS due
+WHERE d.tenancy_id = due.tenancy_id AND d.database_id = due.database_id
+RETURNING d.tenancy_id, d.database_id
+
+-- name: record_failure
+INSERT INTO stackctl.delivery AS d
+    (tenancy_id, database_id, attempts, failing_since, last_attempt_at, last_error, last_error_code, next_attempt_at)
+VALUES (%(tenancy)s, %(database)s, 1, clock_timestamp(), clock_timestamp(), %(error)s, %(code)s,
+        clock_timestamp() + %(delay)s::interval)
+ON CONFLICT (tenancy_id, database_id) DO UPDATE
+SET attempts = d.attempts + 1, last_attempt_at = EXCLUDED.last_attempt_at, last_error = EXCLUDED.last_error,
+    last_error_code = EXCLUDED.last_error_code,
+    next_attempt_at = CASE WHEN d.attempts + 1 < %(limit)s THEN
+        clock_timestamp() + least(%(delay)s::interval * power(2, least(d.attempts, 20)), %(longest)s::interval) END
+RETURNING next_attempt_at IS NULL
+
+-- name: record_success
+DELETE FROM stackctl.delivery WHERE tenancy_id = %(tenancy)s AND database_id = %(database)s
+
+-- name: retry
+UPDATE stackctl.delivery SET next_attempt_at = clock_timestamp(), attempts = 0
+WHERE %(everything)s OR (tenancy_id, database_id) IN (SELECT * FROM unnest(%(tenancies)s::uuid[], %(databases)s::text[]))
+RETURNING tenancy_id, database_id
+
+-- name: sweep_due
+INSERT INTO stackctl.sweep AS s (singleton, last_swept_at) VALUES (true, clock_timestamp())
+ON CONFLICT (singleton) DO UPDATE SET last_swept_at = EXCLUDED.last_swept_at
+WHERE s.last_swept_at <= clock_timestamp() - %(interval)s::interval
+RETURNING true

@@ -1,0 +1,89 @@
+-- The queue of tenancies to sync ("OutgoingRequest"), shared with the backend: only entries whose url is the sync
+-- engine's are ours. A claim is a lease: "startedFulfillingAt" is both the mark and the token of the claim.
+
+-- name: enqueue
+-- DO UPDATE, not DO NOTHING: the write locks the pending entry, so that a poller can't claim it, sync before the
+-- caller's stamps are visible, and delete it. In tenancy order, so that two callers can't deadlock.
+INSERT INTO "OutgoingRequest" (id, "qstashOptions", "deduplicationKey", "createdAt")
+SELECT gen_random_uuid(),
+       jsonb_build_object(
+           'url', '/api/latest/internal/external-db-sync/sync-engine',
+           'body', jsonb_build_object('tenancyId', tenancy),
+           'flowControl', jsonb_build_object('key', 'sentinel-sync-key', 'parallelism', 20)),
+       'sentinel-sync-key-' || tenancy,
+       now() AT TIME ZONE 'UTC'
+FROM unnest(%(tenancies)s::uuid[]) AS tenancy
+ORDER BY tenancy
+ON CONFLICT ("deduplicationKey") WHERE "startedFulfillingAt" IS NULL
+DO UPDATE SET "qstashOptions" = EXCLUDED."qstashOptions"
+
+-- name: claim
+UPDATE "OutgoingRequest" AS entry
+SET "startedFulfillingAt" = clock_timestamp() AT TIME ZONE 'UTC'
+FROM (
+    SELECT id FROM "OutgoingRequest"
+    WHERE "startedFulfillingAt" IS NULL
+      AND "qstashOptions" ->> 'url' = '/api/latest/internal/external-db-sync/sync-engine'
+      AND coalesce("qstashOptions" -> 'body' ->> 'tenancyId', '') <> ALL (%(busy)s::text[])
+    ORDER BY "createdAt"
+    LIMIT %(limit)s
+    FOR UPDATE SKIP LOCKED
+) AS pending
+WHERE entry.id = pending.id
+RETURNING entry.id, entry."qstashOptions" -> 'body' ->> 'tenancyId', entry."startedFulfillingAt"
+
+-- name: renew
+UPDATE "OutgoingRequest" AS entry
+SET "startedFulfillingAt" = clock_timestamp() AT TIME ZONE 'UTC'
+FROM unnest(%(ids)s::uuid[], %(claims)s::timestamp[]) AS ours (id, claimed_at)
+WHERE entry.id = ours.id AND entry."startedFulfillingAt" = ours.claimed_at
+RETURNING entry.id, entry."startedFulfillingAt"
+
+-- name: finish
+DELETE FROM "OutgoingRequest" WHERE id = %(id)s AND "startedFulfillingAt" = %(claimed_at)s
+
+-- name: release
+-- Back to pending by deleting and queueing again: an UPDATE to null would violate the unique index when a newer
+-- pending entry of the same key exists, and would take the whole statement with it.
+WITH given_up AS (
+    DELETE FROM "OutgoingRequest"
+    WHERE id = %(id)s AND "startedFulfillingAt" = %(claimed_at)s
+    RETURNING id, "qstashOptions", "deduplicationKey", "createdAt"
+)
+INSERT INTO "OutgoingRequest" (id, "qstashOptions", "deduplicationKey", "createdAt")
+SELECT id, "qstashOptions", "deduplicationKey", "createdAt" FROM given_up
+ON CONFLICT ("deduplicationKey") WHERE "startedFulfillingAt" IS NULL
+DO UPDATE SET "qstashOptions" = EXCLUDED."qstashOptions"
+
+-- name: expired
+SELECT id, "startedFulfillingAt" FROM "OutgoingRequest"
+WHERE "startedFulfillingAt" < (clock_timestamp() AT TIME ZONE 'UTC') - %(lease)s::interval
+  AND "qstashOptions" ->> 'url' = '/api/latest/internal/external-db-sync/sync-engine'
+ORDER BY "deduplicationKey", id
+FOR UPDATE SKIP LOCKED
+
+-- name: entries
+SELECT id, "qstashOptions" -> 'body' ->> 'tenancyId', "createdAt", "startedFulfillingAt",
+       "startedFulfillingAt" < (clock_timestamp() AT TIME ZONE 'UTC') - %(lease)s::interval
+FROM "OutgoingRequest"
+WHERE "qstashOptions" ->> 'url' = '/api/latest/internal/external-db-sync/sync-engine'
+ORDER BY "createdAt"
+LIMIT %(limit)s
+
+-- name: summary
+SELECT count(*) FILTER (WHERE "startedFulfillingAt" IS NULL),
+       count(*) FILTER (WHERE "startedFulfillingAt" >= (clock_timestamp() AT TIME ZONE 'UTC') - %(lease)s::interval),
+       count(*) FILTER (WHERE "startedFulfillingAt" < (clock_timestamp() AT TIME ZONE 'UTC') - %(lease)s::interval),
+       (SELECT count(*) FROM stackctl.delivery WHERE next_attempt_at IS NULL),
+       extract(epoch FROM (clock_timestamp() AT TIME ZONE 'UTC') - min("createdAt")) * 1000
+FROM "OutgoingRequest"
+WHERE "qstashOptions" ->> 'url' = '/api/latest/internal/external-db-sync/sync-engine'
+
+-- name: existing_tenancies
+-- A deleted tenancy still exists here while it has tombstones: its copies must be emptied.
+SELECT tenancy FROM unnest(%(tenancies)s::uuid[]) AS tenancy
+WHERE EXISTS (SELECT 1 FROM "Tenancy" WHERE id = tenancy)
+   OR EXISTS (SELECT 1 FROM "DeletedRow" WHERE "tenancyId" = tenancy)
+
+-- name: all_tenancies
+SELECT id FROM "Tenancy" ORDER BY id

@@ -1,0 +1,23 @@
+-- What the sequencer runs besides the stamping statements, which are composed per table (see sync/stamping.py).
+
+-- name: try_lock
+-- Released by the commit, never before: see sync/sequencer.py on order.
+SELECT pg_try_advisory_xact_lock(hashtextextended('stackctl.sequencer', 0))
+
+-- name: log_stamps
+INSERT INTO stackctl.stamp_log (up_to_sequence_id) VALUES (%(up_to)s) ON CONFLICT DO NOTHING
+
+-- name: prune_log
+DELETE FROM stackctl.stamp_log WHERE stamped_at < clock_timestamp() - interval '7 days'
+
+-- name: primary_key
+SELECT a.attname, format_type(a.atttypid, a.atttypmod)
+FROM pg_index AS i
+JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, position) ON true
+JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+WHERE i.indrelid = to_regclass(quote_ident(%(table)s)) AND i.indisprimary
+ORDER BY k.position
+
+-- name: column_type
+SELECT format_type(atttypid, atttypmod) FROM pg_attribute
+WHERE attrelid = to_regclass(quote_ident(%(table)s)) AND attname = %(column)s AND NOT attisdropped

@@ -1,0 +1,57 @@
+-- What stackctl keeps in an external PostgreSQL besides the target tables.
+
+-- name: serialise_creation
+SELECT pg_advisory_xact_lock(hashtextextended('stackctl.target', 0))
+
+-- name: has_metadata
+SELECT to_regclass('_stack_sync_metadata') IS NOT NULL AND to_regclass('_stack_sync_owner') IS NOT NULL
+
+-- name: looks_operated
+SELECT to_regclass('"ProjectUser"') IS NOT NULL AND to_regclass('"OutgoingRequest"') IS NOT NULL
+
+-- name: create_metadata
+CREATE TABLE IF NOT EXISTS _stack_sync_metadata (
+    mapping_name text PRIMARY KEY,
+    last_synced_sequence_id bigint NOT NULL DEFAULT -1,
+    updated_at timestamp NOT NULL DEFAULT (now() AT TIME ZONE 'UTC')
+)
+
+-- name: create_owner
+CREATE TABLE IF NOT EXISTS _stack_sync_owner (
+    singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
+    tenancy_id uuid NOT NULL
+)
+
+-- name: claim_owner
+INSERT INTO _stack_sync_owner (tenancy_id) VALUES (%(tenancy)s) ON CONFLICT DO NOTHING
+
+-- name: owner
+SELECT tenancy_id FROM _stack_sync_owner
+
+-- name: columns
+SELECT a.attname, format_type(a.atttypid, NULL), a.attnotnull AND NOT a.atthasdef AND a.attgenerated = ''
+FROM pg_attribute AS a
+WHERE a.attrelid = to_regclass(quote_ident(%(table)s)) AND a.attnum > 0 AND NOT a.attisdropped
+ORDER BY a.attnum
+
+-- name: has_key
+SELECT EXISTS (
+    SELECT 1 FROM pg_index AS i
+    WHERE i.indrelid = to_regclass(quote_ident(%(table)s)) AND i.indisunique AND i.indpred IS NULL AND i.indimmediate
+      AND (SELECT array_agg(a.attname::text ORDER BY a.attname) FROM pg_attribute AS a
+           WHERE a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)) = %(key)s)
+
+-- name: add_cursor
+INSERT INTO _stack_sync_metadata (mapping_name, last_synced_sequence_id, updated_at)
+VALUES (%(mapping)s, -1, now() AT TIME ZONE 'UTC') ON CONFLICT DO NOTHING
+
+-- name: lock_cursor
+SELECT last_synced_sequence_id FROM _stack_sync_metadata WHERE mapping_name = %(mapping)s FOR UPDATE
+
+-- name: cursors
+SELECT mapping_name, last_synced_sequence_id, updated_at FROM _stack_sync_metadata
+
+-- name: advance
+UPDATE _stack_sync_metadata
+SET last_synced_sequence_id = %(cursor)s, updated_at = clock_timestamp() AT TIME ZONE 'UTC'
+WHERE mapping_name = %(mapping)s

@@ -1,0 +1,187 @@
+"""Stage 4: bring one external database up to date, mapping by mapping, batch by batch.
+
+Exactly-once effect: one batch is one transaction of the target. It takes the cursor with a lock, *then* reads the
+source, writes the rows, advances the cursor and commits. A kill at any point leaves the batch whole or absent, and
+two engines on one mapping serialise at the cursor.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+from uuid import UUID
+
+from stackctl.errors import AnswerNo, StackctlError, StateError
+from stackctl.sync.source import OperatedDatabaseLost
+from stackctl.sync.target import NEVER_SYNCED, Applied, Target
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from stackctl.mapping.compile import Compiled
+    from stackctl.sync.loop import Stop
+    from stackctl.sync.source import Source
+
+
+@dataclass
+class MappingResult:
+    """What was done for one mapping; `cursor` is where it stands now."""
+
+    mapping: str
+    upserted: int = 0
+    deleted: int = 0
+    batches: int = 0
+    cursor: int = NEVER_SYNCED
+    duration_ms: int = 0
+
+
+@dataclass
+class DatabaseResult:
+    """What was done for one external database. `interrupted`: stopped by a signal with rows left to send."""
+
+    tenancy: UUID
+    database: str
+    type: str
+    status: Literal["ok", "error"] = "ok"
+    error: StackctlError | None = None
+    interrupted: bool = False
+    mappings: list[MappingResult] = field(default_factory=list[MappingResult])
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to sync: rows a batch, whether everything is to be sent again, and who hears of each batch."""
+
+    batch_size: int
+    full: bool = False
+    on_batch: Callable[[str, Applied], None] = lambda mapping, applied: None
+
+
+def sync_database(
+    source: Source, target: Target, compiled: Sequence[Compiled], result: DatabaseResult, options: Options, stop: Stop
+) -> None:
+    """Send everything that is above the cursors; fills `result` as it goes.
+
+    Raises what belongs to this database (or to a mapping's statement) after recording what was done before it;
+    ServiceErrors of the operated database pass through as well.
+    """
+    target.prepare(result.tenancy, compiled)
+    source.catch_up()
+    cursors = {name: cursor.sequence_id for name, cursor in target.cursors().items()}
+    waiting = [c for c in compiled if options.full or cursors[c.mapping.name] == NEVER_SYNCED]
+    seen = [c for c in compiled if c not in waiting]
+    news = source.with_news(seen, result.tenancy, cursors) if seen else set[str]()
+    _check_cursors(source, {c.mapping.name: cursors[c.mapping.name] for c in seen}, news)
+    for one in compiled:
+        name = one.mapping.name
+        entry = MappingResult(name, cursor=cursors[name])
+        result.mappings.append(entry)
+        if name in news or one in waiting:
+            _sync_mapping(source, target, one, result, entry, options, stop)
+        if stop.requested:
+            result.interrupted = True
+            return
+
+
+def _check_cursors(source: Source, cursors: dict[str, int], news: set[str]) -> None:
+    """A cursor above every id ever given means that the source was set back: what comes next would be skipped."""
+    quiet = {name: cursor for name, cursor in cursors.items() if name not in news and cursor > 0}
+    if not quiet:
+        return
+    last = source.last_sequence_id()
+    for name, cursor in quiet.items():
+        if cursor > last:
+            raise StateError(
+                f"the cursor of {name} is at {cursor}, but the operated database has only given ids up to {last}: "
+                "it was restored, or another one took its place",
+                code="cursor-ahead",
+                hint="send everything again: `stackctl sync TENANCY --full`",
+                details={"mapping": name, "cursor": cursor, "last_sequence_id": last},
+            )
+
+
+def _sync_mapping(
+    source: Source,
+    target: Target,
+    compiled: Compiled,
+    result: DatabaseResult,
+    entry: MappingResult,
+    options: Options,
+    stop: Stop,
+) -> None:
+    started = time.monotonic()
+    try:
+        full = options.full
+        while not stop.requested:
+            applied = _batch(source, target, compiled, result.tenancy, entry, options.batch_size, full=full)
+            if applied is None:
+                break
+            entry.upserted += applied.upserted
+            entry.deleted += applied.deleted
+            entry.batches += 1
+            options.on_batch(compiled.mapping.name, applied)
+            full = False
+    finally:
+        entry.duration_ms = round((time.monotonic() - started) * 1000)
+
+
+def _batch(
+    source: Source,
+    target: Target,
+    compiled: Compiled,
+    tenancy: UUID,
+    entry: MappingResult,
+    limit: int,
+    *,
+    full: bool,
+) -> Applied | None:
+    """One transaction of the target: cursor locked, source read, rows written, cursor advanced.
+
+    A mapping that was never synced is loaded whole; that is one batch however many rows it has, and streams.
+    Returns None when nothing was above the cursor.
+    """
+    with target.locked(compiled) as cursor:
+        if full or cursor == NEVER_SYNCED:
+            with source.load(compiled, tenancy) as (rows, highest):
+                applied = target.load(compiled, rows)
+        else:
+            applied = target.apply(compiled, source.batch(compiled, tenancy, cursor, limit))
+            highest = applied.highest
+            if applied.rows == 0:
+                entry.cursor = cursor
+                return None
+            if highest <= cursor:
+                raise AnswerNo(
+                    f"the mapping {compiled.mapping.name} yields no row above its cursor", code="mapping-failed"
+                )
+        target.advance(compiled, highest)
+    entry.cursor = highest
+    return applied
+
+
+def attempt(
+    source: Source,
+    open_target: Callable[[], Target],
+    compiled: Callable[[], Sequence[Compiled]],
+    result: DatabaseResult,
+    options: Options,
+    stop: Stop,
+) -> Target | None:
+    """`sync_database` with this database's failure recorded in `result` instead of raised, so that others go on.
+
+    Returns the target, still good for the next time, or None after a failure. OperatedDatabaseLost is raised:
+    nobody can go on without it.
+    """
+    target: Target | None = None
+    try:
+        target = open_target()
+        sync_database(source, target, compiled(), result, options, stop)
+    except BaseException as error:
+        if target is not None:
+            target.close()
+        if isinstance(error, OperatedDatabaseLost) or not isinstance(error, StackctlError):
+            raise
+        result.status, result.error = "error", error
+        return None
+    return target

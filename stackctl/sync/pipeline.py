@@ -1,0 +1,121 @@
+"""What the commands of the pipeline share: mappings, databases and connections, opened from the settings."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from stackctl import db
+from stackctl.errors import UsageError
+from stackctl.mapping.compile import Compiled, compile_mapping
+from stackctl.mapping.files import load as load_mappings
+from stackctl.sync.source import Source
+from stackctl.sync.target import open_target
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from uuid import UUID
+
+    from stackctl.db import Connection
+    from stackctl.mapping.compile import Dialect
+    from stackctl.mapping.model import Mapping
+    from stackctl.settings import ExternalDatabase, Settings
+    from stackctl.sync.target import Target
+
+_DIALECTS: dict[str, Dialect] = {"postgres": "postgres", "sqlite": "sqlite"}
+
+
+class Pipeline:
+    """The pipeline of one configuration. Shared by threads; connections are not."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    @cached_property
+    def mappings(self) -> dict[str, Mapping]:
+        """All mappings by name; ConfigError when a file is wrong."""
+        return load_mappings(self.settings.mappings_dir())
+
+    @cached_property
+    def databases(self) -> dict[UUID, list[ExternalDatabase]]:
+        """The configured external databases by tenancy."""
+        found: dict[UUID, list[ExternalDatabase]] = defaultdict(list)
+        for database in self.settings.external_databases():
+            for name in database.mappings or ():
+                self.mapping(name, f"{database.origin}: ")
+            found[database.tenancy].append(database)
+        return dict(found)
+
+    @cached_property
+    def _compiled(self) -> dict[tuple[str, str], Compiled]:
+        return {}
+
+    def mapping(self, name: str, prefix: str = "") -> Mapping:
+        """The mapping of that name; UsageError `unknown-mapping` with the nearest one."""
+        if name not in self.mappings:
+            raise unknown(prefix + "mapping", name, self.mappings)
+        return self.mappings[name]
+
+    def compiled(self, database: ExternalDatabase, only: str | None = None) -> list[Compiled]:
+        """The database's mappings in its dialect; `only` narrows them to one."""
+        names = database.mappings if database.mappings is not None else tuple(self.mappings)
+        return [self._compile(name, _DIALECTS[database.type]) for name in names if only in (None, name)]
+
+    def _compile(self, name: str, dialect: Dialect) -> Compiled:
+        if (name, dialect) not in self._compiled:
+            self._compiled[name, dialect] = compile_mapping(self.mapping(name), dialect)
+        return self._compiled[name, dialect]
+
+    def connect(self, *, autocommit: bool = True) -> Connection:
+        """A connection to the operated database."""
+        settings = self.settings
+        return db.connect(
+            settings.database_url(),
+            base=settings.base,
+            schema=settings.get("database.schema"),
+            autocommit=autocommit,
+            what="the operated database",
+        )
+
+    def open_source(self) -> Source:
+        """What the engine reads: the operated database and, when configured, its replica."""
+        replica_url = self.settings.get("database.replica_url")
+        primary = self.connect()
+        if not replica_url:
+            return Source(primary)
+        try:
+            replica = db.connect(
+                replica_url,
+                base=self.settings.base,
+                schema=self.settings.get("database.schema"),
+                autocommit=True,
+                what="the replica",
+            )
+        except BaseException:
+            primary.close()
+            raise
+        return Source(primary, replica)
+
+    @contextmanager
+    def session(self) -> Iterator[Connection]:
+        """A connection to the operated database that is closed at the end; its errors come out as StackctlErrors."""
+        conn = self.connect()
+        try:
+            with db.translated("the operated database"):
+                yield conn
+        finally:
+            conn.close()
+
+    def open_target(self, database: ExternalDatabase) -> Target:
+        return open_target(self.settings.resolved(database))
+
+
+def unknown(kind: str, name: str, known: Sequence[str] | dict[str, object] | dict[str, Mapping]) -> UsageError:
+    """Something that the user named and that does not exist, with the nearest that does."""
+    import difflib
+
+    close = difflib.get_close_matches(name, list(known), n=1)
+    hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(known)) or 'none'}"
+    return UsageError(f"there is no {kind} {name!r}", code=f"unknown-{kind.split()[-1]}", hint=hint)

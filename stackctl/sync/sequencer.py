@@ -1,0 +1,124 @@
+"""Stage 1: marked rows get their sequence ids, and their tenancies are queued.
+
+Order, the invariant everything behind this stage rests on: a cursor may pass N only if everything below N is visible.
+`nextval` is not transactional, so two stampers could commit out of order, and the rows of the later commit would be
+skipped for ever. Therefore a transaction-level advisory lock is held from before the first `nextval` until the commit
+has released it; a second sequencer steps aside.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+from uuid import UUID
+
+from stackctl.sql import statements
+from stackctl.sync import fuses, queue
+from stackctl.sync.stamping import Stamping, compose, probe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from stackctl.db import Connection
+    from stackctl.mapping.model import Mapping
+    from stackctl.sync.loop import Stop
+
+LOCK_WAIT = 5.0  # seconds that a single pass waits for another sequencer's commit
+LOCK_POLL = 0.02  # seconds between two tries
+
+StoppedBy = Literal["drained", "fuse", "max-duration", "signal", "lock-held"]
+
+_SQL = statements("sequencer")
+
+
+@dataclass
+class SequenceResult:
+    """What a run of the sequencer did. `tenancies` were touched, `enqueued` queue entries written."""
+
+    rows: int = 0
+    batches: int = 0
+    by_table: Counter[str] = field(default_factory=Counter[str])
+    touched: set[UUID] = field(default_factory=set[UUID])
+    enqueued: int = 0
+    duration_ms: int = 0
+    stopped_by: StoppedBy = "drained"
+
+
+class Sequencer:
+    """Stamps over one connection (autocommit), for the tables of these mappings.
+
+    Raises StateError `not-migrated` when a table is missing.
+    """
+
+    def __init__(self, conn: Connection, mappings: Sequence[Mapping], *, batch_size: int) -> None:
+        self._conn = conn
+        self._batch_size = batch_size
+        self._stampings = compose(conn, mappings)
+        self._probe = probe(self._stampings)
+
+    def batch(self, result: SequenceResult) -> Literal["stamped", "idle", "fuse", "busy"]:
+        """One transaction: stamps up to a batch of every table that has marked rows.
+
+        The stamps, the parents' marks, the stamp log and the queue entries commit together (no lost wake-up), and
+        with them the sequencers' lock is released. Adds to `result` after the commit.
+        """
+        if not fuses.read(self._conn).sequencer:
+            return "fuse"
+        waiting = {number for (number,) in self._conn.execute(self._probe, {})}
+        if not waiting:
+            return "idle"
+        stamped: Counter[str] = Counter()
+        tenancies: set[UUID] = set()
+        highest = 0
+        with self._conn.transaction():
+            if not self._locked():
+                return "busy"
+            for number, stamping in enumerate(self._stampings):
+                # Parents come after their children, and may have been marked in this very transaction.
+                if number in waiting or stamped:
+                    highest = max(highest, self._stamp(stamping, stamped, tenancies))
+            if stamped:
+                queue.enqueue(self._conn, tenancies)
+                self._conn.execute(_SQL["log_stamps"], {"up_to": highest})
+        if not stamped:
+            # What waits is locked by transactions of the application: its turn comes when they end.
+            return "idle"
+        result.rows += stamped.total()
+        result.batches += 1
+        result.by_table.update(stamped)
+        result.touched |= tenancies
+        result.enqueued += len(tenancies)
+        return "stamped"
+
+    def _locked(self) -> bool:
+        row = self._conn.execute(_SQL["try_lock"]).fetchone()
+        return bool(row and row[0])
+
+    def _stamp(self, stamping: Stamping, stamped: Counter[str], tenancies: set[UUID]) -> int:
+        highest = 0
+        for tenancy, up_to, rows in self._conn.execute(stamping.statement, {"limit": self._batch_size}):
+            stamped[stamping.table] = rows
+            highest = max(highest, up_to)
+            if tenancy is not None:
+                tenancies.add(tenancy)
+        return highest
+
+    def drain(self, result: SequenceResult, stop: Stop, on_batch: Callable[[SequenceResult], None]) -> StoppedBy:
+        """Batches until no row waits; returns why it ended."""
+        waited = 0.0
+        while not stop.requested:
+            match self.batch(result):
+                case "stamped":
+                    waited = 0.0
+                    on_batch(result)
+                case "idle":
+                    return "drained"
+                case "fuse":
+                    return "fuse"
+                case "busy" if waited >= LOCK_WAIT:
+                    return "lock-held"
+                case "busy":
+                    stop.wait(LOCK_POLL)
+                    waited += LOCK_POLL
+        return stop.reason

@@ -1,0 +1,149 @@
+"""Reading the operated database for the engine: batches of keys joined to the mapping as of now, and whole loads."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any, LiteralString, cast
+
+import psycopg
+from psycopg import sql
+
+from stackctl.db import translate
+from stackctl.errors import AnswerNo, ServiceError
+from stackctl.sql import statements
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from uuid import UUID
+
+    from stackctl.db import Connection
+    from stackctl.mapping.compile import Compiled
+
+REPLICA_WAIT = 60.0  # seconds for a replica to replay past the primary's position
+REPLICA_POLL = 0.02  # seconds
+
+_SQL = statements("source")
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Rows of one statement on the source, in the form that the target takes best. To be read once."""
+
+    conn: Connection
+    statement: LiteralString
+    parameters: Mapping[str, Any]
+    mapping: str
+
+    def binary(self) -> Iterator[bytes]:
+        """The rows as PostgreSQL's binary COPY stream, unparsed, in the server's own chunks."""
+        query = sql.SQL("COPY ({}) TO STDOUT (FORMAT binary)").format(sql.SQL(self.statement))
+        with _reading(self.mapping), self.conn.cursor() as cursor, cursor.copy(query, self.parameters) as copy:
+            yield from copy
+
+    def chunks(self, size: int) -> Iterator[list[tuple[Any, ...]]]:
+        """The rows as tuples, at most `size` of them in memory at a time."""
+        fetched = size if psycopg.capabilities.has_stream_chunked() else 1
+        with _reading(self.mapping), self.conn.cursor() as cursor:
+            rows = cursor.stream(self.statement, self.parameters, size=fetched)
+            while chunk := list(islice(rows, size)):
+                yield chunk
+
+
+class OperatedDatabaseLost(ServiceError):
+    """The operated database went away, or its replica lags: not the fault of the external database at hand."""
+
+
+class Source:
+    """The operated database for one worker: the primary, and the replica that is read when there is one.
+
+    Both connections are in autocommit mode. Raises OperatedDatabaseLost, and AnswerNo `mapping-failed` for whatever
+    else goes wrong with a mapping's statement.
+    """
+
+    def __init__(self, primary: Connection, replica: Connection | None = None) -> None:
+        self._primary = primary
+        self._reader = replica or primary
+        self._replicated = replica is not None
+
+    def catch_up(self) -> None:
+        """Wait until what is read shows everything that was committed on the primary before this call.
+
+        Raises OperatedDatabaseLost `replica-lags` when the replica does not get there in time.
+        """
+        if not self._replicated:
+            return
+        with _reading("the replica"):
+            row = self._primary.execute(_SQL["primary_position"]).fetchone()
+            deadline = time.monotonic() + REPLICA_WAIT
+            while True:
+                seen = self._reader.execute(_SQL["replayed"], {"position": row[0] if row else None}).fetchone()
+                if seen and seen[0]:
+                    return
+                if time.monotonic() >= deadline:
+                    raise OperatedDatabaseLost(
+                        f"the replica did not catch up with the primary in {REPLICA_WAIT:.0f} s",
+                        code="replica-lags",
+                        hint="check replication, or take database.replica_url out of the configuration",
+                    )
+                time.sleep(REPLICA_POLL)
+
+    def last_sequence_id(self) -> int:
+        """The highest sequence id ever given; 0 before the first."""
+        with _reading("global_seq_id"):
+            row = self._primary.execute(_SQL["last_sequence_id"]).fetchone()
+        return row[0] if row else 0
+
+    def with_news(self, compiled: Sequence[Compiled], tenancy: UUID, cursors: Mapping[str, int]) -> set[str]:
+        """Names of the mappings that have anything above their cursor; one round trip for all."""
+        with _reading("the mappings"), self._reader.pipeline():
+            found = [
+                (c.mapping.name, self._reader.execute(c.oldest_unsent, _at(tenancy, cursors[c.mapping.name])))
+                for c in compiled
+            ]
+        return {name for name, cursor in found if (row := cursor.fetchone()) and row[0] is not None}
+
+    def batch(self, compiled: Compiled, tenancy: UUID, cursor: int, limit: int) -> Stream:
+        """Up to `limit` keys above the cursor with their rows as of now. Keys and rows are of one snapshot."""
+        return Stream(self._reader, cast("LiteralString", compiled.fetch), _at(tenancy, cursor) | {"limit": limit}, compiled.mapping.name)
+
+    @contextmanager
+    def load(self, compiled: Compiled, tenancy: UUID) -> Iterator[tuple[Stream, int]]:
+        """All rows of the mapping in one stream, and the cursor that goes with them.
+
+        The cursor is this tenancy's highest stamp, over rows and tombstones, in the very snapshot that the rows are
+        read from: everything at or below it is visible there (see sequencer.py on order).
+        """
+        name = compiled.mapping.name
+        with _reading(name), self._reader.transaction():
+            self._reader.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            row = self._reader.execute(cast("LiteralString", compiled.high_water), {"tenancy_id": tenancy}).fetchone()
+            highest = row[0] if row and row[0] is not None else 0
+            yield Stream(self._reader, cast("LiteralString", compiled.load), {"tenancy_id": tenancy}, name), highest
+
+    def close(self) -> None:
+        self._primary.close()
+        self._reader.close()
+
+
+def _at(tenancy: UUID, cursor: int) -> dict[str, Any]:
+    return {"tenancy_id": tenancy, "cursor": cursor}
+
+
+@contextmanager
+def _reading(what: str) -> Iterator[None]:
+    try:
+        yield
+    except psycopg.Error as error:
+        inner = translate(error, "the operated database")
+        if _lost(error):
+            raise OperatedDatabaseLost(inner.message, code=inner.code, hint=inner.hint) from error
+        raise AnswerNo(f"{what} can't be read: {inner.message}", code="mapping-failed", hint=inner.hint) from error
+
+
+def _lost(error: psycopg.Error) -> bool:
+    # Class 08 and 57P say that the server or the connection is gone; without a SQLSTATE only the connection can be.
+    state = error.sqlstate
+    return isinstance(error, psycopg.OperationalError) and (state is None or state.startswith(("08", "57P")))

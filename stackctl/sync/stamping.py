@@ -1,0 +1,324 @@
+"""The stamping statement of each sequenced table, composed from the mappings and the catalog.
+
+One statement, per table and batch: picks marked rows that nobody has locked, marks the parents that depend on them,
+and gives the picked rows their sequence ids. Composed once a process, run many times.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from graphlib import TopologicalSorter
+from typing import TYPE_CHECKING, Any, LiteralString, cast
+
+from psycopg import sql
+
+from stackctl.errors import StateError
+from stackctl.sql import statements
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from psycopg.sql import Composable, Composed
+
+    from stackctl.db import Connection
+    from stackctl.mapping.model import Dependency, Mapping, TenancyJoin
+
+TOMBSTONES = "DeletedRow"
+
+_SQL = statements("sequencer")
+_PLAIN_COLUMN = re.compile(r'"[^"]+"')
+_UUID_TEXT = "^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A sequenced table as the mappings use it: which of its rows count, and how they reach their tenancy."""
+
+    table: str
+    filter: str | None
+    tenancy: TenancyJoin | None
+    deleted_as: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Stamping:
+    """One table: a probe that tells whether any row waits, and the statement that stamps a batch (`%(limit)s`).
+
+    The statement returns one row a tenancy: tenancy, highest sequence id, rows stamped in the whole batch.
+    """
+
+    table: str
+    probe: Composed
+    statement: Composed
+
+
+@dataclass(frozen=True)
+class _Parent:
+    """A table whose rows are marked when a row of the child changes."""
+
+    source: Source
+    dependency: Dependency
+    key: tuple[str, ...]
+
+
+def sources(mappings: Iterable[Mapping]) -> tuple[Source, ...]:
+    """The sequenced tables of these mappings; several mappings of one table become one source."""
+    by_table: dict[str, list[Mapping]] = {}
+    for mapping in mappings:
+        by_table.setdefault(mapping.source, []).append(mapping)
+    found: list[Source] = []
+    for table, users in by_table.items():
+        filters = {m.filter for m in users}
+        condition = None if None in filters else " OR ".join(f"({text})" for text in sorted(f for f in filters if f))
+        found.append(Source(table, condition, users[0].tenancy, frozenset(m.deleted_as for m in users)))
+    return tuple(found)
+
+
+def compose(conn: Connection, mappings: Sequence[Mapping]) -> tuple[Stamping, ...]:
+    """The stampings of all sequenced tables, children before the parents that they mark, tombstones first.
+
+    In this order the parents that a batch marks are stamped in the same transaction.
+    """
+    known = {source.table: source for source in sources(mappings)}
+    parents: dict[str, list[_Parent]] = {}
+    order: TopologicalSorter[str] = TopologicalSorter({table: () for table in known})
+    for mapping in mappings:
+        for dependency in mapping.depends_on:
+            parent = _Parent(known[mapping.source], dependency, _primary_key(conn, mapping.source))
+            if parent not in parents.setdefault(dependency.table, []):
+                parents[dependency.table].append(parent)
+            order.add(mapping.source, dependency.table)
+    stampings = [_tombstones(conn, known, parents)]
+    for table in order.static_order():
+        # A dependency that no mapping sends carries no stamps of its own, but its changes still mark its parents.
+        source = known.get(table) or Source(table, None, None, frozenset({table}))
+        stampings.append(_stamping(conn, source, parents.get(table, [])))
+    return tuple(stampings)
+
+
+def _primary_key(conn: Connection, table: str) -> tuple[str, ...]:
+    rows = conn.execute(_SQL["primary_key"], {"table": table}).fetchall()
+    if not rows:
+        raise StateError(
+            f'the table "{table}" does not exist in the operated database, or has no primary key',
+            code="not-migrated",
+            hint="run `stackctl migrate up`",
+            details={"table": table},
+        )
+    return tuple(name for name, _ in rows)
+
+
+def _column_type(conn: Connection, table: str, column: str) -> str:
+    row = conn.execute(_SQL["column_type"], {"table": table, "column": column}).fetchone()
+    return row[0] if row else "text"
+
+
+def _names(columns: Iterable[str], alias: str | None = None) -> Composed:
+    qualify = (alias,) if alias else ()
+    return sql.SQL(", ").join(sql.Identifier(*qualify, column) for column in columns)
+
+
+def _same(columns: Iterable[str], left: str, right: str) -> Composed:
+    return sql.SQL(" AND ").join(
+        sql.SQL("{} = {}").format(sql.Identifier(left, c), sql.Identifier(right, c)) for c in columns
+    )
+
+
+def _condition(text: str | None) -> Composable:
+    return sql.SQL("({})").format(_raw(text)) if text else sql.SQL("true")
+
+
+def _raw(text: str) -> Composable:
+    """SQL that a mapping's author wrote and the checker has read; % is literal in it."""
+    return sql.SQL(cast("LiteralString", text.replace("%", "%%")))
+
+
+def _stamping(conn: Connection, source: Source, parents: list[_Parent]) -> Stamping:
+    table = sql.Identifier(source.table)
+    key = _primary_key(conn, source.table)
+    where = sql.SQL('"shouldUpdateSequenceId" AND {}').format(_condition(source.filter))
+    # With ORDER BY "tenancyId" the planner takes the index of the marks even on stale statistics.
+    order = sql.SQL('ORDER BY "tenancyId"') if source.tenancy is None else sql.SQL("")
+    columns = sorted({column for parent in parents for column in parent.dependency.on})
+    carried = [*key, *columns, *(["tenancyId"] if source.tenancy is None else source.tenancy.on.values())]
+    picked = sql.SQL("SELECT {} FROM {} WHERE {} {} LIMIT %(limit)s FOR UPDATE SKIP LOCKED").format(
+        _names(dict.fromkeys(carried)), table, where, order
+    )
+    joined = [_match(conn, source.table, parent, tombstone=False) for parent in parents]
+    if source.tenancy is None:
+        tenancies = sql.SQL('SELECT "tenancyId", max("sequenceId") FROM stamped GROUP BY 1')
+        returned = sql.SQL('t."tenancyId"')
+    else:
+        # A row may belong to no tenancy, or to several: it is stamped all the same, and each of them is queued.
+        tenancies = sql.SQL(
+            'SELECT o.id, max(s."sequenceId") FROM stamped AS s LEFT JOIN "Tenancy" AS o ON {} GROUP BY 1'
+        ).format(_tenancy_condition(source.tenancy, "o", "s"))
+        returned = _names(source.tenancy.on.values(), "t")
+    return Stamping(
+        source.table,
+        sql.SQL("SELECT 1 FROM {} WHERE {}").format(table, where),
+        _assemble(table=table, key=key, picked=picked, parents=parents, joined=joined, returned=returned, tail=tenancies),
+    )
+
+
+def _tombstones(conn: Connection, known: dict[str, Source], parents: dict[str, list[_Parent]]) -> Stamping:
+    table = sql.Identifier(TOMBSTONES)
+    affected = [(child, parent) for child, marked in parents.items() for parent in marked]
+    joined = [
+        sql.SQL('c."tableName" = ANY({}) AND {}').format(
+            sql.Literal(sorted(known[child].deleted_as if child in known else {child})),
+            _match(conn, child, parent, tombstone=True),
+        )
+        for child, parent in affected
+    ]
+    picked = sql.SQL(
+        'SELECT id, "tenancyId", "tableName", "primaryKey", data FROM {} WHERE "shouldUpdateSequenceId" '
+        'ORDER BY "tenancyId" LIMIT %(limit)s FOR UPDATE SKIP LOCKED'
+    ).format(table)
+    return Stamping(
+        TOMBSTONES,
+        sql.SQL('SELECT 1 FROM {} WHERE "shouldUpdateSequenceId"').format(table),
+        _assemble(
+            table=table,
+            key=("id",),
+            picked=picked,
+            parents=[parent for _, parent in affected],
+            joined=joined,
+            returned=sql.SQL('t."tenancyId"'),
+            tail=sql.SQL('SELECT "tenancyId", max("sequenceId") FROM stamped GROUP BY 1'),
+        ),
+    )
+
+
+def _tenancy_condition(join: TenancyJoin, tenancy: str, row: str) -> Composed:
+    return sql.SQL(" AND ").join(
+        sql.SQL("{} = {}").format(sql.Identifier(tenancy, column), sql.Identifier(row, of_source))
+        for column, of_source in join.on.items()
+    )
+
+
+def _match(conn: Connection, child: str, parent: _Parent, *, tombstone: bool) -> Composable:
+    """Whether the parent row `p` (see `_wanted`) depends on the picked row `c`."""
+    conditions: list[Composable] = []
+    for number, (column, expression) in enumerate(parent.dependency.on.items()):
+        of_parent: Composable = sql.Identifier("p", f"_stack_{number}")
+        plain = _PLAIN_COLUMN.fullmatch(expression) is not None
+        type_ = _column_type(conn, parent.source.table, expression.strip('"')) if plain else "text"
+        of_child: Composable = sql.Identifier("c", column)
+        if tombstone:
+            text = sql.SQL('coalesce(c."primaryKey" ->> {name}, c.data ->> {name})').format(name=sql.Literal(column))
+            # A tombstone that was written by hand must not stop the sequencer with a cast that fails.
+            of_child = (
+                sql.SQL("CASE WHEN {text} ~ {form} THEN ({text})::uuid END").format(
+                    text=text, form=sql.Literal(_UUID_TEXT)
+                )
+                if type_ == "uuid"
+                else text
+            )
+        if type_ != "uuid":
+            of_parent, of_child = sql.SQL("{}::text").format(of_parent), sql.SQL("({})::text").format(of_child)
+        conditions.append(sql.SQL("{} = {}").format(of_parent, of_child))
+    source = parent.source
+    if source.tenancy is None:
+        conditions.append(sql.SQL('p."tenancyId" = c."tenancyId"'))
+    else:
+        conditions.append(
+            sql.SQL('EXISTS (SELECT 1 FROM "Tenancy" AS o WHERE o.id = c."tenancyId" AND {})').format(
+                _tenancy_condition(source.tenancy, "o", "p")
+            )
+        )
+    return sql.SQL(" AND ").join(conditions)
+
+
+def _wanted(parent: _Parent, joined: Composable, key: tuple[str, ...]) -> Composed:
+    """Parents that must be marked, each with the picked row that asks for it.
+
+    The inner SELECT keeps the author's expressions apart from the child's columns; the planner folds it away.
+    """
+    source = parent.source
+    expressions = sql.SQL(", ").join(
+        sql.SQL("{} AS {}").format(_raw(expression), sql.Identifier(f"_stack_{number}"))
+        for number, expression in enumerate(parent.dependency.on.values())
+    )
+    reach = ["tenancyId"] if source.tenancy is None else list(source.tenancy.on.values())
+    return sql.SQL(
+        "SELECT {of_parent}, {of_child} FROM picked AS c JOIN (SELECT {columns}, {expressions} FROM {table} "
+        'WHERE NOT "shouldUpdateSequenceId" AND {filter}) AS p ON {joined}'
+    ).format(
+        of_parent=sql.SQL(", ").join(
+            sql.SQL("p.{} AS {}").format(sql.Identifier(c), sql.Identifier(f"_parent_{c}")) for c in parent.key
+        ),
+        of_child=sql.SQL(", ").join(
+            sql.SQL("c.{} AS {}").format(sql.Identifier(c), sql.Identifier(f"_child_{c}")) for c in key
+        ),
+        columns=_names(dict.fromkeys([*parent.key, *reach])),
+        expressions=expressions,
+        table=sql.Identifier(source.table),
+        filter=_condition(source.filter),
+        joined=joined,
+    )
+
+
+def _assemble(
+    *,
+    table: sql.Identifier,
+    key: tuple[str, ...],
+    picked: Composable,
+    parents: list[_Parent],
+    joined: list[Composable],
+    returned: Composable,
+    tail: Composable,
+) -> Composed:
+    """The whole statement.
+
+    A parent that the application holds locked is not waited for (the sequencer would stall) and not skipped (the
+    mark would be lost): its children stay marked and come again in a later round. A parent that is marked already
+    needs no lock: only a sequencer takes marks away, and this one holds the sequencers' lock.
+    """
+    steps: list[Composable] = [sql.SQL("picked AS ({})").format(picked)]
+    ready: list[Composable] = []
+    for number, (parent, condition) in enumerate(zip(parents, joined, strict=True)):
+        wanted, locked, marked = (sql.Identifier(f"{name}_{number}") for name in ("wanted", "locked", "marked"))
+        parent_table = sql.Identifier(parent.source.table)
+        parent_key = sql.SQL(", ").join(sql.Identifier(f"_parent_{c}") for c in parent.key)
+        steps += [
+            sql.SQL("{} AS MATERIALIZED ({})").format(wanted, _wanted(parent, condition, key)),
+            sql.SQL(
+                "{} AS MATERIALIZED (SELECT {} FROM {} WHERE ({}) IN (SELECT {} FROM {}) FOR NO KEY UPDATE SKIP LOCKED)"
+            ).format(locked, _names(parent.key), parent_table, _names(parent.key), parent_key, wanted),
+            sql.SQL('{} AS (UPDATE {} AS t SET "shouldUpdateSequenceId" = true FROM {} AS l WHERE {})').format(
+                marked, parent_table, locked, _same(parent.key, "t", "l")
+            ),
+        ]
+        ready.append(
+            sql.SQL(
+                "NOT EXISTS (SELECT 1 FROM {} AS w WHERE {} AND ({}) NOT IN (SELECT {} FROM {}))"
+            ).format(
+                wanted,
+                sql.SQL(" AND ").join(
+                    sql.SQL("w.{} = k.{}").format(sql.Identifier(f"_child_{c}"), sql.Identifier(c)) for c in key
+                ),
+                sql.SQL(", ").join(sql.SQL("w.{}").format(sql.Identifier(f"_parent_{c}")) for c in parent.key),
+                _names(parent.key),
+                locked,
+            )
+        )
+    steps.append(
+        sql.SQL(
+            'stamped AS (UPDATE {} AS t SET "sequenceId" = nextval(\'global_seq_id\'), "shouldUpdateSequenceId" = false '
+            'FROM picked AS k WHERE {} RETURNING t."sequenceId", {})'
+        ).format(table, sql.SQL(" AND ").join([_same(key, "t", "k"), *ready]), returned)
+    )
+    return sql.SQL("WITH {} SELECT found.*, (SELECT count(*) FROM stamped) FROM ({}) AS found").format(
+        sql.SQL(", ").join(steps), tail
+    )
+
+
+def probe(stampings: Sequence[Stamping]) -> Composed:
+    """One cheap query over all tables: the list of those, by number, in which a row waits."""
+    arms: list[Any] = [
+        sql.SQL("SELECT {} WHERE EXISTS ({})").format(sql.Literal(number), stamping.probe)
+        for number, stamping in enumerate(stampings)
+    ]
+    return sql.SQL(" UNION ALL ").join(arms)

@@ -1,0 +1,110 @@
+"""Stage 5: what an external database must be able to do, and which kinds there are.
+
+A target keeps its own cursors, so that rows and cursor commit together. The methods between `locked` and its end run
+in that one transaction.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from stackctl.errors import StateError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from contextlib import AbstractContextManager
+    from datetime import datetime
+    from uuid import UUID
+
+    from stackctl.mapping.compile import Compiled, Dialect
+    from stackctl.settings import ExternalDatabase
+    from stackctl.sync.source import Stream
+
+NEVER_SYNCED = -1  # the cursor of a mapping that was never loaded
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What one batch did to a target table. `rows` were read, up to the sequence id `highest` (0: none)."""
+
+    rows: int
+    upserted: int
+    deleted: int
+    highest: int = 0
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """How far a mapping has come; `updated_at` is UTC."""
+
+    sequence_id: int
+    updated_at: datetime
+
+
+class Target(Protocol):
+    """One open external database. Errors of its driver come out as StackctlErrors."""
+
+    dialect: Dialect
+
+    def prepare(self, tenancy: UUID, compiled: Sequence[Compiled]) -> None:
+        """Claim the database for the tenancy, create what is missing, check what exists.
+
+        Raises StateError `other-tenancy`, `operated-database`, `table-differs`.
+        """
+        ...
+
+    def cursors(self) -> dict[str, Cursor]:
+        """All cursors by mapping, unlocked; empty when nothing was ever synced here."""
+        ...
+
+    def locked(self, compiled: Compiled) -> AbstractContextManager[int]:
+        """One transaction that holds the mapping's cursor; two engines on one mapping serialise here.
+
+        Yields the cursor; commits at the end, rolls back on an error.
+        """
+        ...
+
+    def apply(self, compiled: Compiled, batch: Stream) -> Applied:
+        """Upsert the rows of a batch that were found, delete those that were not."""
+        ...
+
+    def load(self, compiled: Compiled, rows: Stream) -> Applied:
+        """Make the table equal to these rows, whatever it held."""
+        ...
+
+    def advance(self, compiled: Compiled, cursor: int) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def open_target(database: ExternalDatabase) -> Target:
+    """Connect; `database` must be resolved. Raises ServiceError as `db.connect` does."""
+    if database.type == "sqlite":
+        from stackctl.sync.target_sqlite import SqliteTarget
+
+        return SqliteTarget(database)
+    from stackctl.sync.target_postgres import PostgresTarget
+
+    return PostgresTarget(database)
+
+
+def check_owner(owner: UUID | None, tenancy: UUID, where: str) -> None:
+    """Two tenancies never share an external database: their rows and cursors would mix."""
+    if owner is not None and owner != tenancy:
+        raise StateError(
+            f"{where} already holds the data of tenancy {owner}; tenancy {tenancy} can't be synced into it",
+            code="other-tenancy",
+            hint="give each tenancy a database of its own",
+            details={"owner": str(owner), "tenancy": str(tenancy)},
+        )
+
+
+def table_differs(where: str, table: str, differences: Sequence[str]) -> StateError:
+    """A target table that exists, but is not what the mapping needs."""
+    return StateError(
+        f'{where}: the table "{table}" exists with other columns: {"; ".join(differences)}',
+        code="table-differs",
+        hint="rename or drop that table (stackctl creates its own), or correct the mapping",
+        details={"table": table, "differences": list(differences)},
+    )

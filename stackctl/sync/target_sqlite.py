@@ -1,0 +1,204 @@
+"""A SQLite file as an external database: one write transaction a batch, rows and cursor together."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from stackctl.errors import ServiceError, StackctlError, StateError
+from stackctl.mapping.compile import SQLITE_TYPES
+from stackctl.sync.target import NEVER_SYNCED, Applied, Cursor, check_owner, table_differs
+from stackctl.sync.target_postgres import two_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from stackctl.mapping.compile import Compiled, Dialect
+    from stackctl.settings import ExternalDatabase
+    from stackctl.sync.source import Stream
+
+BUSY_TIMEOUT = 30.0  # seconds to wait for another engine's transaction
+CHUNK = 5000  # rows in memory at a time
+
+_METADATA = """
+CREATE TABLE IF NOT EXISTS _stack_sync_metadata (
+    mapping_name TEXT PRIMARY KEY,
+    last_synced_sequence_id INTEGER NOT NULL DEFAULT -1,
+    updated_at TEXT NOT NULL
+) WITHOUT ROWID
+"""
+_OWNER = """
+CREATE TABLE IF NOT EXISTS _stack_sync_owner (
+    singleton INTEGER PRIMARY KEY DEFAULT 1 CHECK (singleton = 1),
+    tenancy_id TEXT NOT NULL
+)
+"""
+_HAS_TABLE = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?"
+_OWNED_BY = "SELECT tenancy_id FROM _stack_sync_owner"
+_CLAIM = "INSERT INTO _stack_sync_owner (tenancy_id) VALUES (?) ON CONFLICT DO NOTHING"
+_CURSORS = "SELECT mapping_name, last_synced_sequence_id, updated_at FROM _stack_sync_metadata"
+_CURSOR = "SELECT last_synced_sequence_id FROM _stack_sync_metadata WHERE mapping_name = ?"
+_ADD_CURSOR = (
+    "INSERT INTO _stack_sync_metadata (mapping_name, last_synced_sequence_id, updated_at) VALUES (?, -1, ?) "
+    "ON CONFLICT DO NOTHING"
+)
+_ADVANCE = "UPDATE _stack_sync_metadata SET last_synced_sequence_id = ?, updated_at = ? WHERE mapping_name = ?"
+_COLUMNS = "SELECT name, type, \"notnull\" AND dflt_value IS NULL, pk FROM pragma_table_info(?)"
+
+
+class SqliteTarget:
+    """See target.Target. The file and its folder's `-wal` and `-shm` files belong together."""
+
+    dialect: Dialect = "sqlite"
+
+    def __init__(self, database: ExternalDatabase) -> None:
+        assert database.path is not None
+        self._where = f"the external database {database.id} ({database.path})"
+        self._checked: set[str] = set()
+        try:
+            self._conn = sqlite3.connect(
+                database.path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
+            )
+        except sqlite3.Error as error:
+            raise self._translated(error) from error
+        try:
+            with self._errors():
+                # With WAL, readers see the last commit while a batch is written.
+                self._conn.execute("PRAGMA journal_mode = WAL")
+                # A commit that a power cut takes back takes its cursor along: the batch is sent again.
+                self._conn.execute("PRAGMA synchronous = NORMAL")
+        except StackctlError:
+            self._conn.close()
+            raise
+
+    def prepare(self, tenancy: UUID, compiled: Sequence[Compiled]) -> None:
+        missing = [c for c in compiled if c.mapping.name not in self._checked]
+        with self._errors():
+            if missing or not self._checked:
+                with self._transaction():
+                    self._conn.execute(_METADATA)
+                    self._conn.execute(_OWNER)
+                    for one in missing:
+                        self._conn.execute(one.create_table)
+                        self._conn.execute(_ADD_CURSOR, (one.mapping.name, _now()))
+                    if self._one(_OWNED_BY) is None:
+                        self._conn.execute(_CLAIM, (str(tenancy),))
+            owner = self._one(_OWNED_BY)
+            check_owner(UUID(str(owner)) if owner else None, tenancy, self._where)
+            for one in missing:
+                self._check_table(one)
+                self._checked.add(one.mapping.name)
+
+    def _check_table(self, compiled: Compiled) -> None:
+        mapping = compiled.mapping
+        found = {name: (type_, bool(needed), pk) for name, type_, needed, pk in self._conn.execute(_COLUMNS, (mapping.target,))}
+        problems: list[str] = []
+        for column in mapping.columns:
+            wanted = SQLITE_TYPES[column.type]
+            if column.name not in found:
+                problems.append(f"{column.name} is missing")
+            elif found[column.name][0].upper() != wanted:
+                problems.append(f"{column.name} is {found[column.name][0]}, not {wanted}")
+        known = {column.name for column in mapping.columns}
+        problems += [f"{name} must not be null" for name, (_, needed, _) in found.items() if needed and name not in known]
+        if not problems and {name for name, (_, _, pk) in found.items() if pk} != set(mapping.key):
+            problems.append(f"the primary key is not ({', '.join(mapping.key)})")
+        if problems:
+            raise table_differs(self._where, mapping.target, problems)
+
+    def cursors(self) -> dict[str, Cursor]:
+        with self._errors():
+            if self._one(_HAS_TABLE, "_stack_sync_metadata") is None:
+                return {}
+            return {
+                name: Cursor(sequence_id, datetime.fromisoformat(updated_at))
+                for name, sequence_id, updated_at in self._conn.execute(_CURSORS)
+            }
+
+    @contextmanager
+    def locked(self, compiled: Compiled) -> Iterator[int]:
+        with self._errors(), self._transaction():
+            row = self._conn.execute(_CURSOR, (compiled.mapping.name,)).fetchone()
+            yield row[0] if row else NEVER_SYNCED
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        # IMMEDIATE takes the write lock at once: whoever comes second waits here, before reading the source.
+        self._conn.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            if self._conn.in_transaction:
+                self._conn.execute("ROLLBACK")
+            raise
+        self._conn.execute("COMMIT")
+
+    def apply(self, compiled: Compiled, batch: Stream) -> Applied:
+        names = [column.name for column in compiled.mapping.columns]
+        # Each row: sequence id, whether it is gone, then the mapping's columns.
+        keys = [2 + names.index(name) for name in compiled.mapping.key]
+        rows = upserted = deleted = highest = 0
+        seen: set[tuple[Any, ...]] = set()
+        with self._errors():
+            for chunk in batch.chunks(CHUNK):
+                found = [row[2:] for row in chunk if not row[1]]
+                gone = [tuple(row[i] for i in keys) for row in chunk if row[1]]
+                seen.update(tuple(row[i] for i in keys) for row in chunk)
+                rows += len(chunk)
+                if len(seen) != rows:
+                    raise two_rows(compiled)
+                if found:
+                    upserted += self._conn.executemany(compiled.upsert, found).rowcount
+                if gone:
+                    deleted += self._conn.executemany(compiled.delete, gone).rowcount
+                highest = max(highest, *(row[0] for row in chunk))
+        return Applied(rows, upserted, deleted, highest)
+
+    def load(self, compiled: Compiled, rows: Stream) -> Applied:
+        """The table is emptied and filled in the transaction; readers see the old rows until the commit."""
+        with self._errors():
+            removed = self._conn.execute(f'DELETE FROM "{compiled.mapping.target}"').rowcount
+            loaded = 0
+            for chunk in rows.chunks(CHUNK):
+                self._conn.executemany(compiled.upsert, chunk)
+                loaded += len(chunk)
+            if self._one(f'SELECT count(*) FROM "{compiled.mapping.target}"') != loaded:
+                raise two_rows(compiled)
+        return Applied(loaded, loaded, max(removed - loaded, 0))
+
+    def advance(self, compiled: Compiled, cursor: int) -> None:
+        with self._errors():
+            self._conn.execute(_ADVANCE, (cursor, _now(), compiled.mapping.name))
+
+    def close(self) -> None:
+        self._conn.close()
+
+    def _one(self, statement: str, *parameters: object) -> object:
+        row = self._conn.execute(statement, parameters).fetchone()
+        return row[0] if row else None
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise self._translated(error) from error
+
+    def _translated(self, error: sqlite3.Error) -> StackctlError:
+        reason = str(error)
+        if "locked" in reason or "busy" in reason:
+            return StateError(
+                f"{self._where} is locked by another program: {reason}",
+                code="lock-timeout",
+                hint="end the transaction that holds it open",
+            )
+        if "no such table" in reason or "no column" in reason or "no such column" in reason:
+            return StateError(f"{self._where} was changed: {reason}", code="table-differs", hint="`stackctl sync --full`")
+        return ServiceError(f"{self._where}: {reason}", code="unreachable", hint="check the path and its permissions")
+
+
+def _now() -> str:
+    return datetime.now(UTC).replace(tzinfo=None).isoformat(" ", "milliseconds")
