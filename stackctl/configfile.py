@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -10,7 +11,7 @@ from uuid import UUID
 import yaml
 
 from stackctl.errors import ConfigError
-from stackctl.settings import DATABASE_KEYS, KEYS, Key, convert, is_reference
+from stackctl.settings import DATABASE_KEYS, KEYS, Key, check_references, convert, described, is_reference
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -48,15 +49,27 @@ def read(path: Path) -> ConfigFile:
             f"{path} does not exist", code="config-not-found", hint="run `stackctl init`, or check --config"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} can't be read: {error}", code="config-unreadable") from error
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ConfigError(
+            f"{path} can't be read: {reason}", code="config-unreadable", hint="give the right file with --config"
+        ) from error
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        return _Reader(path).read(yaml.compose(text, Loader=yaml.SafeLoader))
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        at = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
-        problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "not YAML"
-        raise ConfigError(f"{at}: not valid YAML: {problem}", code="config-malformed") from error
-    return _Reader(path).read(root)
+        # Not chained: PyYAML's own text quotes the line, and the line may hold a secret.
+        raise _malformed(path, error) from None
+    except RecursionError:
+        raise ConfigError(f"{path}: nested too deeply, or inside itself", code="config-malformed") from None
+
+
+def _malformed(path: Path, error: yaml.YAMLError) -> ConfigError:
+    mark = getattr(error, "problem_mark", None)
+    at = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
+    problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "not YAML"
+    hint = "put quotes around a value that holds `: ` or ` #`, or begins with one of * & ! % @ { [ |"
+    # What PyYAML takes for the name of an anchor may be the start of an unquoted password.
+    problem = re.sub(r"(alias|anchor|tag handle) ['\"].*", r"\1", problem)
+    return ConfigError(f"{at}: not valid YAML: {problem}", code="config-malformed", hint=hint)
 
 
 class _Reader:
@@ -69,17 +82,38 @@ class _Reader:
 
     def read(self, root: yaml.Node | None) -> ConfigFile:
         if root is not None:
+            self._check_version(root)
             self._section(root, "")
-        version = self._entries.pop("version", None)
-        if version is not None and version.value != VERSION:
-            raise ConfigError(
-                f"{version.where}: this stackctl reads version {VERSION}, got {version.value!r}",
-                code="config-version",
-            )
         return ConfigFile(self._path, self._entries, self._tenancies)
 
+    def _check_version(self, root: yaml.Node) -> None:
+        # Before the keys: those of another version may be unknown here.
+        for name, name_node, value in self._pairs(root, ""):
+            if name == "version" and (version := self._construct(value, "version")) != VERSION:
+                raise ConfigError(
+                    f"{self._where(name_node, name)}: this stackctl reads version {VERSION}, got {described(version)}",
+                    code="config-version",
+                    hint="write `version: 1`, or use the stackctl that the file was written for",
+                )
+
     def _where(self, node: yaml.Node, key: str) -> str:
-        return f"{self._path}:{node.start_mark.line + 1}: {key}" if key else f"{self._path}"
+        line = node.start_mark.line + 1
+        return f"{self._path}:{line}: {key.rstrip('.')}" if key else f"{self._path}:{line}"
+
+    def _construct(self, node: yaml.Node, key: str) -> Any:
+        loader = yaml.SafeLoader("")
+        try:
+            return loader.construct_object(node, deep=True)
+        except (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError):
+            # PyYAML raises whatever comes for `!!int x`, an impossible date, an unknown tag. Not chained: see `read`.
+            raise ConfigError(
+                f"{self._where(node, key)}: not a value that can be read",
+                code="config-type",
+                hint="put quotes around it, and leave out any `!tag`",
+                details={"key": key},
+            ) from None
+        finally:
+            loader.dispose()
 
     def _pairs(self, node: yaml.Node, prefix: str) -> list[tuple[str, yaml.Node, yaml.Node]]:
         if _is_null(node):
@@ -90,15 +124,22 @@ class _Reader:
                 code="config-type",
                 details={"key": prefix},
             )
-        pairs: list[tuple[str, yaml.Node, yaml.Node]] = []
-        seen: set[str] = set()
+        own: dict[str, tuple[str, yaml.Node, yaml.Node]] = {}
+        merged: list[tuple[str, yaml.Node, yaml.Node]] = []
         for name_node, value in node.value:
+            if name_node.tag == "tag:yaml.org,2002:merge":
+                for source in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+                    merged += self._pairs(source, prefix)
+                continue
+            if not isinstance(name_node, yaml.ScalarNode):
+                raise ConfigError(f"{self._where(name_node, prefix)}: a key must be plain text", code="config-type")
             name = str(name_node.value)
-            if name in seen:
-                raise ConfigError(f"{self._where(name_node, prefix + name)}: given twice", code="config-duplicate-key")
-            seen.add(name)
-            pairs.append((name, name_node, value))
-        return pairs
+            if name in own:
+                raise self._twice(name_node, prefix + name)
+            own[name] = (name, name_node, value)
+        for name, name_node, value in merged:
+            own.setdefault(name, (name, name_node, value))
+        return list(own.values())
 
     def _section(self, node: yaml.Node, prefix: str) -> None:
         known = {key[len(prefix) :].split(".")[0] for key in KEYS if key.startswith(prefix)}
@@ -108,22 +149,26 @@ class _Reader:
             key = prefix + name
             if name not in known:
                 raise self._unknown(name_node, key, known)
+            if key == "version":
+                continue
             if key == "tenancies":
                 self._read_tenancies(value)
-            elif key == "version":
-                self._entries[key] = Entry(_construct(value), self._where(name_node, key))
             elif key in KEYS:
                 self._entries[key] = self._entry(KEYS[key], name_node, value, key)
             else:
                 self._section(value, key + ".")
 
-    def _entry(self, spec: Key, name_node: yaml.Node, value: yaml.Node, key: str) -> Entry:
-        entry = Entry(_construct(value), self._where(name_node, key))
-        if entry.value is not None and not is_reference(entry.value):
-            try:
+    def _entry(self, spec: Key, name_node: yaml.Node, value: yaml.Node, key: str, *, literal: bool = False) -> Entry:
+        entry = Entry(self._construct(value, key), self._where(name_node, key))
+        if entry.value is None:
+            return entry
+        try:
+            if isinstance(entry.value, str):
+                check_references(entry.value)
+            if literal or not is_reference(entry.value):
                 convert(spec, entry.value, self._path.parent)
-            except ValueError as problem:
-                raise ConfigError(f"{entry.where}: {problem}", code="config-type", details={"key": key}) from problem
+        except ValueError as problem:
+            raise ConfigError(f"{entry.where}: {problem}", code="config-type", details={"key": key}) from problem
         return entry
 
     def _read_tenancies(self, node: yaml.Node) -> None:
@@ -138,6 +183,8 @@ class _Reader:
                     hint="the ids are in the table Tenancy",
                     details={"key": key},
                 ) from None
+            if tenancy in self._tenancies:  # the same id, written in another way
+                raise self._twice(name_node, key)
             databases: dict[str, dict[str, Entry]] = {}
             for inner, inner_node, inner_value in self._pairs(value, key + "."):
                 if inner != "external_databases":
@@ -151,7 +198,9 @@ class _Reader:
         for name, name_node, value in self._pairs(node, key + "."):
             if name not in DATABASE_KEYS:
                 raise self._unknown(name_node, f"{key}.{name}", DATABASE_KEYS)
-            entries[name] = self._entry(DATABASE_KEYS[name], name_node, value, f"{key}.{name}")
+            # What a database is and what it takes must be plain from the file.
+            literal = name in ("type", "mappings")
+            entries[name] = self._entry(DATABASE_KEYS[name], name_node, value, f"{key}.{name}", literal=literal)
         type_ = entries["type"].value if "type" in entries else None
         if type_ is None:
             raise ConfigError(
@@ -160,7 +209,7 @@ class _Reader:
                 hint=f"one of {', '.join(DATABASE_KEYS['type'].choices)}",
             )
         needed, unfit = ("path", "url") if type_ == "sqlite" else ("url", "path")
-        if needed not in entries or entries[needed].value is None:
+        if needed not in entries or entries[needed].value in (None, ""):
             raise ConfigError(
                 f"{self._where(id_node, key)}: a database of type {type_} needs `{needed}`", code="config-missing-key"
             )
@@ -170,6 +219,9 @@ class _Reader:
                 code="config-unknown-key",
             )
         return entries
+
+    def _twice(self, node: yaml.Node, key: str) -> ConfigError:
+        return ConfigError(f"{self._where(node, key)}: given twice", code="config-duplicate-key", details={"key": key})
 
     def _unknown(self, node: yaml.Node, key: str, known: Iterable[str]) -> ConfigError:
         name = key.rsplit(".", 1)[-1]
@@ -183,17 +235,9 @@ class _Reader:
         )
 
 
-def _construct(node: yaml.Node) -> Any:
-    loader = yaml.SafeLoader("")
-    try:
-        return loader.construct_object(node, deep=True)
-    finally:
-        loader.dispose()
-
-
 def _is_null(node: yaml.Node) -> bool:
     return isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:null"
 
 
 def _describe(node: yaml.Node) -> str:
-    return "a list" if isinstance(node, yaml.SequenceNode) else f"{node.value!r}"
+    return "a list" if isinstance(node, yaml.SequenceNode) else "a single value"

@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING, Any
 from uuid import UUID
 
 from stackctl.durations import format_duration
-from stackctl.redaction import scrub
+from stackctl.redaction import mask_shapes, scrub, scrub_values
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -70,18 +70,24 @@ class Console:
 
     def document(self, document: Any) -> None:
         """The one JSON document of a command, indented for eyes on a terminal, compact lines off it."""
-        indent = 2 if self._out.isatty() else None
-        self._out.write(to_json(document, indent=indent) + "\n")
-        self._out.flush()
+        self._write_json(document, indent=2 if self._out.isatty() else None)
 
     def json_line(self, document: Any) -> None:
         """One object of a `--loop` or `--watch`, flushed."""
-        self._out.write(to_json(document) + "\n")
+        self._write_json(document)
+
+    def _write_json(self, document: Any, *, indent: int | None = None) -> None:
+        text = mask_shapes(to_json(document, indent=indent))
+        try:
+            text.encode(getattr(self._out, "encoding", None) or "utf-8")
+        except UnicodeEncodeError:  # a stream of another encoding, or a file name that is not text
+            text = json.dumps(json.loads(text), indent=indent)
+        self._out.write(text + "\n")
         self._out.flush()
 
     def line(self, text: str = "", style: str | None = None) -> None:
         """One line of the result."""
-        self.rich.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+        self.rich.print(mask_shapes(text), style=style, markup=False, highlight=False, soft_wrap=True)
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, right: Sequence[str] = ()) -> None:
         """A table; the columns named in `right` are aligned right. None is shown as a dash."""
@@ -94,7 +100,7 @@ class Console:
             table.add_column(column, justify="right" if column in right else "left", overflow="fold")
         for row in rows:
             cells = ["-" if cell is None else cell for cell in row]
-            table.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in cells))
+            table.add_row(*(cell if isinstance(cell, Text) else Text(mask_shapes(str(cell))) for cell in cells))
         self.rich.print(table)
 
     @cached_property
@@ -107,8 +113,12 @@ class Console:
 
         # Off a terminal a table is as wide as it needs to be: scripts and logs must not find it folded at 80.
         width = None if stream.isatty() or os.environ.get("COLUMNS") else 200
-        no_color = self._no_color or not stream.isatty()
-        return RichConsole(file=stream, no_color=no_color, width=width, highlight=False, soft_wrap=False)
+        # Said outright, because rich by itself would let FORCE_COLOR and CI variables colour a file.
+        colored = stream.isatty() and not self._no_color
+        color_system = "auto" if colored else None
+        return RichConsole(
+            file=stream, force_terminal=stream.isatty(), color_system=color_system, width=width, highlight=False
+        )
 
     # -- stderr: everything else
 
@@ -132,8 +142,8 @@ class Console:
             self._say(self._styled("hint: ", "36") + error.hint)
         if self.json_output:
             body = {"code": error.code, "message": error.message, "hint": error.hint, "details": error.details}
-            self._out.write(scrub(to_json({"error": body})) + "\n")
-            self._out.flush()
+            # Value by value: a password that reads `message` must not take the place of a key.
+            self._write_json({"error": {**scrub_values(json.loads(to_json(body))), "code": error.code}})
 
     def traceback(self, text: str) -> None:
         self._say(text.rstrip("\n"))

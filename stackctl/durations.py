@@ -14,14 +14,17 @@ def parse_duration(text: str) -> timedelta:
     compact = text.strip().lower()
     if not compact or _DURATION.sub("", compact):
         raise ValueError(f"{text!r} is not a duration; write 50ms, 30s, 3m or 1h")
-    return timedelta(seconds=sum(float(n) * _UNITS[unit] for n, unit in _DURATION.findall(compact)))
+    try:
+        return timedelta(seconds=sum(float(n) * _UNITS[unit] for n, unit in _DURATION.findall(compact)))
+    except OverflowError:
+        raise ValueError(f"{text!r} is longer than a duration can be") from None
 
 
 def format_duration(seconds: float) -> str:
     """A duration for people, in at most two units: `840 ms`, `12.3 s`, `4m 10s`, `3h 12m`, `2d 4h`."""
-    if seconds < 1:
+    if seconds < 0.9995:
         return f"{seconds * 1000:.0f} ms"
-    if seconds < 60:
+    if seconds < 59.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)
     if whole < 3600:

@@ -1,77 +1,171 @@
 """What keeps secrets out of everything stackctl writes.
 
 Two nets: values known to be secret (`remember`, called where a setting is resolved) and the shapes that secrets have
-(passwords in URLs and connection strings, API keys). Every line for a person, every error document and every
-traceback passes `scrub` before it leaves the process.
+(passwords in URLs and connection strings, API keys). Errors and tracebacks pass `scrub`, which uses both. Results pass
+`mask_shapes`: a password that is an ordinary word must not tear holes into data.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from urllib.parse import quote, quote_plus, unquote, urlsplit
+from typing import Any
+from urllib.parse import parse_qsl, quote, quote_plus, unquote
 
 MASK = "***"
 
 # A shorter value is part of too many ordinary words; the shapes below still catch it in a URL.
 _SHORTEST_REMEMBERED = 4
+# A shorter value made of letters and digits is masked only where it stands alone: `postgres`, not `postgresql`.
+_LONGEST_WORD = 12
 
 _secrets: set[str] = set()
 
-_URL_PASSWORD = re.compile(r"(?P<head>[A-Za-z][A-Za-z0-9+.-]*:/{1,2}[^\s:/@'\"]*):(?P<secret>[^\s'\"]*)@(?=[^\s@]*)")
-_KEYWORD_PASSWORD = re.compile(
-    r"(?P<head>\b(?:password|passwd|pwd|sslpassword|passfile|secret|token|api[_-]?key)\s*=\s*)"
-    r"(?P<secret>'(?:[^'\\]|\\.)*'|[^\s&'\"]+)",
-    re.IGNORECASE,
+_URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*:/{1,2})(?P<rest>.*)", re.DOTALL)
+_PAIR = re.compile(
+    r"\s*(?P<key>[A-Za-z_]\w*)\s*=\s*(?P<value>'(?:[^'\\]|\\.)*'|(?:[^\s'\\]|\\.)(?:[^\s\\]|\\.)*|)\s*", re.DOTALL
 )
-_API_KEY = re.compile(r"\b(?P<head>(?:sk|rk|pk)_(?:live|test)_|whsec_)[A-Za-z0-9]+")
+_SECRET_NAME = r"\w*(?:password|passwd|pwd|secret|token|api[_-]?key)"
+
+_URL_PASSWORD = re.compile(r"(?P<head>[A-Za-z][A-Za-z0-9+.-]*:/{1,2}[^\s:/@'\"]*):[^\s'\"]*@")
+_PLAIN_URL_PASSWORD = re.compile(r"(?P<head>[A-Za-z][A-Za-z0-9+.-]*://[^\s:/@'\"]*):[^\s/@'\"]+@")
+_NAMED_SECRET = re.compile(rf"(?P<head>\b{_SECRET_NAME}\s*=\s*)(?:'(?:[^'\\]|\\.)*'?|[^\s&'\"]+)", re.IGNORECASE)
+_QUOTED_SECRET = re.compile(
+    rf"(?P<head>(?P<q>['\"]){_SECRET_NAME}(?P=q)\s*:\s*)(?:'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")", re.IGNORECASE
+)
+_API_KEY = re.compile(r"(?<![A-Za-z0-9])(?P<head>(?:sk|rk|pk)_(?:live|test)_|whsec_)[A-Za-z0-9_+/=-]+")
 _BOT_TOKEN = re.compile(r"\b(?P<head>\d{6,}):[A-Za-z0-9_-]{30,}")
 
 
 def remember(secret: str | None) -> None:
-    """Mask this value, and its percent-encoded and decoded forms, in all later output."""
+    """Mask this value in all later errors, however it is quoted, escaped or percent-encoded."""
     if not secret:
         return
     for form in (secret, unquote(secret), quote(secret, safe=""), quote_plus(secret)):
-        if len(form) >= _SHORTEST_REMEMBERED:
-            _secrets.add(form)
+        # As a traceback (repr, in either kind of quotes) and a JSON document spell it.
+        for spelled in (form, repr(form)[1:-1], repr('"' + form)[2:-1], json.dumps(form)[1:-1]):
+            if len(spelled) >= _SHORTEST_REMEMBERED:
+                _secrets.add(spelled)
 
 
 def remember_url(url: str) -> None:
     """Mask the password of a connection string, whether it is a URL or libpq's `key=value` form.
 
-    A string that is not well-formed is remembered whole: what cannot be parsed cannot be shown in part.
+    Of a string that libpq would cut elsewhere than its author meant, every piece is remembered: an error may quote any.
     """
-    try:
-        parts = urlsplit(url)
-        password = parts.password
-    except ValueError:
-        remember(url)
+    if match := _URL.match(url):
+        rest = match["rest"]
+        whole = rest.rpartition("@")[0].partition(":")[2]
+        if is_ambiguous(url):
+            for piece in (whole, *re.split(r"[@/:?#]", whole)):
+                remember(piece)
+        else:
+            user, _, password = rest.partition("@")[0].partition(":") if "@" in _authority(rest) else ("", "", "")
+            database = rest.partition("@")[2].partition("/")[2].partition("?")[0]
+            # A password equal to the user or database name says nothing that the name does not.
+            if password not in (user, database):
+                remember(password)
+        for name, value in parse_qsl(rest.partition("?")[2]):
+            if _is_secret_name(name):
+                remember(value)
         return
-    if parts.scheme and "://" in url:
-        # A password equal to the user or database name says nothing that the name does not.
-        if password not in (parts.username, parts.path.lstrip("/")):
-            remember(password)
-    elif "@" in url:
-        remember(url)
-    for match in _KEYWORD_PASSWORD.finditer(url):
-        remember(match["secret"].strip("'"))
+    pairs, well_formed = _conninfo(url)
+    if well_formed:
+        for name, value in pairs:
+            if _is_secret_name(name):
+                remember(value)
+                remember(_unescape(value))
+    elif "@" in url or any(_is_secret_name(name) for name, _ in pairs):
+        for piece in (url, *re.split(r"[\s@/:?#=']+", url)):
+            if not _is_secret_name(piece):
+                remember(piece)
 
 
 def redact_url(url: str) -> str:
-    """The connection string with its password masked, fit to be shown."""
-    return _shapes(url)
+    """The connection string with its password masked, fit to be shown; wholly masked where its form is unclear."""
+    if match := _URL.match(url):
+        rest = match["rest"]
+        at = rest.rfind("@") if is_ambiguous(url) else _authority(rest).find("@")
+        userinfo, tail = (rest[:at], rest[at:]) if at >= 0 else ("", rest)
+        user, colon, _ = userinfo.partition(":")
+        address, mark, query = tail.partition("?")
+        query = "&".join(
+            f"{name}={MASK}" if _is_secret_name(name) else f"{name}{equals}{value}"
+            for name, equals, value in (part.partition("=") for part in query.split("&"))
+        )
+        return f"{match['scheme']}{user}{f':{MASK}' if colon else ''}{address}{mark}{query}"
+    pairs, well_formed = _conninfo(url)
+    if well_formed:
+        return " ".join(f"{name}={MASK if _is_secret_name(name) else value}" for name, value in pairs)
+    return MASK if re.search(r"[@=]", url) and not url.startswith("embedded") else url
+
+
+def is_ambiguous(url: str) -> bool:
+    """Whether libpq may cut this URL elsewhere than its author meant: a `@` or `/` in the password, not encoded."""
+    match = _URL.match(url)
+    if match is None:
+        return False
+    authority = _authority(match["rest"])
+    path = match["rest"][len(authority) :].partition("?")[0]
+    return authority.count("@") > 1 or (authority != "" and "@" in path)
 
 
 def scrub(text: str) -> str:
     """`text` without any secret this module knows of or can recognise."""
     for secret in sorted(_secrets, key=len, reverse=True):
-        if secret in text:
-            text = re.sub(rf"(?<![A-Za-z0-9]){re.escape(secret)}(?![A-Za-z0-9])", MASK, text)
-    return _shapes(text)
-
-
-def _shapes(text: str) -> str:
+        if secret not in text:
+            continue
+        pattern = re.escape(secret)
+        if secret.isalnum() and len(secret) < _LONGEST_WORD:
+            pattern = rf"(?:(?<![A-Za-z0-9])|(?<=%[0-9A-Fa-f]{{2}})|(?<=\\[nrt])){pattern}(?![A-Za-z0-9])"
+        text = re.sub(pattern, MASK, text)
     text = _URL_PASSWORD.sub(rf"\g<head>:{MASK}@", text)
-    text = _KEYWORD_PASSWORD.sub(rf"\g<head>{MASK}", text)
-    text = _API_KEY.sub(rf"\g<head>{MASK}", text)
-    return _BOT_TOKEN.sub(rf"\g<head>:{MASK}", text)
+    text = _NAMED_SECRET.sub(rf"\g<head>{MASK}", text)
+    text = _QUOTED_SECRET.sub(rf"\g<head>'{MASK}'", text)
+    return _mask_keys(text)
+
+
+def scrub_values(value: Any) -> Any:
+    """A JSON-able value whose strings are scrubbed; the names of keys stay as they are."""
+    match value:
+        case str():
+            return scrub(value)
+        case dict():
+            return {name: scrub_values(inner) for name, inner in value.items()}
+        case list() | tuple():
+            return [scrub_values(inner) for inner in value]
+        case _:
+            return value
+
+
+def mask_shapes(text: str) -> str:
+    """`text` without passwords in URLs and without API keys; whatever else it holds is left alone."""
+    return _mask_keys(_PLAIN_URL_PASSWORD.sub(rf"\g<head>:{MASK}@", text))
+
+
+def _mask_keys(text: str) -> str:
+    return _BOT_TOKEN.sub(rf"\g<head>:{MASK}", _API_KEY.sub(rf"\g<head>{MASK}", text))
+
+
+def _authority(rest: str) -> str:
+    # As libpq does it: up to the first slash, and no further (`?` and `#` may stand in a password).
+    return rest.partition("/")[0]
+
+
+def _is_secret_name(name: str) -> bool:
+    return re.fullmatch(_SECRET_NAME, name, re.IGNORECASE) is not None
+
+
+def _conninfo(text: str) -> tuple[list[tuple[str, str]], bool]:
+    """The pairs of libpq's `key=value` form, values as written, and whether they are the whole text."""
+    pairs: list[tuple[str, str]] = []
+    position = 0
+    while position < len(text) and (match := _PAIR.match(text, position)):
+        pairs.append((match["key"], match["value"]))
+        position = match.end()
+    return pairs, bool(pairs) and position == len(text)
+
+
+def _unescape(value: str) -> str:
+    inner = value[1:-1] if value.startswith("'") else value
+    return re.sub(r"\\(.)", r"\1", inner, flags=re.DOTALL)

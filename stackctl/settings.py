@@ -13,19 +13,19 @@ from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-from uuid import UUID
 
 from stackctl.bundled import bundled
 from stackctl.durations import parse_duration
 from stackctl.errors import ConfigError
-from stackctl.redaction import redact_url, remember, remember_url
+from stackctl.redaction import is_ambiguous, redact_url, remember, remember_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from uuid import UUID
 
     from stackctl.configfile import ConfigFile, Entry
 
-Kind = Literal["text", "url", "secret", "path", "integer", "duration", "choice", "names"]
+Kind = Literal["text", "id", "url", "secret", "path", "integer", "duration", "choice", "names"]
 Source = Literal["flag", "environment", "file", "default"]
 
 CONFIG_VARIABLE = "STACKCTL_CONFIG"
@@ -66,7 +66,7 @@ KEYS: dict[str, Key] = {
     "payments.stripe_api_key": Key("secret", flag="stripe_api_key", variable="STRIPE_API_KEY"),
     "payments.stripe_api_base": Key("url", flag="stripe_api_base", variable="STACKCTL_STRIPE_API_BASE"),
     "payments.telegram.bot_token": Key("secret"),
-    "payments.telegram.chat_id": Key("text"),
+    "payments.telegram.chat_id": Key("id"),
 }
 
 # The keys of one entry under tenancies.<uuid>.external_databases.
@@ -84,7 +84,7 @@ class Setting:
     """An effective value and where it came from; `origin` names the flag, the variable or the file and line."""
 
     key: str
-    value: Any
+    value: Any = field(repr=False)
     source: Source
     origin: str
 
@@ -116,7 +116,7 @@ class ExternalDatabase:
     tenancy: UUID
     id: str
     type: str
-    url: str | None
+    url: str | None = field(repr=False)
     path: Path | None
     mappings: tuple[str, ...] | None
     base: Path
@@ -133,8 +133,8 @@ class Flags:
     """What the command line said; None where it said nothing."""
 
     config: Path | None = None
-    database_url: str | None = None
-    stripe_api_key: str | None = None
+    database_url: str | None = field(default=None, repr=False)
+    stripe_api_key: str | None = field(default=None, repr=False)
     stripe_api_base: str | None = None
 
 
@@ -164,7 +164,7 @@ class Settings:
             return self.cwd / named
         home = self.environ.get("XDG_CONFIG_HOME") or Path(self.environ.get("HOME", "~")).expanduser() / ".config"
         for candidate in (self.cwd / CONFIG_NAME, Path(home) / "stackctl" / CONFIG_NAME):
-            if candidate.exists():
+            if _may_exist(candidate):
                 return candidate
         return None
 
@@ -178,7 +178,8 @@ class Settings:
         return read(self.config_path)
 
     @cached_property
-    def _file_or_default(self) -> ConfigFile | None:
+    def file_in_effect(self) -> ConfigFile | None:
+        """The parsed file, or None where there is none or a broken one does not matter."""
         # The operator who names the database on the command line is not stopped by a broken file that happens to
         # lie around; one that was itself named by a flag is part of the command and must be right.
         try:
@@ -208,7 +209,7 @@ class Settings:
             return Setting(key, self._convert(spec, given, self.cwd, origin), "flag", origin)
         if spec.variable and (given := self.environ.get(spec.variable)):
             return Setting(key, self._convert(spec, given, self.cwd, spec.variable), "environment", spec.variable)
-        file = self._file_or_default
+        file = self.file_in_effect
         entry = file.entry(key) if file is not None else None
         if file is not None and entry is not None and entry.value is not None:
             return Setting(key, self._from_file(spec, entry, file.path.parent), "file", entry.where)
@@ -268,11 +269,14 @@ class Settings:
         from dataclasses import replace
 
         if database.path is not None:
-            path = Path(self.expand(str(database.path), database.origin)).expanduser()
-            return replace(database, path=database.base / path)
+            path = self.expand(str(database.path), database.origin)
+            spec = DATABASE_KEYS["path"]
+            return replace(database, path=self._convert(spec, path, database.base, database.origin))
         url = self.expand(database.url or "", database.origin)
-        remember_url(url)
-        return replace(database, url=url)
+        if not url:
+            # libpq would take an empty string for "whatever PGHOST and its like say".
+            raise ConfigError(f"{database.origin}: the url of {database.id} is empty", code="invalid-value")
+        return replace(database, url=self._convert(DATABASE_KEYS["url"], url, database.base, database.origin))
 
     # -- conversion
 
@@ -296,10 +300,15 @@ class Settings:
         return _REFERENCE.sub(fill, text)
 
     def _from_file(self, spec: Key, entry: Entry, base: Path) -> Any:
-        value = entry.value
-        if isinstance(value, str):
-            value = self.expand(value, entry.where)
-        return self._convert(spec, value, base, entry.where)
+        if not is_reference(entry.value):
+            return self._convert(spec, entry.value, base, entry.where)
+        value = self.expand(entry.value, entry.where)
+        try:
+            return self._convert(spec, value, base, entry.where)
+        except ConfigError:
+            # Whatever the variable holds, it was not meant to be shown.
+            remember(value)
+            raise
 
     def _convert(self, spec: Key, value: Any, base: Path, where: str) -> Any:
         try:
@@ -313,35 +322,68 @@ def is_reference(value: object) -> bool:
     return isinstance(value, str) and _REFERENCE.search(value) is not None
 
 
+def check_references(text: str) -> None:
+    """ValueError when a `${` in the text is not a whole `${NAME}` or `${NAME:-default}`."""
+    if "${" in _REFERENCE.sub("", text) or any("${" in (match["default"] or "") for match in _REFERENCE.finditer(text)):
+        raise ValueError("a `${` that is neither ${NAME} nor ${NAME:-default}")
+
+
 def convert(spec: Key, value: Any, base: Path) -> Any:
     """`value` as the key's kind asks; ValueError says what was expected."""
     match spec.kind:
         case "integer":
-            if isinstance(value, bool) or not re.fullmatch(r"[+-]?\d+", str(value)):
-                raise ValueError(f"expected a whole number, got {value!r}")
+            if isinstance(value, bool) or not re.fullmatch(r"[+-]?[0-9]{1,9}", str(value)):
+                raise ValueError(f"expected a whole number, got {described(value)}")
             if int(value) < spec.minimum:
                 raise ValueError(f"expected at least {spec.minimum}, got {value}")
             return int(value)
         case "duration":
-            return parse_duration(str(value))
+            return parse_duration(str(value) if isinstance(value, str | int) else described(value))
         case "choice":
             if value not in spec.choices:
-                raise ValueError(f"expected one of {', '.join(spec.choices)}; got {value!r}")
+                raise ValueError(f"expected one of {', '.join(spec.choices)}; got {described(value)}")
             return value
         case "names":
             if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-                raise ValueError(f"expected a list of names, got {value!r}")
+                raise ValueError(f"expected a list of names, got {described(value)}")
             return value
+        case "id" if isinstance(value, int) and not isinstance(value, bool):
+            return str(value)
+        case "url" | "secret" if not isinstance(value, str):
+            raise ValueError(f"expected text, got {type(value).__name__}")
         case _ if not isinstance(value, str):
-            raise ValueError(f"expected text, got {value!r}")
+            raise ValueError(f"expected text, got {described(value)}")
         case "path":
-            return base / Path(value).expanduser()
+            try:
+                return base / Path(value).expanduser()
+            except RuntimeError as problem:  # ~user, and there is no such user
+                raise ValueError(str(problem)) from None
         case "url":
             remember_url(value)
+            if value.startswith(("postgres:", "postgresql:")) and is_ambiguous(value):
+                raise ValueError("an @ or / in the user, password or database name must be written as %40 or %2F")
         case "secret":
             remember(value)
-        case "text":
+        case _:
             pass
     return value
 
 
+def described(value: Any) -> str:
+    """A value of a file for a message; what is nested is named by its kind only (it may hold secrets, or be huge)."""
+    match value:
+        case bool():
+            return str(value).lower()
+        case dict():
+            return "a block of keys"
+        case list() | set():
+            return "a list"
+        case _:
+            return repr(value)
+
+
+def _may_exist(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:
+        return True  # not permitted to look: reading it will say so

@@ -37,10 +37,10 @@ _START, _SCHEMA, _PIPELINE, _WATCH = "Getting started", "Schema", "Sync pipeline
 
 COMMANDS: dict[str, Entry] = {
     "demo": Entry("demo", "Everything end to end on an embedded PostgreSQL.", _START),
-    "init": Entry("setup", "Write a commented stackctl.yaml.", _START),
+    "init": Entry("init", "Write a commented stackctl.yaml.", _START),
     "doctor": Entry("setup", "Check the configuration and every database; each finding names its fix.", _START),
     "config": Entry("config", "Show the effective configuration.", _START),
-    "completion": Entry("setup", "Print the completion script of a shell.", _START),
+    "completion": Entry("completion", "Print the completion script of a shell.", _START),
     "migrate": Entry("migrate", "Apply, inspect and write migrations.", _SCHEMA),
     "mappings": Entry("mappings", "List, check and compile the SQL mappings.", _SCHEMA),
     "run": Entry("pipeline", "Sequencer, poller and engine in one process.", _PIPELINE),
@@ -62,9 +62,7 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-_Version = Annotated[
-    bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
-]
+_Version = Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)]
 
 
 class _LazyGroup(TyperGroup):
@@ -111,18 +109,26 @@ def root() -> _LazyGroup:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; returns the exit code."""
+    if "--no-color" in arguments or os.environ.get("NO_COLOR") or not sys.stdout.isatty():
+        # Read when the help's renderer is imported; NO_COLOR alone would leave it bold and dim.
+        os.environ["_TYPER_FORCE_DISABLE_TERMINAL"] = "1"
     signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        return _run(arguments)
+    except (BrokenPipeError, SystemExit):
+        # The reader of our output went away (`| head`; rich makes a SystemExit of it): nobody is left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_OK
+    except (KeyboardInterrupt, typer.Abort):
+        return EXIT_INTERRUPTED
+
+
+def _run(arguments: Sequence[str]) -> int:
     try:
         code = root().main(args=list(arguments), prog_name="stackctl", standalone_mode=False)
         sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader of our output went away (`| head`): nobody is left to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_OK
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
-    except typer.Abort:
-        return EXIT_INTERRUPTED
+    except (BrokenPipeError, typer.Abort):
+        raise
     except Exception as error:  # noqa: BLE001 - the boundary: whatever is not ours is reported as a bug
         return _report(error, arguments)
     return code if isinstance(code, int) else EXIT_OK
@@ -135,6 +141,7 @@ def _interrupt(signum: int, frame: object) -> None:
 def _report(error: Exception, arguments: Sequence[str]) -> int:
     from stackctl.console import Console
 
+    _remember_given(arguments)
     console = Console(
         json_output="--json" in arguments, no_color="--no-color" in arguments, quiet="--quiet" in arguments
     )
@@ -159,6 +166,20 @@ def _report(error: Exception, arguments: Sequence[str]) -> int:
     return ours.exit_code
 
 
+def _remember_given(arguments: Sequence[str]) -> None:
+    # An error may quote the command line, or come before the settings were asked for.
+    from stackctl.redaction import remember, remember_url
+    from stackctl.settings import KEYS
+
+    for argument in arguments:
+        if "@" in argument or "=" in argument:
+            remember_url(argument.partition("=")[2] if argument.startswith("--") else argument)
+    for spec in KEYS.values():
+        given = os.environ.get(spec.variable) if spec.variable else None
+        if given:
+            remember(given) if spec.kind == "secret" else remember_url(given)
+
+
 def _usage_error(error: typer.TyperException) -> StackctlError:
     context = getattr(error, "ctx", None)
     hint = f"see `{context.command_path} --help`" if context is not None else "see `stackctl --help`"
@@ -176,4 +197,3 @@ def _driver_error(error: Exception) -> StackctlError | None:
     if isinstance(error, psycopg.OperationalError | psycopg.DatabaseError):
         return translate(error)
     return None
-

@@ -103,8 +103,9 @@ def options_of(ctx: typer.Context) -> dict[str, Any]:
 
 def collect(ctx: typer.Context, given: dict[str, Any]) -> dict[str, Any]:
     options = options_of(ctx)
-    # Later beats earlier: `stackctl --config a status --config b` reads b.
-    options.update({name: given[name] for name in _SHARED if given.get(name)})
+    # Later beats earlier: `stackctl --config a status --config b` reads b. An empty text was given, too: it must not
+    # let the surroundings choose the database.
+    options.update({name: given[name] for name, (_, default) in _SHARED.items() if given[name] != default})
     return options
 
 
@@ -148,7 +149,7 @@ def group(help_: str, *, example: str) -> typer.Typer:
 
 
 def sign(function: Callable[..., Any], parameters: list[inspect.Parameter]) -> None:
-    function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    function.__signature__ = inspect.Signature(parameters)
     function.__annotations__ = {p.name: p.annotation for p in parameters}
 
 

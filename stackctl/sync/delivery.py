@@ -10,12 +10,12 @@ import random
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
-from uuid import UUID
 
 from stackctl.redaction import scrub
 from stackctl.sql import statements
 
 if TYPE_CHECKING:
+    from uuid import UUID
     from collections.abc import Iterable, Sequence
 
     from stackctl.db import Connection

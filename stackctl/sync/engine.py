@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Literal
-from uuid import UUID
 
 from stackctl.errors import AnswerNo, StackctlError, StateError
 from stackctl.sync.source import OperatedDatabaseLost
 from stackctl.sync.target import NEVER_SYNCED, Applied, Target
 
 if TYPE_CHECKING:
+    from uuid import UUID
     from collections.abc import Callable, Sequence
 
     from stackctl.mapping.compile import Compiled
@@ -51,11 +52,11 @@ class DatabaseResult:
 
 @dataclass(frozen=True)
 class Options:
-    """How to sync: rows a batch, whether everything is to be sent again, and who hears of each batch."""
+    """How to sync: rows a batch, whether everything is to be sent again, and who hears of rows read (mapping, rows)."""
 
     batch_size: int
     full: bool = False
-    on_batch: Callable[[str, Applied], None] = lambda mapping, applied: None
+    on_rows: Callable[[str, int], None] = lambda mapping, rows: None
 
 
 def sync_database(
@@ -114,13 +115,12 @@ def _sync_mapping(
     try:
         full = options.full
         while not stop.requested:
-            applied = _batch(source, target, compiled, result.tenancy, entry, options.batch_size, full=full)
+            applied = _batch(source, target, compiled, result.tenancy, entry, options, full=full)
             if applied is None:
                 break
             entry.upserted += applied.upserted
             entry.deleted += applied.deleted
             entry.batches += 1
-            options.on_batch(compiled.mapping.name, applied)
             full = False
     finally:
         entry.duration_ms = round((time.monotonic() - started) * 1000)
@@ -132,7 +132,7 @@ def _batch(
     compiled: Compiled,
     tenancy: UUID,
     entry: MappingResult,
-    limit: int,
+    options: Options,
     *,
     full: bool,
 ) -> Applied | None:
@@ -141,12 +141,13 @@ def _batch(
     A mapping that was never synced is loaded whole; that is one batch however many rows it has, and streams.
     Returns None when nothing was above the cursor.
     """
+    hear = partial(options.on_rows, compiled.mapping.name)
     with target.locked(compiled) as cursor:
         if full or cursor == NEVER_SYNCED:
-            with source.load(compiled, tenancy) as (rows, highest):
+            with source.load(compiled, tenancy, hear) as (rows, highest):
                 applied = target.load(compiled, rows)
         else:
-            applied = target.apply(compiled, source.batch(compiled, tenancy, cursor, limit))
+            applied = target.apply(compiled, source.batch(compiled, tenancy, cursor, options.batch_size, hear))
             highest = applied.highest
             if applied.rows == 0:
                 entry.cursor = cursor

@@ -27,6 +27,10 @@ class Stop:
         return self._event.is_set() or self._overdue
 
     @property
+    def signalled(self) -> bool:
+        return self._event.is_set()
+
+    @property
     def reason(self) -> Literal["signal", "max-duration"]:
         return "signal" if self._event.is_set() else "max-duration"
 

@@ -7,15 +7,18 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
 from stackctl import db
-from stackctl.errors import UsageError
+from stackctl.errors import ConfigError, StateError, UsageError
 from stackctl.mapping.compile import Compiled, compile_mapping
 from stackctl.mapping.files import load as load_mappings
 from stackctl.sync.source import Source
 from stackctl.sync.target import open_target
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from uuid import UUID
 
     from stackctl.db import Connection
@@ -40,22 +43,49 @@ class Pipeline:
 
     @cached_property
     def databases(self) -> dict[UUID, list[ExternalDatabase]]:
-        """The configured external databases by tenancy."""
+        """The configured external databases by tenancy.
+
+        Raises ConfigError for a mapping that there is not, StateError for two tenancies on one database.
+        """
         found: dict[UUID, list[ExternalDatabase]] = defaultdict(list)
         for database in self.settings.external_databases():
             for name in database.mappings or ():
-                self.mapping(name, f"{database.origin}: ")
+                if name not in self.mappings:
+                    error = unknown("mapping", name, self.mappings)
+                    raise ConfigError(f"{database.origin}: {error.message}", code=error.code, hint=error.hint)
             found[database.tenancy].append(database)
+        self._refuse_shared([database for databases in found.values() for database in databases])
         return dict(found)
+
+    def _refuse_shared(self, databases: Sequence[ExternalDatabase]) -> None:
+        """Two tenancies on one database would mix rows and cursors.
+
+        Two spellings of one place are told apart here and meet at the owner marker inside the database.
+        """
+        owners: dict[tuple[str, ...], ExternalDatabase] = {}
+        for database in databases:
+            try:
+                place = _place(self.settings.resolved(database))
+            except ConfigError:
+                continue  # an unset variable concerns those who use this database
+            other = owners.setdefault(place, database)
+            if other.tenancy != database.tenancy:
+                raise StateError(
+                    f"{database.origin}: tenancies {other.tenancy} and {database.tenancy} are configured onto one "
+                    f"external database ({database.connection})",
+                    code="shared-database",
+                    hint="give each tenancy a database of its own",
+                    details={"tenancies": [str(other.tenancy), str(database.tenancy)]},
+                )
 
     @cached_property
     def _compiled(self) -> dict[tuple[str, str], Compiled]:
         return {}
 
-    def mapping(self, name: str, prefix: str = "") -> Mapping:
+    def mapping(self, name: str) -> Mapping:
         """The mapping of that name; UsageError `unknown-mapping` with the nearest one."""
         if name not in self.mappings:
-            raise unknown(prefix + "mapping", name, self.mappings)
+            raise unknown("mapping", name, self.mappings)
         return self.mappings[name]
 
     def compiled(self, database: ExternalDatabase, only: str | None = None) -> list[Compiled]:
@@ -112,10 +142,21 @@ class Pipeline:
         return open_target(self.settings.resolved(database))
 
 
-def unknown(kind: str, name: str, known: Sequence[str] | dict[str, object] | dict[str, Mapping]) -> UsageError:
+def _place(database: ExternalDatabase) -> tuple[str, ...]:
+    if database.path is not None:
+        return ("sqlite", str(database.path.resolve()))
+    url = database.url or ""
+    try:
+        parts = conninfo_to_dict(url)
+    except psycopg.Error:
+        return (url,)
+    return tuple(str(parts.get(name) or "") for name in ("host", "hostaddr", "port", "dbname", "service"))
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
     """Something that the user named and that does not exist, with the nearest that does."""
     import difflib
 
-    close = difflib.get_close_matches(name, list(known), n=1)
+    close = difflib.get_close_matches(name, known := list(known), n=1)
     hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(known)) or 'none'}"
     return UsageError(f"there is no {kind} {name!r}", code=f"unknown-{kind.split()[-1]}", hint=hint)

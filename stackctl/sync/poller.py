@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 from uuid import UUID
 
 from stackctl.sync import delivery, fuses, queue
-from stackctl.sync.engine import DatabaseResult, Options, attempt
+from stackctl.sync.engine import DatabaseResult, attempt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from stackctl.db import Connection
     from stackctl.settings import ExternalDatabase
+    from stackctl.sync.engine import Options
     from stackctl.sync.loop import Stop
     from stackctl.sync.pipeline import Pipeline
     from stackctl.sync.source import Source
@@ -60,9 +61,12 @@ class _Work:
 class Workers:
     """Threads that sync one database at a time, with connections that outlive the job."""
 
-    def __init__(self, pipeline: Pipeline, count: int, stop: Stop) -> None:
+    def __init__(
+        self, pipeline: Pipeline, count: int, options: Options, stop: Stop, *, only: str | None = None
+    ) -> None:
         self._pipeline = pipeline
-        self._options = Options(batch_size=pipeline.settings.get("sync.batch_size"))
+        self._options = options
+        self._only = only
         self._stop = stop
         self._executor = ThreadPoolExecutor(count, thread_name_prefix="stackctl-sync")
         self._sources: queues.SimpleQueue[Source] = queues.SimpleQueue()
@@ -98,7 +102,7 @@ class Workers:
         target = attempt(
             source,
             lambda: idle or self._pipeline.open_target(database),
-            lambda: self._pipeline.compiled(database),
+            lambda: self._pipeline.compiled(database, self._only),
             result,
             self._options,
             self._stop,

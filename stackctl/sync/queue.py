@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
-from uuid import UUID
 
 from stackctl.sql import statements
 
 if TYPE_CHECKING:
+    from uuid import UUID
     from collections.abc import Iterable, Sequence
 
     from stackctl.db import Connection
@@ -107,7 +107,8 @@ def entries(conn: Connection, limit: int, lease: timedelta = LEASE) -> list[Queu
 def summary(conn: Connection, lease: timedelta = LEASE) -> Summary:
     row = conn.execute(_SQL["summary"], {"lease": lease}).fetchone()
     assert row is not None
-    return Summary(*row[:4], int(row[4]) if row[4] is not None else None)
+    pending, in_flight, stale, dead, oldest = row
+    return Summary(pending, in_flight, stale, dead, int(oldest) if oldest is not None else None)
 
 
 def existing(conn: Connection, tenancies: Iterable[UUID]) -> set[UUID]:

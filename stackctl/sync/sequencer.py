@@ -104,14 +104,16 @@ class Sequencer:
                 tenancies.add(tenancy)
         return highest
 
-    def drain(self, result: SequenceResult, stop: Stop, on_batch: Callable[[SequenceResult], None]) -> StoppedBy:
+    def drain(self, result: SequenceResult, stop: Stop, on_batch: Callable[[int], None]) -> StoppedBy:
         """Batches until no row waits; returns why it ended."""
         waited = 0.0
+        before = 0
         while not stop.requested:
             match self.batch(result):
                 case "stamped":
                     waited = 0.0
-                    on_batch(result)
+                    on_batch(result.rows - before)
+                    before = result.rows
                 case "idle":
                     return "drained"
                 case "fuse":

@@ -1,6 +1,6 @@
-"""The loops: the sequencer, the poller, and both in one process.
+"""What the commands run: sequencer and poller, once or in a loop, both in one process, and a sync by hand.
 
-Each is its single pass repeated. A loop outlives the operated database: while that is away, it knocks again with a
+A loop is its single pass repeated. A loop outlives the operated database: while that is away, it knocks again with a
 growing pause; `once` raises instead.
 """
 
@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from stackctl.errors import ServiceError
+from stackctl.errors import ServiceError, StateError, UsageError
 from stackctl.sync import delivery, queue
+from stackctl.sync.engine import DatabaseResult, Options
+from stackctl.sync.pipeline import unknown
 from stackctl.sync.poller import Poller, PollResult, Workers
 from stackctl.sync.sequencer import Sequencer, SequenceResult
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from datetime import timedelta
+    from uuid import UUID
 
-    from stackctl.sync.engine import DatabaseResult
+    from stackctl.db import Connection
+    from stackctl.errors import StackctlError
+    from stackctl.settings import ExternalDatabase
     from stackctl.sync.loop import Stop
     from stackctl.sync.pipeline import Pipeline
 
@@ -30,40 +35,42 @@ _PASSING = ("unreachable", "connection-lost", "replica-lags", "out-of-resources"
 FUSE_PAUSE = 1.0  # seconds between two looks at a fuse that is off
 
 
-@dataclass
+@dataclass(frozen=True)
 class Reports:
-    """Who hears of what, as it happens; called from the thread in which it happens."""
+    """Who hears of what, as it happens; called from the thread in which it happens.
 
+    `stamped` hears of each batch of the sequencer, `sequenced` and `polled` of each pass of a loop that did
+    something, `synced` of each attempt on a database.
+    """
+
+    stamped: Callable[[int], None] = lambda rows: None
     sequenced: Callable[[SequenceResult], None] = lambda result: None
     polled: Callable[[PollResult], None] = lambda result: None
     synced: Callable[[DatabaseResult], None] = lambda result: None
-    trouble: Callable[[ServiceError], None] = lambda error: None
-
-
-@dataclass
-class RunResult:
-    """What `run` did, stage by stage."""
-
-    sequence: SequenceResult = field(default_factory=SequenceResult)
-    poll: PollResult = field(default_factory=PollResult)
+    trouble: Callable[[StackctlError], None] = lambda error: None
 
 
 def sequence(
     pipeline: Pipeline, stop: Stop, *, batch_size: int, interval: timedelta | None, reports: Reports
 ) -> SequenceResult:
-    """Stamp until nothing is left, or with an `interval` for ever; `reports.sequenced` hears of each batch."""
+    """Stamp until nothing is left, or with an `interval` for ever; returns the last pass."""
     result = SequenceResult()
 
     def work() -> None:
+        nonlocal result
         with pipeline.session() as conn:
             sequencer = Sequencer(conn, list(pipeline.mappings.values()), batch_size=batch_size)
             while True:
-                result.stopped_by = sequencer.drain(result, stop, reports.sequenced)
+                result, started = SequenceResult(), time.monotonic()
+                result.stopped_by = sequencer.drain(result, stop, reports.stamped)
+                result.duration_ms = _milliseconds(started)
                 if interval is None or stop.requested:
                     return
+                if result.rows:
+                    reports.sequenced(result)
                 stop.wait(FUSE_PAUSE if result.stopped_by == "fuse" else interval.total_seconds())
 
-    _timed(result, lambda: _persistent(work, stop, reports) if interval is not None else work())
+    _persistent(work, stop, reports, forever=interval is not None)
     if interval is not None:
         result.stopped_by = stop.reason
     return result
@@ -79,15 +86,17 @@ def poll(
     wake: threading.Event | None = None,
     lease: timedelta = queue.LEASE,
 ) -> PollResult:
-    """Work off the queue until nothing is left, or with an `interval` for ever; the loop also sweeps.
+    """Work off the queue until nothing is left, or with an `interval` for ever; returns the last pass.
 
-    `wake` ends a pause early: set it when something was queued.
+    The loop also sweeps. `wake` ends a pause early: set it when something was queued.
     """
     result = PollResult()
-    pause = interval or pipeline.settings.get("sync.poller_interval")
+    settings = pipeline.settings
+    options = Options(batch_size=settings.get("sync.batch_size"))
 
     def work() -> None:
-        workers = Workers(pipeline, pipeline.settings.get("sync.workers"), stop)
+        nonlocal result
+        workers = Workers(pipeline, settings.get("sync.workers"), options, stop)
         try:
             with pipeline.session() as conn:
                 poller = Poller(
@@ -95,34 +104,34 @@ def poll(
                     pipeline,
                     workers,
                     claim_limit=claim_limit,
-                    interval=pause,
+                    interval=interval or settings.get("sync.poller_interval"),
                     lease=lease,
                     on_result=reports.synced,
                 )
                 while True:
                     if interval is not None and delivery.sweep_due(conn):
                         queue.enqueue(conn, queue.existing(conn, pipeline.databases))
-                    before = result.claimed + result.failed
+                    result, started = PollResult(), time.monotonic()
                     result.stopped_by = poller.drain(result, stop)
-                    if result.claimed + result.failed != before:
-                        reports.polled(result)
+                    result.duration_ms = _milliseconds(started)
                     if interval is None or stop.requested:
                         return
+                    if result.claimed or result.failed or result.recovered:
+                        reports.polled(result)
                     _pause(stop, wake, FUSE_PAUSE if result.stopped_by == "fuse" else interval.total_seconds())
         finally:
             workers.close()
 
-    _timed(result, lambda: _persistent(work, stop, reports) if interval is not None else work())
+    _persistent(work, stop, reports, forever=interval is not None)
     if interval is not None:
         result.stopped_by = stop.reason
     return result
 
 
-def run(pipeline: Pipeline, stop: Stop, *, claim_limit: int, reports: Reports) -> RunResult:
+def run(pipeline: Pipeline, stop: Stop, *, claim_limit: int, reports: Reports) -> None:
     """Sequencer, poller and engine in this process until the stop; a stamp wakes the poller at once."""
     settings = pipeline.settings
     wake = threading.Event()
-    result = RunResult()
     failures: list[BaseException] = []
 
     def sequenced(done: SequenceResult) -> None:
@@ -131,12 +140,12 @@ def run(pipeline: Pipeline, stop: Stop, *, claim_limit: int, reports: Reports) -
 
     def stamp() -> None:
         try:
-            result.sequence = sequence(
+            sequence(
                 pipeline,
                 stop,
                 batch_size=settings.get("sync.stamp_batch_size"),
                 interval=settings.get("sync.sequencer_interval"),
-                reports=Reports(sequenced=sequenced, trouble=reports.trouble),
+                reports=replace(reports, sequenced=sequenced, stamped=lambda rows: wake.set()),
             )
         except BaseException as error:  # noqa: BLE001 - carried to the main thread, and raised there
             failures.append(error)
@@ -147,7 +156,7 @@ def run(pipeline: Pipeline, stop: Stop, *, claim_limit: int, reports: Reports) -
     thread = threading.Thread(target=stamp, name="stackctl-sequencer")
     thread.start()
     try:
-        result.poll = poll(
+        poll(
             pipeline,
             stop,
             claim_limit=claim_limit,
@@ -162,19 +171,99 @@ def run(pipeline: Pipeline, stop: Stop, *, claim_limit: int, reports: Reports) -
         thread.join()
     if failures:
         raise failures[0]
-    return result
 
 
-def _timed(result: SequenceResult | PollResult, work: Callable[[], None]) -> None:
-    started = time.monotonic()
-    try:
+@dataclass(frozen=True)
+class Scope:
+    """What `sync` was asked for; None stands for all of it."""
+
+    tenancies: Sequence[UUID] | None
+    database: str | None = None
+    mapping: str | None = None
+
+
+def sync(pipeline: Pipeline, scope: Scope, options: Options, stop: Stop, reports: Reports) -> list[DatabaseResult]:
+    """Sync these databases now, without the queue and whatever the fuses say; in the order of the configuration.
+
+    Raises UsageError for a tenancy, database or mapping that was named and does not exist.
+    """
+    chosen = select(pipeline, scope)
+    with pipeline.session() as conn:
+        known = queue.existing(conn, {database.tenancy for database in chosen})
+        strange = {database.tenancy for database in chosen} - known
+        if scope.tenancies is not None and strange:
+            raise UsageError(
+                f"tenancy {min(strange)} does not exist in the operated database",
+                code="unknown-tenancy",
+                hint='the ids are in the table "Tenancy"; correct the command or stackctl.yaml',
+            )
+        workers = Workers(pipeline, pipeline.settings.get("sync.workers"), options, stop, only=scope.mapping)
+        results: list[DatabaseResult] = []
+        try:
+            jobs = [(database, workers.submit(database) if database.tenancy in known else None) for database in chosen]
+            for database, job in jobs:
+                result = job.result() if job is not None else _strange(database)
+                if not result.interrupted and database.tenancy in known:
+                    _record(conn, result)
+                results.append(result)
+                reports.synced(result)
+        except BaseException:
+            stop.set()
+            raise
+        finally:
+            workers.close()
+    return results
+
+
+def select(pipeline: Pipeline, scope: Scope) -> list[ExternalDatabase]:
+    """The configured databases that the scope names; UsageError for a name that there is not."""
+    if scope.mapping is not None:
+        pipeline.mapping(scope.mapping)
+    for tenancy in scope.tenancies or ():
+        if tenancy not in pipeline.databases:
+            raise UsageError(
+                f"tenancy {tenancy} has no external database in the configuration",
+                code="unknown-tenancy",
+                hint="add it under `tenancies:` in stackctl.yaml; `stackctl config show` lists those that are there",
+            )
+    tenancies = pipeline.databases if scope.tenancies is None else dict.fromkeys(scope.tenancies)
+    found = [database for tenancy in tenancies for database in pipeline.databases[tenancy]]
+    if scope.database is not None:
+        named = [database for database in found if database.id == scope.database]
+        if not named:
+            raise unknown("external database", scope.database, [database.id for database in found])
+        found = named
+    if scope.mapping is not None:
+        found = [d for d in found if d.mappings is None or scope.mapping in d.mappings]
+    return found
+
+
+def _strange(database: ExternalDatabase) -> DatabaseResult:
+    error = StateError(
+        f"tenancy {database.tenancy} does not exist in the operated database",
+        code="unknown-tenancy",
+        hint="correct stackctl.yaml",
+    )
+    return DatabaseResult(database.tenancy, database.id, database.type, status="error", error=error)
+
+
+def _record(conn: Connection, result: DatabaseResult) -> None:
+    # A sync by hand that fails is retried by the poller as well; one that goes well ends the retries.
+    if result.error is None:
+        delivery.record_success(conn, result.tenancy, result.database)
+    else:
+        delivery.record_failure(conn, result.tenancy, result.database, result.error)
+
+
+def _milliseconds(started: float) -> int:
+    return round((time.monotonic() - started) * 1000)
+
+
+def _persistent(work: Callable[[], None], stop: Stop, reports: Reports, *, forever: bool) -> None:
+    """Do `work`; a loop repeats it while it fails for want of the operated database, once that has been reached."""
+    if not forever:
         work()
-    finally:
-        result.duration_ms = round((time.monotonic() - started) * 1000)
-
-
-def _persistent(work: Callable[[], None], stop: Stop, reports: Reports) -> None:
-    """Repeat `work` while it fails for want of the operated database, once that has been reached."""
+        return
     pause = FIRST_PAUSE
     reached = False
     while not stop.requested:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
-from typing import TYPE_CHECKING, Any, LiteralString, cast
+from typing import TYPE_CHECKING, LiteralString, cast
 
 from psycopg import sql
 
@@ -82,7 +82,7 @@ def compose(conn: Connection, mappings: Sequence[Mapping]) -> tuple[Stamping, ..
     """
     known = {source.table: source for source in sources(mappings)}
     parents: dict[str, list[_Parent]] = {}
-    order: TopologicalSorter[str] = TopologicalSorter({table: () for table in known})
+    order: TopologicalSorter[str] = TopologicalSorter(dict.fromkeys(known, ()))
     for mapping in mappings:
         for dependency in mapping.depends_on:
             parent = _Parent(known[mapping.source], dependency, _primary_key(conn, mapping.source))
@@ -158,7 +158,9 @@ def _stamping(conn: Connection, source: Source, parents: list[_Parent]) -> Stamp
     return Stamping(
         source.table,
         sql.SQL("SELECT 1 FROM {} WHERE {}").format(table, where),
-        _assemble(table=table, key=key, picked=picked, parents=parents, joined=joined, returned=returned, tail=tenancies),
+        _assemble(
+            table=table, key=key, picked=picked, parents=parents, joined=joined, returned=returned, tail=tenancies
+        ),
     )
 
 
@@ -266,7 +268,7 @@ def _assemble(
     key: tuple[str, ...],
     picked: Composable,
     parents: list[_Parent],
-    joined: list[Composable],
+    joined: Sequence[Composable],
     returned: Composable,
     tail: Composable,
 ) -> Composed:
@@ -292,9 +294,7 @@ def _assemble(
             ),
         ]
         ready.append(
-            sql.SQL(
-                "NOT EXISTS (SELECT 1 FROM {} AS w WHERE {} AND ({}) NOT IN (SELECT {} FROM {}))"
-            ).format(
+            sql.SQL("NOT EXISTS (SELECT 1 FROM {} AS w WHERE {} AND ({}) NOT IN (SELECT {} FROM {}))").format(
                 wanted,
                 sql.SQL(" AND ").join(
                     sql.SQL("w.{} = k.{}").format(sql.Identifier(f"_child_{c}"), sql.Identifier(c)) for c in key
@@ -306,8 +306,8 @@ def _assemble(
         )
     steps.append(
         sql.SQL(
-            'stamped AS (UPDATE {} AS t SET "sequenceId" = nextval(\'global_seq_id\'), "shouldUpdateSequenceId" = false '
-            'FROM picked AS k WHERE {} RETURNING t."sequenceId", {})'
+            'stamped AS (UPDATE {} AS t SET "sequenceId" = nextval(\'global_seq_id\'), '
+            '"shouldUpdateSequenceId" = false FROM picked AS k WHERE {} RETURNING t."sequenceId", {})'
         ).format(table, sql.SQL(" AND ").join([_same(key, "t", "k"), *ready]), returned)
     )
     return sql.SQL("WITH {} SELECT found.*, (SELECT count(*) FROM stamped) FROM ({}) AS found").format(
@@ -315,9 +315,9 @@ def _assemble(
     )
 
 
-def probe(stampings: Sequence[Stamping]) -> Composed:
+def probe(stampings: Sequence[Stamping]) -> Composable:
     """One cheap query over all tables: the list of those, by number, in which a row waits."""
-    arms: list[Any] = [
+    arms: list[Composable] = [
         sql.SQL("SELECT {} WHERE EXISTS ({})").format(sql.Literal(number), stamping.probe)
         for number, stamping in enumerate(stampings)
     ]

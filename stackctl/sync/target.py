@@ -7,7 +7,7 @@ in that one transaction.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from stackctl.errors import StateError
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from stackctl.mapping.compile import Compiled, Dialect
+    from stackctl.mapping.model import Mapping
     from stackctl.settings import ExternalDatabase
     from stackctl.sync.source import Stream
 
@@ -74,6 +75,10 @@ class Target(Protocol):
         ...
 
     def advance(self, compiled: Compiled, cursor: int) -> None: ...
+
+    def rows(self, mapping: Mapping) -> list[tuple[Any, ...]]:
+        """The whole table, the mapping's columns only: numbers as numbers, everything else as text."""
+        ...
 
     def close(self) -> None: ...
 

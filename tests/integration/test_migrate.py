@@ -1,0 +1,419 @@
+"""The migration runner against a real server: history, failures, resumption, one runner at a time."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from stackctl.errors import AnswerNo, ConfigError, ServiceError, StackctlError, StateError, UsageError
+from stackctl.migrate.apply import Event, UpResult, status, up
+from stackctl.migrate.files import Migration, discover
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+Connection = psycopg.Connection[Any]
+
+
+@pytest.fixture
+def conn(empty_db: str, connect: Callable[..., Connection]) -> Connection:
+    return connect(empty_db, autocommit=True)
+
+
+def plan(directory: Path, **contents: str) -> tuple[Migration, ...]:
+    """Write one file for each keyword, `a="SELECT 1"` becoming version …01, and read them back."""
+    for number, (name, content) in enumerate(contents.items(), 1):
+        (directory / f"202601010000{number:02}_{name}.sql").write_text(content)
+    return discover(directory)
+
+
+def names(result: UpResult) -> list[str]:
+    return [migration.name[15:] for migration in result.applied]
+
+
+def value(conn: Connection, query: Any, *parameters: Any) -> Any:
+    row = conn.execute(query, parameters or None).fetchone()
+    return row[0] if row else None
+
+
+def raises(conn: Connection, migrations: tuple[Migration, ...], **options: Any) -> StackctlError:
+    with pytest.raises(StackctlError) as caught:
+        up(conn, migrations, **options)
+    return caught.value
+
+
+def cut(conn: Connection, url: str) -> None:
+    """Kill the server's side of a connection, as a crash would."""
+    with psycopg.connect(url, autocommit=True) as other:
+        other.execute("SELECT pg_terminate_backend(%s, 5000)", (conn.info.backend_pid,))
+
+
+def test_up_applies_once_and_status_follows(conn: Connection, tmp_path: Path) -> None:
+    migrations = plan(tmp_path, a="CREATE TABLE a (x int)", b="INSERT INTO a VALUES (1); INSERT INTO a VALUES (2)")
+    before = status(conn, migrations)
+    assert (before.current, len(before.pending), before.applied) == (None, 2, ())
+    assert value(conn, "SELECT to_regnamespace('stackctl')") is None, "status created something"
+
+    assert names(up(conn, migrations)) == ["a", "b"]
+    assert names(up(conn, migrations)) == []
+    assert value(conn, "SELECT array_agg(x ORDER BY x) FROM a") == [1, 2]
+    after = status(conn, migrations)
+    assert (after.current, after.pending) == (migrations[1].name, ())
+    assert [(entry.name, entry.checksum) for entry in after.applied] == [(m.name, m.checksum) for m in migrations]
+    assert after.applied[0].by == value(conn, "SELECT session_user")
+    assert after.applied[0].applied_at.tzinfo is not None
+
+
+def test_to_stops_there(conn: Connection, tmp_path: Path) -> None:
+    migrations = plan(tmp_path, a="SELECT 1", b="SELECT 1", c="SELECT 1")
+    assert names(up(conn, migrations, to="20260101000001")) == ["a"]
+    assert names(up(conn, migrations, to=migrations[1].name)) == ["b"]
+    with pytest.raises(UsageError):
+        up(conn, migrations, to="20260101000009")
+    assert status(conn, migrations).pending == (migrations[2].name,)
+
+
+def test_status_tells_drifted_and_unknown_files(conn: Connection, tmp_path: Path) -> None:
+    up(conn, plan(tmp_path, a="SELECT 1", b="SELECT 2"))
+    (tmp_path / "20260101000001_a.sql").write_text("SELECT 3")
+    (tmp_path / "20260101000002_b.sql").rename(tmp_path / "20260101000003_c.sql")
+    found = status(conn, discover(tmp_path))
+    assert found.drifted == ("20260101000001_a",)
+    assert found.unknown == ("20260101000002_b",)
+    assert found.pending == ("20260101000003_c",)
+
+
+def test_a_failure_undoes_its_file_and_names_the_place(conn: Connection, tmp_path: Path) -> None:
+    broken = "CREATE TABLE b (x int);\n-- é\nSELECT '%s',\n  /* SCHEMA_NAME_SENTINEL */.nothing();"
+    migrations = plan(tmp_path, a="CREATE TABLE a ()", b=broken, c="CREATE TABLE c ()")
+    error = raises(conn, migrations)
+    assert isinstance(error, AnswerNo)
+    assert (error.code, error.details["sqlstate"]) == ("migration-failed", "42883")
+    assert (error.details["line"], error.details["column"]) == (4, 3)
+    assert error.details["applied"] == [migrations[0].name]
+    assert value(conn, "SELECT to_regclass('b')") is None
+    assert value(conn, "SELECT to_regclass('c')") is None
+    assert status(conn, migrations).pending == (migrations[1].name, migrations[2].name)
+
+    assert names(up(conn, plan(tmp_path, a="CREATE TABLE a ()", b="CREATE TABLE b ()"))) == ["b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "column"),
+    [
+        ("SELECT 1;\n\n  SELECT nope", 3, 10),
+        ('SELECT /* SCHEMA_NAME_SENTINEL */."a" FROM /* SCHEMA_NAME_SENTINEL */."a"', 1, 44),
+        ("SELECT 1;\nDO $$ BEGIN\n  RAISE 'no';\nEND $$", 2, 1),
+        ("SELECT '😀' FROM nope", 1, 17),
+    ],
+)
+def test_an_error_has_its_line_and_column(conn: Connection, tmp_path: Path, text: str, line: int, column: int) -> None:
+    error = raises(conn, plan(tmp_path, a=text))
+    assert (error.details["line"], error.details["column"]) == (line, column)
+
+
+def test_percent_is_a_percent(conn: Connection, tmp_path: Path) -> None:
+    up(conn, plan(tmp_path, a="CREATE TABLE a AS SELECT '100% %s %(x)s'::text AS x, 5 % 3 AS y"))
+    assert conn.execute("SELECT x, y FROM a").fetchone() == ("100% %s %(x)s", 2)
+
+
+def test_settings_of_one_file_do_not_reach_the_next(conn: Connection, tmp_path: Path) -> None:
+    conn.execute("SET lock_timeout = '1234ms'")
+    migrations = plan(
+        tmp_path,
+        a="CREATE SCHEMA other; SET search_path = other; SET lock_timeout = '7s'; SET statement_timeout = '9min'",
+        b="CREATE TABLE made AS SELECT current_setting('lock_timeout') AS a, current_setting('statement_timeout') AS b",
+    )
+    up(conn, migrations)
+    assert conn.execute("SELECT * FROM public.made").fetchone() == ("1234ms", "0")
+    assert value(conn, "SHOW lock_timeout") == "1234ms"
+    assert value(conn, "SHOW search_path") == '"$user", public'
+
+
+def test_two_schemas_with_the_same_files_do_not_mix(
+    conn: Connection, empty_db: str, connect: Callable[..., Connection], tmp_path: Path
+) -> None:
+    migrations = plan(tmp_path, a='CREATE TABLE here (); CREATE TABLE /* SCHEMA_NAME_SENTINEL */."there" ()')
+    up(conn, migrations, schema="One; Two")
+    assert status(conn, migrations, "two").pending == (migrations[0].name,)
+    up(conn, migrations, schema="two")
+    found = conn.execute("SELECT schemaname, count(*) FROM pg_tables WHERE tablename IN ('here', 'there') GROUP BY 1")
+    assert dict(found.fetchall()) == {"One; Two": 2, "two": 2}
+
+    wanted = [f"s{number}" for number in range(6)]
+    conns = [connect(empty_db, autocommit=True) for _ in wanted]
+    conn.execute("DROP SCHEMA stackctl CASCADE")
+    with ThreadPoolExecutor(6) as pool:
+        results = list(pool.map(lambda pair: up(pair[0], migrations, schema=pair[1]), zip(conns, wanted, strict=True)))
+    assert [names(result) for result in results] == [["a"]] * 6
+
+
+def test_twenty_runners_at_once(
+    conn: Connection, empty_db: str, connect: Callable[..., Connection], tmp_path: Path
+) -> None:
+    migrations = plan(
+        tmp_path,
+        a="CREATE TABLE a AS SELECT generate_series(1, 50000) AS x",
+        b="-- stackctl:outside-transaction\nCREATE INDEX CONCURRENTLY a_x ON a (x)",
+        c="INSERT INTO a VALUES (-1)",
+    )
+    conns = [connect(empty_db, autocommit=True) for _ in range(20)]
+    start = threading.Barrier(20)
+
+    def run(one: Connection) -> list[str]:
+        start.wait()
+        return names(up(one, migrations, lock_wait=timedelta(seconds=60)))
+
+    with ThreadPoolExecutor(20) as pool:
+        results = sorted(pool.map(run, conns))
+    assert results == [[]] * 19 + [["a", "b", "c"]]
+    assert value(conn, "SELECT count(*) FROM a WHERE x = -1") == 1
+    assert value(conn, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == 0
+
+
+def test_a_held_lock_is_reported_with_its_holder(
+    conn: Connection, empty_db: str, connect: Callable[..., Connection], tmp_path: Path
+) -> None:
+    migrations = plan(tmp_path, a="CREATE TABLE a ()")
+    other = connect(empty_db, autocommit=True)
+    other.execute("SET application_name = 'the other one'")
+    events: list[Event] = []
+
+    def while_applying(event: Event) -> None:
+        if event.kind == "started":
+            error = raises(conn, migrations, lock_wait=timedelta(milliseconds=150), on_event=events.append)
+            assert isinstance(error, StateError)
+            assert error.code == "lock-held"
+            assert error.details["pid"] == other.info.backend_pid
+            assert error.details["application_name"] == "the other one"
+            assert error.details["since"]
+
+    assert names(up(other, migrations, on_event=while_applying)) == ["a"]
+    assert [event.kind for event in events] == ["waiting"]
+    assert names(up(conn, migrations)) == []
+
+
+OUTSIDE = """CREATE TABLE a (x int);
+INSERT INTO a VALUES (1), (1);
+-- stackctl:split
+-- stackctl:outside-transaction
+CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS "A x" ON a (x);
+-- stackctl:split
+CREATE TABLE z ();
+"""
+
+
+def valid(conn: Connection, index: str) -> bool | None:
+    return value(
+        conn, "SELECT indisvalid FROM pg_index WHERE indexrelid = (SELECT oid FROM pg_class WHERE relname = %s)", index
+    )
+
+
+def test_a_failed_piece_outside_keeps_what_came_before_and_leaves_no_invalid_index(
+    conn: Connection, tmp_path: Path
+) -> None:
+    migrations = plan(tmp_path, a=OUTSIDE)
+    error = raises(conn, migrations)
+    assert (error.details["line"], error.details["sqlstate"]) == (5, "23505")
+    assert "(1)" in error.message
+    assert valid(conn, "A x") is None
+    assert value(conn, "SELECT count(*) FROM a") == 2
+    assert value(conn, "SELECT to_regclass('z')") is None
+    assert status(conn, migrations).pending == (migrations[0].name,)
+
+    conn.execute("DELETE FROM a; INSERT INTO a VALUES (1)")
+    events: list[Event] = []
+    assert names(up(conn, migrations, on_event=events.append)) == ["a"]
+    assert events[0].kind == "resumed"
+    assert valid(conn, "A x") is True
+    assert value(conn, "SELECT count(*) FROM a") == 1, "the first piece ran again"
+
+
+def test_an_invalid_index_left_by_an_earlier_try_is_built_again(conn: Connection, tmp_path: Path) -> None:
+    conn.execute("CREATE TABLE a (x int); INSERT INTO a VALUES (1), (1)")
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        conn.execute('CREATE UNIQUE INDEX CONCURRENTLY "A x" ON a (x)')
+    assert valid(conn, "A x") is False
+    conn.execute("TRUNCATE a")
+    events: list[Event] = []
+    text = '-- stackctl:outside-transaction\nCREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS "A x" ON public."a" (x)'
+    up(conn, plan(tmp_path, a=text), on_event=events.append)
+    assert valid(conn, "A x") is True
+    assert "rebuilding" in [event.kind for event in events]
+
+
+def test_concurrently_inside_a_transaction_names_the_directive(conn: Connection, tmp_path: Path) -> None:
+    error = raises(conn, plan(tmp_path, a="CREATE TABLE a (x int)", b="CREATE INDEX CONCURRENTLY i ON a (x)"))
+    assert "stackctl:outside-transaction" in (error.hint or "")
+
+
+PIECES = """CREATE TABLE a (x int); INSERT INTO a VALUES (1);
+-- stackctl:split
+-- stackctl:outside-transaction
+CREATE INDEX CONCURRENTLY first ON a (x);
+CREATE INDEX CONCURRENTLY second ON a ((x + 1));
+-- stackctl:split
+INSERT INTO a VALUES (2);
+-- stackctl:split
+-- stackctl:outside-transaction
+VACUUM a;
+"""
+
+
+@pytest.mark.parametrize("commits", [0, 1, 2, 3, 4])
+def test_a_run_cut_between_two_pieces_goes_on(
+    conn: Connection, empty_db: str, connect: Callable[..., Connection], tmp_path: Path, commits: int
+) -> None:
+    migrations = plan(tmp_path, a=PIECES)
+    seen: list[Event] = []
+
+    def cut_after(event: Event) -> None:
+        seen.append(event)
+        if len(seen) == commits + 1:
+            cut(conn, empty_db)
+
+    error = raises(conn, migrations, on_event=cut_after)
+    assert isinstance(error, ServiceError)
+    assert error.code == "connection-lost"
+    again = connect(empty_db, autocommit=True)
+    assert names(up(again, migrations)) == ["a"]
+    assert value(again, "SELECT array_agg(x ORDER BY x) FROM a") == [1, 2]
+    assert (valid(again, "first"), valid(again, "second")) == (True, True)
+
+
+def test_a_piece_that_finished_just_before_the_crash_is_not_an_error(
+    conn: Connection, empty_db: str, connect: Callable[..., Connection], tmp_path: Path
+) -> None:
+    migrations = plan(tmp_path, a=PIECES)
+
+    def finish_the_piece_and_die(event: Event) -> None:
+        # What a kill after the statement and before its record leaves: the mark of the attempt, and the index.
+        if event.kind == "committed":
+            with psycopg.connect(empty_db, autocommit=True) as other:
+                other.execute("UPDATE stackctl.migration_history SET outside_piece = pieces_done")
+                other.execute("CREATE INDEX first ON a (x)")
+            cut(conn, empty_db)
+
+    assert raises(conn, migrations, on_event=finish_the_piece_and_die).code == "connection-lost"
+    again = connect(empty_db, autocommit=True)
+    assert names(up(again, migrations)) == ["a"]
+
+
+def test_another_object_of_the_same_name_is_an_error_at_every_try(conn: Connection, tmp_path: Path) -> None:
+    conn.execute("CREATE TABLE b (x int); CREATE INDEX first ON b (x)")
+    migrations = plan(tmp_path, a=PIECES)
+    for _ in range(2):
+        assert raises(conn, migrations).details["sqlstate"] == "42P07"
+
+
+def test_editing_the_part_that_is_applied_is_refused(conn: Connection, tmp_path: Path) -> None:
+    raises(conn, plan(tmp_path, a=OUTSIDE))
+    error = raises(conn, plan(tmp_path, a=OUTSIDE.replace("x int", "x bigint")))
+    assert isinstance(error, StateError)
+    assert error.code == "migration-edited-halfway"
+    # What has not run yet may be mended.
+    assert names(up(conn, plan(tmp_path, a=OUTSIDE.replace("UNIQUE ", "")))) == ["a"]
+
+
+BACKFILL = """CREATE TABLE IF NOT EXISTS log (at int);
+INSERT INTO log VALUES (1);
+-- SPLIT_STATEMENT_SENTINEL
+-- SINGLE_STATEMENT_SENTINEL
+-- CONDITIONALLY_REPEAT_MIGRATION_SENTINEL
+WITH batch AS (SELECT id FROM work WHERE NOT done ORDER BY id LIMIT 10 FOR UPDATE),
+touched AS (UPDATE work SET done = true, times = times + 1 FROM batch WHERE work.id = batch.id RETURNING 1)
+SELECT true AS should_repeat_migration FROM touched LIMIT 1;
+-- SPLIT_STATEMENT_SENTINEL
+CREATE TABLE after_all ();
+"""
+
+
+def test_a_backfill_runs_in_committed_batches(conn: Connection, empty_db: str, tmp_path: Path) -> None:
+    conn.execute("CREATE TABLE work AS SELECT id, false AS done, 0 AS times FROM generate_series(1, 35) AS id")
+    seen: list[int] = []
+
+    def watch(seconds: float) -> None:
+        with psycopg.connect(empty_db) as other:
+            seen.append(value(other, "SELECT count(*) FROM work WHERE done"))
+
+    (applied,) = up(conn, plan(tmp_path, a=BACKFILL), sleep=watch).applied
+    assert seen == [10, 20, 30, 35]
+    assert applied.repeats == 4
+    assert value(conn, "SELECT count(*) FROM log") == 5, "the whole file runs again"
+    assert value(conn, "SELECT count(*) FROM work WHERE times <> 1") == 0
+    assert value(conn, "SELECT to_regclass('after_all') IS NOT NULL")
+    assert value(conn, "SELECT repeats FROM stackctl.migration_history") == 4
+
+
+def test_a_backfill_that_is_cut_goes_on(
+    conn: Connection, empty_db: str, connect: Callable[..., Connection], tmp_path: Path
+) -> None:
+    conn.execute("CREATE TABLE work AS SELECT id, false AS done, 0 AS times FROM generate_series(1, 35) AS id")
+    migrations = plan(tmp_path, a=BACKFILL)
+    assert raises(conn, migrations, sleep=lambda _: cut(conn, empty_db)).code == "connection-lost"
+    again = connect(empty_db, autocommit=True)
+    assert value(again, "SELECT count(*) FROM work WHERE done") == 10
+    (applied,) = up(again, migrations, sleep=lambda _: None).applied
+    assert applied.repeats == 4
+    assert value(again, "SELECT count(*) FROM work WHERE times <> 1") == 0
+
+
+def test_a_statement_that_returns_no_condition_is_done(conn: Connection, tmp_path: Path) -> None:
+    texts = (
+        "SELECT 1 AS x",
+        "SELECT NULL::boolean AS should_repeat_migration",
+        "SELECT 1 WHERE false",
+        "CREATE TABLE q ()",
+    )
+    body = "\n-- stackctl:split\n".join(f"-- stackctl:repeat\n{text}" for text in texts)
+    (applied,) = up(conn, plan(tmp_path, a=body)).applied
+    assert applied.repeats == 0
+
+
+def test_a_transaction_ended_behind_the_runners_back_is_caught(conn: Connection, tmp_path: Path) -> None:
+    conn.execute("CREATE PROCEDURE sneaky() LANGUAGE plpgsql AS $$ BEGIN COMMIT; END $$")
+    error = raises(conn, plan(tmp_path, a="CREATE TABLE a (); CALL sneaky()"))
+    assert error.code == "migration-failed"
+    assert value(conn, "SELECT to_regclass('a')") is None
+    with pytest.raises(ConfigError):
+        plan(tmp_path, a="SELECT 1; COMMIT")
+
+
+def test_a_read_only_role_reads_the_status_and_cannot_apply(conn: Connection, empty_db: str, tmp_path: Path) -> None:
+    role = f"reader_{conn.info.backend_pid}"
+    migrations = plan(tmp_path, a="CREATE TABLE a ()", b="CREATE TABLE b ()")
+    name = sql.Identifier(role)
+    conn.execute(sql.SQL("CREATE ROLE {}").format(name))
+    try:
+        for applied in (0, 1):
+            with psycopg.connect(empty_db, autocommit=True) as reader:
+                reader.execute(sql.SQL("SET SESSION AUTHORIZATION {}").format(name))
+                assert len(status(reader, migrations).applied) == applied
+            with psycopg.connect(empty_db, autocommit=True, options=f"-c role={role}") as reader:
+                error = raises(reader, migrations)
+                assert isinstance(error, ServiceError)
+                assert error.code == "permission-denied"
+            up(conn, migrations, to="20260101000001")
+        with psycopg.connect(empty_db, autocommit=True, options="-c default_transaction_read_only=on") as reader:
+            error = raises(reader, migrations)
+            assert isinstance(error, ServiceError)
+            assert error.code == "read-only"
+    finally:
+        conn.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(name))
+
+
+def test_where_the_backend_keeps_its_own_history_it_is_told(conn: Connection, tmp_path: Path) -> None:
+    conn.execute(
+        'CREATE TABLE "SchemaMigration" (id text PRIMARY KEY DEFAULT gen_random_uuid(), '
+        '"finishedAt" timestamp(3) NOT NULL, "migrationName" text NOT NULL UNIQUE)'
+    )
+    migrations = plan(tmp_path, a="SELECT 1", b="SELECT nope")
+    raises(conn, migrations)
+    assert conn.execute('SELECT "migrationName" FROM "SchemaMigration"').fetchall() == [(migrations[0].name,)]

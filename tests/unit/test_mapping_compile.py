@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import sqlite3
+
+import pytest
+
+from stackctl.bundled import bundled
+from stackctl.mapping import files
+from stackctl.mapping.compile import DIALECTS, Dialect, compile_mapping
+from stackctl.mapping.sqltext import for_driver, parameters
+
+
+@pytest.mark.parametrize(
+    ("dialect", "upsert"),
+    [
+        (
+            "postgres",
+            (
+                'INSERT INTO "notification_preferences" ("id", "user_id", "notification_category_id", "enabled")'
+                ' SELECT "id", "user_id", "notification_category_id", "enabled"'
+                ' FROM "_stack_staging_notification_preferences"'
+                ' WHERE NOT _stack_deleted ORDER BY "id" ON CONFLICT ("id") DO UPDATE SET "user_id" = excluded."user_id",'
+                ' "notification_category_id" = excluded."notification_category_id", "enabled" = excluded."enabled"'
+            ),
+        ),
+        (
+            "sqlite",
+            (
+                'INSERT INTO "notification_preferences" ("id", "user_id", "notification_category_id", "enabled")'
+                ' VALUES (?, ?, ?, ?) ON CONFLICT ("id") DO UPDATE SET "user_id" = excluded."user_id",'
+                ' "notification_category_id" = excluded."notification_category_id", "enabled" = excluded."enabled"'
+            ),
+        ),
+        (
+            "mysql",
+            (
+                "INSERT INTO `notification_preferences` (`id`, `user_id`, `notification_category_id`, `enabled`)"
+                " SELECT `id`, `user_id`, `notification_category_id`, `enabled`"
+                " FROM `_stack_staging_notification_preferences`"
+                " WHERE NOT _stack_deleted ORDER BY `id` ON DUPLICATE KEY UPDATE `user_id` = VALUES(`user_id`),"
+                " `notification_category_id` = VALUES(`notification_category_id`), `enabled` = VALUES(`enabled`)"
+            ),
+        ),
+    ],
+)
+def test_upsert(dialect: Dialect, upsert: str) -> None:
+    mapping = files.load(bundled("mappings"))["notification_preferences"]
+    assert compile_mapping(mapping, dialect).upsert == upsert
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_every_mapping_compiles(dialect: Dialect) -> None:
+    for mapping in files.load(bundled("mappings")).values():
+        compiled = compile_mapping(mapping, dialect)
+        assert ":tenancy_id" not in compiled.fetch + compiled.load
+        assert all(column.name in compiled.create_table for column in mapping.columns)
+
+
+def test_sqlite_statements_run() -> None:
+    database = sqlite3.connect(":memory:")
+    for mapping in files.load(bundled("mappings")).values():
+        compiled = compile_mapping(mapping, "sqlite")
+        database.execute(compiled.create_table)
+        row = tuple(f"{column.name} 1" for column in mapping.columns)
+        database.execute(compiled.upsert, row)
+        database.execute(compiled.upsert, row)
+        assert database.execute(f"SELECT * FROM {mapping.target}").fetchall() == [row]
+        database.execute(compiled.delete, [f"{name} 1" for name in mapping.key])
+        assert database.execute(f"SELECT count(*) FROM {mapping.target}").fetchone() == (0,)
+    database.close()
+
+
+def test_parameters_are_replaced_by_place() -> None:
+    sql = "SELECT ':tenancy_id', '5%', a[1:tenancy_id], x::uuid /* :tenancy_id */ WHERE t = :tenancy_id;\n"
+    assert [p.name for p in parameters(sql)] == ["tenancy_id"]
+    assert for_driver(sql, "P") == (
+        "SELECT ':tenancy_id', '5%%', a[1:tenancy_id], x::uuid /* :tenancy_id */ WHERE t = P"
+    )
