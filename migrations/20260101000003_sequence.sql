@@ -52,7 +52,8 @@ BEGIN
       UNION ALL VALUES
         ('DeletedRow', ARRAY['tenancyId', 'tableName', 'sequenceId'], NULL, NULL,
          '("tenancyId", "tableName", "sequenceId")'),
-        ('VerificationCode', ARRAY['sequenceId'], NULL, NULL, '("sequenceId")'),
+        ('VerificationCode', ARRAY['projectId', 'branchId', 'sequenceId'], NULL, NULL,
+         '("projectId", "branchId", "sequenceId") WHERE "type" = ''TEAM_INVITATION'''),
         ('VerificationCode', ARRAY['type'], 'shouldUpdateSequenceId', ARRAY['shouldUpdateSequenceId', 'type'],
          '("type") WHERE "shouldUpdateSequenceId"'),
         ('VerificationCode', ARRAY['(data ->> ''team_id''::text)'], 'TEAM_INVITATION', NULL,

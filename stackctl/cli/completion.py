@@ -36,6 +36,6 @@ def completion(
     """
     if shell not in SCRIPTS:
         close = difflib.get_close_matches(shell.lower(), SCRIPTS, n=1, cutoff=0.5)
-        hint = f"did you mean `stackctl completion {close[0]}`?" if close else f"one of {', '.join(SCRIPTS)}"
+        hint = (f"did you mean `{close[0]}`? " if close else "") + f"known are {', '.join(SCRIPTS)}"
         raise UsageError(f"no completion for the shell {shell!r}", code="unknown-shell", hint=hint)
     sys.stdout.write((bundled("completions") / SCRIPTS[shell]).read_text(encoding="utf-8"))

@@ -7,7 +7,8 @@ stackctl.cli.completion_scripts`, which rewrites the table in each script.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
 
 import typer
 from rich.markup import render
@@ -106,7 +107,7 @@ def _kind(parameter: Any) -> str:
         return "|".join(str(getattr(choice, "value", choice)) for choice in declared.choices)
     if "|" in metavar:
         return metavar
-    if declared.is_path:
+    if Path in (declared.annotation, *get_args(declared.annotation)):
         return "@files" if declared.parameter_info.file_okay and metavar != "DIR" else "@directories"
     return _DYNAMIC.get(parameter.name, "")
 

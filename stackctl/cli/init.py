@@ -23,7 +23,7 @@ TEMPLATE = """\
 version: 1
 
 database:
-  # The PostgreSQL to operate: a connection URL (postgresql://user:password@host:5432/dbname), or `embedded` /
+  # The PostgreSQL to operate: a connection URL (postgresql://user@host:5432/dbname), or `embedded` /
   # `embedded:DIR`, a server that stackctl starts itself. Also: --database-url, STACKCTL_DATABASE_URL.
   url: "${STACKCTL_DATABASE_URL}"
   # Where the sync engine reads, if not there: a read replica.

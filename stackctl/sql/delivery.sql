@@ -1,11 +1,7 @@
 -- What failed to reach an external database, kept per (tenancy, database), so that one failing database neither
 -- holds up the others nor is forgotten. No row: the last attempt went well. next_attempt_at null: a dead letter.
 
--- name: states
-SELECT database_id, attempts, failing_since, last_error, last_error_code, next_attempt_at
-FROM stackctl.delivery WHERE tenancy_id = %(tenancy)s
-
--- name: all_states
+-- name: failures
 SELECT tenancy_id, database_id, attempts, failing_since, last_error, last_error_code, next_attempt_at
 FROM stackctl.delivery ORDER BY failing_since, tenancy_id, database_id
 

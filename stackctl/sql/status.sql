@@ -4,7 +4,7 @@
 SELECT count(*) FROM (SELECT 1 FROM {table} LIMIT {limit}) AS bounded
 
 -- name: estimate
-SELECT greatest(reltuples::bigint, {limit}) FROM pg_class WHERE oid = to_regclass({name})
+EXPLAIN (FORMAT JSON) SELECT 1 FROM {table}
 
 -- name: pending
 SELECT count(*) FROM {table} WHERE "shouldUpdateSequenceId" AND {filter}
@@ -13,13 +13,17 @@ SELECT count(*) FROM {table} WHERE "shouldUpdateSequenceId" AND {filter}
 SELECT min("sequenceId"), max("sequenceId") FROM {table}
 
 -- name: range_large
--- A large table is asked tenancy by tenancy: each end is one step in the (tenancyId, sequenceId) index.
-SELECT min(low), max(high) FROM "Tenancy" AS t
+-- A large table is asked tenancy by tenancy: each end is one step in the index that begins with the tenancy.
+SELECT min(low), max(high) FROM "Tenancy" AS t {each}
 CROSS JOIN LATERAL (SELECT min("sequenceId") AS low, max("sequenceId") AS high
-                    FROM {table} WHERE "tenancyId" = t.id) AS ends
+                    FROM {table} WHERE {owned} AND {filter}) AS ends
 
--- name: range_of_tenancy
-SELECT min("sequenceId"), max("sequenceId") FROM {table} WHERE "tenancyId" = %(tenancy)s
+-- name: of_tenancy
+SELECT coalesce(sum(rows), 0)::bigint, coalesce(sum(marked), 0)::bigint, min(low), max(high)
+FROM (SELECT * FROM "Tenancy" WHERE id = {tenancy}) AS t {each}
+CROSS JOIN LATERAL (SELECT count(*) AS rows, count(*) FILTER (WHERE "shouldUpdateSequenceId") AS marked,
+                           min("sequenceId") AS low, max("sequenceId") AS high
+                    FROM {table} WHERE {owned} AND {filter}) AS ends
 
 -- name: stamped_at
 SELECT stamped_at FROM stackctl.stamp_log WHERE up_to_sequence_id >= %(sequence_id)s

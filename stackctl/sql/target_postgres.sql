@@ -3,8 +3,11 @@
 -- name: serialise_creation
 SELECT pg_advisory_xact_lock(hashtextextended('stackctl.target', 0))
 
--- name: has_metadata
-SELECT to_regclass('_stack_sync_metadata') IS NOT NULL AND to_regclass('_stack_sync_owner') IS NOT NULL
+-- name: has_cursors
+SELECT to_regclass('_stack_sync_metadata') IS NOT NULL
+
+-- name: has_owner
+SELECT to_regclass('_stack_sync_owner') IS NOT NULL
 
 -- name: looks_operated
 SELECT to_regclass('"ProjectUser"') IS NOT NULL AND to_regclass('"OutgoingRequest"') IS NOT NULL

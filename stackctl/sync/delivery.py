@@ -15,8 +15,8 @@ from stackctl.redaction import scrub
 from stackctl.sql import statements
 
 if TYPE_CHECKING:
-    from uuid import UUID
     from collections.abc import Iterable, Sequence
+    from uuid import UUID
 
     from stackctl.db import Connection
     from stackctl.errors import StackctlError
@@ -48,7 +48,7 @@ class Failure:
 
 def failures(conn: Connection) -> list[Failure]:
     """All failing databases, longest first."""
-    return [Failure(*row) for row in conn.execute(_SQL["all_states"])]
+    return [Failure(*row) for row in conn.execute(_SQL["failures"])]
 
 
 def waiting(conn: Connection, tenancy: UUID) -> set[str]:

@@ -17,8 +17,8 @@ from stackctl.sync.source import OperatedDatabaseLost
 from stackctl.sync.target import NEVER_SYNCED, Applied, Target
 
 if TYPE_CHECKING:
-    from uuid import UUID
     from collections.abc import Callable, Sequence
+    from uuid import UUID
 
     from stackctl.mapping.compile import Compiled
     from stackctl.sync.loop import Stop
@@ -69,7 +69,7 @@ def sync_database(
     """
     target.prepare(result.tenancy, compiled)
     source.catch_up()
-    cursors = {name: cursor.sequence_id for name, cursor in target.cursors().items()}
+    cursors = {name: cursor.sequence_id for name, cursor in target.state().cursors.items()}
     waiting = [c for c in compiled if options.full or cursors[c.mapping.name] == NEVER_SYNCED]
     seen = [c for c in compiled if c not in waiting]
     news = source.with_news(seen, result.tenancy, cursors) if seen else set[str]()

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from stackctl.sql import statements
 
 if TYPE_CHECKING:
-    from uuid import UUID
     from collections.abc import Iterable, Sequence
+    from uuid import UUID
 
     from stackctl.db import Connection
 

@@ -45,6 +45,11 @@ class SequenceResult:
     stopped_by: StoppedBy = "drained"
 
 
+def prune_stamp_log(conn: Connection) -> None:
+    """Forget the times of old stamps; a copy further behind than that shows the age of the oldest one kept."""
+    conn.execute(_SQL["prune_log"])
+
+
 class Sequencer:
     """Stamps over one connection (autocommit), for the tables of these mappings.
 

@@ -16,7 +16,7 @@ from stackctl.sync import delivery, queue
 from stackctl.sync.engine import DatabaseResult, Options
 from stackctl.sync.pipeline import unknown
 from stackctl.sync.poller import Poller, PollResult, Workers
-from stackctl.sync.sequencer import Sequencer, SequenceResult
+from stackctl.sync.sequencer import Sequencer, SequenceResult, prune_stamp_log
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -111,6 +111,7 @@ def poll(
                 while True:
                     if interval is not None and delivery.sweep_due(conn):
                         queue.enqueue(conn, queue.existing(conn, pipeline.databases))
+                        prune_stamp_log(conn)
                     result, started = PollResult(), time.monotonic()
                     result.stopped_by = poller.drain(result, stop)
                     result.duration_ms = _milliseconds(started)

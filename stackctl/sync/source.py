@@ -120,9 +120,7 @@ class Source:
             found = [
                 (
                     c.mapping.name,
-                    self._reader.execute(
-                        cast("LiteralString", c.oldest_unsent), _at(tenancy, cursors[c.mapping.name])
-                    ),
+                    self._reader.execute(cast("LiteralString", c.oldest_unsent), _at(tenancy, cursors[c.mapping.name])),
                 )
                 for c in compiled
             ]

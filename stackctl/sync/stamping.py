@@ -33,12 +33,18 @@ _UUID_TEXT = "^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"
 
 @dataclass(frozen=True)
 class Source:
-    """A sequenced table as the mappings use it: which of its rows count, and how they reach their tenancy."""
+    """A sequenced table as the mappings use it: which of its rows count, and how they reach their tenancy.
+
+    `tombstones_first`: a mapping finds the rows of a page by a `lookup` column. A row that was deleted, or moved, and
+    came back under another value of that column must then be stamped after its tombstone, for on a later page of its
+    own the tombstone would look for it in the wrong place, and delete it.
+    """
 
     table: str
     filter: str | None
     tenancy: TenancyJoin | None
     deleted_as: frozenset[str]
+    tombstones_first: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,7 +77,15 @@ def sources(mappings: Iterable[Mapping]) -> tuple[Source, ...]:
     for table, users in by_table.items():
         filters = {m.filter for m in users}
         condition = None if None in filters else " OR ".join(f"({text})" for text in sorted(f for f in filters if f))
-        found.append(Source(table, condition, users[0].tenancy, frozenset(m.deleted_as for m in users)))
+        found.append(
+            Source(
+                table,
+                condition,
+                users[0].tenancy,
+                deleted_as=frozenset(m.deleted_as for m in users),
+                tombstones_first=any(m.lookup for m in users),
+            )
+        )
     return tuple(found)
 
 
@@ -142,8 +156,8 @@ def _stamping(conn: Connection, source: Source, parents: list[_Parent]) -> Stamp
     order = sql.SQL('ORDER BY "tenancyId"') if source.tenancy is None else sql.SQL("")
     columns = sorted({column for parent in parents for column in parent.dependency.on})
     carried = [*key, *columns, *(["tenancyId"] if source.tenancy is None else source.tenancy.on.values())]
-    picked = sql.SQL("SELECT {} FROM {} WHERE {} {} LIMIT %(limit)s FOR UPDATE SKIP LOCKED").format(
-        _names(dict.fromkeys(carried)), table, where, order
+    picked = sql.SQL("SELECT {} FROM {} WHERE {} AND {} {} LIMIT %(limit)s FOR UPDATE SKIP LOCKED").format(
+        _names(dict.fromkeys(carried)), table, where, _after_tombstones(source), order
     )
     joined = [_match(conn, source.table, parent, tombstone=False) for parent in parents]
     if source.tenancy is None:
@@ -162,6 +176,20 @@ def _stamping(conn: Connection, source: Source, parents: list[_Parent]) -> Stamp
             table=table, key=key, picked=picked, parents=parents, joined=joined, returned=returned, tail=tenancies
         ),
     )
+
+
+def _after_tombstones(source: Source) -> Composable:
+    """Whether every tombstone that is visible together with a row has its stamp already.
+
+    Row and tombstone are judged in one snapshot. A row whose key changes after that snapshot was taken is not stamped
+    by this statement at all, because its new key is not visible to it.
+    """
+    if not source.tombstones_first:
+        return sql.SQL("true")
+    return sql.SQL(
+        'NOT EXISTS (SELECT 1 FROM "DeletedRow" AS d WHERE d."shouldUpdateSequenceId" '
+        'AND d."tenancyId" = {} AND d."tableName" = ANY ({}))'
+    ).format(sql.Identifier(source.table, "tenancyId"), sql.Literal(sorted(source.deleted_as)))
 
 
 def _tombstones(conn: Connection, known: dict[str, Source], parents: dict[str, list[_Parent]]) -> Stamping:
@@ -306,7 +334,7 @@ def _assemble(
         )
     steps.append(
         sql.SQL(
-            'stamped AS (UPDATE {} AS t SET "sequenceId" = nextval(\'global_seq_id\'), '
+            "stamped AS (UPDATE {} AS t SET \"sequenceId\" = nextval('global_seq_id'), "
             '"shouldUpdateSequenceId" = false FROM picked AS k WHERE {} RETURNING t."sequenceId", {})'
         ).format(table, sql.SQL(" AND ").join([_same(key, "t", "k"), *ready]), returned)
     )
@@ -315,10 +343,10 @@ def _assemble(
     )
 
 
-def probe(stampings: Sequence[Stamping]) -> Composable:
+def probe(stampings: Sequence[Stamping]) -> Composed:
     """One cheap query over all tables: the list of those, by number, in which a row waits."""
     arms: list[Composable] = [
         sql.SQL("SELECT {} WHERE EXISTS ({})").format(sql.Literal(number), stamping.probe)
         for number, stamping in enumerate(stampings)
     ]
-    return sql.SQL(" UNION ALL ").join(arms)
+    return sql.SQL("{}").format(sql.SQL(" UNION ALL ").join(arms))

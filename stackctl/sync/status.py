@@ -12,17 +12,20 @@ from psycopg import sql
 from stackctl.errors import StackctlError
 from stackctl.sql import statements
 from stackctl.sync import delivery, fuses, queue
-from stackctl.sync.stamping import TOMBSTONES, sources
-from stackctl.sync.target import NEVER_SYNCED, Cursor
+from stackctl.sync.stamping import TOMBSTONES, Source, sources
+from stackctl.sync.target import NEVER_SYNCED, Cursor, TargetState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    from psycopg.sql import Composable
 
     from stackctl.db import Connection
     from stackctl.mapping.compile import Compiled
     from stackctl.settings import ExternalDatabase
     from stackctl.sync.pipeline import Pipeline
 
+_NOTHING = sql.SQL("")
 EXACT_TOTAL = 100_000  # rows; a larger table's total is the planner's estimate
 
 _SQL = statements("status")
@@ -115,41 +118,51 @@ def status(pipeline: Pipeline, conn: Connection, tenancy: UUID | None = None) ->
 
 
 def _tables(conn: Connection, pipeline: Pipeline, tenancy: UUID | None) -> dict[str, TableStatus]:
-    found = {
-        source.table: _table(conn, source.table, source.filter, tenancy if source.tenancy is None else None)
-        for source in sources(pipeline.mappings.values())
-    }
-    return found | {TOMBSTONES: _table(conn, TOMBSTONES, None, tenancy)}
+    found = sources(pipeline.mappings.values())
+    names = sorted({name for source in found for name in source.deleted_as})
+    tombstones = Source(TOMBSTONES, None, None, frozenset())
+    by_kind = sql.SQL("CROSS JOIN unnest({}::text[]) AS kind (name)").format(sql.Literal(names))
+    own_kind = sql.SQL('"tenancyId" = t.id AND "tableName" = kind.name')
+    statuses = {source.table: _table(conn, source, tenancy, owned=_owned(source)) for source in found}
+    return statuses | {TOMBSTONES: _table(conn, tombstones, tenancy, owned=own_kind, each=by_kind)}
 
 
-def _table(conn: Connection, name: str, condition: str | None, tenancy: UUID | None) -> TableStatus:
-    table = sql.Identifier(name)
-    filter_ = sql.SQL(cast("LiteralString", f"({condition})" if condition else "true"))
-    parameters: dict[str, Any] | None = None
+def _owned(source: Source) -> Composable:
+    """Whether a row of the source belongs to the tenancy `t`."""
+    if source.tenancy is None:
+        return sql.SQL('"tenancyId" = t.id')
+    return sql.SQL(" AND ").join(
+        sql.SQL("{} = t.{}").format(sql.Identifier(of_source), sql.Identifier(column))
+        for column, of_source in source.tenancy.on.items()
+    )
+
+
+def _table(
+    conn: Connection, source: Source, tenancy: UUID | None, *, owned: Composable, each: Composable = _NOTHING
+) -> TableStatus:
+    """One table, or one tenancy's part of it; `each` joins what the index has between tenancy and sequence id."""
+    table = sql.Identifier(source.table)
+    filter_ = sql.SQL(cast("LiteralString", f"({source.filter})" if source.filter else "true"))
+    limit = sql.Literal(EXACT_TOTAL + 1)
     if tenancy is not None:
-        filter_ = sql.SQL('{} AND "tenancyId" = %(tenancy)s').format(filter_)
-        parameters = {"tenancy": tenancy}
-    if tenancy is not None:
-        total = _number(
-            conn, sql.SQL('SELECT count(*) FROM {} WHERE "tenancyId" = %(tenancy)s').format(table), parameters
-        )
-        ends = sql.SQL(_SQL["range_of_tenancy"])
-    else:
-        limit = sql.Literal(EXACT_TOTAL + 1)
-        total = _number(conn, sql.SQL(_SQL["bounded_count"]).format(table=table, limit=limit))
-        large = total > EXACT_TOTAL
-        if large:
-            quoted = sql.Literal(f'"{name}"')
-            total = _number(conn, sql.SQL(_SQL["estimate"]).format(name=quoted, limit=limit))
-        ends = sql.SQL(_SQL["range_large" if large and condition is None else "range_small"])
-    pending = _number(conn, sql.SQL(_SQL["pending"]).format(table=table, filter=filter_), parameters)
-    row = conn.execute(ends.format(table=table), parameters).fetchone()
-    return TableStatus(total, pending, *(row or (None, None)))
+        parts = {"table": table, "owned": owned, "filter": filter_, "tenancy": sql.Literal(tenancy), "each": each}
+        total, pending, low, high = _row(conn, sql.SQL(_SQL["of_tenancy"]).format(**parts))
+        return TableStatus(total, pending, low, high)
+    (total,) = _row(conn, sql.SQL(_SQL["bounded_count"]).format(table=table, limit=limit))
+    ends = sql.SQL(_SQL["range_small"]).format(table=table)
+    if total > EXACT_TOTAL:
+        (plan,) = _row(conn, sql.SQL(_SQL["estimate"]).format(table=table))
+        total = max(int(plan[0]["Plan"]["Plan Rows"]), EXACT_TOTAL + 1)
+        ends = sql.SQL(_SQL["range_large"]).format(table=table, owned=owned, filter=filter_, each=each)
+    (pending,) = _row(conn, sql.SQL(_SQL["pending"]).format(table=table, filter=filter_))
+    low, high = _row(conn, ends)
+    return TableStatus(total, pending, low, high)
 
 
-def _number(conn: Connection, query: sql.Composed, parameters: dict[str, Any] | None = None) -> int:
-    row = conn.execute(query, parameters).fetchone()
-    return row[0] if row else 0
+def _row(conn: Connection, query: sql.Composed) -> tuple[Any, ...]:
+    row = conn.execute(query).fetchone()
+    assert row is not None  # an aggregate has a row
+    return row
 
 
 def _database(
@@ -162,7 +175,8 @@ def _database(
     try:
         resolved = pipeline.settings.resolved(database)
         connection = resolved.connection
-        cursors = read_cursors(pipeline, resolved)
+        state = read_target(pipeline, resolved)
+        cursors = state.cursors if state is not None else {}
     except StackctlError as problem:
         error = problem.message
     known = cursors or {}
@@ -179,13 +193,13 @@ def _database(
     )
 
 
-def read_cursors(pipeline: Pipeline, database: ExternalDatabase) -> dict[str, Cursor]:
-    """The cursors of a resolved database, without creating anything there."""
+def read_target(pipeline: Pipeline, database: ExternalDatabase) -> TargetState | None:
+    """The state of a resolved database; None for a file that is not there yet, which this does not create."""
     if database.path is not None and not database.path.exists():
-        return {}
+        return None
     target = pipeline.open_target(database)
     try:
-        return target.cursors()
+        return target.state()
     finally:
         target.close()
 

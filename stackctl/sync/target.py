@@ -43,6 +43,18 @@ class Cursor:
     updated_at: datetime
 
 
+@dataclass(frozen=True)
+class TargetState:
+    """An external database as it stands: the tenancy it belongs to (None: nobody's yet), and its cursors by mapping.
+
+    `operated`: it holds the backend's own tables, and must not be synced into.
+    """
+
+    owner: UUID | None
+    cursors: dict[str, Cursor]
+    operated: bool = False
+
+
 class Target(Protocol):
     """One open external database. Errors of its driver come out as StackctlErrors."""
 
@@ -55,8 +67,8 @@ class Target(Protocol):
         """
         ...
 
-    def cursors(self) -> dict[str, Cursor]:
-        """All cursors by mapping, unlocked; empty when nothing was ever synced here."""
+    def state(self) -> TargetState:
+        """What stackctl knows of itself there; reads only."""
         ...
 
     def locked(self, compiled: Compiled) -> AbstractContextManager[int]:

@@ -14,7 +14,7 @@ from stackctl.errors import AnswerNo, StackctlError, StateError
 from stackctl.mapping.compile import encoded
 from stackctl.mapping.targets import TYPES
 from stackctl.sql import statements
-from stackctl.sync.target import NEVER_SYNCED, Applied, Cursor, check_owner, table_differs
+from stackctl.sync.target import NEVER_SYNCED, Applied, Cursor, TargetState, check_owner, table_differs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -55,9 +55,9 @@ class PostgresTarget:
             check_owner(self._one("owner"), tenancy, self._where)
 
     def _create(self, tenancy: UUID, compiled: Sequence[Compiled]) -> None:
-        """Tables, cursors and owner commit together; creation is serialised among engines."""
-        if not self._one("has_metadata") or not self._all_there(compiled):
-            with self._conn.transaction():
+        """Tables, cursors and owner commit together, or not at all; creation is serialised among engines."""
+        with self._conn.transaction():
+            if not (self._one("has_cursors") and self._one("has_owner") and self._all_there(compiled)):
                 self._conn.execute(_SQL["serialise_creation"])
                 self._conn.execute(_SQL["create_metadata"])
                 self._conn.execute(_SQL["create_owner"])
@@ -68,12 +68,13 @@ class PostgresTarget:
                 self._conn.execute(
                     sql.SQL("GRANT SELECT ON {} TO PUBLIC").format(sql.SQL(", ").join(map(sql.Identifier, readable)))
                 )
-        if self._one("owner") is None:
-            self._conn.execute(_SQL["claim_owner"], {"tenancy": tenancy})
-        for one in compiled:
-            self._check_table(one)
-            self._conn.execute(_SQL["add_cursor"], {"mapping": one.mapping.name})
-            self._checked.add(one.mapping.name)
+            if self._one("owner") is None:
+                self._conn.execute(_SQL["claim_owner"], {"tenancy": tenancy})
+            check_owner(self._one("owner"), tenancy, self._where)
+            for one in compiled:
+                self._check_table(one)
+                self._conn.execute(_SQL["add_cursor"], {"mapping": one.mapping.name})
+        self._checked.update(one.mapping.name for one in compiled)
 
     def _all_there(self, compiled: Sequence[Compiled]) -> bool:
         return all(
@@ -100,13 +101,13 @@ class PostgresTarget:
         if problems:
             raise table_differs(self._where, mapping.target, problems)
 
-    def cursors(self) -> dict[str, Cursor]:
+    def state(self) -> TargetState:
         with self._errors():
-            try:
-                rows = self._conn.execute(_SQL["cursors"]).fetchall()
-            except pg.UndefinedTable:
-                return {}
-        return {name: Cursor(sequence_id, updated_at) for name, sequence_id, updated_at in rows}
+            operated = self._one("looks_operated")
+            rows = self._conn.execute(_SQL["cursors"]).fetchall() if self._one("has_cursors") else []
+            owner = self._one("owner") if self._one("has_owner") else None
+        cursors = {name: Cursor(sequence_id, updated_at) for name, sequence_id, updated_at in rows}
+        return TargetState(owner, cursors, operated)
 
     @contextmanager
     def locked(self, compiled: Compiled) -> Iterator[int]:

@@ -13,7 +13,7 @@ from uuid import UUID
 from stackctl.errors import ServiceError, StackctlError, StateError
 from stackctl.mapping.sqltext import quote
 from stackctl.mapping.targets import TYPES
-from stackctl.sync.target import NEVER_SYNCED, Applied, Cursor, check_owner, table_differs
+from stackctl.sync.target import NEVER_SYNCED, Applied, Cursor, TargetState, check_owner, table_differs
 from stackctl.sync.target_postgres import two_rows
 
 if TYPE_CHECKING:
@@ -77,19 +77,24 @@ class SqliteTarget:
                 # back takes its cursor along: the batch is sent again.
                 self._conn.execute("PRAGMA journal_mode = WAL")
                 self._conn.execute("PRAGMA synchronous = NORMAL")
+                # Tables, cursors and owner commit together, or not at all.
                 with self._transaction():
                     self._conn.execute(_METADATA)
                     self._conn.execute(_OWNER)
-                    for one in missing:
-                        self._conn.execute(one.create_table)
-                        self._conn.execute(_ADD_CURSOR, (one.mapping.name, _now()))
                     if self._one(_OWNED_BY) is None:
                         self._conn.execute(_CLAIM, (str(tenancy),))
-            owner = self._one(_OWNED_BY)
-            check_owner(UUID(str(owner)) if owner else None, tenancy, self._where)
-            for one in missing:
-                self._check_table(one)
-                self._checked.add(one.mapping.name)
+                    self._check_owner(tenancy)
+                    for one in missing:
+                        self._conn.execute(one.create_table)
+                        self._check_table(one)
+                        self._conn.execute(_ADD_CURSOR, (one.mapping.name, _now()))
+                self._checked.update(one.mapping.name for one in missing)
+            else:
+                self._check_owner(tenancy)
+
+    def _check_owner(self, tenancy: UUID) -> None:
+        owner = self._one(_OWNED_BY)
+        check_owner(UUID(str(owner)) if owner else None, tenancy, self._where)
 
     def _check_table(self, compiled: Compiled) -> None:
         mapping = compiled.mapping
@@ -113,14 +118,17 @@ class SqliteTarget:
         if problems:
             raise table_differs(self._where, mapping.target, problems)
 
-    def cursors(self) -> dict[str, Cursor]:
+    def state(self) -> TargetState:
         with self._errors():
             if self._one(_HAS_TABLE, "_stack_sync_metadata") is None:
-                return {}
-            return {
+                return TargetState(None, {})
+            cursors = {
                 name: Cursor(sequence_id, datetime.fromisoformat(updated_at))
                 for name, sequence_id, updated_at in self._conn.execute(_CURSORS)
             }
+            owned = self._one(_HAS_TABLE, "_stack_sync_owner") is not None
+            owner = self._one(_OWNED_BY) if owned else None
+        return TargetState(UUID(str(owner)) if owner else None, cursors)
 
     @contextmanager
     def locked(self, compiled: Compiled) -> Iterator[int]:

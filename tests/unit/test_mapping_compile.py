@@ -19,7 +19,8 @@ from stackctl.mapping.sqltext import for_driver, parameters
                 'INSERT INTO "notification_preferences" ("id", "user_id", "notification_category_id", "enabled")'
                 ' SELECT "id", "user_id", "notification_category_id", "enabled"'
                 ' FROM "_stack_staging_notification_preferences"'
-                ' WHERE NOT _stack_deleted ORDER BY "id" ON CONFLICT ("id") DO UPDATE SET "user_id" = excluded."user_id",'
+                ' WHERE NOT _stack_deleted ORDER BY "id" ON CONFLICT ("id")'
+                ' DO UPDATE SET "user_id" = excluded."user_id",'
                 ' "notification_category_id" = excluded."notification_category_id", "enabled" = excluded."enabled"'
             ),
         ),

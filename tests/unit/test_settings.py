@@ -14,10 +14,18 @@ URL = "postgresql://app@db.example:5432/stack"
 TENANCY = "6fbbf22e-f4b2-4c6e-95a1-beab6fa41063"
 
 
-def settings(cwd: Path, *, file: str | None = None, flags: Flags | None = None, **environ: str) -> Settings:
+def settings(
+    cwd: Path,
+    environ: dict[str, str] | None = None,
+    /,
+    *,
+    file: str | None = None,
+    flags: Flags | None = None,
+    **more: str,
+) -> Settings:
     if file is not None:
         (cwd / "stackctl.yaml").write_text(file, encoding="utf-8")
-    return Settings(flags, {"HOME": str(cwd / "home"), **environ}, cwd)
+    return Settings(flags, {"HOME": str(cwd / "home"), **(environ or {}), **more}, cwd)
 
 
 # -- precedence
@@ -29,8 +37,8 @@ def test_flag_beats_environment_beats_file_beats_default(tmp_path: Path) -> None
     flags = Flags(database_url="postgresql://flag/x")
 
     found = [
-        settings(tmp_path, file=file, flags=flags, **environ).setting("database.url"),
-        settings(tmp_path, file=file, **environ).setting("database.url"),
+        settings(tmp_path, environ, file=file, flags=flags).setting("database.url"),
+        settings(tmp_path, environ, file=file).setting("database.url"),
         settings(tmp_path, file=file).setting("database.url"),
         settings(tmp_path, file="").setting("database.url"),
     ]
@@ -129,9 +137,9 @@ def test_the_order_of_the_places_for_the_file(tmp_path: Path) -> None:
     home_file = tmp_path / "home/.config/stackctl/stackctl.yaml"
     xdg_file = tmp_path / "xdg/stackctl/stackctl.yaml"
     cwd = tmp_path / "cwd"
-    for path in (tmp_path / "flag/f.yaml", tmp_path / "variable/v.yaml", cwd / "stackctl.yaml", xdg_file, home_file):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("version: 1\n")
+    for place in (tmp_path / "flag/f.yaml", tmp_path / "variable/v.yaml", cwd / "stackctl.yaml", xdg_file, home_file):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text("version: 1\n")
     environ = {
         "HOME": str(tmp_path / "home"),
         "XDG_CONFIG_HOME": str(tmp_path / "xdg"),
@@ -176,7 +184,7 @@ def test_a_variable_is_asked_for_only_when_the_value_is_used(tmp_path: Path) -> 
 def test_a_default_stands_in_for_a_variable_that_is_unset_or_empty(
     tmp_path: Path, environ: dict[str, str], value: str
 ) -> None:
-    assert settings(tmp_path, file='database: {schema: "${S:-fallback}"}', **environ).get("database.schema") == value
+    assert settings(tmp_path, environ, file='database: {schema: "${S:-fallback}"}').get("database.schema") == value
 
 
 def test_references_inside_a_text_and_an_empty_default(tmp_path: Path) -> None:

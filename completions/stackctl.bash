@@ -1,0 +1,131 @@
+# bash completion for stackctl (bash 4.3 or later). `stackctl completion --help` says how to install it.
+#
+# Commands and flags come from the table below. Only mappings, tenancies and database ids are asked of stackctl.
+
+# Sets what may follow the command $1: subcommands; flags, as NAME or, where they take a value, NAME=KIND; and the KIND
+# of each argument, the last with ... if it repeats. The flags in $shared may follow every command.
+# KIND: words joined by |, or @files, @directories, @text, or @ and what `stackctl _complete` lists.
+_stackctl_follows() {
+  subcommands= flags= arguments=
+  # -- table: written by `python -m stackctl.cli.completion_scripts`
+  shared='--config=@files --database-url= --json --quiet -q --no-color --debug --help -h'
+  case $1 in
+    '') subcommands='demo init doctor config completion migrate mappings run sequence poll sync enqueue queue status fuse' flags='--version' ;;
+    'demo') arguments='@directories' ;;
+    'init') flags='--force --dry-run' arguments='@files' ;;
+    'doctor') ;;
+    'config') subcommands='show' ;;
+    'config show') ;;
+    'completion') arguments='bash|zsh|fish|powershell' ;;
+    'migrate') subcommands='up status new' ;;
+    'migrate up') flags='--to= --lock-wait= --dry-run --dir=@directories' ;;
+    'migrate status') flags='--check --dir=@directories' ;;
+    'migrate new') flags='--dir=@directories' arguments='@text' ;;
+    'mappings') subcommands='list show check compile' ;;
+    'mappings list') ;;
+    'mappings show') arguments='@mappings' ;;
+    'mappings check') flags='--offline' arguments='@files...' ;;
+    'mappings compile') flags='--dialect=postgres|sqlite|duckdb|mysql|clickhouse' arguments='@mappings' ;;
+    'run') flags='--max-duration=' ;;
+    'sequence') flags='--loop --interval= --max-duration= --batch-size=' ;;
+    'poll') flags='--loop --interval= --max-duration= --batch-size=' ;;
+    'sync') flags='--all --database=@databases --mapping=@mappings --full' arguments='@tenancies...' ;;
+    'enqueue') flags='--all --dry-run' arguments='@tenancies...' ;;
+    'queue') subcommands='list retry' ;;
+    'queue list') flags='--limit=' ;;
+    'queue retry') flags='--all' arguments='@text...' ;;
+    'status') flags='--tenancy=@tenancies --watch --check --max-backlog= --max-lag=' ;;
+    'fuse') subcommands='show on off' ;;
+    'fuse show') ;;
+    'fuse on') arguments='sequencer|poller' ;;
+    'fuse off') arguments='sequencer|poller' ;;
+  esac
+  # -- end of the table
+}
+
+_stackctl() {
+  local IFS=$' \t\n'
+  local line=${COMP_LINE:0:COMP_POINT} trimmed word lead i
+  local -a words=()
+
+  # Readline also cuts words at = and : while ours end at a blank. What it left out of the word under the cursor is
+  # $lead, which must not be in the answers.
+  for ((i = 0; i <= COMP_CWORD; i++)); do
+    word=${COMP_WORDS[i]}
+    trimmed=${line#"${line%%[![:space:]]*}"}
+    if ((i == 0)) || [[ $trimmed != "$line" ]]; then words+=(''); fi
+    [[ $trimmed == "$word"* ]] || word=$trimmed
+    line=${trimmed#"$word"}
+    lead=${words[-1]}
+    words[-1]+=$word
+    [[ $word != [=:]* ]] || lead=${words[-1]}
+  done
+  local current=${words[-1]}
+  unset 'words[-1]'
+
+  local where= awaiting= config= only_arguments= given=0
+  local shared subcommands flags arguments
+  _stackctl_follows ''
+  for word in "${words[@]:1}"; do
+    word=${word//[\\\"\']/}
+    if [[ $awaiting ]]; then
+      [[ $awaiting != --config ]] || config=$word
+      awaiting=
+    elif [[ ! $only_arguments && $word == -- ]]; then
+      only_arguments=yes
+    elif [[ ! $only_arguments && $word == --config=* ]]; then
+      config=${word#*=}
+    elif [[ ! $only_arguments && $word == -* ]]; then
+      [[ " $flags $shared " != *" $word="* ]] || awaiting=$word
+    elif [[ " $subcommands " == *" $word "* ]]; then
+      where+=${where:+ }$word only_arguments=
+      _stackctl_follows "$where"
+    else
+      ((given += 1))
+    fi
+  done
+
+  local kind= prefix=
+  local -a kinds=($arguments) offered=()
+  if [[ ! $awaiting && ! $only_arguments && $current == --*=* ]]; then
+    awaiting=${current%%=*} prefix=${current%%=*}= current=${current#*=}
+  fi
+  if [[ $awaiting ]]; then
+    for word in $flags $shared; do
+      [[ $word != "$awaiting="* ]] || kind=${word#*=}
+    done
+  elif [[ ! $only_arguments && $current == -* ]]; then
+    for word in $flags $shared; do offered+=("${word%%=*}"); done
+  elif [[ $subcommands ]]; then
+    ((given > 0)) || offered=($subcommands)
+  elif ((given < ${#kinds[@]})); then
+    kind=${kinds[given]%...}
+  elif [[ $arguments == *... ]]; then
+    kind=${kinds[-1]%...}
+  fi
+
+  case $kind in
+    @text) ;;
+    @files) compopt -o default ;;
+    @directories) compopt -o dirnames ;;
+    @*)
+      local program=${words[0]/#\~/"$HOME"}
+      type -P "$program" >/dev/null || program=stackctl
+      config=${config/#\~/"$HOME"}
+      while IFS=$'\t' read -r word _; do
+        offered+=("$word")
+      done < <("$program" _complete "${kind#@}" ${config:+--config "$config"} 2>/dev/null)
+      ;;
+    *) IFS='|' read -r -a kinds <<<"$kind" && offered+=("${kinds[@]}") ;;
+  esac
+
+  COMPREPLY=()
+  for word in "${offered[@]}"; do
+    [[ $word && $word == "${current//[\\\"\']/}"* ]] || continue
+    [[ $current == [\"\']* ]] || printf -v word %q "$word"
+    word=$prefix$word
+    COMPREPLY+=("${word#"$lead"}")
+  done
+}
+
+complete -F _stackctl stackctl

@@ -1,0 +1,216 @@
+# fish completion for stackctl. `stackctl completion --help` says how to install it.
+#
+# Commands and flags come from the table below. Only mappings, tenancies and database ids are asked of stackctl.
+
+# Sets what may follow the command $where, each entry with a colon and its description: subcommands; flags, as NAME or,
+# where they take a value, NAME=KIND; and the KIND of each argument, the last with ... if it repeats. The flags in $shared
+# may follow every command.
+# KIND: words joined by |, or @files, @directories, @text, or @ and what `stackctl _complete` lists.
+function __stackctl_follows --no-scope-shadowing
+    set subcommands
+    set flags
+    set arguments
+    # -- table: written by `python -m stackctl.cli.completion_scripts`
+    set shared \
+            '--config=@files:Configuration file.' \
+            '--database-url=:The operated database.' \
+            '--json:One JSON document on stdout.' \
+            '--quiet:No progress, no remarks.' \
+            '-q:No progress, no remarks.' \
+            '--no-color:No colours.' \
+            '--debug:Show tracebacks.' \
+            '--help:Show this message and exit.' \
+            '-h:Show this message and exit.'
+    switch "$where"
+        case ''
+            set subcommands \
+                    'demo:Everything end to end on an embedded PostgreSQL.' \
+                    'init:Write a commented stackctl.yaml.' \
+                    'doctor:Check the configuration and every database; each finding names its fix.' \
+                    'config:Show the effective configuration.' \
+                    'completion:Print the completion script of a shell.' \
+                    'migrate:Apply, inspect and write migrations.' \
+                    'mappings:List, check and compile the SQL mappings.' \
+                    'run:Sequencer, poller and engine in one process.' \
+                    'sequence:Stamp changed rows and queue their tenancies.' \
+                    'poll:Work off the queue: sync the tenancies that are due.' \
+                    'sync:Sync tenancies now, without the queue.' \
+                    'enqueue:Queue tenancies for the poller.' \
+                    'queue:List the queue; retry what failed.' \
+                    'status:The pipeline at a glance: fuses, backlog, lag, queue, databases.' \
+                    'fuse:Switch the sequencer or the poller off and on.'
+            set flags '--version:Print the version.'
+        case 'demo'
+            set arguments '@directories'
+        case 'init'
+            set flags \
+                    '--force:Overwrite a file that exists.' \
+                    '--dry-run:Print the file, write nothing.'
+            set arguments '@files'
+        case 'doctor'
+        case 'config'
+            set subcommands 'show:Print every setting, where its value came from, and the configured databases; no secrets.'
+        case 'config show'
+        case 'completion'
+            set arguments 'bash|zsh|fish|powershell'
+        case 'migrate'
+            set subcommands \
+                    'up:Apply pending migrations, each with its history row in one transaction.' \
+                    'status:Compare the files with what is applied. Writes nothing.' \
+                    'new:Write an empty migration with its directives explained.'
+        case 'migrate up'
+            set flags \
+                    '--to=:Stop after this version or name.' \
+                    '--lock-wait=:How long to wait for another runner.' \
+                    '--dry-run:Name what would be applied, and apply nothing.' \
+                    '--dir=@directories:Folder of migrations; default migrations_dir, else the bundled set.'
+        case 'migrate status'
+            set flags \
+                    '--check:Exit 1 when anything is pending, edited or unknown.' \
+                    '--dir=@directories:Folder of migrations; default migrations_dir, else the bundled set.'
+        case 'migrate new'
+            set flags '--dir=@directories:Folder of migrations; default migrations_dir, else the bundled set.'
+            set arguments '@text'
+        case 'mappings'
+            set subcommands \
+                    'list:List the mappings: source, target, key, and what their rows depend on.' \
+                    'show:Print a mapping\'s file.' \
+                    'check:Check mapping files, and against the operated database when one is named.' \
+                    'compile:Print the statements made from a mapping: what runs on the source, and what on a target of the dialect.'
+        case 'mappings list'
+        case 'mappings show'
+            set arguments '@mappings'
+        case 'mappings check'
+            set flags '--offline:Do not ask the database, though one is named.'
+            set arguments '@files...'
+        case 'mappings compile'
+            set flags '--dialect=postgres|sqlite|duckdb|mysql|clickhouse:Of the target.'
+            set arguments '@mappings'
+        case 'run'
+            set flags '--max-duration=:End after this time, e.g. 55s.'
+        case 'sequence'
+            set flags \
+                    '--loop:Go on until a signal or --max-duration.' \
+                    '--interval=:Pause between two passes.' \
+                    '--max-duration=:End after this time, e.g. 55s.' \
+                    '--batch-size=:Rows of a table stamped in one transaction.'
+        case 'poll'
+            set flags \
+                    '--loop:Go on until a signal or --max-duration.' \
+                    '--interval=:Pause between two passes.' \
+                    '--max-duration=:End after this time, e.g. 55s.' \
+                    '--batch-size=:Queue entries held at a time.'
+        case 'sync'
+            set flags \
+                    '--all:Every configured tenancy.' \
+                    '--database=@databases:Only this database.' \
+                    '--mapping=@mappings:Only this mapping.' \
+                    '--full:Send every row again, and drop what is not there.'
+            set arguments '@tenancies...'
+        case 'enqueue'
+            set flags \
+                    '--all:Every configured tenancy.' \
+                    '--dry-run:Say which, and queue none.'
+            set arguments '@tenancies...'
+        case 'queue'
+            set subcommands \
+                    'list:List queue entries, and the databases that are waiting for another attempt or given up.' \
+                    'retry:Make failing databases due now, given up ones included. The next poll tries them.'
+        case 'queue list'
+            set flags '--limit=:Entries to list, oldest first.'
+        case 'queue retry'
+            set flags '--all:Every failing database.'
+            set arguments '@text...'
+        case 'status'
+            set flags \
+                    '--tenancy=@tenancies:Only this tenancy.' \
+                    '--watch:Refresh until Ctrl-C.' \
+                    '--check:Exit 1 when something is wrong or a limit is passed.' \
+                    '--max-backlog=:With --check: rows behind, per mapping.' \
+                    '--max-lag=:With --check: time behind, per mapping.'
+        case 'fuse'
+            set subcommands \
+                    'show:Show whether each stage may work.' \
+                    'on:Let a stage work again.' \
+                    'off:Stop a stage everywhere after its batch in hand. `stackctl sync` by hand still works.'
+        case 'fuse show'
+        case 'fuse on'
+            set arguments 'sequencer|poller'
+        case 'fuse off'
+            set arguments 'sequencer|poller'
+    end
+    # -- end of the table
+end
+
+function __stackctl_complete
+    set -l where ''
+    set -l shared
+    set -l subcommands
+    set -l flags
+    set -l arguments
+    set -l awaiting ''
+    set -l config
+    set -l only_arguments no
+    set -l given 0
+    set -l words (commandline -opc)
+    __stackctl_follows
+    for word in $words[2..]
+        set -l name (string escape --style=regex -- $word)
+        if test -n "$awaiting"
+            test $awaiting = --config; and set config $word
+            set awaiting ''
+        else if test $only_arguments = no -a "$word" = --
+            set only_arguments yes
+        else if test $only_arguments = no; and string match -q -- '--config=*' $word
+            set config (string replace -- '--config=' '' $word)
+        else if test $only_arguments = no; and string match -q -- '-*' $word
+            string match -qr -- "^$name=" $flags $shared; and set awaiting $word
+        else if string match -qr -- "^$name:" $subcommands
+            set where (string trim -- "$where $word")
+            set only_arguments no
+            __stackctl_follows
+        else
+            set given (math $given + 1)
+        end
+    end
+
+    set -l current (commandline -ct)
+    set -l prefix ''
+    set -l kind ''
+    if test -z "$awaiting" -a $only_arguments = no; and string match -q -- '--*=*' $current
+        set prefix (string replace -r -- '=.*' '=' $current)
+        set awaiting (string replace -- '=' '' $prefix)
+        set current (string replace -- $prefix '' $current)
+    end
+    if test -n "$awaiting"
+        set -l name (string escape --style=regex -- $awaiting)
+        set kind (string replace -rf -- "^$name=([^:]*):.*" '$1' $flags $shared)
+    else if test $only_arguments = no; and string match -q -- '-*' $current
+        string replace -r -- '^([^=:]*)[^:]*:' '$1'\t $flags $shared
+    else if set -q subcommands[1]
+        test $given -eq 0; and string replace -- : \t $subcommands
+    else if test $given -lt (count $arguments)
+        set kind (string replace -- ... '' $arguments[(math $given + 1)])
+    else if string match -q -- '*...' $arguments[-1]
+        set kind (string replace -- ... '' $arguments[-1])
+    end
+
+    switch "$kind"
+        case '' @text
+        case @files
+            # What fish offers behind a command that it has no completions for.
+            complete -C "'' $current" | string replace -r -- '^' $prefix
+        case @directories
+            complete -C "'' $current" | string match -r -- '.*/$' | string replace -r -- '^' $prefix
+        case '@*'
+            set -l program (string replace -r -- '^~' $HOME $words[1])
+            type -q -- $program; or set program stackctl
+            set config (string replace -r -- '^~' $HOME $config)
+            $program _complete (string sub -s 2 -- $kind) (set -q config[1]; and printf '%s\n' --config $config) 2>/dev/null |
+                string replace -r -- '^' $prefix
+        case '*'
+            printf '%s\n' $prefix(string split '|' -- $kind)
+    end
+end
+
+complete -c stackctl -f -a '(__stackctl_complete)'

@@ -1,0 +1,322 @@
+# PowerShell completion for stackctl (PowerShell 7). `stackctl completion --help` says how to install it.
+#
+# Commands and flags come from the table below. Only mappings, tenancies and database ids are asked of stackctl.
+
+Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
+    param($wordToComplete, $commandAst, $cursorPosition)
+
+    # What may follow each command, each entry with a colon and its description: subcommands; flags, as NAME or, where
+    # they take a value, NAME=KIND; and the KIND of each argument, the last with ... if it repeats. The flags in $shared
+    # may follow every command.
+    # KIND: words joined by |, or @files, @directories, @text, or @ and what `stackctl _complete` lists.
+    # -- table: written by `python -m stackctl.cli.completion_scripts`
+    $shared = @(
+        '--config=@files:Configuration file.'
+        '--database-url=:The operated database.'
+        '--json:One JSON document on stdout.'
+        '--quiet:No progress, no remarks.'
+        '-q:No progress, no remarks.'
+        '--no-color:No colours.'
+        '--debug:Show tracebacks.'
+        '--help:Show this message and exit.'
+        '-h:Show this message and exit.'
+    )
+    $table = @{
+        '' = @{
+            subcommands = @(
+                'demo:Everything end to end on an embedded PostgreSQL.'
+                'init:Write a commented stackctl.yaml.'
+                'doctor:Check the configuration and every database; each finding names its fix.'
+                'config:Show the effective configuration.'
+                'completion:Print the completion script of a shell.'
+                'migrate:Apply, inspect and write migrations.'
+                'mappings:List, check and compile the SQL mappings.'
+                'run:Sequencer, poller and engine in one process.'
+                'sequence:Stamp changed rows and queue their tenancies.'
+                'poll:Work off the queue: sync the tenancies that are due.'
+                'sync:Sync tenancies now, without the queue.'
+                'enqueue:Queue tenancies for the poller.'
+                'queue:List the queue; retry what failed.'
+                'status:The pipeline at a glance: fuses, backlog, lag, queue, databases.'
+                'fuse:Switch the sequencer or the poller off and on.'
+            )
+            flags = @('--version:Print the version.')
+            arguments = @()
+        }
+        'demo' = @{
+            subcommands = @()
+            flags = @()
+            arguments = @('@directories')
+        }
+        'init' = @{
+            subcommands = @()
+            flags = @(
+                '--force:Overwrite a file that exists.'
+                '--dry-run:Print the file, write nothing.'
+            )
+            arguments = @('@files')
+        }
+        'doctor' = @{
+            subcommands = @()
+            flags = @()
+            arguments = @()
+        }
+        'config' = @{
+            subcommands = @('show:Print every setting, where its value came from, and the configured databases; no secrets.')
+            flags = @()
+            arguments = @()
+        }
+        'config show' = @{
+            subcommands = @()
+            flags = @()
+            arguments = @()
+        }
+        'completion' = @{
+            subcommands = @()
+            flags = @()
+            arguments = @('bash|zsh|fish|powershell')
+        }
+        'migrate' = @{
+            subcommands = @(
+                'up:Apply pending migrations, each with its history row in one transaction.'
+                'status:Compare the files with what is applied. Writes nothing.'
+                'new:Write an empty migration with its directives explained.'
+            )
+            flags = @()
+            arguments = @()
+        }
+        'migrate up' = @{
+            subcommands = @()
+            flags = @(
+                '--to=:Stop after this version or name.'
+                '--lock-wait=:How long to wait for another runner.'
+                '--dry-run:Name what would be applied, and apply nothing.'
+                '--dir=@directories:Folder of migrations; default migrations_dir, else the bundled set.'
+            )
+            arguments = @()
+        }
+        'migrate status' = @{
+            subcommands = @()
+            flags = @(
+                '--check:Exit 1 when anything is pending, edited or unknown.'
+                '--dir=@directories:Folder of migrations; default migrations_dir, else the bundled set.'
+            )
+            arguments = @()
+        }
+        'migrate new' = @{
+            subcommands = @()
+            flags = @('--dir=@directories:Folder of migrations; default migrations_dir, else the bundled set.')
+            arguments = @('@text')
+        }
+        'mappings' = @{
+            subcommands = @(
+                'list:List the mappings: source, target, key, and what their rows depend on.'
+                'show:Print a mapping''s file.'
+                'check:Check mapping files, and against the operated database when one is named.'
+                'compile:Print the statements made from a mapping: what runs on the source, and what on a target of the dialect.'
+            )
+            flags = @()
+            arguments = @()
+        }
+        'mappings list' = @{
+            subcommands = @()
+            flags = @()
+            arguments = @()
+        }
+        'mappings show' = @{
+            subcommands = @()
+            flags = @()
+            arguments = @('@mappings')
+        }
+        'mappings check' = @{
+            subcommands = @()
+            flags = @('--offline:Do not ask the database, though one is named.')
+            arguments = @('@files...')
+        }
+        'mappings compile' = @{
+            subcommands = @()
+            flags = @('--dialect=postgres|sqlite|duckdb|mysql|clickhouse:Of the target.')
+            arguments = @('@mappings')
+        }
+        'run' = @{
+            subcommands = @()
+            flags = @('--max-duration=:End after this time, e.g. 55s.')
+            arguments = @()
+        }
+        'sequence' = @{
+            subcommands = @()
+            flags = @(
+                '--loop:Go on until a signal or --max-duration.'
+                '--interval=:Pause between two passes.'
+                '--max-duration=:End after this time, e.g. 55s.'
+                '--batch-size=:Rows of a table stamped in one transaction.'
+            )
+            arguments = @()
+        }
+        'poll' = @{
+            subcommands = @()
+            flags = @(
+                '--loop:Go on until a signal or --max-duration.'
+                '--interval=:Pause between two passes.'
+                '--max-duration=:End after this time, e.g. 55s.'
+                '--batch-size=:Queue entries held at a time.'
+            )
+            arguments = @()
+        }
+        'sync' = @{
+            subcommands = @()
+            flags = @(
+                '--all:Every configured tenancy.'
+                '--database=@databases:Only this database.'
+                '--mapping=@mappings:Only this mapping.'
+                '--full:Send every row again, and drop what is not there.'
+            )
+            arguments = @('@tenancies...')
+        }
+        'enqueue' = @{
+            subcommands = @()
+            flags = @(
+                '--all:Every configured tenancy.'
+                '--dry-run:Say which, and queue none.'
+            )
+            arguments = @('@tenancies...')
+        }
+        'queue' = @{
+            subcommands = @(
+                'list:List queue entries, and the databases that are waiting for another attempt or given up.'
+                'retry:Make failing databases due now, given up ones included. The next poll tries them.'
+            )
+            flags = @()
+            arguments = @()
+        }
+        'queue list' = @{
+            subcommands = @()
+            flags = @('--limit=:Entries to list, oldest first.')
+            arguments = @()
+        }
+        'queue retry' = @{
+            subcommands = @()
+            flags = @('--all:Every failing database.')
+            arguments = @('@text...')
+        }
+        'status' = @{
+            subcommands = @()
+            flags = @(
+                '--tenancy=@tenancies:Only this tenancy.'
+                '--watch:Refresh until Ctrl-C.'
+                '--check:Exit 1 when something is wrong or a limit is passed.'
+                '--max-backlog=:With --check: rows behind, per mapping.'
+                '--max-lag=:With --check: time behind, per mapping.'
+            )
+            arguments = @()
+        }
+        'fuse' = @{
+            subcommands = @(
+                'show:Show whether each stage may work.'
+                'on:Let a stage work again.'
+                'off:Stop a stage everywhere after its batch in hand. `stackctl sync` by hand still works.'
+            )
+            flags = @()
+            arguments = @()
+        }
+        'fuse show' = @{
+            subcommands = @()
+            flags = @()
+            arguments = @()
+        }
+        'fuse on' = @{
+            subcommands = @()
+            flags = @()
+            arguments = @('sequencer|poller')
+        }
+        'fuse off' = @{
+            subcommands = @()
+            flags = @()
+            arguments = @('sequencer|poller')
+        }
+    }
+    # -- end of the table
+
+    $words = @(
+        foreach ($element in $commandAst.CommandElements) {
+            if ($element.Extent.EndOffset -ge $cursorPosition) { break }
+            if ($element -is [System.Management.Automation.Language.StringConstantExpressionAst]) { $element.Value }
+            else { $element.Extent.Text.Trim('"') }
+        }
+    )
+    $current = $wordToComplete.Trim('''"')
+
+    $where = ''
+    $awaiting = ''
+    $config = ''
+    $onlyArguments = $false
+    $given = 0
+    for ($i = 1; $i -lt $words.Count; $i++) {
+        $word = $words[$i]
+        $flags = $table[$where].flags + $shared
+        if ($awaiting) {
+            if ($awaiting -ceq '--config') { $config = $word }
+            $awaiting = ''
+        }
+        elseif (-not $onlyArguments -and $word -ceq '--') { $onlyArguments = $true }
+        elseif (-not $onlyArguments -and $word.StartsWith('--config=')) { $config = $word.Substring(9) }
+        elseif (-not $onlyArguments -and $word.StartsWith('-')) {
+            if ($flags | Where-Object { $_.StartsWith("$word=") }) { $awaiting = $word }
+        }
+        elseif ($table[$where].subcommands | Where-Object { $_.StartsWith("${word}:") }) {
+            $where = "$where $word".Trim()
+            $onlyArguments = $false
+        }
+        else { $given++ }
+    }
+    $follows = $table[$where]
+    $flags = $follows.flags + $shared
+
+    $prefix = ''
+    $kind = ''
+    $offered = @()
+    if (-not $awaiting -and -not $onlyArguments -and $current -match '^(--[^=]+)=(.*)$') {
+        $awaiting = $Matches[1]
+        $prefix = "$awaiting="
+        $current = $Matches[2]
+    }
+    if ($awaiting) {
+        $entry = $flags | Where-Object { $_.StartsWith("$awaiting=") } | Select-Object -First 1
+        if ($entry) { $kind = $entry.Split(':')[0].Substring($awaiting.Length + 1) }
+    }
+    elseif (-not $onlyArguments -and $current.StartsWith('-')) {
+        $offered = @($flags -replace '^([^=:]*)[^:]*:', "`$1`t")
+    }
+    elseif ($follows.subcommands) {
+        if ($given -eq 0) { $offered = @($follows.subcommands -replace '^([^:]*):', "`$1`t") }
+    }
+    elseif ($given -lt $follows.arguments.Count) { $kind = $follows.arguments[$given] -replace '\.\.\.$' }
+    elseif ($follows.arguments -and $follows.arguments[-1].EndsWith('...')) {
+        $kind = $follows.arguments[-1] -replace '\.\.\.$'
+    }
+
+    if ($kind -eq '@files' -or $kind -eq '@directories') {
+        # PowerShell completes paths by itself, except behind a `=`.
+        if (-not $prefix) { return }
+        return [System.Management.Automation.CompletionCompleters]::CompleteFilename($current) | ForEach-Object {
+            [System.Management.Automation.CompletionResult]::new(
+                $prefix + $_.CompletionText, $_.ListItemText, 'ParameterValue', $_.ToolTip)
+        }
+    }
+    elseif ($kind.StartsWith('@') -and $kind -ne '@text') {
+        $program = if (Get-Command $words[0] -ErrorAction Ignore) { $words[0] } else { 'stackctl' }
+        $request = @('_complete', $kind.Substring(1))
+        if ($config) { $request += @('--config', $config) }
+        $offered = @(& $program @request 2>$null)
+    }
+    elseif ($kind -and $kind -ne '@text') { $offered = $kind.Split('|') }
+
+    foreach ($line in $offered) {
+        $value, $help = $line -split "`t", 2
+        if (-not $value.StartsWith($current)) { continue }
+        if (-not $help) { $help = $value }
+        $text = $prefix + $value
+        if ($text -match '[^\w.:/=-]') { $text = "'" + $text.Replace("'", "''") + "'" }
+        [System.Management.Automation.CompletionResult]::new($text, $value, 'ParameterValue', $help)
+    }
+}

@@ -1,0 +1,178 @@
+"""stackctl migrate"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stackctl.cli.command import Run, command, duration_option, group
+from stackctl.errors import AnswerNo, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from stackctl.db import Connection
+    from stackctl.migrate.apply import Event, Status
+    from stackctl.migrate.files import Migration
+
+app = group("Apply, inspect and write migrations.", example="stackctl migrate up")
+apps = {"migrate": app}
+
+Directory = Annotated[
+    Path | None,
+    typer.Option("--dir", metavar="DIR", help="Folder of migrations; default migrations_dir, else the bundled set."),
+]
+
+
+@command(app, "up", example="stackctl migrate up\nstackctl migrate up --to 20260101000003 --lock-wait 1m")
+def up(
+    run: Run,
+    to: Annotated[str | None, typer.Option("--to", metavar="VERSION", help="Stop after this version or name.")] = None,
+    lock_wait: Annotated[
+        str, typer.Option("--lock-wait", metavar="DURATION", help="How long to wait for another runner.")
+    ] = "10s",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Name what would be applied, and apply nothing.")] = False,
+    directory: Directory = None,
+) -> None:
+    """Apply pending migrations, each with its history row in one transaction.
+
+    On an empty database the bundled set creates the backend's tables; on a live one it adds only what is missing.
+    Exit codes: 0 applied or nothing to do, 1 a migration failed (rolled back), 5 another runner holds the lock.
+    """
+    from stackctl.migrate.apply import status as read
+    from stackctl.migrate.apply import up as apply
+
+    wait = duration_option(lock_wait, "--lock-wait")
+    assert wait is not None
+    console = run.console
+    migrations = _migrations(run, directory)
+    schema = run.settings.get("database.schema")
+    with _session(run) as conn:
+        if dry_run:
+            _show_pending(run, read(conn, migrations, schema), to)
+            return
+        result = apply(
+            conn, migrations, to=to, schema=schema, lock_wait=wait, on_event=lambda event: console.info(_line(event))
+        )
+    run.finish(
+        {"applied": [asdict(applied) for applied in result.applied]},
+        lambda: console.line(
+            f"{len(result.applied)} migrations applied" if result.applied else "nothing to do: no migration is pending"
+        ),
+    )
+
+
+def _show_pending(run: Run, found: Status, to: str | None) -> None:
+    names = [name for name in found.pending if to is None or name <= to or name.startswith(to)]
+
+    def lines() -> None:
+        for name in names:
+            run.console.line(f"would apply {name}")
+        if not names:
+            run.console.line("nothing to do: no migration is pending")
+
+    run.finish({"would_apply": names}, lines)
+
+
+def _line(event: Event) -> str:
+    return " ".join(part for part in (event.kind, event.name, event.detail) if part)
+
+
+@command(app, "status", example="stackctl migrate status\nstackctl migrate status --check")
+def status(
+    run: Run,
+    check: Annotated[bool, typer.Option("--check", help="Exit 1 when anything is pending, edited or unknown.")] = False,
+    directory: Directory = None,
+) -> None:
+    """Compare the files with what is applied. Writes nothing.
+
+    Exit codes: 0 read (with --check: up to date), 1 --check found something.
+    """
+    from stackctl.migrate.apply import status as read
+
+    with _session(run) as conn:
+        found = read(conn, _migrations(run, directory), run.settings.get("database.schema"))
+    if run.json_output:
+        run.console.document(asdict(found))
+    else:
+        _show(run, found)
+    if check and (found.pending or found.drifted or found.unknown):
+        problems = [
+            f"{len(names)} {what}"
+            for what, names in (("pending", found.pending), ("edited", found.drifted), ("unknown", found.unknown))
+            if names
+        ]
+        if run.json_output:
+            raise typer.Exit(AnswerNo.exit_code)
+        raise AnswerNo(
+            f"migrations: {', '.join(problems)}",
+            code="migrations-not-current",
+            hint="run `stackctl migrate up`" if found.pending else "restore the files as they were applied",
+        )
+
+
+def _show(run: Run, found: Status) -> None:
+    states = dict.fromkeys(found.pending, "pending")
+    applied = {entry.name: entry for entry in found.applied}
+    rows: list[tuple[object, ...]] = []
+    for name in sorted({*states, *applied}):
+        entry = applied.get(name)
+        state = "pending" if entry is None else "EDITED" if name in found.drifted else "applied"
+        if name in found.unknown:
+            state = "no file"
+        rows.append((name, state, f"{entry.applied_at:%Y-%m-%d %H:%M:%S}" if entry else None, entry and entry.by))
+    if rows:
+        run.console.table(("migration", "state", "applied at (UTC)", "by"), rows)
+    else:
+        run.console.line("there are no migrations")
+
+
+@command(app, "new", example="stackctl migrate new add_team_slug --dir migrations")
+def new(
+    run: Run,
+    name: Annotated[str, typer.Argument(help="A few words: add_team_slug.")],
+    directory: Directory = None,
+) -> None:
+    """Write an empty migration with its directives explained."""
+    from stackctl.migrate.files import new as write
+
+    folder = directory or run.settings.get("migrations_dir")
+    if folder is None:
+        raise UsageError(
+            "no folder of your own migrations is named",
+            code="usage",
+            hint="pass --dir DIR, or set migrations_dir in stackctl.yaml",
+        )
+    path = write(folder, name, datetime.now(UTC))
+    run.finish({"path": path}, lambda: run.console.line(str(path)))
+
+
+def _migrations(run: Run, directory: Path | None) -> tuple[Migration, ...]:
+    from stackctl.migrate.files import discover
+
+    return discover(directory or run.settings.migrations_dir())
+
+
+@contextmanager
+def _session(run: Run) -> Iterator[Connection]:
+    from stackctl import db
+
+    settings = run.settings
+    conn = db.connect(
+        settings.database_url(),
+        base=settings.base,
+        schema=settings.get("database.schema"),
+        autocommit=True,
+        what="the operated database",
+        application_name="stackctl migrate",
+    )
+    try:
+        with db.translated("the operated database"):
+            yield conn
+    finally:
+        conn.close()

@@ -1,0 +1,242 @@
+"""`stackctl doctor`: what is wrong or missing, and what to do about it. Reads; changes nothing."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from stackctl.errors import StackctlError, StateError
+from stackctl.mapping.check import check as check_mappings
+from stackctl.mapping.files import paths
+from stackctl.migrate.apply import status as migration_status
+from stackctl.migrate.files import discover
+from stackctl.sql import statements
+from stackctl.sync import delivery, fuses, queue
+from stackctl.sync.pipeline import Pipeline
+from stackctl.sync.stamping import TOMBSTONES, sources
+from stackctl.sync.status import read_target
+from stackctl.sync.target import check_owner
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from stackctl.db import Connection
+    from stackctl.settings import ExternalDatabase, Settings
+
+OLDEST_SERVER = 140000  # PostgreSQL 14: the oldest that this is tested to understand
+CLOCK_SKEW = 5.0  # seconds between this machine and the server before it is worth a word
+
+_SQL = statements("doctor")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding; `hint` names the fix where there is something to fix."""
+
+    name: str
+    status: Literal["ok", "warning", "error"]
+    message: str
+    hint: str | None = None
+
+
+def examine(settings: Settings) -> Iterator[Check]:
+    """Each check as it is done. One that fails ends only those that rest on it."""
+    try:
+        where = settings.config_path
+        _ = settings.file
+        yield Check("configuration", "ok", f"{where}" if where else "no stackctl.yaml; flags and environment only")
+    except StackctlError as error:
+        yield _failed("configuration", error)
+        if settings.flags.database_url is None:
+            return
+    pipeline = Pipeline(settings)
+    mapped = True
+    try:
+        yield Check("mappings", "ok", f"{len(pipeline.mappings)} mappings in {settings.mappings_dir()}")
+    except StackctlError as error:
+        mapped = False
+        yield _failed("mappings", error)
+    try:
+        with pipeline.session() as conn:
+            yield from _server(conn)
+            yield from _migrations(conn, settings)
+            if mapped:
+                yield from _schema(conn, pipeline)
+                yield from _pipeline(conn, pipeline)
+    except StackctlError as error:
+        yield _failed("database", error)
+    if mapped:
+        yield from _externals(pipeline)
+
+
+def _failed(name: str, error: StackctlError) -> Check:
+    return Check(name, "error", error.message, error.hint)
+
+
+def _server(conn: Connection) -> Iterator[Check]:
+    row = conn.execute(_SQL["server"]).fetchone()
+    assert row is not None
+    number, version, standby, clock, read_only = row
+    if number < OLDEST_SERVER:
+        yield Check("database", "warning", f"PostgreSQL {version} is older than 14", "upgrade the server")
+    elif standby:
+        yield Check(
+            "database", "error", "this is a standby: nothing can be written", "name the primary in database.url"
+        )
+    elif read_only:
+        yield Check("database", "error", "transactions of this role are read-only", "connect as a role that may write")
+    else:
+        yield Check("database", "ok", f"PostgreSQL {version}")
+    skew = abs(time.time() - clock)
+    if skew > CLOCK_SKEW:
+        yield Check(
+            "clock", "warning", f"this machine and the server are {skew:.0f} s apart", "synchronise both clocks (NTP)"
+        )
+
+
+def _migrations(conn: Connection, settings: Settings) -> Iterator[Check]:
+    try:
+        found = migration_status(conn, discover(settings.migrations_dir()), settings.get("database.schema"))
+    except StackctlError as error:
+        yield _failed("migrations", error)
+        return
+    if found.pending:
+        yield Check("migrations", "error", f"{len(found.pending)} pending", "run `stackctl migrate up`")
+    elif found.drifted or found.unknown:
+        names = ", ".join((*found.drifted, *found.unknown))
+        yield Check("migrations", "warning", f"edited or unknown: {names}", "see `stackctl migrate status`")
+    else:
+        yield Check("migrations", "ok", f"{len(found.applied)} applied, none pending")
+
+
+def _schema(conn: Connection, pipeline: Pipeline) -> Iterator[Check]:
+    problems = [
+        f for f in check_mappings(paths(pipeline.settings.mappings_dir()), catalog=conn) if f.severity == "error"
+    ]
+    for finding in problems:
+        yield Check(
+            "mappings",
+            "error",
+            f"{finding.file}:{finding.line}:{finding.column}: {finding.message}",
+            finding.suggestion or "run `stackctl migrate up`, or correct the mapping",
+        )
+    tables = [source.table for source in sources(pipeline.mappings.values())]
+    lacking = conn.execute(_SQL["missing_rights"], {"tables": [*tables, TOMBSTONES]}).fetchall()
+    if lacking:
+        yield Check(
+            "privileges",
+            "error",
+            "this role lacks " + ", ".join(f'{privilege} on "{name}"' for name, privilege in lacking),
+            "grant these rights, or connect as the owner of the tables",
+        )
+    else:
+        yield Check("privileges", "ok", "this role may stamp and queue")
+    yield from _sequence(conn)
+    yield from _capture(conn, pipeline, tables)
+
+
+def _sequence(conn: Connection) -> Iterator[Check]:
+    row = conn.execute(_SQL["sequence"]).fetchone()
+    if row is None:
+        yield Check("sequence", "error", "global_seq_id does not exist", "run `stackctl migrate up`")
+        return
+    increment, cache, is_bigint = row
+    if cache > 1:
+        yield Check(
+            "sequence",
+            "error",
+            f"global_seq_id has CACHE {cache}: ids would be given out of order, and rows skipped",
+            "ALTER SEQUENCE global_seq_id CACHE 1",
+        )
+    elif increment < 1 or not is_bigint:
+        yield Check("sequence", "error", "global_seq_id must be an ascending bigint sequence", "recreate it")
+    else:
+        yield Check("sequence", "ok", f"global_seq_id, increment {increment}, no cache")
+
+
+def _capture(conn: Connection, pipeline: Pipeline, tables: list[str]) -> Iterator[Check]:
+    if pipeline.settings.get("database.change_capture") == "application":
+        yield Check("capture", "ok", "the application marks changed rows (change_capture: application)")
+        return
+    bare = [
+        f'"{name}" ({" and ".join(what for what, missing in (("updates", a), ("deletes", b)) if missing)})'
+        for name, a, b in conn.execute(_SQL["uncaptured"], {"tables": tables})
+        if a or b
+    ]
+    if bare:
+        yield Check(
+            "capture",
+            "error",
+            f"no trigger captures the changes of {', '.join(bare)}",
+            "run `stackctl migrate up`, or set database.change_capture: application if the application marks its rows",
+        )
+    else:
+        yield Check("capture", "ok", f"triggers capture updates and deletes of {len(tables)} tables")
+
+
+def _pipeline(conn: Connection, pipeline: Pipeline) -> Iterator[Check]:
+    state = fuses.read(conn)
+    off = [name for name in ("sequencer", "poller") if not getattr(state, name)]
+    if off:
+        yield Check(
+            "fuses", "warning", f"off: {', '.join(off)}", f"`stackctl fuse on {off[0]}` when the reason is gone"
+        )
+    else:
+        yield Check("fuses", "ok", "both on")
+    waiting = queue.summary(conn)
+    if waiting.dead or waiting.stale:
+        yield Check(
+            "queue",
+            "warning",
+            f"{waiting.stale} expired claims, {waiting.dead} databases given up",
+            "`stackctl queue list` says why, `stackctl queue retry --all` tries again",
+        )
+    else:
+        yield Check("queue", "ok", f"{waiting.pending} pending, {waiting.in_flight} in flight")
+    strange = set(pipeline.databases) - queue.existing(conn, pipeline.databases)
+    for tenancy in sorted(strange):
+        yield Check("tenancies", "error", f"tenancy {tenancy} does not exist", 'correct its id; they are in "Tenancy"')
+    for failure in delivery.failures(conn):
+        since = f"{failure.failing_since:%Y-%m-%d %H:%M:%S}"
+        yield Check(
+            f"{failure.tenancy}/{failure.database}",
+            "error",
+            f"failing since {since}, {failure.attempts} attempts: {failure.error}",
+            "mend the cause; it is retried by itself, or at once by `stackctl queue retry`",
+        )
+
+
+def _externals(pipeline: Pipeline) -> Iterator[Check]:
+    try:
+        databases = [database for found in pipeline.databases.values() for database in found]
+    except StackctlError as error:
+        yield _failed("external databases", error)
+        return
+    if not databases:
+        yield Check(
+            "external databases", "warning", "none is configured", "add one under `tenancies:` in stackctl.yaml"
+        )
+    for database in databases:
+        yield _guarded(f"{database.tenancy}/{database.id}", lambda database=database: _external(pipeline, database))
+
+
+def _guarded(name: str, work: Callable[[], str]) -> Check:
+    try:
+        return Check(name, "ok", work())
+    except StackctlError as error:
+        return _failed(name, error)
+
+
+def _external(pipeline: Pipeline, database: ExternalDatabase) -> str:
+    resolved = pipeline.settings.resolved(database)
+    state = read_target(pipeline, resolved)
+    if state is None:
+        return f"{resolved.connection}: will be created by the first sync"
+    if state.operated:
+        raise StateError(
+            f"{resolved.connection} holds the backend's own tables", code="operated-database", hint="name another one"
+        )
+    check_owner(state.owner, database.tenancy, resolved.connection)
+    synced = sum(cursor.sequence_id >= 0 for cursor in state.cursors.values())
+    return f"{resolved.connection}: reachable, {synced} mappings synced"

@@ -1,0 +1,425 @@
+"""The installed command, as a person, a script and a cron line meet it."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import socket
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+COMMAND = [sys.executable, "-m", "stackctl"]
+
+
+@pytest.fixture
+def environ(tmp_path: Path) -> dict[str, str]:
+    return {**os.environ, "HOME": str(tmp_path / "home"), "XDG_CONFIG_HOME": str(tmp_path / "xdg")}
+
+
+class Cli:
+    """Runs the command in a folder of its own."""
+
+    def __init__(self, cwd: Path, environ: dict[str, str]) -> None:
+        self.cwd, self.environ = cwd, environ
+
+    def __call__(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*COMMAND, *arguments],
+            cwd=self.cwd,
+            env={**self.environ, **environ},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+
+@pytest.fixture
+def cli(tmp_path: Path, environ: dict[str, str]) -> Cli:
+    return Cli(tmp_path, environ)
+
+
+@pytest.fixture
+def silent_port() -> int:
+    """A port of this machine on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+# -- errors
+
+
+def test_an_error_goes_to_stderr_with_a_hint_and_nothing_else(cli: Cli) -> None:
+    done = cli("fuse", "show")
+    assert done.returncode == 3
+    assert done.stdout == ""
+    error, hint = done.stderr.splitlines()
+    assert error == "error: no database is named"
+    assert hint.startswith("hint: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "exit_code"),
+    [
+        (["fuse", "show", "--json"], "no-database", 3),
+        (["--json", "fuse", "show"], "no-database", 3),
+        (["fuse", "--json", "show"], "no-database", 3),
+        (["fuse", "show", "--json", "--database-url", ""], "no-database", 3),
+        (["nonsense", "--json"], "usage", 2),
+        (["fuse", "show", "--json", "--nonsense"], "usage", 2),
+        (["--json"], "usage", 2),
+        (["fuse", "--json"], "usage", 2),
+        (["config", "show", "--config", "gone.yaml", "--json"], "config-not-found", 3),
+        (["init", "no/such/folder/f.yaml", "--json"], "file-not-written", 3),
+    ],
+)
+def test_under_json_there_is_exactly_one_document_on_stdout(
+    cli: Cli, arguments: list[str], code: str, exit_code: int
+) -> None:
+    done = cli(*arguments)
+    assert done.returncode == exit_code
+    document = json.loads(done.stdout)
+    assert document.keys() == {"error"}
+    assert document["error"].keys() == {"code", "message", "hint", "details"}
+    assert document["error"]["code"] == code
+    assert done.stderr.startswith(f"error: {document['error']['message']}\n")
+
+
+def test_a_server_that_does_not_answer(cli: Cli, silent_port: int) -> None:
+    done = cli("fuse", "show", "--json", "--database-url", f"postgresql://u@127.0.0.1:{silent_port}/d")
+    assert done.returncode == 4
+    assert json.loads(done.stdout)["error"]["code"] == "unreachable"
+    assert f"127.0.0.1:{silent_port}" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("where", [0, 1, 2])
+def test_debug_shows_the_traceback_wherever_it_stands(cli: Cli, where: int) -> None:
+    arguments = ["fuse", "show"]
+    arguments.insert(where, "--debug")
+    done = cli(*arguments)
+    assert done.returncode == 3
+    assert "Traceback (most recent call last)" in done.stderr
+    assert done.stderr.splitlines()[-2].startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--config", "c.yaml", "config", "show"],
+        ["config", "--config", "c.yaml", "show"],
+        ["config", "show", "--config", "c.yaml"],
+        ["--config", "other.yaml", "config", "show", "--config", "c.yaml"],
+        ["--config=other.yaml", "config", "--config=other.yaml", "show", "--config=c.yaml"],
+    ],
+)
+def test_shared_options_before_and_after_the_command_the_nearest_wins(cli: Cli, arguments: list[str]) -> None:
+    (cli.cwd / "c.yaml").write_text("database: {schema: mine}\n")
+    done = cli(*arguments, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["config_file"] == str(cli.cwd / "c.yaml")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "suggestion", "help_of"),
+    [
+        (["statsu"], "status", "stackctl"),
+        (["fuse", "shwo"], "show", "stackctl fuse"),
+        (["fuse", "show", "--databse-url", "x"], "--database-url", "stackctl fuse show"),
+        (["--jsn", "status"], "--json", "stackctl"),
+    ],
+)
+def test_a_slip_of_the_finger_is_answered_with_what_was_meant(
+    cli: Cli, arguments: list[str], suggestion: str, help_of: str
+) -> None:
+    done = cli(*arguments)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert suggestion in done.stderr
+    assert f"`{help_of} --help`" in done.stderr
+
+
+# -- help
+
+
+@pytest.mark.parametrize(
+    "arguments", [["-h"], ["--help"], ["config", "-h"], ["config", "show", "-h"], ["init", "--help"]]
+)
+def test_help_is_a_result_and_ends_with_an_example_that_runs(cli: Cli, arguments: list[str]) -> None:
+    done = cli(*arguments)
+    assert done.returncode == 0
+    assert done.stderr == ""
+    lines = [line.strip() for line in done.stdout.splitlines() if line.strip()]
+    examples = lines[lines.index("Example") + 1 :]
+    assert examples
+    assert all(line.startswith("stackctl ") for line in examples)
+
+
+@pytest.mark.parametrize("arguments", [[], ["config"]])
+def test_no_command_is_bad_usage_and_shows_the_help(cli: Cli, arguments: list[str]) -> None:
+    done = cli(*arguments)
+    assert done.returncode == 2
+    assert "Usage: stackctl" in done.stdout
+
+
+def test_version(cli: Cli) -> None:
+    from stackctl import __version__
+
+    for arguments in (["--version"], ["--no-color", "--version"]):
+        done = cli(*arguments)
+        assert (done.returncode, done.stdout, done.stderr) == (0, f"stackctl {__version__}\n", "")
+
+
+@pytest.mark.parametrize("columns", ["0", "1", "2", "7", "20", "-3", "wide"])
+def test_a_terminal_of_any_width(cli: Cli, columns: str) -> None:
+    for arguments in (["--help"], ["config", "show"]):
+        done = cli(*arguments, COLUMNS=columns)
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+# -- streams
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["config", "--help"], ["config", "show"], ["config", "show", "--json"], ["x", "--json"]]
+)
+def test_a_reader_that_goes_away_is_no_error(cli: Cli, arguments: list[str]) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [*COMMAND, *arguments],
+        cwd=cli.cwd,
+        env=cli.environ,
+        stdout=write,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(write)
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr
+    assert "BrokenPipe" not in done.stderr
+
+
+@pytest.mark.parametrize("forced", ["FORCE_COLOR", "GITHUB_ACTIONS", "PY_COLORS", "CLICOLOR_FORCE"])
+def test_no_colours_off_a_terminal_whatever_a_runner_sets(cli: Cli, forced: str) -> None:
+    for name in ("NO_COLOR", "TERM"):
+        cli.environ.pop(name, None)
+    for arguments in (["--help"], ["config", "show"], ["nonsense"], ["config", "--help"]):
+        done = cli(*arguments, TERM="xterm-256color", **{forced: "1"})
+        assert "\x1b" not in done.stdout + done.stderr
+
+
+def on_a_terminal(cli: Cli, *arguments: str, **environ: str) -> str:
+    """What the command writes to a terminal, both streams."""
+    base = {name: value for name, value in cli.environ.items() if name not in ("NO_COLOR", "COLUMNS", "TERM")}
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [*COMMAND, *arguments],
+        cwd=cli.cwd,
+        env={**base, "TERM": "xterm-256color", **environ},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    ):
+        os.close(theirs)
+        shown = b""
+        while True:
+            try:
+                chunk = os.read(ours, 65536)
+            except OSError:  # Linux's way to say that the other side is closed
+                break
+            if not chunk:
+                break
+            shown += chunk
+    os.close(ours)
+    return shown.decode()
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["config", "show"], ["nonsense"]])
+def test_colours_on_a_terminal_until_somebody_says_no(cli: Cli, arguments: list[str]) -> None:
+    assert "\x1b[" in on_a_terminal(cli, *arguments)
+    assert "\x1b" not in on_a_terminal(cli, "--no-color", *arguments)
+    assert "\x1b" not in on_a_terminal(cli, *arguments, "--no-color")
+    assert "\x1b" not in on_a_terminal(cli, *arguments, NO_COLOR="1")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_command_exits_130_without_a_traceback(cli: Cli, number: signal.Signals) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        url = f"postgresql://u:hidden-pw@127.0.0.1:{port}/d"
+        with subprocess.Popen(
+            [*COMMAND, "fuse", "show", "--database-url", url],
+            cwd=cli.cwd,
+            env=cli.environ,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            connection, _ = listener.accept()  # it is connected, and waits for an answer that never comes
+            with connection:
+                process.send_signal(number)
+                out, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert out == ""
+
+
+# -- init and config show
+
+
+def test_init_writes_a_file_for_its_owner_alone_that_works(cli: Cli) -> None:
+    done = cli("init")
+    assert done.returncode == 0
+    file = cli.cwd / "stackctl.yaml"
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert "stackctl doctor" in done.stderr
+    shown = json.loads(cli("config", "show", "--json").stdout)
+    assert shown["config_file"] == str(file)
+    shown = json.loads(cli("config", "show", "--json", STACKCTL_DATABASE_URL="postgresql://u:hidden-pw@h/d").stdout)
+    assert shown["settings"][0] == {
+        "key": "database.url",
+        "value": "postgresql://u:***@h/d",
+        "source": "environment",
+        "origin": "STACKCTL_DATABASE_URL",
+    }
+
+
+def test_init_does_not_overwrite_unless_told(cli: Cli) -> None:
+    file = cli.cwd / "stackctl.yaml"
+    file.write_text("mine")
+    file.chmod(0o644)
+    done = cli("init", "--json")
+    assert done.returncode == 5
+    error = json.loads(done.stdout)["error"]
+    assert error["code"] == "file-exists"
+    assert "--force" in error["hint"]
+    assert file.read_text() == "mine"
+    assert cli("init", "--dry-run").returncode == 0
+    assert file.read_text() == "mine"
+    assert cli("init", "--force").returncode == 0
+    assert file.read_text().startswith("# stackctl.yaml")
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_init_writes_where_it_is_told(cli: Cli) -> None:
+    (cli.cwd / "ops").mkdir()
+    assert cli("init", "a.yaml").returncode == 0
+    assert cli("init", "--config", "b.yaml").returncode == 0
+    assert cli("init", "ops").returncode == 0
+    assert all((cli.cwd / name).is_file() for name in ("a.yaml", "b.yaml", "ops/stackctl.yaml"))
+    assert not (cli.cwd / "stackctl.yaml").exists()
+
+
+def test_a_dry_run_prints_the_file_and_writes_nothing(cli: Cli) -> None:
+    printed = cli("init", "--dry-run").stdout
+    assert list(cli.cwd.iterdir()) == []
+    cli("init")
+    assert (cli.cwd / "stackctl.yaml").read_text() == printed
+
+
+def test_config_show_without_any_file(cli: Cli) -> None:
+    from stackctl.settings import KEYS
+
+    done = cli("config", "show", "--json")
+    assert done.returncode == 0
+    shown = json.loads(done.stdout)
+    assert shown.keys() == {"config_file", "settings", "tenancies"}
+    assert (shown["config_file"], shown["tenancies"]) == (None, [])
+    assert [entry["key"] for entry in shown["settings"]] == list(KEYS)
+    assert {entry["source"] for entry in shown["settings"]} == {"default"}
+
+
+CONFIGURED = """\
+database: {url: "${NOT_SET_1}", schema: backend}
+payments: {stripe_api_key: sk_live_hidden, telegram: {bot_token: "123456789:hiddenhiddenhiddenhiddenhi", chat_id: 7}}
+tenancies:
+  6fbbf22e-f4b2-4c6e-95a1-beab6fa41063:
+    external_databases:
+      a: {type: postgres, url: "postgresql://u:hidden@h/d", mappings: [users]}
+      b: {type: postgres, url: "postgresql://${NOT_SET_2}@h/d"}
+      c: {type: sqlite, path: c.db}
+"""
+
+
+def test_config_show_says_where_everything_comes_from_and_keeps_the_secrets(cli: Cli) -> None:
+    file = cli.cwd / "stackctl.yaml"
+    file.write_text(CONFIGURED)
+    done = cli("config", "show", "--json", STACKCTL_STRIPE_API_BASE="http://127.0.0.1:9")
+    assert done.returncode == 0, done.stderr
+    shown = json.loads(done.stdout)
+    found = {entry["key"]: (entry["value"], entry["source"], entry["origin"]) for entry in shown["settings"]}
+    assert found["database.url"] == ("(unset: NOT_SET_1)", "file", f"{file}:1: database.url")
+    assert found["database.schema"] == ("backend", "file", f"{file}:1: database.schema")
+    assert found["payments.stripe_api_key"][0] == "(set)"
+    assert found["payments.stripe_api_base"] == ("http://127.0.0.1:9", "environment", "STACKCTL_STRIPE_API_BASE")
+    assert found["sync.workers"] == (4, "default", "default")
+    (tenancy,) = shown["tenancies"]
+    assert tenancy["databases"] == [
+        {"database": "a", "type": "postgres", "connection": "postgresql://u:***@h/d", "mappings": ["users"]},
+        {"database": "b", "type": "postgres", "connection": "(unset: NOT_SET_2)", "mappings": None},
+        {"database": "c", "type": "sqlite", "connection": str(cli.cwd / "c.db"), "mappings": None},
+    ]
+    table = cli("config", "show").stdout
+    assert "(unset: NOT_SET_1)" in table
+    assert "hidden" not in table + done.stdout
+
+
+def test_config_show_beside_a_broken_file(cli: Cli) -> None:
+    (cli.cwd / "stackctl.yaml").write_text("nonsense: 1\n")
+    assert cli("config", "show").returncode == 3
+    done = cli("config", "show", "--json", "--database-url", "postgresql://u@h/d")
+    assert done.returncode == 0
+    assert "warning: ignored" in done.stderr
+    assert json.loads(done.stdout)["config_file"] is None
+
+
+def test_the_template_explains_every_key_and_each_may_be_uncommented() -> None:
+    import re
+
+    import yaml
+
+    from stackctl.cli.init import TEMPLATE
+    from stackctl.settings import KEYS
+
+    plain = re.sub(r"^(\s*)# ((?:[a-z_]+|[0-9a-f-]{36}):(?: .*)?)$", r"\1\2", TEMPLATE, flags=re.MULTILINE)
+    document = yaml.safe_load(plain)
+
+    def paths(node: dict[str, object], prefix: str = "") -> set[str]:
+        return {
+            path
+            for name, value in node.items()
+            for path in (paths(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name})
+        }
+
+    tenancies = document.pop("tenancies")
+    assert paths(document) - {"version"} == set(KEYS)
+    assert len(tenancies) == 1
+    for key, spec in KEYS.items():
+        value = document
+        for part in key.split("."):
+            value = value[part]
+        if not (isinstance(value, str) and value.startswith("${")):
+            assert value == spec.default, f"{key}: the template's default is not the real one"
+
+
+def test_the_uncommented_template_loads(tmp_path: Path) -> None:
+    import re
+
+    from stackctl.cli.init import TEMPLATE
+    from stackctl.configfile import read
+
+    file = tmp_path / "stackctl.yaml"
+    file.write_text(re.sub(r"^(\s*)# ((?:[a-z_]+|[0-9a-f-]{36}):(?: .*)?)$", r"\1\2", TEMPLATE, flags=re.MULTILINE))
+    assert [list(databases) for databases in read(file).tenancies.values()] == [["analytics", "local"]]

@@ -1,0 +1,265 @@
+"""The completion scripts in the shells themselves: typed at bash's and zsh's prompt, asked of fish."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import shlex
+import shutil
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Protocol
+
+import pytest
+
+from stackctl.bundled import bundled
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+TENANCY = "6fbbf22e-f4b2-4c6e-95a1-beab6fa41063"
+ELSEWHERE = "11111111-f4b2-4c6e-95a1-beab6fa41063"
+PATIENCE = 20  # seconds until a shell that does not answer fails the test
+INSERT_ALL, REPORT = "\x18a", "\x18r"  # keys bound below: put every match into the line; send the line
+
+# Takes the place of Python too, so that starting one without stackctl would show.
+RECORDER = """#!/bin/sh
+echo "${{0##*/}} $*" >> {log}
+exec {python} -m stackctl "$@"
+"""
+
+BASH = """
+PS1=
+bind 'set bell-style none'
+bind 'set enable-bracketed-paste off'
+bind 'set completion-query-items 0'
+bind 'set page-completions off'
+bind '"\\C-xa": insert-completions'
+bind -x '"\\C-xr": printf "%s\\n" "$READLINE_LINE" > {answers}; READLINE_LINE='
+source {script}
+"""
+
+ZSH = """
+PS1=
+unset zle_bracketed_paste
+setopt no_beep
+autoload -U compinit
+compinit -u -D
+source {script}
+insert-all() {{ _main_complete; compstate[insert]=all; compstate[list]= }}
+zle -C insert-all complete-word insert-all
+bindkey '^Xa' insert-all
+report() {{ print -r -- $BUFFER > {answers}; BUFFER= }}
+zle -N report
+bindkey '^Xr' report
+"""
+
+
+class Shell(Protocol):
+    def matches(self, line: str) -> set[str]:
+        """What the shell offers for the last word, as the program would be given it, without the / of folders."""
+        ...
+
+
+class Prompt:
+    """An interactive shell on a terminal of its own, which reports its edited line through a pipe."""
+
+    def __init__(self, argv: list[str], setup: str, script: Path, folder: Path, environ: dict[str, str]) -> None:
+        answers = folder / "answers"
+        os.mkfifo(answers)
+        # Open at both ends, or each side would wait for the other.
+        self._answers = os.open(answers, os.O_RDWR | os.O_NONBLOCK)
+        rc = folder / "rc"
+        rc.write_text(setup.format(script=shlex.quote(str(script)), answers=shlex.quote(str(answers))))
+        self._pid, self._terminal = pty.fork()
+        if self._pid == 0:
+            os.chdir(folder)
+            os.execvpe(argv[0], argv, environ)
+        self._type(f". ./rc; echo ready > {shlex.quote(str(answers))}\n")
+        assert self._answer() == "ready"
+
+    def matches(self, line: str) -> set[str]:
+        self._type(line + INSERT_ALL + REPORT)
+        edited = self._answer()
+        if edited.rstrip() == line.rstrip():
+            return set()
+        before = shlex.split(line + "x")[:-1]
+        return {word.rstrip("/") for word in shlex.split(edited)[len(before) :]}
+
+    def close(self) -> None:
+        os.close(self._terminal)
+        os.waitpid(self._pid, 0)
+        os.close(self._answers)
+
+    def _type(self, keys: str) -> None:
+        os.write(self._terminal, keys.encode())
+
+    def _answer(self) -> str:
+        said = answer = b""
+        while not answer.endswith(b"\n"):
+            ready, _, _ = select.select([self._answers, self._terminal], [], [], PATIENCE)
+            assert ready, f"the shell does not answer; its terminal shows {said!r}"
+            if self._terminal in ready:
+                # A terminal that nobody reads would stop the shell.
+                said += os.read(self._terminal, 65536)
+            if self._answers in ready:
+                answer += os.read(self._answers, 65536)
+        return answer.decode().rstrip("\n")
+
+
+class Fish:
+    """fish answers what it would offer without a prompt."""
+
+    def __init__(self, script: Path, folder: Path, environ: dict[str, str]) -> None:
+        self._script, self._folder, self._environ = script, folder, environ
+
+    def matches(self, line: str) -> set[str]:
+        code = f"source {shlex.quote(str(self._script))}; complete -C {shlex.quote(line)}"
+        ran = subprocess.run(
+            ["fish", "--no-config", "-c", code],
+            cwd=self._folder,
+            env=self._environ,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+        assert ran.stderr == ""
+        return {offered.split("\t")[0].rstrip("/") for offered in ran.stdout.splitlines()}
+
+
+def _needed(shell: str) -> None:
+    if shutil.which(shell) is None:
+        missing = f"{shell} is not installed: apt-get install {shell}"
+        if os.environ.get("CI"):
+            pytest.fail(missing)
+        pytest.skip(missing)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("completions")
+    for path, tenancy, databases in (
+        ("stackctl.yaml", TENANCY, ("analytics", "my db", "a:b")),
+        ("my conf/other.yaml", ELSEWHERE, ("elsewhere",)),
+    ):
+        blocks = "".join(f'      "{id_}": {{type: sqlite, path: x.db}}\n' for id_ in databases)
+        (folder / path).parent.mkdir(exist_ok=True)
+        (folder / path).write_text(f"tenancies:\n  {tenancy}:\n    external_databases:\n{blocks}")
+    (folder / "bin").mkdir()
+    for name in ("stackctl", "python", "python3"):
+        program = folder / "bin" / name
+        recorder = RECORDER.format(log=shlex.quote(str(folder / "started")), python=shlex.quote(sys.executable))
+        program.write_text(recorder)
+        program.chmod(0o755)
+    return folder
+
+
+@pytest.fixture(scope="module", params=["bash", "zsh", "fish"])
+def shell(request: pytest.FixtureRequest, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+    name: str = request.param
+    _needed(name)
+    environ = {
+        "HOME": str(tmp_path_factory.mktemp("home")),
+        "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
+        "TERM": "dumb",
+        "LC_ALL": "C.UTF-8",
+        "INPUTRC": "/dev/null",
+    }
+    scripts = bundled("completions")
+    if name == "fish":
+        yield Fish(scripts / "stackctl.fish", folder, environ)
+        return
+    argv = ["bash", "--norc", "--noprofile"] if name == "bash" else ["zsh", "-f"]
+    script = scripts / ("stackctl.bash" if name == "bash" else "_stackctl")
+    prompt = Prompt(argv, BASH if name == "bash" else ZSH, script, folder, environ)
+    yield prompt
+    prompt.close()
+    for left in ("answers", "rc"):
+        (folder / left).unlink()
+
+
+@pytest.fixture
+def started(folder: Path) -> Iterator[Path]:
+    """What was started by completing: a line for each process that is Python."""
+    log = folder / "started"
+    log.write_text("")
+    yield log
+    log.unlink()
+
+
+def test_all_commands_are_offered(shell: Shell, started: Path) -> None:
+    offered = shell.matches("stackctl ")
+    assert {"demo", "migrate", "sync", "status", "fuse", "completion"} <= offered
+    assert not any(word.startswith(("-", "_")) for word in offered)
+    assert started.read_text() == ""
+
+
+def test_all_flags_are_offered(shell: Shell, started: Path) -> None:
+    offered = shell.matches("stackctl --config my\\ conf/other.yaml status --")
+    assert {"--watch", "--check", "--max-backlog", "--tenancy", "--config", "--json", "--help"} <= offered
+    assert "--loop" not in offered
+    assert started.read_text() == ""
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("stackctl sy", {"sync"}),
+        ("stackctl fuse ", {"show", "on", "off"}),
+        ("stackctl fuse --json o", {"on", "off"}),
+        ("stackctl --json --config sync fu", {"fuse"}),
+        ("stackctl --config=sync fu", {"fuse"}),
+        ("stackctl -- fu", {"fuse"}),
+        ("stackctl fuse on ", {"sequencer", "poller"}),
+        ("stackctl fuse on -- s", {"sequencer"}),
+        ("stackctl fuse on sequencer ", set()),
+        ("stackctl fuse nothing ", set()),
+        ("stackctl completion ", {"bash", "zsh", "fish", "powershell"}),
+        ("stackctl sync --ful", {"--full"}),
+        ("stackctl queue list -- --lim", set()),
+        ("stackctl sync --full --batch", set()),
+        ("stackctl --vers", {"--version"}),
+        ("stackctl status --max-lag ", set()),
+        ("stackctl --config my", {"my conf"}),
+        ("stackctl --config my\\ conf/o", {"my conf/other.yaml"}),
+        ("stackctl --config=my\\ conf/o", {"--config=my conf/other.yaml"}),
+        ("stackctl demo st", set()),
+        ("stackctl demo my", {"my conf"}),
+    ],
+)
+def test_without_any_process(line: str, offered: set[str], shell: Shell, started: Path) -> None:
+    assert shell.matches(line) == offered
+    assert started.read_text() == ""
+
+
+@pytest.mark.parametrize(
+    ("line", "offered", "asked"),
+    [
+        ("stackctl sync ", {TENANCY}, "tenancies"),
+        ("stackctl sync -- ", {TENANCY}, "tenancies"),
+        (f"stackctl enqueue {TENANCY} 6", {TENANCY}, "tenancies"),
+        ("stackctl status --tenancy=6", {f"--tenancy={TENANCY}"}, "tenancies"),
+        ("stackctl sync --mapping team_m", {"team_member_profiles"}, "mappings"),
+        ("stackctl sync --mapping=team_m", {"--mapping=team_member_profiles"}, "mappings"),
+        ("stackctl mappings show use", {"users"}, "mappings"),
+        ("stackctl sync --database ", {"analytics", "my db", "a:b"}, "databases"),
+        ("stackctl sync --database an", {"analytics"}, "databases"),
+        ("stackctl sync --database my\\ ", {"my db"}, "databases"),
+        ("stackctl sync --database=my", {"--database=my db"}, "databases"),
+        ("stackctl sync --database=a:", {"--database=a:b"}, "databases"),
+        ("stackctl --config my\\ conf/other.yaml sync ", {ELSEWHERE}, "tenancies --config my conf/other.yaml"),
+        ("stackctl sync --config='my conf/other.yaml' 1", {ELSEWHERE}, "tenancies --config my conf/other.yaml"),
+        (
+            "stackctl --config absent sync --config 'my conf/other.yaml' 1",
+            {ELSEWHERE},
+            "tenancies --config my conf/other.yaml",
+        ),
+        ("stackctl --config absent sync ", set(), "tenancies --config absent"),
+    ],
+)
+def test_with_the_configuration(line: str, offered: set[str], asked: str, shell: Shell, started: Path) -> None:
+    assert shell.matches(line) == offered
+    # A shell may ask again while it lists, for instance with the word's case ignored.
+    assert set(started.read_text().splitlines()) == {f"stackctl _complete {asked}"}

@@ -1,0 +1,418 @@
+"""Stamping: order, no lost wake-up, locked rows, dependencies. Connections are interleaved by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import uuid
+from typing import TYPE_CHECKING
+
+import pytest
+from backend import (
+    MINE,
+    OTHER,
+    SEQUENCER_LOCK,
+    Connection,
+    Project,
+    add_account,
+    add_channel,
+    add_invitation,
+    add_many_users,
+    add_team,
+    add_user,
+    differences,
+    failures,
+    fetch,
+    one,
+    poll,
+    populate,
+    sequence,
+    settle,
+    sync,
+    wait_until_blocked,
+)
+
+from stackctl.bundled import bundled
+from stackctl.mapping import files
+from stackctl.sync import queue, sequencer
+from stackctl.sync.loop import Stop
+from stackctl.sync.sequencer import Sequencer, SequenceResult
+
+if TYPE_CHECKING:
+    from conftest import Connect
+
+MAPPINGS = files.load(bundled("mappings"))
+STAMP = (
+    'UPDATE "ProjectUser" SET "sequenceId" = nextval(\'global_seq_id\'), "shouldUpdateSequenceId" = false'
+    ' WHERE "projectUserId" = %s'
+)
+
+
+def cursor_of(url: str, connect: Connect, mapping: str = "users") -> int:
+    query = "SELECT last_synced_sequence_id FROM _stack_sync_metadata WHERE mapping_name = %s"
+    return one(connect(url, autocommit=True), query, mapping)
+
+
+def names(url: str, connect: Connect) -> list[str]:
+    return [row[0] for row in fetch(connect(url, autocommit=True), "SELECT display_name FROM users ORDER BY 1")]
+
+
+def pending(conn: Connection) -> list[str]:
+    return [t for (t,) in fetch(conn, 'SELECT "qstashOptions" -> \'body\' ->> \'tenancyId\' FROM "OutgoingRequest"'
+                                ' WHERE "startedFulfillingAt" IS NULL ORDER BY 1')]  # fmt: skip
+
+
+def test_stamps_queue_and_log_are_one(project: Project, source: Connection) -> None:
+    populate(source, MINE)
+    populate(source, OTHER)
+    result = sequence(project.pipeline())
+    assert result.rows == 22
+    assert set(result.by_table) == {m.source for m in MAPPINGS.values()}
+    assert result.touched == {MINE, OTHER}
+    assert (result.stopped_by, result.enqueued) == ("drained", 2 * result.batches)
+    assert pending(source) == [str(MINE), str(OTHER)]
+    ((entry, key),) = fetch(
+        source, 'SELECT "qstashOptions", "deduplicationKey" FROM "OutgoingRequest" ORDER BY "deduplicationKey" LIMIT 1'
+    )
+    assert entry == {
+        "url": "/api/latest/internal/external-db-sync/sync-engine",
+        "body": {"tenancyId": str(MINE)},
+        "flowControl": {"key": "sentinel-sync-key", "parallelism": 20},
+    }
+    assert key == f"sentinel-sync-key-{MINE}"
+    highest = one(source, "SELECT last_value FROM global_seq_id")
+    assert one(source, "SELECT max(up_to_sequence_id) FROM stackctl.stamp_log") == highest
+    assert sequence(project.pipeline()).rows == 0
+    assert one(source, "SELECT last_value FROM global_seq_id") == highest
+
+
+def test_small_batches_stamp_everything_once(project: Project, source: Connection) -> None:
+    add_many_users(source, 95)
+    add_many_users(source, 12, OTHER)
+    result = sequence(project.pipeline(), batch_size=10)
+    assert (result.rows, result.by_table) == (107, {"ProjectUser": 107})
+    assert one(source, 'SELECT count(DISTINCT "sequenceId") FROM "ProjectUser"') == 107
+
+
+def test_an_uncommitted_change_does_not_show(
+    project: Project, source: Connection, external_db: str, migrated_db: str, connect: Connect
+) -> None:
+    pipeline = project.postgres(MINE, external_db).pipeline()
+    user = add_user(source, displayName="before")
+    settle(pipeline)
+    writer = connect(migrated_db)
+    writer.execute('UPDATE "ProjectUser" SET "displayName" = \'after\' WHERE "projectUserId" = %s', (user,))
+    add_user(writer, displayName="new")
+    assert sequence(pipeline).rows == 0
+    sync(pipeline)
+    sync(pipeline, full=True)
+    assert names(external_db, connect) == ["before"]
+    writer.rollback()
+    settle(pipeline)
+    assert names(external_db, connect) == ["before"]
+
+
+def test_a_commit_that_lands_late_is_not_skipped(
+    project: Project, source: Connection, external_db: str, migrated_db: str, connect: Connect
+) -> None:
+    pipeline = project.postgres(MINE, external_db).pipeline()
+    a, b = add_user(source, displayName="a0"), add_user(source, displayName="b0")
+    settle(pipeline)
+    late = connect(migrated_db)
+    late.execute('UPDATE "ProjectUser" SET "displayName" = \'a1\' WHERE "projectUserId" = %s', (a,))
+    add_user(late, displayName="c1")
+    source.execute('UPDATE "ProjectUser" SET "displayName" = \'b1\' WHERE "projectUserId" = %s', (b,))
+    settle(pipeline)
+    assert names(external_db, connect) == ["a0", "b1"]
+    passed = cursor_of(external_db, connect)
+    late.commit()
+    settle(pipeline)
+    assert names(external_db, connect) == ["a1", "b1", "c1"]
+    stamps = [row[0] for row in fetch(source, 'SELECT "sequenceId" FROM "ProjectUser" ORDER BY 1')]
+    assert stamps[1] > passed  # the late ones came after the cursor, not below it
+
+
+@pytest.mark.parametrize("locked", [True, False])
+def test_the_lock_keeps_the_order(
+    locked: bool, project: Project, source: Connection, external_db: str, migrated_db: str, connect: Connect,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """A stamper that is slow to commit holds the others off. Without the lock its rows are lost for ever."""
+    pipeline = project.postgres(MINE, external_db).pipeline()
+    a, b = add_user(source, displayName="a0"), add_user(source, displayName="b0")
+    settle(pipeline)
+    source.execute('UPDATE "ProjectUser" SET "displayName" = left("displayName", 1) || \'1\'')
+    slow = connect(migrated_db)
+    if locked:
+        slow.execute(SEQUENCER_LOCK)
+    slow.execute(STAMP, (a,))
+    monkeypatch.setattr(sequencer, "LOCK_WAIT", 0.05)
+    result = sequence(pipeline)
+    assert result.stopped_by == ("lock-held" if locked else "drained")
+    assert result.rows == (0 if locked else 1)
+    sync(pipeline)
+    slow.commit()
+    settle(pipeline)
+    assert names(external_db, connect) == (["a1", "b1"] if locked else ["a0", "b1"])
+    assert b != a
+
+
+def test_a_second_sequencer_waits_shortly_and_goes_on(
+    project: Project, source: Connection, migrated_db: str, connect: Connect
+) -> None:
+    user = add_user(source)
+    first = connect(migrated_db)
+    first.execute(SEQUENCER_LOCK)
+
+    class Watched(Stop):
+        waits = 0
+
+        def wait(self, seconds: float) -> None:
+            Watched.waits += 1
+            first.commit()
+
+    with project.pipeline().session() as conn:
+        result = SequenceResult()
+        Sequencer(conn, list(MAPPINGS.values()), batch_size=10).drain(result, Watched(), lambda rows: None)
+    assert (result.rows, Watched.waits) == (1, 1)
+    assert one(source, 'SELECT "sequenceId" FROM "ProjectUser" WHERE "projectUserId" = %s', user) == 1
+
+
+def test_the_backends_function_stamps_in_order_too(
+    project: Project, source: Connection, external_db: str, migrated_db: str, connect: Connect,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    pipeline = project.postgres(MINE, external_db).pipeline()
+    made = populate(source)
+    settle(pipeline)
+    source.execute("UPDATE \"ContactChannel\" SET value = 'x@example.com' WHERE id = %s", (made.channel,))
+    other = connect(migrated_db)
+    assert one(other, "SELECT backfill_null_sequence_ids(10)") == 2  # the channel and its user
+    add_user(source)
+    monkeypatch.setattr(sequencer, "LOCK_WAIT", 0.05)
+    assert sequence(pipeline).stopped_by == "lock-held"
+    other.commit()
+    settle(pipeline)
+    assert differences(pipeline) == []
+
+
+def test_no_wake_up_is_lost_between_stamp_and_claim(
+    project: Project, source: Connection, external_db: str, migrated_db: str, connect: Connect
+) -> None:
+    """A pending entry that a stamping transaction has written again can't be claimed before that commits."""
+    pipeline = project.postgres(MINE, external_db).pipeline()
+    user = add_user(source, displayName="a0")
+    settle(pipeline)
+    queue.enqueue(source, [MINE])
+    source.execute('UPDATE "ProjectUser" SET "displayName" = \'a1\' WHERE "projectUserId" = %s', (user,))
+    stamper = connect(migrated_db)
+    stamper.execute(SEQUENCER_LOCK)
+    stamper.execute(STAMP, (user,))
+    queue.enqueue(stamper, [MINE])
+    assert poll(pipeline).claimed == 0
+    stamper.commit()
+    assert poll(pipeline).delivered == 1
+    assert names(external_db, connect) == ["a1"]
+
+
+def test_an_entry_claimed_before_the_stamp_is_followed_by_another(
+    project: Project, source: Connection, external_db: str, migrated_db: str, connect: Connect
+) -> None:
+    pipeline = project.postgres(MINE, external_db).pipeline()
+    user = add_user(source, displayName="a0")
+    settle(pipeline)
+    (claim,) = queue.claim(source, 1)
+    sync(pipeline)  # by the claimer: the stamp below is not visible yet
+    source.execute('UPDATE "ProjectUser" SET "displayName" = \'a1\' WHERE "projectUserId" = %s', (user,))
+    assert sequence(pipeline).rows == 1
+    assert queue.finish(source, claim)
+    assert poll(pipeline).delivered == 1
+    assert names(external_db, connect) == ["a1"]
+
+
+def test_a_claim_taken_first_holds_the_stamper_only_until_it_commits(
+    project: Project, source: Connection, external_db: str, migrated_db: str, connect: Connect
+) -> None:
+    pipeline = project.postgres(MINE, external_db).pipeline()
+    add_user(source, displayName="a0")
+    settle(pipeline)
+    source.execute('UPDATE "ProjectUser" SET "displayName" = \'a1\'')
+    poller = connect(migrated_db)
+    (claim,) = queue.claim(poller, 1)
+    results: list[SequenceResult] = []
+    thread = threading.Thread(target=lambda: results.append(sequence(pipeline)))
+    thread.start()
+    wait_until_blocked(source)
+    poller.commit()
+    thread.join()
+    assert results[0].rows == 1
+    assert queue.finish(source, claim)
+    assert pending(source) == [str(MINE)]
+    assert poll(pipeline).delivered == 1
+    assert names(external_db, connect) == ["a1"]
+
+
+def marked(conn: Connection, table: str) -> int:
+    return one(conn, f'SELECT count(*) FROM "{table}" WHERE "shouldUpdateSequenceId"')
+
+
+def test_a_locked_row_is_passed_over_and_comes_later(
+    project: Project, source: Connection, migrated_db: str, connect: Connect
+) -> None:
+    users = [add_user(source) for _ in range(3)]
+    app = connect(migrated_db)
+    app.execute('SELECT 1 FROM "ProjectUser" WHERE "projectUserId" = %s FOR UPDATE', (users[1],))
+    result = sequence(project.pipeline())  # returns: it waits for nobody
+    assert (result.rows, result.stopped_by) == (2, "drained")
+    assert marked(source, "ProjectUser") == 1
+    app.commit()
+    assert sequence(project.pipeline()).rows == 1
+
+
+@pytest.mark.parametrize("change", ["update", "delete"])
+def test_a_child_waits_for_a_locked_parent(
+    change: str, project: Project, source: Connection, external_db: str, migrated_db: str, connect: Connect
+) -> None:
+    """Neither does the sequencer wait for the application, nor does the parent lose its mark."""
+    pipeline = project.postgres(MINE, external_db).pipeline()
+    held, free = populate(source), populate(source)
+    settle(pipeline)
+    statement = (
+        "UPDATE \"ContactChannel\" SET value = 'new-' || value"
+        if change == "update"
+        else 'DELETE FROM "ContactChannel"'
+    )
+    source.execute(statement)  # type: ignore[arg-type]
+    app = connect(migrated_db)
+    app.execute('SELECT 1 FROM "ProjectUser" WHERE "projectUserId" = %s FOR UPDATE', (held.user,))
+    settle(pipeline)
+    assert marked(source, "ContactChannel" if change == "update" else "DeletedRow") == 1
+    outside = connect(external_db, autocommit=True)
+    fresh = "new-{}@example.com" if change == "update" else None
+    assert one(outside, "SELECT primary_email FROM users WHERE id = %s", free.user) == (
+        fresh and fresh.format(free.user)
+    )
+    assert one(outside, "SELECT primary_email FROM users WHERE id = %s", held.user) == f"{held.user}@example.com"
+    app.commit()
+    settle(pipeline)
+    assert one(outside, "SELECT primary_email FROM users WHERE id = %s", held.user) == (
+        fresh and fresh.format(held.user)
+    )
+    assert marked(source, "ContactChannel") == marked(source, "DeletedRow") == 0
+    assert differences(pipeline) == []
+
+
+def test_an_insert_of_a_child_does_not_hold_the_parents_mark_up(
+    project: Project, source: Connection, migrated_db: str, connect: Connect
+) -> None:
+    """The foreign key's lock on the parent is no reason to wait: it does not stand against marking."""
+    user = add_user(source)
+    channel = add_channel(source, user, "a@example.com")
+    sequence(project.pipeline())
+    app = connect(migrated_db)
+    add_account(app, user)
+    source.execute("UPDATE \"ContactChannel\" SET value = 'b@example.com' WHERE id = %s", (channel,))
+    result = sequence(project.pipeline())
+    assert result.by_table["ContactChannel"] == 1
+    assert marked(source, "ProjectUser") == 1
+    app.commit()
+    assert sequence(project.pipeline()).by_table == {"ProjectUser": 1, "ProjectUserOAuthAccount": 1}
+
+
+def test_locked_parents_do_not_stop_other_tables(
+    project: Project, source: Connection, migrated_db: str, connect: Connect
+) -> None:
+    held = populate(source)
+    sequence(project.pipeline())
+    source.execute("UPDATE \"ContactChannel\" SET value = 'x'")
+    team = add_team(source)
+    app = connect(migrated_db)
+    app.execute('SELECT 1 FROM "ProjectUser" WHERE "projectUserId" = %s FOR UPDATE', (held.user,))
+    assert sequence(project.pipeline(), batch_size=1).by_table == {"Team": 1}
+    assert one(source, 'SELECT "sequenceId" IS NOT NULL FROM "Team" WHERE "teamId" = %s', team)
+
+
+def test_tombstones_of_a_dependency_mark_the_parents(project: Project, source: Connection) -> None:
+    made, other = populate(source), populate(source, OTHER)
+    sequence(project.pipeline())
+    source.execute('DELETE FROM "Team" WHERE "teamId" = %s', (made.team,))
+    result = sequence(project.pipeline())
+    assert result.by_table["VerificationCode"] == 1
+    source.execute('DELETE FROM "ContactChannel" WHERE id = %s', (other.channel,))
+    assert sequence(project.pipeline()).by_table == {"DeletedRow": 1, "ProjectUser": 1}
+
+
+def test_a_tombstone_written_by_hand_does_not_stop_the_sequencer(project: Project, source: Connection) -> None:
+    populate(source)
+    for key in ('{"projectUserId": "no uuid"}', "{}", "[]", "null", '{"projectUserId": null}'):
+        source.execute(
+            'INSERT INTO "DeletedRow" (id, "tenancyId", "tableName", "primaryKey")'
+            " VALUES (gen_random_uuid(), %s, 'ContactChannel', %s::jsonb)",
+            (MINE, key),
+        )
+    assert sequence(project.pipeline()).by_table["DeletedRow"] == 5
+
+
+def test_codes_of_other_kinds_and_tenancies_that_do_not_exist(project: Project, source: Connection) -> None:
+    team = add_team(source)
+    add_invitation(source, team, type="PASSWORD_RESET")
+    add_invitation(source, team, data={"team_id": "not a uuid"})
+    add_invitation(source, team, branchId="no such branch")
+    result = sequence(project.pipeline())
+    assert result.by_table == {"Team": 1, "VerificationCode": 2}
+    assert result.touched == {MINE}
+    source.execute('DELETE FROM "VerificationCode"')  # the one without a tenancy leaves no tombstone, and no error
+    assert sequence(project.pipeline()).by_table == {"DeletedRow": 1}
+
+
+def test_a_row_changed_while_the_statement_runs_is_stamped_with_its_change(
+    project: Project, source: Connection, external_db: str, migrated_db: str, connect: Connect
+) -> None:
+    """The statement's snapshot is taken, then the row changes and commits, then the statement gets to it."""
+    pipeline = project.postgres(MINE, external_db).pipeline()
+    made = populate(source)
+    settle(pipeline)
+    gate = connect(migrated_db, autocommit=True)
+    source.execute("UPDATE \"ContactChannel\" SET value = 'early@example.com'")
+    source.execute(
+        "CREATE FUNCTION gate() RETURNS boolean LANGUAGE sql VOLATILE AS"
+        " 'SELECT pg_advisory_xact_lock_shared(4711) IS NOT NULL'"
+    )
+    gated = [
+        dataclasses.replace(m, filter="gate()" if m.source == "ContactChannel" else m.filter) for m in MAPPINGS.values()
+    ]
+    results = [SequenceResult()]
+
+    class Gated(Sequencer):
+        def _locked(self) -> bool:
+            # The probe is through; the statements that follow find the gate closed.
+            gate.execute("SELECT pg_advisory_lock(4711)")
+            return super()._locked()
+
+    def stamp() -> None:
+        with pipeline.session() as conn:
+            Gated(conn, gated, batch_size=100).batch(results[0])
+
+    thread = threading.Thread(target=stamp)
+    thread.start()
+    wait_until_blocked(source)
+    source.execute("UPDATE \"ContactChannel\" SET value = 'late@example.com' WHERE id = %s", (made.channel,))
+    source.execute('UPDATE "ProjectUser" SET "displayName" = \'late\'')
+    gate.execute("SELECT pg_advisory_unlock_all()")
+    thread.join()
+    assert results[0].by_table == {"ContactChannel": 1, "ProjectUser": 1}
+    sync(pipeline)
+    outside = connect(external_db, autocommit=True)
+    assert fetch(outside, "SELECT display_name, primary_email FROM users") == [("late", "late@example.com")]
+    assert sequence(pipeline).rows == 0
+    assert failures(pipeline) == []
+
+
+def test_stopped_before_it_starts(project: Project, source: Connection) -> None:
+    add_user(source, id=uuid.UUID(int=1))
+    stop = Stop()
+    stop.set()
+    with project.pipeline().session() as conn:
+        result = SequenceResult()
+        reason = Sequencer(conn, list(MAPPINGS.values()), batch_size=10).drain(result, stop, lambda rows: None)
+    assert (reason, result.rows, marked(source, "ProjectUser")) == ("signal", 0, 1)

@@ -1,0 +1,351 @@
+"""External databases: what is created in them, what is refused, and who may do what."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import psycopg
+import pytest
+from backend import (
+    MAPPINGS,
+    MINE,
+    OTHER,
+    Connection,
+    Project,
+    add_many_users,
+    add_user,
+    differences,
+    failures,
+    fetch,
+    one,
+    populate,
+    sequence,
+    settle,
+    sync,
+    wait_until_blocked,
+)
+from psycopg import errors, sql
+
+from stackctl.errors import StateError
+from stackctl.sync import target_sqlite
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from conftest import Connect
+
+    from stackctl import embedded
+    from stackctl.errors import StackctlError
+    from stackctl.sync.pipeline import Pipeline
+
+
+def refusal(pipeline: Pipeline) -> StackctlError:
+    errors_ = [result.error for result in sync(pipeline) if result.error is not None]
+    assert len(errors_) == 1
+    return errors_[0]
+
+
+def tables(url: str, connect: Connect) -> set[str]:
+    query = "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'"
+    return {row[0] for row in fetch(connect(url, autocommit=True), query)}
+
+
+@pytest.fixture
+def role(server: embedded.EmbeddedServer, external_db: str) -> Iterator[str]:
+    """The URL of `external_db` for a role that was given nothing."""
+    name = f"role_{external_db.rpartition('external_')[2][:12]}"
+    with psycopg.connect(server.url(), autocommit=True) as conn:
+        conn.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(name)))
+    yield external_db.replace("postgres@", f"{name}@")
+    with psycopg.connect(external_db, autocommit=True) as conn:
+        conn.execute(sql.SQL("DROP OWNED BY {}").format(sql.Identifier(name)))
+        conn.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
+
+
+def test_consumers_may_read_and_not_write(
+    project: Project, source: Connection, external_db: str, role: str, connect: Connect
+) -> None:
+    populate(source)
+    settle(project.postgres(MINE, external_db).pipeline())
+    consumer = connect(role, autocommit=True)
+    for table in (*MAPPINGS, "_stack_sync_metadata"):
+        assert fetch(consumer, f"SELECT * FROM {table}")
+        for statement in (f"DELETE FROM {table}", f"INSERT INTO {table} DEFAULT VALUES", f"TRUNCATE {table}",
+                          f"LOCK TABLE {table} IN EXCLUSIVE MODE", f"CREATE INDEX ON {table} ((1))"):  # fmt: skip
+            with pytest.raises(errors.InsufficientPrivilege):
+                consumer.execute(statement)  # type: ignore[arg-type]
+    granted = fetch(consumer, "SELECT DISTINCT a.privilege_type FROM pg_class AS c, aclexplode(relacl) AS a"
+                    " WHERE relnamespace = 'public'::regnamespace AND a.grantee = 0")  # fmt: skip
+    assert granted == [("SELECT",)]
+
+
+def test_what_is_created(project: Project, source: Connection, external_db: str, connect: Connect) -> None:
+    settle(project.postgres(MINE, external_db, mappings=["users"]).pipeline())
+    assert tables(external_db, connect) == {"users", "_stack_sync_metadata", "_stack_sync_owner"}
+    columns = fetch(
+        connect(external_db),
+        "SELECT attname, format_type(atttypid, atttypmod), attnotnull FROM pg_attribute"
+        " WHERE attrelid = '_stack_sync_metadata'::regclass AND attnum > 0 ORDER BY attnum",
+    )
+    assert columns == [
+        ("mapping_name", "text", True),
+        ("last_synced_sequence_id", "bigint", True),
+        ("updated_at", "timestamp without time zone", True),
+    ]
+
+
+def test_a_writer_without_rights_is_an_error_of_that_database(
+    project: Project, source: Connection, external_db: str, role: str, connect: Connect
+) -> None:
+    populate(source)
+    pipeline = project.postgres(MINE, role).sqlite(MINE).pipeline()
+    sequence(pipeline)
+    error = refusal(pipeline)
+    assert error.code == "permission-denied"
+    assert "analytics" in error.message
+    assert tables(external_db, connect) == set()
+    assert [f.database for f in failures(pipeline)] == ["analytics"]
+
+
+DIFFERENT = {
+    "CREATE TABLE users (id uuid PRIMARY KEY, name text)": ["display_name is missing", "server_metadata is missing"],
+    "CREATE TABLE users (LIKE right_one); ALTER TABLE users ADD PRIMARY KEY (display_name)": ["unique index on (id)"],
+    "CREATE TABLE users (LIKE right_one INCLUDING ALL); ALTER TABLE users ALTER id TYPE text":
+        ["id is text, not uuid"],
+    "CREATE TABLE users (LIKE right_one INCLUDING ALL, extra int NOT NULL)": ["extra must not be null"],
+    "CREATE TABLE users (LIKE right_one INCLUDING ALL); ALTER TABLE users ALTER client_metadata TYPE text,"
+    " DROP COLUMN is_anonymous": ["client_metadata is text, not jsonb", "is_anonymous is missing"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("statements", DIFFERENT)
+def test_another_table_of_that_name(
+    statements: str, project: Project, source: Connection, external_db: str, connect: Connect
+) -> None:
+    """The error names the differences, and nothing was made beside that table."""
+    outside = connect(external_db, autocommit=True)
+    populate(source)
+    pipeline = project.postgres(MINE, external_db).pipeline()
+    sequence(pipeline)
+    compiled = {c.mapping.name: c for c in pipeline.compiled(pipeline.databases[MINE][0])}
+    outside.execute(compiled["users"].create_table.replace('"users"', "right_one"))  # type: ignore[arg-type]
+    for statement in statements.split("; "):
+        outside.execute(statement)  # type: ignore[arg-type]
+    before = tables(external_db, connect)
+    error = refusal(pipeline)
+    assert error.code == "table-differs"
+    assert "users" in error.message
+    for difference in DIFFERENT[statements]:
+        assert difference in error.message
+    assert tables(external_db, connect) == before
+    assert fetch(outside, "SELECT * FROM users") == []
+    outside.execute("DROP TABLE users")
+    settle(pipeline)
+    assert differences(pipeline) == []
+
+
+def test_another_table_of_that_name_in_sqlite(project: Project, source: Connection) -> None:
+    populate(source)
+    pipeline = project.sqlite(MINE).pipeline()
+    sequence(pipeline)
+    file = sqlite3.connect(project.directory / "copy.db")
+    file.execute("CREATE TABLE users (id TEXT PRIMARY KEY, display_name BLOB, extra TEXT NOT NULL)")
+    file.commit()
+    error = refusal(pipeline)
+    assert error.code == "table-differs"
+    for difference in ("display_name is BLOB, not TEXT", "primary_email is missing", "extra must not be null"):
+        assert difference in error.message
+    assert file.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall() == [("users",)]
+    file.execute("DROP TABLE users")
+    file.close()
+    settle(pipeline)
+    assert differences(pipeline) == []
+
+
+def test_a_table_with_more_columns_that_may_be_null_is_fine(
+    project: Project, source: Connection, external_db: str, connect: Connect
+) -> None:
+    pipeline = project.postgres(MINE, external_db).sqlite(MINE).pipeline()
+    settle(pipeline)
+    statement = "ALTER TABLE users ADD COLUMN note text"
+    connect(external_db, autocommit=True).execute(statement)
+    with sqlite3.connect(project.directory / "copy.db") as file:
+        file.execute(statement)
+    file.close()
+    populate(source)
+    settle(pipeline)
+    assert differences(pipeline) == []
+
+
+def test_two_tenancies_on_one_database_by_configuration(
+    project: Project, source: Connection, external_db: str, connect: Connect
+) -> None:
+    pipeline = project.postgres(MINE, external_db).postgres(OTHER, external_db, "other").pipeline()
+    with pytest.raises(StateError) as refused:
+        sync(pipeline)
+    assert (refused.value.code, refused.value.exit_code) == ("shared-database", 5)
+    assert str(MINE) in refused.value.message
+    assert str(OTHER) in refused.value.message
+    assert tables(external_db, connect) == set()
+
+
+def test_two_tenancies_on_one_database_by_another_spelling(
+    project: Project, source: Connection, external_db: str, connect: Connect
+) -> None:
+    populate(source, MINE)
+    populate(source, OTHER)
+    name, host = external_db.rpartition("/external_")[2].split("?host=")
+    respelled = f"host={host.split('&')[0].replace('%2F', '/')} port=5432 user=postgres dbname=external_{name}"
+    assert respelled != external_db
+    settle(project.postgres(MINE, external_db, mappings=["users"]).pipeline())
+    del project.settings["tenancies"]
+    pipeline = project.postgres(OTHER, respelled + " application_name=x", mappings=["teams"]).pipeline()
+    sequence(pipeline)
+    error = refusal(pipeline)
+    assert (error.code, error.exit_code) == ("other-tenancy", 5)
+    assert tables(external_db, connect) == {"users", "_stack_sync_metadata", "_stack_sync_owner"}
+    assert one(connect(external_db), "SELECT count(*) FROM _stack_sync_metadata") == 1
+
+
+def test_two_tenancies_on_one_file(project: Project, source: Connection) -> None:
+    (project.directory / "link.db").symlink_to("copy.db")
+    with pytest.raises(StateError, match="one external database"):
+        sync(project.sqlite(MINE).sqlite(OTHER, "link.db").pipeline())
+    del project.settings["tenancies"]
+    settle(project.sqlite(MINE, mappings=["users"]).pipeline())
+    (project.directory / "hard.db").hardlink_to(project.directory / "copy.db")
+    del project.settings["tenancies"]
+    error = refusal(project.sqlite(OTHER, "hard.db", mappings=["teams"]).pipeline())
+    assert error.code == "other-tenancy"
+    with sqlite3.connect(project.directory / "copy.db") as file:
+        names = {name for (name,) in file.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    file.close()
+    assert names == {"users", "_stack_sync_metadata", "_stack_sync_owner"}
+
+
+def test_the_operated_database_is_no_target(project: Project, source: Connection, migrated_db: str) -> None:
+    before = one(source, "SELECT count(*) FROM pg_class")
+    error = refusal(project.postgres(MINE, migrated_db).pipeline())
+    assert (error.code, error.exit_code) == ("operated-database", 5)
+    assert one(source, "SELECT count(*) FROM pg_class") == before
+
+
+def test_cursors_without_an_owner_are_taken_over(
+    project: Project, source: Connection, external_db: str, connect: Connect
+) -> None:
+    """As the backend's own engine left them: it goes on from there, and the database is ours from then on."""
+    made = populate(source)
+    pipeline = project.postgres(MINE, external_db).pipeline()
+    settle(pipeline)
+    outside = connect(external_db, autocommit=True)
+    outside.execute("DROP TABLE _stack_sync_owner")
+    outside.execute("DELETE FROM users")
+    add_user(source)
+    settle(project.pipeline())
+    assert one(outside, "SELECT count(*) FROM users") == 1  # only what came after the cursor
+    assert one(outside, "SELECT tenancy_id FROM _stack_sync_owner") == MINE
+    assert made.user
+
+
+def test_two_engines_create_the_tables_at_once(
+    project: Project, source: Connection, external_db: str, connect: Connect
+) -> None:
+    populate(source)
+    pipeline = project.postgres(MINE, external_db).pipeline()
+    sequence(pipeline)
+    holder = connect(external_db)
+    holder.execute("SELECT pg_advisory_xact_lock(hashtextextended('stackctl.target', 0))")
+    results: list[list[Any]] = []
+    threads = [threading.Thread(target=lambda: results.append(sync(project.pipeline()))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    watcher = connect(external_db, autocommit=True)
+    wait_until_blocked(watcher)
+    holder.commit()
+    for thread in threads:
+        thread.join()
+    assert [r.error for result in results for r in result] == [None] * 3
+    assert differences(pipeline) == []
+
+
+# -- SQLite
+
+
+def test_sqlite_in_a_folder_that_is_missing(project: Project, source: Connection) -> None:
+    error = refusal(project.sqlite(MINE, "no/such/copy.db").pipeline())
+    assert "no/such/copy.db" in error.message
+    assert not (project.directory / "no").exists()
+
+
+def test_a_file_that_is_no_database(project: Project, source: Connection) -> None:
+    path = project.directory / "copy.db"
+    path.write_text("just some text, and long enough to be taken for a header of something else" * 20)
+    error = refusal(project.sqlite(MINE).pipeline())
+    assert "not a database" in error.message
+    assert path.read_text().startswith("just some text")
+
+
+@pytest.mark.parametrize("when", ["new", "synced"])
+def test_sqlite_locked_by_another_program(
+    when: str, project: Project, source: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(target_sqlite, "BUSY_TIMEOUT", 0.05)
+    populate(source)
+    pipeline = project.sqlite(MINE).pipeline()
+    sequence(pipeline)
+    if when == "synced":
+        settle(pipeline)
+        add_user(source)
+        sequence(pipeline)
+    other = sqlite3.connect(project.directory / "copy.db", isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    error = refusal(pipeline)
+    assert error.code == "lock-timeout"
+    assert "locked" in error.message
+    other.execute("ROLLBACK")
+    other.close()
+    settle(pipeline)
+    assert differences(pipeline) == []
+
+
+def test_sqlite_is_read_while_it_is_written(project: Project, source: Connection) -> None:
+    """A reader in the middle of a transaction keeps its rows, and does not hold the sync up."""
+    add_many_users(source, 100)
+    pipeline = project.sqlite(MINE).pipeline()
+    settle(pipeline)
+    reader = sqlite3.connect(project.directory / "copy.db", isolation_level=None)
+    reader.execute("BEGIN")
+    assert reader.execute("SELECT count(*) FROM users").fetchone() == (100,)
+    add_user(source)
+    settle(pipeline)
+    sync(pipeline, full=True)
+    assert reader.execute("SELECT count(*) FROM users").fetchone() == (100,)
+    reader.execute("COMMIT")
+    assert reader.execute("SELECT count(*) FROM users").fetchone() == (101,)
+    reader.close()
+
+
+def test_values_in_sqlite_have_their_types(project: Project, source: Connection) -> None:
+    made = populate(source)
+    source.execute('UPDATE "ProjectUser" SET "signedUpAt" = \'2024-02-29 12:34:56.789\'')
+    settle(project.sqlite(MINE).pipeline())
+    with sqlite3.connect(project.directory / "copy.db") as file:
+        (row,) = file.execute("SELECT id, signed_up_at, is_anonymous, typeof(is_anonymous), profile_image_url,"
+                              " typeof(server_metadata) FROM users").fetchall()  # fmt: skip
+        ((millis, kind),) = file.execute("SELECT expires_at_millis, typeof(expires_at_millis) FROM team_invitations")
+    file.close()
+    assert row == (str(made.user), "2024-02-29 12:34:56.789", 0, "integer", None, "text")
+    assert (millis, kind) == (1893456000000, "integer")
+
+
+def test_a_path_with_odd_characters(project: Project, source: Connection) -> None:
+    populate(source)
+    folder: Path = project.directory / "a b ü%20?#"
+    folder.mkdir()
+    settle(project.sqlite(MINE, "a b ü%20?#/copy.db").pipeline())
+    assert (folder / "copy.db").exists()
+    assert quote(str(folder)) != str(folder)

@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+import pytest
+
+from stackctl import redaction
+from stackctl.redaction import is_ambiguous, mask_shapes, redact_url, remember, remember_url, scrub, scrub_values
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PASSWORDS = [
+    "hunter2",
+    "p@ssw0rd",
+    "pa:ss:word",
+    "pa/ss/word",
+    "pa?ss#word",
+    "pa#ss",
+    "50%off!",
+    "sp ace d",
+    "quo'te",
+    'dou"ble',
+    "back\\slash",
+    "b'o\"t\\h",
+    "ünïcödé",
+    "tab\tbed",
+    "${NAME}",
+    "***",
+    "=equals=&and",
+]
+
+
+@pytest.fixture(autouse=True)
+def nothing_remembered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(redaction, "_secrets", set())
+    yield
+
+
+def clean(text: str, secret: str) -> bool:
+    return secret == "***" or secret not in text
+
+
+# -- connection strings
+
+
+@pytest.mark.parametrize("password", PASSWORDS)
+@pytest.mark.parametrize("encode", [str, lambda p: quote(p, safe="")], ids=["raw", "encoded"])
+def test_a_url_is_shown_without_its_password(password: str, encode: object) -> None:
+    assert callable(encode)
+    spelled = str(encode(password))
+    url = f"postgresql://app:{spelled}@db.example:5432/stack?sslmode=require"
+    shown = redact_url(url)
+    assert shown == "postgresql://app:***@db.example:5432/stack?sslmode=require"
+    assert clean(shown, spelled)
+
+
+@pytest.mark.parametrize("password", PASSWORDS)
+@pytest.mark.parametrize("encode", [str, lambda p: quote(p, safe="")], ids=["raw", "encoded"])
+def test_a_password_of_a_url_is_masked_wherever_it_turns_up(password: str, encode: object) -> None:
+    assert callable(encode)
+    remember_url(f"postgresql://app:{encode(password)}@db.example:5432/stack")
+    for text in (
+        f"it said {password}!",
+        f"it said {password!r}",
+        json.dumps({"m": f"x {password} y"}),
+        repr([{"a": f"'{password}\""}]),
+    ):
+        assert clean(scrub(text), password), scrub(text)
+    for text in (f"at x%3A{quote(password, safe='')}%40h", f"<{quote(password, safe='')}>"):
+        assert clean(scrub(text), quote(password, safe=""))
+
+
+@pytest.mark.parametrize("password", ["pa@ss-word", "pa/ss-word", "p@th/w@rd-x"])
+def test_the_pieces_of_a_password_that_libpq_would_cut_are_masked_too(password: str) -> None:
+    url = f"postgresql://app:{password}@db.example/stack"
+    assert is_ambiguous(url)
+    remember_url(url)
+    for piece in password.replace("/", "@").split("@"):
+        if len(piece) >= 4:
+            assert piece not in scrub(f'failed to resolve host "{piece}@db.example": try {piece}')
+
+
+@pytest.mark.parametrize(
+    ("conninfo", "secrets"),
+    [
+        ("host=h password=hunter2 dbname=d", ["hunter2"]),
+        ("host=h password = 'hunter 2'", ["hunter 2"]),
+        (r"host=h password='hun\'ter\\2'", [r"hun\'ter\\2", "hun'ter\\2"]),
+        (r"host=h password=hunter\ two", [r"hunter\ two", "hunter two"]),
+        ("host=h password=hun&ter2", ["hun&ter2", "ter2"]),
+        ("host=h password=hun'ter2", ["hun'ter2", "ter2"]),
+        ("host=h sslpassword=hunter2", ["hunter2"]),
+        ("password=hunter two host=h", ["hunter"]),
+        ("host=h password='hunter2 dbname=d", ["hunter2"]),
+        ("PASSWORD=hunter2", ["hunter2"]),
+        ("postgresql://h/d?user=u&password=hunter2", ["hunter2"]),
+        ("postgres:/user:hunter2@host", ["hunter2"]),
+        ("postgres//user:hunter2@host", ["hunter2"]),
+        ("user:hunter2@host:5432/db", ["hunter2"]),
+        ("postgresql://u:hunter2@h1:5432,h2:5432/db", ["hunter2"]),
+        ("mysql://u:hunter2@h/db", ["hunter2"]),
+    ],
+)
+def test_every_form_of_connection_string(conninfo: str, secrets: list[str]) -> None:
+    shown = redact_url(conninfo)
+    remember_url(conninfo)
+    for secret in secrets:
+        assert secret not in shown
+        for message in (
+            f"bad: {conninfo}",
+            f"bad: {conninfo!r}",
+            f'missing "=" after "{secrets[0]}" in connection info string',
+        ):
+            assert secret not in scrub(message)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "embedded",
+        "embedded:./pg=1@x",
+        "postgresql://db.example:5432/stack",
+        "postgresql:///stack?host=/run/postgresql",
+        "postgresql://app@db.example/stack?application_name=a@b",
+        "host=db.example port=5432",
+        "postgresql://[::1]:5432/db",
+        "https://api.example:8443/v1",
+    ],
+)
+def test_where_there_is_no_secret_nothing_is_lost(url: str) -> None:
+    assert redact_url(url) == url
+    remember_url(url)
+    assert scrub(f"<{url}>") == f"<{url}>"
+    assert not is_ambiguous(url)
+
+
+def test_a_password_that_the_user_or_database_name_gives_away_is_not_remembered() -> None:
+    remember_url("postgresql://postgres:postgres@h/x")
+    remember_url("postgresql://app:stack@h/stack")
+    assert scrub("role postgres, database stack") == "role postgres, database stack"
+    assert redact_url("postgresql://postgres:postgres@h/x") == "postgresql://postgres:***@h/x"
+
+
+# -- shapes, known to nobody
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Invalid API Key provided: {}",
+        "{{'Authorization': 'Bearer {}'}}",
+        "key_{}",
+        "x={};",
+        '{{"k":"{}"}}',
+        "https://x/?k={}&y",
+    ],
+)
+@pytest.mark.parametrize(
+    "key", ["sk_live_51AbCdEf", "rk_live_51AbCdEf", "sk_test_51AbCdEf", "whsec_AbC+dEf/x=", "whsec_a_b-c"]
+)
+def test_api_keys_are_recognised_anywhere(text: str, key: str) -> None:
+    secret = key.split("_", 2)[-1] if not key.startswith("whsec") else key[6:]
+    for masked in (scrub(text.format(key)), mask_shapes(text.format(key))):
+        assert secret not in masked
+        assert "***" in masked
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "PGPASSWORD=hunter2 psql",
+        "{'password': 'hunter2', 'host': 'h'}",
+        '{"user": "u", "sslpassword": "hunter2"}',
+        "connection to postgresql://app:hunter2@h/db failed",
+        "STRIPE_API_KEY=hunter2",
+        "bot 123456789:hunter2hunter2hunter2hunter2hunter2",
+    ],
+)
+def test_secrets_are_recognised_by_their_names(text: str) -> None:
+    assert "hunter2" not in scrub(text)
+
+
+# -- ordinary words
+
+
+def test_a_word_is_masked_only_where_it_stands_alone() -> None:
+    remember("postgres")
+    assert scrub("postgresql on postgres: PostgreSQL") == "postgresql on ***: PostgreSQL"
+
+
+def test_a_value_too_short_to_be_told_from_text_is_left_to_the_shapes() -> None:
+    remember("a")
+    remember("")
+    remember(None)
+    assert scrub("a cat; postgresql://u:a@h") == "a cat; postgresql://u:***@h"
+
+
+def test_results_lose_nothing_but_what_cannot_be_data() -> None:
+    remember("postgres")
+    data = '{"type": "postgres", "sql": "password = \'x\'", "url": "https://h:8080/a@b", "token": "abc"}'
+    assert mask_shapes(data) == data
+
+
+def test_error_documents_keep_their_keys() -> None:
+    for word in ("message", "details", "hint", "code"):
+        remember(word)
+    masked = scrub_values({"message": "the message", "details": {"code": ["hint", 1, None]}})
+    assert masked == {"message": "the ***", "details": {"code": ["***", 1, None]}}
+
+
+def test_long_texts_are_scrubbed_in_no_time() -> None:
+    remember_url("postgresql://app:" + "a:" * 50 + "@h/db")
+    for text in (
+        "a" * 50_000,
+        "postgres://" + ":" * 20_000,
+        "password=" * 5_000,
+        "'password': '" * 3_000,
+        "key=" + "\\'" * 9_000,
+    ):
+        scrub(text)
+        mask_shapes(text)
+        redact_url(text)
