@@ -79,8 +79,12 @@ def record_failure(conn: Connection, tenancy: UUID, database: str, error: Stackc
     return bool(row and row[0])
 
 
-def record_success(conn: Connection, tenancy: UUID, database: str) -> None:
-    conn.execute(_SQL["record_success"], {"tenancy": tenancy, "database": database})
+def record_success(conn: Connection, tenancy: UUID, database: str) -> bool:
+    """Forget a failure, in the caller's transaction. True: there was one, and the tenancy must be queued again.
+
+    While the database rested, changes may have passed it over, also after this attempt read its rows.
+    """
+    return conn.execute(_SQL["record_success"], {"tenancy": tenancy, "database": database}).rowcount == 1
 
 
 def retry(conn: Connection, databases: Sequence[tuple[UUID, str]] | None) -> list[tuple[UUID, str]]:

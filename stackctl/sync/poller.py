@@ -244,12 +244,15 @@ class Poller:
         failed = [r for r in work.results if r.error is not None]
         interrupted = any(r.interrupted for r in work.results)
         dead = 0
+        recovered = False
         with self._conn.transaction():
             for outcome in work.results:
                 if outcome.error is not None:
                     dead += delivery.record_failure(self._conn, work.tenancy, outcome.database, outcome.error)
                 elif not outcome.interrupted:
-                    delivery.record_success(self._conn, work.tenancy, outcome.database)
+                    recovered |= delivery.record_success(self._conn, work.tenancy, outcome.database)
+            if recovered:
+                queue.enqueue(self._conn, [work.tenancy])
             if work.claim is not None:
                 if interrupted:
                     queue.release(self._conn, work.claim)

@@ -250,10 +250,11 @@ def _strange(database: ExternalDatabase) -> DatabaseResult:
 
 def _record(conn: Connection, result: DatabaseResult) -> None:
     # A sync by hand that fails is retried by the poller as well; one that goes well ends the retries.
-    if result.error is None:
-        delivery.record_success(conn, result.tenancy, result.database)
-    else:
-        delivery.record_failure(conn, result.tenancy, result.database, result.error)
+    with conn.transaction():
+        if result.error is not None:
+            delivery.record_failure(conn, result.tenancy, result.database, result.error)
+        elif delivery.record_success(conn, result.tenancy, result.database):
+            queue.enqueue(conn, [result.tenancy])
 
 
 def _milliseconds(started: float) -> int:

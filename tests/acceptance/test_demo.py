@@ -1,0 +1,77 @@
+"""`stackctl demo`, as a new user runs it: once, again, and what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from stackctl.bundled import bundled
+from stackctl.mapping.files import paths
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def stackctl(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "stackctl", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120)
+
+
+def document(done: subprocess.CompletedProcess[str]) -> Any:
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a demo in it that was run twice."""
+    directory = tmp_path_factory.mktemp("d") / "demo"
+    directory.parent.chmod(0o755)
+    first = document(stackctl("demo", str(directory), "--json", cwd=directory.parent))
+    again = document(stackctl("demo", str(directory), "--json", cwd=directory.parent))
+    for result in (first, again):
+        assert result["ok"]
+        assert {check["mapping"] for check in result["checks"]} == {path.stem for path in paths(bundled("mappings"))}
+        assert all(check["source_rows"] == check["target_rows"] > 0 for check in result["checks"])
+    return directory
+
+
+def test_the_left_configuration_works_with_the_other_commands(played: Path) -> None:
+    status = document(stackctl("status", "--json", cwd=played))
+    copies = [copy for t in status["tenancies"] for d in t["databases"] for copy in d["mappings"]]
+    assert len(copies) == 2 * len(paths(bundled("mappings")))
+    assert all(copy["backlog"] == 0 and copy["cursor"] > 0 for copy in copies)
+    assert status["queue"]["pending"] == 0
+    assert document(stackctl("doctor", "--json", cwd=played))["ok"]
+    assert document(stackctl("migrate", "status", "--check", "--json", cwd=played))["pending"] == []
+    assert document(stackctl("sync", "--all", "--json", cwd=played))["ok"]
+    assert document(stackctl("mappings", "check", "--json", cwd=played)) == {"ok": True, "findings": []}
+
+
+def test_the_configuration_works_from_elsewhere(played: Path, tmp_path: Path) -> None:
+    config = str(played / "stackctl.yaml")
+    assert document(stackctl("--config", config, "fuse", "show", "--json", cwd=tmp_path))["fuses"]["poller"] is True
+
+
+def test_deleted_users_are_gone_and_returned_ones_are_back(played: Path) -> None:
+    with sqlite3.connect(played / "warehouse.db") as conn:
+        back = conn.execute(
+            "SELECT count(*) FROM users WHERE display_name = 'Back again' AND primary_email IS NOT NULL"
+        )
+        assert back.fetchone()[0] > 0
+        orphans = "SELECT count(*) FROM contact_channels WHERE user_id NOT IN (SELECT id FROM users)"
+        assert conn.execute(orphans).fetchone()[0] == 0
+    conn.close()
+
+
+def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "stackctl.yaml").write_text("version: 1\n")
+    done = stackctl("demo", str(tmp_path), cwd=tmp_path)
+    assert done.returncode == 5
+    assert "was not made by `stackctl demo`" in done.stderr
+    assert (tmp_path / "stackctl.yaml").read_text() == "version: 1\n"
