@@ -153,6 +153,11 @@ def sign(function: Callable[..., Any], parameters: list[inspect.Parameter]) -> N
     function.__annotations__ = {p.name: p.annotation for p in parameters}
 
 
+def counted(number: int, one: str, many: str) -> str:
+    """`1 row`, `2 rows`, `1,000 rows`."""
+    return f"{number:,} {one if number == 1 else many}"
+
+
 def duration_option(text: str | None, flag: str) -> timedelta | None:
     """A duration given on the command line."""
     from stackctl.durations import parse_duration

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stackctl.cli.command import Run, command, duration_option, group
+from stackctl.cli.command import Run, command, counted, duration_option, group
 from stackctl.errors import AnswerNo, UsageError
 
 if TYPE_CHECKING:
@@ -59,11 +59,10 @@ def up(
         result = apply(
             conn, migrations, to=to, schema=schema, lock_wait=wait, on_event=lambda event: console.info(_line(event))
         )
+    done = counted(len(result.applied), "migration", "migrations")
     run.finish(
         {"applied": [asdict(applied) for applied in result.applied]},
-        lambda: console.line(
-            f"{len(result.applied)} migrations applied" if result.applied else "nothing to do: no migration is pending"
-        ),
+        lambda: console.line(f"{done} applied" if result.applied else "nothing to do: no migration is pending"),
     )
 
 

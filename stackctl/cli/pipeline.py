@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stackctl.cli.command import Run, command, duration_option, uuid_argument
+from stackctl.cli.command import Run, command, counted, duration_option, uuid_argument
 from stackctl.errors import EXIT_INTERRUPTED, StateError, UsageError
 
 if TYPE_CHECKING:
@@ -251,8 +251,8 @@ def sequence_line(result: SequenceResult) -> str:
         return "nothing to stamp"
     tables = ", ".join(f"{table} {rows:,}" for table, rows in result.by_table.most_common())
     return (
-        f"stamped {result.rows:,} rows ({tables}) of {len(result.touched)} tenancies "
-        f"in {result.duration_ms / 1000:.2f} s"
+        f"stamped {counted(result.rows, 'row', 'rows')} ({tables}) "
+        f"of {counted(len(result.touched), 'tenancy', 'tenancies')} in {result.duration_ms / 1000:.2f} s"
     )
 
 
@@ -263,7 +263,8 @@ def poll_document(result: PollResult) -> dict[str, Any]:
 def poll_line(result: PollResult) -> str:
     if not (result.claimed or result.failed or result.recovered):
         return "the queue is empty"
-    line = f"delivered {result.delivered} of {result.claimed} entries in {result.duration_ms / 1000:.2f} s"
+    entries = counted(result.claimed, "entry", "entries")
+    line = f"delivered {result.delivered} of {entries} in {result.duration_ms / 1000:.2f} s"
     for name in ("failed", "recovered", "dead"):
         if number := getattr(result, name):
             line += f", {number} {name}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stackctl.cli.command import Run, command, group, uuid_argument
+from stackctl.cli.command import Run, command, counted, group, uuid_argument
 from stackctl.durations import format_duration
 from stackctl.errors import UsageError
 
@@ -52,7 +52,7 @@ def enqueue(
     word = "would queue" if dry_run else "queued"
     run.finish(
         {"enqueued": 0 if dry_run else len(known), "tenancies": sorted(known), "dry_run": dry_run},
-        lambda: run.console.line(f"{word} {len(known)} tenancies"),
+        lambda: run.console.line(f"{word} {counted(len(known), 'tenancy', 'tenancies')}"),
     )
 
 
@@ -141,7 +141,7 @@ def retry(
         retried = delivery.retry(conn, chosen)
     run.finish(
         {"retried": [{"tenancy": tenancy, "database": database} for tenancy, database in retried]},
-        lambda: run.console.line(f"{len(retried)} databases are due now"),
+        lambda: run.console.line(f"{counted(len(retried), 'database', 'databases')} due now"),
     )
 
 

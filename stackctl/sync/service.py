@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 FIRST_PAUSE = 0.5  # seconds before knocking at a lost database again, doubled up to the longest
 LONGEST_PAUSE = 30.0  # seconds
 _PASSING = ("unreachable", "connection-lost", "replica-lags", "out-of-resources")
+STOP_NOTICED = 0.1  # seconds in which a pause that waits for a wake-up notices the stop
 FUSE_PAUSE = 1.0  # seconds between two looks at a fuse that is off
 
 
@@ -55,10 +56,12 @@ def sequence(
 ) -> SequenceResult:
     """Stamp until nothing is left, or with an `interval` for ever; returns the last pass."""
     result = SequenceResult()
+    reached = threading.Event()
 
     def work() -> None:
         nonlocal result
         with pipeline.session() as conn:
+            reached.set()
             sequencer = Sequencer(conn, list(pipeline.mappings.values()), batch_size=batch_size)
             while True:
                 result, started = SequenceResult(), time.monotonic()
@@ -70,7 +73,7 @@ def sequence(
                     reports.sequenced(result)
                 stop.wait(FUSE_PAUSE if result.stopped_by == "fuse" else interval.total_seconds())
 
-    _persistent(work, stop, reports, forever=interval is not None)
+    _persistent(work, reached, stop, reports=reports, forever=interval is not None)
     if interval is not None:
         result.stopped_by = stop.reason
     return result
@@ -91,6 +94,7 @@ def poll(
     The loop also sweeps. `wake` ends a pause early: set it when something was queued.
     """
     result = PollResult()
+    reached = threading.Event()
     settings = pipeline.settings
     options = Options(batch_size=settings.get("sync.batch_size"))
 
@@ -99,6 +103,7 @@ def poll(
         workers = Workers(pipeline, settings.get("sync.workers"), options, stop)
         try:
             with pipeline.session() as conn:
+                reached.set()
                 poller = Poller(
                     conn,
                     pipeline,
@@ -123,7 +128,7 @@ def poll(
         finally:
             workers.close()
 
-    _persistent(work, stop, reports, forever=interval is not None)
+    _persistent(work, reached, stop, reports=reports, forever=interval is not None)
     if interval is not None:
         result.stopped_by = stop.reason
     return result
@@ -261,22 +266,22 @@ def _milliseconds(started: float) -> int:
     return round((time.monotonic() - started) * 1000)
 
 
-def _persistent(work: Callable[[], None], stop: Stop, reports: Reports, *, forever: bool) -> None:
-    """Do `work`; a loop repeats it while it fails for want of the operated database, once that has been reached."""
+def _persistent(
+    work: Callable[[], None], reached: threading.Event, stop: Stop, *, reports: Reports, forever: bool
+) -> None:
+    """Do `work`; a loop repeats it while it fails for want of the operated database, once that was `reached`."""
     if not forever:
         work()
         return
     pause = FIRST_PAUSE
-    reached = False
     while not stop.requested:
         started = time.monotonic()
         try:
             work()
             return
         except ServiceError as error:
-            if error.code not in _PASSING or (error.code == "unreachable" and not reached):
+            if error.code not in _PASSING or (error.code == "unreachable" and not reached.is_set()):
                 raise
-            reached = True
             if time.monotonic() - started > LONGEST_PAUSE:
                 pause = FIRST_PAUSE
             reports.trouble(error)
@@ -288,6 +293,9 @@ def _pause(stop: Stop, wake: threading.Event | None, seconds: float) -> None:
     if wake is None:
         stop.wait(seconds)
         return
-    # A signal sets the stop, not the wake: it is noticed after one interval at the latest.
-    if wake.wait(seconds):
-        wake.clear()
+    # The stop does not set the wake, so it is looked at now and then, however long the pause.
+    deadline = time.monotonic() + seconds
+    while not stop.requested and (left := deadline - time.monotonic()) > 0:
+        if wake.wait(min(left, STOP_NOTICED)):
+            wake.clear()
+            return
