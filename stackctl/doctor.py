@@ -61,7 +61,7 @@ def examine(settings: Settings) -> Iterator[Check]:
         with pipeline.session() as conn:
             yield from _server(conn)
             yield from _migrations(conn, settings)
-            if mapped:
+            if mapped and _has_tables(conn):
                 yield from _schema(conn, pipeline)
                 yield from _pipeline(conn, pipeline)
     except StackctlError as error:
@@ -108,6 +108,12 @@ def _migrations(conn: Connection, settings: Settings) -> Iterator[Check]:
         yield Check("migrations", "warning", f"edited or unknown: {names}", "see `stackctl migrate status`")
     else:
         yield Check("migrations", "ok", f"{len(found.applied)} applied, none pending")
+
+
+def _has_tables(conn: Connection) -> bool:
+    """Whether there is anything to look at; a database never migrated has one finding, not twenty."""
+    row = conn.execute(_SQL["has_tables"]).fetchone()
+    return bool(row and row[0])
 
 
 def _schema(conn: Connection, pipeline: Pipeline) -> Iterator[Check]:

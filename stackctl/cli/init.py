@@ -47,13 +47,13 @@ database:
   # How long to wait when there was nothing to do: 50ms, 30s, 3m, 1h.
   # sequencer_interval: 50ms
   # poller_interval: 50ms
-  # How the poller learns of work: poll, or notify.
+  # How the poller learns of work: poll (notify is for a later version).
   # wakeup: poll
-  # Who syncs what was claimed: direct (this process), or http (posts to the endpoint below).
+  # Who syncs what was claimed: direct, this process (http, by posts to an endpoint, is for a later version).
   # dispatch: direct
   # endpoint: null
 
-# Where tenancies name their databases: config (below), or backend (in the backend's own configuration).
+# Where tenancies name their databases: config, below (backend, its own configuration, is for a later version).
 # external_databases_from: config
 
 # The external databases of each tenancy, by the tenancy's id. `mappings` is all of them when left out.

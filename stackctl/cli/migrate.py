@@ -16,6 +16,7 @@ from stackctl.errors import AnswerNo, UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from stackctl.console import Console
     from stackctl.db import Connection
     from stackctl.migrate.apply import Event, Status
     from stackctl.migrate.files import Migration
@@ -57,7 +58,7 @@ def up(
             _show_pending(run, read(conn, migrations, schema), to)
             return
         result = apply(
-            conn, migrations, to=to, schema=schema, lock_wait=wait, on_event=lambda event: console.info(_line(event))
+            conn, migrations, to=to, schema=schema, lock_wait=wait, on_event=lambda event: _tell(console, event)
         )
     done = counted(len(result.applied), "migration", "migrations")
     run.finish(
@@ -78,8 +79,10 @@ def _show_pending(run: Run, found: Status, to: str | None) -> None:
     run.finish({"would_apply": names}, lines)
 
 
-def _line(event: Event) -> str:
-    return " ".join(part for part in (event.kind, event.name, event.detail) if part)
+def _tell(console: Console, event: Event) -> None:
+    # That a file was begun says nothing yet; what was committed does.
+    if event.kind != "started":
+        console.info(" ".join(part for part in (event.kind, event.name, event.detail) if part))
 
 
 @command(app, "status", example="stackctl migrate status\nstackctl migrate status --check")

@@ -178,7 +178,7 @@ def _through(migrations: Sequence[Migration], to: str | None) -> Sequence[Migrat
     raise UsageError(
         f"there is no migration {to}",
         code="unknown-migration",
-        hint="Name a version or a whole name that stackctl migrate status lists.",
+        hint="name a version or a whole name that stackctl migrate status lists",
     )
 
 
@@ -197,7 +197,7 @@ class _Run:
             raise ServiceError(
                 f"database {facts['database']} {what}",
                 code="read-only",
-                hint="Give the primary's URL, and a role that may write.",
+                hint="give the primary's URL, and a role that may write",
             )
 
     def lock(self, wait: timedelta) -> None:
@@ -226,7 +226,7 @@ class _Run:
         return StateError(
             f"migrations are being applied by {who}",
             code="lock-held",
-            hint="Run it again once that is done; a session that hangs can be ended with pg_terminate_backend(pid).",
+            hint="run it again once that is done; a session that hangs can be ended with pg_terminate_backend(pid)",
             details=details,
         )
 
@@ -382,7 +382,7 @@ class _Run:
             raise StateError(
                 f"{migration.path} was edited in the part that is applied already (its first {done} pieces)",
                 code="migration-edited-halfway",
-                hint="Restore that part; what follows it may be changed.",
+                hint="restore that part; what follows it may be changed",
                 details={"file": str(migration.path), "pieces_done": done},
             )
         return _Progress(done, row["repeats"], attempted=row["outside_piece"], begun=True)

@@ -83,7 +83,7 @@ def discover(directory: Path) -> tuple[Migration, ...]:
         raise ConfigError(
             f"{directory} is not a directory of migrations",
             code="migrations-dir-missing",
-            hint="Set migrations_dir in stackctl.yaml, or create one with stackctl migrate new NAME.",
+            hint="set migrations_dir in stackctl.yaml, or create one with stackctl migrate new NAME",
         )
     try:
         found = sorted(_files(directory), key=lambda item: item[0])
@@ -96,7 +96,7 @@ def discover(directory: Path) -> tuple[Migration, ...]:
             raise ConfigError(
                 f"{seen[version]} and {path} have the same version {version}",
                 code="duplicate-migration-version",
-                hint="Give one of them another timestamp, unless it was applied already.",
+                hint="give one of them another timestamp, unless it was applied already",
             )
         seen[version] = path
     return tuple(read(path, name) for name, path in found)
@@ -112,7 +112,7 @@ def read(path: Path, name: str) -> Migration:
         raise ConfigError(
             f"{path}:{line}: not UTF-8 (byte {error.object[error.start]:#04x})",
             code="migration-not-utf8",
-            hint="Save the file as UTF-8.",
+            hint="save the file as UTF-8",
         ) from error
     except OSError as error:
         raise ConfigError(f"{path} can't be read: {error.strerror}", code="migration-unreadable") from error
@@ -143,7 +143,7 @@ def new(directory: Path, name: str, now: datetime) -> Path:
         raise UsageError(
             f"{name!r} is not a name for a migration",
             code="invalid-migration-name",
-            hint="Use a few words of ASCII letters and digits: stackctl migrate new add_team_slug",
+            hint="use a few words of ASCII letters and digits: stackctl migrate new add_team_slug",
         )
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -184,7 +184,7 @@ def _files(directory: Path) -> Iterable[tuple[str, Path]]:
             raise ConfigError(
                 f"{path} is not named like a migration",
                 code="invalid-migration-file-name",
-                hint="Name it <14 digits>_<name>.sql (stackctl migrate new NAME does), or move it elsewhere.",
+                hint="name it <14 digits>_<name>.sql (stackctl migrate new NAME does), or move it elsewhere",
             )
         if not path.is_file():
             raise ConfigError(f"{path} does not exist", code="migration-file-missing", hint=f"Remove {entry}.")
@@ -235,7 +235,7 @@ class _Parser:
             raise self._error(
                 f"this piece is declared a single statement and holds {len(spans)}",
                 spans[1][0].start,
-                hint="Part them with a line: -- stackctl:split",
+                hint="part them with a line: -- stackctl:split",
             )
         statements = [self._statement(span) for span in spans]
         if outside:
@@ -280,7 +280,7 @@ class _Parser:
                 f"{first} in a migration: stackctl commits each file together with its history row",
                 span[0].start,
                 code="transaction-control",
-                hint="Remove it; for a statement that can't run in a transaction use -- stackctl:outside-transaction.",
+                hint="remove it; for a statement that can't run in a transaction use -- stackctl:outside-transaction",
             )
 
     def _refuse_client_copy(self, span: Sequence[lexer.Token]) -> None:
@@ -290,7 +290,7 @@ class _Parser:
                 "COPY with the client has nothing to read from or write to here",
                 span[0].start,
                 code="client-copy",
-                hint="Write the rows as INSERT.",
+                hint="write the rows as INSERT",
             )
 
     def _place(self, at: int) -> tuple[int, int]:

@@ -4,6 +4,9 @@
 SELECT current_setting('server_version_num')::int, current_setting('server_version'), pg_is_in_recovery(),
        extract(epoch FROM clock_timestamp())::float8, current_setting('transaction_read_only') = 'on'
 
+-- name: has_tables
+SELECT to_regclass('"ProjectUser"') IS NOT NULL AND to_regclass('"OutgoingRequest"') IS NOT NULL
+
 -- name: sequence
 SELECT seqincrement, seqcache, seqtypid = 'bigint'::regtype FROM pg_sequence
 WHERE seqrelid = to_regclass('global_seq_id')

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from stackctl.settings import ExternalDatabase, Settings
     from stackctl.sync.target import Target
 
+# Values that the configuration knows and this version does not carry out: refused, not ignored.
+_LATER = {"sync.wakeup": "notify", "sync.dispatch": "http", "external_databases_from": "backend"}
 _DIALECTS: dict[str, Dialect] = {"postgres": "postgres", "sqlite": "sqlite"}
 
 
@@ -47,6 +49,13 @@ class Pipeline:
 
         Raises ConfigError for a mapping that there is not, StateError for two tenancies on one database.
         """
+        for key, value in _LATER.items():
+            if self.settings.get(key) == value:
+                raise ConfigError(
+                    f"{key}: {value} is not supported by this version of stackctl",
+                    code="not-supported",
+                    hint=f"take {key} out of the configuration",
+                )
         found: dict[UUID, list[ExternalDatabase]] = defaultdict(list)
         for database in self.settings.external_databases():
             for name in database.mappings or ():
