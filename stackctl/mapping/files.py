@@ -9,6 +9,9 @@ from stackctl.mapping.check import inspect
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import Any
+
+    from psycopg import Connection
 
     from stackctl.mapping.model import Finding, Mapping
 
@@ -20,8 +23,8 @@ def paths(directory: Path) -> list[Path]:
     return sorted(path for path in directory.iterdir() if path.suffix in (".yaml", ".yml") and path.is_file())
 
 
-def load(directory: Path) -> dict[str, Mapping]:
-    """The mappings of `directory` by name, in order of name.
+def load(directory: Path, *, catalog: Connection[Any] | None = None) -> dict[str, Mapping]:
+    """The mappings of `directory` by name, in order of name; checked against the database too, given its `catalog`.
 
     Raises ConfigError `mappings-missing` where there are none, `mapping-invalid` where one has an error.
     """
@@ -39,7 +42,7 @@ def load(directory: Path) -> dict[str, Mapping]:
             code="mappings-missing",
             hint="set mappings_dir to a directory of <name>.yaml files, or leave it out for the bundled ones",
         )
-    return {mapping.name: mapping for mapping in _checked(files)}
+    return {mapping.name: mapping for mapping in _checked(files, catalog)}
 
 
 def load_file(path: Path) -> Mapping:
@@ -62,7 +65,7 @@ def refuse(findings: tuple[Finding, ...]) -> None:
     )
 
 
-def _checked(files: list[Path]) -> list[Mapping]:
-    mappings, findings = inspect(files)
+def _checked(files: list[Path], catalog: Connection[Any] | None = None) -> list[Mapping]:
+    mappings, findings = inspect(files, catalog=catalog)
     refuse(findings)
     return sorted(mappings, key=lambda mapping: mapping.name)

@@ -1,5 +1,9 @@
 -- What the engine asks the operated database besides the statements compiled from mappings.
 
+-- name: migrated
+SELECT to_regclass('"OutgoingRequest"') IS NOT NULL AND to_regclass('"DeletedRow"') IS NOT NULL
+   AND to_regclass('stackctl.delivery') IS NOT NULL AND to_regclass('global_seq_id') IS NOT NULL
+
 -- name: last_sequence_id
 SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM global_seq_id
 

@@ -14,6 +14,7 @@ from stackctl import db
 from stackctl.errors import ConfigError, StateError, UsageError
 from stackctl.mapping.compile import Compiled, compile_mapping
 from stackctl.mapping.files import load as load_mappings
+from stackctl.sql import statements
 from stackctl.sync.source import Source
 from stackctl.sync.target import open_target
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from stackctl.settings import ExternalDatabase, Settings
     from stackctl.sync.target import Target
 
+_SQL = statements("source")
 # Values that the configuration knows and this version does not carry out: refused, not ignored.
 _LATER = {"sync.wakeup": "notify", "sync.dispatch": "http", "external_databases_from": "backend"}
 _DIALECTS: dict[str, Dialect] = {"postgres": "postgres", "sqlite": "sqlite"}
@@ -38,10 +40,29 @@ class Pipeline:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
 
-    @cached_property
+        self._mappings: dict[str, Mapping] | None = None
+
+    @property
     def mappings(self) -> dict[str, Mapping]:
         """All mappings by name; ConfigError when a file is wrong."""
-        return load_mappings(self.settings.mappings_dir())
+        if self._mappings is None:
+            self._mappings = load_mappings(self.settings.mappings_dir())
+        return self._mappings
+
+    def check(self, conn: Connection) -> None:
+        """What must hold before anything is stamped or sent.
+
+        Raises StateError `not-migrated`, and ConfigError `mapping-invalid` for a mapping that the operated database
+        does not bear out.
+        """
+        row = conn.execute(_SQL["migrated"]).fetchone()
+        if not (row and row[0]):
+            raise StateError(
+                "the operated database was never migrated",
+                code="not-migrated",
+                hint="run `stackctl migrate up` (`stackctl doctor` says what is missing)",
+            )
+        self._mappings = load_mappings(self.settings.mappings_dir(), catalog=conn)
 
     @cached_property
     def databases(self) -> dict[UUID, list[ExternalDatabase]]:

@@ -62,6 +62,7 @@ def sequence(
         nonlocal result
         with pipeline.session() as conn:
             reached.set()
+            pipeline.check(conn)
             sequencer = Sequencer(conn, list(pipeline.mappings.values()), batch_size=batch_size)
             while True:
                 result, started = SequenceResult(), time.monotonic()
@@ -104,6 +105,7 @@ def poll(
         try:
             with pipeline.session() as conn:
                 reached.set()
+                pipeline.check(conn)
                 poller = Poller(
                     conn,
                     pipeline,
@@ -195,6 +197,7 @@ def sync(pipeline: Pipeline, scope: Scope, options: Options, stop: Stop, reports
     """
     chosen = select(pipeline, scope)
     with pipeline.session() as conn:
+        pipeline.check(conn)
         known = queue.existing(conn, {database.tenancy for database in chosen})
         strange = {database.tenancy for database in chosen} - known
         if scope.tenancies is not None and strange:

@@ -115,15 +115,20 @@ class Source:
         return row[0] if row else 0
 
     def with_news(self, compiled: Sequence[Compiled], tenancy: UUID, cursors: Mapping[str, int]) -> set[str]:
-        """Names of the mappings that have anything above their cursor; one round trip for all."""
-        with _reading("the mappings"), self._reader.pipeline():
-            found = [
-                (
-                    c.mapping.name,
-                    self._reader.execute(cast("LiteralString", c.oldest_unsent), _at(tenancy, cursors[c.mapping.name])),
-                )
-                for c in compiled
-            ]
+        """Names of the mappings that have anything above their cursor; one round trip for all of them."""
+        with _reading("the mappings"):
+            # libpq carries the row-by-row mode of an earlier stream into a pipeline; any plain statement ends it.
+            self._reader.execute("")
+            with self._reader.pipeline():
+                found = [
+                    (
+                        c.mapping.name,
+                        self._reader.execute(
+                            cast("LiteralString", c.oldest_unsent), _at(tenancy, cursors[c.mapping.name])
+                        ),
+                    )
+                    for c in compiled
+                ]
         return {name for name, cursor in found if (row := cursor.fetchone()) and row[0] is not None}
 
     def batch(

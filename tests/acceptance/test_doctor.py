@@ -1,0 +1,81 @@
+"""stackctl doctor: a finding for each thing that is wrong, and its fix."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.backend import MINE, Outcome, Project, add_user, settle
+
+if TYPE_CHECKING:
+    import uuid
+    from pathlib import Path
+
+    import psycopg
+
+
+def wrong(outcome: Outcome) -> dict[str, tuple[str, str]]:
+    assert outcome.json["ok"] is (outcome.code == 0)
+    found = [check for check in outcome.json["checks"] if check["status"] != "ok"]
+    assert all(check["hint"] for check in found)
+    return {check["name"]: (check["message"], check["hint"]) for check in found}
+
+
+def test_a_healthy_project(project: Project, external_db: str, source: psycopg.Connection[Any]) -> None:
+    project.postgres(MINE, external_db).sqlite(MINE)
+    add_user(source)
+    settle(project.pipeline())
+    outcome = project.run("doctor", "--json")
+    assert (outcome.code, wrong(outcome)) == (0, {})
+    assert f"{MINE}/analytics" in {check["name"] for check in outcome.json["checks"]}
+
+
+def test_a_database_that_was_never_migrated_is_one_finding(tmp_path: Path, empty_db: str) -> None:
+    outcome = Project(tmp_path, empty_db).run("doctor", "--json")
+    assert outcome.code == 1
+    assert set(wrong(outcome)) == {"migrations", "external databases"}
+
+
+@pytest.mark.parametrize(
+    ("statement", "check", "says"),
+    [
+        ("ALTER SEQUENCE global_seq_id CACHE 20", "sequence", "CACHE 1"),
+        ('DROP TRIGGER log_deleted_row ON "Team"', "capture", "stackctl migrate up"),
+        ('ALTER TABLE "Team" DISABLE TRIGGER reset_sequence_id_on_update', "capture", "stackctl migrate up"),
+        (
+            'INSERT INTO "ExternalDbSyncMetadata" ("pollerEnabled", "updatedAt") VALUES (false, now())',
+            "fuses",
+            "stackctl fuse on poller",
+        ),
+        ('ALTER TABLE "Team" DROP COLUMN "displayName" CASCADE', "mappings", "stackctl migrate up"),
+        ("DELETE FROM stackctl.migration_history WHERE name LIKE '%queue'", "migrations", "stackctl migrate up"),
+    ],
+)
+def test_what_is_wrong_in_the_database_is_found(
+    project: Project, source: psycopg.Connection[Any], statement: Any, check: str, says: str
+) -> None:
+    source.execute(statement)
+    found = wrong(project.run("doctor", "--json"))
+    assert says in found[check][1]
+
+
+def test_a_tenancy_that_does_not_exist(project: Project, external_db: str) -> None:
+    stranger: uuid.UUID = type(MINE)(int=0xDEAD)
+    project.postgres(stranger, external_db)
+    assert str(stranger) in wrong(project.run("doctor", "--json"))["tenancies"][0]
+
+
+def test_an_external_database_that_can_not_be_reached(project: Project) -> None:
+    project.postgres(MINE, "postgresql://nobody:hunter2@127.0.0.1:1/x")
+    outcome = project.run("doctor", "--json")
+    assert outcome.code == 1
+    assert "can't be reached" in wrong(outcome)[f"{MINE}/analytics"][0]
+    assert "hunter2" not in outcome.stdout + outcome.stderr
+
+
+def test_a_broken_file_is_a_finding_too(project: Project) -> None:
+    project.settings["databse"] = {"url": "x"}
+    message, hint = wrong(project.run("doctor", "--json"))["configuration"]
+    assert "databse" in message
+    assert "database" in hint

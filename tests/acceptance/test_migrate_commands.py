@@ -1,0 +1,112 @@
+"""stackctl migrate, as an operator and a CI job run it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from stackctl.bundled import bundled
+from stackctl.migrate.files import discover
+from tests.backend import Project
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.conftest import Connect
+
+NAMES = [migration.name for migration in discover(bundled("migrations"))]
+
+
+@pytest.fixture
+def empty(tmp_path: Path, empty_db: str) -> Project:
+    return Project(tmp_path, empty_db)
+
+
+def test_up_applies_once_and_status_says_so(empty: Project) -> None:
+    before = empty.run("migrate", "status", "--check", "--json")
+    assert (before.code, before.json["pending"], before.json["applied"]) == (1, NAMES, [])
+    dry = empty.run("migrate", "up", "--dry-run", "--json")
+    assert (dry.code, dry.json) == (0, {"would_apply": NAMES})
+    first = empty.run("migrate", "up", "--json")
+    assert first.code == 0
+    assert [applied["name"] for applied in first.json["applied"]] == NAMES
+    assert set(first.json["applied"][0]) == {"name", "duration_ms", "repeats"}
+    assert empty.run("migrate", "up", "--json").json == {"applied": []}
+    after = empty.run("migrate", "status", "--check", "--json")
+    assert after.code == 0
+    assert set(after.json) == {"current", "pending", "applied", "drifted", "unknown"}
+    assert set(after.json["applied"][0]) == {"name", "applied_at", "checksum", "by"}
+
+
+def test_two_at_once_apply_everything_once(empty: Project) -> None:
+    both = [empty.start("migrate", "up", "--json") for _ in range(2)]
+    outcomes = [process.communicate(timeout=60)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert sum(NAMES[0] in output for output in outcomes) == 1
+
+
+def test_a_failure_in_the_middle_keeps_what_was_applied_before(
+    empty: Project, empty_db: str, connect: Connect, tmp_path: Path
+) -> None:
+    folder = tmp_path / "own"
+    folder.mkdir()
+    (folder / "20260101000001_first.sql").write_text("CREATE TABLE first (id int);")
+    second = folder / "20260101000002_second.sql"
+    second.write_text("CREATE TABLE second (id int);\nSELECT 1 / 0;")
+    (folder / "20260101000003_third.sql").write_text("CREATE TABLE third (id int);")
+    failed = empty.run("migrate", "up", "--dir", folder, "--json")
+    assert failed.code == 1
+    error = failed.json["error"]
+    assert error["code"] == "migration-failed"
+    assert f"{second}:2" in error["message"]
+    assert "division by zero" in error["message"]
+    assert error["details"]["applied"] == ["20260101000001_first"]
+    assert "Traceback" not in failed.stderr
+    tables = "SELECT relname FROM pg_class WHERE relname IN ('first', 'second', 'third')"
+    assert connect(empty_db).execute(tables).fetchall() == [("first",)]
+    second.write_text("CREATE TABLE second (id int);")
+    mended = empty.run("migrate", "up", "--dir", folder, "--json")
+    assert [applied["name"] for applied in mended.json["applied"]] == ["20260101000002_second", "20260101000003_third"]
+
+
+def test_an_edited_file_shows_but_a_comment_does_not(empty: Project, tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    folder.mkdir()
+    file = folder / "20260101000001_first.sql"
+    file.write_text("CREATE TABLE first (id int);")
+    assert empty.run("migrate", "up", "--dir", folder).code == 0
+    file.write_text("-- why\nCREATE TABLE first (\r\n  id int);")
+    assert empty.run("migrate", "status", "--check", "--dir", folder).code == 0
+    file.write_text("CREATE TABLE first (id bigint);")
+    shown = empty.run("migrate", "status", "--check", "--dir", folder)
+    assert shown.code == 1
+    assert "EDITED" in shown.stdout
+    assert "1 edited" in shown.stderr
+
+
+def test_new_writes_a_file_that_explains_itself(empty: Project, tmp_path: Path) -> None:
+    refused = empty.run("migrate", "new", "add team slug")
+    assert (refused.code, "--dir" in refused.stderr) == (2, True)
+    written = empty.run("migrate", "new", "add team slug", "--dir", tmp_path / "own", "--json")
+    text = (tmp_path / "own").joinpath(written.json["path"].rsplit("/", 1)[-1]).read_text()
+    assert "stackctl:outside-transaction" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "code"),
+    [
+        ("20260101000001_a.sql", "-- nothing\n", "empty-migration"),
+        ("20260101000001_a.sql", "CREATE TABLE a (id int);\nCOMMIT;", None),
+        ("first.sql", "SELECT 1;", None),
+    ],
+)
+def test_a_bad_file_is_one_error(empty: Project, tmp_path: Path, name: str, text: str, code: str | None) -> None:
+    folder = tmp_path / "own"
+    folder.mkdir()
+    (folder / name).write_text(text)
+    outcome = empty.run("migrate", "up", "--dir", folder, "--json")
+    assert outcome.code == 3
+    assert name in outcome.json["error"]["message"]
+    assert code in (None, outcome.json["error"]["code"])
+    assert outcome.stderr.count("error:") == 1
