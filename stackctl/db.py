@@ -36,8 +36,9 @@ def resolve(url: str, base: Path) -> str:
     if not url.startswith("embedded"):
         return url
     from stackctl import embedded
+    from stackctl.embedded_url import parse
 
-    parsed = embedded.parse(url, base)
+    parsed = parse(url, base)
     if parsed is None:
         return url
     server = embedded.attach(parsed.directory)

@@ -26,16 +26,15 @@ import sys
 import tempfile
 import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, quote
+from urllib.parse import quote
 
 import psycopg
 from psycopg import pq, sql
 from psycopg.conninfo import make_conninfo
 
-from stackctl.errors import ConfigError, ServiceError, StackctlError, StateError
+from stackctl.errors import ServiceError, StackctlError, StateError
 from stackctl.pgbinaries import MAJOR_VERSION, find_binaries, let_through, open_binaries, server_account
 
 if TYPE_CHECKING:
@@ -48,55 +47,8 @@ _POLL_SECONDS = 0.02
 _LINGER_SECONDS = 5.0  # for a server to stop that can't be told to
 _START_SECONDS = 60  # crash recovery included
 _SOCKET_PATH_BYTES = 107 if sys.platform == "linux" else 103
-_NAME_BYTES = 63  # PostgreSQL cuts longer identifiers short
 _LOG_LINES = 10
-_SPELLINGS = "embedded, embedded:DIR or embedded:DIR?dbname=NAME"
 _ANOTHER_PLACE = "name another directory (embedded:DIR), or a PostgreSQL of your own (postgresql://...)"
-
-
-@dataclass(frozen=True)
-class EmbeddedUrl:
-    """Where an embedded server keeps its files (absolute) and which of its databases is meant."""
-
-    directory: Path
-    dbname: str
-
-
-def parse(url: str, base: Path) -> EmbeddedUrl | None:
-    """Read `embedded[:DIR][?dbname=NAME]`; None for anything that does not begin with the word `embedded`.
-
-    A relative DIR is against `base`; without DIR it is the user's data directory. Raises ConfigError when malformed.
-    """
-    match = re.fullmatch(r"embedded(?::(?P<directory>[^?]*))?(?:\?(?P<query>.*))?", url, re.DOTALL)
-    if match is None:
-        return None
-    written, query = match["directory"], match["query"]
-    if written is None:
-        directory = _default_directory()
-    elif not written or written.startswith("//") or "\0" in written:
-        raise _malformed(f"the embedded database URL {url!r} names no directory")
-    else:
-        directory = base.absolute() / Path(written).expanduser()
-    dbname = "postgres"
-    if query is not None:
-        pairs = parse_qsl(query, keep_blank_values=True)
-        if [key for key, _ in pairs] != ["dbname"]:
-            raise _malformed(f"the embedded database URL {url!r} takes one parameter, dbname")
-        dbname = pairs[0][1]
-        if not 0 < len(dbname.encode()) <= _NAME_BYTES or "\0" in dbname:
-            raise _malformed(f"the database name in {url!r} must have 1 to {_NAME_BYTES} bytes")
-    return EmbeddedUrl(directory, dbname)
-
-
-def _malformed(message: str) -> ConfigError:
-    return ConfigError(message, code="embedded-url", hint=f"write {_SPELLINGS}")
-
-
-def _default_directory() -> Path:
-    data_home = Path(os.environ.get("XDG_DATA_HOME", ""))
-    if not data_home.is_absolute():
-        data_home = Path.home() / ".local" / "share"
-    return data_home / "stackctl" / "postgres"
 
 
 class EmbeddedServer:

