@@ -476,3 +476,17 @@ def test_sqlite_chunks_are_no_boundary(copy: Copy, source: Connection, monkeypat
     source.execute('DELETE FROM "ProjectUser" WHERE "projectUserId" = %s', (uuid.UUID(int=14),))
     settle(pipeline)
     assert differences(pipeline) == []
+
+
+def test_one_connection_reads_for_files_and_servers_in_turn(
+    project: Project, source: Connection, external_db: str
+) -> None:
+    """What one kind of reading leaves behind on the source's connection must not disturb the next."""
+    project.sqlite(MINE, "a.db", "a").postgres(MINE, external_db, "b").sqlite(MINE, "c.db", "c")
+    pipeline = project.sync_settings(workers=1).pipeline()
+    populate(source)
+    settle(pipeline)
+    for _ in range(3):
+        populate(source)
+        settle(pipeline)
+    assert differences(pipeline) == []

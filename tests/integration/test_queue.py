@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import uuid
 from datetime import timedelta
@@ -192,7 +193,7 @@ def test_a_malformed_body_can_be_claimed_and_listed(source: Connection, body: An
 def test_what_is_no_entry_of_ours_stays(source: Connection, options: Any) -> None:
     source.execute(
         'INSERT INTO "OutgoingRequest" (id, "qstashOptions") VALUES (gen_random_uuid(), to_jsonb(%s::json))',
-        (__import__("json").dumps(options),),
+        (json.dumps(options),),
     )
     assert queue.claim(source, 10) == []
     assert queue.summary(source) == queue.Summary(0, 0, 0, 0, None)
@@ -201,8 +202,10 @@ def test_what_is_no_entry_of_ours_stays(source: Connection, options: Any) -> Non
 def test_summary_and_order(source: Connection) -> None:
     queue.enqueue(source, [MINE])
     queue.claim(source, 1)
-    source.execute('UPDATE "OutgoingRequest" SET "startedFulfillingAt" = now() AT TIME ZONE \'UTC\' - interval \'2 min\','
-                   ' "createdAt" = now() AT TIME ZONE \'UTC\' - interval \'3 min\'')  # fmt: skip
+    source.execute(
+        "UPDATE \"OutgoingRequest\" SET \"startedFulfillingAt\" = now() AT TIME ZONE 'UTC' - interval '2 min',"
+        " \"createdAt\" = now() AT TIME ZONE 'UTC' - interval '3 min'"
+    )
     queue.enqueue(source, [OTHER])
     queue.claim(source, 1)
     queue.enqueue(source, [OTHER])

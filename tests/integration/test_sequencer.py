@@ -282,7 +282,7 @@ def test_a_child_waits_for_a_locked_parent(
         if change == "update"
         else 'DELETE FROM "ContactChannel"'
     )
-    source.execute(statement)  # type: ignore[arg-type]
+    source.execute(statement)
     app = connect(migrated_db)
     app.execute('SELECT 1 FROM "ProjectUser" WHERE "projectUserId" = %s FOR UPDATE', (held.user,))
     settle(pipeline)

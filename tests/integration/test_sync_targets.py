@@ -77,7 +77,7 @@ def test_consumers_may_read_and_not_write(
         for statement in (f"DELETE FROM {table}", f"INSERT INTO {table} DEFAULT VALUES", f"TRUNCATE {table}",
                           f"CREATE INDEX ON {table} ((1))"):  # fmt: skip
             with pytest.raises(errors.InsufficientPrivilege):
-                consumer.execute(statement)  # type: ignore[arg-type]
+                consumer.execute(statement)
     granted = fetch(consumer, "SELECT DISTINCT a.privilege_type FROM pg_class AS c, aclexplode(relacl) AS a"
                     " WHERE relnamespace = 'public'::regnamespace AND a.grantee = 0")  # fmt: skip
     assert granted == [("SELECT",)]
