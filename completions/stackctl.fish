@@ -93,7 +93,7 @@ function __stackctl_follows --no-scope-shadowing
                     '--loop:Go on until a signal or --max-duration.' \
                     '--interval=:Pause between two passes.' \
                     '--max-duration=:End after this time, e.g. 55s.' \
-                    '--batch-size=:Rows of a table stamped in one transaction.'
+                    '--batch-size=:Rows of a table in one transaction.'
         case 'poll'
             set flags \
                     '--loop:Go on until a signal or --max-duration.' \

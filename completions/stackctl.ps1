@@ -149,7 +149,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 '--loop:Go on until a signal or --max-duration.'
                 '--interval=:Pause between two passes.'
                 '--max-duration=:End after this time, e.g. 55s.'
-                '--batch-size=:Rows of a table stamped in one transaction.'
+                '--batch-size=:Rows of a table in one transaction.'
             )
             arguments = @()
         }

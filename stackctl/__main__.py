@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 
 def main() -> None:
+    # Closed streams (`>&-`) come as None; a terminal that does not know its width says 0.
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: PTH123, SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: PTH123, SIM115
+    if os.environ.get("COLUMNS") == "0":
+        del os.environ["COLUMNS"]
     arguments = sys.argv[1:]
     if arguments == ["--version"]:
         from stackctl import __version__
 
-        sys.stdout.write(f"stackctl {__version__}\n")
+        try:
+            sys.stdout.write(f"stackctl {__version__}\n")
+            sys.stdout.flush()
+        except OSError:
+            os._exit(1)
         return
     if arguments[:1] == ["_complete"]:
         from stackctl.cli.complete import complete

@@ -89,7 +89,8 @@ class _Reader:
     def _check_version(self, root: yaml.Node) -> None:
         # Before the keys: those of another version may be unknown here.
         for name, name_node, value in self._pairs(root, ""):
-            if name == "version" and (version := self._construct(value, "version")) != VERSION:
+            version = self._construct(value, "version") if name == "version" else VERSION
+            if version != VERSION or isinstance(version, bool):
                 raise ConfigError(
                     f"{self._where(name_node, name)}: this stackctl reads version {VERSION}, got {described(version)}",
                     code="config-version",

@@ -24,6 +24,9 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 
 CONNECT_TIMEOUT = 10  # seconds, unless the connection string says otherwise
 
+# What libpq says of a parameter that it can't use; it has no code of its own.
+_BAD_PARAMETER = ("invalid sslmode value", "invalid integer value", "invalid port number", "definition of service")
+
 _SESSION = """
 SELECT set_config('TimeZone', 'UTC', false), set_config('DateStyle', 'ISO, YMD', false),
        set_config('IntervalStyle', 'iso_8601', false),
@@ -65,11 +68,7 @@ def connect(
     try:
         parameters = conninfo_to_dict(target)
     except psycopg.ProgrammingError as error:
-        raise ConfigError(
-            f"{what}: not a PostgreSQL connection string: {redact_url(url)}",
-            code="bad-database-url",
-            hint="write postgresql://user@host:5432/dbname; a password goes after the user, or into ~/.pgpass",
-        ) from error
+        raise _bad_url(what, f"not a PostgreSQL connection string: {redact_url(url)}") from error
     parameters.setdefault("connect_timeout", CONNECT_TIMEOUT)
     parameters.setdefault("application_name", application_name)
     # A peer that vanished without a word is noticed in about a minute instead of two hours.
@@ -88,7 +87,17 @@ def connect(
     return conn
 
 
+def _bad_url(what: str, problem: str) -> ConfigError:
+    return ConfigError(
+        f"{what}: {problem}",
+        code="bad-database-url",
+        hint="write postgresql://USER@HOST:5432/DBNAME; a password goes after the user, or into ~/.pgpass",
+    )
+
+
 def _connect_error(error: psycopg.Error, what: str, parameters: dict[str, Any]) -> StackctlError:
+    if any(text in str(error) for text in _BAD_PARAMETER):
+        return _bad_url(what, one_line(str(error).removeprefix("connection is bad: ")))
     host = parameters.get("hostaddr") or parameters.get("host") or "localhost"
     place = f"{host}:{parameters.get('port') or 5432}"
     reason = one_line(str(error))
@@ -130,7 +139,8 @@ def translated(what: str) -> Iterator[None]:
 
 def translate(error: psycopg.Error, what: str = "the database") -> StackctlError:
     """The StackctlError for an error of the driver or the server, by SQLSTATE."""
-    reason = one_line(str(error))
+    # The server's own sentence; its DETAIL may quote rows of customers.
+    reason = one_line(error.diag.message_primary or str(error))
     details = {"sqlstate": error.sqlstate} if error.sqlstate else {}
     match error:
         case pg.UndefinedTable() | pg.UndefinedColumn() | pg.InvalidSchemaName() | pg.UndefinedFunction():
@@ -144,7 +154,7 @@ def translate(error: psycopg.Error, what: str = "the database") -> StackctlError
             return ServiceError(
                 f"{what} does not permit this: {reason}",
                 code="permission-denied",
-                hint="connect as a role that may write these tables, or grant it the right",
+                hint="connect as a role that has this right, or grant it",
                 details=details,
             )
         case pg.ReadOnlySqlTransaction():
@@ -159,6 +169,13 @@ def translate(error: psycopg.Error, what: str = "the database") -> StackctlError
                 f"{what}: a lock could not be had in time: {reason}",
                 code="lock-timeout",
                 hint="try again, or find the holder in pg_stat_activity",
+                details=details,
+            )
+        case pg.DeadlockDetected() | pg.SerializationFailure():
+            return ServiceError(
+                f"{what}: {reason}",
+                code="deadlock",
+                hint="try again; the transaction was rolled back whole",
                 details=details,
             )
         case pg.QueryCanceled():

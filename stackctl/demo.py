@@ -5,14 +5,16 @@ Works in a folder of its own, which keeps a stackctl.yaml that every other comma
 
 from __future__ import annotations
 
+import fcntl
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from stackctl import db, embedded
 from stackctl.bundled import bundled
-from stackctl.errors import StateError
+from stackctl.errors import StateError, UsageError
 from stackctl.migrate.apply import up
 from stackctl.migrate.files import discover
 from stackctl.settings import CONFIG_NAME, Flags, Settings
@@ -109,9 +111,13 @@ class DemoResult:
 def demo(directory: Path, tell: Callable[[Step], None]) -> DemoResult:
     """Run the demo in `directory`, which is new, empty, or left by an earlier demo (then it starts afresh).
 
-    Raises StateError `not-a-demo` when something else is there.
+    Raises StateError `not-a-demo` when something else is there, `demo-running` when another demo is.
     """
-    _prepare(directory)
+    with _alone(directory):
+        return _play(directory, tell)
+
+
+def _play(directory: Path, tell: Callable[[Step], None]) -> DemoResult:
     steps: list[Step] = []
 
     def step(title: str, work: Callable[[], str]) -> None:
@@ -135,12 +141,39 @@ def demo(directory: Path, tell: Callable[[Step], None]) -> DemoResult:
     return DemoResult(directory, tuple(steps), tuple(checks))
 
 
+@contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """The folder made ready, and ours for the time of the demo: a second demo would drop the first one's databases."""
+    try:
+        _prepare(directory)
+        lock = (directory / CONFIG_NAME).open("r+")
+    except OSError as error:
+        raise UsageError(
+            f"{directory} can't be used: {error.strerror}", code="usage", hint="name another folder: stackctl demo DIR"
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StateError(
+                f"another demo is running in {directory}",
+                code="demo-running",
+                hint="wait for it, or name another folder",
+            ) from None
+        # Only now: the other demo's file is not to be changed under it.
+        lock.truncate()
+        lock.write(_CONFIG)
+        lock.flush()
+        yield
+
+
 def _prepare(directory: Path) -> None:
     config = directory / CONFIG_NAME
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         ours = config.is_file() and config.read_text(encoding="utf-8", errors="replace").startswith(_MARK)
         # An interrupted first run may have left only the server's folder.
-        unfinished = directory.is_dir() and {entry.name for entry in directory.iterdir()} == {"postgres"}
+        names = {entry.name for entry in directory.iterdir()} if directory.is_dir() else {"a file"}
+        unfinished = names <= {"postgres", CONFIG_NAME} and not (config.is_file() and config.stat().st_size)
         if not ours and not unfinished:
             raise StateError(
                 f"{directory} is not empty and was not made by `stackctl demo`",
@@ -148,7 +181,7 @@ def _prepare(directory: Path) -> None:
                 hint="name another folder: stackctl demo DIR",
             )
     directory.mkdir(parents=True, exist_ok=True)
-    config.write_text(_CONFIG, encoding="utf-8")
+    config.touch()
 
 
 def _start(directory: Path) -> str:

@@ -386,6 +386,13 @@ def attach(directory: Path, *, options: Mapping[str, str] | None = None) -> Embe
     StateError (another process is still starting or stopping it after 30 s).
     """
     binaries = find_binaries()
+    if not str(directory).isprintable():
+        # pg_ctl reads postmaster.pid line by line, with the directory in it.
+        raise ServiceError(
+            f"cannot keep a PostgreSQL in {str(directory)!r}: the name has unprintable characters",
+            code="embedded-directory",
+            hint=_ANOTHER_PLACE,
+        )
     with _registry_lock:
         try:
             directory = directory.expanduser().resolve()

@@ -27,6 +27,15 @@ _URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*:/{1,2})(?P<rest>.*)", re.
 _PAIR = re.compile(
     r"\s*(?P<key>[A-Za-z_]\w*)\s*=\s*(?P<value>'(?:[^'\\]|\\.)*'|(?:[^\s'\\]|\\.)(?:[^\s\\]|\\.)*|)\s*", re.DOTALL
 )
+# The parameters of a connection that may be shown; another one may be a misspelt `password`.
+_SHOWN = frozenset(
+    {
+        *("host", "hostaddr", "port", "dbname", "user", "service", "options", "application_name", "client_encoding"),
+        *("sslmode", "sslrootcert", "sslcert", "sslkey", "channel_binding", "gssencmode", "krbsrvname", "require_auth"),
+        *("connect_timeout", "tcp_user_timeout", "target_session_attrs", "load_balance_hosts"),
+        *("keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count"),
+    }
+)
 _SECRET_NAME = r"\w*(?:password|passwd|pwd|secret|token|api[_-]?key)"
 
 _URL_PASSWORD = re.compile(r"(?P<head>[A-Za-z][A-Za-z0-9+.-]*:/{1,2}[^\s:/@'\"]*):[^\s'\"]*@")
@@ -73,10 +82,10 @@ def remember_url(url: str) -> None:
     pairs, well_formed = _conninfo(url)
     if well_formed:
         for name, value in pairs:
-            if _is_secret_name(name):
+            if name not in _SHOWN:
                 remember(value.strip("'"))
                 remember(_unescape(value))
-    elif not url.startswith("embedded") and ("@" in url or any(_is_secret_name(name) for name, _ in pairs)):
+    elif not url.startswith("embedded"):
         for piece in (url, *re.split(r"[\s@/:?#=']+", url)):
             if not _is_secret_name(piece):
                 remember(piece)
@@ -91,14 +100,15 @@ def redact_url(url: str) -> str:
         user, colon, _ = userinfo.partition(":")
         address, mark, query = tail.partition("?")
         query = "&".join(
-            f"{name}={MASK}" if _is_secret_name(name) else f"{name}{equals}{value}"
+            f"{name}{equals}{value}" if name in _SHOWN or not equals else f"{name}={MASK}"
             for name, equals, value in (part.partition("=") for part in query.split("&"))
         )
         return f"{match['scheme']}{user}{f':{MASK}' if colon else ''}{address}{mark}{query}"
     pairs, well_formed = _conninfo(url)
     if well_formed:
-        return " ".join(f"{name}={MASK if _is_secret_name(name) else value}" for name, value in pairs)
-    return MASK if re.search(r"[@=]", url) and not url.startswith("embedded") else url
+        return " ".join(f"{name}={value if name in _SHOWN else MASK}" for name, value in pairs)
+    # What has no form that is known may be a secret in the wrong place.
+    return url if url.startswith("embedded") else MASK
 
 
 def is_ambiguous(url: str) -> bool:

@@ -110,7 +110,7 @@ class ExternalDatabase:
     """One external database of one tenancy, as configured.
 
     `url` for a server, `path` for a file; `mappings` is None when all are to be synced. `base` is the folder that
-    relative paths inside `url` are relative to.
+    relative paths inside `url` are relative to; the origins say where in the file they stand.
     """
 
     tenancy: UUID
@@ -121,6 +121,7 @@ class ExternalDatabase:
     mappings: tuple[str, ...] | None
     base: Path
     origin: str = field(compare=False, default="")
+    mappings_origin: str = field(compare=False, default="")
 
     @property
     def connection(self) -> str:
@@ -251,7 +252,6 @@ class Settings:
 
     def _external_database(self, tenancy: UUID, id_: str, entries: Mapping[str, Entry]) -> ExternalDatabase:
         assert self.file is not None
-        where = entries["type"].where
         path, names, url = entries.get("path"), entries.get("mappings"), entries.get("url")
         return ExternalDatabase(
             tenancy=tenancy,
@@ -261,7 +261,8 @@ class Settings:
             path=Path(path.value) if path else None,
             mappings=tuple(names.value) if names and names.value is not None else None,
             base=self.file.path.parent,
-            origin=where,
+            origin=(url or path or entries["type"]).where,
+            mappings_origin=names.where if names else "",
         )
 
     def resolved(self, database: ExternalDatabase) -> ExternalDatabase:

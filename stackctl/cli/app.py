@@ -5,6 +5,7 @@ A command's module is imported when that command is called: opening --help costs
 
 from __future__ import annotations
 
+import errno
 import importlib
 import inspect
 import os
@@ -18,7 +19,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from stackctl.cli.command import CONTEXT, PARAMETERS, collect, sign
-from stackctl.errors import EXIT_INTERRUPTED, EXIT_OK, StackctlError, UsageError
+from stackctl.errors import EXIT_INTERRUPTED, EXIT_OK, AnswerNo, StackctlError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -117,7 +118,7 @@ def run(arguments: Sequence[str]) -> int:
         return _run(arguments)
     except (BrokenPipeError, SystemExit):
         # The reader of our output went away (`| head`; rich makes a SystemExit of it): nobody is left to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return EXIT_OK
     except (KeyboardInterrupt, typer.Abort):
         return EXIT_INTERRUPTED
@@ -129,9 +130,22 @@ def _run(arguments: Sequence[str]) -> int:
         sys.stdout.flush()
     except (BrokenPipeError, typer.Abort):
         raise
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EIO, errno.EBADF):
+            return _report(error, arguments)
+        _drop_output()
+        return _report(
+            AnswerNo(f"can't write: {error.strerror}", code="write-failed", hint="free some space, and run it again"),
+            arguments,
+        )
     except Exception as error:  # noqa: BLE001 - the boundary: whatever is not ours is reported as a bug
         return _report(error, arguments)
     return code if isinstance(code, int) else EXIT_OK
+
+
+def _drop_output() -> None:
+    """What is still buffered for stdout has nowhere to go, and must not fail again at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _interrupt(signum: int, frame: object) -> None:
@@ -183,7 +197,8 @@ def _remember_given(arguments: Sequence[str]) -> None:
 def _usage_error(error: typer.TyperException) -> StackctlError:
     context = getattr(error, "ctx", None)
     hint = f"see `{context.command_path} --help`" if context is not None else "see `stackctl --help`"
-    return UsageError(error.format_message().rstrip("."), code="usage", hint=hint)
+    message = " ".join(error.format_message().replace("Value error, ", "").split())
+    return UsageError(message.rstrip("."), code="usage", hint=hint)
 
 
 def _driver_error(error: Exception) -> StackctlError | None:

@@ -158,6 +158,14 @@ def counted(number: int, one: str, many: str) -> str:
     return f"{number:,} {one if number == 1 else many}"
 
 
+def one_of(names: list[str] | None, everything: bool, what: str) -> None:
+    """Either names or --all; UsageError for both and for neither."""
+    if names and everything:
+        raise UsageError(f"--all means all {what}; leave out the names, or --all", code="usage")
+    if not names and not everything:
+        raise UsageError(f"name {what}, or --all for all of them", code="usage")
+
+
 def duration_option(text: str | None, flag: str) -> timedelta | None:
     """A duration given on the command line."""
     from stackctl.durations import parse_duration

@@ -77,7 +77,7 @@ database:
 """
 
 
-@command(app, "init", example="stackctl init\nstackctl init ops/stackctl.yaml --force\nstackctl init --dry-run")
+@command(app, "init", example="stackctl init\nstackctl init --dry-run\nstackctl init --force")
 def init(
     run: Run,
     path: Annotated[

@@ -53,7 +53,7 @@ def show(run: Run, mapping: Name) -> None:
     run.finish(_document(found) | {"text": text}, lambda: run.console.line(text.rstrip("\n")))
 
 
-@command(app, "check", example="stackctl mappings check\nstackctl mappings check mappings/users.yaml")
+@command(app, "check", example="stackctl mappings check\nstackctl mappings check --offline")
 def check(
     run: Run,
     files: Annotated[list[Path] | None, typer.Argument(metavar="[FILE]...", help="Files; default all.")] = None,

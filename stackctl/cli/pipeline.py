@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stackctl.cli.command import Run, command, counted, duration_option, uuid_argument
+from stackctl.cli.command import Run, command, counted, duration_option, one_of, uuid_argument
 from stackctl.errors import EXIT_INTERRUPTED, StateError, UsageError
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ def sequence(
     interval: Interval = None,
     max_duration: MaxDuration = None,
     batch_size: Annotated[
-        int | None, typer.Option("--batch-size", min=1, help="Rows of a table stamped in one transaction.")
+        int | None,
+        typer.Option("--batch-size", min=1, max=1_000_000, help="Rows of a table in one transaction."),
     ] = None,
 ) -> None:
     """Stamp changed rows with sequence ids and queue their tenancies, until nothing is left.
@@ -76,7 +77,9 @@ def poll(
     loop: Loop = False,
     interval: Interval = None,
     max_duration: MaxDuration = None,
-    batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, help="Queue entries held at a time.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", min=1, max=10_000, help="Queue entries held at a time.")
+    ] = None,
 ) -> None:
     """Work off the queue: sync the external databases of the tenancies that are due, until nothing is left.
 
@@ -123,8 +126,7 @@ def sync(
     from stackctl.sync.engine import Options
     from stackctl.sync.pipeline import Pipeline
 
-    if everything == bool(tenancies):
-        raise UsageError("name tenancies, or --all for every configured one", code="usage", hint="stackctl sync --all")
+    one_of(tenancies, everything, "tenancies")
     scope = service.Scope([uuid_argument(t) for t in tenancies] if tenancies else None, database, mapping)
     console = run.console
     with _stopping(None) as stop, console.progress("syncing") as progress:
@@ -158,10 +160,12 @@ def run_(run: Run, max_duration: MaxDuration = None) -> None:
     from stackctl.sync.pipeline import Pipeline
 
     console = run.console
+    pipeline = Pipeline(run.settings)
+    _ = pipeline.mappings, pipeline.databases  # a mistake in a file is told before anything starts
     with _stopping(max_duration) as stop:
         console.info("running; Ctrl-C ends it after the batch in hand")
         service.run(
-            Pipeline(run.settings),
+            pipeline,
             stop,
             claim_limit=_claim_limit(run),
             reports=service.Reports(
@@ -172,7 +176,10 @@ def run_(run: Run, max_duration: MaxDuration = None) -> None:
                 trouble=lambda error: console.warn(error.message),
             ),
         )
-        console.info(f"stopped by {stop.reason}")
+        if run.json_output:
+            console.json_line({"stage": "end", "stopped_by": stop.reason})
+        else:
+            console.info(f"stopped by {stop.reason}")
 
 
 # -- loops

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stackctl.cli.command import Run, command, counted, group, uuid_argument
+from stackctl.cli.command import Run, command, counted, group, one_of, uuid_argument
 from stackctl.durations import format_duration
 from stackctl.errors import UsageError
 
@@ -33,10 +33,7 @@ def enqueue(
     from stackctl.sync import queue
     from stackctl.sync.pipeline import Pipeline
 
-    if everything == bool(tenancies):
-        raise UsageError(
-            "name tenancies, or --all for every configured one", code="usage", hint="stackctl enqueue --all"
-        )
+    one_of(tenancies, everything, "tenancies")
     pipeline = Pipeline(run.settings)
     wanted = [uuid_argument(t) for t in tenancies] if tenancies else list(pipeline.databases)
     with pipeline.session() as conn:
@@ -59,7 +56,7 @@ def enqueue(
 @command(app, "list", example="stackctl queue list --json")
 def list_(
     run: Run,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="Entries to list, oldest first.")] = 50,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=1_000_000, help="Entries to list, oldest first.")] = 50,
 ) -> None:
     """List queue entries, and the databases that are waiting for another attempt or given up."""
     from stackctl.sync import delivery, queue
@@ -112,7 +109,7 @@ def _failure_row(failure: Failure) -> tuple[object, ...]:
     return (failure.tenancy, failure.database, failure.attempts, since, when, failure.error)
 
 
-@command(app, "retry", example="stackctl queue retry --all\nstackctl queue retry analytics")
+@command(app, "retry", example="stackctl queue retry --all")
 def retry(
     run: Run,
     ids: Annotated[
@@ -124,8 +121,7 @@ def retry(
     from stackctl.sync import delivery
     from stackctl.sync.pipeline import Pipeline
 
-    if everything == bool(ids):
-        raise UsageError("name failing databases, or --all", code="usage", hint="`stackctl queue list` shows them")
+    one_of(ids, everything, "failing databases")
     with Pipeline(run.settings).session() as conn:
         chosen = None
         if ids:

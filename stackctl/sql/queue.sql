@@ -84,6 +84,3 @@ WHERE "qstashOptions" ->> 'url' = '/api/latest/internal/external-db-sync/sync-en
 SELECT tenancy FROM unnest(%(tenancies)s::uuid[]) AS tenancy
 WHERE EXISTS (SELECT 1 FROM "Tenancy" WHERE id = tenancy)
    OR EXISTS (SELECT 1 FROM "DeletedRow" WHERE "tenancyId" = tenancy)
-
--- name: all_tenancies
-SELECT id FROM "Tenancy" ORDER BY id

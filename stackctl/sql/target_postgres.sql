@@ -10,7 +10,10 @@ SELECT to_regclass('_stack_sync_metadata') IS NOT NULL
 SELECT to_regclass('_stack_sync_owner') IS NOT NULL
 
 -- name: looks_operated
-SELECT to_regclass('"ProjectUser"') IS NOT NULL AND to_regclass('"OutgoingRequest"') IS NOT NULL
+-- In whichever schema: the backend's tables have names that no copy has.
+SELECT EXISTS (
+    SELECT FROM pg_class AS u JOIN pg_class AS q USING (relnamespace)
+    WHERE u.relname = 'ProjectUser' AND q.relname = 'OutgoingRequest' AND u.relkind IN ('r', 'p'))
 
 -- name: create_metadata
 CREATE TABLE IF NOT EXISTS _stack_sync_metadata (

@@ -78,9 +78,9 @@ def sync_database(
         name = one.mapping.name
         entry = MappingResult(name, cursor=cursors[name])
         result.mappings.append(entry)
-        if name in news or one in waiting:
-            _sync_mapping(source, target, one, result, entry, options, stop)
-        if stop.requested:
+        if name not in news and one not in waiting:
+            continue
+        if not _sync_mapping(source, target, one, result, entry, options, stop):
             result.interrupted = True
             return
 
@@ -110,18 +110,20 @@ def _sync_mapping(
     entry: MappingResult,
     options: Options,
     stop: Stop,
-) -> None:
+) -> bool:
+    """Batches until nothing is above the cursor; False when the stop came first."""
     started = time.monotonic()
     try:
         full = options.full
         while not stop.requested:
             applied = _batch(source, target, compiled, result.tenancy, entry, options, full=full)
             if applied is None:
-                break
+                return True
             entry.upserted += applied.upserted
             entry.deleted += applied.deleted
             entry.batches += 1
             full = False
+        return False
     finally:
         entry.duration_ms = round((time.monotonic() - started) * 1000)
 

@@ -82,7 +82,7 @@ class Pipeline:
             for name in database.mappings or ():
                 if name not in self.mappings:
                     error = unknown("mapping", name, self.mappings)
-                    raise ConfigError(f"{database.origin}: {error.message}", code=error.code, hint=error.hint)
+                    raise ConfigError(f"{database.mappings_origin}: {error.message}", code=error.code, hint=error.hint)
             found[database.tenancy].append(database)
         self._refuse_shared([database for databases in found.values() for database in databases])
         return dict(found)

@@ -114,7 +114,3 @@ def summary(conn: Connection, lease: timedelta = LEASE) -> Summary:
 def existing(conn: Connection, tenancies: Iterable[UUID]) -> set[UUID]:
     """Those of the tenancies that the operated database knows."""
     return {row[0] for row in conn.execute(_SQL["existing_tenancies"], {"tenancies": list(tenancies)})}
-
-
-def all_tenancies(conn: Connection) -> list[UUID]:
-    return [row[0] for row in conn.execute(_SQL["all_tenancies"])]

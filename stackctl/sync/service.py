@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 FIRST_PAUSE = 0.5  # seconds before knocking at a lost database again, doubled up to the longest
 LONGEST_PAUSE = 30.0  # seconds
-_PASSING = ("unreachable", "connection-lost", "replica-lags", "out-of-resources")
+_PASSING = ("unreachable", "connection-lost", "replica-lags", "out-of-resources", "deadlock")
 STOP_NOTICED = 0.1  # seconds in which a pause that waits for a wake-up notices the stop
 FUSE_PAUSE = 1.0  # seconds between two looks at a fuse that is off
 
@@ -159,8 +159,6 @@ def run(pipeline: Pipeline, stop: Stop, *, claim_limit: int, reports: Reports) -
             failures.append(error)
             stop.set()
 
-    # Read here, so that a mistake in a file is reported once and before anything starts.
-    _ = pipeline.mappings, pipeline.databases
     thread = threading.Thread(target=stamp, name="stackctl-sequencer")
     thread.start()
     try:

@@ -423,3 +423,26 @@ def test_the_uncommented_template_loads(tmp_path: Path) -> None:
     file = tmp_path / "stackctl.yaml"
     file.write_text(re.sub(r"^(\s*)# ((?:[a-z_]+|[0-9a-f-]{36}):(?: .*)?)$", r"\1\2", TEMPLATE, flags=re.MULTILINE))
     assert [list(databases) for databases in read(file).tenancies.values()] == [["analytics", "local"]]
+
+
+@pytest.mark.parametrize("command", ["--version", "--help", "config show", "config show --json", "completion bash"])
+@pytest.mark.parametrize(("redirected", "code"), [(">/dev/full", 1), (">&-", 0)])
+def test_an_output_that_can_not_be_written(environ: dict[str, str], command: str, redirected: str, code: int) -> None:
+    line = f"{sys.executable} -m stackctl {command} {redirected}"
+    done = subprocess.run(["sh", "-c", line], env=environ, capture_output=True, text=True, timeout=60)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "a bug in stackctl" not in done.stderr
+
+
+def test_a_width_of_zero_is_no_width(environ: dict[str, str]) -> None:
+    command = [sys.executable, "-m", "stackctl", "config", "show"]
+    done = subprocess.run(command, env=environ | {"COLUMNS": "0"}, capture_output=True, text=True, timeout=60)
+    assert "database.schema" in done.stdout
+
+
+@pytest.mark.parametrize("url", ["host=h pasword=WRONGs3cret", "WRONGs3cret", "postgresql://h/d?pasword=WRONGs3cret"])
+def test_a_string_that_is_no_connection_string_is_not_repeated(cli: Cli, url: str) -> None:
+    for arguments in (["status", "--debug"], ["doctor"], ["config", "show"]):
+        done = cli(*arguments, "--database-url", url)
+        assert "WRONGs3cret" not in done.stdout + done.stderr, arguments

@@ -69,6 +69,18 @@ def test_deleted_users_are_gone_and_returned_ones_are_back(played: Path) -> None
     conn.close()
 
 
+def test_a_second_demo_in_the_same_folder_leaves_the_first_one_alone(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    command = [sys.executable, "-m", "stackctl", "demo", "twice"]
+    first = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    assert first.stdout is not None
+    first.stdout.readline()  # it has begun
+    second = stackctl("demo", "twice", cwd=tmp_path)
+    assert (second.returncode, "another demo is running" in second.stderr) == (5, True)
+    rest = first.communicate(timeout=120)[0]
+    assert (first.returncode, "all equal" in rest) == (0, True)
+
+
 def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "stackctl.yaml").write_text("version: 1\n")
     done = stackctl("demo", str(tmp_path), cwd=tmp_path)

@@ -43,6 +43,7 @@ from backend import (
 )
 
 from stackctl.errors import StackctlError
+from stackctl.pgbinaries import find_binaries, server_account
 from stackctl.sync import queue
 from stackctl.sync import source as source_module
 from stackctl.sync.sequencer import Sequencer, SequenceResult
@@ -356,7 +357,8 @@ def test_run_while_the_application_writes(
 def standby(server: EmbeddedServer) -> Iterator[str]:
     """The socket directory of a streaming standby of the test server."""
     directory = Path(tempfile.mkdtemp(prefix="sb-"))
-    account = server._account()
+    account = server_account() if os.geteuid() == 0 else None
+    binaries = find_binaries()
     run: dict[str, Any] = {}
     if account is not None:
         os.chown(directory, account.pw_uid, account.pw_gid)
@@ -364,7 +366,7 @@ def standby(server: EmbeddedServer) -> Iterator[str]:
     data = directory / "data"
 
     def program(name: str, *arguments: str) -> None:
-        done = subprocess.run([str(server._binaries / name), *arguments], cwd=directory, umask=0o077,
+        done = subprocess.run([str(binaries / name), *arguments], cwd=directory, umask=0o077,
                               capture_output=True, text=True, check=False, **run)  # fmt: skip
         assert done.returncode == 0, done.stderr
 
@@ -372,7 +374,7 @@ def standby(server: EmbeddedServer) -> Iterator[str]:
     options = f"-c unix_socket_directories={directory} -c listen_addresses='' -c port=5432 -c max_connections=200"
     with (directory / "log").open("w") as log:
         (directory / "log").chmod(0o666)
-        done = subprocess.run([str(server._binaries / "pg_ctl"), "start", "-w", "-D", str(data), "-o", options],
+        done = subprocess.run([str(binaries / "pg_ctl"), "start", "-w", "-D", str(data), "-o", options],
                               cwd=directory, stdout=log, stderr=log, check=False, **run)  # fmt: skip
     assert done.returncode == 0, (directory / "log").read_text()
     yield str(directory)

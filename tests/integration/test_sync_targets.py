@@ -260,7 +260,8 @@ def test_two_engines_create_the_tables_at_once(
     holder = connect(external_db)
     holder.execute("SELECT pg_advisory_xact_lock(hashtextextended('stackctl.target', 0))")
     results: list[list[Any]] = []
-    threads = [threading.Thread(target=lambda: results.append(sync(project.pipeline()))) for _ in range(3)]
+    pipelines = [project.pipeline() for _ in range(3)]
+    threads = [threading.Thread(target=lambda each=each: results.append(sync(each))) for each in pipelines]
     for thread in threads:
         thread.start()
     watcher = connect(external_db, autocommit=True)
