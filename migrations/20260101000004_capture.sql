@@ -65,9 +65,28 @@ END
 $$;
 REVOKE ALL ON FUNCTION log_deleted_invitation() FROM PUBLIC;
 
+-- A tenancy that goes, or leaves its project or branch, takes the invitations with it, though their rows stay.
+CREATE OR REPLACE FUNCTION log_orphaned_invitations() RETURNS trigger LANGUAGE plpgsql
+SECURITY DEFINER SET search_path = /* SCHEMA_NAME_SENTINEL */, pg_temp AS $$
+BEGIN
+  INSERT INTO "DeletedRow" ("id", "tenancyId", "tableName", "primaryKey", "data", "deletedAt")
+  SELECT gen_random_uuid(), OLD."id", 'VerificationCode_TEAM_INVITATION', jsonb_build_object('id', code."id"),
+         to_jsonb(code), now() AT TIME ZONE 'UTC'
+  FROM "VerificationCode" AS code
+  WHERE code."projectId" = OLD."projectId" AND code."branchId" = OLD."branchId" AND code."type" = 'TEAM_INVITATION';
+  RETURN NULL;
+END
+$$;
+REVOKE ALL ON FUNCTION log_orphaned_invitations() FROM PUBLIC;
+
 CREATE OR REPLACE FUNCTION log_truncated_rows() RETURNS trigger LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = /* SCHEMA_NAME_SENTINEL */, pg_temp AS $$
 BEGIN
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    -- TRUNCATE removes rows that an older snapshot does not show: their deletes would be lost.
+    RAISE EXCEPTION 'TRUNCATE of "%" is possible at READ COMMITTED only', TG_TABLE_NAME
+      USING HINT = 'Use DELETE, or SET TRANSACTION ISOLATION LEVEL READ COMMITTED.';
+  END IF;
   IF TG_TABLE_NAME = 'VerificationCode' THEN
     INSERT INTO "DeletedRow" ("id", "tenancyId", "tableName", "primaryKey", "data", "deletedAt")
     SELECT gen_random_uuid(), tenancy."id", 'VerificationCode_TEAM_INVITATION', jsonb_build_object('id', code."id"),
@@ -147,6 +166,13 @@ BEGIN
          'WHEN (OLD."type" = ''TEAM_INVITATION'' AND (NEW."type" <> ''TEAM_INVITATION'' OR OLD."id" <> NEW."id" '
          'OR OLD."projectId" <> NEW."projectId" OR OLD."branchId" <> NEW."branchId")) '
          'EXECUTE FUNCTION log_deleted_invitation()'),
+        ('Tenancy', 8, ARRAY['log_orphaned_invitations'],
+         'CREATE TRIGGER log_orphaned_invitations AFTER DELETE ON "Tenancy" FOR EACH ROW '
+         'EXECUTE FUNCTION log_orphaned_invitations()'),
+        ('Tenancy', 16, ARRAY['log_orphaned_invitations'],
+         'CREATE TRIGGER log_orphaned_invitations_on_move AFTER UPDATE ON "Tenancy" FOR EACH ROW '
+         'WHEN (OLD."projectId" <> NEW."projectId" OR OLD."branchId" <> NEW."branchId") '
+         'EXECUTE FUNCTION log_orphaned_invitations()'),
         ('VerificationCode', 32, ARRAY['log_truncated_rows'],
          'CREATE TRIGGER log_truncated_rows BEFORE TRUNCATE ON "VerificationCode" FOR EACH STATEMENT '
          'EXECUTE FUNCTION log_truncated_rows()')

@@ -71,6 +71,8 @@ def connect(
         raise _bad_url(what, f"not a PostgreSQL connection string: {redact_url(url)}") from error
     parameters.setdefault("connect_timeout", CONNECT_TIMEOUT)
     parameters.setdefault("application_name", application_name)
+    # Bytes pass between databases unparsed: both sides must mean the same by them, whatever PGCLIENTENCODING says.
+    parameters["client_encoding"] = "UTF8"
     # A peer that vanished without a word is noticed in about a minute instead of two hours.
     for name, value in (("keepalives_idle", 30), ("keepalives_interval", 10), ("keepalives_count", 3)):
         parameters.setdefault(name, value)

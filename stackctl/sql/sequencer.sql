@@ -2,7 +2,12 @@
 
 -- name: try_lock
 -- Released by the commit, never before: see sync/sequencer.py on order.
-SELECT pg_try_advisory_xact_lock(hashtextextended('stackctl.sequencer', 0))
+-- The commit is durable whatever the server's default: a crash must not take back stamps that were sent already.
+SELECT pg_try_advisory_xact_lock(hashtextextended('stackctl.sequencer', 0)), set_config('synchronous_commit', 'on', true)
+
+-- name: bound_waits
+-- Shorter than any deadlock_timeout in use: it is never the application that is told of a deadlock.
+SET LOCAL lock_timeout = '50ms'
 
 -- name: log_stamps
 INSERT INTO stackctl.stamp_log (up_to_sequence_id) VALUES (%(up_to)s) ON CONFLICT DO NOTHING

@@ -51,6 +51,12 @@ SELECT EXISTS (
 INSERT INTO _stack_sync_metadata (mapping_name, last_synced_sequence_id, updated_at)
 VALUES (%(mapping)s, -1, now() AT TIME ZONE 'UTC') ON CONFLICT DO NOTHING
 
+-- name: forget_cursor
+DELETE FROM _stack_sync_metadata WHERE mapping_name = %(mapping)s
+
+-- name: bound_waits
+SET lock_timeout = '30s'
+
 -- name: lock_cursor
 SELECT last_synced_sequence_id FROM _stack_sync_metadata WHERE mapping_name = %(mapping)s FOR UPDATE
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from stackctl.errors import AnswerNo, StackctlError, StateError
 from stackctl.sync.source import OperatedDatabaseLost
-from stackctl.sync.target import NEVER_SYNCED, Applied, Target
+from stackctl.sync.target import NEVER_SYNCED, SET_BACK, Applied, Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -69,37 +69,65 @@ def sync_database(
     """
     target.prepare(result.tenancy, compiled)
     source.catch_up()
-    cursors = {name: cursor.sequence_id for name, cursor in target.state().cursors.items()}
+    known = target.state().cursors
+    cursors = {
+        c.mapping.name: known[c.mapping.name].sequence_id if c.mapping.name in known else NEVER_SYNCED for c in compiled
+    }
     waiting = [c for c in compiled if options.full or cursors[c.mapping.name] == NEVER_SYNCED]
     seen = [c for c in compiled if c not in waiting]
     news = source.with_news(seen, result.tenancy, cursors) if seen else set[str]()
-    _check_cursors(source, {c.mapping.name: cursors[c.mapping.name] for c in seen}, news)
+    failure = _refuse_set_back(source, target, seen, cursors)
+    if failure is not None:
+        raise failure
     for one in compiled:
         name = one.mapping.name
         entry = MappingResult(name, cursor=cursors[name])
         result.mappings.append(entry)
         if name not in news and one not in waiting:
             continue
-        if not _sync_mapping(source, target, one, result, entry, options, stop):
-            result.interrupted = True
-            return
+        try:
+            if not _sync_mapping(source, target, one, result, entry, options, stop):
+                result.interrupted = True
+                return
+        except OperatedDatabaseLost:
+            raise
+        except StackctlError as error:
+            if error.code in _DATABASE_IS_GONE:
+                raise
+            # One mapping that can't be sent does not hold up the others.
+            failure = failure or error
+    if failure is not None:
+        raise failure
 
 
-def _check_cursors(source: Source, cursors: dict[str, int], news: set[str]) -> None:
-    """A cursor above every id ever given means that the source was set back: what comes next would be skipped."""
-    quiet = {name: cursor for name, cursor in cursors.items() if name not in news and cursor > 0}
-    if not quiet:
-        return
-    last = source.last_sequence_id()
-    for name, cursor in quiet.items():
+_DATABASE_IS_GONE = ("connection-lost", "unreachable", "out-of-resources", "lock-timeout")
+
+
+def _refuse_set_back(
+    source: Source, target: Target, compiled: Sequence[Compiled], cursors: dict[str, int]
+) -> StackctlError | None:
+    """A cursor above every id ever given means that the source was set back: what comes next would be skipped.
+
+    That is written down in place of the cursor, because the ids will pass it one day. Only --full takes it away.
+    """
+    last = source.last_sequence_id() if any(cursors[c.mapping.name] > 0 for c in compiled) else 0
+    names = [c.mapping.name for c in compiled if cursors[c.mapping.name] == SET_BACK]
+    for one in compiled:
+        cursor = cursors[one.mapping.name]
         if cursor > last:
-            raise StateError(
-                f"the cursor of {name} is at {cursor}, but the operated database has only given ids up to {last}: "
-                "it was restored, or another one took its place",
-                code="cursor-ahead",
-                hint="send everything again: `stackctl sync TENANCY --full`",
-                details={"mapping": name, "cursor": cursor, "last_sequence_id": last},
-            )
+            names.append(f"{one.mapping.name} (cursor {cursor})")
+            with target.locked(one) as locked:
+                if locked == cursor:
+                    target.advance(one, SET_BACK)
+    if not names:
+        return None
+    return StateError(
+        f"the copies of {', '.join(names)} are ahead of the operated database, which has given ids up to {last}: "
+        "it was restored, or another one took its place",
+        code="cursor-ahead",
+        hint="send everything again: `stackctl sync TENANCY --full`",
+        details={"last_sequence_id": last},
+    )
 
 
 def _sync_mapping(
@@ -145,9 +173,14 @@ def _batch(
     """
     hear = partial(options.on_rows, compiled.mapping.name)
     with target.locked(compiled) as cursor:
+        # Only now: what a replica shows must not be older than the cursor.
+        source.catch_up()
         if full or cursor == NEVER_SYNCED:
             with source.load(compiled, tenancy, hear) as (rows, highest):
                 applied = target.load(compiled, rows)
+            if cursor <= source.last_sequence_id():
+                # The highest stamp may have gone with its row; a cursor never goes back for that.
+                highest = max(highest, cursor)
         else:
             applied = target.apply(compiled, source.batch(compiled, tenancy, cursor, options.batch_size, hear))
             highest = applied.highest

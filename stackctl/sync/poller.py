@@ -12,12 +12,16 @@ import threading
 import time
 from collections import defaultdict
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 from uuid import UUID
 
+import psycopg
+
 from stackctl.sync import delivery, fuses, queue
 from stackctl.sync.engine import DatabaseResult, attempt
+from stackctl.sync.source import OperatedDatabaseLost
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -81,13 +85,21 @@ class Workers:
         with self._lock:
             idle = self._idle.pop(key, None)
         try:
-            source = self._sources.get_nowait()
+            return self._with_source(self._sources.get_nowait(), database, key, idle)
         except queues.Empty:
-            source = self._pipeline.open_source()
+            pass
+        except OperatedDatabaseLost:
+            # A connection that lay idle may have been cut since; one that is new tells.
+            idle = None
+        return self._with_source(self._pipeline.open_source(), database, key, idle)
+
+    def _with_source(
+        self, source: Source, database: ExternalDatabase, key: tuple[UUID, str], idle: Target | None
+    ) -> DatabaseResult:
         try:
             result = self._attempt(source, database, key, idle)
             if idle is not None and result.error is not None and result.error.code == "connection-lost":
-                # A connection that lay idle may have been cut since: that says nothing about the database.
+                # The same goes for the target's.
                 result = self._attempt(source, database, key, None)
         except BaseException:
             source.close()
@@ -268,4 +280,7 @@ class Poller:
         for work in self._works:
             for job in work.jobs:
                 job.cancel()
+            if work.claim is not None:
+                with suppress(psycopg.Error):
+                    queue.release(self._conn, work.claim)
         self._works.clear()

@@ -8,10 +8,13 @@ has released it; a second sequencer steps aside.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 from uuid import UUID
+
+from psycopg import errors
 
 from stackctl.sql import statements
 from stackctl.sync import fuses, queue
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 
 LOCK_WAIT = 5.0  # seconds that a single pass waits for another sequencer's commit
 LOCK_POLL = 0.02  # seconds between two tries
+HELD_PAUSE = 1.0  # seconds in which a tenancy whose queue entry is locked is left out
 
 StoppedBy = Literal["drained", "fuse", "max-duration", "signal", "lock-held"]
 
@@ -50,6 +54,15 @@ def prune_stamp_log(conn: Connection) -> None:
     conn.execute(_SQL["prune_log"])
 
 
+@dataclass
+class _Batch:
+    """What one transaction has done so far: rows by table, their tenancies, and the highest id given."""
+
+    stamped: Counter[str] = field(default_factory=Counter[str])
+    tenancies: set[UUID] = field(default_factory=set[UUID])
+    highest: int = 0
+
+
 class Sequencer:
     """Stamps over one connection (autocommit), for the tables of these mappings.
 
@@ -61,53 +74,85 @@ class Sequencer:
         self._batch_size = batch_size
         self._stampings = compose(conn, mappings)
         self._probe = probe(self._stampings)
+        self._skipped: dict[UUID, float] = {}
 
     def batch(self, result: SequenceResult) -> Literal["stamped", "idle", "fuse", "busy"]:
         """One transaction: stamps up to a batch of every table that has marked rows.
 
         The stamps, the parents' marks, the stamp log and the queue entries commit together (no lost wake-up), and
         with them the sequencers' lock is released. Adds to `result` after the commit.
+
+        An application that queues a tenancy itself and then changes its rows takes these locks in the other order. So
+        the entries are waited for only shortly; whose entry can't be had is left out for a while.
         """
         if not fuses.read(self._conn).sequencer:
             return "fuse"
         waiting = {number for (number,) in self._conn.execute(self._probe, {})}
         if not waiting:
             return "idle"
-        stamped: Counter[str] = Counter()
-        tenancies: set[UUID] = set()
-        highest = 0
-        with self._conn.transaction():
-            if not self._locked():
-                return "busy"
-            for number, stamping in enumerate(self._stampings):
-                # Parents come after their children, and may have been marked in this very transaction.
-                if number in waiting or stamped:
-                    highest = max(highest, self._stamp(stamping, stamped, tenancies))
-            if stamped:
-                queue.enqueue(self._conn, tenancies)
-                self._conn.execute(_SQL["log_stamps"], {"up_to": highest})
-        if not stamped:
+        while True:
+            batch = _Batch()
+            try:
+                with self._conn.transaction():
+                    if not self._locked():
+                        return "busy"
+                    self._stamp_all(batch, waiting)
+                break
+            except errors.LockNotAvailable:
+                if not self._skip_held(batch.tenancies):
+                    return "busy"
+        if not batch.stamped:
             # What waits is locked by transactions of the application: its turn comes when they end.
             return "idle"
-        result.rows += stamped.total()
+        result.rows += batch.stamped.total()
         result.batches += 1
-        result.by_table.update(stamped)
-        result.touched |= tenancies
-        result.enqueued += len(tenancies)
+        result.by_table.update(batch.stamped)
+        result.touched |= batch.tenancies
+        result.enqueued += len(batch.tenancies)
         return "stamped"
 
     def _locked(self) -> bool:
         row = self._conn.execute(_SQL["try_lock"]).fetchone()
         return bool(row and row[0])
 
-    def _stamp(self, stamping: Stamping, stamped: Counter[str], tenancies: set[UUID]) -> int:
-        highest = 0
-        for tenancy, up_to, rows in self._conn.execute(stamping.statement, {"limit": self._batch_size}):
-            stamped[stamping.table] = rows
-            highest = max(highest, up_to)
-            if tenancy is not None:
-                tenancies.add(tenancy)
-        return highest
+    def _stamp_all(self, batch: _Batch, waiting: set[int]) -> None:
+        now = time.monotonic()
+        self._skipped = {tenancy: until for tenancy, until in self._skipped.items() if until > now}
+        for number, stamping in enumerate(self._stampings):
+            # Parents come after their children, and may have been marked in this very transaction.
+            if number in waiting or batch.stamped:
+                self._stamp(stamping, batch)
+        if batch.stamped:
+            self._conn.execute(_SQL["bound_waits"])
+            queue.enqueue(self._conn, batch.tenancies)
+            self._conn.execute(_SQL["log_stamps"], {"up_to": batch.highest})
+
+    def _stamp(self, stamping: Stamping, batch: _Batch) -> None:
+        limit = self._batch_size
+        while True:
+            rows = self._conn.execute(stamping.statement, {"limit": limit, "skipped": list(self._skipped)}).fetchall()
+            _, _, stamped, picked = rows[0]
+            if stamped or picked < limit:
+                break
+            # All that was picked waits for parents that are locked; others behind them need not.
+            limit *= 4
+        if stamped:
+            batch.stamped[stamping.table] = stamped
+            batch.highest = max(batch.highest, *(highest for _, highest, _, _ in rows))
+            batch.tenancies |= {tenancy for tenancy, _, _, _ in rows if tenancy is not None}
+
+    def _skip_held(self, tenancies: set[UUID]) -> bool:
+        """Leave out those of the tenancies whose queue entry is locked; the others get one, which does no harm."""
+        held: set[UUID] = set()
+        for tenancy in sorted(tenancies):
+            try:
+                with self._conn.transaction():
+                    self._conn.execute(_SQL["bound_waits"])
+                    queue.enqueue(self._conn, [tenancy])
+            except errors.LockNotAvailable:
+                held.add(tenancy)
+        self._skipped |= dict.fromkeys(held, time.monotonic() + HELD_PAUSE)
+        return bool(held)
 
     def drain(self, result: SequenceResult, stop: Stop, on_batch: Callable[[int], None]) -> StoppedBy:
         """Batches until no row waits; returns why it ended."""

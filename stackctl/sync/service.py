@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 FIRST_PAUSE = 0.5  # seconds before knocking at a lost database again, doubled up to the longest
 LONGEST_PAUSE = 30.0  # seconds
 _PASSING = ("unreachable", "connection-lost", "replica-lags", "out-of-resources", "deadlock")
+_PASSING += ("statement-timeout", "lock-timeout", "read-only")
 STOP_NOTICED = 0.1  # seconds in which a pause that waits for a wake-up notices the stop
 FUSE_PAUSE = 1.0  # seconds between two looks at a fuse that is off
 
@@ -280,7 +281,7 @@ def _persistent(
         try:
             work()
             return
-        except ServiceError as error:
+        except (ServiceError, StateError) as error:
             if error.code not in _PASSING or (error.code == "unreachable" and not reached.is_set()):
                 raise
             if time.monotonic() - started > LONGEST_PAUSE:

@@ -49,9 +49,11 @@ class Source:
 
 @dataclass(frozen=True)
 class Stamping:
-    """One table: a probe that tells whether any row waits, and the statement that stamps a batch (`%(limit)s`).
+    """One table: a probe that tells whether any row waits, and the statement that stamps a batch.
 
-    The statement returns one row a tenancy: tenancy, highest sequence id, rows stamped in the whole batch.
+    The statement takes `%(limit)s` rows, none of the tenancies in `%(skipped)s`. It returns a row for each tenancy, and
+    at least one: tenancy, highest sequence id (both null when nothing was stamped, the tenancy also for rows without
+    one), rows stamped, rows picked.
     """
 
     table: str
@@ -156,8 +158,8 @@ def _stamping(conn: Connection, source: Source, parents: list[_Parent]) -> Stamp
     order = sql.SQL('ORDER BY "tenancyId"') if source.tenancy is None else sql.SQL("")
     columns = sorted({column for parent in parents for column in parent.dependency.on})
     carried = [*key, *columns, *(["tenancyId"] if source.tenancy is None else source.tenancy.on.values())]
-    picked = sql.SQL("SELECT {} FROM {} WHERE {} AND {} {} LIMIT %(limit)s FOR UPDATE SKIP LOCKED").format(
-        _names(dict.fromkeys(carried)), table, where, _after_tombstones(source), order
+    picked = sql.SQL("SELECT {} FROM {} WHERE {} AND {} AND {} {} LIMIT %(limit)s FOR UPDATE SKIP LOCKED").format(
+        _names(dict.fromkeys(carried)), table, where, _not_skipped(source), _after_tombstones(source), order
     )
     joined = [_match(conn, source.table, parent, tombstone=False) for parent in parents]
     if source.tenancy is None:
@@ -175,6 +177,14 @@ def _stamping(conn: Connection, source: Source, parents: list[_Parent]) -> Stamp
         _assemble(
             table=table, key=key, picked=picked, parents=parents, joined=joined, returned=returned, tail=tenancies
         ),
+    )
+
+
+def _not_skipped(source: Source) -> Composable:
+    if source.tenancy is None:
+        return sql.SQL('"tenancyId" <> ALL (%(skipped)s::uuid[])')
+    return sql.SQL('NOT EXISTS (SELECT 1 FROM "Tenancy" AS o WHERE o.id = ANY (%(skipped)s::uuid[]) AND {})').format(
+        _tenancy_condition(source.tenancy, "o", source.table)
     )
 
 
@@ -204,7 +214,7 @@ def _tombstones(conn: Connection, known: dict[str, Source], parents: dict[str, l
     ]
     picked = sql.SQL(
         'SELECT id, "tenancyId", "tableName", "primaryKey", data FROM {} WHERE "shouldUpdateSequenceId" '
-        'ORDER BY "tenancyId" LIMIT %(limit)s FOR UPDATE SKIP LOCKED'
+        'AND "tenancyId" <> ALL (%(skipped)s::uuid[]) ORDER BY "tenancyId" LIMIT %(limit)s FOR UPDATE SKIP LOCKED'
     ).format(table)
     return Stamping(
         TOMBSTONES,
@@ -338,9 +348,10 @@ def _assemble(
             '"shouldUpdateSequenceId" = false FROM picked AS k WHERE {} RETURNING t."sequenceId", {})'
         ).format(table, sql.SQL(" AND ").join([_same(key, "t", "k"), *ready]), returned)
     )
-    return sql.SQL("WITH {} SELECT found.*, (SELECT count(*) FROM stamped) FROM ({}) AS found").format(
-        sql.SQL(", ").join(steps), tail
-    )
+    return sql.SQL(
+        "WITH {} SELECT found.*, (SELECT count(*) FROM stamped), (SELECT count(*) FROM picked) "
+        "FROM (SELECT) AS always LEFT JOIN ({}) AS found ON true"
+    ).format(sql.SQL(", ").join(steps), tail)
 
 
 def probe(stampings: Sequence[Stamping]) -> Composed:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from stackctl.sync.source import Stream
 
 NEVER_SYNCED = -1  # the cursor of a mapping that was never loaded
+SET_BACK = -2  # the cursor of a copy whose source was set back: refused until it is loaded again
 
 
 @dataclass(frozen=True)

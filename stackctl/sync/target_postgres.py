@@ -40,6 +40,9 @@ class PostgresTarget:
             database.url, base=database.base, autocommit=True, what=self._where, application_name="stackctl sync"
         )
         self._checked: set[str] = set()
+        with self._errors():
+            # A consumer that holds a table locked costs this database a retry, not everybody their worker.
+            self._conn.execute(_SQL["bound_waits"])
 
     def prepare(self, tenancy: UUID, compiled: Sequence[Compiled]) -> None:
         with self._errors():
@@ -57,12 +60,15 @@ class PostgresTarget:
     def _create(self, tenancy: UUID, compiled: Sequence[Compiled]) -> None:
         """Tables, cursors and owner commit together, or not at all; creation is serialised among engines."""
         with self._conn.transaction():
-            if not (self._one("has_cursors") and self._one("has_owner") and self._all_there(compiled)):
+            if not (self._one("has_cursors") and self._one("has_owner") and all(map(self._exists, compiled))):
                 self._conn.execute(_SQL["serialise_creation"])
                 self._conn.execute(_SQL["create_metadata"])
                 self._conn.execute(_SQL["create_owner"])
                 for one in compiled:
-                    self._conn.execute(cast("LiteralString", one.create_table))
+                    if not self._exists(one):
+                        # A cursor left from a table that was dropped would leave the new one empty.
+                        self._conn.execute(_SQL["forget_cursor"], {"mapping": one.mapping.name})
+                        self._conn.execute(cast("LiteralString", one.create_table))
                 # Consumers may read, never write.
                 readable = ["_stack_sync_metadata", *(c.mapping.target for c in compiled)]
                 self._conn.execute(
@@ -76,11 +82,8 @@ class PostgresTarget:
                 self._conn.execute(_SQL["add_cursor"], {"mapping": one.mapping.name})
         self._checked.update(one.mapping.name for one in compiled)
 
-    def _all_there(self, compiled: Sequence[Compiled]) -> bool:
-        return all(
-            self._conn.execute(_SQL["columns"], {"table": one.mapping.target}).fetchone() is not None
-            for one in compiled
-        )
+    def _exists(self, compiled: Compiled) -> bool:
+        return self._conn.execute(_SQL["columns"], {"table": compiled.mapping.target}).fetchone() is not None
 
     def _check_table(self, compiled: Compiled) -> None:
         mapping = compiled.mapping
@@ -112,7 +115,11 @@ class PostgresTarget:
     @contextmanager
     def locked(self, compiled: Compiled) -> Iterator[int]:
         with self._errors(compiled), self._conn.transaction():
-            row = self._conn.execute(_SQL["lock_cursor"], {"mapping": compiled.mapping.name}).fetchone()
+            mapping = {"mapping": compiled.mapping.name}
+            row = self._conn.execute(_SQL["lock_cursor"], mapping).fetchone()
+            if row is None:  # somebody deleted it: from the beginning
+                self._conn.execute(_SQL["add_cursor"], mapping)
+                row = self._conn.execute(_SQL["lock_cursor"], mapping).fetchone()
             yield row[0] if row else NEVER_SYNCED
 
     def apply(self, compiled: Compiled, batch: Stream) -> Applied:

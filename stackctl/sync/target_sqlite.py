@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from stackctl.sync.source import Stream
 
 BUSY_TIMEOUT = 30.0  # seconds to wait for another engine's transaction
-CHUNK = 5000  # rows in memory at a time
+CHUNK = 500  # rows in memory at a time; some are large
 
 _METADATA = """
 CREATE TABLE IF NOT EXISTS _stack_sync_metadata (
@@ -49,6 +49,7 @@ _ADD_CURSOR = (
     "INSERT INTO _stack_sync_metadata (mapping_name, last_synced_sequence_id, updated_at) VALUES (?, -1, ?) "
     "ON CONFLICT DO NOTHING"
 )
+_FORGET_CURSOR = "DELETE FROM _stack_sync_metadata WHERE mapping_name = ?"
 _ADVANCE = "UPDATE _stack_sync_metadata SET last_synced_sequence_id = ?, updated_at = ? WHERE mapping_name = ?"
 _COLUMNS = 'SELECT name, type, "notnull" AND dflt_value IS NULL, pk FROM pragma_table_info(?)'
 
@@ -85,7 +86,10 @@ class SqliteTarget:
                         self._conn.execute(_CLAIM, (str(tenancy),))
                     self._check_owner(tenancy)
                     for one in missing:
-                        self._conn.execute(one.create_table)
+                        if self._one(_HAS_TABLE, one.mapping.target) is None:
+                            # A cursor left from a table that was dropped would leave the new one empty.
+                            self._conn.execute(_FORGET_CURSOR, (one.mapping.name,))
+                            self._conn.execute(one.create_table)
                         self._check_table(one)
                         self._conn.execute(_ADD_CURSOR, (one.mapping.name, _now()))
                 self._checked.update(one.mapping.name for one in missing)
@@ -133,7 +137,10 @@ class SqliteTarget:
     @contextmanager
     def locked(self, compiled: Compiled) -> Iterator[int]:
         with self._errors(), self._transaction():
-            row = self._conn.execute(_CURSOR, (compiled.mapping.name,)).fetchone()
+            name = compiled.mapping.name
+            row = self._conn.execute(_CURSOR, (name,)).fetchone()
+            if row is None:  # somebody deleted it: from the beginning
+                self._conn.execute(_ADD_CURSOR, (name, _now()))
             yield row[0] if row else NEVER_SYNCED
 
     @contextmanager
