@@ -31,8 +31,15 @@ if TYPE_CHECKING:
 
 FIRST_PAUSE = 0.5  # seconds before knocking at a lost database again, doubled up to the longest
 LONGEST_PAUSE = 30.0  # seconds
-_PASSING = ("unreachable", "connection-lost", "replica-lags", "out-of-resources", "deadlock")
-_PASSING += ("statement-timeout", "lock-timeout", "read-only")
+_PASSING = (
+    "unreachable",
+    "connection-lost",
+    "replica-lags",
+    "out-of-resources",
+    "deadlock",
+    "statement-timeout",
+    "lock-timeout",
+)
 STOP_NOTICED = 0.1  # seconds in which a pause that waits for a wake-up notices the stop
 FUSE_PAUSE = 1.0  # seconds between two looks at a fuse that is off
 

@@ -219,7 +219,7 @@ def test_run_ends_on_a_signal(number: signal.Signals, project: Project, source: 
     outcome = ended(process)
     assert outcome.code == 0
     stages = {line["stage"] for line in outcome.lines}
-    assert stages == {"sequence", "sync"}
+    assert stages == {"sequence", "sync", "end"}
     assert "error" not in outcome.stderr
 
 
@@ -326,11 +326,10 @@ def test_a_single_sync_prints_what_was_done(
 def test_a_single_sequence_prints_what_was_done(
     project: Project, source: Connection, migrated_db: str, connect: Connect
 ) -> None:
-    """Held up in its first batch by the queue entry, it ends after it."""
+    """Held up in its first batch, it ends after it."""
     add_many_users(source, 50)
-    assert project.run("enqueue", MINE).code == 0
     holder = connect(migrated_db)
-    holder.execute('SELECT 1 FROM "OutgoingRequest" FOR UPDATE')
+    holder.execute('LOCK TABLE "ProjectUser" IN SHARE MODE')
     process = project.start("sequence", "--json", "--batch-size", 10)
     wait_until_blocked(source)
     process.send_signal(signal.SIGINT)

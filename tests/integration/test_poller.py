@@ -330,7 +330,7 @@ def trouble(
 
 SESSIONS = (
     "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'stackctl' AND datname = current_database()"
-    " AND query NOT LIKE '%%search_path%%'"
+    " AND query <> '' AND query NOT LIKE '%%search_path%%'"
 )
 
 
