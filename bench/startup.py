@@ -19,7 +19,7 @@ from pathlib import Path
 
 from stackctl.cli.app import COMMANDS, load
 
-ROUNDS = 15
+ROUNDS = 25
 HELP_GOAL = 1.25  # times the empty application's --help
 VERSION_GOAL = 0.5
 
@@ -58,7 +58,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder) / "empty.py"
         script.write_text(empty_application(len(COMMANDS)))
-        stackctl = [sys.executable, "-m", "stackctl"]
+        stackctl = [sys.executable, str(Path(sys.executable).parent / "stackctl")]
         calls = {
             "empty --help": [sys.executable, str(script), "--help"],
             "empty group --help": [sys.executable, str(script), "group0", "--help"],
