@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, LiteralString, cast
 
 import psycopg
 
-from stackctl.mapping.compile import POSTGRES_TYPES
 from stackctl.mapping.document import nearest
 from stackctl.mapping.sqltext import parameters, quote
+from stackctl.mapping.targets import POSTGRES_TYPES
 from stackctl.sql import statements
 
 if TYPE_CHECKING:

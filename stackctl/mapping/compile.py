@@ -7,32 +7,20 @@ The mapping's SELECT is taken as it stands in the file; only `:tenancy_id` is re
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, LiteralString, cast, get_args
 
 from stackctl.mapping import targets
 from stackctl.mapping.sqltext import for_driver, quote, quote_literal
+from stackctl.mapping.targets import POSTGRES_TYPES
 
 if TYPE_CHECKING:
-    from stackctl.mapping.model import Column, ColumnType, Mapping
+    from stackctl.mapping.model import Column, Mapping
 
 Dialect = Literal["postgres", "sqlite", "duckdb", "mysql", "clickhouse"]
 DIALECTS: tuple[Dialect, ...] = get_args(Dialect)
 
 _TENANCY = "%(tenancy_id)s::uuid"
 _CURSOR = "%(cursor)s::bigint"
-POSTGRES_TYPES: dict[ColumnType, str] = {
-    "uuid": "uuid",
-    "text": "text",
-    "boolean": "boolean",
-    "integer": "integer",
-    "bigint": "bigint",
-    "double": "double precision",
-    "numeric": "numeric",
-    "date": "date",
-    "timestamp": "timestamp",
-    "timestamptz": "timestamptz",
-    "json": "jsonb",
-}
 
 
 @dataclass(frozen=True)
@@ -51,47 +39,49 @@ class Compiled:
 
     The others run on the target. `staging` names the table that `create_staging` makes; its columns are those of
     `fetch`. For sqlite `upsert` takes one row (`?`, the mapping's columns) and `delete` one key (`?`, in key order);
-    elsewhere both read the staging table.
+    elsewhere both read the staging table. They count as literals: they are made of the checked file and quoted names,
+    and hold no value.
     """
 
     mapping: Mapping
     dialect: Dialect
-    fetch: str
-    load: str
-    high_water: str
-    backlog: str
-    oldest_unsent: str
-    create_table: str
-    create_staging: str
+    fetch: LiteralString
+    load: LiteralString
+    high_water: LiteralString
+    backlog: LiteralString
+    oldest_unsent: LiteralString
+    create_table: LiteralString
+    create_staging: LiteralString
     staging: str
-    upsert: str
-    delete: str
+    upsert: LiteralString
+    delete: LiteralString
 
 
 def compile_mapping(mapping: Mapping, dialect: Dialect) -> Compiled:
     """The statements of `mapping` for targets of `dialect`. The mapping must have passed its check."""
     target = targets.statements(mapping, dialect)
     rows, tombstones = _arms(mapping)
-    return Compiled(
-        mapping=mapping,
-        dialect=dialect,
-        fetch=_fetch(mapping, dialect),
-        load=_load(mapping, dialect),
-        high_water=(
+    statements = {
+        "fetch": _fetch(mapping, dialect),
+        "load": _load(mapping, dialect),
+        "high_water": (
             f'SELECT GREATEST((SELECT max("sequenceId") FROM {rows}), '
             f'(SELECT max("sequenceId") FROM {tombstones})) AS sequence_id'
         ),
-        backlog=_backlog(rows, tombstones),
-        oldest_unsent=(
+        "backlog": _backlog(rows, tombstones),
+        "oldest_unsent": (
             f'SELECT LEAST((SELECT min("sequenceId") FROM {rows} AND "sequenceId" > {_CURSOR}), '
             f'(SELECT min("sequenceId") FROM {tombstones} AND "sequenceId" > {_CURSOR})) AS sequence_id'
         ),
-        create_table=target.create_table,
-        create_staging=target.create_staging,
-        staging=target.staging,
-        upsert=target.upsert,
-        delete=target.delete,
-    )
+        "create_table": target.create_table,
+        "create_staging": target.create_staging,
+        "upsert": target.upsert,
+        "delete": target.delete,
+    }
+    literals: dict[str, LiteralString] = {
+        name: cast("LiteralString", statement) for name, statement in statements.items()
+    }
+    return Compiled(mapping=mapping, dialect=dialect, staging=target.staging, **literals)
 
 
 def _arms(mapping: Mapping) -> tuple[str, str]:

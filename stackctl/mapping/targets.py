@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 STAGING_PREFIX = "_stack_staging_"
 
-_POSTGRES: dict[ColumnType, str] = {
+POSTGRES_TYPES: dict[ColumnType, str] = {
     "uuid": "uuid",
     "text": "text",
     "boolean": "boolean",
@@ -30,9 +30,9 @@ _POSTGRES: dict[ColumnType, str] = {
     "json": "jsonb",
 }
 TYPES: dict[Dialect, dict[ColumnType, str]] = {
-    "postgres": _POSTGRES,
+    "postgres": POSTGRES_TYPES,
     "sqlite": {
-        **dict.fromkeys(_POSTGRES, "TEXT"),
+        **dict.fromkeys(POSTGRES_TYPES, "TEXT"),
         "boolean": "INTEGER",
         "integer": "INTEGER",
         "bigint": "INTEGER",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, LiteralString, cast
+from typing import TYPE_CHECKING, Any
 
 from stackctl.mapping.compile import compile_mapping
 
@@ -38,7 +38,7 @@ def compare(conn: Connection, target: Target, mapping: Mapping, tenancy: UUID) -
     """
     # One spelling of every value for all kinds of targets: numbers as numbers, everything else as text.
     statement = compile_mapping(mapping, "sqlite").load
-    expected = _by_key(mapping, conn.execute(cast("LiteralString", statement), {"tenancy_id": tenancy}).fetchall())
+    expected = _by_key(mapping, conn.execute(statement, {"tenancy_id": tenancy}).fetchall())
     found = _by_key(mapping, target.rows(mapping))
     return Comparison(
         mapping.name,

@@ -6,7 +6,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, LiteralString, cast
+from typing import TYPE_CHECKING, Any, LiteralString
 
 import psycopg
 from psycopg import sql
@@ -123,9 +123,7 @@ class Source:
                 found = [
                     (
                         c.mapping.name,
-                        self._reader.execute(
-                            cast("LiteralString", c.oldest_unsent), _at(tenancy, cursors[c.mapping.name])
-                        ),
+                        self._reader.execute(c.oldest_unsent, _at(tenancy, cursors[c.mapping.name])),
                     )
                     for c in compiled
                 ]
@@ -135,7 +133,7 @@ class Source:
         self, compiled: Compiled, tenancy: UUID, cursor: int, limit: int, on_rows: Callable[[int], None]
     ) -> Stream:
         """Up to `limit` keys above the cursor with their rows as of now. Keys and rows are of one snapshot."""
-        statement = cast("LiteralString", compiled.fetch)
+        statement = compiled.fetch
         return Stream(self._reader, statement, _at(tenancy, cursor) | {"limit": limit}, compiled.mapping.name, on_rows)
 
     @contextmanager
@@ -150,10 +148,10 @@ class Source:
             self._reader.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
             # Everything is read: on tables that were filled and never analysed, a nested loop would be quadratic.
             self._reader.execute("SET LOCAL enable_nestloop = off")
-            row = self._reader.execute(cast("LiteralString", compiled.high_water), {"tenancy_id": tenancy}).fetchone()
+            row = self._reader.execute(compiled.high_water, {"tenancy_id": tenancy}).fetchone()
             highest = row[0] if row and row[0] is not None else 0
             yield (
-                Stream(self._reader, cast("LiteralString", compiled.load), {"tenancy_id": tenancy}, name, on_rows),
+                Stream(self._reader, compiled.load, {"tenancy_id": tenancy}, name, on_rows),
                 highest,
             )
 

@@ -213,7 +213,7 @@ def copies(
         at = cursor.sequence_id if cursor else NEVER_SYNCED
         parameters = {"tenancy_id": tenancy, "cursor": at}
         highest, backlog, unsent = (
-            (conn.execute(cast("LiteralString", query), parameters).fetchone() or (None,))[0]
+            (conn.execute(query, parameters).fetchone() or (None,))[0]
             for query in (one.high_water, one.backlog, one.oldest_unsent)
         )
         yield MappingStatus(

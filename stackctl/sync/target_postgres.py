@@ -68,7 +68,7 @@ class PostgresTarget:
                     if not self._exists(one):
                         # A cursor left from a table that was dropped would leave the new one empty.
                         self._conn.execute(_SQL["forget_cursor"], {"mapping": one.mapping.name})
-                        self._conn.execute(cast("LiteralString", one.create_table))
+                        self._conn.execute(one.create_table)
                 # Consumers may read, never write.
                 readable = ["_stack_sync_metadata", *(c.mapping.target for c in compiled)]
                 self._conn.execute(
@@ -127,8 +127,8 @@ class PostgresTarget:
             rows = self._copy(compiled, batch, compiled.staging, ["_stack_sequence_id", "_stack_deleted"])
             if rows == 0:
                 return Applied(0, 0, 0)
-            upserted = self._conn.execute(cast("LiteralString", compiled.upsert)).rowcount
-            deleted = self._conn.execute(cast("LiteralString", compiled.delete)).rowcount
+            upserted = self._conn.execute(compiled.upsert).rowcount
+            deleted = self._conn.execute(compiled.delete).rowcount
             highest = self._conn.execute(
                 sql.SQL("SELECT max(_stack_sequence_id) FROM {}").format(sql.Identifier(compiled.staging))
             ).fetchone()
@@ -136,7 +136,7 @@ class PostgresTarget:
 
     def _copy(self, compiled: Compiled, stream: Stream, table: str, extra: Sequence[str]) -> int:
         if table == compiled.staging:
-            self._conn.execute(cast("LiteralString", compiled.create_staging))
+            self._conn.execute(compiled.create_staging)
         columns = [*extra, *(column.name for column in compiled.mapping.columns)]
         query = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(
             sql.Identifier(table), sql.SQL(", ").join(map(sql.Identifier, columns))

@@ -132,7 +132,7 @@ def test_another_table_of_that_name(
     pipeline = project.postgres(MINE, external_db).pipeline()
     sequence(pipeline)
     compiled = {c.mapping.name: c for c in pipeline.compiled(pipeline.databases[MINE][0])}
-    outside.execute(compiled["users"].create_table.replace('"users"', "right_one"))  # type: ignore[arg-type]
+    outside.execute(compiled["users"].create_table.replace('"users"', "right_one"))
     for statement in statements.split("; "):
         outside.execute(statement)  # type: ignore[arg-type]
     before = tables(external_db, connect)
