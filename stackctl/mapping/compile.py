@@ -21,17 +21,20 @@ DIALECTS: tuple[Dialect, ...] = get_args(Dialect)
 
 _TENANCY = "%(tenancy_id)s::uuid"
 _CURSOR = "%(cursor)s::bigint"
+_KEYS = "%(keys)s::jsonb"
 
 
 @dataclass(frozen=True)
 class Compiled:
     """The statements of one mapping for one dialect.
 
-    `fetch`, `load`, `high_water`, `backlog` and `oldest_unsent` run on the source (PostgreSQL, psycopg parameters):
+    These run on the source (PostgreSQL, psycopg parameters):
 
     - `fetch` (tenancy_id, cursor, limit): a page of keys changed or deleted above the cursor with their rows as of
       now: `_stack_sequence_id`, `_stack_deleted`, then the mapping's columns, null but for the key where deleted.
       In no order; the page's highest sequence id is a safe cursor.
+    - `by_key` (tenancy_id, keys): the same for keys that are named: a JSON array of arrays of text, each one key's
+      columns in order of the mapping's key. The sequence id is 0.
     - `load` (tenancy_id): every row, the mapping's columns only.
     - `high_water` (tenancy_id): the highest sequence id of the tenancy's rows and tombstones, or null.
     - `backlog` (tenancy_id, cursor): how many rows and tombstones are still to be sent.
@@ -46,6 +49,7 @@ class Compiled:
     mapping: Mapping
     dialect: Dialect
     fetch: LiteralString
+    by_key: LiteralString
     load: LiteralString
     high_water: LiteralString
     backlog: LiteralString
@@ -63,6 +67,7 @@ def compile_mapping(mapping: Mapping, dialect: Dialect) -> Compiled:
     rows, tombstones = _arms(mapping)
     statements = {
         "fetch": _fetch(mapping, dialect),
+        "by_key": _by_key(mapping, dialect),
         "load": _load(mapping, dialect),
         "high_water": (
             f'SELECT GREATEST((SELECT max("sequenceId") FROM {rows}), '
@@ -117,22 +122,61 @@ def _backlog(rows: str, tombstones: str) -> str:
 
 
 def _fetch(mapping: Mapping, dialect: Dialect) -> str:
-    """Keys first, then their rows, bound so that no planner estimate can make it read the table.
+    """A page of what changed: rows and tombstones above the cursor, each arm limited before the merge."""
+    rows, tombstones = _arms(mapping)
+    found = _found(mapping)
+    changed = ", ".join(f"{quote(source)}::{POSTGRES_TYPES[c.type]} AS {alias}" for alias, c, source in found)
+    deleted = ", ".join(
+        f'("primaryKey"->>{_literal(source)})::{POSTGRES_TYPES[c.type]} AS {alias}' for alias, c, source in found
+    )
+    page = ' AND "sequenceId" > ' + _CURSOR + ' ORDER BY "sequenceId" LIMIT %(limit)s::bigint)'
+    return _joined(
+        mapping,
+        dialect,
+        f'(SELECT {changed}, "sequenceId" AS sequence_id FROM {rows}{page}\n'
+        "UNION ALL\n"
+        f'(SELECT {deleted}, "sequenceId" AS sequence_id FROM {tombstones}{page}\n'
+        "ORDER BY sequence_id LIMIT %(limit)s::bigint",
+    )
+
+
+def _by_key(mapping: Mapping, dialect: Dialect) -> str:
+    """A page of the keys given, whether their rows exist or not."""
+    types = [POSTGRES_TYPES[c.type] for c in mapping.key_columns]
+    given = ", ".join(f"(given.key ->> {n})::{type_} AS k{n}" for n, type_ in enumerate(types))
+    page = f"SELECT {given}, 0::bigint AS sequence_id FROM jsonb_array_elements({_KEYS}) AS given (key)"
+    if not mapping.lookup:
+        return _joined(mapping, dialect, page)
+    rows, _ = _arms(mapping)
+    ((_, key, key_source), (_, lookup, lookup_source)) = _found(mapping)
+    return _joined(
+        mapping,
+        dialect,
+        f"SELECT k0, s.lookup, sequence_id FROM ({page}) AS g LEFT JOIN (\n"
+        f"SELECT {quote(key_source)}::{POSTGRES_TYPES[key.type]} AS id,"
+        f" {quote(lookup_source)}::{POSTGRES_TYPES[lookup.type]} AS lookup FROM {rows}"
+        f" AND {quote(key_source)}::{POSTGRES_TYPES[key.type]} = ANY (ARRAY("
+        f"SELECT (given.key ->> 0)::{types[0]} FROM jsonb_array_elements({_KEYS}) AS given (key)))"
+        ") AS s ON s.id = g.k0",
+    )
+
+
+def _found(mapping: Mapping) -> list[tuple[str, Column, str]]:
+    """What a page says of each key: (alias, target column, source column) of the key's columns and of the lookup."""
+    by_name = {column.name: column for column in mapping.columns}
+    found = [(f"k{n}", column, mapping.key[column.name]) for n, column in enumerate(mapping.key_columns)]
+    return found + [("lookup", by_name[name], source) for name, source in mapping.lookup.items()]
+
+
+def _joined(mapping: Mapping, dialect: Dialect, page: str) -> str:
+    """A page of keys with their rows, bound so that no planner estimate can make it read the table.
 
     A plain join turned quadratic on tables without statistics. One key column: its rows are found through an array
     of the page's keys, and FULL JOIN (of rows that all have their key in the page) cannot become a nested loop.
     Several key columns: one index look-up a key, kept apart by OFFSET 0.
     """
     keys = mapping.key_columns
-    found = [*((f"k{n}", column, mapping.key[column.name]) for n, column in enumerate(keys))]
     by_name = {column.name: column for column in mapping.columns}
-    found += [("lookup", by_name[name], source) for name, source in mapping.lookup.items()]
-    rows, tombstones = _arms(mapping)
-    changed = ", ".join(f"{quote(source)}::{POSTGRES_TYPES[c.type]} AS {alias}" for alias, c, source in found)
-    deleted = ", ".join(
-        f'("primaryKey"->>{_literal(source)})::{POSTGRES_TYPES[c.type]} AS {alias}' for alias, c, source in found
-    )
-    page = ' AND "sequenceId" > ' + _CURSOR + ' ORDER BY "sequenceId" LIMIT %(limit)s::bigint)'
     names = ", ".join(f"k{n}" for n in range(len(keys)))
     first = quote(keys[0].name)
     select = for_driver(mapping.select, _TENANCY)
@@ -155,11 +199,7 @@ def _fetch(mapping: Mapping, dialect: Dialect) -> str:
         for c in mapping.columns
     ]
     return (
-        "WITH page AS MATERIALIZED (\n"
-        f'(SELECT {changed}, "sequenceId" AS sequence_id FROM {rows}{page}\n'
-        "UNION ALL\n"
-        f'(SELECT {deleted}, "sequenceId" AS sequence_id FROM {tombstones}{page}\n'
-        "ORDER BY sequence_id LIMIT %(limit)s::bigint\n"
+        f"WITH page AS MATERIALIZED (\n{page}\n"
         "), keys AS MATERIALIZED (\n"
         f"SELECT {names}, max(sequence_id) AS sequence_id FROM page GROUP BY {names}\n"
         ")\n"

@@ -156,13 +156,15 @@ def run(pipeline: Pipeline, stop: Stop, *, claim_limit: int, reports: Reports) -
 
     def stamp() -> None:
         try:
-            sequence(
+            last = sequence(
                 pipeline,
                 stop,
                 batch_size=settings.get("sync.stamp_batch_size"),
                 interval=settings.get("sync.sequencer_interval"),
                 reports=replace(reports, sequenced=sequenced, stamped=lambda rows: wake.set()),
             )
+            if last.rows:  # the pass that the stop cut short
+                reports.sequenced(last)
         except BaseException as error:  # noqa: BLE001 - carried to the main thread, and raised there
             failures.append(error)
             stop.set()
