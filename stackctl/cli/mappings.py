@@ -97,7 +97,7 @@ def compile_(
     from stackctl.mapping.compile import compile_mapping
 
     compiled = compile_mapping(_pipeline(run).mapping(mapping), dialect)
-    on_source = ("fetch", "by_key", "load", "high_water", "backlog", "oldest_unsent")
+    on_source = ("fetch", "by_key", "next_key", "resend", "load", "high_water", "backlog", "oldest_unsent")
     source = {name: getattr(compiled, name) for name in on_source}
     target = {name: getattr(compiled, name) for name in ("create_table", "create_staging", "upsert", "delete")}
 

@@ -22,6 +22,8 @@ DIALECTS: tuple[Dialect, ...] = get_args(Dialect)
 _TENANCY = "%(tenancy_id)s::uuid"
 _CURSOR = "%(cursor)s::bigint"
 _KEYS = "%(keys)s::jsonb"
+_PAGE = f' AND "sequenceId" > {_CURSOR} ORDER BY "sequenceId" LIMIT %(limit)s::bigint'
+_FIRST = f' AND "sequenceId" > {_CURSOR} ORDER BY "sequenceId" LIMIT 1'
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,11 @@ class Compiled:
       In no order; the page's highest sequence id is a safe cursor.
     - `by_key` (tenancy_id, keys): the same for keys that are named: a JSON array of arrays of text, each one key's
       columns in order of the mapping's key. The sequence id is 0.
+    - `next_key` (tenancy_id, cursor): the first key of a page, as an array of text, and its sequence id. Nothing in it
+      can fail for what the row or the tombstone holds.
+    - `resend` (tenancy_id, cursor, limit): as `fetch`, but of the source's rows only, whatever was sent before.
+    - `resend_next` (tenancy_id, cursor): the first key of such a page, as `next_key`.
+    - `resend_total` (tenancy_id, cursor, up_to): how many rows of the source are above one id and not above another.
     - `load` (tenancy_id): every row, the mapping's columns only.
     - `high_water` (tenancy_id): the highest sequence id of the tenancy's rows and tombstones, or null.
     - `backlog` (tenancy_id, cursor): how many rows and tombstones are still to be sent.
@@ -50,6 +57,10 @@ class Compiled:
     dialect: Dialect
     fetch: LiteralString
     by_key: LiteralString
+    next_key: LiteralString
+    resend: LiteralString
+    resend_next: LiteralString
+    resend_total: LiteralString
     load: LiteralString
     high_water: LiteralString
     backlog: LiteralString
@@ -64,10 +75,16 @@ class Compiled:
 def compile_mapping(mapping: Mapping, dialect: Dialect) -> Compiled:
     """The statements of `mapping` for targets of `dialect`. The mapping must have passed its check."""
     target = targets.statements(mapping, dialect)
-    rows, tombstones = _arms(mapping)
+    rows, tombstones = arms(mapping)
     statements = {
         "fetch": _fetch(mapping, dialect),
         "by_key": _by_key(mapping, dialect),
+        "next_key": _next_key(mapping),
+        "resend": _resend(mapping, dialect),
+        "resend_next": _changed_first(mapping),
+        "resend_total": (
+            f'SELECT count(*) AS total FROM {rows} AND "sequenceId" > {_CURSOR} AND "sequenceId" <= %(up_to)s::bigint'
+        ),
         "load": _load(mapping, dialect),
         "high_water": (
             f'SELECT GREATEST((SELECT max("sequenceId") FROM {rows}), '
@@ -89,7 +106,7 @@ def compile_mapping(mapping: Mapping, dialect: Dialect) -> Compiled:
     return Compiled(mapping=mapping, dialect=dialect, staging=target.staging, **literals)
 
 
-def _arms(mapping: Mapping) -> tuple[str, str]:
+def arms(mapping: Mapping) -> tuple[str, str]:
     """`table WHERE condition` of the tenancy's source rows, and of their tombstones."""
     if mapping.tenancy is None:
         own = f'"tenancyId" = {_TENANCY}'
@@ -102,11 +119,11 @@ def _arms(mapping: Mapping) -> tuple[str, str]:
     rows = f"{quote(mapping.source)} WHERE {own}"
     if mapping.filter is not None:
         rows += f" AND ({for_driver(mapping.filter, _TENANCY)}\n)"
-    tombstones = f'"DeletedRow" WHERE "tenancyId" = {_TENANCY} AND "tableName" = {_literal(mapping.deleted_as)}'
+    tombstones = f'"DeletedRow" WHERE "tenancyId" = {_TENANCY} AND "tableName" = {literal(mapping.deleted_as)}'
     return rows, tombstones
 
 
-def _literal(text: str) -> str:
+def literal(text: str) -> str:
     return quote_literal(text).replace("%", "%%")
 
 
@@ -123,21 +140,30 @@ def _backlog(rows: str, tombstones: str) -> str:
 
 def _fetch(mapping: Mapping, dialect: Dialect) -> str:
     """A page of what changed: rows and tombstones above the cursor, each arm limited before the merge."""
-    rows, tombstones = _arms(mapping)
-    found = _found(mapping)
-    changed = ", ".join(f"{quote(source)}::{POSTGRES_TYPES[c.type]} AS {alias}" for alias, c, source in found)
+    _, tombstones = arms(mapping)
     deleted = ", ".join(
-        f'("primaryKey"->>{_literal(source)})::{POSTGRES_TYPES[c.type]} AS {alias}' for alias, c, source in found
+        f'("primaryKey"->>{literal(source)})::{POSTGRES_TYPES[c.type]} AS {alias}'
+        for alias, c, source in _found(mapping)
     )
-    page = ' AND "sequenceId" > ' + _CURSOR + ' ORDER BY "sequenceId" LIMIT %(limit)s::bigint)'
     return _joined(
         mapping,
         dialect,
-        f'(SELECT {changed}, "sequenceId" AS sequence_id FROM {rows}{page}\n'
+        f"({_changed(mapping)})\n"
         "UNION ALL\n"
-        f'(SELECT {deleted}, "sequenceId" AS sequence_id FROM {tombstones}{page}\n'
+        f'(SELECT {deleted}, "sequenceId" AS sequence_id FROM {tombstones}{_PAGE})\n'
         "ORDER BY sequence_id LIMIT %(limit)s::bigint",
     )
+
+
+def _changed(mapping: Mapping) -> str:
+    rows, _ = arms(mapping)
+    columns = ", ".join(f"{quote(source)}::{POSTGRES_TYPES[c.type]} AS {alias}" for alias, c, source in _found(mapping))
+    return f'SELECT {columns}, "sequenceId" AS sequence_id FROM {rows}{_PAGE}'
+
+
+def _resend(mapping: Mapping, dialect: Dialect) -> str:
+    """A page of rows. An old tombstone must stay out: by its old `lookup` it would not find a row that has moved."""
+    return _joined(mapping, dialect, _changed(mapping))
 
 
 def _by_key(mapping: Mapping, dialect: Dialect) -> str:
@@ -147,7 +173,7 @@ def _by_key(mapping: Mapping, dialect: Dialect) -> str:
     page = f"SELECT {given}, 0::bigint AS sequence_id FROM jsonb_array_elements({_KEYS}) AS given (key)"
     if not mapping.lookup:
         return _joined(mapping, dialect, page)
-    rows, _ = _arms(mapping)
+    rows, _ = arms(mapping)
     ((_, key, key_source), (_, lookup, lookup_source)) = _found(mapping)
     return _joined(
         mapping,
@@ -159,6 +185,22 @@ def _by_key(mapping: Mapping, dialect: Dialect) -> str:
         f"SELECT (given.key ->> 0)::{types[0]} FROM jsonb_array_elements({_KEYS}) AS given (key)))"
         ") AS s ON s.id = g.k0",
     )
+
+
+def _next_key(mapping: Mapping) -> str:
+    _, tombstones = arms(mapping)
+    deleted = ", ".join(f'"primaryKey"->>{literal(source)}' for source in mapping.key.values())
+    return (
+        f"({_changed_first(mapping)})\n"
+        f'UNION ALL\n(SELECT jsonb_build_array({deleted}), "sequenceId" FROM {tombstones}{_FIRST})\n'
+        "ORDER BY sequence_id LIMIT 1"
+    )
+
+
+def _changed_first(mapping: Mapping) -> str:
+    rows, _ = arms(mapping)
+    key = ", ".join(f"{quote(source)}::text" for source in mapping.key.values())
+    return f'SELECT jsonb_build_array({key}) AS key, "sequenceId" AS sequence_id FROM {rows}{_FIRST}'
 
 
 def _found(mapping: Mapping) -> list[tuple[str, Column, str]]:
@@ -215,7 +257,12 @@ def _load(mapping: Mapping, dialect: Dialect) -> str:
 
 
 def encoded(expression: str, column: Column, dialect: Dialect) -> str:
-    """The value in the form that the dialect's loader takes without further conversion."""
+    """The value in the form that the dialect's loader takes without further conversion, under the column's name."""
+    return f"{converted(expression, column, dialect)} AS {quote(column.name)}"
+
+
+def converted(expression: str, column: Column, dialect: Dialect) -> str:
+    """The same without the name."""
     value = f"{expression}::{POSTGRES_TYPES[column.type]}"
     if dialect != "postgres":
         if column.type == "timestamptz":
@@ -225,4 +272,4 @@ def encoded(expression: str, column: Column, dialect: Dialect) -> str:
             value += "::text"
         elif column.type == "boolean" and dialect != "duckdb":
             value += "::integer"
-    return f"{value} AS {quote(column.name)}"
+    return value

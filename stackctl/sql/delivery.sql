@@ -6,7 +6,8 @@ SELECT tenancy_id, database_id, attempts, failing_since, last_error, last_error_
 FROM stackctl.delivery ORDER BY failing_since, tenancy_id, database_id
 
 -- name: waiting
-SELECT database_id FROM stackctl.delivery WHERE tenancy_id = %(tenancy)s AND next_attempt_at > clock_timestamp()
+SELECT database_id FROM stackctl.delivery
+WHERE tenancy_id = %(tenancy)s AND next_attempt_at > clock_timestamp() AND last_error_code <> 'rows-refused'
 
 -- name: claim_due
 -- The next attempt is pushed out by the lease first: whoever is killed during the attempt leaves it due again.
@@ -21,16 +22,41 @@ WHERE d.tenancy_id = due.tenancy_id AND d.database_id = due.database_id
 RETURNING d.tenancy_id, d.database_id
 
 -- name: record_failure
+WITH before AS MATERIALIZED (
+    SELECT last_error_code FROM stackctl.delivery
+    WHERE tenancy_id = %(tenancy)s AND database_id = %(database)s FOR UPDATE
+), recorded AS (
+    INSERT INTO stackctl.delivery AS d
+        (tenancy_id, database_id, attempts, failing_since, last_attempt_at, last_error, last_error_code,
+         next_attempt_at)
+    VALUES (%(tenancy)s, %(database)s, 1, clock_timestamp(), clock_timestamp(), %(error)s, %(code)s,
+            clock_timestamp() + %(delay)s::interval)
+    ON CONFLICT (tenancy_id, database_id) DO UPDATE
+    SET last_attempt_at = EXCLUDED.last_attempt_at, last_error = EXCLUDED.last_error,
+        last_error_code = EXCLUDED.last_error_code,
+        (attempts, next_attempt_at) = (
+            SELECT CASE WHEN kept THEN d.attempts ELSE counted + 1 END,
+                   CASE WHEN kept THEN d.next_attempt_at WHEN counted + 1 < %(limit)s THEN
+                       clock_timestamp()
+                       + least(%(delay)s::interval * power(2, least(counted, 20)), %(longest)s::interval) END
+            FROM (SELECT EXCLUDED.last_error_code = 'rows-refused' AND d.last_error_code = 'rows-refused'
+                             AND NOT %(scheduled)s AS kept,
+                         -- What failed before is over when all but some rows went through.
+                         CASE WHEN EXCLUDED.last_error_code = 'rows-refused' AND d.last_error_code <> 'rows-refused'
+                              THEN 0 ELSE d.attempts END AS counted) AS decided)
+    RETURNING next_attempt_at IS NULL AS dead
+)
+SELECT dead, %(code)s = 'rows-refused' AND EXISTS (SELECT FROM before WHERE last_error_code <> 'rows-refused')
+FROM recorded
+
+-- name: hold
 INSERT INTO stackctl.delivery AS d
     (tenancy_id, database_id, attempts, failing_since, last_attempt_at, last_error, last_error_code, next_attempt_at)
-VALUES (%(tenancy)s, %(database)s, 1, clock_timestamp(), clock_timestamp(), %(error)s, %(code)s,
-        clock_timestamp() + %(delay)s::interval)
+VALUES (%(tenancy)s, %(database)s, 0, clock_timestamp(), clock_timestamp(), 'no answer yet', 'no-answer',
+        clock_timestamp() + %(lease)s::interval)
 ON CONFLICT (tenancy_id, database_id) DO UPDATE
-SET attempts = d.attempts + 1, last_attempt_at = EXCLUDED.last_attempt_at, last_error = EXCLUDED.last_error,
-    last_error_code = EXCLUDED.last_error_code,
-    next_attempt_at = CASE WHEN d.attempts + 1 < %(limit)s THEN
-        clock_timestamp() + least(%(delay)s::interval * power(2, least(d.attempts, 20)), %(longest)s::interval) END
-RETURNING next_attempt_at IS NULL
+SET next_attempt_at = clock_timestamp() + %(lease)s::interval,
+    last_error = 'no answer yet', last_error_code = 'no-answer'
 
 -- name: record_success
 DELETE FROM stackctl.delivery WHERE tenancy_id = %(tenancy)s AND database_id = %(database)s

@@ -57,6 +57,12 @@ DELETE FROM _stack_sync_metadata WHERE mapping_name = %(mapping)s
 -- name: bound_waits
 SET lock_timeout = '30s'
 
+-- name: notice_abort
+SET client_connection_check_interval = '2s'
+
+-- name: version
+SELECT xmin::text FROM _stack_sync_metadata WHERE mapping_name = %(mapping)s
+
 -- name: lock_cursor
 SELECT last_synced_sequence_id FROM _stack_sync_metadata WHERE mapping_name = %(mapping)s FOR UPDATE
 

@@ -62,8 +62,22 @@ def claim_due(conn: Connection, limit: int, lease: timedelta, busy: Iterable[UUI
     return [(tenancy, database) for tenancy, database in rows]
 
 
-def record_failure(conn: Connection, tenancy: UUID, database: str, error: StackctlError) -> bool:
-    """Plan the next attempt: exponential, with jitter so that many do not come back at once. True: it is dead now."""
+@dataclass(frozen=True)
+class Recorded:
+    """What a failure came to. `dead`: it is given up. `recovered`: the database answers again, all but some rows."""
+
+    dead: bool
+    recovered: bool
+
+
+def record_failure(
+    conn: Connection, tenancy: UUID, database: str, error: StackctlError, *, scheduled: bool
+) -> Recorded:
+    """Plan the next attempt: exponential, with jitter so that many do not come back at once.
+
+    A database that only refuses some rows does not rest: it goes on with every change, and only an attempt that was
+    `scheduled` for those rows counts. After `recovered` the tenancy must be queued again, as after a success.
+    """
     row = conn.execute(
         _SQL["record_failure"],
         {
@@ -74,9 +88,16 @@ def record_failure(conn: Connection, tenancy: UUID, database: str, error: Stackc
             "delay": FIRST_DELAY * random.uniform(0.7, 1.3),
             "longest": LONGEST_DELAY,
             "limit": MAX_ATTEMPTS,
+            "scheduled": scheduled,
         },
     ).fetchone()
-    return bool(row and row[0])
+    assert row is not None
+    return Recorded(*row)
+
+
+def hold(conn: Connection, tenancy: UUID, database: str, lease: timedelta) -> None:
+    """An attempt is under way that gets no answer: until the lease ends, the database rests."""
+    conn.execute(_SQL["hold"], {"tenancy": tenancy, "database": database, "lease": lease})
 
 
 def record_success(conn: Connection, tenancy: UUID, database: str) -> bool:

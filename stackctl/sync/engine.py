@@ -7,14 +7,15 @@ two engines on one mapping serialise at the cursor.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
-from functools import partial
+from datetime import timedelta
 from typing import TYPE_CHECKING, Literal
 
-from stackctl.errors import AnswerNo, StackctlError, StateError
+from stackctl.errors import StackctlError, StateError
+from stackctl.sync import refused
+from stackctl.sync.batches import Batches
 from stackctl.sync.source import OperatedDatabaseLost
-from stackctl.sync.target import NEVER_SYNCED, SET_BACK, Applied, Target
+from stackctl.sync.target import NEVER_SYNCED, SET_BACK, Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -52,10 +53,14 @@ class DatabaseResult:
 
 @dataclass(frozen=True)
 class Options:
-    """How to sync: rows a batch, whether everything is to be sent again, and who hears of rows read (mapping, rows)."""
+    """How to sync: rows a batch, whether everything is to be sent again, and who hears of rows read (mapping, rows).
+
+    Rows that were refused are tried again unless that was done less than `retry_pause` ago.
+    """
 
     batch_size: int
     full: bool = False
+    retry_pause: timedelta = timedelta(0)
     on_rows: Callable[[str, int], None] = lambda mapping, rows: None
 
 
@@ -76,6 +81,7 @@ def sync_database(
     waiting = [c for c in compiled if options.full or cursors[c.mapping.name] == NEVER_SYNCED]
     seen = [c for c in compiled if c not in waiting]
     news = source.with_news(seen, result.tenancy, cursors) if seen else set[str]()
+    troubled = {row.mapping for row in refused.rows(source.primary, result.tenancy, result.database)}
     failure = _refuse_set_back(source, target, seen, cursors)
     if failure is not None:
         raise failure
@@ -83,10 +89,15 @@ def sync_database(
         name = one.mapping.name
         entry = MappingResult(name, cursor=cursors[name])
         result.mappings.append(entry)
-        if name not in news and one not in waiting:
+        if name not in news and one not in waiting and name not in troubled:
             continue
         try:
-            if not _sync_mapping(source, target, one, result, entry, options, stop):
+            batches = Batches(source, target, one, tenancy=result.tenancy, database=result.database, entry=entry,
+                              options=options, stop=stop)  # fmt: skip
+            finished = batches.send()
+            if name in troubled and finished:
+                batches.retry()
+            if not finished:
                 result.interrupted = True
                 return
         except OperatedDatabaseLost:
@@ -98,6 +109,10 @@ def sync_database(
             failure = failure or error
     if failure is not None:
         raise failure
+    names = {c.mapping.name for c in compiled}
+    left = [row for row in refused.rows(source.primary, result.tenancy, result.database) if row.mapping in names]
+    if left:
+        raise refused.error(left)
 
 
 _DATABASE_IS_GONE = ("connection-lost", "unreachable", "out-of-resources", "lock-timeout")
@@ -128,72 +143,6 @@ def _refuse_set_back(
         hint="send everything again: `stackctl sync TENANCY --full`",
         details={"last_sequence_id": last},
     )
-
-
-def _sync_mapping(
-    source: Source,
-    target: Target,
-    compiled: Compiled,
-    result: DatabaseResult,
-    entry: MappingResult,
-    options: Options,
-    stop: Stop,
-) -> bool:
-    """Batches until nothing is above the cursor; False when the stop came first."""
-    started = time.monotonic()
-    try:
-        full = options.full
-        while not stop.requested:
-            applied = _batch(source, target, compiled, result.tenancy, entry, options, full=full)
-            if applied is None:
-                return True
-            entry.upserted += applied.upserted
-            entry.deleted += applied.deleted
-            entry.batches += 1
-            full = False
-        return False
-    finally:
-        entry.duration_ms = round((time.monotonic() - started) * 1000)
-
-
-def _batch(
-    source: Source,
-    target: Target,
-    compiled: Compiled,
-    tenancy: UUID,
-    entry: MappingResult,
-    options: Options,
-    *,
-    full: bool,
-) -> Applied | None:
-    """One transaction of the target: cursor locked, source read, rows written, cursor advanced.
-
-    A mapping that was never synced is loaded whole; that is one batch however many rows it has, and streams.
-    Returns None when nothing was above the cursor.
-    """
-    hear = partial(options.on_rows, compiled.mapping.name)
-    with target.locked(compiled) as cursor:
-        # Only now: what a replica shows must not be older than the cursor.
-        source.catch_up()
-        if full or cursor == NEVER_SYNCED:
-            with source.load(compiled, tenancy, hear) as (rows, highest):
-                applied = target.load(compiled, rows)
-            if cursor <= source.last_sequence_id():
-                # The highest stamp may have gone with its row; a cursor never goes back for that.
-                highest = max(highest, cursor)
-        else:
-            applied = target.apply(compiled, source.batch(compiled, tenancy, cursor, options.batch_size, hear))
-            highest = applied.highest
-            if applied.rows == 0:
-                entry.cursor = cursor
-                return None
-            if highest <= cursor:
-                raise AnswerNo(
-                    f"the mapping {compiled.mapping.name} yields no row above its cursor", code="mapping-failed"
-                )
-        target.advance(compiled, highest)
-    entry.cursor = highest
-    return applied
 
 
 def attempt(

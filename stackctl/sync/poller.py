@@ -7,11 +7,9 @@ and a kill in between only means that the tenancy is tried again.
 
 from __future__ import annotations
 
-import queue as queues
-import threading
 import time
 from collections import defaultdict
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
@@ -20,8 +18,8 @@ from uuid import UUID
 import psycopg
 
 from stackctl.sync import delivery, fuses, queue
-from stackctl.sync.engine import DatabaseResult, attempt
-from stackctl.sync.source import OperatedDatabaseLost
+from stackctl.sync.engine import DatabaseResult
+from stackctl.sync.workers import LOOK_INTERVAL, Job
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -29,13 +27,10 @@ if TYPE_CHECKING:
 
     from stackctl.db import Connection
     from stackctl.settings import ExternalDatabase
-    from stackctl.sync.engine import Options
     from stackctl.sync.loop import Stop
     from stackctl.sync.pipeline import Pipeline
-    from stackctl.sync.source import Source
-    from stackctl.sync.target import Target
+    from stackctl.sync.workers import Workers
 
-IDLE_TARGETS = 32  # connections to external databases kept open between jobs
 RECOVERY_INTERVAL = 5.0  # seconds between two looks for expired leases
 
 
@@ -54,92 +49,17 @@ class PollResult:
 
 @dataclass
 class _Work:
-    """A claimed entry (None: a retry that is due) and the jobs that remain of it."""
+    """A claimed entry (None: a retry that is due) and the jobs that remain of it.
+
+    `detached`: its databases do not answer. They rest, with a hold on them that is renewed, and new entries of the
+    tenancy are worked off without them.
+    """
 
     claim: queue.Claim | None
     tenancy: UUID
-    jobs: set[Future[DatabaseResult]] = field(default_factory=set[Future[DatabaseResult]])
+    detached: bool = False
+    jobs: set[Job] = field(default_factory=set[Job])
     results: list[DatabaseResult] = field(default_factory=list[DatabaseResult])
-
-
-class Workers:
-    """Threads that sync one database at a time, with connections that outlive the job."""
-
-    def __init__(
-        self, pipeline: Pipeline, count: int, options: Options, stop: Stop, *, only: str | None = None
-    ) -> None:
-        self._pipeline = pipeline
-        self._options = options
-        self._only = only
-        self._stop = stop
-        self._executor = ThreadPoolExecutor(count, thread_name_prefix="stackctl-sync")
-        self._sources: queues.SimpleQueue[Source] = queues.SimpleQueue()
-        self._idle: dict[tuple[UUID, str], Target] = {}
-        self._lock = threading.Lock()
-
-    def submit(self, database: ExternalDatabase) -> Future[DatabaseResult]:
-        return self._executor.submit(self._job, database)
-
-    def _job(self, database: ExternalDatabase) -> DatabaseResult:
-        key = (database.tenancy, database.id)
-        with self._lock:
-            idle = self._idle.pop(key, None)
-        try:
-            return self._with_source(self._sources.get_nowait(), database, key, idle)
-        except queues.Empty:
-            pass
-        except OperatedDatabaseLost:
-            # A connection that lay idle may have been cut since; one that is new tells.
-            idle = None
-        return self._with_source(self._pipeline.open_source(), database, key, idle)
-
-    def _with_source(
-        self, source: Source, database: ExternalDatabase, key: tuple[UUID, str], idle: Target | None
-    ) -> DatabaseResult:
-        try:
-            result = self._attempt(source, database, key, idle)
-            if idle is not None and result.error is not None and result.error.code == "connection-lost":
-                # The same goes for the target's.
-                result = self._attempt(source, database, key, None)
-        except BaseException:
-            source.close()
-            raise
-        self._sources.put(source)
-        return result
-
-    def _attempt(
-        self, source: Source, database: ExternalDatabase, key: tuple[UUID, str], idle: Target | None
-    ) -> DatabaseResult:
-        result = DatabaseResult(database.tenancy, database.id, database.type)
-        target = attempt(
-            source,
-            lambda: idle or self._pipeline.open_target(database),
-            lambda: self._pipeline.compiled(database, self._only),
-            result,
-            self._options,
-            self._stop,
-        )
-        self._keep(key, target)
-        return result
-
-    def _keep(self, key: tuple[UUID, str], target: Target | None) -> None:
-        if target is None:
-            return
-        with self._lock:
-            surplus = self._idle.pop(key, None)
-            self._idle[key] = target
-            if surplus is None and len(self._idle) > IDLE_TARGETS:
-                surplus = self._idle.pop(next(iter(self._idle)))
-        if surplus is not None:
-            surplus.close()
-
-    def close(self) -> None:
-        """Waits for the jobs in hand; they end after their batch once the stop is requested."""
-        self._executor.shutdown(wait=True, cancel_futures=True)
-        for target in self._idle.values():
-            target.close()
-        while not self._sources.empty():
-            self._sources.get_nowait().close()
 
 
 class Poller:
@@ -157,7 +77,7 @@ class Poller:
         on_result: Callable[[DatabaseResult], None] = lambda result: None,
     ) -> None:
         self._conn = conn
-        self._databases = pipeline.databases
+        self._pipeline = pipeline
         self._workers = workers
         self._claim_limit = claim_limit
         self._interval = interval.total_seconds()
@@ -173,6 +93,7 @@ class Poller:
                 stopped = stop.requested
                 fuse = not stopped and not fuses.read(self._conn).poller
                 if not stopped and not fuse:
+                    self._reconfigure()
                     self._recover(result)
                     self._take(result)
                 if not self._works:
@@ -183,28 +104,46 @@ class Poller:
             self._abandon()
             raise
 
+    def _reconfigure(self) -> None:
+        """Take up what changed in the backend's configuration.
+
+        An entry of a tenancy that was not known here is finished without jobs, so one that is new must be queued.
+        """
+        changes = self._pipeline.refresh(self._conn)
+        if not changes:
+            return
+        with self._conn.transaction():
+            for one in changes.gone:
+                delivery.record_success(self._conn, one.tenancy, one.id)
+            delivery.retry(self._conn, [(one.tenancy, one.id) for one in changes.altered])
+            queue.enqueue(self._conn, {one.tenancy for one in changes.altered})
+        self._workers.forget(self._pipeline.databases)
+
     def _recover(self, result: PollResult) -> None:
         if self._recovered and time.monotonic() - self._recovered < RECOVERY_INTERVAL:
             return
         self._recovered = time.monotonic()
         result.recovered += queue.recover(self._conn, self._lease)
 
+    def _busy(self) -> list[UUID]:
+        # A tenancy in hand is not taken a second time: its jobs would wait for the cursor and block the workers.
+        return [work.tenancy for work in self._works if not work.detached]
+
     def _take(self, result: PollResult) -> None:
-        room = self._claim_limit - len(self._works)
+        busy = self._busy()
+        room = self._claim_limit - len(busy)
         if room <= 0:
             return
-        # A tenancy in hand is not taken a second time: its jobs would wait for the cursor and block the workers.
-        for claim in queue.claim(self._conn, room, [work.tenancy for work in self._works]):
+        for claim in queue.claim(self._conn, room, busy):
             result.claimed += 1
             self._works.append(self._start(claim))
-        room = self._claim_limit - len(self._works)
+        busy = self._busy()
+        room = self._claim_limit - len(busy)
         due: dict[UUID, set[str]] = defaultdict(set)
-        for tenancy, database in delivery.claim_due(
-            self._conn, max(room, 0), self._lease, [work.tenancy for work in self._works]
-        ):
+        for tenancy, database in delivery.claim_due(self._conn, max(room, 0), self._lease, busy):
             due[tenancy].add(database)
         for tenancy, names in due.items():
-            found = [d for d in self._databases.get(tenancy, ()) if d.id in names]
+            found = [d for d in self._pipeline.databases.get(tenancy, ()) if d.id in names]
             for gone in names - {d.id for d in found}:
                 # No longer configured: nothing is left to retry.
                 delivery.record_success(self._conn, tenancy, gone)
@@ -217,7 +156,7 @@ class Poller:
         except ValueError:
             # No tenancy can be read from it, now or later; it is finished without jobs.
             return _Work(claim, UUID(int=0))
-        databases = self._databases.get(tenancy, [])
+        databases = self._pipeline.databases.get(tenancy, [])
         resting = delivery.waiting(self._conn, tenancy) if databases else set[str]()
         return self._submit(_Work(claim, tenancy), [d for d in databases if d.id not in resting])
 
@@ -227,9 +166,10 @@ class Poller:
 
     def _wait(self) -> None:
         """Until a job is done or it is time to look for more; renews the leases when they want it."""
-        jobs = {job for work in self._works for job in work.jobs}
+        jobs = {job.future for work in self._works for job in work.jobs}
         if jobs and all(work.jobs for work in self._works):
-            wait(jobs, timeout=self._interval, return_when=FIRST_COMPLETED)
+            wait(jobs, timeout=min(self._interval, LOOK_INTERVAL), return_when=FIRST_COMPLETED)
+        self._workers.look()
         if time.monotonic() - self._renewed >= self._lease.total_seconds() / 3:
             self._renew()
 
@@ -239,17 +179,33 @@ class Poller:
         renewed = queue.renew(self._conn, [work.claim for work in held.values() if work.claim is not None])
         for claim in renewed:
             held[claim.id].claim = claim
+        for work in self._works:
+            if work.detached:
+                self._hold(work)
+
+    def _hold(self, work: _Work) -> None:
+        for job in work.jobs:
+            delivery.hold(self._conn, work.tenancy, job.database.id, self._lease)
 
     def _settle(self, result: PollResult) -> None:
         for work in list(self._works):
-            done = {job for job in work.jobs if job.done()}
+            done = {job for job in work.jobs if job.future.done()}
             work.jobs -= done
             for job in done:
-                work.results.append(job.result())
+                work.results.append(job.future.result())
                 self._on_result(work.results[-1])
+            if work.jobs and not work.detached and all(job.stuck for job in work.jobs):
+                self._detach(work)
             if not work.jobs:
                 self._works.remove(work)
                 self._finish(work, result)
+
+    def _detach(self, work: _Work) -> None:
+        """What hangs goes on by itself: its databases are held first, so that nothing is forgotten in a kill."""
+        apart = _Work(None, work.tenancy, detached=True, jobs=work.jobs)
+        self._hold(apart)
+        self._works.append(apart)
+        work.jobs = set()
 
     def _finish(self, work: _Work, result: PollResult) -> None:
         """Record the outcomes and finish the entry, in one transaction."""
@@ -260,7 +216,11 @@ class Poller:
         with self._conn.transaction():
             for outcome in work.results:
                 if outcome.error is not None:
-                    dead += delivery.record_failure(self._conn, work.tenancy, outcome.database, outcome.error)
+                    recorded = delivery.record_failure(
+                        self._conn, work.tenancy, outcome.database, outcome.error, scheduled=work.claim is None
+                    )
+                    dead += recorded.dead
+                    recovered |= recorded.recovered
                 elif not outcome.interrupted:
                     recovered |= delivery.record_success(self._conn, work.tenancy, outcome.database)
             if recovered:
@@ -279,7 +239,7 @@ class Poller:
         """Give up what is in hand; what can't be given back now comes back when its lease expires."""
         for work in self._works:
             for job in work.jobs:
-                job.cancel()
+                job.future.cancel()
             if work.claim is not None:
                 with suppress(psycopg.Error):
                     queue.release(self._conn, work.claim)

@@ -9,18 +9,19 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from stackctl.errors import ServiceError, StateError, UsageError
 from stackctl.sync import delivery, queue
 from stackctl.sync.engine import DatabaseResult, Options
 from stackctl.sync.pipeline import unknown
-from stackctl.sync.poller import Poller, PollResult, Workers
+from stackctl.sync.poller import Poller, PollResult
 from stackctl.sync.sequencer import Sequencer, SequenceResult, prune_stamp_log
+from stackctl.sync.workers import Workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from datetime import timedelta
     from uuid import UUID
 
     from stackctl.db import Connection
@@ -41,6 +42,7 @@ _PASSING = (
     "lock-timeout",
 )
 STOP_NOTICED = 0.1  # seconds in which a pause that waits for a wake-up notices the stop
+RETRY_PAUSE = timedelta(seconds=5)  # between two tries of refused rows, however often a database is synced
 FUSE_PAUSE = 1.0  # seconds between two looks at a fuse that is off
 
 
@@ -105,7 +107,7 @@ def poll(
     result = PollResult()
     reached = threading.Event()
     settings = pipeline.settings
-    options = Options(batch_size=settings.get("sync.batch_size"))
+    options = Options(batch_size=settings.get("sync.batch_size"), retry_pause=RETRY_PAUSE)
 
     def work() -> None:
         nonlocal result
@@ -219,7 +221,7 @@ def sync(pipeline: Pipeline, scope: Scope, options: Options, stop: Stop, reports
         try:
             jobs = [(database, workers.submit(database) if database.tenancy in known else None) for database in chosen]
             for database, job in jobs:
-                result = job.result() if job is not None else _strange(database)
+                result = workers.wait(job) if job is not None else _strange(database)
                 if not result.interrupted and database.tenancy in known:
                     _record(conn, result)
                 results.append(result)
@@ -268,8 +270,11 @@ def _record(conn: Connection, result: DatabaseResult) -> None:
     # A sync by hand that fails is retried by the poller as well; one that goes well ends the retries.
     with conn.transaction():
         if result.error is not None:
-            delivery.record_failure(conn, result.tenancy, result.database, result.error)
-        elif delivery.record_success(conn, result.tenancy, result.database):
+            recorded = delivery.record_failure(conn, result.tenancy, result.database, result.error, scheduled=True)
+            recovered = recorded.recovered
+        else:
+            recovered = delivery.record_success(conn, result.tenancy, result.database)
+        if recovered:
             queue.enqueue(conn, [result.tenancy])
 
 

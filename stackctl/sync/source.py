@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import queue as queues
+import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, LiteralString
 
 import psycopg
 from psycopg import sql
+from psycopg.types.json import Jsonb
 
 from stackctl.db import translate
 from stackctl.errors import AnswerNo, ServiceError
@@ -21,12 +24,14 @@ if TYPE_CHECKING:
 
     from stackctl.db import Connection
     from stackctl.mapping.compile import Compiled
+    from stackctl.sync.refused import Key
 
 REPLICA_WAIT = 60.0  # seconds for a replica to replay past the primary's position
 REPLICA_POLL = 0.02  # seconds
 PIPE_BUFFER = 64 * 1024  # bytes between the two COPYs; a write for each row costs 10 to 20 %
 
 _SQL = statements("source")
+_NOTHING: LiteralString = "SELECT * FROM ({}) AS everything LIMIT 0"
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ class Stream:
     def binary(self) -> Iterator[bytes]:
         """The rows as PostgreSQL's binary COPY stream, unparsed, in pieces of about PIPE_BUFFER bytes."""
         query = sql.SQL("COPY ({}) TO STDOUT (FORMAT binary)").format(sql.SQL(self.statement))
-        with _reading(self.mapping), self.conn.cursor() as cursor, cursor.copy(query, self.parameters) as copy:
+        with reading(self.mapping), self.conn.cursor() as cursor, cursor.copy(query, self.parameters) as copy:
             buffer = bytearray()
             rows = 0
             # The server sends a row at a time.
@@ -63,11 +68,66 @@ class Stream:
     def chunks(self, size: int) -> Iterator[list[tuple[Any, ...]]]:
         """The rows as tuples, at most `size` of them in memory at a time."""
         fetched = size if psycopg.capabilities.has_stream_chunked() else 1
-        with _reading(self.mapping), self.conn.cursor() as cursor:
+        with reading(self.mapping), self.conn.cursor() as cursor:
             rows = cursor.stream(self.statement, self.parameters, size=fetched)
             while chunk := list(islice(rows, size)):
                 yield chunk
                 self.on_rows(len(chunk))
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a kind of target takes a stream, and how many pieces of it may be read ahead."""
+
+    read: Callable[[Stream], Iterator[Any]]
+    depth: int
+
+
+class Ahead:
+    """A stream that a thread of its own reads before it is asked for, in one form.
+
+    Its connection must not be used otherwise until the end was reached or `discard` has returned.
+    """
+
+    def __init__(self, stream: Stream, form: Form) -> None:
+        self._stream = stream
+        self._form = form
+        self._pieces: queues.Queue[Any] = queues.Queue(form.depth)
+        self._unwanted = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="stackctl-ahead", daemon=True)
+        self._thread.start()
+
+    def _work(self) -> None:
+        try:
+            for piece in self._form.read(self._stream):
+                self._pieces.put(piece)
+                if self._unwanted.is_set():
+                    break
+        except BaseException as error:  # noqa: BLE001 - raised where the pieces are taken
+            self._pieces.put(error)
+        else:
+            self._pieces.put(None)
+
+    def binary(self) -> Iterator[bytes]:
+        return self._taken()
+
+    def chunks(self, size: int) -> Iterator[list[tuple[Any, ...]]]:
+        """In chunks of the size that was read, whatever `size` says."""
+        return self._taken()
+
+    def _taken(self) -> Iterator[Any]:
+        while (piece := self._pieces.get()) is not None:
+            if isinstance(piece, BaseException):
+                raise piece
+            yield piece
+
+    def discard(self) -> None:
+        """Give up what was not taken; returns once the connection is free."""
+        self._unwanted.set()
+        while self._thread.is_alive():
+            with suppress(queues.Empty):
+                self._pieces.get(timeout=0.01)
+        self._thread.join()
 
 
 class OperatedDatabaseLost(ServiceError):
@@ -82,7 +142,7 @@ class Source:
     """
 
     def __init__(self, primary: Connection, replica: Connection | None = None) -> None:
-        self._primary = primary
+        self.primary = primary
         self._reader = replica or primary
         self._replicated = replica is not None
 
@@ -93,8 +153,8 @@ class Source:
         """
         if not self._replicated:
             return
-        with _reading("the replica"):
-            row = self._primary.execute(_SQL["primary_position"]).fetchone()
+        with reading("the replica"):
+            row = self.primary.execute(_SQL["primary_position"]).fetchone()
             deadline = time.monotonic() + REPLICA_WAIT
             while True:
                 seen = self._reader.execute(_SQL["replayed"], {"position": row[0] if row else None}).fetchone()
@@ -110,13 +170,13 @@ class Source:
 
     def last_sequence_id(self) -> int:
         """The highest sequence id ever given; 0 before the first."""
-        with _reading("global_seq_id"):
-            row = self._primary.execute(_SQL["last_sequence_id"]).fetchone()
+        with reading("global_seq_id"):
+            row = self.primary.execute(_SQL["last_sequence_id"]).fetchone()
         return row[0] if row else 0
 
     def with_news(self, compiled: Sequence[Compiled], tenancy: UUID, cursors: Mapping[str, int]) -> set[str]:
         """Names of the mappings that have anything above their cursor; one round trip for all of them."""
-        with _reading("the mappings"):
+        with reading("the mappings"):
             # libpq carries the row-by-row mode of an earlier stream into a pipeline; any plain statement ends it.
             self._reader.execute("")
             with self._reader.pipeline():
@@ -136,6 +196,26 @@ class Source:
         statement = compiled.fetch
         return Stream(self._reader, statement, _at(tenancy, cursor) | {"limit": limit}, compiled.mapping.name, on_rows)
 
+    def by_key(self, compiled: Compiled, tenancy: UUID, keys: Sequence[Key]) -> Stream:
+        """The same for keys that are named, whether their rows exist or not."""
+        parameters = {"tenancy_id": tenancy, "keys": Jsonb(list(keys))}
+        return Stream(self._reader, compiled.by_key, parameters, compiled.mapping.name, lambda rows: None)
+
+    def next_key(self, compiled: Compiled, tenancy: UUID, cursor: int) -> tuple[Key, int] | None:
+        """The first key above the cursor, as text, and its sequence id."""
+        with reading(compiled.mapping.name):
+            return self._reader.execute(compiled.next_key, _at(tenancy, cursor)).fetchone()
+
+    def nothing(self, compiled: Compiled, tenancy: UUID) -> Stream:
+        """No row at all, in the shape of a whole load."""
+        return Stream(
+            self._reader,
+            _NOTHING.format(compiled.load),
+            {"tenancy_id": tenancy},
+            compiled.mapping.name,
+            lambda rows: None,
+        )
+
     @contextmanager
     def load(self, compiled: Compiled, tenancy: UUID, on_rows: Callable[[int], None]) -> Iterator[tuple[Stream, int]]:
         """All rows of the mapping in one stream, and the cursor that goes with them.
@@ -144,7 +224,7 @@ class Source:
         read from: everything at or below it is visible there (see sequencer.py on order).
         """
         name = compiled.mapping.name
-        with _reading(name), self._reader.transaction():
+        with reading(name), self._reader.transaction():
             self._reader.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
             # Everything is read: on tables that were filled and never analysed, a nested loop would be quadratic.
             self._reader.execute("SET LOCAL enable_nestloop = off")
@@ -156,7 +236,7 @@ class Source:
             )
 
     def close(self) -> None:
-        self._primary.close()
+        self.primary.close()
         self._reader.close()
 
 
@@ -165,13 +245,16 @@ def _at(tenancy: UUID, cursor: int) -> dict[str, Any]:
 
 
 @contextmanager
-def _reading(what: str) -> Iterator[None]:
+def reading(what: str) -> Iterator[None]:
+    """Errors of the operated database as the engine tells them apart: it is lost, a value is bad, or the rest."""
     try:
         yield
     except psycopg.Error as error:
         inner = translate(error, "the operated database")
         if _lost(error):
             raise OperatedDatabaseLost(inner.message, code=inner.code, hint=inner.hint) from error
+        if (error.sqlstate or "").startswith("22"):
+            raise AnswerNo(f"{what} can't be read: {inner.message}", code="row-refused", hint=inner.hint) from error
         raise AnswerNo(f"{what} can't be read: {inner.message}", code="mapping-failed", hint=inner.hint) from error
 
 

@@ -6,13 +6,15 @@ in that one transaction.
 
 from __future__ import annotations
 
+import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from stackctl.errors import StateError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
     from datetime import datetime
     from uuid import UUID
@@ -20,10 +22,14 @@ if TYPE_CHECKING:
     from stackctl.mapping.compile import Compiled, Dialect
     from stackctl.mapping.model import Mapping
     from stackctl.settings import ExternalDatabase
-    from stackctl.sync.source import Stream
+    from stackctl.sync.source import Ahead, Form, Stream
+
+    Rows = Stream | Ahead
 
 NEVER_SYNCED = -1  # the cursor of a mapping that was never loaded
 SET_BACK = -2  # the cursor of a copy whose source was set back: refused until it is loaded again
+PATIENCE = 60.0  # seconds without an answer after which a target counts as hung
+LONG_PATIENCE = 1800.0  # the same while a whole table is emptied or filled
 
 
 @dataclass(frozen=True)
@@ -56,10 +62,53 @@ class TargetState:
     operated: bool = False
 
 
+class Waiting:
+    """Since when, by the monotonic clock, somebody waits for an answer of the target; None: nobody does.
+
+    `patience` is how many seconds without an answer are normal.
+    """
+
+    def __init__(self) -> None:
+        self.since: float | None = None
+        self.patience = PATIENCE
+
+    def begin(self) -> None:
+        self.since = time.monotonic()
+
+    def end(self) -> None:
+        self.since = None
+
+    @contextmanager
+    def __call__(self) -> Iterator[Waiting]:
+        self.begin()
+        try:
+            yield self
+        finally:
+            self.end()
+
+    @contextmanager
+    def patiently(self) -> Iterator[None]:
+        """Inside, single steps may take long: a whole table is emptied or filled."""
+        self.patience = LONG_PATIENCE
+        try:
+            yield
+        finally:
+            self.patience = PATIENCE
+
+
 class Target(Protocol):
-    """One open external database. Errors of its driver come out as StackctlErrors."""
+    """One open external database. Errors of its driver come out as StackctlErrors.
+
+    A value that it does not take is an error with the code `row-refused`: the engine finds the row and goes on.
+    """
 
     dialect: Dialect
+    waiting: Waiting
+    form: Form
+
+    def abort(self) -> None:
+        """From another thread: break off what waits; whoever waits gets `connection-lost`."""
+        ...
 
     def prepare(self, tenancy: UUID, compiled: Sequence[Compiled]) -> None:
         """Claim the database for the tenancy, create what is missing, check what exists.
@@ -79,15 +128,24 @@ class Target(Protocol):
         """
         ...
 
-    def apply(self, compiled: Compiled, batch: Stream) -> Applied:
-        """Upsert the rows of a batch that were found, delete those that were not."""
+    def apply(self, compiled: Compiled, batch: Rows, on_read: Callable[[int, int], None] | None = None) -> Applied:
+        """Upsert the rows of a batch that were found, delete those that were not.
+
+        `on_read` (rows, highest sequence id) is told when the source has been read to the end of the batch.
+        """
         ...
 
-    def load(self, compiled: Compiled, rows: Stream) -> Applied:
+    def load(self, compiled: Compiled, rows: Rows) -> Applied:
         """Make the table equal to these rows, whatever it held."""
         ...
 
-    def advance(self, compiled: Compiled, cursor: int) -> None: ...
+    def advance(self, compiled: Compiled, cursor: int) -> None:
+        """Set the cursor, also to what it was: every write to a mapping's rows is followed by this."""
+        ...
+
+    def version(self, compiled: Compiled) -> str:
+        """Changes whenever the mapping's cursor row is written, by anybody."""
+        ...
 
     def rows(self, mapping: Mapping) -> list[tuple[Any, ...]]:
         """The whole table, the mapping's columns only: numbers as numbers, everything else as text."""

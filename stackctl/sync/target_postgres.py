@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import os
+import socket
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, LiteralString, cast
 
 import psycopg
@@ -14,35 +16,74 @@ from stackctl.errors import AnswerNo, StackctlError, StateError
 from stackctl.mapping.compile import encoded
 from stackctl.mapping.targets import TYPES
 from stackctl.sql import statements
-from stackctl.sync.target import NEVER_SYNCED, Applied, Cursor, TargetState, check_owner, table_differs
+from stackctl.sync.source import Form, Stream
+from stackctl.sync.target import NEVER_SYNCED, Applied, Cursor, TargetState, Waiting, check_owner, table_differs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from uuid import UUID
+
+    from psycopg.abc import QueryNoTemplate
 
     from stackctl.mapping.compile import Compiled, Dialect
     from stackctl.mapping.model import Mapping
     from stackctl.settings import ExternalDatabase
-    from stackctl.sync.source import Stream
+    from stackctl.sync.target import Rows
 
 _SQL = statements("target_postgres")
+# Data exceptions, constraints, limits of a row, and what the owner's triggers raise: classes of SQLSTATE that speak of
+# a row and not of the table or the server.
+_REFUSALS = ("22", "23", "54", "P0001")
 
 
 class PostgresTarget:
     """See target.Target."""
 
     dialect: Dialect = "postgres"
+    form = Form(Stream.binary, depth=256)
 
     def __init__(self, database: ExternalDatabase) -> None:
         assert database.url is not None
         self._where = f"the external database {database.id}"
         self._conn = db.connect(
-            database.url, base=database.base, autocommit=True, what=self._where, application_name="stackctl sync"
+            database.url,
+            base=database.base,
+            autocommit=True,
+            what=self._where,
+            application_name="stackctl sync",
+            ambient=not database.from_backend,
         )
         self._checked: set[str] = set()
+        self.waiting = Waiting()
         with self._errors():
             # A consumer that holds a table locked costs this database a retry, not everybody their worker.
-            self._conn.execute(_SQL["bound_waits"])
+            self._execute(_SQL["bound_waits"])
+            # A statement of ours that was broken off ends there, too, and lets go of the cursor. Not every server can.
+            with suppress(psycopg.Error):
+                self._execute(_SQL["notice_abort"])
+
+    def _execute(
+        self, query: QueryNoTemplate, parameters: dict[str, Any] | None = None
+    ) -> psycopg.Cursor[tuple[Any, ...]]:
+        with self.waiting():
+            return self._conn.execute(query, parameters)
+
+    def abort(self) -> None:
+        # Only the socket: libpq's own functions may not be called from another thread.
+        with suppress(psycopg.Error, OSError), socket.socket(fileno=os.dup(self._conn.fileno())) as connection:
+            connection.shutdown(socket.SHUT_RDWR)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._execute("BEGIN")
+        try:
+            yield
+        except BaseException:
+            # A connection that is gone has rolled back already.
+            with suppress(psycopg.Error):
+                self._execute("ROLLBACK")
+            raise
+        self._execute("COMMIT")
 
     def prepare(self, tenancy: UUID, compiled: Sequence[Compiled]) -> None:
         with self._errors():
@@ -59,35 +100,35 @@ class PostgresTarget:
 
     def _create(self, tenancy: UUID, compiled: Sequence[Compiled]) -> None:
         """Tables, cursors and owner commit together, or not at all; creation is serialised among engines."""
-        with self._conn.transaction():
+        with self._transaction():
             if not (self._one("has_cursors") and self._one("has_owner") and all(map(self._exists, compiled))):
-                self._conn.execute(_SQL["serialise_creation"])
-                self._conn.execute(_SQL["create_metadata"])
-                self._conn.execute(_SQL["create_owner"])
+                self._execute(_SQL["serialise_creation"])
+                self._execute(_SQL["create_metadata"])
+                self._execute(_SQL["create_owner"])
                 for one in compiled:
                     if not self._exists(one):
                         # A cursor left from a table that was dropped would leave the new one empty.
-                        self._conn.execute(_SQL["forget_cursor"], {"mapping": one.mapping.name})
-                        self._conn.execute(one.create_table)
+                        self._execute(_SQL["forget_cursor"], {"mapping": one.mapping.name})
+                        self._execute(one.create_table)
                 # Consumers may read, never write.
                 readable = ["_stack_sync_metadata", *(c.mapping.target for c in compiled)]
-                self._conn.execute(
+                self._execute(
                     sql.SQL("GRANT SELECT ON {} TO PUBLIC").format(sql.SQL(", ").join(map(sql.Identifier, readable)))
                 )
             if self._one("owner") is None:
-                self._conn.execute(_SQL["claim_owner"], {"tenancy": tenancy})
+                self._execute(_SQL["claim_owner"], {"tenancy": tenancy})
             check_owner(self._one("owner"), tenancy, self._where)
             for one in compiled:
                 self._check_table(one)
-                self._conn.execute(_SQL["add_cursor"], {"mapping": one.mapping.name})
+                self._execute(_SQL["add_cursor"], {"mapping": one.mapping.name})
         self._checked.update(one.mapping.name for one in compiled)
 
     def _exists(self, compiled: Compiled) -> bool:
-        return self._conn.execute(_SQL["columns"], {"table": compiled.mapping.target}).fetchone() is not None
+        return self._execute(_SQL["columns"], {"table": compiled.mapping.target}).fetchone() is not None
 
     def _check_table(self, compiled: Compiled) -> None:
         mapping = compiled.mapping
-        rows = self._conn.execute(_SQL["columns"], {"table": mapping.target}).fetchall()
+        rows = self._execute(_SQL["columns"], {"table": mapping.target}).fetchall()
         found = {name: (type_, needed) for name, type_, needed in rows}
         problems: list[str] = []
         for column in mapping.columns:
@@ -107,60 +148,73 @@ class PostgresTarget:
     def state(self) -> TargetState:
         with self._errors():
             operated = self._one("looks_operated")
-            rows = self._conn.execute(_SQL["cursors"]).fetchall() if self._one("has_cursors") else []
+            rows = self._execute(_SQL["cursors"]).fetchall() if self._one("has_cursors") else []
             owner = self._one("owner") if self._one("has_owner") else None
         cursors = {name: Cursor(sequence_id, updated_at) for name, sequence_id, updated_at in rows}
         return TargetState(owner, cursors, operated)
 
     @contextmanager
     def locked(self, compiled: Compiled) -> Iterator[int]:
-        with self._errors(compiled), self._conn.transaction():
+        with self._errors(compiled), self._transaction():
             mapping = {"mapping": compiled.mapping.name}
-            row = self._conn.execute(_SQL["lock_cursor"], mapping).fetchone()
+            row = self._execute(_SQL["lock_cursor"], mapping).fetchone()
             if row is None:  # somebody deleted it: from the beginning
-                self._conn.execute(_SQL["add_cursor"], mapping)
-                row = self._conn.execute(_SQL["lock_cursor"], mapping).fetchone()
+                self._execute(_SQL["add_cursor"], mapping)
+                row = self._execute(_SQL["lock_cursor"], mapping).fetchone()
             yield row[0] if row else NEVER_SYNCED
 
-    def apply(self, compiled: Compiled, batch: Stream) -> Applied:
+    def apply(self, compiled: Compiled, batch: Rows, on_read: Callable[[int, int], None] | None = None) -> Applied:
         with self._errors(compiled):
             rows = self._copy(compiled, batch, compiled.staging, ["_stack_sequence_id", "_stack_deleted"])
             if rows == 0:
                 return Applied(0, 0, 0)
-            upserted = self._conn.execute(compiled.upsert).rowcount
-            deleted = self._conn.execute(compiled.delete).rowcount
-            highest = self._conn.execute(
-                sql.SQL("SELECT max(_stack_sequence_id) FROM {}").format(sql.Identifier(compiled.staging))
+            found = self._execute(
+                sql.SQL("SELECT max(_stack_sequence_id), bool_or(_stack_deleted) FROM {}").format(
+                    sql.Identifier(compiled.staging)
+                )
             ).fetchone()
-        return Applied(rows, upserted, deleted, highest[0] if highest else 0)
+            highest, deletes = found or (0, False)
+            if on_read is not None:
+                on_read(rows, highest)
+            upserted = self._execute(compiled.upsert).rowcount
+            deleted = self._execute(compiled.delete).rowcount if deletes else 0
+        return Applied(rows, upserted, deleted, highest)
 
-    def _copy(self, compiled: Compiled, stream: Stream, table: str, extra: Sequence[str]) -> int:
+    def _copy(self, compiled: Compiled, stream: Rows, table: str, extra: Sequence[str]) -> int:
         if table == compiled.staging:
-            self._conn.execute(compiled.create_staging)
+            self._execute(compiled.create_staging)
         columns = [*extra, *(column.name for column in compiled.mapping.columns)]
         query = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(
             sql.Identifier(table), sql.SQL(", ").join(map(sql.Identifier, columns))
         )
-        with self._conn.cursor() as cursor:
+        with self._conn.cursor() as cursor, self.waiting() as waiting:
             with cursor.copy(query) as copy:
                 for chunk in stream.binary():
+                    waiting.begin()
                     copy.write(chunk)
+                    # The next piece is the source's to bring.
+                    waiting.end()
+                waiting.begin()
             return cursor.rowcount
 
-    def load(self, compiled: Compiled, rows: Stream) -> Applied:
+    def load(self, compiled: Compiled, rows: Rows) -> Applied:
         """An empty table takes the stream straight; another is first emptied of everything in the transaction.
 
         DELETE, not TRUNCATE: readers keep seeing the old rows until the commit.
         """
         table = sql.Identifier(compiled.mapping.target)
-        with self._errors(compiled):
-            removed = self._conn.execute(sql.SQL("DELETE FROM {}").format(table)).rowcount
+        with self._errors(compiled), self.waiting.patiently():
+            removed = self._execute(sql.SQL("DELETE FROM {}").format(table)).rowcount
             loaded = self._copy(compiled, rows, compiled.mapping.target, [])
         return Applied(loaded, loaded, max(removed - loaded, 0))
 
     def advance(self, compiled: Compiled, cursor: int) -> None:
         with self._errors(compiled):
-            self._conn.execute(_SQL["advance"], {"mapping": compiled.mapping.name, "cursor": cursor})
+            self._execute(_SQL["advance"], {"mapping": compiled.mapping.name, "cursor": cursor})
+
+    def version(self, compiled: Compiled) -> str:
+        with self._errors(compiled):
+            return self._one("version", {"mapping": compiled.mapping.name})
 
     def rows(self, mapping: Mapping) -> list[tuple[Any, ...]]:
         columns = [
@@ -169,23 +223,19 @@ class PostgresTarget:
         ]
         query = sql.SQL("SELECT {} FROM {} AS t").format(sql.SQL(", ").join(columns), sql.Identifier(mapping.target))
         with self._errors():
-            return self._conn.execute(query).fetchall()
+            return self._execute(query).fetchall()
 
     def close(self) -> None:
         self._conn.close()
 
     def _one(self, name: str, parameters: dict[str, Any] | None = None) -> Any:
-        row = self._conn.execute(_SQL[name], parameters).fetchone()
+        row = self._execute(_SQL[name], parameters).fetchone()
         return row[0] if row else None
 
     @contextmanager
     def _errors(self, compiled: Compiled | None = None) -> Iterator[None]:
         try:
             yield
-        except (pg.CardinalityViolation, pg.UniqueViolation) as error:
-            if compiled is None:
-                raise self._translated(error, compiled) from error
-            raise two_rows(compiled) from error
         except psycopg.Error as error:
             raise self._translated(error, compiled) from error
 
@@ -196,6 +246,16 @@ class PostgresTarget:
                 code="table-differs",
                 hint="restore the table, or drop it and run `stackctl sync --full`",
             )
+        if compiled is not None:
+            key = f"{compiled.mapping.target}_pkey"
+            if isinstance(error, pg.CardinalityViolation) or error.diag.constraint_name == key:
+                return two_rows(compiled)
+            if (error.sqlstate or "").startswith(_REFUSALS):
+                return AnswerNo(
+                    f"{self._where}: {db.one_line(error.diag.message_primary or str(error))}",
+                    code="row-refused",
+                    details={"sqlstate": error.sqlstate},
+                )
         return db.translate(error, self._where)
 
 

@@ -13,16 +13,17 @@ from uuid import UUID
 from stackctl.errors import ServiceError, StackctlError, StateError
 from stackctl.mapping.sqltext import quote
 from stackctl.mapping.targets import TYPES
-from stackctl.sync.target import NEVER_SYNCED, Applied, Cursor, TargetState, check_owner, table_differs
+from stackctl.sync.source import Form
+from stackctl.sync.target import NEVER_SYNCED, Applied, Cursor, TargetState, Waiting, check_owner, table_differs
 from stackctl.sync.target_postgres import two_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from stackctl.mapping.compile import Compiled, Dialect
     from stackctl.mapping.model import Mapping
     from stackctl.settings import ExternalDatabase
-    from stackctl.sync.source import Stream
+    from stackctl.sync.target import Rows
 
 BUSY_TIMEOUT = 30.0  # seconds to wait for another engine's transaction
 CHUNK = 500  # rows in memory at a time; some are large
@@ -44,6 +45,7 @@ _HAS_TABLE = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?"
 _OWNED_BY = "SELECT tenancy_id FROM _stack_sync_owner"
 _CLAIM = "INSERT INTO _stack_sync_owner (tenancy_id) VALUES (?) ON CONFLICT DO NOTHING"
 _CURSORS = "SELECT mapping_name, last_synced_sequence_id, updated_at FROM _stack_sync_metadata"
+_VERSION = "SELECT updated_at FROM _stack_sync_metadata WHERE mapping_name = ?"
 _CURSOR = "SELECT last_synced_sequence_id FROM _stack_sync_metadata WHERE mapping_name = ?"
 _ADD_CURSOR = (
     "INSERT INTO _stack_sync_metadata (mapping_name, last_synced_sequence_id, updated_at) VALUES (?, -1, ?) "
@@ -58,11 +60,13 @@ class SqliteTarget:
     """See target.Target. The file and its folder's `-wal` and `-shm` files belong together."""
 
     dialect: Dialect = "sqlite"
+    form = Form(lambda stream: stream.chunks(CHUNK), depth=16)
 
     def __init__(self, database: ExternalDatabase) -> None:
         assert database.path is not None
         self._where = f"the external database {database.id} ({database.path})"
         self._checked: set[str] = set()
+        self.waiting = Waiting()
         try:
             self._conn = sqlite3.connect(
                 database.path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
@@ -146,7 +150,8 @@ class SqliteTarget:
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         # IMMEDIATE takes the write lock at once: whoever comes second waits here, before reading the source.
-        self._conn.execute("BEGIN IMMEDIATE")
+        with self.waiting():
+            self._conn.execute("BEGIN IMMEDIATE")
         try:
             yield
         except BaseException:
@@ -155,7 +160,7 @@ class SqliteTarget:
             raise
         self._conn.execute("COMMIT")
 
-    def apply(self, compiled: Compiled, batch: Stream) -> Applied:
+    def apply(self, compiled: Compiled, batch: Rows, on_read: Callable[[int, int], None] | None = None) -> Applied:
         names = [column.name for column in compiled.mapping.columns]
         # Each row: sequence id, whether it is gone, then the mapping's columns.
         keys = [2 + names.index(name) for name in compiled.mapping.key]
@@ -174,9 +179,11 @@ class SqliteTarget:
                 if gone:
                     deleted += self._conn.executemany(compiled.delete, gone).rowcount
                 highest = max(highest, *(row[0] for row in chunk))
+            if on_read is not None and rows:
+                on_read(rows, highest)
         return Applied(rows, upserted, deleted, highest)
 
-    def load(self, compiled: Compiled, rows: Stream) -> Applied:
+    def load(self, compiled: Compiled, rows: Rows) -> Applied:
         """The table is emptied and filled in the transaction; readers see the old rows until the commit."""
         with self._errors():
             removed = self._conn.execute(f"DELETE FROM {quote(compiled.mapping.target)}").rowcount
@@ -191,6 +198,13 @@ class SqliteTarget:
     def advance(self, compiled: Compiled, cursor: int) -> None:
         with self._errors():
             self._conn.execute(_ADVANCE, (cursor, _now(), compiled.mapping.name))
+
+    def version(self, compiled: Compiled) -> str:
+        with self._errors():
+            return str(self._one(_VERSION, compiled.mapping.name))
+
+    def abort(self) -> None:
+        self._conn.interrupt()
 
     def rows(self, mapping: Mapping) -> list[tuple[Any, ...]]:
         columns = ", ".join(quote(column.name) for column in mapping.columns)
@@ -227,4 +241,4 @@ class SqliteTarget:
 
 
 def _now() -> str:
-    return datetime.now(UTC).replace(tzinfo=None).isoformat(" ", "milliseconds")
+    return datetime.now(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")

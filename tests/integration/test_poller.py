@@ -111,7 +111,7 @@ def test_a_change_that_passes_a_database_over_while_it_recovers_is_sent(
     populate(source)
     settle(pipeline)
     with pipeline.session() as conn:
-        delivery.record_failure(conn, MINE, "analytics", ServiceError("down", code="unreachable"))
+        delivery.record_failure(conn, MINE, "analytics", ServiceError("down", code="unreachable"), scheduled=True)
     rest(source)
     add_user(source)
     sequence(pipeline)
@@ -170,17 +170,17 @@ def test_a_dead_letter_and_what_wakes_it(
 def test_the_pause_grows_and_has_an_end(source: Connection) -> None:
     pauses: list[timedelta] = []
     for _ in range(delivery.MAX_ATTEMPTS - 1):
-        assert not delivery.record_failure(source, MINE, "x", ServiceError("no", code="unreachable"))
+        assert not delivery.record_failure(source, MINE, "x", ServiceError("no", code="unreachable"), scheduled=True).dead
         pauses.append(one(source, "SELECT next_attempt_at - last_attempt_at FROM stackctl.delivery"))
     for number, pause in enumerate(pauses):
         expected = min(delivery.FIRST_DELAY * 2**number, delivery.LONGEST_DELAY)
         assert expected * 0.69 <= pause <= expected * 1.31 + timedelta(milliseconds=10)
         assert pause <= delivery.LONGEST_DELAY + timedelta(milliseconds=10)
-    assert delivery.record_failure(source, MINE, "x", ServiceError("no", code="unreachable"))
+    assert delivery.record_failure(source, MINE, "x", ServiceError("no", code="unreachable"), scheduled=True).dead
 
 
 def test_a_retry_is_taken_by_one_poller(source: Connection, migrated_db: str, connect: Connect) -> None:
-    delivery.record_failure(source, MINE, "x", ServiceError("no", code="unreachable"))
+    delivery.record_failure(source, MINE, "x", ServiceError("no", code="unreachable"), scheduled=True)
     due(source)
     first, second = connect(migrated_db), connect(migrated_db)
     assert delivery.claim_due(first, 10, timedelta(minutes=1)) == [(MINE, "x")]
@@ -196,7 +196,7 @@ def test_a_retry_is_taken_by_one_poller(source: Connection, migrated_db: str, co
 def test_a_database_no_longer_configured_is_forgotten(project: Project, source: Connection, external_db: str) -> None:
     pipeline = project.postgres(MINE, external_db).pipeline()
     for tenancy, name in ((MINE, "gone"), (OTHER, "gone too")):
-        delivery.record_failure(source, tenancy, name, ServiceError("no", code="unreachable"))
+        delivery.record_failure(source, tenancy, name, ServiceError("no", code="unreachable"), scheduled=True)
     due(source)
     poll(pipeline)
     assert failures(pipeline) == []

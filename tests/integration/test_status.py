@@ -157,7 +157,7 @@ def test_one_tenancy_only(project: Project, source: Connection, external_db: str
 
 def test_a_failing_database(project: Project, source: Connection, external_db: str) -> None:
     pipeline = project.postgres(MINE, UNREACHABLE, "broken").postgres(MINE, external_db).pipeline()
-    delivery.record_failure(source, MINE, "analytics", ServiceError("it was down", code="unreachable"))
+    delivery.record_failure(source, MINE, "analytics", ServiceError("it was down", code="unreachable"), scheduled=True)
     broken, analytics = read(pipeline).tenancies[MINE]
     assert broken.status == "error"
     assert broken.mappings == ()

@@ -1,0 +1,28 @@
+-- Rows that one external database refuses (poison rows), by key. Written before the cursor passes them.
+
+-- name: record
+INSERT INTO stackctl.refused_row (tenancy_id, database_id, mapping, key, sequence_id, error)
+VALUES (%(tenancy)s, %(database)s, %(mapping)s, %(key)s, %(sequence_id)s, %(error)s)
+ON CONFLICT (tenancy_id, database_id, mapping, key) DO UPDATE
+SET sequence_id = EXCLUDED.sequence_id, error = EXCLUDED.error
+
+-- name: rows
+SELECT mapping, key, error, refused_at FROM stackctl.refused_row
+WHERE tenancy_id = %(tenancy)s AND database_id = %(database)s
+ORDER BY mapping, refused_at, key
+
+-- name: try
+-- The rows to try again now: not those that were tried a moment ago.
+UPDATE stackctl.refused_row SET tried_at = clock_timestamp()
+WHERE tenancy_id = %(tenancy)s AND database_id = %(database)s AND mapping = %(mapping)s
+  AND tried_at <= clock_timestamp() - %(pause)s::interval
+RETURNING key
+
+-- name: forget
+DELETE FROM stackctl.refused_row
+WHERE tenancy_id = %(tenancy)s AND database_id = %(database)s AND mapping = %(mapping)s
+  AND key IN (SELECT value FROM jsonb_array_elements(%(keys)s))
+
+-- name: forget_mapping
+DELETE FROM stackctl.refused_row
+WHERE tenancy_id = %(tenancy)s AND database_id = %(database)s AND mapping = %(mapping)s
