@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stackctl.cli.command import Run, command, duration_option, uuid_argument
+from stackctl.cli.command import Run, command, counted, duration_option, uuid_argument
 from stackctl.durations import format_duration
 from stackctl.errors import AnswerNo, UsageError
 
@@ -22,6 +22,7 @@ app = typer.Typer(add_completion=False)
 apps = {"status": app}
 
 WATCH_INTERVAL = 2.0  # seconds
+REFUSED_SHOWN = 5  # rows of a database
 
 
 @command(
@@ -145,13 +146,26 @@ def show(console: Console, found: Status) -> None:
         console.line("no external database is configured; see `tenancies:` in stackctl.yaml")
 
 
+def _next_attempt(database: DatabaseStatus) -> str:
+    if database.next_attempt_at is None:
+        return "given up: the next change, the sweep or `stackctl queue retry` wakes it"
+    left = (database.next_attempt_at - datetime.now(UTC)).total_seconds()
+    return f"next in {format_duration(left)}" if left > 0 else "next now"
+
+
 def _show_database(console: Console, database: DatabaseStatus) -> None:
     if database.error is not None:
         since = ""
         if database.failing_since is not None:
             age = format_duration((datetime.now(UTC) - database.failing_since).total_seconds())
-            since = f" (for {age}, {database.attempts} attempts)"
+            since = f" (for {age}, {counted(database.attempts, 'attempt', 'attempts')}, {_next_attempt(database)})"
         console.line(f"error{since}: {database.error}", style="red")
+    for row in database.refused[:REFUSED_SHOWN]:
+        console.line(f"refused: {row.mapping} {', '.join(map(str, row.key))}: {row.error}", style="red")
+    if len(database.refused) > REFUSED_SHOWN:
+        console.line(
+            f"and {len(database.refused) - REFUSED_SHOWN:,} more refused rows (--json lists them)", style="red"
+        )
     console.table(
         ("mapping", "cursor", "last stamp", "backlog", "behind", "synced"),
         [

@@ -11,6 +11,12 @@ SELECT mapping, key, error, refused_at FROM stackctl.refused_row
 WHERE tenancy_id = %(tenancy)s AND database_id = %(database)s
 ORDER BY mapping, refused_at, key
 
+-- name: all_rows
+SELECT tenancy_id, database_id, mapping, key, error, refused_at FROM stackctl.refused_row
+WHERE %(tenancy)s::uuid IS NULL OR tenancy_id = %(tenancy)s
+ORDER BY tenancy_id, database_id, mapping, refused_at, key
+LIMIT 10000
+
 -- name: try
 -- The rows to try again now: not those that were tried a moment ago.
 UPDATE stackctl.refused_row SET tried_at = clock_timestamp()

@@ -5,6 +5,7 @@ A row is recorded in the operated database before the cursor passes it, so that 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,14 @@ def rows(conn: Connection, tenancy: UUID, database: str) -> list[RefusedRow]:
     """All rows that this database refuses, by mapping, oldest first."""
     with reading("the refused rows"):
         return [RefusedRow(*row) for row in conn.execute(_SQL["rows"], {"tenancy": tenancy, "database": database})]
+
+
+def by_database(conn: Connection, tenancy: UUID | None) -> dict[tuple[UUID, str], list[RefusedRow]]:
+    """The refused rows of all databases, of one tenancy or of all; no more than some thousands."""
+    found: dict[tuple[UUID, str], list[RefusedRow]] = defaultdict(list)
+    for owner, database, *row in conn.execute(_SQL["all_rows"], {"tenancy": tenancy}):
+        found[owner, database].append(RefusedRow(*row))
+    return found
 
 
 def record(

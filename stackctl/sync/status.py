@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, LiteralString, cast
 from uuid import UUID
@@ -11,7 +11,7 @@ from psycopg import sql
 
 from stackctl.errors import StackctlError
 from stackctl.sql import statements
-from stackctl.sync import delivery, fuses, queue
+from stackctl.sync import delivery, fuses, queue, refused
 from stackctl.sync.stamping import TOMBSTONES, Source, sources
 from stackctl.sync.target import NEVER_SYNCED, Cursor, TargetState
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from stackctl.mapping.compile import Compiled
     from stackctl.settings import ExternalDatabase
     from stackctl.sync.pipeline import Pipeline
+    from stackctl.sync.refused import RefusedRow
 
 _NOTHING = sql.SQL("")
 EXACT_TOTAL = 100_000  # rows; a larger table's total is the planner's estimate
@@ -58,7 +59,10 @@ class MappingStatus:
 
 @dataclass(frozen=True)
 class DatabaseStatus:
-    """An external database; `error` is what stops it now, or stopped the last attempt."""
+    """An external database; `error` is what stops it now, or stopped the last attempt.
+
+    `refused` are the rows that it does not take; everything else goes on.
+    """
 
     database: str
     type: str
@@ -68,6 +72,7 @@ class DatabaseStatus:
     failing_since: datetime | None
     attempts: int
     next_attempt_at: datetime | None
+    refused: tuple[RefusedRow, ...] = ()
     mappings: tuple[MappingStatus, ...] = ()
 
 
@@ -103,14 +108,22 @@ def status(pipeline: Pipeline, conn: Connection, tenancy: UUID | None = None) ->
 
     `tenancy` narrows tables and databases to one.
     """
+    pipeline.refresh(conn)
     failing = {(f.tenancy, f.database): f for f in delivery.failures(conn)}
+    set_aside = refused.by_database(conn, tenancy)
     return Status(
         generated_at=datetime.now(UTC),
         fuses=fuses.read(conn),
         tables=_tables(conn, pipeline, tenancy),
         queue=queue.summary(conn),
         tenancies={
-            id_: tuple(_database(conn, pipeline, one, failing.get((id_, one.id))) for one in databases)
+            id_: tuple(
+                replace(
+                    _database(conn, pipeline, one, failing.get((id_, one.id))),
+                    refused=tuple(set_aside.get((id_, one.id), ())),
+                )
+                for one in databases
+            )
             for id_, databases in pipeline.databases.items()
             if tenancy in (None, id_)
         },
@@ -168,7 +181,6 @@ def _row(conn: Connection, query: sql.Composed) -> tuple[Any, ...]:
 def _database(
     conn: Connection, pipeline: Pipeline, database: ExternalDatabase, failure: delivery.Failure | None
 ) -> DatabaseStatus:
-    compiled = pipeline.compiled(database)
     error = failure.error if failure else None
     connection = database.connection
     cursors: dict[str, Cursor] | None = None
@@ -189,7 +201,9 @@ def _database(
         failing_since=failure.failing_since if failure else None,
         attempts=failure.attempts if failure else 0,
         next_attempt_at=failure.next_attempt_at if failure else None,
-        mappings=tuple(copies(conn, database.tenancy, compiled, known)) if cursors is not None else (),
+        mappings=tuple(copies(conn, database.tenancy, pipeline.compiled(database), known))
+        if cursors is not None
+        else (),
     )
 
 

@@ -1,0 +1,243 @@
+"""A row that a target refuses: it is found, named and set aside, and everything else goes through."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+from backend import (
+    MINE,
+    Connection,
+    Project,
+    add_many_users,
+    add_user,
+    differences,
+    fetch,
+    insert,
+    one,
+    poll,
+    sequence,
+    settle,
+    sync,
+)
+
+from stackctl.sync import batches, delivery, refused
+from stackctl.sync.status import status
+
+if TYPE_CHECKING:
+    from conftest import Connect
+
+    from stackctl.sync.engine import DatabaseResult
+    from stackctl.sync.pipeline import Pipeline
+
+BAD = "ALTER TABLE users ADD CONSTRAINT polite CHECK (display_name NOT LIKE 'bad%')"
+
+
+@pytest.fixture
+def target(external_db: str, connect: Connect) -> Connection:
+    return connect(external_db, autocommit=True)
+
+
+@pytest.fixture
+def pipeline(project: Project, external_db: str, source: Connection) -> Pipeline:
+    pipeline = project.postgres(MINE, external_db).pipeline()
+    settle(pipeline)
+    return pipeline
+
+
+def set_aside(source: Connection) -> list[str]:
+    return [key for (key,) in fetch(source, "SELECT key ->> 0 FROM stackctl.refused_row ORDER BY 1")]
+
+
+def only(results: list[DatabaseResult]) -> DatabaseResult:
+    (result,) = results
+    return result
+
+
+def rename(source: Connection, user: uuid.UUID, name: str) -> None:
+    source.execute('UPDATE "ProjectUser" SET "displayName" = %s WHERE "projectUserId" = %s', (name, user))
+
+
+def test_the_rest_of_the_page_goes_through(pipeline: Pipeline, source: Connection, target: Connection) -> None:
+    target.execute(BAD)
+    add_many_users(source, 1000)
+    bad = [uuid.UUID(int=17), uuid.UUID(int=18), uuid.UUID(int=900)]
+    for user in bad:
+        rename(source, user, "bad")
+    sequence(pipeline)
+    result = only(sync(pipeline))
+    assert result.error is not None
+    assert (result.status, result.error.code, result.error.exit_code) == ("error", "rows-refused", 1)
+    assert sorted(row["key"] for row in result.error.details["rows"]) == [[str(user)] for user in bad]
+    assert "polite" in result.error.message
+    assert set_aside(source) == [str(user) for user in bad]
+    assert one(target, "SELECT count(*) FROM users") == 997
+    highest = one(source, 'SELECT max("sequenceId") FROM "ProjectUser"')
+    assert (
+        one(target, "SELECT last_synced_sequence_id FROM _stack_sync_metadata WHERE mapping_name = 'users'") == highest
+    )
+    # It shows, and what is done later goes through.
+    with pipeline.session() as conn:
+        (shown,) = status(pipeline, conn).tenancies[MINE]
+    assert shown.status == "error"
+    assert sorted(row.key for row in shown.refused) == [[str(user)] for user in bad]
+    add_user(source, displayName="later")
+    sequence(pipeline)
+    poll(pipeline)
+    assert one(target, "SELECT count(*) FROM users WHERE display_name = 'later'") == 1
+
+
+def test_a_corrected_row_arrives_and_is_forgotten(pipeline: Pipeline, source: Connection, target: Connection) -> None:
+    target.execute(BAD)
+    first, second, third = (add_user(source, displayName="bad") for _ in range(3))
+    sequence(pipeline)
+    assert poll(pipeline).failed == 1
+    rename(source, first, "good")
+    source.execute('DELETE FROM "ProjectUser" WHERE "projectUserId" = %s', (second,))
+    sequence(pipeline)
+    sync(pipeline)
+    assert set_aside(source) == [str(third)]
+    target.execute("ALTER TABLE users DROP CONSTRAINT polite")
+    with pipeline.session() as conn:
+        assert delivery.retry(conn, None) == [(MINE, "analytics")]
+    source.execute("UPDATE stackctl.refused_row SET tried_at = tried_at - interval '1 minute'")
+    assert poll(pipeline).failed == 0
+    assert set_aside(source) == []
+    assert fetch(source, "SELECT FROM stackctl.delivery") == []
+    assert differences(pipeline) == []
+
+
+def test_a_database_that_refuses_rows_does_not_rest(
+    pipeline: Pipeline, source: Connection, target: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "FIRST_DELAY", timedelta(hours=1))
+    monkeypatch.setattr(delivery, "LONGEST_DELAY", timedelta(hours=1))
+    target.execute(BAD)
+    add_user(source, displayName="bad")
+    sequence(pipeline)
+    poll(pipeline)
+    (before,) = fetch(source, "SELECT attempts, next_attempt_at FROM stackctl.delivery")
+    for number in range(3):
+        add_user(source, displayName=f"user {number}")
+        sequence(pipeline)
+        poll(pipeline)
+        assert one(target, "SELECT count(*) FROM users WHERE display_name = %s", f"user {number}") == 1
+    # Changes that come do not use up the attempts.
+    assert fetch(source, "SELECT attempts, next_attempt_at FROM stackctl.delivery") == [before]
+
+
+def test_a_first_load_with_a_refused_row(
+    project: Project, source: Connection, external_db: str, target: Connection
+) -> None:
+    pipeline = project.postgres(MINE, external_db).pipeline()
+    add_many_users(source, 50)
+    rename(source, uuid.UUID(int=7), "bad")
+    settle(pipeline)
+    target.execute("DELETE FROM users WHERE display_name = 'bad'")
+    target.execute(BAD)
+    result = only(sync(pipeline, full=True))
+    assert result.error is not None
+    assert result.error.code == "rows-refused"
+    assert set_aside(source) == [str(uuid.UUID(int=7))]
+    assert one(target, "SELECT count(*) FROM users") == 49
+    # A full load that goes well settles it.
+    target.execute("ALTER TABLE users DROP CONSTRAINT polite")
+    assert only(sync(pipeline, full=True)).error is None
+    assert set_aside(source) == []
+    assert differences(pipeline) == []
+
+
+def test_a_tombstone_that_cannot_be_read(pipeline: Pipeline, source: Connection, target: Connection) -> None:
+    add_many_users(source, 20)
+    insert(source, "DeletedRow", {"id": uuid.uuid4(), "tenancyId": MINE, "tableName": "ProjectUser",
+                                  "primaryKey": {"projectUserId": "no uuid"}})  # fmt: skip
+    add_many_users(source, 20, first=100)
+    sequence(pipeline)
+    result = only(sync(pipeline))
+    assert result.error is not None
+    assert result.error.code == "rows-refused"
+    assert set_aside(source) == ["no uuid"]
+    assert one(target, "SELECT count(*) FROM users") == 40
+
+
+def test_a_row_that_the_mapping_cannot_read(
+    project: Project, source: Connection, external_db: str, target: Connection
+) -> None:
+    (project.directory / "mine").mkdir()
+    (project.directory / "mine" / "users.yaml").write_text("""
+name: users
+source: ProjectUser
+target: users
+key: {id: projectUserId}
+columns: {id: uuid, number: integer}
+select: |
+  SELECT u."projectUserId" AS id, u."displayName"::integer AS number FROM "ProjectUser" AS u
+  WHERE u."tenancyId" = :tenancy_id
+""")
+    project.settings["mappings_dir"] = "./mine"
+    pipeline = project.postgres(MINE, external_db).pipeline()
+    for name in ("1", "2", "three", "4"):
+        add_user(source, displayName=name)
+    sequence(pipeline)
+    result = only(sync(pipeline))
+    assert result.error is not None
+    assert "three" in result.error.message
+    assert fetch(target, "SELECT number FROM users ORDER BY 1") == [(1,), (2,), (4,)]
+
+
+def test_too_many_refused_rows_are_the_tables_fault(
+    pipeline: Pipeline, source: Connection, target: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "MAX_REFUSED", 3)
+    target.execute(BAD)
+    for _ in range(5):
+        add_user(source, displayName="bad")
+    good = add_user(source, displayName="good")
+    sequence(pipeline)
+    result = only(sync(pipeline))
+    assert result.error is not None
+    assert result.error.code == "too-many-refused"
+    assert len(set_aside(source)) == 3
+    sync(pipeline)
+    assert len(set_aside(source)) == 5
+    assert one(target, "SELECT id FROM users") == good
+
+
+def test_a_column_that_was_made_too_narrow(pipeline: Pipeline, source: Connection, target: Connection) -> None:
+    target.execute("ALTER TABLE users ALTER COLUMN display_name TYPE varchar(5)")
+    add_user(source, displayName="a long name")
+    sequence(pipeline)
+    result = only(sync(pipeline))
+    assert result.error is not None
+    assert (result.error.code, "display_name" in result.error.message) == ("table-differs", True)
+    target.execute("ALTER TABLE users ALTER COLUMN display_name TYPE text")
+    assert only(sync(pipeline)).error is None
+    assert differences(pipeline) == []
+
+
+def test_a_kill_between_record_and_cursor_loses_nothing(
+    pipeline: Pipeline, source: Connection, target: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target.execute(BAD)
+    add_user(source, displayName="bad")
+    sequence(pipeline)
+    record = refused.record
+
+    class Killed(BaseException):
+        pass
+
+    def killed(*arguments: object, **named: object) -> None:
+        record(*arguments, **named)  # type: ignore[arg-type]
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(refused, "record", killed)
+        with pytest.raises(Killed):
+            sync(pipeline)
+    assert len(set_aside(source)) == 1
+    target.execute("ALTER TABLE users DROP CONSTRAINT polite")
+    assert only(sync(pipeline)).error is None
+    assert set_aside(source) == []
+    assert differences(pipeline) == []
