@@ -10,7 +10,7 @@ _stackctl_follows() {
   # -- table: written by `python -m stackctl.cli.completion_scripts`
   shared='--config=@files --database-url= --json --quiet -q --no-color --debug --help -h'
   case $1 in
-    '') subcommands='demo init doctor config completion migrate mappings run sequence poll sync enqueue queue status fuse' flags='--version' ;;
+    '') subcommands='demo init doctor config completion migrate mappings run sequence poll sync backfill verify enqueue queue status fuse' flags='--version' ;;
     'demo') arguments='@directories' ;;
     'init') flags='--force --dry-run' arguments='@files' ;;
     'doctor') ;;
@@ -30,6 +30,8 @@ _stackctl_follows() {
     'sequence') flags='--loop --interval= --max-duration= --batch-size=' ;;
     'poll') flags='--loop --interval= --max-duration= --batch-size=' ;;
     'sync') flags='--all --database=@databases --mapping=@mappings --full' arguments='@tenancies...' ;;
+    'backfill') flags='--tenancy=@tenancies --database=@databases --rate= --restart --dry-run' arguments='@mappings' ;;
+    'verify') flags='--database=@databases --mapping=@mappings --repair' arguments='@tenancies...' ;;
     'enqueue') flags='--all --dry-run' arguments='@tenancies...' ;;
     'queue') subcommands='list retry' ;;
     'queue list') flags='--limit=' ;;

@@ -35,6 +35,8 @@ function __stackctl_follows --no-scope-shadowing
                     'sequence:Stamp changed rows and queue their tenancies.' \
                     'poll:Work off the queue: sync the tenancies that are due.' \
                     'sync:Sync tenancies now, without the queue.' \
+                    'backfill:Send every row of a mapping again, in batches.' \
+                    'verify:Compare external databases with their source, and mend them.' \
                     'enqueue:Queue tenancies for the poller.' \
                     'queue:List the queue; retry what failed.' \
                     'status:The pipeline at a glance: fuses, backlog, lag, queue, databases.' \
@@ -106,6 +108,20 @@ function __stackctl_follows --no-scope-shadowing
                     '--database=@databases:Only this database.' \
                     '--mapping=@mappings:Only this mapping.' \
                     '--full:Send every row again, and drop what is not there.'
+            set arguments '@tenancies...'
+        case 'backfill'
+            set flags \
+                    '--tenancy=@tenancies:Only this tenancy.' \
+                    '--database=@databases:Only this database.' \
+                    '--rate=:Rows a second at most.' \
+                    '--restart:From the beginning, not where it was left.' \
+                    '--dry-run:Say how many rows would go where.'
+            set arguments '@mappings'
+        case 'verify'
+            set flags \
+                    '--database=@databases:Only this database.' \
+                    '--mapping=@mappings:Only this mapping.' \
+                    '--repair:Mend the rows that differ, and no others.'
             set arguments '@tenancies...'
         case 'enqueue'
             set flags \

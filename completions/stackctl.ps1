@@ -35,6 +35,8 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 'sequence:Stamp changed rows and queue their tenancies.'
                 'poll:Work off the queue: sync the tenancies that are due.'
                 'sync:Sync tenancies now, without the queue.'
+                'backfill:Send every row of a mapping again, in batches.'
+                'verify:Compare external databases with their source, and mend them.'
                 'enqueue:Queue tenancies for the poller.'
                 'queue:List the queue; retry what failed.'
                 'status:The pipeline at a glance: fuses, backlog, lag, queue, databases.'
@@ -170,6 +172,26 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 '--database=@databases:Only this database.'
                 '--mapping=@mappings:Only this mapping.'
                 '--full:Send every row again, and drop what is not there.'
+            )
+            arguments = @('@tenancies...')
+        }
+        'backfill' = @{
+            subcommands = @()
+            flags = @(
+                '--tenancy=@tenancies:Only this tenancy.'
+                '--database=@databases:Only this database.'
+                '--rate=:Rows a second at most.'
+                '--restart:From the beginning, not where it was left.'
+                '--dry-run:Say how many rows would go where.'
+            )
+            arguments = @('@mappings')
+        }
+        'verify' = @{
+            subcommands = @()
+            flags = @(
+                '--database=@databases:Only this database.'
+                '--mapping=@mappings:Only this mapping.'
+                '--repair:Mend the rows that differ, and no others.'
             )
             arguments = @('@tenancies...')
         }

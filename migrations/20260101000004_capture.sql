@@ -2,6 +2,8 @@
 --
 -- A function is made where none of its name exists, a trigger where no trigger on the table calls its function for the
 -- same event: what a live backend brought along stays as it is.
+--
+-- stackctl:change-capture
 
 DO $migration$
 DECLARE

@@ -209,7 +209,7 @@ class _Reader:
                 code="config-missing-key",
                 hint=f"one of {', '.join(DATABASE_KEYS['type'].choices)}",
             )
-        needed, unfit = ("path", "url") if type_ == "sqlite" else ("url", "path")
+        needed, unfit = ("path", "url") if type_ in ("sqlite", "duckdb") else ("url", "path")
         if needed not in entries or entries[needed].value in (None, ""):
             raise ConfigError(
                 f"{self._where(id_node, key)}: a database of type {type_} needs `{needed}`", code="config-missing-key"

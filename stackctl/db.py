@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
+_NO_FILE = "/dev/null/none"  # of /dev/null itself, libpq complains on stderr
 CONNECT_TIMEOUT = 10  # seconds, unless the connection string says otherwise
 
 # What libpq says of a parameter that it can't use; it has no code of its own.
@@ -57,11 +58,13 @@ def connect(
     autocommit: bool = False,
     what: str = "the database",
     application_name: str = "stackctl",
+    ambient: bool = True,
 ) -> Connection:
     """Open a connection, or raise one of this family:
 
     ConfigError `bad-database-url`; ServiceError `unreachable`, `auth-failed`, `no-such-database`, `not-postgresql`.
     `schema` becomes the search path; None leaves the server's. `what` names the database in messages.
+    Unless `ambient`, a password that the string lacks comes from nowhere else: the server may be anybody's.
     """
     remember_url(url)
     target = resolve(url, base or Path.cwd())
@@ -69,6 +72,9 @@ def connect(
         parameters = conninfo_to_dict(target)
     except psycopg.ProgrammingError as error:
         raise _bad_url(what, f"not a PostgreSQL connection string: {redact_url(url)}") from error
+    if not ambient:
+        parameters.setdefault("password", "")
+        parameters["passfile"] = _NO_FILE
     parameters.setdefault("connect_timeout", CONNECT_TIMEOUT)
     parameters.setdefault("application_name", application_name)
     # Bytes pass between databases unparsed: both sides must mean the same by them, whatever PGCLIENTENCODING says.

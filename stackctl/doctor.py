@@ -6,11 +6,14 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from stackctl.backend_schema import SEQUENCE_INCREMENT
 from stackctl.errors import StackctlError, StateError
 from stackctl.mapping.check import check as check_mappings
 from stackctl.mapping.files import paths
 from stackctl.migrate.apply import status as migration_status
+from stackctl.migrate.capture import capture, left_out
 from stackctl.migrate.files import discover
+from stackctl.schema_drift import drifts
 from stackctl.sql import statements
 from stackctl.sync import delivery, fuses, queue
 from stackctl.sync.pipeline import Pipeline
@@ -97,7 +100,9 @@ def _server(conn: Connection) -> Iterator[Check]:
 
 def _migrations(conn: Connection, settings: Settings) -> Iterator[Check]:
     try:
-        found = migration_status(conn, discover(settings.migrations_dir()), settings.get("database.schema"))
+        files, schema = discover(settings.migrations_dir()), settings.get("database.schema")
+        omitted = left_out(conn, files, schema, settings.get("database.change_capture"))
+        found = migration_status(conn, files, schema, omitted)
     except StackctlError as error:
         yield _failed("migrations", error)
         return
@@ -138,6 +143,8 @@ def _schema(conn: Connection, pipeline: Pipeline) -> Iterator[Check]:
         )
     else:
         yield Check("privileges", "ok", "this role may stamp and queue")
+    different = [Check("schema", drift.severity, drift.message, drift.hint) for drift in drifts(conn)]
+    yield from different or [Check("schema", "ok", "tables, columns, keys and indexes are a live backend's")]
     yield from _sequence(conn)
     yield from _capture(conn, pipeline, tables)
 
@@ -147,7 +154,7 @@ def _sequence(conn: Connection) -> Iterator[Check]:
     if row is None:
         yield Check("sequence", "error", "global_seq_id does not exist", "run `stackctl migrate up`")
         return
-    increment, cache, is_bigint = row
+    increment, cache, is_bigint, cycles = row
     if cache > 1:
         yield Check(
             "sequence",
@@ -155,15 +162,29 @@ def _sequence(conn: Connection) -> Iterator[Check]:
             f"global_seq_id has CACHE {cache}: ids would be given out of order, and rows skipped",
             "ALTER SEQUENCE global_seq_id CACHE 1",
         )
-    elif increment < 1 or not is_bigint:
-        yield Check("sequence", "error", "global_seq_id must be an ascending bigint sequence", "recreate it")
+    elif increment < 1 or not is_bigint or cycles:
+        yield Check(
+            "sequence",
+            "error",
+            "global_seq_id must be an ascending bigint sequence that does not cycle",
+            f"ALTER SEQUENCE global_seq_id AS bigint INCREMENT BY {SEQUENCE_INCREMENT} NO CYCLE",
+        )
+    elif increment != SEQUENCE_INCREMENT:
+        yield Check(
+            "sequence",
+            "warning",
+            f"global_seq_id has increment {increment}, a backend's has {SEQUENCE_INCREMENT}",
+            f"ALTER SEQUENCE global_seq_id INCREMENT BY {SEQUENCE_INCREMENT}",
+        )
     else:
         yield Check("sequence", "ok", f"global_seq_id, increment {increment}, no cache")
 
 
 def _capture(conn: Connection, pipeline: Pipeline, tables: list[str]) -> Iterator[Check]:
-    if pipeline.settings.get("database.change_capture") == "application":
-        yield Check("capture", "ok", "the application marks changed rows (change_capture: application)")
+    settings = pipeline.settings
+    setting, schema = settings.get("database.change_capture"), settings.get("database.schema")
+    if capture(conn, discover(settings.migrations_dir()), schema, setting) == "application":
+        yield from _application(found_out=setting == "auto")
         return
     bare = [
         f'"{name}" ({" and ".join(what for what, missing in (("updates", a), ("deletes", b)) if missing)})'
@@ -179,6 +200,19 @@ def _capture(conn: Connection, pipeline: Pipeline, tables: list[str]) -> Iterato
         )
     else:
         yield Check("capture", "ok", f"triggers capture updates and deletes of {len(tables)} tables")
+
+
+def _application(*, found_out: bool) -> Iterator[Check]:
+    means = "deletes made outside it, cascades included, stay in the copies until `stackctl verify --repair` mends them"
+    if found_out:
+        yield Check(
+            "capture",
+            "warning",
+            f"no trigger captures changes, so the application is taken to mark its rows; {means}",
+            "say so (database.change_capture: application), or set it to triggers and run `stackctl migrate up`",
+        )
+    else:
+        yield Check("capture", "ok", f"the application marks changed rows (change_capture: application); {means}")
 
 
 def _pipeline(conn: Connection, pipeline: Pipeline) -> Iterator[Check]:
@@ -219,9 +253,18 @@ def _externals(pipeline: Pipeline) -> Iterator[Check]:
     except StackctlError as error:
         yield _failed("external databases", error)
         return
+    backend = pipeline.settings.get("external_databases_from") == "backend"
     if not databases:
+        place = (
+            "`dbSync.externalDatabases` in the backend's configuration" if backend else "`tenancies:` in stackctl.yaml"
+        )
+        yield Check("external databases", "warning", "none is configured", f"add one under {place}")
+    if backend and pipeline.settings.tenancies():
         yield Check(
-            "external databases", "warning", "none is configured", "add one under `tenancies:` in stackctl.yaml"
+            "external databases",
+            "warning",
+            "`tenancies:` in stackctl.yaml is not used: external_databases_from is backend",
+            "take it out, or set external_databases_from: config",
         )
     for database in databases:
         yield _guarded(f"{database.tenancy}/{database.id}", lambda database=database: _external(pipeline, database))

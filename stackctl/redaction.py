@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import cache
 from typing import Any
 from urllib.parse import parse_qsl, quote, quote_plus, unquote
 
@@ -123,7 +124,8 @@ def is_ambiguous(url: str) -> bool:
 
 def scrub(text: str) -> str:
     """`text` without any secret this module knows of or can recognise."""
-    for secret in sorted(_secrets, key=len, reverse=True):
+    # There may be thousands, and hardly one is in the text: the regular expressions are for those that can be.
+    for secret in sorted((one for one in tuple(_secrets) if _plain(one) in text), key=len, reverse=True):
         # A repr inside a repr escapes quotes and backslashes again and again.
         pattern = "".join(_ESCAPED.get(character) or re.escape(character) for character in secret)
         if secret.isalnum() and len(secret) < _LONGEST_WORD:
@@ -133,6 +135,12 @@ def scrub(text: str) -> str:
     text = _NAMED_SECRET.sub(rf"\g<head>{MASK}", text)
     text = _QUOTED_SECRET.sub(rf"\g<head>'{MASK}'", text)
     return _mask_keys(text)
+
+
+@cache
+def _plain(secret: str) -> str:
+    """The longest part of it that no escaping changes."""
+    return max(re.split(r"['\"\\]", secret), key=len)
 
 
 def scrub_values(value: Any) -> Any:

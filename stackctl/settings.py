@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from stackctl.configfile import ConfigFile, Entry
+    from stackctl.errors import StackctlError
 
 Kind = Literal["text", "id", "url", "secret", "path", "integer", "duration", "choice", "names"]
 Source = Literal["flag", "environment", "file", "default"]
@@ -70,7 +71,7 @@ KEYS: dict[str, Key] = {
 }
 
 # The keys of one entry under tenancies.<uuid>.external_databases.
-DATABASE_TYPES = ("postgres", "sqlite")
+DATABASE_TYPES = ("postgres", "sqlite", "duckdb")
 DATABASE_KEYS: dict[str, Key] = {
     "type": Key("choice", choices=DATABASE_TYPES),
     "url": Key("url"),
@@ -110,7 +111,8 @@ class ExternalDatabase:
     """One external database of one tenancy, as configured.
 
     `url` for a server, `path` for a file; `mappings` is None when all are to be synced. `base` is the folder that
-    relative paths inside `url` are relative to; the origins say where in the file they stand.
+    relative paths inside `url` are relative to; the origins say where in the file they stand. `from_backend`: a tenancy
+    wrote it, not the operator. `problem`: why it can't be used, raised when it is.
     """
 
     tenancy: UUID
@@ -122,11 +124,13 @@ class ExternalDatabase:
     base: Path
     origin: str = field(compare=False, default="")
     mappings_origin: str = field(compare=False, default="")
+    from_backend: bool = False
+    problem: StackctlError | None = field(compare=False, default=None)
 
     @property
     def connection(self) -> str:
         """Where it is, without secrets."""
-        return redact_url(self.url) if self.url is not None else str(self.path)
+        return redact_url(self.url) if self.url is not None else str(self.path or "unknown")
 
 
 @dataclass(frozen=True)
@@ -266,9 +270,16 @@ class Settings:
         )
 
     def resolved(self, database: ExternalDatabase) -> ExternalDatabase:
-        """`database` with `${NAME}` filled and its path made absolute; ConfigError for an unset variable."""
+        """`database` with `${NAME}` filled and its path made absolute; ConfigError for an unset variable.
+
+        What a tenancy wrote is left as it is: the environment is the operator's. Raises the database's `problem`.
+        """
         from dataclasses import replace
 
+        if (problem := database.problem) is not None:
+            raise type(problem)(problem.message, code=problem.code, hint=problem.hint, details=problem.details)
+        if database.from_backend:
+            return database
         if database.path is not None:
             path = self.expand(str(database.path), database.origin)
             spec = DATABASE_KEYS["path"]

@@ -48,6 +48,8 @@ COMMANDS: dict[str, Entry] = {
     "sequence": Entry("pipeline", "Stamp changed rows and queue their tenancies.", _PIPELINE),
     "poll": Entry("pipeline", "Work off the queue: sync the tenancies that are due.", _PIPELINE),
     "sync": Entry("pipeline", "Sync tenancies now, without the queue.", _PIPELINE),
+    "backfill": Entry("backfill", "Send every row of a mapping again, in batches.", _PIPELINE),
+    "verify": Entry("verify", "Compare external databases with their source, and mend them.", _PIPELINE),
     "enqueue": Entry("queue", "Queue tenancies for the poller.", _PIPELINE),
     "queue": Entry("queue", "List the queue; retry what failed.", _PIPELINE),
     "status": Entry("status", "The pipeline at a glance: fuses, backlog, lag, queue, databases.", _WATCH),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stackctl.cli.command import Run, command, group
-from stackctl.errors import ConfigError
+from stackctl.errors import ConfigError, StackctlError
 
 if TYPE_CHECKING:
     from stackctl.settings import ExternalDatabase, Settings
@@ -39,6 +39,9 @@ def show(run: Run) -> None:
     # A broken file that --database-url made harmless configures nothing.
     databases = settings.external_databases() if file is not None else ()
     tenancies = settings.tenancies() if file is not None else ()
+    if settings.get("external_databases_from") == "backend":
+        databases = _of_backend(run)
+        tenancies = tuple(dict.fromkeys(each.tenancy for each in databases))
     path = str(file.path) if file is not None else None
     document = {
         "config_file": path,
@@ -68,6 +71,16 @@ def show(run: Run) -> None:
     run.finish(document, table)
 
 
+def _of_backend(run: Run) -> tuple[ExternalDatabase, ...]:
+    from stackctl.sync.pipeline import Pipeline
+
+    try:
+        return tuple(each for found in Pipeline(run.settings).databases.values() for each in found)
+    except StackctlError as error:
+        run.console.warn(f"the backend's external databases can't be read: {error.message}")
+        return ()
+
+
 def _line(settings: Settings, key: str) -> _Line:
     try:
         setting = settings.setting(key)
@@ -83,10 +96,13 @@ def _line(settings: Settings, key: str) -> _Line:
 def _database(settings: Settings, database: ExternalDatabase) -> dict[str, Any]:
     try:
         connection = settings.resolved(database).connection
-    except ConfigError as error:
-        if error.code != "variable-not-set":
+    except StackctlError as error:
+        if error.code == "variable-not-set":
+            connection = _unset(error)
+        elif database.problem is not None:
+            connection = f"({error.message})"
+        else:
             raise
-        connection = _unset(error)
     return {
         "database": database.id,
         "type": database.type,
@@ -95,5 +111,5 @@ def _database(settings: Settings, database: ExternalDatabase) -> dict[str, Any]:
     }
 
 
-def _unset(error: ConfigError) -> str:
+def _unset(error: StackctlError) -> str:
     return f"(unset: {error.details['variable']})"

@@ -53,7 +53,7 @@ database:
   # dispatch: direct
   # endpoint: null
 
-# Where tenancies name their databases: config, below (backend, its own configuration, is for a later version).
+# Where tenancies name their databases: config, below, or backend, in their own configuration in the database.
 # external_databases_from: config
 
 # The external databases of each tenancy, by the tenancy's id. `mappings` is all of them when left out.
@@ -62,6 +62,7 @@ database:
     # external_databases:
       # analytics: {type: postgres, url: "${ANALYTICS_URL}", mappings: [users, contact_channels]}
       # local: {type: sqlite, path: ./analytics.db}
+      # warehouse: {type: duckdb, path: ./analytics.duckdb}   # pip install 'stackctl[duckdb]'
 
 # sign_up_rules: ./sign-up-rules.yaml
 

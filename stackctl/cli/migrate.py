@@ -47,18 +47,30 @@ def up(
     """
     from stackctl.migrate.apply import status as read
     from stackctl.migrate.apply import up as apply
+    from stackctl.migrate.capture import left_out
 
     wait = duration_option(lock_wait, "--lock-wait")
     assert wait is not None
     console = run.console
     migrations = _migrations(run, directory)
     schema = run.settings.get("database.schema")
+    capture = run.settings.get("database.change_capture")
     with _session(run) as conn:
+
+        def omitted() -> tuple[str, ...]:
+            return left_out(conn, migrations, schema, capture)
+
         if dry_run:
-            _show_pending(run, read(conn, migrations, schema), to)
+            _show_pending(run, read(conn, migrations, schema, omitted()), to)
             return
         result = apply(
-            conn, migrations, to=to, schema=schema, lock_wait=wait, on_event=lambda event: _tell(console, event)
+            conn,
+            migrations,
+            to=to,
+            schema=schema,
+            lock_wait=wait,
+            left_out=omitted,
+            on_event=lambda event: _tell(console, event),
         )
     done = counted(len(result.applied), "migration", "migrations")
     run.finish(
@@ -96,13 +108,16 @@ def status(
     Exit codes: 0 read (with --check: up to date), 1 --check found something.
     """
     from stackctl.migrate.apply import status as read
+    from stackctl.migrate.capture import left_out
 
+    migrations, schema = _migrations(run, directory), run.settings.get("database.schema")
     with _session(run) as conn:
-        found = read(conn, _migrations(run, directory), run.settings.get("database.schema"))
+        omitted = left_out(conn, migrations, schema, run.settings.get("database.change_capture"))
+        found = read(conn, migrations, schema, omitted)
     if run.json_output:
-        run.console.document(asdict(found))
+        run.console.document(asdict(found) | ({"left_out": omitted} if omitted else {}))
     else:
-        _show(run, found)
+        _show(run, found, omitted)
     if check and (found.pending or found.drifted or found.unknown):
         problems = [
             f"{len(names)} {what}"
@@ -118,13 +133,14 @@ def status(
         )
 
 
-def _show(run: Run, found: Status) -> None:
-    states = dict.fromkeys(found.pending, "pending")
+def _show(run: Run, found: Status, left_out: tuple[str, ...]) -> None:
+    # Of a file that is left out, the application does the work (database.change_capture).
+    states = dict.fromkeys(found.pending, "pending") | dict.fromkeys(left_out, "left out")
     applied = {entry.name: entry for entry in found.applied}
     rows: list[tuple[object, ...]] = []
     for name in sorted({*states, *applied}):
         entry = applied.get(name)
-        state = "pending" if entry is None else "EDITED" if name in found.drifted else "applied"
+        state = states[name] if entry is None else "EDITED" if name in found.drifted else "applied"
         if name in found.unknown:
             state = "no file"
         rows.append((name, state, f"{entry.applied_at:%Y-%m-%d %H:%M:%S}" if entry else None, entry and entry.by))

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from stackctl import __version__
 from stackctl.cli.command import Run, command, counted, duration_option, one_of, uuid_argument
+from stackctl.cli.service_log import ServiceLog
 from stackctl.errors import EXIT_INTERRUPTED, StateError, UsageError
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from stackctl.console import Console
     from stackctl.sync.engine import DatabaseResult
     from stackctl.sync.loop import Stop
+    from stackctl.sync.pipeline import Pipeline
     from stackctl.sync.poller import PollResult
     from stackctl.sync.sequencer import SequenceResult
 
@@ -56,7 +59,7 @@ def sequence(
     settings = run.settings
     console = run.console
     pause = _pause(loop, interval, "sync.sequencer_interval", run)
-    with _stopping(max_duration) as stop, console.progress("stamping") as progress:
+    with stopping(max_duration) as stop, console.progress("stamping") as progress:
         result = service.sequence(
             Pipeline(settings),
             stop,
@@ -66,6 +69,7 @@ def sequence(
                 stamped=progress.advance,
                 sequenced=lambda done: _report(run, sequence_document(done), sequence_line(done)),
                 trouble=lambda error: console.warn(error.message),
+                warned=console.warn,
             ),
         )
     _end(run, sequence_document(result), sequence_line(result), result.stopped_by, loop=loop)
@@ -89,8 +93,9 @@ def poll(
     from stackctl.sync.pipeline import Pipeline
 
     console = run.console
+    log = ServiceLog(run, documents=False)
     pause = _pause(loop, interval, "sync.poller_interval", run)
-    with _stopping(max_duration) as stop:
+    with stopping(max_duration) as stop:
         result = service.poll(
             Pipeline(run.settings),
             stop,
@@ -98,8 +103,12 @@ def poll(
             interval=pause,
             reports=service.Reports(
                 polled=lambda done: _report(run, poll_document(done), poll_line(done)),
-                synced=lambda done: _complain(console, done),
-                trouble=lambda error: console.warn(error.message),
+                synced=lambda done: None if loop else _complain(console, done),
+                failing=log.failing,
+                recovered=log.recovered,
+                trouble=log.trouble,
+                regained=log.regained,
+                warned=log.warned,
             ),
         )
     _end(run, poll_document(result), poll_line(result), result.stopped_by, loop=loop, failed=result.failed > 0)
@@ -129,7 +138,7 @@ def sync(
     one_of(tenancies, everything, "tenancies")
     scope = service.Scope([uuid_argument(t) for t in tenancies] if tenancies else None, database, mapping)
     console = run.console
-    with _stopping(None) as stop, console.progress("syncing") as progress:
+    with stopping(None) as stop, console.progress("syncing") as progress:
         options = Options(
             batch_size=run.settings.get("sync.batch_size"),
             full=full,
@@ -137,7 +146,7 @@ def sync(
         )
         results = service.sync(Pipeline(run.settings), scope, options, stop, service.Reports())
     ok = all(result.error is None for result in results)
-    refused = any(result.error is not None and result.error.code in _REFUSED for result in results)
+    refused = any(result.error is not None and result.error.code in REFUSED for result in results)
     interrupted = stop.reason == "signal"
     run.finish(
         sync_document(results),
@@ -147,7 +156,7 @@ def sync(
     )
 
 
-_REFUSED = ("other-tenancy", "operated-database")
+REFUSED = ("other-tenancy", "operated-database", "shared-database")
 
 
 @command(apps["run"], "run", example="stackctl run\nstackctl run --max-duration 55s   # for a cron line")
@@ -159,27 +168,42 @@ def run_(run: Run, max_duration: MaxDuration = None) -> None:
     from stackctl.sync import service
     from stackctl.sync.pipeline import Pipeline
 
-    console = run.console
+    log = ServiceLog(run, documents=True)
     pipeline = Pipeline(run.settings)
-    _ = pipeline.mappings, pipeline.databases  # a mistake in a file is told before anything starts
-    with _stopping(max_duration) as stop:
-        console.info("running; Ctrl-C ends it after the batch in hand")
+    with stopping(max_duration) as stop:
+        _start(log, pipeline)  # a mistake in a file is told before anything starts
         service.run(
             pipeline,
             stop,
             claim_limit=_claim_limit(run),
             reports=service.Reports(
-                sequenced=lambda done: _report(
-                    run, {"stage": "sequence"} | sequence_document(done), sequence_line(done)
-                ),
-                synced=lambda done: _synced(run, done),
-                trouble=lambda error: console.warn(error.message),
+                sequenced=lambda done: log.say("sequence", sequence_line(done), sequence_document(done)),
+                synced=lambda done: _synced(log, done),
+                failing=log.failing,
+                recovered=log.recovered,
+                trouble=log.trouble,
+                regained=log.regained,
+                warned=log.warned,
             ),
         )
-        if run.json_output:
-            console.json_line({"stage": "end", "stopped_by": stop.reason})
-        else:
-            console.info(f"stopped by {stop.reason}")
+        log.say("end", f"stopped by {stop.reason}", {"stopped_by": stop.reason})
+
+
+def _start(log: ServiceLog, pipeline: Pipeline) -> None:
+    databases = sum(len(databases) for databases in pipeline.databases.values())
+    document = {
+        "version": __version__,
+        "tenancies": len(pipeline.databases),
+        "databases": databases,
+        "mappings": list(pipeline.mappings),
+        "wakeup": pipeline.settings.get("sync.wakeup"),
+    }
+    line = (
+        f"stackctl {__version__} runs: {counted(databases, 'external database', 'external databases')} of "
+        f"{counted(len(pipeline.databases), 'tenancy', 'tenancies')}, "
+        f"{counted(len(pipeline.mappings), 'mapping', 'mappings')}; Ctrl-C ends it after the batch in hand"
+    )
+    log.say("start", line, document)
 
 
 # -- loops
@@ -200,7 +224,7 @@ def _pause(loop: bool, interval: str | None, key: str, run: Run) -> timedelta | 
 
 
 @contextmanager
-def _stopping(max_duration: str | None) -> Iterator[Stop]:
+def stopping(max_duration: str | None) -> Iterator[Stop]:
     """The first signal asks for a stop after the batch in hand; a second one ends the process at once."""
     from stackctl.sync.loop import Stop
 
@@ -315,11 +339,9 @@ def _complain(console: Console, result: DatabaseResult) -> None:
         console.warn(f"{result.tenancy} {result.database}: {result.error.message}{hint}")
 
 
-def _synced(run: Run, result: DatabaseResult) -> None:
-    if result.error is not None and not run.json_output:
-        _complain(run.console, result)
-        return
+def _synced(log: ServiceLog, result: DatabaseResult) -> None:
+    # What failed is told once, by `failing`; a batch that went through before is told all the same.
     sent = [m for m in result.mappings if m.batches]
-    if sent or result.error is not None:
+    if sent:
         what = ", ".join(f"{m.mapping} +{m.upserted:,} -{m.deleted:,}" for m in sent)
-        _report(run, {"stage": "sync"} | _document(result), f"{result.tenancy} {result.database}: {what}")
+        log.say("sync", f"{result.tenancy} {result.database}: {what}", _document(result))

@@ -97,6 +97,8 @@ def _described(
         with conn.transaction(force_rollback=True):
             # Without parameters: the text goes out as it is, and the server's position fits the file.
             return conn.execute(cast("LiteralString", before + text + after))
+    except psycopg.OperationalError:
+        raise  # a server that restarts, a deadlock, a timeout: not the text's fault
     except psycopg.Error as error:
         position = int(error.diag.statement_position or 0) - 1 - len(before)
         at = document.inside(position, *path) if 0 <= position < len(text) else document.at(*path)

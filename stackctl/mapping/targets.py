@@ -99,7 +99,11 @@ def statements(mapping: Mapping, dialect: Dialect) -> TargetStatements:
         return _clickhouse(mapping)
     target, staging = quote(mapping.target), quote(STAGING_PREFIX + mapping.target)
     types = TYPES[dialect]
-    temporary = "CREATE TEMP TABLE" if dialect == "postgres" else "CREATE TEMP TABLE IF NOT EXISTS"
+    temporary = {
+        "postgres": "CREATE TEMP TABLE",
+        "sqlite": "CREATE TEMP TABLE IF NOT EXISTS",
+        "duckdb": "CREATE OR REPLACE TEMP TABLE",
+    }[dialect]
     flag = "INTEGER" if dialect == "sqlite" else "boolean"
     sequence = "INTEGER" if dialect == "sqlite" else "bigint"
     insert, conflict = _insert(mapping)
@@ -107,13 +111,21 @@ def statements(mapping: Mapping, dialect: Dialect) -> TargetStatements:
     if dialect == "sqlite":
         upsert = f"{insert} VALUES ({', '.join('?' for _ in mapping.columns)}) {conflict}"
         delete = f"DELETE FROM {target} WHERE " + " AND ".join(f"{key} = ?" for key in keys)
+    elif dialect == "duckdb":
+        # Its ON CONFLICT and MERGE slow down with every batch.
+        same = " AND ".join(f"t.{key} = s.{key}" for key in keys)
+        upsert = (
+            f"DELETE FROM {target} AS t USING {staging} AS s WHERE NOT s._stack_deleted AND {same};\n"
+            f"{insert} SELECT {_names(mapping.columns)} FROM {staging} WHERE NOT _stack_deleted"
+        )
+        delete = f"DELETE FROM {target} AS t USING {staging} AS s WHERE s._stack_deleted AND {same}"
     else:
         # Ordered by the key the target's index grows at its right edge, and writers lock rows in one order.
         upsert = (
             f"{insert} SELECT {_names(mapping.columns)} FROM {staging} WHERE NOT _stack_deleted"
             f" ORDER BY {', '.join(keys)} {conflict}"
         )
-        if len(keys) == 1 and dialect == "postgres":
+        if len(keys) == 1:
             delete = (
                 f"DELETE FROM {target} WHERE {keys[0]} = ANY (ARRAY(SELECT {keys[0]} FROM {staging}"
                 " WHERE _stack_deleted))"

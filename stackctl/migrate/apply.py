@@ -19,7 +19,7 @@ from stackctl.migrate.statement import Index, index_built_concurrently, position
 from stackctl.sql import statements
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from datetime import datetime
 
     from stackctl.migrate.files import Migration, Piece, Statement
@@ -109,13 +109,15 @@ def up(
     to: str | None = None,
     schema: str = "public",
     lock_wait: timedelta = LOCK_WAIT,
+    left_out: Callable[[], Collection[str]] = tuple,
     on_event: Callable[[Event], None] = lambda event: None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> UpResult:
     """Apply what is pending, up to and including `to` (a version or a name), on `conn`, which is in autocommit mode.
 
     Each file commits together with its history row; pieces marked to run outside the transaction are recorded one by
-    one, and a rerun goes on behind the last. Raises UsageError (`unknown-migration`), StateError (`lock-held`,
+    one, and a rerun goes on behind the last. `left_out` is asked under the lock for the names of pending ones that are
+    to stay so. Raises UsageError (`unknown-migration`), StateError (`lock-held`,
     `migration-edited-halfway`), ServiceError (`permission-denied`, `read-only`, `connection-lost`) and AnswerNo
     (`migration-failed`), the last three with what was applied before in `details["applied"]`.
     """
@@ -128,7 +130,8 @@ def up(
         run.refuse_read_only()
         run.lock(lock_wait)
         try:
-            for migration in run.prepare(wanted):
+            omitted = left_out()
+            for migration in run.prepare([migration for migration in wanted if migration.name not in omitted]):
                 done.append(run.apply(migration))
         finally:
             run.release()
@@ -145,8 +148,12 @@ def up(
     return UpResult(tuple(done))
 
 
-def status(conn: Connection, migrations: Sequence[Migration], schema: str = "public") -> Status:
+def status(
+    conn: Connection, migrations: Sequence[Migration], schema: str = "public", left_out: Collection[str] = ()
+) -> Status:
     """Compare the files with the history. Writes nothing, and a database never migrated has everything pending.
+
+    What is `left_out` is not pending.
 
     Raises ServiceError (`permission-denied`).
     """
@@ -162,7 +169,7 @@ def status(conn: Connection, migrations: Sequence[Migration], schema: str = "pub
     names = {migration.name for migration in migrations}
     return Status(
         current=max(applied, default=None),
-        pending=tuple(m.name for m in migrations if m.name not in applied),
+        pending=tuple(m.name for m in migrations if m.name not in applied and m.name not in left_out),
         applied=tuple(applied.values()),
         drifted=tuple(m.name for m in migrations if m.name in applied and applied[m.name].checksum != m.checksum),
         unknown=tuple(name for name in applied if name not in names),

@@ -33,7 +33,8 @@ _OWN_SPLIT = "split"
 _OWN_OUTSIDE = "outside-transaction"
 _OWN_REPEAT = "repeat"
 _OWN_ALLOW = "allow"  # read by the linter alone
-_OWN_NAMES = (_OWN_SPLIT, _OWN_OUTSIDE, _OWN_REPEAT, _OWN_ALLOW)
+_OWN_CAPTURE = "change-capture"
+_OWN_NAMES = (_OWN_SPLIT, _OWN_OUTSIDE, _OWN_REPEAT, _OWN_ALLOW, _OWN_CAPTURE)
 
 
 @dataclass(frozen=True)
@@ -64,13 +65,17 @@ class Piece:
 
 @dataclass(frozen=True)
 class Migration:
-    """One migration. `name` is the file's name without `.sql`, or the folder's: what the history is keyed by."""
+    """One migration. `name` is the file's name without `.sql`, or the folder's: what the history is keyed by.
+
+    `captures_changes`: it makes the database mark changes, and is left out where the application does that.
+    """
 
     version: str
     name: str
     path: Path
     pieces: tuple[Piece, ...]
     checksum: str
+    captures_changes: bool = False
 
 
 def discover(directory: Path) -> tuple[Migration, ...]:
@@ -116,8 +121,9 @@ def read(path: Path, name: str) -> Migration:
         ) from error
     except OSError as error:
         raise ConfigError(f"{path} can't be read: {error.strerror}", code="migration-unreadable") from error
-    pieces = _Parser(path, text).pieces()
-    return Migration(version=name[:14], name=name, path=path, pieces=pieces, checksum=checksum(pieces))
+    parser = _Parser(path, text)
+    pieces = parser.pieces()
+    return Migration(name[:14], name, path, pieces, checksum(pieces), captures_changes=parser.captures_changes)
 
 
 def checksum(pieces: Iterable[Piece]) -> str:
@@ -195,6 +201,7 @@ class _Parser:
     def __init__(self, path: Path, text: str) -> None:
         self._path = path
         self._text = text
+        self.captures_changes = False
 
     def pieces(self) -> tuple[Piece, ...]:
         pieces: list[Piece] = []
@@ -217,6 +224,7 @@ class _Parser:
         comments = [token for token in part if token.kind == "comment" and token.text != SCHEMA_SENTINEL]
         own = {name: token for token in comments if (name := self._own(token))}
         said = " ".join(token.text for token in comments)
+        self.captures_changes |= _OWN_CAPTURE in own
         outside = _OWN_OUTSIDE in own or _BACKEND_OUTSIDE in said
         repeat = _OWN_REPEAT in own or _BACKEND_REPEAT in said
         single = repeat or _BACKEND_SINGLE in said

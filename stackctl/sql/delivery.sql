@@ -5,6 +5,10 @@
 SELECT tenancy_id, database_id, attempts, failing_since, last_error, last_error_code, next_attempt_at
 FROM stackctl.delivery ORDER BY failing_since, tenancy_id, database_id
 
+-- name: failure
+SELECT tenancy_id, database_id, attempts, failing_since, last_error, last_error_code, next_attempt_at
+FROM stackctl.delivery WHERE tenancy_id = %(tenancy)s AND database_id = %(database)s
+
 -- name: waiting
 SELECT database_id FROM stackctl.delivery
 WHERE tenancy_id = %(tenancy)s AND next_attempt_at > clock_timestamp() AND last_error_code <> 'rows-refused'

@@ -8,7 +8,7 @@ SELECT current_setting('server_version_num')::int, current_setting('server_versi
 SELECT to_regclass('"ProjectUser"') IS NOT NULL AND to_regclass('"OutgoingRequest"') IS NOT NULL
 
 -- name: sequence
-SELECT seqincrement, seqcache, seqtypid = 'bigint'::regtype FROM pg_sequence
+SELECT seqincrement, seqcache, seqtypid = 'bigint'::regtype, seqcycle FROM pg_sequence
 WHERE seqrelid = to_regclass('global_seq_id')
 
 -- name: missing_rights

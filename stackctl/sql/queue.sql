@@ -1,5 +1,6 @@
 -- The queue of tenancies to sync ("OutgoingRequest"), shared with the backend: only entries whose url is the sync
--- engine's are ours. A claim is a lease: "startedFulfillingAt" is both the mark and the token of the claim.
+-- engine's (a path, or with the backend's address before it) are ours. A claim is a lease: "startedFulfillingAt" is
+-- both the mark and the token of the claim.
 
 -- name: enqueue
 -- DO UPDATE, not DO NOTHING: the write locks the pending entry, so that a poller can't claim it, sync before the
@@ -23,7 +24,7 @@ SET "startedFulfillingAt" = clock_timestamp() AT TIME ZONE 'UTC'
 FROM (
     SELECT id FROM "OutgoingRequest"
     WHERE "startedFulfillingAt" IS NULL
-      AND "qstashOptions" ->> 'url' = '/api/latest/internal/external-db-sync/sync-engine'
+      AND "qstashOptions" ->> 'url' LIKE '%%/api/latest/internal/external-db-sync/sync-engine'
       AND coalesce("qstashOptions" -> 'body' ->> 'tenancyId', '') <> ALL (%(busy)s::text[])
     ORDER BY "createdAt"
     LIMIT %(limit)s
@@ -58,7 +59,7 @@ DO UPDATE SET "qstashOptions" = EXCLUDED."qstashOptions"
 -- name: expired
 SELECT id, "startedFulfillingAt" FROM "OutgoingRequest"
 WHERE "startedFulfillingAt" < (clock_timestamp() AT TIME ZONE 'UTC') - %(lease)s::interval
-  AND "qstashOptions" ->> 'url' = '/api/latest/internal/external-db-sync/sync-engine'
+  AND "qstashOptions" ->> 'url' LIKE '%%/api/latest/internal/external-db-sync/sync-engine'
 ORDER BY "deduplicationKey", id
 FOR UPDATE SKIP LOCKED
 
@@ -66,7 +67,7 @@ FOR UPDATE SKIP LOCKED
 SELECT id, "qstashOptions" -> 'body' ->> 'tenancyId', "createdAt", "startedFulfillingAt",
        "startedFulfillingAt" < (clock_timestamp() AT TIME ZONE 'UTC') - %(lease)s::interval
 FROM "OutgoingRequest"
-WHERE "qstashOptions" ->> 'url' = '/api/latest/internal/external-db-sync/sync-engine'
+WHERE "qstashOptions" ->> 'url' LIKE '%%/api/latest/internal/external-db-sync/sync-engine'
 ORDER BY "createdAt"
 LIMIT %(limit)s
 
@@ -77,7 +78,7 @@ SELECT count(*) FILTER (WHERE "startedFulfillingAt" IS NULL),
        (SELECT count(*) FROM stackctl.delivery WHERE next_attempt_at IS NULL),
        extract(epoch FROM (clock_timestamp() AT TIME ZONE 'UTC') - min("createdAt")) * 1000
 FROM "OutgoingRequest"
-WHERE "qstashOptions" ->> 'url' = '/api/latest/internal/external-db-sync/sync-engine'
+WHERE "qstashOptions" ->> 'url' LIKE '%%/api/latest/internal/external-db-sync/sync-engine'
 
 -- name: existing_tenancies
 -- A deleted tenancy still exists here while it has tombstones: its copies must be emptied.

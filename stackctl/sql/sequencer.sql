@@ -3,7 +3,12 @@
 -- name: try_lock
 -- Released by the commit, never before: see sync/sequencer.py on order.
 -- The commit is durable whatever the server's default: a crash must not take back stamps that were sent already.
-SELECT pg_try_advisory_xact_lock(hashtextextended('stackctl.sequencer', 0)), set_config('synchronous_commit', 'on', true)
+-- A batch is small beside its tables: it must not read one of them whole, whatever the statistics say.
+SELECT pg_try_advisory_xact_lock(hashtextextended('stackctl.sequencer', 0)),
+       set_config('synchronous_commit', 'on', true),
+       set_config('stackctl.stamping', 'on', true),  -- stamps are no news to those who listen for changes
+       set_config('enable_seqscan', 'off', true),
+       set_config('random_page_cost', '1.1', true)
 
 -- name: bound_waits
 -- Shorter than any deadlock_timeout in use: it is never the application that is told of a deadlock.

@@ -51,6 +51,12 @@ def failures(conn: Connection) -> list[Failure]:
     return [Failure(*row) for row in conn.execute(_SQL["failures"])]
 
 
+def failure(conn: Connection, tenancy: UUID, database: str) -> Failure | None:
+    """What is recorded of this database, if it is failing."""
+    row = conn.execute(_SQL["failure"], {"tenancy": tenancy, "database": database}).fetchone()
+    return Failure(*row) if row is not None else None
+
+
 def waiting(conn: Connection, tenancy: UUID) -> set[str]:
     """The tenancy's databases whose next attempt lies ahead: a new change does not hurry it."""
     return {row[0] for row in conn.execute(_SQL["waiting"], {"tenancy": tenancy})}

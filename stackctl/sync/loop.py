@@ -1,14 +1,36 @@
-"""When a loop ends: a signal, or its time is up. Clock and waiting live here, so that tests can do without them."""
+"""When a loop ends, and what ends its pauses. Clock and waiting live here, so that tests can do without them.
+
+Both classes are built on a bare lock, because they are used by signal handlers: a handler runs between any two
+instructions of the main thread, and must not ask for a lock that this very thread holds, as those inside a
+`threading.Event` or a `Condition` are while it waits.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import timedelta
+
+
+class Bell:
+    """Ends one wait: the one under way, or the next. Rung twice before that is rung once."""
+
+    def __init__(self) -> None:
+        self._gate = threading.Lock()
+        self._gate.acquire()
+
+    def ring(self) -> None:
+        with suppress(RuntimeError):  # it is rung already
+            self._gate.release()
+
+    def wait(self, seconds: float) -> bool:
+        """Whether it was rung before the time was up."""
+        return self._gate.acquire(timeout=max(seconds, 0))
 
 
 class Stop:
@@ -17,29 +39,46 @@ class Stop:
     def __init__(self, max_duration: timedelta | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._deadline = clock() + max_duration.total_seconds() if max_duration is not None else None
-        self._event = threading.Event()
+        self._set = False
+        self._bells = (Bell(),)
 
     def set(self) -> None:
-        self._event.set()
+        self._set = True
+        for bell in self._bells:
+            bell.ring()
+
+    def bell(self) -> Bell:
+        """A bell that the stop rings as well."""
+        bell = Bell()
+        self._bells = (*self._bells, bell)
+        if self._set:
+            bell.ring()
+        return bell
 
     @property
     def requested(self) -> bool:
-        return self._event.is_set() or self._overdue
+        return self._set or self._overdue
 
     @property
     def signalled(self) -> bool:
-        return self._event.is_set()
+        return self._set
 
     @property
     def reason(self) -> Literal["signal", "max-duration"]:
-        return "signal" if self._event.is_set() else "max-duration"
+        return "signal" if self._set else "max-duration"
 
     @property
     def _overdue(self) -> bool:
         return self._deadline is not None and self._clock() >= self._deadline
 
-    def wait(self, seconds: float) -> None:
-        """Sleep, but no longer than until the stop."""
-        if self._deadline is not None:
-            seconds = min(seconds, max(self._deadline - self._clock(), 0))
-        self._event.wait(seconds)
+    def left(self, seconds: float) -> float:
+        """`seconds`, or less when the time is up before."""
+        return seconds if self._deadline is None else min(seconds, max(self._deadline - self._clock(), 0))
+
+    def wait(self, seconds: float, bell: Bell | None = None) -> bool:
+        """Sleep, but no longer than until the stop or the `bell` (one of this stop's). Whether that was rung."""
+        own = self._bells[0] if bell is None else bell
+        rung = own.wait(self.left(seconds))
+        if self._set:
+            own.ring()  # it goes on ringing, for every other thread and every later wait
+        return rung and not self._set

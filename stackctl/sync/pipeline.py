@@ -7,14 +7,12 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-import psycopg
-from psycopg.conninfo import conninfo_to_dict
-
 from stackctl import db
 from stackctl.errors import ConfigError, StateError, UsageError
 from stackctl.mapping.compile import Compiled, compile_mapping
 from stackctl.mapping.files import load as load_mappings
 from stackctl.sql import statements
+from stackctl.sync.backend_config import BackendDatabases, Changes, place
 from stackctl.sync.source import Source
 from stackctl.sync.target import open_target
 
@@ -30,8 +28,8 @@ if TYPE_CHECKING:
 
 _SQL = statements("source")
 # Values that the configuration knows and this version does not carry out: refused, not ignored.
-_LATER = {"sync.wakeup": "notify", "sync.dispatch": "http", "external_databases_from": "backend"}
-_DIALECTS: dict[str, Dialect] = {"postgres": "postgres", "sqlite": "sqlite"}
+_LATER = {"sync.dispatch": "http"}
+_DIALECTS: dict[str, Dialect] = {"postgres": "postgres", "sqlite": "sqlite", "duckdb": "duckdb"}
 
 
 class Pipeline:
@@ -64,12 +62,25 @@ class Pipeline:
             )
         self._mappings = load_mappings(self.settings.mappings_dir(), catalog=conn)
 
-    @cached_property
+    @property
     def databases(self) -> dict[UUID, list[ExternalDatabase]]:
-        """The configured external databases by tenancy.
+        """The configured external databases by tenancy; those of the backend as they were last read (`refresh`).
 
         Raises ConfigError for a mapping that there is not, StateError for two tenancies on one database.
         """
+        if self._backend is None:
+            return self._configured
+        if not self._backend.was_read:
+            with self.session() as conn:
+                self._backend.refresh(conn)
+        return self._backend.databases
+
+    def refresh(self, conn: Connection) -> Changes:
+        """Read the backend's configuration again, when that was a while ago; nothing changes in a file."""
+        return self._backend.refresh(conn) if self._backend is not None else Changes()
+
+    @cached_property
+    def _backend(self) -> BackendDatabases | None:
         for key, value in _LATER.items():
             if self.settings.get(key) == value:
                 raise ConfigError(
@@ -77,6 +88,10 @@ class Pipeline:
                     code="not-supported",
                     hint=f"take {key} out of the configuration",
                 )
+        return BackendDatabases() if self.settings.get("external_databases_from") == "backend" else None
+
+    @cached_property
+    def _configured(self) -> dict[UUID, list[ExternalDatabase]]:
         found: dict[UUID, list[ExternalDatabase]] = defaultdict(list)
         for database in self.settings.external_databases():
             for name in database.mappings or ():
@@ -121,7 +136,9 @@ class Pipeline:
     def compiled(self, database: ExternalDatabase, only: str | None = None) -> list[Compiled]:
         """The database's mappings in its dialect; `only` narrows them to one."""
         names = database.mappings if database.mappings is not None else tuple(self.mappings)
-        return [self._compile(name, _DIALECTS[database.type]) for name in names if only in (None, name)]
+        # Of one that can't be used, the type may be anything; a report still names its mappings.
+        dialect = _DIALECTS[database.type] if database.problem is None else "postgres"
+        return [self._compile(name, dialect) for name in names if only in (None, name)]
 
     def _compile(self, name: str, dialect: Dialect) -> Compiled:
         if (name, dialect) not in self._compiled:
@@ -174,13 +191,8 @@ class Pipeline:
 
 def _place(database: ExternalDatabase) -> tuple[str, ...]:
     if database.path is not None:
-        return ("sqlite", str(database.path.resolve()))
-    url = database.url or ""
-    try:
-        parts = conninfo_to_dict(url)
-    except psycopg.Error:
-        return (url,)
-    return tuple(str(parts.get(name) or "") for name in ("host", "hostaddr", "port", "dbname", "service"))
+        return ("file", str(database.path.resolve()))
+    return place(database.url or "")
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:

@@ -93,7 +93,7 @@ class Poller:
                 stopped = stop.requested
                 fuse = not stopped and not fuses.read(self._conn).poller
                 if not stopped and not fuse:
-                    self._reconfigure()
+                    self.reconfigure()
                     self._recover(result)
                     self._take(result)
                 if not self._works:
@@ -104,8 +104,8 @@ class Poller:
             self._abandon()
             raise
 
-    def _reconfigure(self) -> None:
-        """Take up what changed in the backend's configuration.
+    def reconfigure(self) -> None:
+        """Take up what changed in the backend's configuration, at most every REREAD_AFTER.
 
         An entry of a tenancy that was not known here is finished without jobs, so one that is new must be queued.
         """
@@ -193,7 +193,6 @@ class Poller:
             work.jobs -= done
             for job in done:
                 work.results.append(job.future.result())
-                self._on_result(work.results[-1])
             if work.jobs and not work.detached and all(job.stuck for job in work.jobs):
                 self._detach(work)
             if not work.jobs:
@@ -234,6 +233,8 @@ class Poller:
         result.dead += dead
         if work.claim is not None and not failed and not interrupted:
             result.delivered += 1
+        for outcome in work.results:
+            self._on_result(outcome)
 
     def _abandon(self) -> None:
         """Give up what is in hand; what can't be given back now comes back when its lease expires."""

@@ -17,11 +17,13 @@ from uuid import UUID
 from psycopg import errors
 
 from stackctl.sql import statements
-from stackctl.sync import fuses, queue
-from stackctl.sync.stamping import Stamping, compose, probe
+from stackctl.sync import queue
+from stackctl.sync.stamping import Stamping, compose
+from stackctl.sync.wakeup import Signs, Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
+    from datetime import timedelta
 
     from stackctl.db import Connection
     from stackctl.mapping.model import Mapping
@@ -66,15 +68,24 @@ class _Batch:
 class Sequencer:
     """Stamps over one connection (autocommit), for the tables of these mappings.
 
+    `signs` is what it saw when it last looked for work; given the `lease` of a poller, it looks for the poller's, too.
     Raises StateError `not-migrated` when a table is missing.
     """
 
-    def __init__(self, conn: Connection, mappings: Sequence[Mapping], *, batch_size: int) -> None:
+    def __init__(
+        self, conn: Connection, mappings: Sequence[Mapping], *, batch_size: int, lease: timedelta | None = None
+    ) -> None:
         self._conn = conn
         self._batch_size = batch_size
         self._stampings = compose(conn, mappings)
-        self._probe = probe(self._stampings)
+        self._watch = Watch(conn, self._stampings, lease=lease)
+        self.signs: Signs | None = None
         self._skipped: dict[UUID, float] = {}
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """Those whose changes it waits for."""
+        return tuple(stamping.table for stamping in self._stampings)
 
     def batch(self, result: SequenceResult) -> Literal["stamped", "idle", "fuse", "busy"]:
         """One transaction: stamps up to a batch of every table that has marked rows.
@@ -85,9 +96,10 @@ class Sequencer:
         An application that queues a tenancy itself and then changes its rows takes these locks in the other order. So
         the entries are waited for only shortly; whose entry can't be had is left out for a while.
         """
-        if not fuses.read(self._conn).sequencer:
+        self.signs = self._watch.look()
+        if not self.signs.fuses.sequencer:
             return "fuse"
-        waiting = {number for (number,) in self._conn.execute(self._probe, {})}
+        waiting = self.signs.marked
         if not waiting:
             return "idle"
         while True:
@@ -115,13 +127,15 @@ class Sequencer:
         row = self._conn.execute(_SQL["try_lock"]).fetchone()
         return bool(row and row[0])
 
-    def _stamp_all(self, batch: _Batch, waiting: set[int]) -> None:
+    def _stamp_all(self, batch: _Batch, waiting: Collection[int]) -> None:
         now = time.monotonic()
         self._skipped = {tenancy: until for tenancy, until in self._skipped.items() if until > now}
+        marked: set[str] = set()
         for number, stamping in enumerate(self._stampings):
             # Parents come after their children, and may have been marked in this very transaction.
-            if number in waiting or batch.stamped:
+            if number in waiting or stamping.table in marked:
                 self._stamp(stamping, batch)
+                marked |= stamping.marks
         if batch.stamped:
             self._conn.execute(_SQL["bound_waits"])
             queue.enqueue(self._conn, batch.tenancies)
@@ -129,17 +143,22 @@ class Sequencer:
 
     def _stamp(self, stamping: Stamping, batch: _Batch) -> None:
         limit = self._batch_size
+        repeated = False
         while True:
             rows = self._conn.execute(stamping.statement, {"limit": limit, "skipped": list(self._skipped)}).fetchall()
             _, _, stamped, picked = rows[0]
-            if stamped or picked < limit:
-                break
-            # All that was picked waits for parents that are locked; others behind them need not.
-            limit *= 4
-        if stamped:
-            batch.stamped[stamping.table] = stamped
-            batch.highest = max(batch.highest, *(highest for _, highest, _, _ in rows))
-            batch.tenancies |= {tenancy for tenancy, _, _, _ in rows if tenancy is not None}
+            if stamped:
+                batch.stamped[stamping.table] += stamped
+                batch.highest = max(batch.highest, *(highest for _, highest, _, _ in rows))
+                batch.tenancies |= {tenancy for tenancy, _, _, _ in rows if tenancy is not None}
+            if not stamped and picked == limit:
+                # All that was picked waits for parents that are locked; others behind them need not.
+                limit *= 4
+            elif stamped == picked or repeated:
+                return
+            else:
+                # What changed while the statement ran is seen by the next one; it is locked by now.
+                repeated = True
 
     def _skip_held(self, tenancies: set[UUID]) -> bool:
         """Leave out those of the tenancies whose queue entry is locked; the others get one, which does no harm."""
@@ -154,8 +173,10 @@ class Sequencer:
         self._skipped |= dict.fromkeys(held, time.monotonic() + HELD_PAUSE)
         return bool(held)
 
-    def drain(self, result: SequenceResult, stop: Stop, on_batch: Callable[[int], None]) -> StoppedBy:
-        """Batches until no row waits; returns why it ended."""
+    def drain(
+        self, result: SequenceResult, stop: Stop, on_batch: Callable[[int], None], *, lock_wait: float = LOCK_WAIT
+    ) -> StoppedBy:
+        """Batches until no row waits, or another sequencer has been at work for `lock_wait` seconds; returns why."""
         waited = 0.0
         before = 0
         while not stop.requested:
@@ -168,7 +189,7 @@ class Sequencer:
                     return "drained"
                 case "fuse":
                     return "fuse"
-                case "busy" if waited >= LOCK_WAIT:
+                case "busy" if waited >= lock_wait:
                     return "lock-held"
                 case "busy":
                     stop.wait(LOCK_POLL)

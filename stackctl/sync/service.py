@@ -17,7 +17,9 @@ from stackctl.sync import delivery, queue
 from stackctl.sync.engine import DatabaseResult, Options
 from stackctl.sync.pipeline import unknown
 from stackctl.sync.poller import Poller, PollResult
-from stackctl.sync.sequencer import Sequencer, SequenceResult, prune_stamp_log
+from stackctl.sync.reports import LoadedFiles, Outcomes, Reports, once
+from stackctl.sync.sequencer import LOCK_WAIT, Sequencer, SequenceResult, prune_stamp_log
+from stackctl.sync.wakeup import SLOW_TICK, Listener, Signs, Watch, listen
 from stackctl.sync.workers import Workers
 
 if TYPE_CHECKING:
@@ -27,13 +29,14 @@ if TYPE_CHECKING:
     from stackctl.db import Connection
     from stackctl.errors import StackctlError
     from stackctl.settings import ExternalDatabase
-    from stackctl.sync.loop import Stop
+    from stackctl.sync.loop import Bell, Stop
     from stackctl.sync.pipeline import Pipeline
 
 FIRST_PAUSE = 0.5  # seconds before knocking at a lost database again, doubled up to the longest
 LONGEST_PAUSE = 30.0  # seconds
 _PASSING = (
     "unreachable",
+    "not-postgresql",  # what a server says that goes down during the handshake
     "connection-lost",
     "replica-lags",
     "out-of-resources",
@@ -41,50 +44,66 @@ _PASSING = (
     "statement-timeout",
     "lock-timeout",
 )
-STOP_NOTICED = 0.1  # seconds in which a pause that waits for a wake-up notices the stop
 RETRY_PAUSE = timedelta(seconds=5)  # between two tries of refused rows, however often a database is synced
 FUSE_PAUSE = 1.0  # seconds between two looks at a fuse that is off
-
-
-@dataclass(frozen=True)
-class Reports:
-    """Who hears of what, as it happens; called from the thread in which it happens.
-
-    `stamped` hears of each batch of the sequencer, `sequenced` and `polled` of each pass of a loop that did
-    something, `synced` of each attempt on a database.
-    """
-
-    stamped: Callable[[int], None] = lambda rows: None
-    sequenced: Callable[[SequenceResult], None] = lambda result: None
-    polled: Callable[[PollResult], None] = lambda result: None
-    synced: Callable[[DatabaseResult], None] = lambda result: None
-    trouble: Callable[[StackctlError], None] = lambda error: None
+QUEUE = "OutgoingRequest"
+# A claim or its end that a crash of the server takes back is done again, which changes nothing; and their order stays.
+_LAZY = "SET synchronous_commit = off"
 
 
 def sequence(
-    pipeline: Pipeline, stop: Stop, *, batch_size: int, interval: timedelta | None, reports: Reports
+    pipeline: Pipeline,
+    stop: Stop,
+    *,
+    batch_size: int,
+    interval: timedelta | None,
+    reports: Reports,
+    saw: Callable[[Signs], None] | None = None,
 ) -> SequenceResult:
-    """Stamp until nothing is left, or with an `interval` for ever; returns the last pass."""
+    """Stamp until nothing is left, or with an `interval` for ever; returns the last pass.
+
+    Given `saw`, the loop looks for the poller's work as well, and tells what it saw at each tick.
+    """
     result = SequenceResult()
-    reached = threading.Event()
+    link = _Link(reports)
+    loaded = LoadedFiles(pipeline.settings, reports.warned)
+    warned = once(reports.warned)
 
     def work() -> None:
         nonlocal result
         with pipeline.session() as conn:
-            reached.set()
+            link.reached = True
             pipeline.check(conn)
-            sequencer = Sequencer(conn, list(pipeline.mappings.values()), batch_size=batch_size)
+            link.up()
+            sequencer = Sequencer(
+                conn, list(pipeline.mappings.values()), batch_size=batch_size, lease=queue.LEASE if saw else None
+            )
+            looping = interval is not None
+            tables = [*sequencer.tables, *([QUEUE] if saw else [])]
+            listener = _listener(pipeline, conn, tables, warned) if looping else None
             while True:
                 result, started = SequenceResult(), time.monotonic()
-                result.stopped_by = sequencer.drain(result, stop, reports.stamped)
+                # In a loop, one that finds another at work has other things to look for meanwhile.
+                result.stopped_by = sequencer.drain(
+                    result, stop, reports.stamped, lock_wait=0 if looping else LOCK_WAIT
+                )
                 result.duration_ms = _milliseconds(started)
                 if interval is None or stop.requested:
                     return
                 if result.rows:
                     reports.sequenced(result)
-                stop.wait(FUSE_PAUSE if result.stopped_by == "fuse" else interval.total_seconds())
+                signs = sequencer.signs
+                if saw is not None and signs is not None:
+                    saw(signs)
+                loaded.look()
+                pause = interval.total_seconds()
+                if result.stopped_by == "fuse" and saw is None:
+                    pause = max(pause, FUSE_PAUSE)
+                if listener is not None and not (signs is not None and (signs.marked or signs.queued)):
+                    pause = max(pause, SLOW_TICK)
+                _pause(stop, pause, listener=listener)
 
-    _persistent(work, reached, stop, reports=reports, forever=interval is not None)
+    _persistent(work, link, stop, forever=interval is not None)
     if interval is not None:
         result.stopped_by = stop.reason
     return result
@@ -97,64 +116,95 @@ def poll(
     claim_limit: int,
     interval: timedelta | None,
     reports: Reports,
-    wake: threading.Event | None = None,
+    wake: Bell | None = None,
     lease: timedelta = queue.LEASE,
 ) -> PollResult:
     """Work off the queue until nothing is left, or with an `interval` for ever; returns the last pass.
 
-    The loop also sweeps. `wake` ends a pause early: set it when something was queued.
+    The loop also sweeps. `wake`, a bell of `stop`, ends a pause early: whoever rings it has seen work.
     """
     result = PollResult()
-    reached = threading.Event()
+    link = _Link(reports)
     settings = pipeline.settings
     options = Options(batch_size=settings.get("sync.batch_size"), retry_pause=RETRY_PAUSE)
+    outcomes = Outcomes(reports)
+    loaded = LoadedFiles(settings, reports.warned)
+    warned = once(reports.warned)
 
     def work() -> None:
         nonlocal result
         workers = Workers(pipeline, settings.get("sync.workers"), options, stop)
         try:
             with pipeline.session() as conn:
-                reached.set()
+                link.reached = True
                 pipeline.check(conn)
+                link.up()
+                conn.execute(_LAZY)
+                watch = Watch(conn, lease=lease)
                 poller = Poller(
                     conn,
                     pipeline,
                     workers,
                     claim_limit=claim_limit,
-                    interval=interval or settings.get("sync.poller_interval"),
+                    interval=settings.get("sync.poller_interval") if interval is None or wake else interval,
                     lease=lease,
-                    on_result=reports.synced,
+                    on_result=lambda outcome: outcomes.heard(conn, outcome) if interval else reports.synced(outcome),
                 )
+                looping = interval is not None and wake is None
+                listener = _listener(pipeline, conn, [QUEUE], warned) if looping else None
+                signs: Signs | None = None
+                looked, rung = -SLOW_TICK, False
                 while True:
-                    if interval is not None and delivery.sweep_due(conn):
-                        queue.enqueue(conn, queue.existing(conn, pipeline.databases))
-                        prune_stamp_log(conn)
                     result, started = PollResult(), time.monotonic()
-                    result.stopped_by = poller.drain(result, stop)
-                    result.duration_ms = _milliseconds(started)
+                    if interval is not None:
+                        poller.reconfigure()
+                    if interval is not None and not (rung and started - looked < SLOW_TICK):
+                        looked, signs = started, watch.look()
+                        if signs.sweep and delivery.sweep_due(conn):
+                            queue.enqueue(conn, queue.existing(conn, pipeline.databases))
+                            prune_stamp_log(conn)
+                            rung = True
+                        poller.reconfigure()
+                    if signs is None or rung or (signs.queued and signs.fuses.poller):
+                        result.stopped_by = poller.drain(result, stop)
+                        result.duration_ms = _milliseconds(started)
                     if interval is None or stop.requested:
                         return
                     if result.claimed or result.failed or result.recovered:
                         reports.polled(result)
-                    _pause(stop, wake, FUSE_PAUSE if result.stopped_by == "fuse" else interval.total_seconds())
+                    loaded.look()
+                    pause = interval.total_seconds()
+                    if signs is not None and not signs.fuses.poller:
+                        pause = max(pause, FUSE_PAUSE)
+                    if listener is not None and not (signs is not None and signs.queued):
+                        pause = max(pause, SLOW_TICK)
+                    rung = _pause(stop, pause, bell=wake, listener=listener)
         finally:
             workers.close()
 
-    _persistent(work, reached, stop, reports=reports, forever=interval is not None)
+    _persistent(work, link, stop, forever=interval is not None)
     if interval is not None:
         result.stopped_by = stop.reason
     return result
 
 
 def run(pipeline: Pipeline, stop: Stop, *, claim_limit: int, reports: Reports) -> None:
-    """Sequencer, poller and engine in this process until the stop; a stamp wakes the poller at once."""
-    settings = pipeline.settings
-    wake = threading.Event()
-    failures: list[BaseException] = []
+    """Sequencer, poller and engine in this process until the stop; a stamp wakes the poller at once.
 
-    def sequenced(done: SequenceResult) -> None:
-        wake.set()
-        reports.sequenced(done)
+    The sequencer's ticks look for both. The poller's own are slow: they are there for when the sequencer is held up.
+    """
+    settings = pipeline.settings
+    reports = replace(reports, warned=once(reports.warned))
+    wake = stop.bell()
+    failures: list[BaseException] = []
+    ticks: timedelta = settings.get("sync.sequencer_interval")
+    own: timedelta = settings.get("sync.poller_interval")
+    if ticks <= own:
+        own = max(own, timedelta(seconds=SLOW_TICK))
+
+    def saw(signs: Signs) -> None:
+        if signs.fuses.poller and (signs.queued or signs.sweep):
+            wake.ring()
 
     def stamp() -> None:
         try:
@@ -162,8 +212,9 @@ def run(pipeline: Pipeline, stop: Stop, *, claim_limit: int, reports: Reports) -
                 pipeline,
                 stop,
                 batch_size=settings.get("sync.stamp_batch_size"),
-                interval=settings.get("sync.sequencer_interval"),
-                reports=replace(reports, sequenced=sequenced, stamped=lambda rows: wake.set()),
+                interval=ticks,
+                reports=replace(reports, stamped=lambda rows: wake.ring()),
+                saw=saw,
             )
             if last.rows:  # the pass that the stop cut short
                 reports.sequenced(last)
@@ -174,14 +225,7 @@ def run(pipeline: Pipeline, stop: Stop, *, claim_limit: int, reports: Reports) -
     thread = threading.Thread(target=stamp, name="stackctl-sequencer")
     thread.start()
     try:
-        poll(
-            pipeline,
-            stop,
-            claim_limit=claim_limit,
-            interval=settings.get("sync.poller_interval"),
-            reports=reports,
-            wake=wake,
-        )
+        poll(pipeline, stop, claim_limit=claim_limit, interval=own, reports=reports, wake=wake)
     except BaseException:
         stop.set()
         raise
@@ -282,10 +326,27 @@ def _milliseconds(started: float) -> int:
     return round((time.monotonic() - started) * 1000)
 
 
-def _persistent(
-    work: Callable[[], None], reached: threading.Event, stop: Stop, *, reports: Reports, forever: bool
-) -> None:
-    """Do `work`; a loop repeats it while it fails for want of the operated database, once that was `reached`."""
+class _Link:
+    """Whether the operated database can be had, and whether it ever could."""
+
+    def __init__(self, reports: Reports) -> None:
+        self._reports = reports
+        self._lost = False
+        self.reached = False
+
+    def up(self) -> None:
+        self.reached = True
+        if self._lost:
+            self._lost = False
+            self._reports.regained()
+
+    def down(self, error: StackctlError) -> None:
+        self._lost = True
+        self._reports.trouble(error)
+
+
+def _persistent(work: Callable[[], None], link: _Link, stop: Stop, *, forever: bool) -> None:
+    """Do `work`; a loop repeats it while it fails for want of the operated database, once that was reached."""
     if not forever:
         work()
         return
@@ -296,22 +357,33 @@ def _persistent(
             work()
             return
         except (ServiceError, StateError) as error:
-            if error.code not in _PASSING or (error.code == "unreachable" and not reached.is_set()):
+            if error.code not in _PASSING or (error.code in _PASSING[:2] and not link.reached):
                 raise
             if time.monotonic() - started > LONGEST_PAUSE:
                 pause = FIRST_PAUSE
-            reports.trouble(error)
+            link.down(error)
         stop.wait(pause)
         pause = min(pause * 2, LONGEST_PAUSE)
 
 
-def _pause(stop: Stop, wake: threading.Event | None, seconds: float) -> None:
-    if wake is None:
-        stop.wait(seconds)
-        return
-    # The stop does not set the wake, so it is looked at now and then, however long the pause.
-    deadline = time.monotonic() + seconds
-    while not stop.requested and (left := deadline - time.monotonic()) > 0:
-        if wake.wait(min(left, STOP_NOTICED)):
-            wake.clear()
-            return
+def _listener(
+    pipeline: Pipeline, conn: Connection, tables: Sequence[str], warned: Callable[[str], None]
+) -> Listener | None:
+    """What hears of changes of these tables, where the configuration asks for it and it is possible."""
+    if pipeline.settings.get("sync.wakeup") != "notify":
+        return None
+    try:
+        return listen(conn, tables, pipeline.session)
+    except StateError as error:
+        if error.code != "no-notifications":
+            raise
+        warned(f"sync.wakeup: notify is not possible, and it ticks instead: {error.message} ({error.hint})")
+        return None
+
+
+def _pause(stop: Stop, seconds: float, *, bell: Bell | None = None, listener: Listener | None = None) -> bool:
+    """Until the next tick, the stop, a notification or the `bell`; whether that was rung."""
+    if listener is None:
+        return stop.wait(seconds, bell)
+    listener.wait(seconds, stop)
+    return False

@@ -65,6 +65,23 @@ class Stream:
             yield bytes(buffer)
             self.on_rows(max(rows - 1, 0))  # the end of the stream is a piece of its own
 
+    def csv(self) -> Iterator[bytes]:
+        """The rows as CSV, unparsed, in pieces of about PIPE_BUFFER bytes: null is nothing, every value is quoted."""
+        query = sql.SQL("COPY ({}) TO STDOUT (FORMAT csv, FORCE_QUOTE *)").format(sql.SQL(self.statement))
+        with reading(self.mapping), self.conn.cursor() as cursor, cursor.copy(query, self.parameters) as copy:
+            buffer = bytearray()
+            rows = 0
+            for row in copy:
+                buffer += row
+                rows += 1
+                if len(buffer) >= PIPE_BUFFER:
+                    yield bytes(buffer)
+                    self.on_rows(rows)
+                    buffer.clear()
+                    rows = 0
+            yield bytes(buffer)
+            self.on_rows(rows)
+
     def chunks(self, size: int) -> Iterator[list[tuple[Any, ...]]]:
         """The rows as tuples, at most `size` of them in memory at a time."""
         fetched = size if psycopg.capabilities.has_stream_chunked() else 1
@@ -111,6 +128,9 @@ class Ahead:
     def binary(self) -> Iterator[bytes]:
         return self._taken()
 
+    def csv(self) -> Iterator[bytes]:
+        return self._taken()
+
     def chunks(self, size: int) -> Iterator[list[tuple[Any, ...]]]:
         """In chunks of the size that was read, whatever `size` says."""
         return self._taken()
@@ -128,6 +148,9 @@ class Ahead:
             with suppress(queues.Empty):
                 self._pieces.get(timeout=0.01)
         self._thread.join()
+
+
+_PASSING = ("deadlock", "lock-timeout", "statement-timeout", "out-of-resources")
 
 
 class OperatedDatabaseLost(ServiceError):
@@ -235,6 +258,18 @@ class Source:
                 highest,
             )
 
+    @contextmanager
+    def snapshot(self, what: str) -> Iterator[Connection]:
+        """The connection that is read, for several statements that see one moment."""
+        with reading(what), self._reader.transaction():
+            self._reader.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            yield self._reader
+
+    def cancel(self) -> None:
+        """From another thread: break off the statement in hand."""
+        with suppress(psycopg.Error):
+            self._reader.cancel_safe()
+
     def close(self) -> None:
         self.primary.close()
         self._reader.close()
@@ -253,6 +288,8 @@ def reading(what: str) -> Iterator[None]:
         inner = translate(error, "the operated database")
         if _lost(error):
             raise OperatedDatabaseLost(inner.message, code=inner.code, hint=inner.hint) from error
+        if inner.code in _PASSING:
+            raise inner from error  # not the mapping's fault; tried again
         if (error.sqlstate or "").startswith("22"):
             raise AnswerNo(f"{what} can't be read: {inner.message}", code="row-refused", hint=inner.hint) from error
         raise AnswerNo(f"{what} can't be read: {inner.message}", code="mapping-failed", hint=inner.hint) from error

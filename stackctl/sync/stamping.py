@@ -2,6 +2,12 @@
 
 One statement, per table and batch: picks marked rows that nobody has locked, marks the parents that depend on them,
 and gives the picked rows their sequence ids. Composed once a process, run many times.
+
+What a batch costs must follow from its rows, not from the table, and on a table where all rows were just marked the
+planner's statistics are wrong. So the statement leaves it little to decide: rows are found again by their place (ctid)
+and compared by hashes, never joined by their keys. A place names a version of a row: one that was changed since the
+snapshot is found locked elsewhere or not at all, and waits for the next batch. Partitioned tables, where a place is not
+unique, are not sequenced.
 """
 
 from __future__ import annotations
@@ -53,12 +59,13 @@ class Stamping:
 
     The statement takes `%(limit)s` rows, none of the tenancies in `%(skipped)s`. It returns a row for each tenancy, and
     at least one: tenancy, highest sequence id (both null when nothing was stamped, the tenancy also for rows without
-    one), rows stamped, rows picked.
+    one), rows stamped, rows picked. `marks` are the tables in which it may mark rows.
     """
 
     table: str
     probe: Composed
     statement: Composed
+    marks: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -67,7 +74,6 @@ class _Parent:
 
     source: Source
     dependency: Dependency
-    key: tuple[str, ...]
 
 
 def sources(mappings: Iterable[Mapping]) -> tuple[Source, ...]:
@@ -101,7 +107,7 @@ def compose(conn: Connection, mappings: Sequence[Mapping]) -> tuple[Stamping, ..
     order: TopologicalSorter[str] = TopologicalSorter(dict.fromkeys(known, ()))
     for mapping in mappings:
         for dependency in mapping.depends_on:
-            parent = _Parent(known[mapping.source], dependency, _primary_key(conn, mapping.source))
+            parent = _Parent(known[mapping.source], dependency)
             if parent not in parents.setdefault(dependency.table, []):
                 parents[dependency.table].append(parent)
             order.add(mapping.source, dependency.table)
@@ -113,16 +119,14 @@ def compose(conn: Connection, mappings: Sequence[Mapping]) -> tuple[Stamping, ..
     return tuple(stampings)
 
 
-def _primary_key(conn: Connection, table: str) -> tuple[str, ...]:
-    rows = conn.execute(_SQL["primary_key"], {"table": table}).fetchall()
-    if not rows:
+def _require(conn: Connection, table: str) -> None:
+    if not conn.execute(_SQL["primary_key"], {"table": table}).fetchall():
         raise StateError(
             f'the table "{table}" does not exist in the operated database, or has no primary key',
             code="not-migrated",
             hint="run `stackctl migrate up`",
             details={"table": table},
         )
-    return tuple(name for name, _ in rows)
 
 
 def _column_type(conn: Connection, table: str, column: str) -> str:
@@ -133,12 +137,6 @@ def _column_type(conn: Connection, table: str, column: str) -> str:
 def _names(columns: Iterable[str], alias: str | None = None) -> Composed:
     qualify = (alias,) if alias else ()
     return sql.SQL(", ").join(sql.Identifier(*qualify, column) for column in columns)
-
-
-def _same(columns: Iterable[str], left: str, right: str) -> Composed:
-    return sql.SQL(" AND ").join(
-        sql.SQL("{} = {}").format(sql.Identifier(left, c), sql.Identifier(right, c)) for c in columns
-    )
 
 
 def _condition(text: str | None) -> Composable:
@@ -152,15 +150,15 @@ def _raw(text: str) -> Composable:
 
 def _stamping(conn: Connection, source: Source, parents: list[_Parent]) -> Stamping:
     table = sql.Identifier(source.table)
-    key = _primary_key(conn, source.table)
+    _require(conn, source.table)
     where = sql.SQL('"shouldUpdateSequenceId" AND {}').format(_condition(source.filter))
     # With ORDER BY "tenancyId" the planner takes the index of the marks even on stale statistics.
     order = sql.SQL('ORDER BY "tenancyId"') if source.tenancy is None else sql.SQL("")
     columns = sorted({column for parent in parents for column in parent.dependency.on})
-    carried = [*key, *columns, *(["tenancyId"] if source.tenancy is None else source.tenancy.on.values())]
-    picked = sql.SQL("SELECT {} FROM {} WHERE {} AND {} AND {} {} LIMIT %(limit)s FOR UPDATE SKIP LOCKED").format(
-        _names(dict.fromkeys(carried)), table, where, _not_skipped(source), _after_tombstones(source), order
-    )
+    carried = [*columns, *(["tenancyId"] if source.tenancy is None else source.tenancy.on.values())]
+    picked = sql.SQL(
+        "SELECT ctid AS _stack_place, {} FROM {} WHERE {} AND {} AND {} {} LIMIT %(limit)s FOR UPDATE SKIP LOCKED"
+    ).format(_names(dict.fromkeys(carried)), table, where, _not_skipped(source), _after_tombstones(source), order)
     joined = [_match(conn, source.table, parent, tombstone=False) for parent in parents]
     if source.tenancy is None:
         tenancies = sql.SQL('SELECT "tenancyId", max("sequenceId") FROM stamped GROUP BY 1')
@@ -173,10 +171,9 @@ def _stamping(conn: Connection, source: Source, parents: list[_Parent]) -> Stamp
         returned = _names(source.tenancy.on.values(), "t")
     return Stamping(
         source.table,
-        sql.SQL("SELECT 1 FROM {} WHERE {}").format(table, where),
-        _assemble(
-            table=table, key=key, picked=picked, parents=parents, joined=joined, returned=returned, tail=tenancies
-        ),
+        sql.SQL("SELECT 1 FROM {} WHERE {} {} LIMIT 1").format(table, where, order),
+        _assemble(table=table, picked=picked, parents=parents, joined=joined, returned=returned, tail=tenancies),
+        frozenset(parent.source.table for parent in parents),
     )
 
 
@@ -213,21 +210,22 @@ def _tombstones(conn: Connection, known: dict[str, Source], parents: dict[str, l
         for child, parent in affected
     ]
     picked = sql.SQL(
-        'SELECT id, "tenancyId", "tableName", "primaryKey", data FROM {} WHERE "shouldUpdateSequenceId" '
+        'SELECT ctid AS _stack_place, "tenancyId", "tableName", "primaryKey", data FROM {} '
+        'WHERE "shouldUpdateSequenceId" '
         'AND "tenancyId" <> ALL (%(skipped)s::uuid[]) ORDER BY "tenancyId" LIMIT %(limit)s FOR UPDATE SKIP LOCKED'
     ).format(table)
     return Stamping(
         TOMBSTONES,
-        sql.SQL('SELECT 1 FROM {} WHERE "shouldUpdateSequenceId"').format(table),
+        sql.SQL('SELECT 1 FROM {} WHERE "shouldUpdateSequenceId" ORDER BY "tenancyId" LIMIT 1').format(table),
         _assemble(
             table=table,
-            key=("id",),
             picked=picked,
             parents=[parent for _, parent in affected],
             joined=joined,
             returned=sql.SQL('t."tenancyId"'),
             tail=sql.SQL('SELECT "tenancyId", max("sequenceId") FROM stamped GROUP BY 1'),
         ),
+        frozenset(parent.source.table for _, parent in affected),
     )
 
 
@@ -271,10 +269,12 @@ def _match(conn: Connection, child: str, parent: _Parent, *, tombstone: bool) ->
     return sql.SQL(" AND ").join(conditions)
 
 
-def _wanted(parent: _Parent, joined: Composable, key: tuple[str, ...]) -> Composed:
+def _wanted(parent: _Parent, joined: Composable) -> Composed:
     """Parents that must be marked, each with the picked row that asks for it.
 
-    The inner SELECT keeps the author's expressions apart from the child's columns; the planner folds it away.
+    The inner SELECT keeps the author's expressions apart from the child's columns; the planner folds it away. The mark
+    is asked for by CASE, of which there are no statistics: they say that hardly any row is unmarked after all were
+    marked, and every picked row would be compared with every parent.
     """
     source = parent.source
     expressions = sql.SQL(", ").join(
@@ -283,16 +283,11 @@ def _wanted(parent: _Parent, joined: Composable, key: tuple[str, ...]) -> Compos
     )
     reach = ["tenancyId"] if source.tenancy is None else list(source.tenancy.on.values())
     return sql.SQL(
-        "SELECT {of_parent}, {of_child} FROM picked AS c JOIN (SELECT {columns}, {expressions} FROM {table} "
-        'WHERE NOT "shouldUpdateSequenceId" AND {filter}) AS p ON {joined}'
+        "SELECT p._stack_place AS parent, c._stack_place AS child FROM picked AS c "
+        "JOIN (SELECT ctid AS _stack_place, {columns}, {expressions} FROM {table} "
+        'WHERE CASE WHEN "shouldUpdateSequenceId" THEN false ELSE true END AND {filter}) AS p ON {joined}'
     ).format(
-        of_parent=sql.SQL(", ").join(
-            sql.SQL("p.{} AS {}").format(sql.Identifier(c), sql.Identifier(f"_parent_{c}")) for c in parent.key
-        ),
-        of_child=sql.SQL(", ").join(
-            sql.SQL("c.{} AS {}").format(sql.Identifier(c), sql.Identifier(f"_child_{c}")) for c in key
-        ),
-        columns=_names(dict.fromkeys([*parent.key, *reach])),
+        columns=_names(dict.fromkeys(reach)),
         expressions=expressions,
         table=sql.Identifier(source.table),
         filter=_condition(source.filter),
@@ -303,7 +298,6 @@ def _wanted(parent: _Parent, joined: Composable, key: tuple[str, ...]) -> Compos
 def _assemble(
     *,
     table: sql.Identifier,
-    key: tuple[str, ...],
     picked: Composable,
     parents: list[_Parent],
     joined: Sequence[Composable],
@@ -316,37 +310,34 @@ def _assemble(
     mark would be lost): its children stay marked and come again in a later round. A parent that is marked already
     needs no lock: only a sequencer takes marks away, and this one holds the sequencers' lock.
     """
-    steps: list[Composable] = [sql.SQL("picked AS ({})").format(picked)]
+    steps: list[Composable] = [sql.SQL("picked AS MATERIALIZED ({})").format(picked)]
     ready: list[Composable] = []
     for number, (parent, condition) in enumerate(zip(parents, joined, strict=True)):
         wanted, locked, marked = (sql.Identifier(f"{name}_{number}") for name in ("wanted", "locked", "marked"))
         parent_table = sql.Identifier(parent.source.table)
-        parent_key = sql.SQL(", ").join(sql.Identifier(f"_parent_{c}") for c in parent.key)
         steps += [
-            sql.SQL("{} AS MATERIALIZED ({})").format(wanted, _wanted(parent, condition, key)),
+            sql.SQL("{} AS MATERIALIZED ({})").format(wanted, _wanted(parent, condition)),
             sql.SQL(
-                "{} AS MATERIALIZED (SELECT {} FROM {} WHERE ({}) IN (SELECT {} FROM {}) FOR NO KEY UPDATE SKIP LOCKED)"
-            ).format(locked, _names(parent.key), parent_table, _names(parent.key), parent_key, wanted),
-            sql.SQL('{} AS (UPDATE {} AS t SET "shouldUpdateSequenceId" = true FROM {} AS l WHERE {})').format(
-                marked, parent_table, locked, _same(parent.key, "t", "l")
-            ),
+                "{} AS MATERIALIZED (SELECT ctid AS place FROM {} WHERE ctid = ANY (ARRAY(SELECT parent FROM {})) "
+                "FOR NO KEY UPDATE SKIP LOCKED)"
+            ).format(locked, parent_table, wanted),
+            sql.SQL(
+                '{} AS (UPDATE {} SET "shouldUpdateSequenceId" = true WHERE ctid = ANY (ARRAY(SELECT place FROM {})))'
+            ).format(marked, parent_table, locked),
         ]
         ready.append(
-            sql.SQL("NOT EXISTS (SELECT 1 FROM {} AS w WHERE {} AND ({}) NOT IN (SELECT {} FROM {}))").format(
-                wanted,
-                sql.SQL(" AND ").join(
-                    sql.SQL("w.{} = k.{}").format(sql.Identifier(f"_child_{c}"), sql.Identifier(c)) for c in key
-                ),
-                sql.SQL(", ").join(sql.SQL("w.{}").format(sql.Identifier(f"_parent_{c}")) for c in parent.key),
-                _names(parent.key),
-                locked,
+            sql.SQL("k._stack_place NOT IN (SELECT child FROM {} WHERE parent NOT IN (SELECT place FROM {}))").format(
+                wanted, locked
             )
         )
+    places = sql.SQL("SELECT k._stack_place FROM picked AS k WHERE {}").format(
+        sql.SQL(" AND ").join(ready) if ready else sql.SQL("true")
+    )
     steps.append(
         sql.SQL(
             "stamped AS (UPDATE {} AS t SET \"sequenceId\" = nextval('global_seq_id'), "
-            '"shouldUpdateSequenceId" = false FROM picked AS k WHERE {} RETURNING t."sequenceId", {})'
-        ).format(table, sql.SQL(" AND ").join([_same(key, "t", "k"), *ready]), returned)
+            '"shouldUpdateSequenceId" = false WHERE t.ctid = ANY (ARRAY({})) RETURNING t."sequenceId", {})'
+        ).format(table, places, returned)
     )
     return sql.SQL(
         "WITH {} SELECT found.*, (SELECT count(*) FROM stamped), (SELECT count(*) FROM picked) "
@@ -357,7 +348,8 @@ def _assemble(
 def probe(stampings: Sequence[Stamping]) -> Composed:
     """One cheap query over all tables: the list of those, by number, in which a row waits."""
     arms: list[Composable] = [
-        sql.SQL("SELECT {} WHERE EXISTS ({})").format(sql.Literal(number), stamping.probe)
+        # Not EXISTS, which would drop the order that holds the planner to the index of the marks.
+        sql.SQL("SELECT {} WHERE ({}) = 1").format(sql.Literal(number), stamping.probe)
         for number, stamping in enumerate(stampings)
     ]
     return sql.SQL("{}").format(sql.SQL(" UNION ALL ").join(arms))

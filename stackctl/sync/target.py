@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 from stackctl.errors import StateError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from contextlib import AbstractContextManager
     from datetime import datetime
     from uuid import UUID
 
+    from stackctl.mapping.checksums import Key, Sums
     from stackctl.mapping.compile import Compiled, Dialect
     from stackctl.mapping.model import Mapping
     from stackctl.settings import ExternalDatabase
@@ -100,11 +101,13 @@ class Target(Protocol):
     """One open external database. Errors of its driver come out as StackctlErrors.
 
     A value that it does not take is an error with the code `row-refused`: the engine finds the row and goes on.
+    Without `keep_open` it is closed as soon as a sync is done, because nobody else can open it meanwhile.
     """
 
     dialect: Dialect
     waiting: Waiting
     form: Form
+    keep_open: bool
 
     def abort(self) -> None:
         """From another thread: break off what waits; whoever waits gets `connection-lost`."""
@@ -147,6 +150,18 @@ class Target(Protocol):
         """Changes whenever the mapping's cursor row is written, by anybody."""
         ...
 
+    def sums(self, compiled: Compiled) -> Sums:
+        """Count and sum of the hashes of all rows, by bucket; see mapping/checksums.py."""
+        ...
+
+    def hashes(self, compiled: Compiled, wanted: Collection[int]) -> list[tuple[Any, ...]]:
+        """Of the rows in these buckets: the key's columns as text, and the row's hash."""
+        ...
+
+    def hashes_by_key(self, compiled: Compiled, keys: Collection[Key]) -> list[tuple[Any, ...]]:
+        """The same of the rows with these keys, as far as they exist."""
+        ...
+
     def rows(self, mapping: Mapping) -> list[tuple[Any, ...]]:
         """The whole table, the mapping's columns only: numbers as numbers, everything else as text."""
         ...
@@ -160,6 +175,10 @@ def open_target(database: ExternalDatabase) -> Target:
         from stackctl.sync.target_sqlite import SqliteTarget
 
         return SqliteTarget(database)
+    if database.type == "duckdb":
+        from stackctl.sync.target_duckdb import DuckdbTarget
+
+        return DuckdbTarget(database)
     from stackctl.sync.target_postgres import PostgresTarget
 
     return PostgresTarget(database)

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, LiteralString, cast
 import psycopg
 from psycopg import errors as pg
 from psycopg import sql
+from psycopg.types.json import Jsonb
 
 from stackctl import db
 from stackctl.errors import AnswerNo, StackctlError, StateError
+from stackctl.mapping.checksums import of_table
 from stackctl.mapping.compile import encoded
 from stackctl.mapping.targets import TYPES
 from stackctl.sql import statements
@@ -20,11 +22,12 @@ from stackctl.sync.source import Form, Stream
 from stackctl.sync.target import NEVER_SYNCED, Applied, Cursor, TargetState, Waiting, check_owner, table_differs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from uuid import UUID
 
     from psycopg.abc import QueryNoTemplate
 
+    from stackctl.mapping.checksums import Key, Sums
     from stackctl.mapping.compile import Compiled, Dialect
     from stackctl.mapping.model import Mapping
     from stackctl.settings import ExternalDatabase
@@ -41,6 +44,7 @@ class PostgresTarget:
 
     dialect: Dialect = "postgres"
     form = Form(Stream.binary, depth=256)
+    keep_open = True
 
     def __init__(self, database: ExternalDatabase) -> None:
         assert database.url is not None
@@ -215,6 +219,19 @@ class PostgresTarget:
     def version(self, compiled: Compiled) -> str:
         with self._errors(compiled):
             return self._one("version", {"mapping": compiled.mapping.name})
+
+    def sums(self, compiled: Compiled) -> Sums:
+        with self._errors(compiled), self.waiting.patiently():
+            rows = self._execute(of_table(compiled.mapping).sums)
+            return {bucket: (count, int(total)) for bucket, count, total in rows}
+
+    def hashes(self, compiled: Compiled, wanted: Collection[int]) -> list[tuple[Any, ...]]:
+        with self._errors(compiled), self.waiting.patiently():
+            return self._execute(of_table(compiled.mapping).hashes, {"wanted": list(wanted)}).fetchall()
+
+    def hashes_by_key(self, compiled: Compiled, keys: Collection[Key]) -> list[tuple[Any, ...]]:
+        with self._errors(compiled), self.waiting.patiently():
+            return self._execute(of_table(compiled.mapping).by_key, {"keys": Jsonb(list(keys))}).fetchall()
 
     def rows(self, mapping: Mapping) -> list[tuple[Any, ...]]:
         columns = [

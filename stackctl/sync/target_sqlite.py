@@ -7,10 +7,13 @@ from __future__ import annotations
 import sqlite3
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
+from math import isnan
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from stackctl.errors import ServiceError, StackctlError, StateError
+from stackctl.errors import AnswerNo, ServiceError, StackctlError, StateError
+from stackctl.mapping.checksums import Hasher
 from stackctl.mapping.sqltext import quote
 from stackctl.mapping.targets import TYPES
 from stackctl.sync.source import Form
@@ -18,8 +21,9 @@ from stackctl.sync.target import NEVER_SYNCED, Applied, Cursor, TargetState, Wai
 from stackctl.sync.target_postgres import two_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
+    from stackctl.mapping.checksums import Key, Sums
     from stackctl.mapping.compile import Compiled, Dialect
     from stackctl.mapping.model import Mapping
     from stackctl.settings import ExternalDatabase
@@ -27,6 +31,8 @@ if TYPE_CHECKING:
 
 BUSY_TIMEOUT = 30.0  # seconds to wait for another engine's transaction
 CHUNK = 500  # rows in memory at a time; some are large
+CACHE = 64 * 1024  # KiB of pages kept in memory while rows are written: keys come in no order
+KEPT_LOG = 64 * 1024 * 1024  # bytes of the `-wal` file kept for the next batches
 
 _METADATA = """
 CREATE TABLE IF NOT EXISTS _stack_sync_metadata (
@@ -45,7 +51,6 @@ _HAS_TABLE = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?"
 _OWNED_BY = "SELECT tenancy_id FROM _stack_sync_owner"
 _CLAIM = "INSERT INTO _stack_sync_owner (tenancy_id) VALUES (?) ON CONFLICT DO NOTHING"
 _CURSORS = "SELECT mapping_name, last_synced_sequence_id, updated_at FROM _stack_sync_metadata"
-_VERSION = "SELECT updated_at FROM _stack_sync_metadata WHERE mapping_name = ?"
 _CURSOR = "SELECT last_synced_sequence_id FROM _stack_sync_metadata WHERE mapping_name = ?"
 _ADD_CURSOR = (
     "INSERT INTO _stack_sync_metadata (mapping_name, last_synced_sequence_id, updated_at) VALUES (?, -1, ?) "
@@ -61,11 +66,13 @@ class SqliteTarget:
 
     dialect: Dialect = "sqlite"
     form = Form(lambda stream: stream.chunks(CHUNK), depth=16)
+    keep_open = True
 
     def __init__(self, database: ExternalDatabase) -> None:
         assert database.path is not None
         self._where = f"the external database {database.id} ({database.path})"
         self._checked: set[str] = set()
+        self._written = 0
         self.waiting = Waiting()
         try:
             self._conn = sqlite3.connect(
@@ -80,8 +87,10 @@ class SqliteTarget:
             if missing or not self._checked:
                 # With WAL, readers see the last commit while a batch is written. A commit that a power cut takes
                 # back takes its cursor along: the batch is sent again.
-                self._conn.execute("PRAGMA journal_mode = WAL")
                 self._conn.execute("PRAGMA synchronous = NORMAL")
+                self._conn.execute("PRAGMA journal_mode = WAL")
+                self._conn.execute(f"PRAGMA journal_size_limit = {KEPT_LOG}")
+                self._conn.execute(f"PRAGMA cache_size = -{CACHE}")
                 # Tables, cursors and owner commit together, or not at all.
                 with self._transaction():
                     self._conn.execute(_METADATA)
@@ -159,6 +168,8 @@ class SqliteTarget:
                 self._conn.execute("ROLLBACK")
             raise
         self._conn.execute("COMMIT")
+        # An idle connection keeps no pages.
+        self._conn.execute("PRAGMA shrink_memory")
 
     def apply(self, compiled: Compiled, batch: Rows, on_read: Callable[[int, int], None] | None = None) -> Applied:
         names = [column.name for column in compiled.mapping.columns]
@@ -174,6 +185,7 @@ class SqliteTarget:
                 rows += len(chunk)
                 if len(seen) != rows:
                     raise two_rows(compiled)
+                _refuse_nan(compiled.mapping, found)
                 if found:
                     upserted += self._conn.executemany(compiled.upsert, found).rowcount
                 if gone:
@@ -189,6 +201,7 @@ class SqliteTarget:
             removed = self._conn.execute(f"DELETE FROM {quote(compiled.mapping.target)}").rowcount
             loaded = 0
             for chunk in rows.chunks(CHUNK):
+                _refuse_nan(compiled.mapping, chunk)
                 self._conn.executemany(compiled.upsert, chunk)
                 loaded += len(chunk)
             if self._one(f"SELECT count(*) FROM {quote(compiled.mapping.target)}") != loaded:
@@ -196,20 +209,35 @@ class SqliteTarget:
         return Applied(loaded, loaded, max(removed - loaded, 0))
 
     def advance(self, compiled: Compiled, cursor: int) -> None:
+        self._written += 1
         with self._errors():
             self._conn.execute(_ADVANCE, (cursor, _now(), compiled.mapping.name))
 
     def version(self, compiled: Compiled) -> str:
+        """SQLite counts the commits of other connections; our own are counted here."""
         with self._errors():
-            return str(self._one(_VERSION, compiled.mapping.name))
+            return f"{self._one('PRAGMA data_version')} {self._written}"
 
     def abort(self) -> None:
         self._conn.interrupt()
 
-    def rows(self, mapping: Mapping) -> list[tuple[Any, ...]]:
-        columns = ", ".join(quote(column.name) for column in mapping.columns)
+    def sums(self, compiled: Compiled) -> Sums:
         with self._errors():
-            return self._conn.execute(f"SELECT {columns} FROM {quote(mapping.target)}").fetchall()
+            return Hasher(compiled.mapping).sums(self._conn.execute(_select(compiled.mapping)))
+
+    def hashes(self, compiled: Compiled, wanted: Collection[int]) -> list[tuple[Any, ...]]:
+        with self._errors():
+            return Hasher(compiled.mapping).hashes(self._conn.execute(_select(compiled.mapping)), set(wanted))
+
+    def hashes_by_key(self, compiled: Compiled, keys: Collection[Key]) -> list[tuple[Any, ...]]:
+        hasher = Hasher(compiled.mapping)
+        one = f"{_select(compiled.mapping)} WHERE " + " AND ".join(f"{quote(k)} = ?" for k in compiled.mapping.key)
+        with self._errors():
+            return [(*key, hasher.hash(row)) for key in keys for row in self._conn.execute(one, key)]
+
+    def rows(self, mapping: Mapping) -> list[tuple[Any, ...]]:
+        with self._errors():
+            return self._conn.execute(_select(mapping)).fetchall()
 
     def close(self) -> None:
         self._conn.close()
@@ -237,7 +265,32 @@ class SqliteTarget:
             return StateError(
                 f"{self._where} was changed: {reason}", code="table-differs", hint="`stackctl sync --full`"
             )
-        return ServiceError(f"{self._where}: {reason}", code="unreachable", hint="check the path and its permissions")
+        if isinstance(error, sqlite3.IntegrityError | sqlite3.DataError):
+            return AnswerNo(f"{self._where}: {reason}", code="row-refused")
+        service = partial(ServiceError, f"{self._where}: {reason}")
+        if any(text in reason for text in _EXHAUSTED):
+            return service(code="out-of-resources", hint="free space on its disk, or make the file writable")
+        if "interrupted" in reason:
+            return service(code="connection-lost", hint="try again; work that was not committed is redone")
+        return service(code="unreachable", hint="check the path and its permissions")
+
+
+_EXHAUSTED = ("is full", "disk I/O error", "readonly")
+
+
+def _refuse_nan(mapping: Mapping, rows: Sequence[tuple[Any, ...]]) -> None:
+    """SQLite would keep null for it."""
+    width = len(mapping.columns)
+    for position, column in enumerate(mapping.columns):
+        if column.type == "double":
+            for row in rows:
+                value = row[position - width]
+                if value is not None and isnan(value):
+                    raise AnswerNo(f"the column {column.name} is NaN, which SQLite does not keep", code="row-refused")
+
+
+def _select(mapping: Mapping) -> str:
+    return f"SELECT {', '.join(quote(column.name) for column in mapping.columns)} FROM {quote(mapping.target)}"
 
 
 def _now() -> str:

@@ -171,8 +171,10 @@ class Workers:
             source, opened, lambda: self._pipeline.compiled(database, self._only), result, self._options, self._stop
         )
         job.target = None
-        if target is not None:
+        if target is not None and target.keep_open:
             self._keep(database, target)
+        elif target is not None:
+            target.close()
         return result
 
     def _keep(self, database: ExternalDatabase, target: Target) -> None:

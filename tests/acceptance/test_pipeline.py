@@ -219,7 +219,7 @@ def test_run_ends_on_a_signal(number: signal.Signals, project: Project, source: 
     outcome = ended(process)
     assert outcome.code == 0
     stages = {line["stage"] for line in outcome.lines}
-    assert stages == {"sequence", "sync", "end"}
+    assert stages == {"start", "sequence", "sync", "end"}
     assert "error" not in outcome.stderr
 
 
@@ -253,7 +253,7 @@ def test_a_long_interval_does_not_delay_the_signal(project: Project, source: Con
     project.sqlite(OTHER).sync_settings(poller_interval="1h", sequencer_interval="1h")
     process = project.start("run")
     wait_for(lambda: one(source, "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'stackctl'"
-                         " AND datname = current_database() AND query LIKE '%%SELECT 0 WHERE EXISTS%%'"))  # fmt: skip
+                         " AND datname = current_database() AND query LIKE '%%sequencerEnabled%%'"))  # fmt: skip
     process.send_signal(signal.SIGTERM)
     assert ended(process).code == 0
 

@@ -39,6 +39,7 @@ class Proxy:
         self._links: set[_Link] = set()
         self._lock = threading.Lock()
         self._closed = self._refusing = False
+        self.refused = 0  # connections that were turned away
         self._delay = 0.0
         self._flowing = threading.Event()
         self._flowing.set()
@@ -113,6 +114,7 @@ class Proxy:
         except OSError:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             client.close()
+            self.refused += 1
             return
         link = _Link(client, server)
         with self._lock:

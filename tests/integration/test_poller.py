@@ -170,7 +170,8 @@ def test_a_dead_letter_and_what_wakes_it(
 def test_the_pause_grows_and_has_an_end(source: Connection) -> None:
     pauses: list[timedelta] = []
     for _ in range(delivery.MAX_ATTEMPTS - 1):
-        assert not delivery.record_failure(source, MINE, "x", ServiceError("no", code="unreachable"), scheduled=True).dead
+        failed = delivery.record_failure(source, MINE, "x", ServiceError("no", code="unreachable"), scheduled=True)
+        assert not failed.dead
         pauses.append(one(source, "SELECT next_attempt_at - last_attempt_at FROM stackctl.delivery"))
     for number, pause in enumerate(pauses):
         expected = min(delivery.FIRST_DELAY * 2**number, delivery.LONGEST_DELAY)

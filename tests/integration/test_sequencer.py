@@ -35,7 +35,7 @@ from backend import (
 from stackctl.bundled import bundled
 from stackctl.mapping import files
 from stackctl.sync import queue, sequencer
-from stackctl.sync.loop import Stop
+from stackctl.sync.loop import Bell, Stop
 from stackctl.sync.sequencer import Sequencer, SequenceResult
 
 if TYPE_CHECKING:
@@ -167,9 +167,10 @@ def test_a_second_sequencer_waits_shortly_and_goes_on(
     class Watched(Stop):
         waits = 0
 
-        def wait(self, seconds: float) -> None:
+        def wait(self, seconds: float, bell: Bell | None = None) -> bool:
             Watched.waits += 1
             first.commit()
+            return False
 
     with project.pipeline().session() as conn:
         result = SequenceResult()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -350,3 +352,75 @@ def test_a_path_with_odd_characters(project: Project, source: Connection) -> Non
     settle(project.sqlite(MINE, "a b ü%20?#/copy.db").pipeline())
     assert (folder / "copy.db").exists()
     assert quote(str(folder)) != str(folder)
+
+
+def test_a_disk_that_is_full_under_sqlite(project: Project, source: Connection) -> None:
+    """The limit on the size of a file stands in for the disk's: nothing is half done, and the next sync goes on."""
+    populate(source)
+    pipeline = project.sqlite(MINE).pipeline()
+    settle(pipeline)
+    add_many_users(source, 20_000)
+    sequence(pipeline, batch_size=20_000)
+    code = f"ulimit -f 1024; exec {sys.executable} -m stackctl sync --all --json"
+    limited = subprocess.run(["bash", "-c", code], cwd=project.directory, capture_output=True, text=True)
+    assert limited.returncode == 1, limited.stderr
+    assert "out-of-resources" in limited.stdout
+    with sqlite3.connect(project.directory / "copy.db") as file:
+        ((users, cursor),) = file.execute(
+            "SELECT count(*), (SELECT last_synced_sequence_id FROM _stack_sync_metadata WHERE mapping_name = 'users')"
+            " FROM users"
+        )
+    file.close()
+    assert users == one(source, 'SELECT count(*) FROM "ProjectUser" WHERE "sequenceId" <= %s', cursor) < 20_001
+    settle(pipeline)
+    assert differences(pipeline) == []
+
+
+@pytest.mark.parametrize("when", ["first load", "later"])
+def test_sqlite_refuses_what_is_not_a_number(when: str, project: Project, source: Connection) -> None:
+    """It would keep null for it; other doubles, infinity among them, are kept."""
+    folder = project.directory / "mappings"
+    folder.mkdir()
+    (folder / "numbers.yaml").write_text("""
+name: numbers
+source: ProjectUser
+target: numbers
+key: {id: projectUserId}
+columns: {id: uuid, ratio: double null}
+select: |
+  SELECT u."projectUserId" AS id, (u."clientMetadata"->>'ratio')::float8 AS ratio FROM "ProjectUser" AS u
+  WHERE u."tenancyId" = :tenancy_id
+""")
+    project.settings["mappings_dir"] = "mappings"
+    pipeline = project.sqlite(MINE).pipeline()
+    if when == "later":
+        settle(pipeline)
+    poison = add_user(source, clientMetadata={"ratio": "NaN"})
+    for ratio in ("Infinity", "-Infinity", "0.1", None):
+        add_user(source, clientMetadata={"ratio": ratio})
+    sequence(pipeline)
+    assert str(poison) in refusal(pipeline).message
+    with sqlite3.connect(project.directory / "copy.db") as file:
+        found = {ratio for (ratio,) in file.execute("SELECT ratio FROM numbers")}
+    file.close()
+    assert found == {float("inf"), float("-inf"), 0.1, None}
+
+
+def test_sqlite_tells_when_another_wrote_the_cursor(project: Project, source: Connection) -> None:
+    """Without that, a page read ahead could be older than what another engine sent."""
+    pipeline = project.sqlite(MINE).pipeline()
+    settle(pipeline)
+    (database,) = pipeline.databases[MINE]
+    (users,) = pipeline.compiled(database, "users")
+    first, second = pipeline.open_target(database), pipeline.open_target(database)
+    with first.locked(users) as cursor:
+        first.advance(users, cursor)
+        version = first.version(users)
+    with first.locked(users):
+        assert first.version(users) == version
+    with second.locked(users) as cursor:
+        second.advance(users, cursor)
+    with first.locked(users):
+        assert first.version(users) != version
+    first.close()
+    second.close()

@@ -25,6 +25,8 @@ ALLOWED: dict[str, set[str]] = {
     "durations": set(),
     "bundled": set(),
     "sql": set(),
+    "backend_schema": set(),
+    "schema_drift": BASE | {"backend_schema"},
     "settings": BASE | {"configfile"},
     "configfile": BASE | {"settings"},
     "pgbinaries": BASE,

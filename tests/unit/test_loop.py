@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 import threading
+import time
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
-from stackctl.sync.loop import Stop
+from stackctl.sync.loop import Bell, Stop
+
+if TYPE_CHECKING:
+    import pytest
 
 
 def test_without_a_limit_only_a_signal_ends_it() -> None:
@@ -42,3 +48,65 @@ def test_a_wait_is_no_longer_than_the_time_that_is_left() -> None:
     stop = Stop(timedelta(seconds=1), clock=lambda: now[0])
     now[0] = 2.0
     stop.wait(3600)  # returns
+
+
+def test_a_bell_ends_one_wait() -> None:
+    bell = Bell()
+    bell.ring()
+    bell.ring()
+    assert bell.wait(3600)
+    assert not bell.wait(0)
+
+
+def test_the_stop_rings_every_bell_whenever_it_was_made() -> None:
+    stop = Stop()
+    before = stop.bell()
+    waiting = threading.Thread(target=stop.wait, args=(3600, before))
+    waiting.start()
+    stop.set()
+    waiting.join(10)
+    assert not waiting.is_alive()
+    assert not stop.wait(3600, stop.bell())
+
+
+def test_a_bell_that_is_rung_is_told_from_the_stop() -> None:
+    stop = Stop()
+    bell = stop.bell()
+    bell.ring()
+    assert stop.wait(3600, bell)
+    assert not stop.wait(0, bell)
+
+
+def test_several_threads_and_a_second_wait_see_the_stop() -> None:
+    stop = Stop()
+    threads = [threading.Thread(target=stop.wait, args=(3600,)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    stop.set()
+    stop.set()
+    for thread in threads:
+        thread.join(10)
+        assert not thread.is_alive()
+    stop.wait(3600)  # returns
+
+
+def test_a_signal_handler_may_stop_the_thread_that_waits() -> None:
+    """The handler runs inside the wait, in the same thread: nothing may be locked there."""
+    stop = Stop()
+    handler = signal.signal(signal.SIGALRM, lambda number, frame: stop.set())
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+        stop.wait(3600)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, handler)
+    assert stop.signalled
+
+
+def test_the_wall_clock_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    stop = Stop(timedelta(hours=1))
+    now = time.time()
+    for jump in (-86400, 86400):
+        monkeypatch.setattr(time, "time", lambda jump=jump: now + jump)
+        assert not stop.requested
+        assert 3590 < stop.left(7200) <= 3600

@@ -1,0 +1,208 @@
+"""Rows from PostgreSQL into external databases, against the binary COPY of one end piped into the other."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, LiteralString, cast
+
+from bench.scene import SYNC_BATCH, TENANCY, at_least, interleaved, run, seconds, stamp, sync
+from stackctl.errors import StackctlError
+from stackctl.mapping.compile import compile_mapping
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator
+    from pathlib import Path
+
+    from bench.scene import Connection, Figure, Scene
+    from stackctl.sync.pipeline import Pipeline
+
+NAMES = ("first-load", "re-send", "per-row", "sqlite", "duckdb")
+ROUNDS = 3
+BUFFER = 64 * 1024  # bytes between the two COPYs
+PAGE = 1000  # rows, as the reference fetches them
+PAGES = (0.0, 0.5, 0.99)  # how deep in the table the reference's pages are sampled: the first ones are the dearest
+_FILES = {"sqlite": 0.45, "duckdb": 0.6}  # goals, against the limit between two PostgreSQLs
+
+_TOUCH = 'UPDATE "ProjectUser" SET "displayName" = "displayName" || \'!\''
+_REFERENCE_FETCH: LiteralString = """
+SELECT * FROM (
+  SELECT u."projectUserId" AS id, u."displayName", u."profileImageUrl",
+         (SELECT c."value" FROM "ContactChannel" AS c WHERE c."tenancyId" = u."tenancyId"
+            AND c."projectUserId" = u."projectUserId" AND c."type" = 'EMAIL' AND c."isPrimary" = 'TRUE' LIMIT 1),
+         COALESCE((SELECT c."isVerified" FROM "ContactChannel" AS c WHERE c."tenancyId" = u."tenancyId"
+            AND c."projectUserId" = u."projectUserId" AND c."type" = 'EMAIL' AND c."isPrimary" = 'TRUE' LIMIT 1),
+            false),
+         u."signedUpAt", COALESCE(u."clientMetadata", '{}')::text, COALESCE(u."clientReadOnlyMetadata", '{}')::text,
+         COALESCE(u."serverMetadata", '{}')::text, u."isAnonymous", u."sequenceId", false AS deleted
+  FROM "ProjectUser" AS u WHERE u."tenancyId" = %(tenancy)s
+  UNION ALL
+  SELECT (d."primaryKey" ->> 'projectUserId')::uuid, NULL, NULL, NULL, false, NULL, '{}', '{}', '{}', false,
+         d."sequenceId", true
+  FROM "DeletedRow" AS d WHERE d."tenancyId" = %(tenancy)s AND d."tableName" = 'ProjectUser'
+) AS changed
+WHERE "sequenceId" > %(cursor)s ORDER BY "sequenceId" LIMIT %(limit)s
+"""
+_REFERENCE_UPSERT: LiteralString = """
+WITH params AS (
+  SELECT %s::uuid AS id, %s::text AS display_name, %s::text AS profile_image_url, %s::text AS primary_email,
+         %s::boolean AS primary_email_verified, %s::timestamp AS signed_up_at, %s::jsonb AS client_metadata,
+         %s::jsonb AS client_read_only_metadata, %s::jsonb AS server_metadata, %s::boolean AS is_anonymous,
+         %s::bigint AS sequence_id, %s::boolean AS deleted
+),
+gone AS (DELETE FROM users USING params WHERE params.deleted AND users.id = params.id RETURNING 1),
+written AS (
+  INSERT INTO users (id, display_name, profile_image_url, primary_email, primary_email_verified, signed_up_at,
+                     client_metadata, client_read_only_metadata, server_metadata, is_anonymous)
+  SELECT id, display_name, profile_image_url, primary_email, primary_email_verified, signed_up_at, client_metadata,
+         client_read_only_metadata, server_metadata, is_anonymous
+  FROM params WHERE NOT deleted
+  ON CONFLICT (id) DO UPDATE SET display_name = EXCLUDED.display_name, profile_image_url = EXCLUDED.profile_image_url,
+    primary_email = EXCLUDED.primary_email, primary_email_verified = EXCLUDED.primary_email_verified,
+    signed_up_at = EXCLUDED.signed_up_at, client_metadata = EXCLUDED.client_metadata,
+    client_read_only_metadata = EXCLUDED.client_read_only_metadata, server_metadata = EXCLUDED.server_metadata,
+    is_anonymous = EXCLUDED.is_anonymous
+  RETURNING 1
+)
+INSERT INTO cursors (mapping, sequence_id) SELECT 'users', sequence_id FROM params
+ON CONFLICT (mapping) DO UPDATE SET sequence_id = greatest(cursors.sequence_id, EXCLUDED.sequence_id)
+"""
+
+
+def figures(scene: Scene, wanted: Collection[str]) -> Iterator[Figure]:
+    """The rows of the table that `wanted` names, of NAMES."""
+    source = scene.backend(scene.rows)
+    moving = _Moving(scene, source)
+    ways: dict[str, Callable[[], float]] = {"limit": moving.limit}
+    if {"first-load", "re-send", "per-row"} & set(wanted):
+        ways |= {"first": moving.first_load, "again": moving.again, "per_row": moving.per_row}
+    ways |= {kind: moving.into_file(kind) for kind in _FILES if kind in wanted and moving.works(kind)}
+    times = interleaved(ROUNDS, **ways)
+    limit = times["limit"]
+    per_second = {name: f"{scene.rows / time:,.0f} rows/s" for name, time in times.items()}
+    against = f"limit {per_second['limit']}"
+    if "first-load" in wanted:
+        yield at_least("first-load", "first load, PostgreSQL to PostgreSQL, against piped COPY",
+                       f"{per_second['first']}; {against}", ratio=limit / times["first"], goal=0.9)  # fmt: skip
+    if "re-send" in wanted:
+        yield at_least("re-send", "all rows changed, re-sent", f"{per_second['again']}; {against}",
+                       ratio=limit / times["again"], goal=0.4)  # fmt: skip
+    if "per-row" in wanted:
+        reference = f"statement a row {per_second['per_row']}"
+        for name, what in (("first", "first load"), ("again", "re-send")):
+            yield at_least("per-row", f"{what} against one upsert statement a row", f"{per_second[name]}; {reference}",
+                           ratio=times["per_row"] / times[name], goal=50)  # fmt: skip
+    for kind, goal in _FILES.items():
+        if kind in times:
+            what = f"first load into {'SQLite' if kind == 'sqlite' else 'DuckDB'}, against the same limit"
+            yield at_least(kind, what, f"{per_second[kind]}; {against}", ratio=limit / times[kind], goal=goal)
+    source.close()
+
+
+class _Moving:
+    """The ways to move the users of one backend; each returns its seconds, what it prepares not counted."""
+
+    def __init__(self, scene: Scene, source: Connection) -> None:
+        self._scene = scene
+        self._source = source
+        stamp(scene.pipeline({}), SYNC_BATCH)
+        self._vacuum(source)
+        self._compiled = compile_mapping(scene.pipeline({}).mapping("users"), "postgres")
+
+    def _vacuum(self, conn: Connection) -> None:
+        conn.execute("VACUUM ANALYZE")
+        conn.execute("CHECKPOINT")
+
+    def _pipeline(self, **database: Any) -> Pipeline:
+        return self._scene.pipeline({TENANCY: {"copy": database | {"mappings": ["users"]}}})
+
+    def limit(self) -> float:
+        with self._scene.fresh("piped") as target:
+            target.execute(self._compiled.create_table)
+            self._vacuum(self._source)
+            took = seconds(lambda: self._pipe(target))
+            self._count(run(target, "SELECT count(*) FROM users"))
+        return took
+
+    def _pipe(self, target: Connection) -> None:
+        columns = ", ".join(f'"{column.name}"' for column in self._compiled.mapping.columns)
+        out = cast("LiteralString", f"COPY ({self._compiled.load}) TO STDOUT (FORMAT binary)")
+        into = cast("LiteralString", f"COPY users ({columns}) FROM STDIN (FORMAT binary)")
+        with (
+            self._source.cursor() as reader,
+            target.cursor() as writer,
+            reader.copy(out, {"tenancy_id": TENANCY}) as read,
+            writer.copy(into) as write,
+        ):
+            buffer = bytearray()
+            for row in read:
+                buffer += row
+                if len(buffer) >= BUFFER:
+                    write.write(bytes(buffer))
+                    buffer.clear()
+            write.write(bytes(buffer))
+
+    def first_load(self) -> float:
+        self._scene.fresh("analytics").close()
+        return self._sync(self._pipeline(type="postgres", url=self._scene.server.url("analytics")))
+
+    def again(self) -> float:
+        """After `first_load`, or in its place: the target must be filled."""
+        pipeline = self._pipeline(type="postgres", url=self._scene.server.url("analytics"))
+        self._scene.server.ensure_database("analytics")
+        sync(pipeline)
+        self._source.execute(_TOUCH)
+        stamp(pipeline, SYNC_BATCH)
+        with self._scene.connect("analytics") as target:
+            self._vacuum(target)
+        return self._sync(pipeline)
+
+    def _sync(self, pipeline: Pipeline) -> float:
+        self._vacuum(self._source)
+        started = time.perf_counter()
+        (result,) = sync(pipeline)
+        took = time.perf_counter() - started
+        self._count(result.mappings[0].upserted)
+        return took
+
+    def _count(self, rows: int) -> None:
+        if rows != self._scene.rows:
+            raise RuntimeError(f"{rows} rows were moved, not {self._scene.rows}")
+
+    def per_row(self) -> float:
+        """What all rows would take, by a sample of pages."""
+        first, last = self._source.execute(
+            'SELECT min("sequenceId"), max("sequenceId") FROM "ProjectUser"'
+        ).fetchone() or (0, 0)
+        with self._scene.fresh("reference") as target:
+            target.execute(self._compiled.create_table)
+            target.execute("CREATE TABLE cursors (mapping text PRIMARY KEY, sequence_id bigint NOT NULL)")
+            sampled = 0
+            started = time.perf_counter()
+            for depth in PAGES:
+                cursor = first - 1 + int((last - first) * depth)
+                page = {"tenancy": TENANCY, "cursor": cursor, "limit": PAGE}
+                for row in self._source.execute(_REFERENCE_FETCH, page).fetchall():
+                    target.execute(_REFERENCE_UPSERT, row)
+                    sampled += 1
+            return (time.perf_counter() - started) * self._scene.rows / sampled
+
+    def into_file(self, kind: str) -> Callable[[], float]:
+        path = self._scene.directory / f"copy.{kind}"
+
+        def load() -> float:
+            for file in path.parent.glob(f"{path.name}*"):
+                file.unlink()
+            return self._sync(self._pipeline(type=kind, path=str(path)))
+
+        return load
+
+    def works(self, kind: str) -> bool:
+        """Whether this kind of database can be opened here."""
+        probe: Path = self._scene.directory / f"probe.{kind}"
+        with suppress(StackctlError, ImportError):
+            pipeline = self._pipeline(type=kind, path=str(probe))
+            for database in pipeline.databases[TENANCY]:
+                pipeline.open_target(database).close()
+            return True
+        return False

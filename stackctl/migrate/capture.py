@@ -1,0 +1,56 @@
+"""Whether the database or the application marks changed rows, and which migrations that leaves out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from stackctl.migrate.apply import status
+from stackctl.sql import statements
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import psycopg
+
+    from stackctl.migrate.files import Migration
+
+Connection: TypeAlias = "psycopg.Connection[Any]"
+Capture = Literal["triggers", "application"]
+
+_SQL = statements("capture")
+
+
+def capture(
+    conn: Connection, migrations: Sequence[Migration], schema: str, setting: Literal["triggers", "application", "auto"]
+) -> Capture:
+    """Who captures changes. `auto` finds out: triggers that are there count, and an empty database gets them.
+
+    A database whose sequenced tables were there before stackctl, and without any trigger, is taken for one whose
+    application marks its rows.
+    """
+    if setting != "auto":
+        return setting
+    row = conn.execute(_SQL["facts"], {"schema": schema}).fetchone()
+    assert row is not None
+    triggers, sequenced, unique_stamps = row
+    if triggers or not sequenced:
+        return "triggers"
+    history = status(conn, migrations, schema)
+    applied = {entry.name for entry in history.applied}
+    own = [migration.name for migration in migrations if migration.captures_changes]
+    if applied.intersection(own):
+        return "triggers"  # they were installed, and are gone
+    # The columns can be ours only once the history has begun; a unique index on the stamps never is, and a migration
+    # behind the one that captures means that this was left out before.
+    found_there = not applied or unique_stamps or any(name > min(own, default=name) for name in applied)
+    return "application" if found_there else "triggers"
+
+
+def left_out(
+    conn: Connection, migrations: Sequence[Migration], schema: str, setting: Literal["triggers", "application", "auto"]
+) -> tuple[str, ...]:
+    """Names of the migrations that `migrate up` does not apply because the application captures changes."""
+    if capture(conn, migrations, schema, setting) == "triggers":
+        return ()
+    applied = {entry.name for entry in status(conn, migrations, schema).applied}
+    return tuple(m.name for m in migrations if m.captures_changes and m.name not in applied)

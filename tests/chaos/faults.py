@@ -1,0 +1,138 @@
+"""Run stackctl and kill it -9 at a named point: `python tests/chaos/faults.py POINT N COMMAND…`.
+
+The process dies the Nth time that it comes by the point. A point is a name from POINTS, or spelled
+`module:function:when`. A point that the installed package does not have ends the process with NO_SUCH_POINT, so that a
+renamed function is noticed.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import os
+import signal
+import sys
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+NO_SUCH_POINT = 97
+
+# before, after: the call. inside: between two items of an iterator. entered, left: a context manager.
+POINTS = {
+    "stamped, not committed": "stackctl.sync.queue:enqueue:after",
+    "stamped, not queued": "stackctl.sync.queue:enqueue:before",
+    "batch of the sequencer committed": "stackctl.sync.sequencer:Sequencer.batch:after",
+    "claimed": "stackctl.sync.queue:claim:after",
+    "leases renewed": "stackctl.sync.queue:renew:after",
+    "before the lease is given back": "stackctl.sync.queue:release:before",
+    "leases recovered": "stackctl.sync.queue:recover:after",
+    "retry claimed": "stackctl.sync.delivery:claim_due:after",
+    "tables made": "stackctl.sync.target_postgres:PostgresTarget.prepare:after",
+    "cursor locked": "stackctl.sync.target_postgres:PostgresTarget.locked:entered",
+    "in the middle of a stream": "stackctl.sync.source:Stream.binary:inside",
+    "in the middle of a stream of tuples": "stackctl.sync.source:Stream.chunks:inside",
+    "batch written": "stackctl.sync.target_postgres:PostgresTarget.apply:after",
+    "load written": "stackctl.sync.target_postgres:PostgresTarget.load:after",
+    "before the cursor moves": "stackctl.sync.target_postgres:PostgresTarget.advance:before",
+    "cursor moved, not committed": "stackctl.sync.target_postgres:PostgresTarget.advance:after",
+    "target committed": "stackctl.sync.target_postgres:PostgresTarget.locked:left",
+    "SQLite: cursor moved, not committed": "stackctl.sync.target_sqlite:SqliteTarget.advance:after",
+    "SQLite: load written": "stackctl.sync.target_sqlite:SqliteTarget.load:after",
+    "SQLite: committed": "stackctl.sync.target_sqlite:SqliteTarget.locked:left",
+    "failure not recorded": "stackctl.sync.delivery:record_failure:before",
+    "failure recorded, entry not finished": "stackctl.sync.delivery:record_failure:after",
+    "success recorded, entry not finished": "stackctl.sync.delivery:record_success:after",
+    "before the entry is finished": "stackctl.sync.queue:finish:before",
+    "entry finished, not committed": "stackctl.sync.queue:finish:after",
+    "swept": "stackctl.sync.delivery:sweep_due:after",
+}
+
+
+class _Countdown:
+    """Kills this process at the Nth call, in whichever thread."""
+
+    def __init__(self, count: int) -> None:
+        self._left = count
+        self._lock = threading.Lock()
+
+    def __call__(self) -> None:
+        with self._lock:
+            self._left -= 1
+            if self._left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+def resolve(spec: str) -> tuple[Any, str, str]:
+    """Whose attribute the point is, its name and `when`; LookupError when there is no such function."""
+    try:
+        module, path, when = POINTS.get(spec, spec).split(":")
+        owner: Any = importlib.import_module(module)
+        *above, name = path.split(".")
+        for part in above:
+            owner = vars(owner)[part]
+        found = vars(owner)[name]
+    except (ImportError, KeyError, ValueError) as error:
+        raise LookupError(f"no such point: {spec} ({type(error).__name__}: {error})") from error
+    if not callable(found) or when not in ("before", "after", "inside", "entered", "left"):
+        raise LookupError(f"no such point: {spec}")
+    if when in ("entered", "left") and not inspect.isgeneratorfunction(inspect.unwrap(found)):
+        raise LookupError(f"not a context manager: {spec}")
+    return owner, name, when
+
+
+def arm(spec: str, count: int) -> None:
+    """Kill this process at the `count`th time that it comes by the point."""
+    owner, name, when = resolve(spec)
+    setattr(owner, name, _deadly(getattr(owner, name), when, _Countdown(count)))
+
+
+def _deadly(function: Callable[..., Any], when: str, count: _Countdown) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if when == "before":
+            count()
+        result = function(*args, **kwargs)
+        if when == "after":
+            count()
+        return result
+
+    @functools.wraps(function)
+    def iterate(*args: Any, **kwargs: Any) -> Iterator[Any]:
+        for item in function(*args, **kwargs):
+            count()
+            yield item
+
+    @contextmanager
+    def hold(*args: Any, **kwargs: Any) -> Iterator[Any]:
+        with function(*args, **kwargs) as held:
+            if when == "entered":
+                count()
+            yield held
+        if when == "left":
+            count()
+
+    if when == "inside":
+        return iterate
+    return hold if when in ("entered", "left") else call
+
+
+def main() -> None:
+    spec, count, *command = sys.argv[1:]
+    try:
+        arm(spec, int(count))
+    except LookupError as error:
+        print(error, file=sys.stderr)
+        sys.exit(NO_SUCH_POINT)
+    from stackctl.__main__ import main as stackctl
+
+    sys.argv = ["stackctl", *command]
+    stackctl()
+
+
+if __name__ == "__main__":
+    main()
