@@ -13,6 +13,7 @@ import importlib
 import json
 import os
 import platform
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -36,6 +37,8 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=200_000, help="users, with a channel each")
     parser.add_argument("--json", action="store_true", help="one object a figure")
     arguments = parser.parse_args()
+    # Not the default action: a run that is terminated must not leave its server behind.
+    signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(128 + signum))
     wanted = arguments.only.split(",")
     if unknown := set(wanted) - set(names):
         parser.error(f"no such row: {', '.join(sorted(unknown))}")

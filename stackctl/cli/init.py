@@ -47,7 +47,7 @@ database:
   # How long to wait when there was nothing to do: 50ms, 30s, 3m, 1h.
   # sequencer_interval: 50ms
   # poller_interval: 50ms
-  # How the poller learns of work: poll (notify is for a later version).
+  # How the loops learn of work: poll, or notify (by LISTEN and NOTIFY; not through a transaction pooler).
   # wakeup: poll
   # Who syncs what was claimed: direct, this process (http, by posts to an endpoint, is for a later version).
   # dispatch: direct

@@ -18,7 +18,7 @@ from psycopg import errors
 
 from stackctl.sql import statements
 from stackctl.sync import queue
-from stackctl.sync.stamping import Stamping, compose
+from stackctl.sync.stamping import compose
 from stackctl.sync.wakeup import Signs, Watch
 
 if TYPE_CHECKING:
@@ -78,6 +78,8 @@ class Sequencer:
         self._conn = conn
         self._batch_size = batch_size
         self._stampings = compose(conn, mappings)
+        # Put together once, not for every batch.
+        self._statements = [stamping.statement.as_bytes(conn) for stamping in self._stampings]
         self._watch = Watch(conn, self._stampings, lease=lease)
         self.signs: Signs | None = None
         self._skipped: dict[UUID, float] = {}
@@ -134,21 +136,21 @@ class Sequencer:
         for number, stamping in enumerate(self._stampings):
             # Parents come after their children, and may have been marked in this very transaction.
             if number in waiting or stamping.table in marked:
-                self._stamp(stamping, batch)
+                self._stamp(stamping.table, self._statements[number], batch)
                 marked |= stamping.marks
         if batch.stamped:
             self._conn.execute(_SQL["bound_waits"])
             queue.enqueue(self._conn, batch.tenancies)
             self._conn.execute(_SQL["log_stamps"], {"up_to": batch.highest})
 
-    def _stamp(self, stamping: Stamping, batch: _Batch) -> None:
+    def _stamp(self, table: str, statement: bytes, batch: _Batch) -> None:
         limit = self._batch_size
         repeated = False
         while True:
-            rows = self._conn.execute(stamping.statement, {"limit": limit, "skipped": list(self._skipped)}).fetchall()
+            rows = self._conn.execute(statement, {"limit": limit, "skipped": list(self._skipped)}).fetchall()
             _, _, stamped, picked = rows[0]
             if stamped:
-                batch.stamped[stamping.table] += stamped
+                batch.stamped[table] += stamped
                 batch.highest = max(batch.highest, *(highest for _, highest, _, _ in rows))
                 batch.tenancies |= {tenancy for tenancy, _, _, _ in rows if tenancy is not None}
             if not stamped and picked == limit:

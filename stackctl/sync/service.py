@@ -51,6 +51,24 @@ QUEUE = "OutgoingRequest"
 _LAZY = "SET synchronous_commit = off"
 
 
+class Check:
+    """The check of a pipeline, which loads its mappings: once a process, however often its loops connect.
+
+    A second time it would load what has changed meanwhile, beside what was made of the first.
+    """
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+        self._lock = threading.Lock()
+        self._done = False
+
+    def once(self, conn: Connection) -> None:
+        with self._lock:
+            if not self._done:
+                self._pipeline.check(conn)
+                self._done = True
+
+
 def sequence(
     pipeline: Pipeline,
     stop: Stop,
@@ -59,12 +77,15 @@ def sequence(
     interval: timedelta | None,
     reports: Reports,
     saw: Callable[[Signs], None] | None = None,
+    check: Check | None = None,
 ) -> SequenceResult:
     """Stamp until nothing is left, or with an `interval` for ever; returns the last pass.
 
-    Given `saw`, the loop looks for the poller's work as well, and tells what it saw at each tick.
+    Given `saw`, the loop looks for the poller's work as well, and tells what it saw at each tick. `check` is shared
+    with another loop of this process.
     """
     result = SequenceResult()
+    check = check or Check(pipeline)
     link = _Link(reports)
     loaded = LoadedFiles(pipeline.settings, reports.warned)
     warned = once(reports.warned)
@@ -73,7 +94,7 @@ def sequence(
         nonlocal result
         with pipeline.session() as conn:
             link.reached = True
-            pipeline.check(conn)
+            check.once(conn)
             link.up()
             sequencer = Sequencer(
                 conn, list(pipeline.mappings.values()), batch_size=batch_size, lease=queue.LEASE if saw else None
@@ -118,12 +139,14 @@ def poll(
     reports: Reports,
     wake: Bell | None = None,
     lease: timedelta = queue.LEASE,
+    check: Check | None = None,
 ) -> PollResult:
     """Work off the queue until nothing is left, or with an `interval` for ever; returns the last pass.
 
     The loop also sweeps. `wake`, a bell of `stop`, ends a pause early: whoever rings it has seen work.
     """
     result = PollResult()
+    check = check or Check(pipeline)
     link = _Link(reports)
     settings = pipeline.settings
     options = Options(batch_size=settings.get("sync.batch_size"), retry_pause=RETRY_PAUSE)
@@ -137,7 +160,9 @@ def poll(
         try:
             with pipeline.session() as conn:
                 link.reached = True
-                pipeline.check(conn)
+                check.once(conn)
+                pipeline.refresh(conn)
+                _ = pipeline.databases  # a mistake in them is told before anything is claimed
                 link.up()
                 conn.execute(_LAZY)
                 watch = Watch(conn, lease=lease)
@@ -196,6 +221,7 @@ def run(pipeline: Pipeline, stop: Stop, *, claim_limit: int, reports: Reports) -
     settings = pipeline.settings
     reports = replace(reports, warned=once(reports.warned))
     wake = stop.bell()
+    check = Check(pipeline)
     failures: list[BaseException] = []
     ticks: timedelta = settings.get("sync.sequencer_interval")
     own: timedelta = settings.get("sync.poller_interval")
@@ -206,6 +232,10 @@ def run(pipeline: Pipeline, stop: Stop, *, claim_limit: int, reports: Reports) -
         if signs.fuses.poller and (signs.queued or signs.sweep):
             wake.ring()
 
+    def trouble(error: StackctlError) -> None:
+        reports.trouble(error)
+        wake.ring()  # the poller notices now, and not when this one is through it again
+
     def stamp() -> None:
         try:
             last = sequence(
@@ -213,8 +243,9 @@ def run(pipeline: Pipeline, stop: Stop, *, claim_limit: int, reports: Reports) -
                 stop,
                 batch_size=settings.get("sync.stamp_batch_size"),
                 interval=ticks,
-                reports=replace(reports, stamped=lambda rows: wake.ring()),
+                reports=replace(reports, stamped=lambda rows: wake.ring(), trouble=trouble),
                 saw=saw,
+                check=check,
             )
             if last.rows:  # the pass that the stop cut short
                 reports.sequenced(last)
@@ -225,7 +256,7 @@ def run(pipeline: Pipeline, stop: Stop, *, claim_limit: int, reports: Reports) -
     thread = threading.Thread(target=stamp, name="stackctl-sequencer")
     thread.start()
     try:
-        poll(pipeline, stop, claim_limit=claim_limit, interval=own, reports=reports, wake=wake)
+        poll(pipeline, stop, claim_limit=claim_limit, interval=own, reports=reports, wake=wake, check=check)
     except BaseException:
         stop.set()
         raise

@@ -59,7 +59,7 @@ class Watch:
     """Looks over one connection (autocommit) for marked rows of these stampings; given a `lease`, at the queue too."""
 
     def __init__(self, conn: Connection, stampings: Sequence[Stamping] = (), *, lease: timedelta | None = None) -> None:
-        self._conn = conn
+        self._cursor = conn.cursor()
         nothing: Composable = sql.SQL("ARRAY[]::integer[]")
         unasked: Composable = sql.SQL("false, false")
         # The values are spelled out: without parameters the server keeps one plan, and a look costs no planning.
@@ -72,7 +72,7 @@ class Watch:
         self._look = statement.as_bytes(conn)  # put together once, not twenty times a second
 
     def look(self) -> Signs:
-        row = self._conn.execute(self._look, {}).fetchone()
+        row = self._cursor.execute(self._look, {}).fetchone()
         assert row is not None
         sequencer, poller, marked, queued, sweep = row
         return Signs(fuses.Fuses(sequencer, poller), frozenset(marked), queued, sweep)

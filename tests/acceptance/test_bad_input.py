@@ -34,7 +34,8 @@ def refused(outcome: Outcome, code: int, name: str | None = None) -> Outcome:
     assert sum(line.startswith("hint: ") for line in lines) <= 1
     assert "Traceback" not in outcome.stderr
     if outcome.stdout:
-        error = outcome.json["error"]
+        # Whatever a loop said before it is a line of its own.
+        error = outcome.lines[-1]["error"]
         assert set(error) == {"code", "message", "hint", "details"}
         assert error["code"] == name
         assert f"error: {error['message']}" in lines

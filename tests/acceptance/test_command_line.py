@@ -422,7 +422,7 @@ def test_the_uncommented_template_loads(tmp_path: Path) -> None:
 
     file = tmp_path / "stackctl.yaml"
     file.write_text(re.sub(r"^(\s*)# ((?:[a-z_]+|[0-9a-f-]{36}):(?: .*)?)$", r"\1\2", TEMPLATE, flags=re.MULTILINE))
-    assert [list(databases) for databases in read(file).tenancies.values()] == [["analytics", "local"]]
+    assert [list(databases) for databases in read(file).tenancies.values()] == [["analytics", "local", "warehouse"]]
 
 
 @pytest.mark.parametrize("command", ["--version", "--help", "config show", "config show --json", "completion bash"])

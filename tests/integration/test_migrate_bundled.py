@@ -249,6 +249,7 @@ def test_a_live_backend_gets_only_what_it_lacks(conn: Connection) -> None:
         "log_truncated_rows",
         "theirs_changed",
         "theirs_gone",
+        "wake_listeners",
     ]
     conn.execute('DELETE FROM "ProjectUser"')
     assert tombstones(conn) == {"theirs": [{}]}
