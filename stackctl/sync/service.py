@@ -161,7 +161,6 @@ def poll(
             with pipeline.session() as conn:
                 link.reached = True
                 check.once(conn)
-                pipeline.refresh(conn)
                 _ = pipeline.databases  # a mistake in them is told before anything is claimed
                 link.up()
                 conn.execute(_LAZY)
