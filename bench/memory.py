@@ -17,34 +17,11 @@ import tempfile
 import time
 from pathlib import Path
 
-import psycopg
+from bench.scene import TENANCY, Scene
 
-from stackctl import embedded
-from stackctl.bundled import bundled
-from stackctl.migrate.apply import up
-from stackctl.migrate.files import discover
-
-TENANCY = "6fbbf22e-f4b2-4c6e-95a1-beab6fa41063"
 GOAL = 300  # MB
+DATABASES = ("analytics", "local", "lake")
 
-_SEED = """
-INSERT INTO "Project" (id, "updatedAt", "displayName", "isProductionMode") VALUES ('p', now(), 'Bench', false);
-INSERT INTO "Tenancy" (id, "updatedAt", "projectId", "branchId", "hasNoOrganization")
-VALUES ('6fbbf22e-f4b2-4c6e-95a1-beab6fa41063', now(), 'p', 'main', 'TRUE');
-"""
-_USERS = """
-INSERT INTO "ProjectUser" ("projectUserId", "tenancyId", "mirroredProjectId", "mirroredBranchId", "updatedAt",
-    "displayName", "clientMetadata")
-SELECT gen_random_uuid(), %(tenancy)s, 'p', 'main', now(), 'User ' || n, jsonb_build_object('n', n)
-FROM generate_series(1, %(users)s) AS n
-"""
-_CHANNELS = """
-INSERT INTO "ContactChannel" (id, "projectUserId", "tenancyId", "updatedAt", type, "isPrimary", "isVerified", value,
-    "usedForAuth")
-SELECT gen_random_uuid(), "projectUserId", "tenancyId", now(), 'EMAIL', 'TRUE', true, "projectUserId" || '@example.com',
-    'TRUE'
-FROM "ProjectUser"
-"""
 _TOUCH = 'UPDATE "ProjectUser" SET "displayName" = "displayName" || \'!\''
 
 
@@ -54,27 +31,22 @@ def main() -> None:
     users = parser.parse_args().users
     with tempfile.TemporaryDirectory(prefix="sb-") as name:
         directory = Path(name)
-        server = embedded.attach(directory / "pg", options={"fsync": "off", "max_wal_size": "4GB"})
+        scene = Scene(directory, users)
         try:
-            for database in ("backend", "analytics"):
-                server.ensure_database(database)
+            scene.server.ensure_database("analytics")
             config = _configure(directory)
-            with psycopg.connect(server.url("backend"), autocommit=True) as conn:
-                up(conn, discover(bundled("migrations")))
-                conn.execute(_SEED)
-                conn.execute(_USERS, {"tenancy": TENANCY, "users": users})
-                conn.execute(_CHANNELS)
+            with scene.backend(users) as conn:
                 _run(config, "sequence", "--batch-size", "20000")
                 print(f"{users:,} users with a channel each; goal: under {GOAL} MB\n")
                 print(f"{'sync of users':<28}{'into':<12}{'peak MB':>8}{'seconds':>9}{'rows/s':>10}")
-                for database in ("analytics", "local"):
+                for database in DATABASES:
                     _measure("first load", config, database, users)
                 conn.execute(_TOUCH)
                 _run(config, "sequence", "--batch-size", "20000")
-                for database in ("analytics", "local"):
+                for database in DATABASES:
                     _measure("every row again, in batches", config, database, users)
         finally:
-            server.release()
+            scene.server.release()
 
 
 def _configure(directory: Path) -> Path:
@@ -87,6 +59,7 @@ tenancies:
     external_databases:
       analytics: {{type: postgres, url: "embedded:./pg?dbname=analytics", mappings: [users]}}
       local: {{type: sqlite, path: ./local.db, mappings: [users]}}
+      lake: {{type: duckdb, path: ./lake.duckdb, mappings: [users]}}
 """
     )
     return config

@@ -49,7 +49,15 @@ class Stream:
 
     def binary(self) -> Iterator[bytes]:
         """The rows as PostgreSQL's binary COPY stream, unparsed, in pieces of about PIPE_BUFFER bytes."""
-        query = sql.SQL("COPY ({}) TO STDOUT (FORMAT binary)").format(sql.SQL(self.statement))
+        return self._copied("FORMAT binary", ends=1)
+
+    def csv(self) -> Iterator[bytes]:
+        """The rows as CSV, unparsed, in pieces of about PIPE_BUFFER bytes: null is nothing, every value is quoted."""
+        return self._copied("FORMAT csv, FORCE_QUOTE *", ends=0)
+
+    def _copied(self, options: LiteralString, *, ends: int) -> Iterator[bytes]:
+        """`ends` is how many pieces the server sends besides the rows."""
+        query = sql.SQL("COPY ({}) TO STDOUT ({})").format(sql.SQL(self.statement), sql.SQL(options))
         with reading(self.mapping), self.conn.cursor() as cursor, cursor.copy(query, self.parameters) as copy:
             buffer = bytearray()
             rows = 0
@@ -63,24 +71,7 @@ class Stream:
                     buffer.clear()
                     rows = 0
             yield bytes(buffer)
-            self.on_rows(max(rows - 1, 0))  # the end of the stream is a piece of its own
-
-    def csv(self) -> Iterator[bytes]:
-        """The rows as CSV, unparsed, in pieces of about PIPE_BUFFER bytes: null is nothing, every value is quoted."""
-        query = sql.SQL("COPY ({}) TO STDOUT (FORMAT csv, FORCE_QUOTE *)").format(sql.SQL(self.statement))
-        with reading(self.mapping), self.conn.cursor() as cursor, cursor.copy(query, self.parameters) as copy:
-            buffer = bytearray()
-            rows = 0
-            for row in copy:
-                buffer += row
-                rows += 1
-                if len(buffer) >= PIPE_BUFFER:
-                    yield bytes(buffer)
-                    self.on_rows(rows)
-                    buffer.clear()
-                    rows = 0
-            yield bytes(buffer)
-            self.on_rows(rows)
+            self.on_rows(max(rows - ends, 0))
 
     def chunks(self, size: int) -> Iterator[list[tuple[Any, ...]]]:
         """The rows as tuples, at most `size` of them in memory at a time."""
