@@ -16,9 +16,10 @@ from stackctl.sql import statements
 from stackctl.sync import engine, refused
 from stackctl.sync.batches import Batches
 from stackctl.sync.engine import MappingResult
+from stackctl.sync.scope import select, strangers
 from stackctl.sync.source import OperatedDatabaseLost
 from stackctl.sync.target import NEVER_SYNCED
-from stackctl.sync.verify import chosen, refuse_set_back
+from stackctl.sync.verify import refuse_set_back
 from stackctl.sync.watch import watched
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from stackctl.settings import ExternalDatabase
     from stackctl.sync.loop import Stop
     from stackctl.sync.pipeline import Pipeline
-    from stackctl.sync.service import Scope
+    from stackctl.sync.scope import Scope
     from stackctl.sync.source import Source
     from stackctl.sync.target import Applied, Target
 
@@ -79,10 +80,12 @@ def plan(pipeline: Pipeline, mapping: str, scope: Scope, *, restart: bool) -> li
     results: list[Backfilled] = []
     with pipeline.session() as conn:
         pipeline.check(conn)
-        found = chosen(pipeline, conn, replace(scope, mapping=mapping))
+        found = select(pipeline, replace(scope, mapping=mapping))
+        strange = strangers(conn, found, scope)
     source = pipeline.open_source()
     try:
-        for database, problem in found:
+        for database in found:
+            problem = strange.get(database.tenancy)
             (compiled,) = pipeline.compiled(database, mapping)
             result = Backfilled(database.tenancy, database.id, status="planned", error=problem)
             if problem is not None:
@@ -105,10 +108,12 @@ def backfill(pipeline: Pipeline, mapping: str, scope: Scope, options: Options, s
     results: list[Backfilled] = []
     with pipeline.session() as conn:
         pipeline.check(conn)
-        found = chosen(pipeline, conn, replace(scope, mapping=mapping))
+        found = select(pipeline, replace(scope, mapping=mapping))
+        strange = strangers(conn, found, scope)
     source = pipeline.open_source()
     try:
-        for database, problem in found:
+        for database in found:
+            problem = strange.get(database.tenancy)
             result = Backfilled(database.tenancy, database.id, error=problem)
             results.append(result)
             started = time.monotonic()

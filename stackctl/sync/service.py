@@ -8,27 +8,25 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from stackctl.errors import ServiceError, StateError, UsageError
+from stackctl.errors import ServiceError, StateError
 from stackctl.sync import delivery, queue
 from stackctl.sync.engine import DatabaseResult, Options
-from stackctl.sync.pipeline import unknown
 from stackctl.sync.poller import Poller, PollResult
 from stackctl.sync.reports import LoadedFiles, Outcomes, Reports, once
+from stackctl.sync.scope import Scope, select, strangers
 from stackctl.sync.sequencer import LOCK_WAIT, Sequencer, SequenceResult, prune_stamp_log
 from stackctl.sync.wakeup import SLOW_TICK, Listener, Signs, Watch, listen
 from stackctl.sync.workers import Workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from uuid import UUID
 
     from stackctl.db import Connection
     from stackctl.errors import StackctlError
-    from stackctl.settings import ExternalDatabase
     from stackctl.sync.loop import Bell, Stop
     from stackctl.sync.pipeline import Pipeline
 
@@ -265,15 +263,6 @@ def run(pipeline: Pipeline, stop: Stop, *, claim_limit: int, reports: Reports) -
         raise failures[0]
 
 
-@dataclass(frozen=True)
-class Scope:
-    """What `sync` was asked for; None stands for all of it."""
-
-    tenancies: Sequence[UUID] | None
-    database: str | None = None
-    mapping: str | None = None
-
-
 def sync(pipeline: Pipeline, scope: Scope, options: Options, stop: Stop, reports: Reports) -> list[DatabaseResult]:
     """Sync these databases now, without the queue and whatever the fuses say; in the order of the configuration.
 
@@ -282,22 +271,19 @@ def sync(pipeline: Pipeline, scope: Scope, options: Options, stop: Stop, reports
     chosen = select(pipeline, scope)
     with pipeline.session() as conn:
         pipeline.check(conn)
-        known = queue.existing(conn, {database.tenancy for database in chosen})
-        strange = {database.tenancy for database in chosen} - known
-        if scope.tenancies is not None and strange:
-            raise UsageError(
-                f"tenancy {min(strange)} does not exist in the operated database",
-                code="unknown-tenancy",
-                hint='the ids are in the table "Tenancy"; correct the command or stackctl.yaml',
-            )
+        strange = strangers(conn, chosen, scope)
         workers = Workers(pipeline, pipeline.settings.get("sync.workers"), options, stop, only=scope.mapping)
         results: list[DatabaseResult] = []
         try:
-            jobs = [(database, workers.submit(database) if database.tenancy in known else None) for database in chosen]
+            jobs = [(one, workers.submit(one) if one.tenancy not in strange else None) for one in chosen]
             for database, job in jobs:
-                result = workers.wait(job) if job is not None else _strange(database)
-                if not result.interrupted and database.tenancy in known:
-                    _record(conn, result)
+                if job is None:
+                    error = strange[database.tenancy]
+                    result = DatabaseResult(database.tenancy, database.id, database.type, status="error", error=error)
+                else:
+                    result = workers.wait(job)
+                    if not result.interrupted:
+                        _record(conn, result)
                 results.append(result)
                 reports.synced(result)
         except BaseException:
@@ -306,38 +292,6 @@ def sync(pipeline: Pipeline, scope: Scope, options: Options, stop: Stop, reports
         finally:
             workers.close()
     return results
-
-
-def select(pipeline: Pipeline, scope: Scope) -> list[ExternalDatabase]:
-    """The configured databases that the scope names; UsageError for a name that there is not."""
-    if scope.mapping is not None:
-        pipeline.mapping(scope.mapping)
-    for tenancy in scope.tenancies or ():
-        if tenancy not in pipeline.databases:
-            raise UsageError(
-                f"tenancy {tenancy} has no external database in the configuration",
-                code="unknown-tenancy",
-                hint="add it under `tenancies:` in stackctl.yaml; `stackctl config show` lists those that are there",
-            )
-    tenancies = pipeline.databases if scope.tenancies is None else dict.fromkeys(scope.tenancies)
-    found = [database for tenancy in tenancies for database in pipeline.databases[tenancy]]
-    if scope.database is not None:
-        named = [database for database in found if database.id == scope.database]
-        if not named:
-            raise unknown("external database", scope.database, [database.id for database in found])
-        found = named
-    if scope.mapping is not None:
-        found = [d for d in found if d.mappings is None or scope.mapping in d.mappings]
-    return found
-
-
-def _strange(database: ExternalDatabase) -> DatabaseResult:
-    error = StateError(
-        f"tenancy {database.tenancy} does not exist in the operated database",
-        code="unknown-tenancy",
-        hint="correct stackctl.yaml",
-    )
-    return DatabaseResult(database.tenancy, database.id, database.type, status="error", error=error)
 
 
 def _record(conn: Connection, result: DatabaseResult) -> None:

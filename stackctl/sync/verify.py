@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from psycopg.types.json import Jsonb
 
-from stackctl.errors import StackctlError, StateError, UsageError
+from stackctl.errors import StackctlError, StateError
 from stackctl.mapping.checksums import checksums
-from stackctl.sync import queue, refused
-from stackctl.sync.service import select
+from stackctl.sync.scope import select, strangers
 from stackctl.sync.source import OperatedDatabaseLost, Stream
 from stackctl.sync.target import NEVER_SYNCED, SET_BACK, check_owner
 from stackctl.sync.watch import watched
@@ -29,14 +28,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from uuid import UUID
 
-    from stackctl.db import Connection
     from stackctl.mapping.checksums import Key, Sums
     from stackctl.mapping.compile import Compiled
     from stackctl.mapping.model import ColumnType
     from stackctl.settings import ExternalDatabase
+    from stackctl.sync import refused
     from stackctl.sync.loop import Stop
     from stackctl.sync.pipeline import Pipeline
-    from stackctl.sync.service import Scope
+    from stackctl.sync.scope import Scope
     from stackctl.sync.source import Source
     from stackctl.sync.target import Target, TargetState
 
@@ -94,15 +93,16 @@ def verify(
     checks: list[Check] = []
     with pipeline.session() as conn:
         pipeline.check(conn)
-        found = chosen(pipeline, conn, scope)
+        found = select(pipeline, scope)
+        strange = strangers(conn, found, scope)
     source = pipeline.open_source()
     try:
-        for database, problem in found:
+        for database in found:
             compiled = pipeline.compiled(database, scope.mapping)
             mine = [Check(database.tenancy, database.id, one.mapping.name) for one in compiled]
             checks += mine
-            if problem is not None:
-                _fail(mine, problem)
+            if database.tenancy in strange:
+                _fail(mine, strange[database.tenancy])
             elif stop.requested:
                 _interrupt(mine)
             else:
@@ -110,27 +110,6 @@ def verify(
     finally:
         source.close()
     return checks
-
-
-def chosen(pipeline: Pipeline, conn: Connection, scope: Scope) -> list[tuple[ExternalDatabase, StackctlError | None]]:
-    """The databases that the scope names, each with what keeps it from being worked on.
-
-    Raises UsageError for a name that does not exist.
-    """
-    databases = select(pipeline, scope)
-    known = queue.existing(conn, {database.tenancy for database in databases})
-    strange = {d.tenancy for d in databases} - known
-    message = "tenancy {} does not exist in the operated database"
-    if scope.tenancies is not None and strange:
-        raise UsageError(
-            message.format(min(strange)),
-            code="unknown-tenancy",
-            hint='the ids are in the table "Tenancy"; correct the command or stackctl.yaml',
-        )
-    problems = {
-        one: StateError(message.format(one), code="unknown-tenancy", hint="correct stackctl.yaml") for one in strange
-    }
-    return [(database, problems.get(database.tenancy)) for database in databases]
 
 
 def _fail(checks: Iterable[Check], error: StackctlError) -> None:

@@ -1,0 +1,69 @@
+"""Which external databases a command was asked to work on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from stackctl.errors import StackctlError, StateError, UsageError
+from stackctl.sync import queue
+from stackctl.sync.pipeline import unknown
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from uuid import UUID
+
+    from stackctl.db import Connection
+    from stackctl.settings import ExternalDatabase
+    from stackctl.sync.pipeline import Pipeline
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What was asked for; None stands for all of it."""
+
+    tenancies: Sequence[UUID] | None
+    database: str | None = None
+    mapping: str | None = None
+
+
+def select(pipeline: Pipeline, scope: Scope) -> list[ExternalDatabase]:
+    """The configured databases that the scope names; UsageError for a name that there is not."""
+    if scope.mapping is not None:
+        pipeline.mapping(scope.mapping)
+    for tenancy in scope.tenancies or ():
+        if tenancy not in pipeline.databases:
+            raise UsageError(
+                f"tenancy {tenancy} has no external database in the configuration",
+                code="unknown-tenancy",
+                hint="add it under `tenancies:` in stackctl.yaml; `stackctl config show` lists those that are there",
+            )
+    tenancies = pipeline.databases if scope.tenancies is None else dict.fromkeys(scope.tenancies)
+    found = [database for tenancy in tenancies for database in pipeline.databases[tenancy]]
+    if scope.database is not None:
+        named = [database for database in found if database.id == scope.database]
+        if not named:
+            raise unknown("external database", scope.database, [database.id for database in found])
+        found = named
+    if scope.mapping is not None:
+        found = [d for d in found if d.mappings is None or scope.mapping in d.mappings]
+    return found
+
+
+def strangers(conn: Connection, databases: Sequence[ExternalDatabase], scope: Scope) -> dict[UUID, StackctlError]:
+    """Tenancies of these databases that the operated database does not know, each with what to say of it.
+
+    Raises UsageError for one that was named.
+    """
+    tenancies = {database.tenancy for database in databases}
+    strange = tenancies - queue.existing(conn, tenancies)
+    message = "tenancy {} does not exist in the operated database"
+    if scope.tenancies is not None and strange:
+        raise UsageError(
+            message.format(min(strange)),
+            code="unknown-tenancy",
+            hint='the ids are in the table "Tenancy"; correct the command or stackctl.yaml',
+        )
+    return {
+        one: StateError(message.format(one), code="unknown-tenancy", hint="correct stackctl.yaml") for one in strange
+    }
