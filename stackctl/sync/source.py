@@ -32,7 +32,6 @@ PIPE_BUFFER = 64 * 1024  # bytes between the two COPYs; a write for each row cos
 
 _SQL = statements("source")
 _NEWS: LiteralString = "SELECT {number} WHERE ({oldest}) IS NOT NULL"
-_NOTHING: LiteralString = "SELECT * FROM ({}) AS everything LIMIT 0"
 
 
 @dataclass(frozen=True)
@@ -217,16 +216,6 @@ class Source:
         """The first key above the cursor, as text, and its sequence id."""
         with reading(compiled.mapping.name):
             return self._reader.execute(compiled.next_key, _at(tenancy, cursor)).fetchone()
-
-    def nothing(self, compiled: Compiled, tenancy: UUID) -> Stream:
-        """No row at all, in the shape of a whole load."""
-        return Stream(
-            self._reader,
-            _NOTHING.format(compiled.load),
-            {"tenancy_id": tenancy},
-            compiled.mapping.name,
-            lambda rows: None,
-        )
 
     @contextmanager
     def load(self, compiled: Compiled, tenancy: UUID, on_rows: Callable[[int], None]) -> Iterator[tuple[Stream, int]]:
