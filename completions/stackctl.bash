@@ -17,10 +17,13 @@ _stackctl_follows() {
     'config') subcommands='show' ;;
     'config show') ;;
     'completion') arguments='bash|zsh|fish|powershell' ;;
-    'migrate') subcommands='up status new' ;;
+    'migrate') subcommands='up status new lint check dump' ;;
     'migrate up') flags='--to= --lock-wait= --dry-run --dir=@directories' ;;
     'migrate status') flags='--check --dir=@directories' ;;
     'migrate new') flags='--dir=@directories' arguments='@text' ;;
+    'migrate lint') flags='--base= --ask-database --format=text|json|github' arguments='FILE|DIR...' ;;
+    'migrate check') flags='--base= --rows= --run= --format=text|json|github --dir=@directories' ;;
+    'migrate dump') flags='--output=@files -o=@files' ;;
     'mappings') subcommands='list show check compile' ;;
     'mappings list') ;;
     'mappings show') arguments='@mappings' ;;

@@ -59,7 +59,10 @@ function __stackctl_follows --no-scope-shadowing
             set subcommands \
                     'up:Apply pending migrations, each with its history row in one transaction.' \
                     'status:Compare the files with what is applied. Writes nothing.' \
-                    'new:Write an empty migration with its directives explained.'
+                    'new:Write an empty migration with its directives explained.' \
+                    'lint:Find what is unsafe while the application runs, or breaks its previous version.' \
+                    'check:Try whether the migrations that are new since a commit leave its version of the application working.' \
+                    'dump:Print the schema of the operated database as SQL, always in the same order: for reviews and diffs.'
         case 'migrate up'
             set flags \
                     '--to=:Stop after this version or name.' \
@@ -73,6 +76,23 @@ function __stackctl_follows --no-scope-shadowing
         case 'migrate new'
             set flags '--dir=@directories:Folder of migrations; default migrations_dir, else the bundled set.'
             set arguments '@text'
+        case 'migrate lint'
+            set flags \
+                    '--base=:Only files new or changed since this git commit.' \
+                    '--ask-database:Ask the operated database for sizes, checks, volatility and syntax.' \
+                    '--format=text|json|github:How to show findings.'
+            set arguments 'FILE|DIR...'
+        case 'migrate check'
+            set flags \
+                    '--base=:The git commit that runs now.' \
+                    '--rows=:Made-up rows in each table while statements are measured.' \
+                    '--run=:Run against old and new schema: the old version\'s tests.' \
+                    '--format=text|json|github:How to show the result.' \
+                    '--dir=@directories:Folder of migrations; default migrations_dir, else the bundled set.'
+        case 'migrate dump'
+            set flags \
+                    '--output=@files:Write to this file.' \
+                    '-o=@files:Write to this file.'
         case 'mappings'
             set subcommands \
                     'list:List the mappings: source, target, key, and what their rows depend on.' \

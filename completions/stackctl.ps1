@@ -83,6 +83,9 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 'up:Apply pending migrations, each with its history row in one transaction.'
                 'status:Compare the files with what is applied. Writes nothing.'
                 'new:Write an empty migration with its directives explained.'
+                'lint:Find what is unsafe while the application runs, or breaks its previous version.'
+                'check:Try whether the migrations that are new since a commit leave its version of the application working.'
+                'dump:Print the schema of the operated database as SQL, always in the same order: for reviews and diffs.'
             )
             flags = @()
             arguments = @()
@@ -109,6 +112,34 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
             subcommands = @()
             flags = @('--dir=@directories:Folder of migrations; default migrations_dir, else the bundled set.')
             arguments = @('@text')
+        }
+        'migrate lint' = @{
+            subcommands = @()
+            flags = @(
+                '--base=:Only files new or changed since this git commit.'
+                '--ask-database:Ask the operated database for sizes, checks, volatility and syntax.'
+                '--format=text|json|github:How to show findings.'
+            )
+            arguments = @('FILE|DIR...')
+        }
+        'migrate check' = @{
+            subcommands = @()
+            flags = @(
+                '--base=:The git commit that runs now.'
+                '--rows=:Made-up rows in each table while statements are measured.'
+                '--run=:Run against old and new schema: the old version''s tests.'
+                '--format=text|json|github:How to show the result.'
+                '--dir=@directories:Folder of migrations; default migrations_dir, else the bundled set.'
+            )
+            arguments = @()
+        }
+        'migrate dump' = @{
+            subcommands = @()
+            flags = @(
+                '--output=@files:Write to this file.'
+                '-o=@files:Write to this file.'
+            )
+            arguments = @()
         }
         'mappings' = @{
             subcommands = @(

@@ -3,6 +3,8 @@
 -- The sequenced tables carry few indexes on purpose: every one is paid again by each change and each stamp. There is no
 -- unique index on "sequenceId": with one, a stamping UPDATE would take the row lock of a key change, and block every
 -- insert into a table that refers to the row.
+--
+-- stackctl:allow timestamp-without-time-zone the columns are the backend's own, which fills them in UTC
 
 CREATE TABLE IF NOT EXISTS "Project" (
   "id" text NOT NULL,

@@ -3,6 +3,7 @@
 -- No cache: a session that kept numbers back would stamp below what another has made visible already.
 CREATE SEQUENCE IF NOT EXISTS global_seq_id AS bigint START WITH 1 INCREMENT BY 11 CACHE 1;
 
+-- stackctl:allow dynamic-sql it adds two columns without a volatile default, which rewrites nothing
 DO $$
 DECLARE
   sequenced text;
@@ -30,6 +31,9 @@ END $$;
 
 -- Each index is made where none serves the same purpose, whatever its name. A partial index on the mark holds only the
 -- rows that wait for a stamp, and costs the others nothing.
+--
+-- stackctl:allow dynamic-sql it makes indexes that are missing; built CONCURRENTLY beforehand, none is
+-- stackctl:allow index-not-concurrent made where it is missing only; built CONCURRENTLY beforehand, it is not
 DO $$
 DECLARE
   wanted record;

@@ -5,6 +5,7 @@
 --
 -- stackctl:change-capture
 
+-- stackctl:allow dynamic-sql it creates two functions of its own and revokes the right to call them
 DO $migration$
 DECLARE
   name text;
@@ -111,6 +112,7 @@ END
 $$;
 REVOKE ALL ON FUNCTION log_truncated_rows() FROM PUBLIC;
 
+-- stackctl:allow dynamic-sql it creates triggers, whose definitions stand in the query
 DO $migration$
 DECLARE
   -- The mark is taken off by a stamp and by nothing else: not by an application that writes back a row it read before.

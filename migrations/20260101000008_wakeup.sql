@@ -25,6 +25,8 @@ $$;
 REVOKE ALL ON FUNCTION stackctl.wake_listeners() FROM PUBLIC;
 
 -- For each statement, not for each row; not for the sequencer's own stamps. A delete writes to "DeletedRow".
+--
+-- stackctl:allow dynamic-sql it creates triggers, whose definitions stand in the query
 DO $migration$
 DECLARE
   noticed record;

@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stackctl.cli.command import Run, command, counted, duration_option, group
+from stackctl.cli.command import Run, command, counted, duration_option
+from stackctl.cli.migrate_common import Directory, app, read_migrations, session
 from stackctl.errors import AnswerNo, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from stackctl.console import Console
-    from stackctl.db import Connection
     from stackctl.migrate.apply import Event, Status
-    from stackctl.migrate.files import Migration
 
-app = group("Apply, inspect and write migrations.", example="stackctl migrate up")
 apps = {"migrate": app}
-
-Directory = Annotated[
-    Path | None,
-    typer.Option("--dir", metavar="DIR", help="Folder of migrations; default migrations_dir, else the bundled set."),
-]
 
 
 @command(app, "up", example="stackctl migrate up\nstackctl migrate up --to 20260101000003 --lock-wait 1m")
@@ -52,10 +41,10 @@ def up(
     wait = duration_option(lock_wait, "--lock-wait")
     assert wait is not None
     console = run.console
-    migrations = _migrations(run, directory)
+    migrations = read_migrations(run, directory)
     schema = run.settings.get("database.schema")
     capture = run.settings.get("database.change_capture")
-    with _session(run) as conn:
+    with session(run) as conn:
 
         def omitted() -> tuple[str, ...]:
             return left_out(conn, migrations, schema, capture)
@@ -110,8 +99,8 @@ def status(
     from stackctl.migrate.apply import status as read
     from stackctl.migrate.capture import left_out
 
-    migrations, schema = _migrations(run, directory), run.settings.get("database.schema")
-    with _session(run) as conn:
+    migrations, schema = read_migrations(run, directory), run.settings.get("database.schema")
+    with session(run) as conn:
         omitted = left_out(conn, migrations, schema, run.settings.get("database.change_capture"))
         found = read(conn, migrations, schema, omitted)
     if run.json_output:
@@ -170,27 +159,6 @@ def new(
     run.finish({"path": path}, lambda: run.console.line(str(path)))
 
 
-def _migrations(run: Run, directory: Path | None) -> tuple[Migration, ...]:
-    from stackctl.migrate.files import discover
+from stackctl.cli import migrate_check, migrate_lint  # noqa: E402 after the commands above, so that help lists them first
 
-    return discover(directory or run.settings.migrations_dir())
-
-
-@contextmanager
-def _session(run: Run) -> Iterator[Connection]:
-    from stackctl import db
-
-    settings = run.settings
-    conn = db.connect(
-        settings.database_url(),
-        base=settings.base,
-        schema=settings.get("database.schema"),
-        autocommit=True,
-        what="the operated database",
-        application_name="stackctl migrate",
-    )
-    try:
-        with db.translated("the operated database"):
-            yield conn
-    finally:
-        conn.close()
+ELSEWHERE = (migrate_lint, migrate_check)  # importing them has registered their commands

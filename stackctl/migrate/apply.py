@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, LiteralString, TypeAlias, cast
@@ -20,6 +21,7 @@ from stackctl.sql import statements
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from datetime import datetime
 
     from stackctl.migrate.files import Migration, Piece, Statement
@@ -112,21 +114,24 @@ def up(
     left_out: Callable[[], Collection[str]] = tuple,
     on_event: Callable[[Event], None] = lambda event: None,
     sleep: Callable[[float], None] = time.sleep,
+    around: Callable[[Migration, Statement], AbstractContextManager[None]] = lambda migration, statement: nullcontext(),
 ) -> UpResult:
     """Apply what is pending, up to and including `to` (a version or a name), on `conn`, which is in autocommit mode.
 
     Each file commits together with its history row; pieces marked to run outside the transaction are recorded one by
     one, and a rerun goes on behind the last. `left_out` is asked under the lock for the names of pending ones that are
-    to stay so. Raises UsageError (`unknown-migration`), StateError (`lock-held`,
-    `migration-edited-halfway`), ServiceError (`permission-denied`, `read-only`, `connection-lost`) and AnswerNo
-    (`migration-failed`), the last three with what was applied before in `details["applied"]`.
+    to stay so. `around` gives a context that each statement runs in, on the same connection.
+
+    Raises UsageError (`unknown-migration`), StateError (`lock-held`, `migration-edited-halfway`), ServiceError
+    (`permission-denied`, `read-only`, `connection-lost`) and AnswerNo (`migration-failed`), the last three with what
+    was applied before in `details["applied"]`.
     """
     if not conn.autocommit:
         raise ValueError("up() needs a connection in autocommit mode")
     wanted = _through(migrations, to)
     done: list[AppliedMigration] = []
     try:
-        run = _Run(conn, schema, _session_settings(conn), on_event, sleep)
+        run = _Run(conn, schema, _session_settings(conn), on_event, sleep, around)
         run.refuse_read_only()
         run.lock(lock_wait)
         try:
@@ -196,6 +201,7 @@ class _Run:
     settings: Sequence[tuple[str, str]]  # what the caller had set for the session
     on_event: Callable[[Event], None]
     sleep: Callable[[float], None]
+    around: Callable[[Migration, Statement], AbstractContextManager[None]]
 
     def refuse_read_only(self) -> None:
         facts = self._fetch("session_facts")[0]
@@ -349,7 +355,7 @@ class _Run:
         # Without parameters the text goes to the server as it is, `%` included; the files are the operator's own.
         text = cast("LiteralString", with_schema(statement.sql, self.schema))
         try:
-            with self.conn.cursor(row_factory=dict_row) as cursor:
+            with self.around(migration, statement), self.conn.cursor(row_factory=dict_row) as cursor:
                 cursor.execute(text, prepare=False)
                 row = cursor.fetchone() if cursor.description else None
                 return row is not None and row.get("should_repeat_migration") is True

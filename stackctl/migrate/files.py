@@ -84,6 +84,11 @@ def discover(directory: Path) -> tuple[Migration, ...]:
     Read are `<14 digits>_<name>.sql` and `<14 digits>_<name>/migration.sql`; anything else is left alone, but a SQL
     file that would silently not run is an error. Raises ConfigError naming file and line.
     """
+    return tuple(read(path, name) for name, path in listed(directory))
+
+
+def listed(directory: Path) -> list[tuple[str, Path]]:
+    """Name and path of each migration in `directory`, in order, unread. Raises ConfigError."""
     if not directory.is_dir():
         raise ConfigError(
             f"{directory} is not a directory of migrations",
@@ -104,24 +109,37 @@ def discover(directory: Path) -> tuple[Migration, ...]:
                 hint="give one of them another timestamp, unless it was applied already",
             )
         seen[version] = path
-    return tuple(read(path, name) for name, path in found)
+    return found
 
 
 def read(path: Path, name: str) -> Migration:
     """Read one migration file. Raises ConfigError."""
+    return parse(text_of(path), path, name)
+
+
+def text_of(path: Path) -> str:
+    """The text of a migration file. Raises ConfigError."""
     try:
         # Line endings are made one before anything runs, so a checkout on Windows defines the same function bodies.
-        text = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
+        return path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise ConfigError(
             f"{path}:{line}: not UTF-8 (byte {error.object[error.start]:#04x})",
             code="migration-not-utf8",
             hint="save the file as UTF-8",
+            details={"file": str(path), "line": line, "column": 1},
         ) from error
     except OSError as error:
         raise ConfigError(f"{path} can't be read: {error.strerror}", code="migration-unreadable") from error
-    parser = _Parser(path, text)
+
+
+def parse(text: str, path: Path, name: str, tolerated: list[ConfigError] | None = None) -> Migration:
+    """The migration that a file's text holds.
+
+    Raises ConfigError; but statements that may not stand in a migration are added to `tolerated`, if it is given.
+    """
+    parser = _Parser(path, text, tolerated)
     pieces = parser.pieces()
     return Migration(name[:14], name, path, pieces, checksum(pieces), captures_changes=parser.captures_changes)
 
@@ -198,9 +216,10 @@ def _files(directory: Path) -> Iterable[tuple[str, Path]]:
 
 
 class _Parser:
-    def __init__(self, path: Path, text: str) -> None:
+    def __init__(self, path: Path, text: str, tolerated: list[ConfigError] | None) -> None:
         self._path = path
         self._text = text
+        self._tolerated = tolerated
         self.captures_changes = False
 
     def pieces(self) -> tuple[Piece, ...]:
@@ -284,7 +303,7 @@ class _Parser:
             or (first == "START" and second == "TRANSACTION")
             or (first == "PREPARE" and second == "TRANSACTION")
         ):
-            raise self._error(
+            self._refuse(
                 f"{first} in a migration: stackctl commits each file together with its history row",
                 span[0].start,
                 code="transaction-control",
@@ -294,12 +313,18 @@ class _Parser:
     def _refuse_client_copy(self, span: Sequence[lexer.Token]) -> None:
         said = lexer.words(span, len(span))
         if said[0] == "COPY" and ("STDIN" in said or "STDOUT" in said):
-            raise self._error(
+            self._refuse(
                 "COPY with the client has nothing to read from or write to here",
                 span[0].start,
                 code="client-copy",
                 hint="write the rows as INSERT",
             )
+
+    def _refuse(self, what: str, at: int, *, code: str, hint: str) -> None:
+        error = self._error(what, at, code=code, hint=hint)
+        if self._tolerated is None:
+            raise error
+        self._tolerated.append(error)
 
     def _place(self, at: int) -> tuple[int, int]:
         return self._text.count("\n", 0, at) + 1, at - (self._text.rfind("\n", 0, at) + 1) + 1

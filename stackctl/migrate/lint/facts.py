@@ -1,0 +1,292 @@
+"""What one statement does, as far as rules ask. A statement gives one fact or several."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from stackctl.migrate.lint.reader import Name
+
+ConstraintKind = Literal["check", "not null", "unique", "primary key", "foreign key", "exclude"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fact:
+    """`at`: its offset in the statement, in characters. `text`: the statement, or one that does this alone."""
+
+    at: int = 0
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Type:
+    """A column's type. `base` is PostgreSQL's own name of it (`integer`, `varchar`, `timestamp`), in lower case, or
+    the quoted name of an own type; `modifier` what stands in its brackets.
+    """
+
+    text: str
+    base: str
+    modifier: str = ""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column's definition; its constraints are facts of their own."""
+
+    name: str
+    shown: str
+    type: Type
+    default: str | None = None
+    calls: tuple[str, ...] = ()  # the functions that the default calls
+    not_null: bool = False
+    identity: bool = False
+    stored: bool = False  # GENERATED ALWAYS AS … STORED
+    key: bool = False  # it alone is the primary key
+
+    @property
+    def serial(self) -> bool:
+        return self.type.base in ("serial", "bigserial", "smallserial")
+
+    @property
+    def filled(self) -> bool:
+        """Whether existing rows get a value."""
+        has_default = self.default is not None and self.default.upper() != "NULL"
+        return has_default or self.identity or self.serial or self.stored
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """`not_null_columns`: the columns that a check (or NOT NULL) makes certain. `name` may be PostgreSQL's guess."""
+
+    kind: ConstraintKind
+    name: str
+    named: bool
+    columns: tuple[str, ...] = ()
+    not_valid: bool = False
+    using_index: bool = False
+    not_null_columns: frozenset[str] = frozenset()
+    body: str = ""
+
+
+@dataclass(frozen=True)
+class Created(Fact):
+    """An object comes into being. `kind`: table, index, view, type, function, sequence, schema, …"""
+
+    kind: str
+    name: Name
+    arguments: tuple[str, ...] | None = None  # of a function
+    partitioned: bool = False
+
+
+@dataclass(frozen=True)
+class IndexBuilt(Fact):
+    name: Name | None
+    table: Name
+    concurrently: bool
+    only: bool
+
+
+@dataclass(frozen=True)
+class Dropped(Fact):
+    kind: str
+    name: Name
+    concurrently: bool = False
+    arguments: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Renamed(Fact):
+    kind: str
+    name: Name
+    to: str
+    moved: bool = False  # into another schema
+
+
+@dataclass(frozen=True)
+class ColumnAdded(Fact):
+    """By ADD COLUMN, or in CREATE TABLE."""
+
+    table: Name
+    column: Column
+
+
+@dataclass(frozen=True)
+class ColumnDropped(Fact):
+    table: Name
+    column: str
+
+
+@dataclass(frozen=True)
+class ColumnRenamed(Fact):
+    table: Name
+    column: str
+    to: str
+
+
+@dataclass(frozen=True)
+class TypeChanged(Fact):
+    table: Name
+    column: str
+    type: Type
+    using: str | None
+
+
+@dataclass(frozen=True)
+class NotNullSet(Fact):
+    table: Name
+    column: str
+
+
+@dataclass(frozen=True)
+class NotNullDropped(Fact):
+    table: Name
+    column: str
+
+
+@dataclass(frozen=True)
+class DefaultDropped(Fact):
+    table: Name
+    column: str
+
+
+@dataclass(frozen=True)
+class ConstraintAdded(Fact):
+    """`column`: the column whose definition holds it, if it stands in one. `domain`: it is a domain's."""
+
+    table: Name
+    constraint: Constraint
+    column: Column | None = None
+    added_column: bool = False
+    domain: bool = False
+
+
+@dataclass(frozen=True)
+class ConstraintValidated(Fact):
+    table: Name
+    name: str
+
+
+@dataclass(frozen=True)
+class ConstraintDropped(Fact):
+    table: Name
+    name: str
+
+
+@dataclass(frozen=True)
+class Rewritten(Fact):
+    """A table or index is written anew under a lock. `how`: the words that do it."""
+
+    table: Name
+    how: str
+
+
+@dataclass(frozen=True)
+class Compacted(Fact):
+    """VACUUM FULL or CLUSTER. `table` is None for all of them."""
+
+    how: str
+    table: Name | None
+
+
+@dataclass(frozen=True)
+class Reindexed(Fact):
+    """`name` is None for the current database."""
+
+    kind: str
+    name: Name | None
+    concurrently: bool
+
+
+@dataclass(frozen=True)
+class Refreshed(Fact):
+    name: Name
+    concurrently: bool
+
+
+@dataclass(frozen=True)
+class PartitionMoved(Fact):
+    """ATTACH or DETACH PARTITION."""
+
+    how: Literal["attach", "detach"]
+    table: Name
+    partition: Name
+    concurrently: bool = False
+
+
+@dataclass(frozen=True)
+class Truncated(Fact):
+    table: Name
+    cascade: bool
+
+
+@dataclass(frozen=True)
+class Locked(Fact):
+    table: Name
+
+
+@dataclass(frozen=True)
+class RowsWritten(Fact):
+    """UPDATE or DELETE. `everything`: no condition holds a row back.
+
+    `value`: the column that is set and its value, as written, where it is one and the value stays the same.
+    """
+
+    how: Literal["UPDATE", "DELETE"]
+    table: Name
+    everything: bool
+    value: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class EnumValueAdded(Fact):
+    type: Name
+    value: str
+
+
+@dataclass(frozen=True)
+class EnumValueUsed(Fact):
+    """A statement holds a value of an enum that the same transaction has added."""
+
+    type: Name
+    value: str
+
+
+@dataclass(frozen=True)
+class EnumValueRenamed(Fact):
+    type: Name
+    value: str
+    to: str
+
+
+@dataclass(frozen=True)
+class NoTransaction(Fact):
+    """A statement that the server refuses inside a transaction. `how`: its words."""
+
+    how: str
+
+
+@dataclass(frozen=True)
+class TransactionControl(Fact):
+    """`in_block`: inside DO, which may commit where no transaction surrounds it."""
+
+    word: str
+    in_block: bool = False
+
+
+@dataclass(frozen=True)
+class Dynamic(Fact):
+    """SQL that is put together when it runs."""
+
+
+@dataclass(frozen=True)
+class Unknown(Fact):
+    what: str
+
+
+@dataclass(frozen=True)
+class StatementFacts:
+    """One statement: its facts in order, and the strings it holds that the server reads as values."""
+
+    facts: tuple[Fact, ...]
+    strings: frozenset[str] = field(default_factory=frozenset)

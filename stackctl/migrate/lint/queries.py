@@ -1,0 +1,98 @@
+"""Statements that read and write rows, by sqlglot's syntax tree."""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import TYPE_CHECKING
+
+import sqlglot
+from sqlglot import exp
+from sqlglot.errors import SqlglotError
+
+from stackctl.migrate.lint import volatility
+from stackctl.migrate.lint.columns import calls_in
+from stackctl.migrate.lint.facts import Fact, RowsWritten
+from stackctl.migrate.lint.reader import Name, NotUnderstood, levels, split, text_of, tokens_of
+from stackctl.migrate.statement import with_schema
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_NOT_KNOWN_TO_SQLGLOT = re.compile(r"\bOVERRIDING\s+(?:SYSTEM|USER)\s+VALUE\b", re.IGNORECASE)
+
+# It logs what it can't parse; here that is a finding.
+logging.getLogger("sqlglot").addHandler(logging.NullHandler())
+
+
+def read(text: str, schema: str) -> Iterator[Fact]:
+    """The rows that a query writes. Raises NotUnderstood."""
+    text = _NOT_KNOWN_TO_SQLGLOT.sub("", with_schema(text, schema))
+    try:
+        parsed = sqlglot.parse_one(text, read="postgres")
+    except SqlglotError as error:
+        raise NotUnderstood(_said(error), 0) from error
+    if isinstance(parsed, exp.Command):
+        raise NotUnderstood("not a query that is known", 0)
+    for node in parsed.find_all(exp.Update, exp.Delete):
+        if isinstance(node.parent, exp.When):  # of MERGE: its ON is the condition
+            continue
+        table = node.this
+        if not isinstance(table, exp.Table) or not table.name:
+            continue
+        yield RowsWritten(
+            "UPDATE" if isinstance(node, exp.Update) else "DELETE",
+            _name(table, schema),
+            _always(node.args.get("where")),
+            _assigned(text),
+        )
+
+
+def _assigned(text: str) -> tuple[str, str] | None:
+    """Column and value of `UPDATE t SET column = value`, if it is no more than that."""
+    tokens = tokens_of(text)
+    outer = [n for n, (token, depth) in enumerate(levels(tokens)) if depth == 0 and token.kind == "word"]
+    words = {tokens[n].text.upper(): n for n in reversed(outer)}
+    if tokens[0].text.upper() != "UPDATE" or "FROM" in words or "SET" not in words:
+        return None
+    end = min(words.get("WHERE", len(tokens)), words.get("RETURNING", len(tokens)))
+    assignment = tokens[words["SET"] + 1 : end]
+    if len(split(assignment)) > 1 or len(assignment) < 3 or assignment[1].text != "=":
+        return None
+    if volatility.most_volatile(calls_in(assignment[2:]), None)[1] is not False:
+        return None
+    return assignment[0].text, text_of(assignment[2:])
+
+
+def _always(where: exp.Expr | None) -> bool:
+    """No condition, or one that every row meets."""
+    if where is None:
+        return True
+    condition = where.this.unnest()
+    if isinstance(condition, exp.Boolean):
+        return bool(condition.this)
+    return (
+        isinstance(condition, exp.EQ)
+        and isinstance(condition.this, exp.Literal)
+        and condition.this == condition.expression
+    )
+
+
+def _name(table: exp.Table, schema: str) -> Name:
+    def part(identifier: object) -> str:
+        assert isinstance(identifier, exp.Identifier)
+        return identifier.name if identifier.args.get("quoted") else identifier.name.lower()
+
+    db = table.args.get("db")
+    shown = ".".join(
+        f'"{i.name}"' if i.args.get("quoted") else i.name for i in (db, table.this) if isinstance(i, exp.Identifier)
+    )
+    return Name(part(db) if db else schema, part(table.this), shown)
+
+
+def _said(error: SqlglotError) -> str:
+    details = getattr(error, "errors", None)
+    if details and details[0].get("description"):
+        first = details[0]
+        return f"{str(first['description']).rstrip('.')} near {first.get('highlight')!r}"
+    return str(error).splitlines()[0]

@@ -1,0 +1,87 @@
+"""What a rule is, and the table of all of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from stackctl.migrate.lint.facts import Fact
+    from stackctl.migrate.lint.reader import Name
+    from stackctl.migrate.lint.seen import Seen
+
+Severity = Literal["error", "warning", "advice"]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a rule says of one fact. `safe`: the SQL to write instead. `table`: the one whose size decides."""
+
+    what: str
+    safe: str
+    table: Name | None = None
+
+
+@dataclass(frozen=True)
+class Rule:
+    """`title` and `why` are for people: what the rule finds, and what goes wrong.
+
+    `by_size`: it matters as much as the table is large, so that a database with a tiny one lowers it to advice.
+    `check` is None for rules about the file itself.
+    """
+
+    id: str
+    severity: Severity
+    title: str
+    why: str
+    fact: type[Fact] | None = None
+    check: Callable[[Any, Seen], Found | None] | None = None
+    by_size: bool = False
+
+
+RULES: dict[str, Rule] = {}
+
+Check = Any  # a function of one kind of fact and what was seen
+
+
+def rule(
+    id_: str, severity: Severity, title: str, *, why: str, fact: type[Fact], by_size: bool = False
+) -> Callable[[Check], Check]:
+    """Register the function as the rule of that id."""
+
+    def register(check: Check) -> Check:
+        RULES[id_] = Rule(id_, severity, title, why, fact, check, by_size)
+        return check
+
+    return register
+
+
+def about_the_file(id_: str, severity: Severity, title: str, why: str) -> Rule:
+    """Register a rule that is not about a statement's facts."""
+    RULES[id_] = Rule(id_, severity, title, why)
+    return RULES[id_]
+
+
+OUTSIDE = "-- stackctl:split\n-- stackctl:outside-transaction\n"
+SPLIT = "-- stackctl:split\n"
+
+
+def allowed(rule_id: str, reason: str, statement: str) -> str:
+    """The same statement, with the comment that lets it pass."""
+    return f"-- stackctl:allow {rule_id} {reason}\n{statement};"
+
+
+def backfill(table: Name, assignment: str, still_to_do: str) -> str:
+    """A piece that updates rows in batches. It runs the file again and again: what stands before must bear that."""
+    return (  # shown, never run
+        f"{SPLIT}-- stackctl:repeat\n"  # noqa: S608
+        "WITH filled AS (\n"
+        f"  UPDATE {table} SET {assignment}\n"
+        f"  WHERE ctid = ANY (ARRAY(SELECT ctid FROM {table} WHERE {still_to_do} LIMIT 1000 FOR UPDATE))\n"
+        f"    AND {still_to_do}\n"
+        "  RETURNING 1\n"
+        ")\n"
+        "SELECT count(*) > 0 AS should_repeat_migration FROM filled;"
+    )

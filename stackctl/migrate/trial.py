@@ -1,0 +1,71 @@
+"""A command, usually the tests of the version that runs, tried against one database."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import IO
+
+_TAIL_LINES = 30
+_TAIL_BYTES = 65536
+_LINGER_SECONDS = 5.0  # for a command to end after it was asked to
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How it ended (a negative code is a signal's), after how many seconds, and the last lines of what it said."""
+
+    exit_code: int
+    seconds: float
+    tail: str
+
+    @property
+    def passed(self) -> bool:
+        return self.exit_code == 0
+
+
+def run(command: str, url: str) -> Outcome:
+    """Run a line of shell with DATABASE_URL and STACKCTL_DATABASE_URL set to `url`.
+
+    It gets no input, and is stopped, with what it started, when the wait for it is interrupted.
+    """
+    environment = os.environ | {"DATABASE_URL": url, "STACKCTL_DATABASE_URL": url}
+    started = time.monotonic()
+    # A file and not a pipe: a process that the command leaves behind must not hold us up.
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(
+            command,
+            shell=True,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            code = process.wait()
+        finally:
+            _end(process)
+        return Outcome(code, time.monotonic() - started, _tail(output))
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Stop the command's whole group; what it left running would keep the database."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(_LINGER_SECONDS)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _tail(output: IO[bytes]) -> str:
+    size = output.seek(0, os.SEEK_END)
+    output.seek(max(size - _TAIL_BYTES, 0))
+    return "\n".join(output.read().decode(errors="replace").splitlines()[-_TAIL_LINES:])

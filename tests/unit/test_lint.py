@@ -1,0 +1,236 @@
+"""Lint of whole files and folders: places, comments that let findings pass, what earlier files made certain."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from stackctl.bundled import bundled
+from stackctl.migrate.lint.findings import Finding, failing, github
+from stackctl.migrate.lint.registry import RULES
+from stackctl.migrate.lint.run import Source, lint
+from stackctl.migrate.lint.select import sources
+
+DATA = Path(__file__).parents[1] / "data"
+DOCS = Path(__file__).parents[2] / "docs" / "lint.md"
+SPLIT = "\n-- stackctl:split\n"
+OUTSIDE = "-- stackctl:outside-transaction\n"
+
+
+def run(directory: Path, *texts: str, schema: str = "public") -> list[Finding]:
+    """The findings in the last of these files, which follow each other in a folder."""
+    listed: list[Source] = []
+    for number, text in enumerate(texts):
+        path = directory / f"2026010100000{number}_case.sql"
+        path.write_text(text, encoding="utf-8")
+        listed.append(Source(path, path.stem, report=number == len(texts) - 1))
+    return lint(listed, schema=schema)
+
+
+def rules(directory: Path, *texts: str, schema: str = "public") -> list[str]:
+    return [finding.rule for finding in run(directory, *texts, schema=schema)]
+
+
+def test_a_file_that_breaks_every_rule_is_found_out_line_by_line() -> None:
+    path = DATA / "breaks_every_rule.sql"
+    expected = [
+        (number, rule)
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if (match := re.search(r"-- finds: (.*)", line))
+        for rule in match[1].split(", ")
+    ]
+    # A comment behind the comment would be its reason.
+    expected.append((len(path.read_text(encoding="utf-8").splitlines()) - 1, "allow-without-reason"))
+    found = lint([Source(path, path.stem)], schema="public")
+    assert sorted((f.line, f.rule) for f in found) == sorted(expected)
+    assert {f.rule for f in found} == set(RULES) - {"syntax-error"}
+
+
+def test_the_bundled_set_is_clean() -> None:
+    (folder,) = sources([bundled("migrations")])
+    assert len(folder) > 5
+    assert lint(folder, schema="public") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "column"),
+    [
+        ("CREATE TABLE a (x int8);\n\n  DROP TABLE t;", 3, 14),
+        ("ALTER TABLE t\n  ADD COLUMN b text,\n  DROP COLUMN a;", 3, 3),
+        ("DO $x$\nBEGIN\n  IF true THEN\n    DROP TABLE t;\n  END IF;\nEND $x$", 4, 16),
+        ("\ufeffDROP TABLE t", 1, 12),
+        ("SELECT 1;\r\nDROP TABLE t;\r\n", 2, 12),
+        ("SELECT 'ä'; DROP TABLE ü", 1, 24),
+        ("DO $$ BEGIN\n EXECUTE 'SELECT 1;\n\nDROP TABLE t'; END $$", 2, 2),
+        ("DO 'BEGIN DROP TABLE \"it''s\"; END'", 1, 4),
+    ],
+)
+def test_a_finding_points_at_its_object(text: str, line: int, column: int, tmp_path: Path) -> None:
+    (finding,) = run(tmp_path, text)
+    assert (finding.line, finding.column) == (line, column)
+
+
+# -- comments
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("-- stackctl:allow drop-table gone since v2\nDROP TABLE t", []),
+        ("DROP TABLE t; -- stackctl:allow drop-table gone since v2\nDROP TABLE u", ["drop-table"]),
+        ("DROP TABLE t;\n-- stackctl:allow drop-table gone since v2\nDROP TABLE u", ["drop-table"]),
+        ("DROP TABLE\n-- stackctl:allow drop-table gone since v2\nt", []),
+        ("-- stackctl:allow drop-table both are gone\nDROP TABLE t, u", []),
+        ("-- stackctl:allow drop-table gone\nDROP TABLE t; DROP TABLE u", ["drop-table"]),
+        ("-- stackctl:allow drop-table\nDROP TABLE t", ["allow-without-reason"]),
+        ("-- stackctl:allow drop-table it is\nSELECT 1", ["allow-unused"]),
+        ("DROP TABLE t;\n-- stackctl:allow drop-table nothing follows", ["drop-table", "allow-unused"]),
+        ("-- stackctl:allow\nDROP TABLE t", ["allow-unknown-rule", "drop-table"]),
+        ("-- stackctl:allow drop-tables it is\nDROP TABLE t", ["allow-unknown-rule", "drop-table"]),
+        ("-- stackctl:allow drop-table a\n-- stackctl:allow drop-view b\nDROP TABLE t; DROP VIEW v",
+         ["allow-unused", "drop-view"]),
+        ("DO $$ BEGIN\n-- stackctl:allow drop-table a\nDROP TABLE t; END $$", ["drop-table"]),
+        ("-- stackctl:allow drop-table a\nDO $$ BEGIN DROP TABLE t; DROP TABLE u; END $$", []),
+        ("SELECT '-- stackctl:allow drop-table a';\nDROP TABLE t", ["drop-table"]),
+        ("-- stackctl:allow drop-table a" + SPLIT + "DROP TABLE t", []),
+    ],
+)  # fmt: skip
+def test_a_comment_lets_one_rule_pass_for_one_statement(text: str, left: list[str], tmp_path: Path) -> None:
+    assert rules(tmp_path, text) == left
+
+
+def test_an_unknown_rule_is_answered_with_the_nearest(tmp_path: Path) -> None:
+    first = run(tmp_path, "-- stackctl:allow index-concurrently small table\nCREATE INDEX i ON t (a)")[0]
+    assert first.suggestion == "-- stackctl:allow index-not-concurrent small table"
+
+
+def test_advice_is_given_once_a_file_and_its_comment_holds_for_the_file(tmp_path: Path) -> None:
+    text = "CREATE TABLE a (x json, y json);\nCREATE TABLE b (x json);"
+    (finding,) = run(tmp_path, text)
+    assert (finding.rule, finding.line) == ("json-type", 1)
+    assert "and 2 more in this file" in finding.message
+    assert not failing([finding])
+    assert run(tmp_path, text + "\n-- stackctl:allow json-type the order of its keys matters\nSELECT 1") == []
+
+
+# -- what the file itself made, and what earlier files made certain
+
+
+@pytest.mark.parametrize(
+    ("schema", "text", "found"),
+    [
+        ("app", "CREATE TABLE t (a text); CREATE INDEX ON app.t (a)", False),
+        ("app", "CREATE TABLE t (a text); CREATE INDEX ON public.t (a)", True),
+        ("public", 'CREATE TABLE "User" (a text); CREATE INDEX ON "User" (a)', False),
+        ("public", 'CREATE TABLE "User" (a text); CREATE INDEX ON "user" (a)', True),
+        ("public", "CREATE TABLE Foo (a text); CREATE INDEX ON \"foo\" (a)", False),
+        ("public", 'CREATE TABLE "a""b" (a text); CREATE INDEX ON public."a""b" (a)', False),
+        ("public", 'CREATE TABLE "a.b" (a text); CREATE INDEX ON a.b (a)', True),
+        ("public", "CREATE TABLE t (a text); DROP TABLE t; CREATE INDEX ON t (a)", True),
+        ("App", 'CREATE TABLE /* SCHEMA_NAME_SENTINEL */."t" (a text); CREATE INDEX ON "App".t (a)', False),
+        ("App", 'CREATE TABLE /* SCHEMA_NAME_SENTINEL */."t" (a text); CREATE INDEX ON app.t (a)', True),
+        ("public", "CREATE TABLE t (a text); ALTER TABLE t RENAME TO u; CREATE INDEX ON t (a)", True),
+        ("public", "DO $$ BEGIN CREATE TABLE t (a text); END $$; CREATE INDEX ON t (a)", False),
+        ("public", "CREATE TABLE t (a text)" + SPLIT + "CREATE INDEX ON t (a)", False),
+    ],
+)  # fmt: skip
+def test_only_what_the_file_made_is_exempt(schema: str, text: str, found: bool, tmp_path: Path) -> None:
+    assert ("index-not-concurrent" in rules(tmp_path, text, schema=schema)) is found
+
+
+def test_what_an_earlier_file_made_is_not_exempt(tmp_path: Path) -> None:
+    assert rules(tmp_path, "CREATE TABLE t (a text)", "CREATE INDEX ON t (a)") == ["index-not-concurrent"]
+
+
+CHECK = "ALTER TABLE t ADD CONSTRAINT c CHECK (a IS NOT NULL) NOT VALID"
+VALIDATE = OUTSIDE + "ALTER TABLE t VALIDATE CONSTRAINT c"
+SET = "ALTER TABLE t ALTER a SET NOT NULL"
+
+
+@pytest.mark.parametrize(
+    ("texts", "left"),
+    [
+        ((CHECK, VALIDATE, SET), []),
+        ((CHECK, SET), ["set-not-null"]),
+        ((VALIDATE, SET), ["set-not-null"]),
+        ((CHECK, "ALTER TABLE u VALIDATE CONSTRAINT c", SET), ["set-not-null"]),
+        ((CHECK, VALIDATE, SET + "; ALTER TABLE t DROP CONSTRAINT c"), []),
+        ((CHECK, VALIDATE, SET, "ALTER TABLE t DROP CONSTRAINT c"), []),
+        ((CHECK, VALIDATE, "ALTER TABLE t DROP CONSTRAINT c; " + SET), ["drop-constraint", "set-not-null"]),
+        ((CHECK.replace("a IS NOT NULL", "a IS NOT NULL OR b"), VALIDATE, SET), ["set-not-null"]),
+        ((CHECK.replace("a IS NOT NULL", "b AND (a IS NOT NULL)"), VALIDATE, SET), []),
+        ((CHECK.replace("(a IS NOT NULL)", "((a IS NOT NULL) = b)"), VALIDATE, SET), ["set-not-null"]),
+        ((CHECK.replace("a IS", "A IS"), VALIDATE, SET.replace(" a ", ' "A" ')), ["set-not-null"]),
+        ((CHECK + " ; " + VALIDATE.removeprefix(OUTSIDE), SET), []),
+        (("CREATE TABLE t (a text, CHECK (a IS NOT NULL))", SET), []),
+        ((CHECK, VALIDATE, "DROP TABLE t", SET), ["set-not-null"]),
+        (("SELECT 'unclosed", CHECK, VALIDATE, SET), []),
+        (("CREATE TABLE t (a text NOT NULL)", SET), []),
+        (("CREATE TABLE t (a text NOT NULL)", "ALTER TABLE t ALTER a DROP NOT NULL", SET), ["set-not-null"]),
+        ((CHECK, VALIDATE, "ALTER TABLE t DROP a, ADD a text", SET), ["set-not-null"]),
+        ((CHECK, VALIDATE, "ALTER TABLE t RENAME a TO b; ALTER TABLE t ADD a text", SET), ["set-not-null"]),
+        ((CHECK, VALIDATE, "ALTER TABLE t RENAME TO u; CREATE TABLE t (a text)", SET), ["set-not-null"]),
+    ],
+)
+def test_earlier_files_make_set_not_null_safe(texts: tuple[str, ...], left: list[str], tmp_path: Path) -> None:
+    assert rules(tmp_path, *texts) == left
+
+
+def test_pieces_apart_share_a_transaction_unless_one_is_outside(tmp_path: Path) -> None:
+    add = "ALTER TYPE mood ADD VALUE 'new'"
+    use = "UPDATE t SET mood = 'new' WHERE id = 1"
+    assert rules(tmp_path, add + SPLIT + use) == ["enum-value-used"]
+    assert rules(tmp_path, OUTSIDE + add + SPLIT + use) == []
+    assert rules(tmp_path, add + SPLIT + OUTSIDE + "VACUUM t" + SPLIT + use) == []
+    assert rules(tmp_path, add, use) == []
+
+
+# -- files that can't be read
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "says"),
+    [
+        (b"SELECT 1;\nSELECT '\xff'", 2, "not UTF-8"),
+        (b"SELECT 1;\n\nSELECT 'open", 3, "never closed"),
+        (b"-- nothing\n", 1, "no SQL statement"),
+        (b"SELECT 1;\n-- stackctl:splitt\nSELECT 2", 2, "no directive"),
+        (b"SELECT 1;\nCOPY t FROM STDIN;", 2, "COPY"),
+    ],
+)
+def test_a_file_that_up_would_not_read_is_a_finding(content: bytes, line: int, says: str, tmp_path: Path) -> None:
+    path = tmp_path / "20260101000000_bad.sql"
+    path.write_bytes(content)
+    (finding,) = lint([Source(path, path.stem)], schema="public")
+    assert (finding.rule, finding.line) == ("unreadable-file", line)
+    assert says in finding.what
+
+
+def test_a_folder_out_of_order_is_a_finding(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"20260101000000_{name}.sql").write_text("SELECT 1", encoding="utf-8")
+    (folder,) = sources([tmp_path])
+    (finding,) = lint(folder, schema="public")
+    assert finding.rule == "unreadable-file"
+    assert "the same version" in finding.what
+
+
+# -- output
+
+
+def test_a_workflow_command_is_one_line_with_its_text_escaped() -> None:
+    finding = Finding(Path("x"), 3, 4, "drop-table", "warning", "100 %: a\nb", "why, so", "DROP TABLE t;\n-- x")
+    assert github(finding, "a,b:c/d.sql") == (
+        "::warning file=a%2Cb%3Ac/d.sql,line=3,col=4,title=drop-table::"
+        "100 %25: a%0Ab: why, so%0Asafe way:%0ADROP TABLE t;%0A-- x"
+    )
+    advice = Finding(Path("x"), 1, 1, "json-type", "advice", "a", "b", "")
+    assert github(advice, "x") == "::notice file=x,line=1,col=1,title=json-type::a: b"
+
+
+def test_the_table_in_the_documentation_is_the_code() -> None:
+    rows = [f"| `{rule.id}` | {rule.severity} | {rule.title} | {rule.why} |" for rule in RULES.values()]
+    documented = [line for line in DOCS.read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
+    assert documented == rows
