@@ -17,6 +17,7 @@ from backend import (
     add_user,
     differences,
     ended,
+    one,
     populate,
     settle,
     wait_for,
@@ -151,7 +152,9 @@ def test_repair_while_changes_flow(project: Project, source: Connection, migrate
     running = project.start("run", "--max-duration", "60s")
     thread = threading.Thread(target=write)
     thread.start()
-    sessions = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'stackctl' AND datname = current_database()"
+    sessions = (
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'stackctl' AND datname = current_database()"
+    )
     try:
         wait_for(lambda: one(source, sessions) >= 2)  # it is past its start, and takes a signal
         for _ in range(3):
