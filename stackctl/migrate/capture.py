@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from stackctl.migrate.apply import status
+from stackctl.migrate.history import status
 from stackctl.sql import statements
 
 if TYPE_CHECKING:

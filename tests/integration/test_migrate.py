@@ -12,12 +12,16 @@ import pytest
 from psycopg import sql
 
 from stackctl.errors import AnswerNo, ConfigError, ServiceError, StackctlError, StateError, UsageError
-from stackctl.migrate.apply import Event, UpResult, status, up
+from stackctl.migrate.apply import UpResult, up
 from stackctl.migrate.files import Migration, discover
+from stackctl.migrate.history import status
+from stackctl.migrate.session import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from stackctl.migrate.events import Event
 
 Connection = psycopg.Connection[Any]
 
@@ -132,7 +136,7 @@ def test_settings_of_one_file_do_not_reach_the_next(conn: Connection, tmp_path: 
         b="CREATE TABLE made AS SELECT current_setting('lock_timeout') AS a, current_setting('statement_timeout') AS b",
     )
     up(conn, migrations)
-    assert conn.execute("SELECT * FROM public.made").fetchone() == ("1234ms", "0")
+    assert conn.execute("SELECT * FROM public.made").fetchone() == ("3s", "0")
     assert value(conn, "SHOW lock_timeout") == "1234ms"
     assert value(conn, "SHOW search_path") == '"$user", public'
 
@@ -169,7 +173,7 @@ def test_twenty_runners_at_once(
 
     def run(one: Connection) -> list[str]:
         start.wait()
-        return names(up(one, migrations, lock_wait=timedelta(seconds=60)))
+        return names(up(one, migrations, limits=Limits(lock_wait=timedelta(seconds=60))))
 
     with ThreadPoolExecutor(20) as pool:
         results = sorted(pool.map(run, conns))
@@ -188,7 +192,8 @@ def test_a_held_lock_is_reported_with_its_holder(
 
     def while_applying(event: Event) -> None:
         if event.kind == "started":
-            error = raises(conn, migrations, lock_wait=timedelta(milliseconds=150), on_event=events.append)
+            soon = Limits(lock_wait=timedelta(milliseconds=150))
+            error = raises(conn, migrations, limits=soon, on_event=events.append)
             assert isinstance(error, StateError)
             assert error.code == "lock-held"
             assert error.details["pid"] == other.info.backend_pid
