@@ -30,7 +30,7 @@ _BAD_PARAMETER = ("invalid sslmode value", "invalid integer value", "invalid por
 
 _SESSION = """
 SELECT set_config('TimeZone', 'UTC', false), set_config('DateStyle', 'ISO, YMD', false),
-       set_config('IntervalStyle', 'iso_8601', false),
+       set_config('IntervalStyle', 'iso_8601', false), set_config('extra_float_digits', '1', false),
        CASE WHEN %(schema)s::text IS NOT NULL THEN set_config('search_path', quote_ident(%(schema)s), false) END
 """
 

@@ -10,7 +10,7 @@ from stackctl.backend_schema import SEQUENCE_INCREMENT
 from stackctl.errors import StackctlError, StateError
 from stackctl.mapping.check import check as check_mappings
 from stackctl.mapping.files import paths
-from stackctl.migrate.capture import capture, left_out
+from stackctl.migrate.capture import capture, left_out, restore
 from stackctl.migrate.files import discover
 from stackctl.migrate.history import status as migration_status
 from stackctl.schema_drift import drifts
@@ -183,7 +183,8 @@ def _sequence(conn: Connection) -> Iterator[Check]:
 def _capture(conn: Connection, pipeline: Pipeline, tables: list[str]) -> Iterator[Check]:
     settings = pipeline.settings
     setting, schema = settings.get("database.change_capture"), settings.get("database.schema")
-    if capture(conn, discover(settings.migrations_dir()), schema, setting) == "application":
+    files = discover(settings.migrations_dir())
+    if capture(conn, files, schema, setting) == "application":
         yield from _application(found_out=setting == "auto")
         return
     bare = [
@@ -191,15 +192,18 @@ def _capture(conn: Connection, pipeline: Pipeline, tables: list[str]) -> Iterato
         for name, a, b in conn.execute(_SQL["uncaptured"], {"tables": tables})
         if a or b
     ]
-    if bare:
-        yield Check(
-            "capture",
-            "error",
-            f"no trigger captures the changes of {', '.join(bare)}",
-            "run `stackctl migrate up`, or set database.change_capture: application if the application marks its rows",
-        )
-    else:
+    if not bare:
         yield Check("capture", "ok", f"triggers capture updates and deletes of {len(tables)} tables")
+        return
+    disabled = [sql for (sql,) in conn.execute(_SQL["enable_triggers"], {"tables": tables})]
+    hint = "; ".join(disabled) or restore(conn, files, schema)
+    yield Check(
+        "capture",
+        "error",
+        f"no trigger captures the changes of {', '.join(bare)}",
+        f"{hint}; and `stackctl verify --repair` for what changed meanwhile. If the application marks its rows, set"
+        " database.change_capture: application",
+    )
 
 
 def _application(*, found_out: bool) -> Iterator[Check]:

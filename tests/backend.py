@@ -215,6 +215,9 @@ class Project:
     def sqlite(self, tenancy: uuid.UUID, path: str = "copy.db", name: str = "local", **options: Any) -> Project:
         return self._database(tenancy, name, {"type": "sqlite", "path": path} | options)
 
+    def duckdb(self, tenancy: uuid.UUID, path: str = "copy.duckdb", name: str = "duck", **options: Any) -> Project:
+        return self._database(tenancy, name, {"type": "duckdb", "path": path} | options)
+
     def _database(self, tenancy: uuid.UUID, name: str, options: dict[str, Any]) -> Project:
         tenancies = self.settings.setdefault("tenancies", {})
         tenancies.setdefault(str(tenancy), {"external_databases": {}})["external_databases"][name] = options

@@ -16,6 +16,8 @@ from stackctl.errors import AnswerNo, UsageError
 
 if TYPE_CHECKING:
     from stackctl.console import Console
+    from stackctl.db import Connection
+    from stackctl.migrate.capture import Capture
     from stackctl.sync.status import DatabaseStatus, Status
 
 app = typer.Typer(add_completion=False)
@@ -61,20 +63,21 @@ def status(
     with pipeline.session() as conn:
         if only is not None:
             _must_exist(run, pipeline, conn, only)
+        captured = _captured(run, conn)
         found = read(pipeline, conn, only)
         if watch:
             with suppress(KeyboardInterrupt):  # Ctrl-C and SIGTERM are how a watch ends
                 while True:
-                    _refresh(run, found)
+                    _refresh(run, found, captured)
                     time.sleep(WATCH_INTERVAL)
                     found = read(pipeline, conn, only)
             return
     problems = found.problems(max_backlog=max_backlog, max_lag=lag_limit) if check else []
-    document = status_document(found) | ({"ok": not problems, "problems": problems} if check else {})
+    document = status_document(found, captured) | ({"ok": not problems, "problems": problems} if check else {})
     if run.json_output:
         run.console.document(document)
     else:
-        show(run.console, found)
+        show(run.console, found, captured)
     if problems:
         for problem in problems[1:]:
             run.console.warn(problem)
@@ -94,17 +97,26 @@ def _must_exist(run: Run, pipeline: Any, conn: Any, tenancy: Any) -> None:
         )
 
 
-def _refresh(run: Run, found: Status) -> None:
+def _captured(run: Run, conn: Connection) -> Capture:
+    from stackctl.migrate.capture import capture
+    from stackctl.migrate.files import discover
+
+    files = discover(run.settings.migrations_dir())
+    return capture(conn, files, run.settings.get("database.schema"), run.settings.get("database.change_capture"))
+
+
+def _refresh(run: Run, found: Status, captured: Capture) -> None:
     if run.json_output:
-        run.console.json_line(status_document(found))
+        run.console.json_line(status_document(found, captured))
         return
     run.console.rich.clear()
-    show(run.console, found)
+    show(run.console, found, captured)
 
 
-def status_document(found: Status) -> dict[str, Any]:
+def status_document(found: Status, captured: Capture) -> dict[str, Any]:
     return {
         "generated_at": found.generated_at,
+        "change_capture": captured,
         "fuses": asdict(found.fuses),
         "sequencer": {"tables": {name: asdict(table) for name, table in found.tables.items()}},
         "queue": asdict(found.queue),
@@ -115,7 +127,7 @@ def status_document(found: Status) -> dict[str, Any]:
     }
 
 
-def show(console: Console, found: Status) -> None:
+def show(console: Console, found: Status, captured: Capture) -> None:
     """The status as tables."""
     fuses = "  ".join(f"{name} {'on' if on else 'OFF'}" for name, on in asdict(found.fuses).items())
     queue = found.queue
@@ -124,6 +136,7 @@ def show(console: Console, found: Status) -> None:
     console.line(
         f"queue   {queue.pending} pending, {queue.in_flight} in flight, {queue.stale} stale, {queue.dead} dead{oldest}"
     )
+    console.line("changes " + ("marked by triggers" if captured == "triggers" else "marked by the application"))
     console.line()
     console.table(
         ("table", "rows", "to stamp", "first stamp", "last stamp"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from psycopg import Connection
 
-__all__ = ["Finding", "check", "inspect"]
+__all__ = ["Finding", "check", "findings", "inspect"]
 
 
 def check(files: Iterable[Path], *, catalog: Connection[Any] | None = None) -> tuple[Finding, ...]:
@@ -27,28 +28,31 @@ def check(files: Iterable[Path], *, catalog: Connection[Any] | None = None) -> t
     tables and columns exist and the server accepts the SQL. Nothing is run there but `LIMIT 0` in a read-only
     transaction that is rolled back.
     """
-    return inspect(files, catalog=catalog)[1]
+    return findings(inspect(files), catalog)
 
 
-def inspect(
-    files: Iterable[Path], *, catalog: Connection[Any] | None = None
-) -> tuple[tuple[Mapping, ...], tuple[Finding, ...]]:
-    """The mappings that could be understood, and all findings."""
+def inspect(files: Iterable[Path]) -> list[Document]:
+    """The files as they could be understood, with what is wrong with each and with all of them together."""
     documents = [read(path) for path in files]
     for document in documents:
         if document.mapping is not None:
             _check_sql(document, document.mapping)
     _check_together(documents)
-    if catalog is not None:
-        from stackctl.mapping.catalog import check_catalog
+    return documents
 
-        for document in documents:
-            if not any(finding.severity == "error" for finding in document.findings):
-                check_catalog(document, catalog)
-    findings = sorted(
-        (finding for document in documents for finding in document.findings), key=lambda f: (f.file, f.line, f.column)
-    )
-    return tuple(d.mapping for d in documents if d.mapping is not None), tuple(findings)
+
+def findings(documents: Iterable[Document], catalog: Connection[Any] | None = None) -> tuple[Finding, ...]:
+    """What was found in the documents and, given a `catalog`, what the database says of those without an error."""
+    found: list[Finding] = []
+    for document in documents:
+        if catalog is not None and not any(finding.severity == "error" for finding in document.findings):
+            from stackctl.mapping.catalog import check_catalog
+
+            # A copy: the next database has its own say.
+            document = replace(document, findings=list(document.findings))
+            check_catalog(document, catalog)
+        found += document.findings
+    return tuple(sorted(found, key=lambda finding: (finding.file, finding.line, finding.column)))
 
 
 def _check_sql(document: Document, mapping: Mapping) -> None:

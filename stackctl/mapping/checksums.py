@@ -12,6 +12,7 @@ import struct
 from collections import Counter
 from dataclasses import dataclass
 from hashlib import md5
+from math import isnan
 from typing import TYPE_CHECKING, Any, LiteralString, cast
 
 from stackctl.mapping.compile import arms, compile_mapping, converted, literal
@@ -114,8 +115,8 @@ def _spelling(column: Column) -> str:
     if column.type == "text":
         return f"length({value}), ':', {value}"
     if column.type == "double":
-        # Its bits; adding zero makes one zero of the two. SQLite has no NaN and keeps null for it.
-        return f"encode(float8send(NULLIF({value}, 'NaN') + 0), 'hex')"
+        # Its bits; adding zero makes one zero of the two. There are many NaN.
+        return f"CASE WHEN {value} = 'NaN' THEN 'NaN' ELSE encode(float8send({value} + 0), 'hex') END"
     return f"trim_scale({value}::numeric)" if column.type == "numeric" else value
 
 
@@ -130,9 +131,11 @@ class Hasher:
     def key(self, row: Sequence[Any]) -> Key:
         return tuple(str(row[position]) for position in self._key)
 
+    def spelled(self, row: Sequence[Any]) -> str:
+        return "|".join([spell(value) for spell, value in zip(self._spell, row, strict=True)])
+
     def hash(self, row: Sequence[Any]) -> int:
-        text = "|".join([spell(value) for spell, value in zip(self._spell, row, strict=True)])
-        return int.from_bytes(_digest(text)[:8], "big", signed=True)
+        return int.from_bytes(_digest(self.spelled(row))[:8], "big", signed=True)
 
     def sums(self, rows: Iterable[Sequence[Any]]) -> Sums:
         count: Counter[int] = Counter()
@@ -168,7 +171,9 @@ def _free(value: Any) -> str:
 
 
 def _double(value: Any) -> str:
-    return struct.pack(">d", value + 0.0).hex() if isinstance(value, int | float) else _plain(value)
+    if not isinstance(value, int | float):
+        return _plain(value)
+    return "NaN" if isnan(value) else struct.pack(">d", value + 0.0).hex()
 
 
 def _numeric(value: Any) -> str:

@@ -23,6 +23,8 @@ MAX_IDENTIFIER = 63  # bytes; PostgreSQL cuts longer names off silently
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _BARE = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*")
 _RESERVED = "_stack_"
+# The same in C, where PyYAML was built with it.
+_Loader: type[yaml.SafeLoader | yaml.CSafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass
@@ -84,7 +86,7 @@ def read(path: Path) -> Document:
         return document
     document.lines = text.splitlines()
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        root = yaml.compose(text, Loader=_Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from stackctl.errors import ConfigError
-from stackctl.mapping.check import inspect
+from stackctl.mapping.check import findings, inspect
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
     from pathlib import Path
     from typing import Any
 
     from psycopg import Connection
 
+    from stackctl.mapping.document import Document
     from stackctl.mapping.model import Finding, Mapping
 
 SHOWN = 3  # findings in the message; `details` holds them all
@@ -23,8 +26,21 @@ def paths(directory: Path) -> list[Path]:
     return sorted(path for path in directory.iterdir() if path.suffix in (".yaml", ".yml") and path.is_file())
 
 
-def load(directory: Path, *, catalog: Connection[Any] | None = None) -> dict[str, Mapping]:
-    """The mappings of `directory` by name, in order of name; checked against the database too, given its `catalog`.
+@dataclass(frozen=True)
+class Loaded:
+    """Mappings without an error in themselves, by name and in its order."""
+
+    mappings: dict[str, Mapping]
+    documents: Sequence[Document]
+
+    def check(self, catalog: Connection[Any], names: Collection[str]) -> None:
+        """Raise ConfigError `mapping-invalid` where the database does not bear out one of those named."""
+        named = [one for one in self.documents if one.mapping is not None and one.mapping.name in names]
+        refuse(findings(named, catalog))
+
+
+def load(directory: Path) -> Loaded:
+    """The mappings of `directory`.
 
     Raises ConfigError `mappings-missing` where there are none, `mapping-invalid` where one has an error.
     """
@@ -42,17 +58,17 @@ def load(directory: Path, *, catalog: Connection[Any] | None = None) -> dict[str
             code="mappings-missing",
             hint="set mappings_dir to a directory of <name>.yaml files, or leave it out for the bundled ones",
         )
-    return {mapping.name: mapping for mapping in _checked(files, catalog)}
+    return _checked(files)
 
 
 def load_file(path: Path) -> Mapping:
     """The mapping of one file. Raises ConfigError `mapping-invalid` where it has an error."""
-    return _checked([path])[0]
+    return next(iter(_checked([path]).mappings.values()))
 
 
-def refuse(findings: tuple[Finding, ...]) -> None:
+def refuse(found: tuple[Finding, ...]) -> None:
     """Raise ConfigError `mapping-invalid` if any of the findings is an error."""
-    errors = [finding for finding in findings if finding.severity == "error"]
+    errors = [finding for finding in found if finding.severity == "error"]
     if not errors:
         return
     shown = "; ".join(f"{f.file}:{f.line}:{f.column}: {f.message}" for f in errors[:SHOWN])
@@ -61,11 +77,12 @@ def refuse(findings: tuple[Finding, ...]) -> None:
         shown + more,
         code="mapping-invalid",
         hint=errors[0].suggestion or "run stackctl mappings check",
-        details={"findings": [vars(finding) for finding in findings]},
+        details={"findings": [vars(finding) for finding in found]},
     )
 
 
-def _checked(files: list[Path], catalog: Connection[Any] | None = None) -> list[Mapping]:
-    mappings, findings = inspect(files, catalog=catalog)
-    refuse(findings)
-    return sorted(mappings, key=lambda mapping: mapping.name)
+def _checked(files: list[Path]) -> Loaded:
+    documents = inspect(files)
+    refuse(findings(documents))
+    mappings = [document.mapping for document in documents if document.mapping is not None]
+    return Loaded({mapping.name: mapping for mapping in sorted(mappings, key=lambda one: one.name)}, documents)

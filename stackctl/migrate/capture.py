@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from psycopg import sql
+
 from stackctl.migrate.history import status
 from stackctl.sql import statements
 
@@ -54,3 +56,19 @@ def left_out(
         return ()
     applied = {entry.name for entry in status(conn, migrations, schema).applied}
     return tuple(m.name for m in migrations if m.captures_changes and m.name not in applied)
+
+
+def restore(conn: Connection, migrations: Sequence[Migration], schema: str) -> str:
+    """What to do, in words, when triggers that capture changes are missing.
+
+    A migration that was applied is not applied again as long as the history says so; these install what is missing
+    and leave the rest.
+    """
+    applied = {entry.name for entry in status(conn, migrations, schema).applied}
+    done = [migration.name for migration in migrations if migration.captures_changes and migration.name in applied]
+    if not done:
+        return "run `stackctl migrate up`"
+    forget = sql.SQL("DELETE FROM stackctl.migration_history WHERE target_schema = {} AND name IN ({})").format(
+        sql.Literal(schema), sql.SQL(", ").join(map(sql.Literal, done))
+    )
+    return f"{forget.as_string()}; then run `stackctl migrate up`"

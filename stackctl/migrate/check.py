@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from stackctl.migrate.trial import Outcome
 
 _BASE, _NEW = "base", "new"
-_ALLOWABLE = {*contract_rules.RULES, "table-rewrite", "fails-on-rows"}
 _DEFINES = ("alter", "create", "drop", "grant", "revoke")
 _UNKNOWN_ROLE = re.compile(r'role "(.+)" does not exist')
 _UNKNOWN_EXTENSION = re.compile(r'extension "(.+)" is not available')
@@ -394,7 +393,7 @@ def _folded(token: lexer.Token) -> str:
 def _not_allowed(findings: Iterable[Finding], migrations: Iterable[Migration]) -> Iterable[Finding]:
     """Without those that a comment `-- stackctl:allow RULE reason` at their statement lets pass."""
     allowed = {(m.path, line, rule) for m in migrations for line, rule in _allowances(m)}
-    return [f for f in findings if f.rule not in _ALLOWABLE or (f.file, f.line, f.rule) not in allowed]
+    return [f for f in findings if f.rule not in contract_rules.ALLOWABLE or (f.file, f.line, f.rule) not in allowed]
 
 
 def _allowances(migration: Migration) -> Iterable[tuple[int, str]]:

@@ -24,6 +24,16 @@ FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS privilege
 WHERE to_regclass('"OutgoingRequest"') IS NOT NULL AND NOT has_table_privilege('"OutgoingRequest"', privilege)
 ORDER BY 1, 2
 
+-- name: enable_triggers
+-- What switches on again the triggers that capture changes and are switched off.
+SELECT format('ALTER TABLE %%I ENABLE TRIGGER %%I', c.relname, t.tgname)
+FROM unnest(%(tables)s::text[]) AS name
+JOIN pg_class AS c ON c.oid = to_regclass(quote_ident(name))
+JOIN pg_trigger AS t ON t.tgrelid = c.oid AND t.tgenabled = 'D'
+JOIN pg_proc AS p ON p.oid = t.tgfoid
+  AND (p.proname IN ('reset_sequence_id_on_update', 'wake_listeners') OR p.proname LIKE 'log\_%%')
+ORDER BY 1
+
 -- name: uncaptured
 -- Tables without a trigger that marks updates (16), or without one that records deletes (8).
 SELECT name,

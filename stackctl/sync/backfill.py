@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from stackctl.errors import AnswerNo, StackctlError
+from stackctl.errors import StackctlError
 from stackctl.sql import statements
 from stackctl.sync import engine, refused
 from stackctl.sync.batches import Batches
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 BATCH = 5_000  # rows under one lock
 ROOM = 0.02  # seconds between two batches, in which a live change gets hold of the cursor
 STOP_GRACE = 10.0  # seconds that a stop leaves the batch in hand
-PARTS = 8  # that a batch with a row that is refused is split into
-MAX_REFUSED = 100  # rows; more of them are the fault of the table or the mapping
 
 _SQL = statements("backfill")
 
@@ -190,6 +188,7 @@ class _Walk:
         self._options = options
         self._stop = stop
         self._progress = _progress(source, result, self._name, restart=options.restart)
+        self._aside = refused.Aside(source.primary, result.tenancy, result.database, self._name)
 
     def run(self) -> None:
         """Batches to the end of the walk; raises what is wrong with the database, the mapping, or single rows."""
@@ -210,27 +209,24 @@ class _Walk:
         """Batches from where the progress stands; False when the stop came first."""
         result, rate = self._result, self._options.rate
         whole = BATCH if rate is None else min(BATCH, max(rate, 1))
-        size, started, sent = whole, time.monotonic(), 0
+        size, started, sent = refused.PageSize(whole, whole), time.monotonic(), 0
         while True:
             if self._stop.requested:
                 return False
             try:
-                applied = self._batch(size)
+                applied = self._batch(size.rows)
             except StackctlError as error:
-                if error.code != "row-refused":
-                    raise
-                if size == 1:
+                if size.shrink(error):
                     self._set_aside(error)
-                size = max(size // PARTS, 1)
                 continue
             result.rows += applied.upserted
             result.batches += 1
             self._options.on_rows(applied.rows)
             self._advance(applied)
             sent += applied.rows
-            if applied.rows < size or applied.highest >= self._progress.up_to:
+            if applied.rows < size.rows or applied.highest >= self._progress.up_to:
                 return True
-            size = min(size * 2, whole)
+            size.grow()
             owed = sent / rate - (time.monotonic() - started) if rate is not None else 0.0
             self._stop.wait(max(owed, ROOM))
 
@@ -278,29 +274,14 @@ class _Walk:
 
     def _set_aside(self, error: StackctlError) -> None:
         """Pass the next row, which is recorded as refused: the pipeline tries it again."""
-        result = self._result
-        if result.refused >= MAX_REFUSED:
-            raise AnswerNo(
-                f"{self._name}: more than {MAX_REFUSED} rows are refused, the last one: {error.message}",
-                code="too-many-refused",
-                hint="correct the target table or the mapping",
-            )
-        asked = {"tenancy_id": result.tenancy, "cursor": self._progress.position}
+        asked = {"tenancy_id": self._result.tenancy, "cursor": self._progress.position}
         with self._source.snapshot(self._name) as conn:
             row = conn.execute(self._compiled.resend_next, asked).fetchone()
         if row is None:
             return
         key, sequence_id = row
-        refused.record(
-            self._source.primary,
-            result.tenancy,
-            result.database,
-            self._name,
-            key=key,
-            sequence_id=sequence_id,
-            error=error.message,
-        )
-        result.refused += 1
+        self._aside.add(key, sequence_id, error)
+        self._result.refused = self._aside.count
         self._progress.position = sequence_id
         self._record()
 

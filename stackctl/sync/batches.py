@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from stackctl.errors import AnswerNo, StackctlError
 from stackctl.sync import refused
+from stackctl.sync.keys import prune
 from stackctl.sync.source import Ahead
 from stackctl.sync.target import NEVER_SYNCED, Applied
 
@@ -30,11 +31,7 @@ if TYPE_CHECKING:
     from stackctl.sync.target import Target
 
 FIRST_PAGE = 5_000  # rows; doubled with each full page up to the batch size
-FANOUT = 8  # parts that a page with a refused row is split into
-MAX_REFUSED = 100  # rows set aside in one attempt; more of them are the fault of the table or the mapping
 RETRIED_AT_ONCE = 1_000  # refused rows
-
-REFUSED = "row-refused"
 
 
 class Batches:
@@ -63,7 +60,7 @@ class Batches:
         self._stop = stop
         self._hear = partial(options.on_rows, self._name)
         self._full = options.full
-        self._set_aside = 0
+        self._aside = refused.Aside(source.primary, tenancy, database, self._name)
         # What is being read ahead: from which cursor, how many rows, as of which version of the cursor's row.
         self._ahead: Ahead | None = None
         self._ahead_from = self._ahead_limit = 0
@@ -75,46 +72,29 @@ class Batches:
         Raises whatever is wrong with the mapping or the database as a whole.
         """
         started = time.monotonic()
-        size = min(FIRST_PAGE, self._options.batch_size)
+        size = refused.PageSize(FIRST_PAGE, self._options.batch_size)
         try:
             while not self._stop.requested:
-                if not self._page(size):
+                try:
+                    applied = self._batch(size.rows)
+                except StackctlError as error:
+                    alone = size.shrink(error)
+                    self._drop_ahead()
+                    if self._full or self._entry.cursor == NEVER_SYNCED:
+                        self._start_over()
+                    elif alone and not self._set_one_aside(error):
+                        return True
+                    continue
+                if applied is None:
                     return True
-                size = min(size * 2, self._options.batch_size)
+                self._entry.upserted += applied.upserted
+                self._entry.deleted += applied.deleted
+                self._entry.batches += 1
+                size.grow()
             return False
         finally:
             self._drop_ahead()
             self._entry.duration_ms = round((time.monotonic() - started) * 1000)
-
-    def _page(self, size: int) -> bool:
-        """One page, or, around a refused row, its parts; False when nothing was above the cursor."""
-        try:
-            applied = self._batch(size)
-        except StackctlError as error:
-            if error.code != REFUSED:
-                raise
-            self._drop_ahead()
-            return self._around(error, size)
-        if applied is None:
-            return False
-        self._entry.upserted += applied.upserted
-        self._entry.deleted += applied.deleted
-        self._entry.batches += 1
-        return True
-
-    def _around(self, error: StackctlError, size: int) -> bool:
-        if self._full or self._entry.cursor == NEVER_SYNCED:
-            self._start_over()
-            return True
-        if size == 1:
-            return self._set_one_aside(error)
-        part = max(size // FANOUT, 1)
-        for _ in range(-(-size // part)):
-            if self._stop.requested:
-                return True
-            if not self._page(part):
-                return False
-        return True
 
     def _batch(self, limit: int) -> Applied | None:
         """One transaction of the target: cursor locked, source read, rows written, cursor advanced.
@@ -190,38 +170,27 @@ class Batches:
     # -- refused rows
 
     def _start_over(self) -> None:
-        """A whole load met a refused row: the table is emptied, and filled page by page."""
+        """A whole load met a refused row: what the source does not have goes, the rest is replaced page by page.
+
+        Readers keep the old rows meanwhile. Not by the tombstones alone: some deletes leave none.
+        """
         with self._target.locked(self._compiled):
-            self._target.load(self._compiled, self._source.nothing(self._compiled, self._tenancy))
+            self._source.catch_up()
+            prune(self._source, self._target, self._compiled, self._tenancy)
             self._target.advance(self._compiled, 0)
         self._entry.cursor = 0
         self._full = False
 
     def _set_one_aside(self, error: StackctlError) -> bool:
         """Record the first row above the cursor, then let the cursor pass it."""
-        if self._set_aside >= MAX_REFUSED:
-            raise AnswerNo(
-                f"{self._name}: more than {MAX_REFUSED} rows are refused, the last one: {error.message}",
-                code="too-many-refused",
-                hint="correct the target table or the mapping",
-            )
         with self._target.locked(self._compiled) as cursor:
             found = self._source.next_key(self._compiled, self._tenancy, cursor)
             if found is None:
                 return False
             key, sequence_id = found
-            refused.record(
-                self._source.primary,
-                self._tenancy,
-                self._database,
-                self._name,
-                key=key,
-                sequence_id=sequence_id,
-                error=error.message,
-            )
+            self._aside.add(key, sequence_id, error)
             self._target.advance(self._compiled, sequence_id)
         self._entry.cursor = sequence_id
-        self._set_aside += 1
         return True
 
     def retry(self) -> None:
@@ -230,22 +199,15 @@ class Batches:
             self._source.primary, self._tenancy, self._database, self._name, self._options.retry_pause
         )
         for start in range(0, len(keys), RETRIED_AT_ONCE):
-            self._retry(keys[start : start + RETRIED_AT_ONCE])
+            for _ in refused.around(keys[start : start + RETRIED_AT_ONCE], self._retry):
+                pass  # it is still refused, and still recorded
 
     def _retry(self, keys: Sequence[Key]) -> None:
-        try:
-            with self._target.locked(self._compiled) as cursor:
-                self._source.catch_up()
-                stream = self._source.by_key(self._compiled, self._tenancy, keys)
-                applied = self._target.apply(self._compiled, stream)
-                self._target.advance(self._compiled, cursor)
-        except StackctlError as error:
-            if error.code != REFUSED:
-                raise
-            part = -(-len(keys) // FANOUT)
-            for start in range(0, len(keys) if len(keys) > 1 else 0, part):
-                self._retry(keys[start : start + part])
-            return
+        with self._target.locked(self._compiled) as cursor:
+            self._source.catch_up()
+            stream = self._source.by_key(self._compiled, self._tenancy, keys)
+            applied = self._target.apply(self._compiled, stream)
+            self._target.advance(self._compiled, cursor)
         refused.forget(self._source.primary, self._tenancy, self._database, self._name, keys)
         self._entry.upserted += applied.upserted
         self._entry.deleted += applied.deleted

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from stackctl.mapping.checksums import Hasher
 from stackctl.mapping.compile import compile_mapping
 
 if TYPE_CHECKING:
     from uuid import UUID
 
     from stackctl.db import Connection
+    from stackctl.mapping.checksums import Key
     from stackctl.mapping.model import Mapping
     from stackctl.sync.target import Target
 
@@ -50,7 +52,6 @@ def compare(conn: Connection, target: Target, mapping: Mapping, tenancy: UUID) -
     )
 
 
-def _by_key(mapping: Mapping, rows: list[tuple[Any, ...]]) -> dict[tuple[Any, ...], tuple[Any, ...]]:
-    names = [column.name for column in mapping.columns]
-    positions = [names.index(name) for name in mapping.key]
-    return {tuple(row[position] for position in positions): row for row in rows}
+def _by_key(mapping: Mapping, rows: list[tuple[Any, ...]]) -> dict[Key, str]:
+    hasher = Hasher(mapping)
+    return {hasher.key(row): hasher.spelled(row) for row in rows}

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from stackctl.db import Connection
     from stackctl.mapping.compile import Dialect
+    from stackctl.mapping.files import Loaded
     from stackctl.mapping.model import Mapping
     from stackctl.settings import ExternalDatabase, Settings
     from stackctl.sync.target import Target
@@ -38,17 +39,17 @@ class Pipeline:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
 
-        self._mappings: dict[str, Mapping] | None = None
-
     @property
     def mappings(self) -> dict[str, Mapping]:
         """All mappings by name; ConfigError when a file is wrong."""
-        if self._mappings is None:
-            self._mappings = load_mappings(self.settings.mappings_dir())
-        return self._mappings
+        return self._loaded.mappings
 
-    def check(self, conn: Connection) -> None:
-        """What must hold before anything is stamped or sent.
+    @cached_property
+    def _loaded(self) -> Loaded:
+        return load_mappings(self.settings.mappings_dir())
+
+    def check(self, conn: Connection, used: Iterable[Compiled] | None = None) -> None:
+        """What must hold before anything is stamped or sent; `used` are the mappings concerned, all when left out.
 
         Raises StateError `not-migrated`, and ConfigError `mapping-invalid` for a mapping that the operated database
         does not bear out.
@@ -60,7 +61,8 @@ class Pipeline:
                 code="not-migrated",
                 hint="run `stackctl migrate up` (`stackctl doctor` says what is missing)",
             )
-        self._mappings = load_mappings(self.settings.mappings_dir(), catalog=conn)
+        names = self.mappings if used is None else {compiled.mapping.name for compiled in used}
+        self._loaded.check(conn, names)
 
     @property
     def databases(self) -> dict[UUID, list[ExternalDatabase]]:

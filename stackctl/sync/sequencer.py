@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 LOCK_WAIT = 5.0  # seconds that a single pass waits for another sequencer's commit
 LOCK_POLL = 0.02  # seconds between two tries
+LOOK_INTERVAL = 0.05  # seconds for which a look at the marks and fuses holds while one full batch follows another
 HELD_PAUSE = 1.0  # seconds in which a tenancy whose queue entry is locked is left out
 
 StoppedBy = Literal["drained", "fuse", "max-duration", "signal", "lock-held"]
@@ -82,6 +83,8 @@ class Sequencer:
         self._statements = [stamping.statement.as_bytes(conn) for stamping in self._stampings]
         self._watch = Watch(conn, self._stampings, lease=lease)
         self.signs: Signs | None = None
+        self._looked = 0.0
+        self._full = False  # the last batch was, so that more is likely to wait
         self._skipped: dict[UUID, float] = {}
 
     @property
@@ -98,7 +101,9 @@ class Sequencer:
         An application that queues a tenancy itself and then changes its rows takes these locks in the other order. So
         the entries are waited for only shortly; whose entry can't be had is left out for a while.
         """
-        self.signs = self._watch.look()
+        fresh = not self._full or time.monotonic() - self._looked >= LOOK_INTERVAL
+        if fresh or self.signs is None:
+            self.signs, self._looked = self._watch.look(), time.monotonic()
         if not self.signs.fuses.sequencer:
             return "fuse"
         waiting = self.signs.marked
@@ -115,7 +120,10 @@ class Sequencer:
             except errors.LockNotAvailable:
                 if not self._skip_held(batch.tenancies):
                     return "busy"
+        self._full = batch.stamped.total() >= self._batch_size
         if not batch.stamped:
+            if not fresh:
+                return self.batch(result)
             # What waits is locked by transactions of the application: its turn comes when they end.
             return "idle"
         result.rows += batch.stamped.total()
@@ -139,9 +147,10 @@ class Sequencer:
                 self._stamp(stamping.table, self._statements[number], batch)
                 marked |= stamping.marks
         if batch.stamped:
-            self._conn.execute(_SQL["bound_waits"])
-            queue.enqueue(self._conn, batch.tenancies)
-            self._conn.execute(_SQL["log_stamps"], {"up_to": batch.highest})
+            with self._conn.pipeline():
+                self._conn.execute(_SQL["bound_waits"])
+                queue.enqueue(self._conn, batch.tenancies)
+                self._conn.execute(_SQL["log_stamps"], {"up_to": batch.highest})
 
     def _stamp(self, table: str, statement: bytes, batch: _Batch) -> None:
         limit = self._batch_size

@@ -50,9 +50,9 @@ _LAZY = "SET synchronous_commit = off"
 
 
 class Check:
-    """The check of a pipeline, which loads its mappings: once a process, however often its loops connect.
+    """The check of a pipeline: once a process, however often its loops connect.
 
-    A second time it would load what has changed meanwhile, beside what was made of the first.
+    A mapping that the database stops bearing out later fails by itself; it does not end the loop.
     """
 
     def __init__(self, pipeline: Pipeline) -> None:
@@ -270,7 +270,7 @@ def sync(pipeline: Pipeline, scope: Scope, options: Options, stop: Stop, reports
     """
     chosen = select(pipeline, scope)
     with pipeline.session() as conn:
-        pipeline.check(conn)
+        pipeline.check(conn, [one for database in chosen for one in pipeline.compiled(database, scope.mapping)])
         strange = strangers(conn, chosen, scope)
         workers = Workers(pipeline, pipeline.settings.get("sync.workers"), options, stop, only=scope.mapping)
         results: list[DatabaseResult] = []

@@ -8,7 +8,7 @@ import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, LiteralString
+from typing import TYPE_CHECKING, Any, LiteralString, cast
 
 import psycopg
 from psycopg import sql
@@ -31,7 +31,7 @@ REPLICA_POLL = 0.02  # seconds
 PIPE_BUFFER = 64 * 1024  # bytes between the two COPYs; a write for each row costs 10 to 20 %
 
 _SQL = statements("source")
-_NOTHING: LiteralString = "SELECT * FROM ({}) AS everything LIMIT 0"
+_NEWS: LiteralString = "SELECT {number} WHERE ({oldest}) IS NOT NULL"
 
 
 @dataclass(frozen=True)
@@ -189,19 +189,16 @@ class Source:
         return row[0] if row else 0
 
     def with_news(self, compiled: Sequence[Compiled], tenancy: UUID, cursors: Mapping[str, int]) -> set[str]:
-        """Names of the mappings that have anything above their cursor; one round trip for all of them."""
+        """Names of the mappings that have anything above their cursor; one statement for all of them."""
+        arms: list[LiteralString] = []
+        parameters: dict[str, Any] = {"tenancy_id": tenancy}
+        for number, one in enumerate(compiled):
+            oldest = one.oldest_unsent.replace("%(cursor)s", f"%(at_{number})s")
+            arms.append(cast("LiteralString", _NEWS.format(number=number, oldest=oldest)))
+            parameters[f"at_{number}"] = cursors[one.mapping.name]
         with reading("the mappings"):
-            # libpq carries the row-by-row mode of an earlier stream into a pipeline; any plain statement ends it.
-            self._reader.execute("")
-            with self._reader.pipeline():
-                found = [
-                    (
-                        c.mapping.name,
-                        self._reader.execute(c.oldest_unsent, _at(tenancy, cursors[c.mapping.name])),
-                    )
-                    for c in compiled
-                ]
-        return {name for name, cursor in found if (row := cursor.fetchone()) and row[0] is not None}
+            found = self._reader.execute(" UNION ALL ".join(arms), parameters).fetchall()
+        return {compiled[number].mapping.name for (number,) in found}
 
     def batch(
         self, compiled: Compiled, tenancy: UUID, cursor: int, limit: int, on_rows: Callable[[int], None]
@@ -219,16 +216,6 @@ class Source:
         """The first key above the cursor, as text, and its sequence id."""
         with reading(compiled.mapping.name):
             return self._reader.execute(compiled.next_key, _at(tenancy, cursor)).fetchone()
-
-    def nothing(self, compiled: Compiled, tenancy: UUID) -> Stream:
-        """No row at all, in the shape of a whole load."""
-        return Stream(
-            self._reader,
-            _NOTHING.format(compiled.load),
-            {"tenancy_id": tenancy},
-            compiled.mapping.name,
-            lambda rows: None,
-        )
 
     @contextmanager
     def load(self, compiled: Compiled, tenancy: UUID, on_rows: Callable[[int], None]) -> Iterator[tuple[Stream, int]]:

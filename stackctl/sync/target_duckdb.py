@@ -8,7 +8,6 @@ soon as nothing is left to send: `keep_open` is false.
 
 from __future__ import annotations
 
-import os
 import re
 import threading
 import time
@@ -19,8 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 from stackctl.errors import AnswerNo, ConfigError, ServiceError, StackctlError, StateError
 from stackctl.mapping.checksums import Hasher
-from stackctl.mapping.sqltext import quote, quote_literal
+from stackctl.mapping.sqltext import quote
 from stackctl.mapping.targets import TYPES
+from stackctl.sync import duckdb_csv
+from stackctl.sync import file_statements as on_file
 from stackctl.sync.source import Form, Stream
 from stackctl.sync.target import NEVER_SYNCED, Applied, Cursor, TargetState, Waiting, check_owner, table_differs
 from stackctl.sync.target_postgres import two_rows
@@ -35,7 +36,7 @@ except ImportError as error:
     ) from error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from uuid import UUID
 
     from stackctl.mapping.checksums import Key, Sums
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
 
 BUSY_TIMEOUT = 30.0  # seconds to wait until another thread or process has closed the file
 BUSY_POLL = 0.05  # seconds
-LARGEST_ROW = 32 * 1024 * 1024  # bytes of CSV
 
 _SETTINGS: dict[str, str | bool | int | float | list[str]] = {
     "memory_limit": "192MB",  # it spills to the disk beyond that
@@ -70,16 +70,6 @@ CREATE TABLE IF NOT EXISTS _stack_sync_owner (
 )
 """
 _HAS_TABLE = "SELECT 1 FROM duckdb_tables() WHERE schema_name = 'main' AND NOT temporary AND table_name = ?"
-_OWNED_BY = "SELECT tenancy_id FROM _stack_sync_owner"
-_CLAIM = "INSERT INTO _stack_sync_owner (tenancy_id) VALUES (?)"
-_CURSORS = "SELECT mapping_name, last_synced_sequence_id, updated_at FROM _stack_sync_metadata"
-_CURSOR = "SELECT last_synced_sequence_id FROM _stack_sync_metadata WHERE mapping_name = ?"
-_ADD_CURSOR = (
-    "INSERT INTO _stack_sync_metadata (mapping_name, last_synced_sequence_id, updated_at) VALUES (?, -1, ?) "
-    "ON CONFLICT DO NOTHING"
-)
-_FORGET_CURSOR = "DELETE FROM _stack_sync_metadata WHERE mapping_name = ?"
-_ADVANCE = "UPDATE _stack_sync_metadata SET last_synced_sequence_id = ?, updated_at = ? WHERE mapping_name = ?"
 _COLUMNS = """
 SELECT column_name, data_type, NOT is_nullable AND column_default IS NULL FROM duckdb_columns()
 WHERE schema_name = 'main' AND table_name = ?
@@ -88,15 +78,6 @@ _KEY = """
 SELECT constraint_column_names FROM duckdb_constraints()
 WHERE schema_name = 'main' AND table_name = ? AND constraint_type = 'PRIMARY KEY'
 """
-# Read as text first: DuckDB rounds a number that is too precise, takes BC for AD, and knows no `infinity+00`.
-_CHECKED = {
-    "numeric": "CASE WHEN length(rtrim(split_part({0}, '.', 2), '0')) > 10"
-    " THEN error('more than ten decimal places') ELSE {0}::DECIMAL(38, 10) END",
-    "date": "CASE WHEN {0} LIKE '%BC' THEN error('a date BC') ELSE {0}::DATE END",
-    "timestamp": "CASE WHEN {0} LIKE '%BC' THEN error('a date BC') ELSE {0}::TIMESTAMP END",
-    "timestamptz": "CASE WHEN {0} LIKE '%BC+00' THEN error('a date BC')"
-    " ELSE replace({0}, 'infinity+00', 'infinity')::TIMESTAMPTZ END",
-}
 _STAGED = {"_stack_sequence_id": "BIGINT", "_stack_deleted": "BOOLEAN"}
 
 _open_here: dict[str, threading.Lock] = {}  # by path: within a process DuckDB would share one database
@@ -167,20 +148,20 @@ class DuckdbTarget:
             with self._transaction():
                 self._execute(_METADATA)
                 self._execute(_OWNER)
-                if self._one(_OWNED_BY) is None:
-                    self._execute(_CLAIM, tenancy)
+                if self._one(on_file.OWNED_BY) is None:
+                    self._execute(on_file.CLAIM, tenancy)
                 self._check_owner(tenancy)
                 for one in missing:
                     if self._one(_HAS_TABLE, one.mapping.target) is None:
                         # A cursor left from a table that was dropped would leave the new one empty.
-                        self._execute(_FORGET_CURSOR, one.mapping.name)
+                        self._execute(on_file.FORGET_CURSOR, one.mapping.name)
                         self._execute(one.create_table)
                     self._check_table(one)
-                    self._execute(_ADD_CURSOR, one.mapping.name, _now())
+                    self._execute(on_file.ADD_CURSOR, one.mapping.name, _now())
             self._checked.update(one.mapping.name for one in missing)
 
     def _check_owner(self, tenancy: UUID) -> None:
-        check_owner(self._one(_OWNED_BY), tenancy, self._where)
+        check_owner(self._one(on_file.OWNED_BY), tenancy, self._where)
 
     def _check_table(self, compiled: Compiled) -> None:
         mapping = compiled.mapping
@@ -215,16 +196,16 @@ class DuckdbTarget:
         with self._errors():
             if self._one(_HAS_TABLE, "_stack_sync_metadata") is None:
                 return TargetState(None, {})
-            cursors = {name: Cursor(at, updated) for name, at, updated in self._execute(_CURSORS).fetchall()}
-            owner = self._one(_OWNED_BY) if self._one(_HAS_TABLE, "_stack_sync_owner") is not None else None
+            cursors = {name: Cursor(at, updated) for name, at, updated in self._execute(on_file.CURSORS).fetchall()}
+            owner = self._one(on_file.OWNED_BY) if self._one(_HAS_TABLE, "_stack_sync_owner") is not None else None
         return TargetState(owner, cursors)
 
     @contextmanager
     def locked(self, compiled: Compiled) -> Iterator[int]:
         with self._errors(), self._transaction():
-            cursor = self._one(_CURSOR, compiled.mapping.name)
+            cursor = self._one(on_file.CURSOR, compiled.mapping.name)
             if cursor is None:  # somebody deleted it: from the beginning
-                self._execute(_ADD_CURSOR, compiled.mapping.name, _now())
+                self._execute(on_file.ADD_CURSOR, compiled.mapping.name, _now())
             yield NEVER_SYNCED if cursor is None else cursor
 
     @contextmanager
@@ -266,50 +247,31 @@ class DuckdbTarget:
         return Applied(loaded, loaded, max(removed - loaded, 0))
 
     def _fill(self, table: str, columns: Sequence[Column], rows: Rows, extra: dict[str, str]) -> int:
-        """Insert a stream. A thread writes it into a pipe from which DuckDB reads it."""
-        types = extra | {c.name: "VARCHAR" if c.type in _CHECKED else TYPES["duckdb"][c.type] for c in columns}
-        values = [*extra, *(_CHECKED.get(c.type, "{0}").format(quote(c.name)) for c in columns)]
-        names = ", ".join([*extra, *(quote(column.name) for column in columns)])
-        reading, writing = os.pipe()
-        failures: list[BaseException] = []
-        thread = threading.Thread(
-            target=_feed, args=(writing, rows.csv(), failures), name="stackctl-duckdb-feed", daemon=True
-        )
-        thread.start()
-        try:
-            count = self._count(
-                f"INSERT INTO {table} ({names}) SELECT {', '.join(values)} FROM {_csv(f'/dev/fd/{reading}', types)}"
-            )
-        finally:
-            # Whoever still writes is told that nobody reads.
-            os.close(reading)
-            thread.join()
-            if failures and not isinstance(failures[0], BrokenPipeError):
-                # Not what DuckDB makes of a stream that ends too early.
-                raise failures[0]
-        return count
+        """Insert a stream; `extra` are the columns before the mapping's, and their types."""
+        with duckdb_csv.pipe(rows.csv()) as path:
+            return self._count(duckdb_csv.insert(table, columns, extra, path))
 
     def advance(self, compiled: Compiled, cursor: int) -> None:
         self._written += 1
         with self._errors():
-            self._execute(_ADVANCE, cursor, _now(), compiled.mapping.name)
+            self._execute(on_file.ADVANCE, cursor, _now(), compiled.mapping.name)
 
     def version(self, compiled: Compiled) -> str:
         """While the file is open here nobody else writes it."""
         return str(self._written)
 
     def sums(self, compiled: Compiled) -> Sums:
-        return Hasher(compiled.mapping).sums(self._read(_select(compiled.mapping, nan="NULL")))
+        return Hasher(compiled.mapping).sums(self._read(_select(compiled.mapping)))
 
     def hashes(self, compiled: Compiled, wanted: Collection[int]) -> list[tuple[Any, ...]]:
-        rows = self._read(_select(compiled.mapping, nan="NULL"))
+        rows = self._read(_select(compiled.mapping))
         return Hasher(compiled.mapping).hashes(rows, set(wanted))
 
     def hashes_by_key(self, compiled: Compiled, keys: Collection[Key]) -> list[tuple[Any, ...]]:
         mapping, hasher = compiled.mapping, Hasher(compiled.mapping)
         names = ", ".join(quote(column.name) for column in mapping.key_columns)
         given = ", ".join(f"unnest(?::VARCHAR[])::{TYPES['duckdb'][column.type]}" for column in mapping.key_columns)
-        statement = f"{_select(mapping, nan='NULL')} WHERE ({names}) IN (SELECT ({given}))"
+        statement = f"{_select(mapping)} WHERE ({names}) IN (SELECT ({given}))"
         found = self._read(statement, *([key[n] for key in keys] for n in range(len(mapping.key))))
         return [(*hasher.key(row), hasher.hash(row)) for row in found]
 
@@ -379,44 +341,23 @@ def _refusal(reason: str) -> str:
     if found := re.search(r'converting column "(.*?)"\. .* to \'([^\']*)\'', reason):
         return f"a value of the column {found[1]} is no {found[2]}"
     if "CSV Error" in reason or "Maximum line size" in reason:
-        return f"DuckDB can't read a row; the largest has {LARGEST_ROW // 1024 // 1024} MB"
+        return f"DuckDB can't read a row; the largest has {duckdb_csv.LARGEST_ROW // 1024 // 1024} MB"
     return " ".join(re.sub(r'"[^"]*"', "…", reason.split("\n")[0]).split())
 
 
-def _csv(path: str, types: dict[str, str]) -> str:
-    """DuckDB's reader of what `Stream.csv` writes; nothing is left to be guessed from the data."""
-    columns = ", ".join(f"{quote_literal(name)}: {quote_literal(type_)}" for name, type_ in types.items())
-    return (
-        f"read_csv({quote_literal(path)}, columns = {{{columns}}}, auto_detect = false, header = false, delim = ',',"
-        " quote = '\"', escape = '\"', new_line = '\\n', comment = '', nullstr = '', allow_quoted_nulls = false,"
-        f" strict_mode = true, parallel = false, max_line_size = {LARGEST_ROW}, buffer_size = {LARGEST_ROW})"
-    )
-
-
-def _feed(writing: int, pieces: Iterable[bytes], failures: list[BaseException]) -> None:
-    try:
-        with open(writing, "wb", buffering=0) as pipe:
-            for piece in pieces:
-                pipe.write(piece)
-    except BaseException as error:  # noqa: BLE001 - raised by the thread that waits for the rows
-        failures.append(error)
-
-
-def _select(mapping: Mapping, *, nan: str = "'NaN'::DOUBLE") -> str:
-    columns = ", ".join(_spelled(column, nan) for column in mapping.columns)
+def _select(mapping: Mapping) -> str:
+    columns = ", ".join(_spelled(column) for column in mapping.columns)
     return f"SELECT {columns} FROM {quote(mapping.target)}"
 
 
-def _spelled(column: Column, nan: str) -> str:
+def _spelled(column: Column) -> str:
     """The value as PostgreSQL spells it for SQLite."""
     name = quote(column.name)
     match column.type:
         case "boolean":
             return f"{name}::INTEGER"
-        case "integer" | "bigint" | "text":
+        case "integer" | "bigint" | "text" | "double":
             return name
-        case "double":
-            return f"CASE WHEN isnan({name}) THEN {nan} ELSE {name} END"
         case "numeric":
             return f"rtrim(rtrim({name}::VARCHAR, '0'), '.')"
         case "timestamptz":

@@ -16,6 +16,7 @@ from stackctl.errors import AnswerNo, ServiceError, StackctlError, StateError
 from stackctl.mapping.checksums import Hasher
 from stackctl.mapping.sqltext import quote
 from stackctl.mapping.targets import TYPES
+from stackctl.sync import file_statements as on_file
 from stackctl.sync.source import Form
 from stackctl.sync.target import NEVER_SYNCED, Applied, Cursor, TargetState, Waiting, check_owner, table_differs
 from stackctl.sync.target_postgres import two_rows
@@ -48,16 +49,6 @@ CREATE TABLE IF NOT EXISTS _stack_sync_owner (
 )
 """
 _HAS_TABLE = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?"
-_OWNED_BY = "SELECT tenancy_id FROM _stack_sync_owner"
-_CLAIM = "INSERT INTO _stack_sync_owner (tenancy_id) VALUES (?) ON CONFLICT DO NOTHING"
-_CURSORS = "SELECT mapping_name, last_synced_sequence_id, updated_at FROM _stack_sync_metadata"
-_CURSOR = "SELECT last_synced_sequence_id FROM _stack_sync_metadata WHERE mapping_name = ?"
-_ADD_CURSOR = (
-    "INSERT INTO _stack_sync_metadata (mapping_name, last_synced_sequence_id, updated_at) VALUES (?, -1, ?) "
-    "ON CONFLICT DO NOTHING"
-)
-_FORGET_CURSOR = "DELETE FROM _stack_sync_metadata WHERE mapping_name = ?"
-_ADVANCE = "UPDATE _stack_sync_metadata SET last_synced_sequence_id = ?, updated_at = ? WHERE mapping_name = ?"
 _COLUMNS = 'SELECT name, type, "notnull" AND dflt_value IS NULL, pk FROM pragma_table_info(?)'
 
 
@@ -95,22 +86,22 @@ class SqliteTarget:
                 with self._transaction():
                     self._conn.execute(_METADATA)
                     self._conn.execute(_OWNER)
-                    if self._one(_OWNED_BY) is None:
-                        self._conn.execute(_CLAIM, (str(tenancy),))
+                    if self._one(on_file.OWNED_BY) is None:
+                        self._conn.execute(on_file.CLAIM, (str(tenancy),))
                     self._check_owner(tenancy)
                     for one in missing:
                         if self._one(_HAS_TABLE, one.mapping.target) is None:
                             # A cursor left from a table that was dropped would leave the new one empty.
-                            self._conn.execute(_FORGET_CURSOR, (one.mapping.name,))
+                            self._conn.execute(on_file.FORGET_CURSOR, (one.mapping.name,))
                             self._conn.execute(one.create_table)
                         self._check_table(one)
-                        self._conn.execute(_ADD_CURSOR, (one.mapping.name, _now()))
+                        self._conn.execute(on_file.ADD_CURSOR, (one.mapping.name, _now()))
                 self._checked.update(one.mapping.name for one in missing)
             else:
                 self._check_owner(tenancy)
 
     def _check_owner(self, tenancy: UUID) -> None:
-        owner = self._one(_OWNED_BY)
+        owner = self._one(on_file.OWNED_BY)
         check_owner(UUID(str(owner)) if owner else None, tenancy, self._where)
 
     def _check_table(self, compiled: Compiled) -> None:
@@ -141,19 +132,19 @@ class SqliteTarget:
                 return TargetState(None, {})
             cursors = {
                 name: Cursor(sequence_id, datetime.fromisoformat(updated_at))
-                for name, sequence_id, updated_at in self._conn.execute(_CURSORS)
+                for name, sequence_id, updated_at in self._conn.execute(on_file.CURSORS)
             }
             owned = self._one(_HAS_TABLE, "_stack_sync_owner") is not None
-            owner = self._one(_OWNED_BY) if owned else None
+            owner = self._one(on_file.OWNED_BY) if owned else None
         return TargetState(UUID(str(owner)) if owner else None, cursors)
 
     @contextmanager
     def locked(self, compiled: Compiled) -> Iterator[int]:
         with self._errors(), self._transaction():
             name = compiled.mapping.name
-            row = self._conn.execute(_CURSOR, (name,)).fetchone()
+            row = self._conn.execute(on_file.CURSOR, (name,)).fetchone()
             if row is None:  # somebody deleted it: from the beginning
-                self._conn.execute(_ADD_CURSOR, (name, _now()))
+                self._conn.execute(on_file.ADD_CURSOR, (name, _now()))
             yield row[0] if row else NEVER_SYNCED
 
     @contextmanager
@@ -211,7 +202,7 @@ class SqliteTarget:
     def advance(self, compiled: Compiled, cursor: int) -> None:
         self._written += 1
         with self._errors():
-            self._conn.execute(_ADVANCE, (cursor, _now(), compiled.mapping.name))
+            self._conn.execute(on_file.ADVANCE, (cursor, _now(), compiled.mapping.name))
 
     def version(self, compiled: Compiled) -> str:
         """SQLite counts the commits of other connections; our own are counted here."""

@@ -8,41 +8,38 @@ still on its way there is no difference.
 
 from __future__ import annotations
 
-import re
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
 from psycopg.types.json import Jsonb
 
 from stackctl.errors import StackctlError, StateError
 from stackctl.mapping.checksums import checksums
+from stackctl.sync import refused
+from stackctl.sync.keys import AT_ONCE, fits, mend, slices
 from stackctl.sync.scope import select, strangers
-from stackctl.sync.source import OperatedDatabaseLost, Stream
+from stackctl.sync.source import OperatedDatabaseLost
 from stackctl.sync.target import NEVER_SYNCED, SET_BACK, check_owner
 from stackctl.sync.watch import watched
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from uuid import UUID
 
     from stackctl.mapping.checksums import Key, Sums
     from stackctl.mapping.compile import Compiled
-    from stackctl.mapping.model import ColumnType
     from stackctl.settings import ExternalDatabase
-    from stackctl.sync import refused
     from stackctl.sync.loop import Stop
     from stackctl.sync.pipeline import Pipeline
     from stackctl.sync.scope import Scope
     from stackctl.sync.source import Source
     from stackctl.sync.target import Target, TargetState
 
-CANDIDATES_AT_ONCE = 2_000  # keys that are looked at, or mended, under one lock
-HASHES_AT_ONCE = 200_000  # rows of a side whose hashes are in memory
 STOP_GRACE = 2.0  # seconds after which a stop breaks off the comparison in hand
-PARTS = 8  # that a batch with a row that is refused is split into
 
 Kind = Literal["missing", "extra", "different"]
 
@@ -239,13 +236,13 @@ class _Comparison:
         check.source_rows = sum(rows for rows, _ in ours.values())
         check.target_rows = sum(rows for rows, _ in theirs.values())
         on_rows(check.source_rows, check.mapping)
-        for buckets in _slices(ours, theirs):
+        for buckets in slices(ours, theirs):
             candidates = self._candidates(beside, buckets)
-            for start in range(0, len(candidates), CANDIDATES_AT_ONCE):
+            for start in range(0, len(candidates), AT_ONCE):
                 if self._stop.requested:
                     check.interrupted = True
                     return
-                self._settle(candidates[start : start + CANDIDATES_AT_ONCE])
+                self._settle(candidates[start : start + AT_ONCE])
 
     def _read(self, statement: Any, **parameters: Any) -> list[tuple[Any, ...]]:
         with self._source.snapshot(self._mapping.name) as conn:
@@ -267,43 +264,34 @@ class _Comparison:
     # -- candidates
 
     def _settle(self, keys: list[Key]) -> None:
-        """Count what these keys come to, and mend it; around a row that is refused in smaller batches."""
-        try:
-            found, left = self._look(keys, repair=self._repair)
-        except StackctlError as error:
-            if not self._repair or error.code != "row-refused":
-                raise
-            if len(keys) > 1:
-                part = -(-len(keys) // PARTS)
-                for start in range(0, len(keys), part):
-                    self._settle(keys[start : start + part])
-                return
+        """Count what these keys come to, and mend it; a row that is refused is counted only."""
+        for key, error in refused.around(keys, partial(self._look, repair=self._repair)):
             self._check.error = self._check.error or error
-            found, left = self._look(keys, repair=False)
-        count = Counter(found.values())
-        self._check.missing += count["missing"]
-        self._check.extra += count["extra"]
-        self._check.different += count["different"]
-        self._check.repaired += len(found.keys() - left)
+            self._look([key], repair=False)
 
-    def _look(self, keys: list[Key], *, repair: bool) -> tuple[dict[Key, Kind], set[Key]]:
-        """Which of the keys differ now, and which of them still do at the end of the transaction."""
+    def _look(self, keys: Sequence[Key], *, repair: bool) -> None:
+        """Count which of the keys differ now, and of these which don't any more at the end of the transaction."""
         with self._target.locked(self._compiled) as cursor:
             _refuse_cursor(self._source, self._mapping.name, cursor)
             found, in_flight = self._differences(cursor, keys)
             left = set(found)
             if repair and found:
-                self._mend(list(found))
+                mend(self._source, self._target, self._compiled, self._check.tenancy, list(found))
                 # Whoever reads ahead of its lock must see that somebody wrote.
                 self._target.advance(self._compiled, cursor)
                 left &= self._differences(cursor, list(found))[0].keys()
+        count = Counter(found.values())
+        self._check.missing += count["missing"]
+        self._check.extra += count["extra"]
+        self._check.different += count["different"]
+        self._check.repaired += len(found.keys() - left)
         self._check.in_flight += in_flight
-        return found, left
 
-    def _differences(self, cursor: int, keys: list[Key]) -> tuple[dict[Key, Kind], int]:
+    def _differences(self, cursor: int, keys: Sequence[Key]) -> tuple[dict[Key, Kind], int]:
         """Of a copy that stands still at `cursor`: what differs, and how many keys are in flight."""
         self._source.catch_up()
-        asked = {"tenancy_id": self._check.tenancy, "cursor": cursor, "keys": Jsonb([k for k in keys if self._fits(k)])}
+        known = Jsonb([key for key in keys if fits(self._mapping, key)])
+        asked = {"tenancy_id": self._check.tenancy, "cursor": cursor, "keys": known}
         with self._source.snapshot(self._mapping.name) as conn:
             ours = _by_key(conn.execute(self._statements.source.by_key, asked))
             moving = {tuple(row) for row in conn.execute(self._statements.in_flight, asked)}
@@ -315,61 +303,6 @@ class _Comparison:
             if key not in moving
         }
         return found, len(differing) - len(found)
-
-    def _fits(self, key: Key) -> bool:
-        """Whether the source can have this key: a file takes any text for an id."""
-        return all(
-            column.type not in _FORMS or _FORMS[column.type].fullmatch(text)
-            for column, text in zip(self._mapping.key_columns, key, strict=True)
-        )
-
-    def _mend(self, keys: list[Key]) -> None:
-        known: list[refused.Key] = [list(key) for key in keys if self._fits(key)]
-        if known:
-            self._target.apply(self._compiled, self._source.by_key(self._compiled, self._check.tenancy, known))
-        strange = [key for key in keys if not self._fits(key)]
-        if strange:
-            self._target.apply(self._compiled, cast("Stream", _Gone(self._compiled, strange)))
-
-
-_FORMS: dict[ColumnType, re.Pattern[str]] = {
-    "uuid": re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"),
-    "integer": re.compile("-?[0-9]{1,9}"),
-    "bigint": re.compile("-?[0-9]{1,18}"),
-    "boolean": re.compile("[01]"),
-}
-
-
-@dataclass(frozen=True)
-class _Gone:
-    """A batch that says of keys that they are deleted, for keys that the source can't be asked for."""
-
-    compiled: Compiled
-    keys: Sequence[Key]
-
-    def chunks(self, size: int) -> Iterator[list[tuple[Any, ...]]]:
-        names = list(self.compiled.mapping.key)
-        for start in range(0, len(self.keys), size):
-            given = (dict(zip(names, key, strict=True)) for key in self.keys[start : start + size])
-            yield [(0, True, *(key.get(column.name) for column in self.compiled.mapping.columns)) for key in given]
-
-
-def _slices(ours: Sums, theirs: Sums) -> Iterator[list[int]]:
-    """The buckets that differ, in parts of which either side holds no more than HASHES_AT_ONCE rows or so."""
-    nothing = (0, 0)
-    part: list[int] = []
-    rows = 0
-    for bucket in sorted(ours.keys() | theirs.keys()):
-        mine, their = ours.get(bucket, nothing), theirs.get(bucket, nothing)
-        if mine == their:
-            continue
-        part.append(bucket)
-        rows += max(mine[0], their[0])
-        if rows >= HASHES_AT_ONCE:
-            yield part
-            part, rows = [], 0
-    if part:
-        yield part
 
 
 def _by_key(rows: Iterable[tuple[Any, ...]]) -> dict[Key, tuple[int, ...]]:

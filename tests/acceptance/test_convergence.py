@@ -26,6 +26,7 @@ def test_both_sides_are_equal_after_everything_that_can_happen(seed: int) -> Non
     assert not report.problems, report.text()
     # It would converge as well if nothing had happened.
     assert report.committed > 200 and report.kills + report.points.total() >= 5 and report.looks > 20, report.text()
+    assert any(name.startswith("rows ") for name in report.faults), report.text()  # damaged by hand
 
 
 def test_every_named_point_exists() -> None:

@@ -41,8 +41,6 @@ def test_a_database_that_was_never_migrated_is_one_finding(tmp_path: Path, empty
     ("statement", "check", "says"),
     [
         ("ALTER SEQUENCE global_seq_id CACHE 20", "sequence", "CACHE 1"),
-        ('DROP TRIGGER log_deleted_row ON "Team"', "capture", "stackctl migrate up"),
-        ('ALTER TABLE "Team" DISABLE TRIGGER reset_sequence_id_on_update', "capture", "stackctl migrate up"),
         (
             'INSERT INTO "ExternalDbSyncMetadata" ("pollerEnabled", "updatedAt") VALUES (false, now())',
             "fuses",
@@ -58,6 +56,35 @@ def test_what_is_wrong_in_the_database_is_found(
     source.execute(statement)
     found = wrong(project.run("doctor", "--json"))
     assert says in found[check][1]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        'DROP TRIGGER log_deleted_row ON "Team"',
+        "DROP FUNCTION reset_sequence_id_on_update() CASCADE",
+        "DROP FUNCTION reset_sequence_id_on_update() CASCADE; DROP FUNCTION stackctl.wake_listeners() CASCADE",
+        'ALTER TABLE "Team" DISABLE TRIGGER reset_sequence_id_on_update',
+        'ALTER TABLE "Team" DISABLE TRIGGER USER; DROP TRIGGER log_deleted_row ON "ProjectUser"',
+    ],
+)
+def test_triggers_that_are_gone_come_back_by_the_hint(
+    project: Project, source: psycopg.Connection[Any], statement: Any
+) -> None:
+    triggers = "SELECT tgrelid::regclass::text, tgname, tgenabled FROM pg_trigger WHERE NOT tgisinternal ORDER BY 1, 2"
+    before = source.execute(triggers).fetchall()
+    source.execute(statement)
+    for _ in range(2):  # what was switched off is the first thing it says
+        found = wrong(project.run("doctor", "--json"))
+        if "capture" not in found:
+            break
+        for step in found["capture"][1].split("; "):
+            if step.startswith("then run `stackctl migrate up`"):
+                assert project.run("migrate", "up").code == 0
+            elif not step.startswith("and "):
+                source.execute(step.encode())
+    assert "capture" not in wrong(project.run("doctor", "--json"))
+    assert source.execute(triggers).fetchall() == before
 
 
 def test_a_tenancy_that_does_not_exist(project: Project, external_db: str) -> None:

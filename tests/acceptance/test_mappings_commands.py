@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.backend import MAPPINGS, Project
+from tests.backend import MAPPINGS, MINE, Project
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -80,6 +80,7 @@ def test_a_bad_file_stops_a_sync_before_it_begins(project: Project, own: Path) -
 
 def test_a_table_that_does_not_exist_stops_it_too(project: Project, own: Path) -> None:
     (own / "people.yaml").write_text(GOOD.replace("ProjectUser", "ProjectUsers"))
+    project.sqlite(MINE)
     for command in (("sync", "--all"), ("sequence",), ("poll",), ("run",)):
         outcome = project.run(*command)
         assert (outcome.code, "ProjectUsers" in outcome.stderr) == (3, True), command

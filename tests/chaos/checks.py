@@ -17,7 +17,7 @@ from psycopg import errors
 from stackctl.sync.compare import Comparison, compare
 
 from .changes import ONCE
-from .world import TENANCIES
+from .world import DUCKDB_IS_BUSY, TENANCIES, connect_duckdb
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -40,6 +40,7 @@ PASSING = {
     "unreachable", "connection-lost", "out-of-resources", "lock-timeout", "deadlock", "statement-timeout",
     "not-postgresql", "no-answer",
 }  # fmt: skip
+SELDOM = 20  # looks at the others for one at a DuckDB file, which nobody can write meanwhile
 UNPREPARED = (errors.UndefinedTable, errors.InvalidCatalogName)
 
 
@@ -75,7 +76,10 @@ class Watcher(threading.Thread):
         self._world = world
         self._copies = {(t.number, kind): _Copy() for t in TENANCIES for kind in t.copies}
         self._asked = threading.Event()
-        self.looks = 0
+        self._kinds = {
+            "postgres": self._look_at_postgres, "sqlite": self._look_at_sqlite, "duckdb": self._look_at_duckdb,
+        }  # fmt: skip
+        self._turn = self.looks = 0
         self.errors: Counter[str] = Counter()
         self.problems: list[str] = []
         self.failure: BaseException | None = None
@@ -98,8 +102,9 @@ class Watcher(threading.Thread):
         """One look at each copy that can be reached, and at what is failing."""
         for tenancy in TENANCIES:
             for kind in tenancy.copies:
-                with suppress(psycopg.OperationalError, *UNPREPARED, sqlite3.OperationalError):
-                    (self._look_at_postgres if kind == "postgres" else self._look_at_sqlite)(tenancy)
+                with suppress(psycopg.OperationalError, *UNPREPARED, sqlite3.OperationalError, *DUCKDB_IS_BUSY):
+                    self._kinds[kind](tenancy)
+        self._turn += 1
         with suppress(psycopg.OperationalError), self._world.connect("source", name="watcher") as conn:
             for code, error in conn.execute("SELECT last_error_code, last_error FROM stackctl.delivery"):
                 self.errors[code] += 1
@@ -112,11 +117,17 @@ class Watcher(threading.Thread):
             self._inspect(tenancy, "postgres", lambda query: conn.execute(query.encode()).fetchall())
 
     def _look_at_sqlite(self, tenancy: Tenancy) -> None:
-        path = self._world.sqlite_path(tenancy)
+        path = self._world.path(tenancy, "sqlite")
         if path.exists():
             with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=1, isolation_level=None)) as conn:
                 conn.execute("BEGIN")
                 self._inspect(tenancy, "sqlite", lambda query: conn.execute(query).fetchall())
+
+    def _look_at_duckdb(self, tenancy: Tenancy) -> None:
+        if self._turn % SELDOM == 0:
+            with closing(connect_duckdb(self._world.path(tenancy, "duckdb"), read_only=True)) as file:
+                file.execute("BEGIN")
+                self._inspect(tenancy, "duckdb", lambda query: file.execute(query).fetchall())
 
     def _inspect(self, tenancy: Tenancy, kind: str, query: Callable[[str], Iterable[tuple[Any, ...]]]) -> None:
         copy, where = self._copies[tenancy.number, kind], f"tenancy {tenancy.number}, {kind}"

@@ -15,6 +15,7 @@ import signal
 import sys
 import threading
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,6 +24,12 @@ if TYPE_CHECKING:
 NO_SUCH_POINT = 97
 
 # before, after: the call. inside: between two items of an iterator. entered, left: a context manager.
+_DUCKDB = {
+    "DuckDB: in the middle of a stream": "stackctl.sync.source:Stream.csv:inside",
+    "DuckDB: batch written": "stackctl.sync.target_duckdb:DuckdbTarget.apply:after",
+    "DuckDB: cursor moved, not committed": "stackctl.sync.target_duckdb:DuckdbTarget.advance:after",
+    "DuckDB: committed": "stackctl.sync.target_duckdb:DuckdbTarget.locked:left",
+}
 POINTS = {
     "stamped, not committed": "stackctl.sync.queue:enqueue:after",
     "stamped, not queued": "stackctl.sync.queue:enqueue:before",
@@ -50,7 +57,12 @@ POINTS = {
     "before the entry is finished": "stackctl.sync.queue:finish:before",
     "entry finished, not committed": "stackctl.sync.queue:finish:after",
     "swept": "stackctl.sync.delivery:sweep_due:after",
-}
+    "sent again, progress not recorded": "stackctl.sync.backfill:_Walk._record:before",
+    "sent again, progress recorded": "stackctl.sync.backfill:_Walk._record:after",
+    "differences found": "stackctl.sync.verify:_Comparison._candidates:after",
+    "mended, not committed": "stackctl.sync.keys:mend:after",
+    "mended, counted": "stackctl.sync.verify:_Comparison._look:after",
+} | (_DUCKDB if find_spec("duckdb") else {})
 
 
 class _Countdown:

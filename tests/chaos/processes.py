@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .checks import TAGGED
 from .faults import NO_SUCH_POINT, POINTS
 from .world import TENANCIES
 
@@ -24,6 +25,8 @@ FAULTS = Path(__file__).with_name("faults.py")
 # Done, "a database did not sync", "the operated database is away", "the lock is held", interrupted; and the signals,
 # which end a process that has not set up its handlers yet or is just leaving.
 EXPECTED = {0, 1, 4, 5, 130, -signal.SIGINT, -signal.SIGTERM, -signal.SIGKILL}
+MAPPINGS = sorted(TAGGED)
+ONLY_SYNCED = ("load", "prepare")  # what a repair never does, and a backfill hardly ever
 ENDS_ITSELF = 60.0  # seconds; a loop has an end of its own, so that none outlives a driver that was killed
 
 
@@ -46,10 +49,15 @@ class Process:
 def suits(point: str, command: str) -> bool:
     """Whether the command comes by the point."""
     module, function, _ = POINTS[point].split(":")
-    if command == "run":
-        return True
+    if command in ("backfill", "verify"):
+        of_source_or_copy = module.rpartition(".")[2].startswith(("target_", "source"))
+        return module.endswith(command) or (of_source_or_copy and function.rpartition(".")[2] not in ONLY_SYNCED)
+    if module.endswith(("backfill", "verify")):
+        return False
     if command == "sequence":
         return module.endswith("sequencer") or function == "enqueue"
+    if command == "run":
+        return True
     only_polled = module.endswith("queue") or function in ("claim_due", "sweep_due")
     return not module.endswith("sequencer") and function != "enqueue" and (command == "poll" or not only_polled)
 
@@ -75,7 +83,9 @@ class Processes:
         loop = ("--max-duration", f"{rng.choice([2, 5, ENDS_ITSELF]):.0f}s")
         return rng.choice([
             ("run", *loop), ("run", *loop), ("run", *loop, "--json"), ("sequence", "--loop", *loop),
-            ("poll", "--loop", *loop), ("sequence",), ("poll",), ("sync", "--all"),
+            ("poll", "--loop", *loop), ("backfill", rng.choice(MAPPINGS)), ("backfill", "users", "--rate", "200/s"),
+            ("verify", "--repair"), ("verify", "--repair", "--mapping", rng.choice(MAPPINGS)), ("sequence",),
+            ("poll",), ("sync", "--all"),
             ("sync", rng.choice(with_copies), "--full"), ("sync", rng.choice(with_copies), "--mapping", "users"),
         ])  # fmt: skip
 

@@ -6,6 +6,7 @@ interleave is up to the machine, so a seed that failed may have to be run more t
 
 from __future__ import annotations
 
+import json
 import random
 import subprocess
 import threading
@@ -17,9 +18,10 @@ from .checks import Watcher, comparisons, wait_until_clean
 from .processes import Processes
 from .schedule import Faults
 from .workload import Writer
-from .world import World, world
+from .world import WITHOUT_DUCKDB, World, world
 
 PATIENCE = 90.0  # seconds for everything to be drained, and for SIGTERM to be heeded
+DAMAGED = 10  # times in the end, beside what was damaged on the way
 STALLED = 60.0  # seconds without a transaction after which the faults go on all the same
 
 
@@ -55,6 +57,7 @@ class Report:
     looks: int = 0
     errors: Counter[str] = field(default_factory=Counter[str])
     drained_in: float = 0.0
+    mended: int = 0
     compared: list[str] = field(default_factory=list[str])
 
     def text(self) -> str:
@@ -69,8 +72,9 @@ class Report:
             f"ends (command, exit code): {_list(self.ends)}",
             f"could not reach the operated database: {_list(self.gave_up)}",
             f"looks at the copies: {self.looks}; failures seen: {_list(self.errors)}",
-            f"drained in {self.drained_in:.1f} s; both sides compared:",
+            f"drained in {self.drained_in:.1f} s, then {self.mended} rows mended; both sides compared:",
             *self.compared,
+            *([WITHOUT_DUCKDB] if WITHOUT_DUCKDB else []),
             *(f"PROBLEM {problem}" for problem in self.problems),
             f"again: python -m bench.convergence --seed {self.seed} --duration {max(self.seconds, 10):.0f}s",
         ]
@@ -105,6 +109,9 @@ def converge(seed: int, size: Size) -> Report:
             processes.end_all(PATIENCE)
             faults.heal()
             _drain(place, processes, report)
+            for _ in range(DAMAGED):
+                faults.damage()
+            _mend(place, processes, report)
             watcher.stop()
             watcher.look()
             _compare(place, report)
@@ -161,6 +168,21 @@ def _drain(place: World, processes: Processes, report: Report) -> None:
             report.problems.append(f"the last run ended with {code}: {last.log.read_text()[-3000:]}")
     except subprocess.TimeoutExpired:
         report.problems.append("the last run did not heed SIGTERM")
+    processes.reap()
+
+
+def _mend(place: World, processes: Processes, report: Report) -> None:
+    """What was damaged by hand and not mended yet; nothing moves any more."""
+    mending = processes.start(("verify", "--repair", "--json"))
+    code = mending.popen.wait(PATIENCE)
+    said = mending.log.read_text()
+    if code != 0:
+        report.problems.append(f"verify --repair ended with {code}: {said[-3000:]}")
+    else:
+        checks = json.loads(said)["checks"]
+        report.mended = sum(check["repaired"] for check in checks)
+        if moving := sum(check["in_flight"] for check in checks):
+            report.problems.append(f"{moving} rows are said to be in flight, and nothing moves")
     processes.reap()
 
 

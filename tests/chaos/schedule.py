@@ -14,6 +14,7 @@ from psycopg.types.json import Jsonb
 
 from stackctl.sync import fuses
 
+from .damage import damage
 from .world import TENANCIES
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Faults:
             self.kill: 3, self.terminate: 2, self.freeze: 1.5, self.cut: 2, self.refuse: 1, self.swallow: 1,
             self.delay: 1, self.terminate_source: 2, self.terminate_target: 3, self.terminate_application: 0.5,
             self.crash_target: 0.8, self.crash_source: 0.3, self.flip_fuse: 2, self.duplicate_entries: 1.5,
-            self.strange_entries: 1, self.claim_and_die: 1, self.let_leases_expire: 1.5,
+            self.damage: 3, self.strange_entries: 1, self.claim_and_die: 1, self.let_leases_expire: 1.5,
         }  # fmt: skip
 
     # -- processes
@@ -135,6 +136,14 @@ class Faults:
     def crash_source(self) -> None:
         self._world.crash("source")
         self.counts["restarts of the source server"] += 1
+
+    # -- copies
+
+    def damage(self) -> None:
+        """Rows of a copy are changed, deleted and added by hand; only `verify --repair` mends that."""
+        for _ in range(self._rng.choice([1, 5])):
+            if (what := damage(self._world, self._rng)) is not None:
+                self.counts[what] += 1
 
     # -- queue and fuses
 

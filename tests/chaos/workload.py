@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -44,7 +45,8 @@ class Writer(threading.Thread):
                             conn.close()
                         self._stop_asked.wait(0.05)
                     else:
-                        conn.rollback()
+                        with suppress(psycopg.OperationalError):  # the server may go away just now
+                            conn.rollback()
         except BaseException as error:  # noqa: BLE001 - for the thread that waits for this one
             self.failure = error
         finally:

@@ -24,11 +24,18 @@ from stackctl.sync.pipeline import Pipeline
 
 from .proxy import Proxy
 
+try:
+    import duckdb
+except ImportError:
+    duckdb = None
+
 if TYPE_CHECKING:
     import random
     from collections.abc import Iterator
 
 Connection = psycopg.Connection[Any]
+WITHOUT_DUCKDB = "no copy in DuckDB: the extra stackctl[duckdb] is not installed" if duckdb is None else None
+DUCKDB_IS_BUSY: tuple[type[Exception], ...] = () if duckdb is None else (duckdb.Error,)
 Side = Literal["source", "target"]
 
 # A crash of a server must not take back what was committed; a crash of the machine is not played.
@@ -61,7 +68,7 @@ class Tenancy:
 # must vanish from the others.
 TENANCIES = (
     Tenancy(0, "main", None, ("postgres", "sqlite")),
-    Tenancy(1, "other", None, ("postgres",)),
+    Tenancy(1, "other", None, ("postgres",) if duckdb is None else ("postgres", "duckdb")),
     Tenancy(2, "main", uuid.UUID(int=7), ("postgres", "sqlite")),
     Tenancy(3, "nowhere", None, ()),
 )
@@ -95,8 +102,9 @@ class World:
             self.url(side, dbname), autocommit=autocommit, application_name=name, options="-c lock_timeout=5s"
         )
 
-    def sqlite_path(self, tenancy: Tenancy) -> Path:
-        return self.directory / f"copy_{tenancy.number}.db"
+    def path(self, tenancy: Tenancy, kind: str) -> Path:
+        """Of a copy that is a file."""
+        return self.directory / f"copy_{tenancy.number}.{kind}"
 
     def crash(self, side: Side, how: signal.Signals = signal.SIGQUIT) -> None:
         """Stop the server without asking anybody, and start it again; SIGQUIT leaves it a crash recovery."""
@@ -131,7 +139,7 @@ class World:
                 if kind == "postgres":
                     place = {"url": self.url("target", f"copy_{tenancy.number}", proxied=True)}
                 else:
-                    place = {"path": self.sqlite_path(tenancy).name}
+                    place = {"path": self.path(tenancy, kind).name}
                 copies[kind] = {"type": kind} | place
             if copies:
                 tenancies[str(tenancy.id)] = {"external_databases": copies}
@@ -151,6 +159,14 @@ class World:
 
     def pipeline(self) -> Pipeline:
         return Pipeline(Settings(Flags(config=self.directory / "stackctl.yaml"), environ={}, cwd=self.directory))
+
+
+def connect_duckdb(path: Path, *, read_only: bool) -> Any:
+    """Raises one of DUCKDB_IS_BUSY while another has the file, or there is none."""
+    assert duckdb is not None
+    if not path.exists():
+        raise duckdb.IOException(f"{path} does not exist")
+    return duckdb.connect(str(path), read_only=read_only)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Connection = psycopg.Connection[Any]
-MAPPINGS = files.load(bundled("mappings"))
+MAPPINGS = files.load(bundled("mappings")).mappings
 MINE, OTHER = uuid.UUID(int=1), uuid.UUID(int=2)
 IDS = {"mine": MINE, "other": OTHER}
 SEED = """

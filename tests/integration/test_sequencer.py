@@ -41,7 +41,7 @@ from stackctl.sync.sequencer import Sequencer, SequenceResult
 if TYPE_CHECKING:
     from conftest import Connect
 
-MAPPINGS = files.load(bundled("mappings"))
+MAPPINGS = files.load(bundled("mappings")).mappings
 STAMP = (
     'UPDATE "ProjectUser" SET "sequenceId" = nextval(\'global_seq_id\'), "shouldUpdateSequenceId" = false'
     ' WHERE "projectUserId" = %s'

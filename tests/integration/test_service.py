@@ -143,7 +143,7 @@ def test_the_loss_of_the_operated_database_is_told_once(project: Project, source
         " AND query LIKE '%%sequencerEnabled%%'"
     )
     wait_for(lambda: one(source, sessions) >= 2)
-    source.execute(sessions.replace("count(*)", "pg_terminate_backend(pid, 5000)"))
+    source.execute(sessions.replace("count(*)", "pg_terminate_backend(pid)"))
     running.heard("trouble")
     running.heard("regained")
     add_user(source, OTHER)

@@ -60,6 +60,7 @@ def test_the_document_of_the_command(project: Project, source: Connection, exter
     assert set(document) >= {"generated_at", "fuses", "sequencer", "queue", "tenancies"}
     assert datetime.fromisoformat(document["generated_at"]).tzinfo is not None
     assert document["fuses"] == {"sequencer": True, "poller": True}
+    assert document["change_capture"] == "triggers"
     tables = document["sequencer"]["tables"]
     assert len(tables) == 12
     assert tables["ProjectUser"] == {"total": 1, "pending": 0, "min_sequence_id": 210, "max_sequence_id": 210} | {

@@ -26,7 +26,7 @@ from backend import (
     sync,
 )
 
-from stackctl.sync import target_duckdb
+from stackctl.sync import duckdb_csv, target_duckdb
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -229,8 +229,8 @@ def test_what_it_can_not_hold_is_refused(
 
 def test_a_row_that_is_too_large_is_refused(values: Pipeline, duck: Project, source: Connection) -> None:
     settle(values)
-    poison = add_user(source, displayName="x" * (target_duckdb.LARGEST_ROW + 1))
-    fits = add_user(source, displayName="x" * (target_duckdb.LARGEST_ROW // 2))
+    poison = add_user(source, displayName="x" * (duckdb_csv.LARGEST_ROW + 1))
+    fits = add_user(source, displayName="x" * (duckdb_csv.LARGEST_ROW // 2))
     sequence(values)
     error = refusal(values)
     assert str(poison) in error.message

@@ -45,13 +45,13 @@ from stackctl.mapping.sqltext import for_driver, parameters
     ],
 )
 def test_upsert(dialect: Dialect, upsert: str) -> None:
-    mapping = files.load(bundled("mappings"))["notification_preferences"]
+    mapping = files.load(bundled("mappings")).mappings["notification_preferences"]
     assert compile_mapping(mapping, dialect).upsert == upsert
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_every_mapping_compiles(dialect: Dialect) -> None:
-    for mapping in files.load(bundled("mappings")).values():
+    for mapping in files.load(bundled("mappings")).mappings.values():
         compiled = compile_mapping(mapping, dialect)
         assert ":tenancy_id" not in compiled.fetch + compiled.load
         assert all(column.name in compiled.create_table for column in mapping.columns)
@@ -59,7 +59,7 @@ def test_every_mapping_compiles(dialect: Dialect) -> None:
 
 def test_sqlite_statements_run() -> None:
     database = sqlite3.connect(":memory:")
-    for mapping in files.load(bundled("mappings")).values():
+    for mapping in files.load(bundled("mappings")).mappings.values():
         compiled = compile_mapping(mapping, "sqlite")
         database.execute(compiled.create_table)
         row = tuple(f"{column.name} 1" for column in mapping.columns)

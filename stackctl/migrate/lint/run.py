@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from stackctl.errors import ConfigError
 from stackctl.migrate import files
+from stackctl.migrate.contract_rules import ALLOWABLE
 from stackctl.migrate.lint import advice, compatibility, constraints, locks, statements, text
 from stackctl.migrate.lint.allow import allows
 from stackctl.migrate.lint.facts import EnumValueAdded, EnumValueUsed, Fact
@@ -136,7 +137,7 @@ class _File:
         found = list(_once_a_file(kept))
         for comment in comments:
             line, column = self._place(comment.at)
-            if comment.rule not in RULES:
+            if comment.rule not in RULES and comment.rule not in ALLOWABLE:
                 near = difflib.get_close_matches(comment.rule, RULES, n=1, cutoff=0.4)
                 what = f"there is no rule {comment.rule}" if comment.rule else "no rule is named"
                 safe = f"-- stackctl:allow {near[0]} {comment.reason or '…'}" if near else ""
@@ -146,6 +147,8 @@ class _File:
                 safe = f"-- stackctl:allow {comment.rule} why it is safe here"
                 found.append(self._made(text.NO_REASON, line, column, f"stackctl:allow {comment.rule}", safe))
             used = any(hit.finding.rule == comment.rule and self._covers(comment.statement, hit) for hit in hits)
+            if comment.rule not in RULES:
+                continue  # `migrate check` alone hears it
             # A database that was asked may have settled the finding that the comment is there for.
             if not used and self._seen.asked is None:
                 found.append(self._made(text.UNUSED, line, column, f"stackctl:allow {comment.rule}", ""))

@@ -1,0 +1,14 @@
+"""Cursors and owner of a copy that is a file: the statements that SQLite and DuckDB read alike."""
+
+from __future__ import annotations
+
+OWNED_BY = "SELECT tenancy_id FROM _stack_sync_owner"
+CLAIM = "INSERT INTO _stack_sync_owner (tenancy_id) VALUES (?) ON CONFLICT DO NOTHING"
+CURSORS = "SELECT mapping_name, last_synced_sequence_id, updated_at FROM _stack_sync_metadata"
+CURSOR = "SELECT last_synced_sequence_id FROM _stack_sync_metadata WHERE mapping_name = ?"
+ADD_CURSOR = (
+    "INSERT INTO _stack_sync_metadata (mapping_name, last_synced_sequence_id, updated_at) VALUES (?, -1, ?) "
+    "ON CONFLICT DO NOTHING"
+)
+FORGET_CURSOR = "DELETE FROM _stack_sync_metadata WHERE mapping_name = ?"
+ADVANCE = "UPDATE _stack_sync_metadata SET last_synced_sequence_id = ?, updated_at = ? WHERE mapping_name = ?"
