@@ -11,13 +11,13 @@ from psycopg import errors
 
 from stackctl.errors import StateError, UsageError
 from stackctl.migrate import claims, failures, history, plan, runner_lock
-from stackctl.migrate.events import Event
 from stackctl.migrate.session import Limits, Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime
 
+    from stackctl.migrate.events import Event
     from stackctl.migrate.files import Migration
     from stackctl.migrate.session import Connection
 

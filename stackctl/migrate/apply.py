@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, LiteralString, cast
 
@@ -20,8 +20,10 @@ from stackctl.migrate.session import Limits, Session
 from stackctl.migrate.statement import concurrent, position, with_schema
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from contextlib import AbstractContextManager
+
+    from psycopg.errors import Diagnostic
 
     from stackctl.migrate.backfill import Changed
     from stackctl.migrate.files import Migration, Piece, Statement
@@ -97,8 +99,9 @@ def up(
             if pending:
                 history.prepare(session)
             run = _Run(session, on_event, sleep, around)
-            for migration, so_far in pending:
-                done.append(run.apply(migration, so_far))
+            with _remarks(conn, on_event):
+                for migration, so_far in pending:
+                    done.append(run.apply(migration, so_far))
     except StackctlError as error:
         error.details["applied"] = [migration.name for migration in done]
         raise
@@ -110,6 +113,22 @@ def up(
             raise failures.refused(error, failures.sentence(error), details) from error
         raise
     return UpResult(tuple(done))
+
+
+@contextmanager
+def _remarks(conn: Connection, on_event: Callable[[Event], None]) -> Iterator[None]:
+    """Tell what the server remarks meanwhile, except that IF [NOT] EXISTS had nothing to do."""
+
+    def tell(said: Diagnostic) -> None:
+        text = said.message_primary or ""
+        if not text.endswith(", skipping"):
+            on_event(Event("remark", detail=f"{(said.severity or '').lower()}: {text}"))
+
+    conn.add_notice_handler(tell)
+    try:
+        yield
+    finally:
+        conn.remove_notice_handler(tell)
 
 
 @dataclass(frozen=True)
