@@ -40,7 +40,7 @@ def status(
     migrations, schema = read_migrations(run, directory), run.settings.get("database.schema")
     with session(run) as conn:
         omitted = left_out(conn, migrations, schema, run.settings.get("database.change_capture"))
-        found = read(conn, migrations, schema, omitted)
+        found = read(conn, migrations, schema, omitted, _bundled())
     if run.json_output:
         run.console.document(asdict(found) | ({"left_out": omitted} if omitted else {}))
     else:
@@ -58,6 +58,14 @@ def status(
             code="migrations-not-current",
             hint="run `stackctl migrate up`" if found.pending else "restore the files as they were applied",
         )
+
+
+def _bundled() -> list[str]:
+    """The bundled set is applied beside a folder of the operator's own, to the same schema."""
+    from stackctl.bundled import bundled
+    from stackctl.migrate.files import listed
+
+    return [name for name, _ in listed(bundled("migrations"))]
 
 
 def _show(run: Run, found: Status, left_out: tuple[str, ...]) -> None:
@@ -90,7 +98,7 @@ def verify(run: Run, directory: Directory = None) -> None:
 
     migrations, schema = read_migrations(run, directory), run.settings.get("database.schema")
     with session(run) as conn:
-        found = compare(conn, migrations, schema)
+        found = compare(conn, migrations, schema, _bundled())
     document = {"ok": not found, "findings": [asdict(finding) for finding in found]}
     run.finish(document, lambda: _show_findings(run.console, found, len(migrations)), ok=not found)
 

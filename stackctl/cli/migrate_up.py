@@ -190,17 +190,20 @@ def _dry_document(planned: Sequence[Planned]) -> dict[str, Any]:
 
 def _show_plan(console: Console, planned: Sequence[Planned]) -> None:
     for migration, so_far, statements in planned:
-        console.line(f"{migration.name}: {counted(len(statements), 'statement', 'statements')}", "bold")
+        count = counted(len(statements), "statement", "statements")
+        remarks = [_remarks(forecast) for _, _, forecast in statements]
+        quiet = "" if any(remarks) else ", locks nothing that is there already"
+        console.line(f"{migration.name}: {count}{quiet}", "bold")
         if so_far.done:
             console.line(f"  goes on: {so_far.done} of {len(migration.pieces)} pieces are applied")
         before: bool | None = None
-        for statement, outside, forecast in statements:
+        for (statement, outside, _), said in zip(statements, remarks, strict=True):
             if outside != before:
                 console.line("  outside a transaction:" if outside else "  in one transaction:")
                 before = outside
             for line in statement.sql.splitlines():
                 console.line(f"    {line}".rstrip())
-            for remark in _remarks(forecast):
+            for remark in said:
                 console.line(f"      -- {remark}", "cyan")
         console.line()
     count = counted(len(planned), "migration", "migrations")
@@ -216,4 +219,4 @@ def _remarks(forecast: locks.Forecast) -> list[str]:
         found.append(f"{lock.mode} on {lock.relation}: {effect}" + (f", {lock.work}" if lock.work else ""))
     if forecast.unknown:
         found.append(f"locks unknown: {forecast.unknown}")
-    return found or ["locks nothing that is there already"]
+    return found

@@ -58,11 +58,16 @@ class Progress:
 
 
 def status(
-    conn: Connection, migrations: Sequence[Migration], schema: str = "public", left_out: Collection[str] = ()
+    conn: Connection,
+    migrations: Sequence[Migration],
+    schema: str = "public",
+    left_out: Collection[str] = (),
+    elsewhere: Collection[str] = (),
 ) -> Status:
     """Compare the files with the history. Writes nothing, and a database never migrated has everything pending.
 
-    What is `left_out` is not pending. Raises ServiceError (`permission-denied`).
+    What is `left_out` is not pending, and what has its file `elsewhere` is not unknown.
+    Raises ServiceError (`permission-denied`).
     """
     applied = {
         row["name"]: HistoryEntry(row["name"], row["applied_at"], row["checksum"], row["applied_by"])
@@ -75,7 +80,7 @@ def status(
         pending=tuple(m.name for m in migrations if m.name not in applied and m.name not in left_out),
         applied=tuple(applied.values()),
         drifted=tuple(m.name for m in migrations if m.name in applied and applied[m.name].checksum != m.checksum),
-        unknown=tuple(name for name in applied if name not in names),
+        unknown=tuple(name for name in applied if name not in names and name not in elsewhere),
     )
 
 

@@ -9,7 +9,7 @@ from stackctl.migrate import concurrently, history, plan
 from stackctl.migrate.session import Limits, Session
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from stackctl.migrate.files import Migration
     from stackctl.migrate.session import Connection
@@ -27,12 +27,14 @@ class Finding:
     hint: str
 
 
-def verify(conn: Connection, migrations: Sequence[Migration], schema: str = "public") -> tuple[Finding, ...]:
-    """What does not fit together. Writes nothing; a pending file is no finding.
+def verify(
+    conn: Connection, migrations: Sequence[Migration], schema: str = "public", elsewhere: Collection[str] = ()
+) -> tuple[Finding, ...]:
+    """What does not fit together. Writes nothing; a pending file is no finding, nor is one that lies `elsewhere`.
 
     Raises ServiceError (`permission-denied`).
     """
-    compared = history.status(conn, migrations, schema)
+    compared = history.status(conn, migrations, schema, elsewhere=elsewhere)
     begun = history.progress(conn, schema)
     found = [
         Finding("edited", name, "the file was edited after it was applied", "restore it as it was applied")
@@ -57,9 +59,9 @@ def verify(conn: Connection, migrations: Sequence[Migration], schema: str = "pub
         )
     by_name = {migration.name: migration for migration in migrations}
     for name, so_far in begun.items():
-        if so_far.applied:
-            continue
         migration = by_name.get(name)
+        if so_far.applied or (migration is None and name in elsewhere):
+            continue
         message = f"begun and not finished: {so_far.done} pieces are applied"
         if so_far.repeats:
             message += f", after {so_far.repeats} passes"
