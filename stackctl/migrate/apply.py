@@ -17,7 +17,7 @@ from stackctl.migrate import backfill, concurrently, failures, history, plan, re
 from stackctl.migrate.events import Event
 from stackctl.migrate.history import Progress
 from stackctl.migrate.session import Limits, Session
-from stackctl.migrate.statement import concurrent, position, with_schema
+from stackctl.migrate.statement import concurrent, done_before, position, with_schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -28,16 +28,6 @@ if TYPE_CHECKING:
     from stackctl.migrate.backfill import Changed
     from stackctl.migrate.files import Migration, Piece, Statement
     from stackctl.migrate.session import Connection
-
-# What a statement says when an earlier, interrupted try of it did go through after all.
-_DONE_BEFORE = (
-    errors.DuplicateTable,
-    errors.DuplicateObject,
-    errors.DuplicateColumn,
-    errors.UndefinedTable,
-    errors.UndefinedObject,
-    errors.UndefinedColumn,
-)
 
 
 @dataclass(frozen=True)
@@ -146,8 +136,7 @@ class _Run:
         """Run one file to its end. Whatever is committed when this returns or raises is recorded as committed."""
         started = time.monotonic()
         self.session.reset()
-        begun = so_far.done > 0 or so_far.repeats > 0 or so_far.attempted is not None
-        self.on_event(Event("resumed" if begun else "started", migration.name, _resumed_at(migration, so_far)))
+        self.on_event(Event("resumed" if so_far.begun else "started", migration.name, _resumed_at(migration, so_far)))
         passes = backfill.Passes(migration)
         while True:
             before = so_far
@@ -216,8 +205,9 @@ class _Run:
         """Run a piece in autocommit."""
         piece = migration.pieces[at]
         (statement,) = piece.statements
-        what = concurrent(with_schema(statement.sql, self.session.schema))
-        accept = _DONE_BEFORE if tolerant else ()
+        text = with_schema(statement.sql, self.session.schema)
+        what = concurrent(text)
+        accept = done_before(text) if tolerant else ()
         if what is None:
             try:
                 answer = self._execute(migration, statement, accept=accept, tries=retry.TRIES)
@@ -230,6 +220,8 @@ class _Run:
                 finished = concurrently.clear(
                     self.session, what, migration.name, on_event=self.on_event, sleep=self.sleep
                 )
+                if what.kind == "create" and not concurrently.built(self.session, what):
+                    accept = ()
                 if not finished:
                     self._execute(migration, statement, accept=accept, tries=retry.TRIES_CONCURRENTLY)
             except retry.TRANSIENT as error:

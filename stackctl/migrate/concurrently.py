@@ -64,6 +64,11 @@ def clear_if_possible(session: Session, what: Concurrent, name: str, on_event: C
         _drop(session, what, name, on_event)
 
 
+def built(session: Session, what: Concurrent) -> bool:
+    """Whether the index that the statement creates is there: of that name, and on that table."""
+    return session.fetch("index_built", relation=what.relation, index=what.name)[0]["built"]
+
+
 def invalid(session: Session, what: Concurrent) -> list[dict[str, Any]]:
     """INVALID indexes that the statement left, or that it is about to build while another session does."""
     match what.kind:

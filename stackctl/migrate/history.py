@@ -56,6 +56,11 @@ class Progress:
     applied: bool = False
     checksum: str = ""
 
+    @property
+    def begun(self) -> bool:
+        """Whether anything of it is committed, or may be."""
+        return self.done > 0 or self.repeats > 0 or self.attempted is not None
+
 
 def status(
     conn: Connection,
@@ -130,6 +135,7 @@ def record(session: Session, migration: Migration, reached: Progress, duration_m
     """Write the history row, within the transaction in hand if there is one; tells whether that makes it applied."""
     applied = reached.done == len(migration.pieces) and reached.attempted is None
     with session.conn.transaction():
+        session.run("own_role")  # a file may SET one that must not write here
         session.run(
             "record",
             name=migration.name,

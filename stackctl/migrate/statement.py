@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from psycopg import sql
+from psycopg import errors, sql
 
 from stackctl.migrate import files, lexer
 
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     import psycopg
 
     from stackctl.migrate.files import Statement
+
+_THERE = (errors.DuplicateTable, errors.DuplicateObject, errors.DuplicateColumn, errors.DuplicateDatabase)
+_GONE = (errors.UndefinedTable, errors.UndefinedObject, errors.UndefinedColumn, errors.InvalidCatalogName)
+_DONE_BEFORE = {"CREATE": _THERE, "DROP": _GONE, "ALTER": _THERE + _GONE}
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,12 @@ def position(statement: Statement, schema: str, error: psycopg.Error | None) -> 
     if "\n" not in before:
         return statement.line, statement.column + len(before)
     return statement.line + before.count("\n"), len(before) - before.rfind("\n")
+
+
+def done_before(text: str) -> tuple[type[psycopg.Error], ...]:
+    """What a statement says when an earlier, interrupted try of it did go through after all."""
+    first = next(token for token in lexer.tokens(text) if token.kind != "comment")
+    return _DONE_BEFORE.get(first.text.upper(), ())
 
 
 def concurrent(text: str) -> Concurrent | None:

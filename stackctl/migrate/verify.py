@@ -60,7 +60,7 @@ def verify(
     by_name = {migration.name: migration for migration in migrations}
     for name, so_far in begun.items():
         migration = by_name.get(name)
-        if so_far.applied or (migration is None and name in elsewhere):
+        if so_far.applied or not so_far.begun or (migration is None and name in elsewhere):
             continue
         message = f"begun and not finished: {so_far.done} pieces are applied"
         if so_far.repeats:

@@ -10,10 +10,18 @@ SELECT pg_backend_pid() AS pid
 -- name: session_settings
 SELECT name, setting FROM pg_settings WHERE source = 'session'
 
+-- name: own_role
+RESET SESSION AUTHORIZATION;
+RESET ROLE
+
 -- name: forget_settings
 RESET SESSION AUTHORIZATION;
+RESET ROLE;
 RESET ALL;
-DISCARD TEMP
+DISCARD TEMP;
+CLOSE ALL;
+UNLISTEN *;
+DEALLOCATE ALL
 
 -- name: set_settings
 SELECT count(set_config(name, value, false)) AS done FROM unnest(%(names)s::text[], %(values)s::text[]) AS given (name, value)
@@ -76,7 +84,7 @@ SELECT current_setting('track_counts')::boolean AS counted, coalesce(sum(ins + u
 FROM (
   SELECT pg_stat_get_xact_tuples_inserted(c.oid) AS ins, pg_stat_get_xact_tuples_updated(c.oid) AS upd,
          pg_stat_get_xact_tuples_deleted(c.oid) AS del, greatest(c.reltuples, pg_stat_get_live_tuples(c.oid)) AS live
-  FROM pg_class AS c WHERE c.relkind = 'r'
+  FROM pg_class AS c WHERE c.relkind = 'r' AND c.oid >= 16384  -- the catalogs come before
 ) AS counted
 
 -- name: history_exists
@@ -153,6 +161,12 @@ WHERE NOT i.indisvalid AND c.relkind = 'i'
   AND (%(index)s::text IS NULL OR c.relname = %(index)s)
   AND (%(pattern)s::text IS NULL OR c.relname ~ %(pattern)s)
 ORDER BY 1, 2
+
+-- name: index_built
+SELECT EXISTS (
+  SELECT FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid
+  WHERE i.indrelid = to_regclass(%(relation)s) AND c.relname = %(index)s AND i.indisvalid
+) AS built
 
 -- name: pending_detach
 SELECT i.inhparent::regclass::text AS parent
