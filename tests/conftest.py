@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -43,7 +44,10 @@ def environment() -> Iterator[None]:
         for name, value in {"COLUMNS": "100", "TERM": "dumb", "NO_COLOR": "1", "TZ": "UTC"}.items():
             patch.setenv(name, value)
         time.tzset()
+        # A suite that a script starts in the background ignores Ctrl-C, and so would the commands it starts.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
         yield
+        signal.signal(signal.SIGINT, before)
     time.tzset()
 
 

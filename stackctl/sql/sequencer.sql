@@ -1,14 +1,15 @@
 -- What the sequencer runs besides the stamping statements, which are composed per table (see sync/stamping.py).
 
 -- name: try_lock
--- Released by the commit, never before: see sync/sequencer.py on order.
+-- Released by the commit, never before: see sync/sequencer.py on order. Stamping statements pick nothing unless
+-- stackctl.stamping is on; and stamps are no news to those who listen for changes.
 -- The commit is durable whatever the server's default: a crash must not take back stamps that were sent already.
 -- A batch is small beside its tables: it must not read one of them whole, whatever the statistics say.
-SELECT pg_try_advisory_xact_lock(hashtextextended('stackctl.sequencer', 0)),
+SELECT set_config('stackctl.stamping', CASE WHEN taken THEN 'on' ELSE 'off' END, true) = 'on',
        set_config('synchronous_commit', 'on', true),
-       set_config('stackctl.stamping', 'on', true),  -- stamps are no news to those who listen for changes
        set_config('enable_seqscan', 'off', true),
        set_config('random_page_cost', '1.1', true)
+FROM pg_try_advisory_xact_lock(hashtextextended('stackctl.sequencer', 0)) AS taken
 
 -- name: bound_waits
 -- Shorter than any deadlock_timeout in use: it is never the application that is told of a deadlock.
@@ -31,3 +32,13 @@ ORDER BY k.position
 -- name: column_type
 SELECT format_type(atttypid, atttypmod) FROM pg_attribute
 WHERE attrelid = to_regclass(quote_ident(%(table)s)) AND attname = %(column)s AND NOT attisdropped
+
+-- name: marks_ordered_by
+-- By what the index of the marks orders the rows that wait: a partial index by tenancy, one of all rows by mark and
+-- tenancy.
+SELECT NOT coalesce(bool_or(i.indpred IS NOT NULL), false) AND coalesce(bool_or(i.indpred IS NULL), false)
+FROM pg_index AS i
+WHERE i.indrelid = to_regclass(quote_ident(%(table)s)) AND i.indisvalid
+  AND (pg_get_expr(i.indpred, i.indrelid) = '"shouldUpdateSequenceId"'
+       OR i.indpred IS NULL AND pg_get_indexdef(i.indexrelid, 1, true) = '"shouldUpdateSequenceId"'
+          AND i.indnkeyatts > 1 AND pg_get_indexdef(i.indexrelid, 2, true) = '"tenancyId"')

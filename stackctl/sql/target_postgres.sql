@@ -3,17 +3,15 @@
 -- name: serialise_creation
 SELECT pg_advisory_xact_lock(hashtextextended('stackctl.target', 0))
 
--- name: has_cursors
-SELECT to_regclass('_stack_sync_metadata') IS NOT NULL
-
--- name: has_owner
-SELECT to_regclass('_stack_sync_owner') IS NOT NULL
-
--- name: looks_operated
--- In whichever schema: the backend's tables have names that no copy has.
+-- name: facts
+-- Whether it looks like the operated database, in whichever schema: the backend's tables have names that no copy has;
+-- and which of our own tables are there.
 SELECT EXISTS (
-    SELECT FROM pg_class AS u JOIN pg_class AS q USING (relnamespace)
-    WHERE u.relname = 'ProjectUser' AND q.relname = 'OutgoingRequest' AND u.relkind IN ('r', 'p'))
+         SELECT FROM pg_class AS u JOIN pg_class AS q USING (relnamespace)
+         WHERE u.relname = 'ProjectUser' AND q.relname = 'OutgoingRequest' AND u.relkind IN ('r', 'p')
+       ),
+       to_regclass('_stack_sync_metadata') IS NOT NULL,
+       to_regclass('_stack_sync_owner') IS NOT NULL
 
 -- name: create_metadata
 CREATE TABLE IF NOT EXISTS _stack_sync_metadata (

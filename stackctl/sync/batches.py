@@ -91,10 +91,16 @@ class Batches:
                 self._entry.deleted += applied.deleted
                 self._entry.batches += 1
                 size.grow()
+                if self._ahead is None and not self._more():
+                    return True
             return False
         finally:
             self._drop_ahead()
             self._entry.duration_ms = round((time.monotonic() - started) * 1000)
+
+    def _more(self) -> bool:
+        """Whether anything is left above the cursor: a look costs less than a transaction that finds nothing."""
+        return bool(self._source.with_news([self._compiled], self._tenancy, {self._name: self._entry.cursor}))
 
     def _batch(self, limit: int) -> Applied | None:
         """One transaction of the target: cursor locked, source read, rows written, cursor advanced.

@@ -72,9 +72,8 @@ def sync_database(
     Raises what belongs to this database (or to a mapping's statement) after recording what was done before it;
     ServiceErrors of the operated database pass through as well.
     """
-    target.prepare(result.tenancy, compiled)
+    known = target.prepare(result.tenancy, compiled).cursors
     source.catch_up()
-    known = target.state().cursors
     cursors = {
         c.mapping.name: known[c.mapping.name].sequence_id if c.mapping.name in known else NEVER_SYNCED for c in compiled
     }

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 LOCK_WAIT = 5.0  # seconds that a single pass waits for another sequencer's commit
 LOCK_POLL = 0.02  # seconds between two tries
-LOOK_INTERVAL = 0.05  # seconds for which a look at the marks and fuses holds while one full batch follows another
+LOOK_INTERVAL = 0.2  # seconds for which a look at the marks and fuses holds while one full batch follows another
 HELD_PAUSE = 1.0  # seconds in which a tenancy whose queue entry is locked is left out
 
 StoppedBy = Literal["drained", "fuse", "max-duration", "signal", "lock-held"]
@@ -112,10 +112,12 @@ class Sequencer:
         while True:
             batch = _Batch()
             try:
-                with self._conn.transaction():
-                    if not self._locked():
-                        return "busy"
+                with self._conn.pipeline(), self._conn.transaction():
+                    # One round trip with the first stamps, which are none without the lock.
+                    asked = self._conn.execute(_SQL["try_lock"])
                     self._stamp_all(batch, waiting)
+                    if asked.fetchall()[0][0] is False:
+                        return "busy"
                 break
             except errors.LockNotAvailable:
                 if not self._skip_held(batch.tenancies):
@@ -132,10 +134,6 @@ class Sequencer:
         result.touched |= batch.tenancies
         result.enqueued += len(batch.tenancies)
         return "stamped"
-
-    def _locked(self) -> bool:
-        row = self._conn.execute(_SQL["try_lock"]).fetchone()
-        return bool(row and row[0])
 
     def _stamp_all(self, batch: _Batch, waiting: Collection[int]) -> None:
         now = time.monotonic()

@@ -34,6 +34,7 @@ TOMBSTONES = "DeletedRow"
 
 _SQL = statements("sequencer")
 _PLAIN_COLUMN = re.compile(r'"[^"]+"')
+_LOCKED = sql.SQL("current_setting('stackctl.stamping', true) = 'on'")  # the sequencers' lock is held
 _UUID_TEXT = "^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"
 
 
@@ -57,9 +58,10 @@ class Source:
 class Stamping:
     """One table: a probe that tells whether any row waits, and the statement that stamps a batch.
 
-    The statement takes `%(limit)s` rows, none of the tenancies in `%(skipped)s`. It returns a row for each tenancy, and
-    at least one: tenancy, highest sequence id (both null when nothing was stamped, the tenancy also for rows without
-    one), rows stamped, rows picked. `marks` are the tables in which it may mark rows.
+    The statement does nothing unless the sequencers' lock is held. It takes `%(limit)s` rows, none of the tenancies in
+    `%(skipped)s`. It returns a row for each tenancy, and at least one: tenancy, highest sequence id (both null when
+    nothing was stamped, the tenancy also for rows without one), rows stamped, rows picked. `marks` are the tables in
+    which it may mark rows.
     """
 
     table: str
@@ -152,13 +154,15 @@ def _stamping(conn: Connection, source: Source, parents: list[_Parent]) -> Stamp
     table = sql.Identifier(source.table)
     _require(conn, source.table)
     where = sql.SQL('"shouldUpdateSequenceId" AND {}').format(_condition(source.filter))
-    # With ORDER BY "tenancyId" the planner takes the index of the marks even on stale statistics.
-    order = sql.SQL('ORDER BY "tenancyId"') if source.tenancy is None else sql.SQL("")
+    order = _order(conn, source.table) if source.tenancy is None else sql.SQL("")
     columns = sorted({column for parent in parents for column in parent.dependency.on})
     carried = [*columns, *(["tenancyId"] if source.tenancy is None else source.tenancy.on.values())]
     picked = sql.SQL(
-        "SELECT ctid AS _stack_place, {} FROM {} WHERE {} AND {} AND {} {} LIMIT %(limit)s FOR UPDATE SKIP LOCKED"
-    ).format(_names(dict.fromkeys(carried)), table, where, _not_skipped(source), _after_tombstones(source), order)
+        "SELECT ctid AS _stack_place, {} FROM {} WHERE {} AND {} AND {} AND {} {} LIMIT %(limit)s "
+        "FOR UPDATE SKIP LOCKED"
+    ).format(
+        _names(dict.fromkeys(carried)), table, _LOCKED, where, _not_skipped(source), _after_tombstones(source), order
+    )
     joined = [_match(conn, source.table, parent, tombstone=False) for parent in parents]
     if source.tenancy is None:
         tenancies = sql.SQL('SELECT "tenancyId", max("sequenceId") FROM stamped GROUP BY 1')
@@ -175,6 +179,16 @@ def _stamping(conn: Connection, source: Source, parents: list[_Parent]) -> Stamp
         _assemble(table=table, picked=picked, parents=parents, joined=joined, returned=returned, tail=tenancies),
         frozenset(parent.source.table for parent in parents),
     )
+
+
+def _order(conn: Connection, table: str) -> sql.SQL:
+    """The order that only the index of the marks has: so the planner takes it even on stale statistics.
+
+    Any other index that begins with the tenancy would be read from its start again for every batch.
+    """
+    row = conn.execute(_SQL["marks_ordered_by"], {"table": table}).fetchone()
+    by_mark = row is not None and row[0]
+    return sql.SQL('ORDER BY "shouldUpdateSequenceId", "tenancyId"' if by_mark else 'ORDER BY "tenancyId"')
 
 
 def _not_skipped(source: Source) -> Composable:
@@ -200,7 +214,7 @@ def _after_tombstones(source: Source) -> Composable:
 
 
 def _tombstones(conn: Connection, known: dict[str, Source], parents: dict[str, list[_Parent]]) -> Stamping:
-    table = sql.Identifier(TOMBSTONES)
+    table, order = sql.Identifier(TOMBSTONES), _order(conn, TOMBSTONES)
     affected = [(child, parent) for child, marked in parents.items() for parent in marked]
     joined = [
         sql.SQL('c."tableName" = ANY({}) AND {}').format(
@@ -211,12 +225,12 @@ def _tombstones(conn: Connection, known: dict[str, Source], parents: dict[str, l
     ]
     picked = sql.SQL(
         'SELECT ctid AS _stack_place, "tenancyId", "tableName", "primaryKey", data FROM {} '
-        'WHERE "shouldUpdateSequenceId" '
-        'AND "tenancyId" <> ALL (%(skipped)s::uuid[]) ORDER BY "tenancyId" LIMIT %(limit)s FOR UPDATE SKIP LOCKED'
-    ).format(table)
+        'WHERE {} AND "shouldUpdateSequenceId" '
+        'AND "tenancyId" <> ALL (%(skipped)s::uuid[]) {} LIMIT %(limit)s FOR UPDATE SKIP LOCKED'
+    ).format(table, _LOCKED, order)
     return Stamping(
         TOMBSTONES,
-        sql.SQL('SELECT 1 FROM {} WHERE "shouldUpdateSequenceId" ORDER BY "tenancyId" LIMIT 1').format(table),
+        sql.SQL('SELECT 1 FROM {} WHERE "shouldUpdateSequenceId" {} LIMIT 1').format(table, order),
         _assemble(
             table=table,
             picked=picked,

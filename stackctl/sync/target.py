@@ -113,8 +113,8 @@ class Target(Protocol):
         """From another thread: break off what waits; whoever waits gets `connection-lost`."""
         ...
 
-    def prepare(self, tenancy: UUID, compiled: Sequence[Compiled]) -> None:
-        """Claim the database for the tenancy, create what is missing, check what exists.
+    def prepare(self, tenancy: UUID, compiled: Sequence[Compiled]) -> TargetState:
+        """Claim the database for the tenancy, create what is missing, check what exists; the state after that.
 
         Raises StateError `other-tenancy`, `operated-database`, `table-differs`.
         """

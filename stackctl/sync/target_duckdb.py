@@ -138,12 +138,12 @@ class DuckdbTarget:
         if (opened := self._opened) is not None:
             opened.interrupt()
 
-    def prepare(self, tenancy: UUID, compiled: Sequence[Compiled]) -> None:
+    def prepare(self, tenancy: UUID, compiled: Sequence[Compiled]) -> TargetState:
         missing = [c for c in compiled if c.mapping.name not in self._checked]
         with self._errors():
             if not missing and self._checked:
                 self._check_owner(tenancy)
-                return
+                return self._state()
             # Tables, cursors and owner commit together, or not at all.
             with self._transaction():
                 self._execute(_METADATA)
@@ -159,6 +159,7 @@ class DuckdbTarget:
                     self._check_table(one)
                     self._execute(on_file.ADD_CURSOR, one.mapping.name, _now())
             self._checked.update(one.mapping.name for one in missing)
+            return self._state()
 
     def _check_owner(self, tenancy: UUID) -> None:
         check_owner(self._one(on_file.OWNED_BY), tenancy, self._where)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from contextlib import contextmanager, suppress
+from itertools import chain
 from typing import TYPE_CHECKING, Any, LiteralString, cast
 
 import psycopg
@@ -18,11 +19,13 @@ from stackctl.mapping.checksums import of_table
 from stackctl.mapping.compile import encoded
 from stackctl.mapping.targets import TYPES
 from stackctl.sql import statements
+from stackctl.sync import small_page
+from stackctl.sync.small_page import MOST_BYTES, SmallPage
 from stackctl.sync.source import Form, Stream
 from stackctl.sync.target import NEVER_SYNCED, Applied, Cursor, TargetState, Waiting, check_owner, table_differs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
     from uuid import UUID
 
     from psycopg.abc import QueryNoTemplate
@@ -57,6 +60,7 @@ class PostgresTarget:
             application_name="stackctl sync",
             ambient=not database.from_backend,
         )
+        small_page.prepare(self._conn)
         self._checked: set[str] = set()
         self.waiting = Waiting()
         with self._errors():
@@ -67,7 +71,7 @@ class PostgresTarget:
                 self._execute(_SQL["notice_abort"])
 
     def _execute(
-        self, query: QueryNoTemplate, parameters: dict[str, Any] | None = None
+        self, query: QueryNoTemplate, parameters: dict[str, Any] | Sequence[Any] | None = None
     ) -> psycopg.Cursor[tuple[Any, ...]]:
         with self.waiting():
             return self._conn.execute(query, parameters)
@@ -89,9 +93,10 @@ class PostgresTarget:
             raise
         self._execute("COMMIT")
 
-    def prepare(self, tenancy: UUID, compiled: Sequence[Compiled]) -> None:
+    def prepare(self, tenancy: UUID, compiled: Sequence[Compiled]) -> TargetState:
         with self._errors():
-            if self._one("looks_operated"):
+            state = self._state()
+            if state.operated:
                 raise StateError(
                     f"{self._where} holds the backend's own tables; syncing into the operated database is refused",
                     code="operated-database",
@@ -100,12 +105,15 @@ class PostgresTarget:
             missing = [c for c in compiled if c.mapping.name not in self._checked]
             if missing or not self._checked:
                 self._create(tenancy, missing)
-            check_owner(self._one("owner"), tenancy, self._where)
+                state = self._state()
+            check_owner(state.owner, tenancy, self._where)
+            return state
 
     def _create(self, tenancy: UUID, compiled: Sequence[Compiled]) -> None:
         """Tables, cursors and owner commit together, or not at all; creation is serialised among engines."""
         with self._transaction():
-            if not (self._one("has_cursors") and self._one("has_owner") and all(map(self._exists, compiled))):
+            found = self._execute(_SQL["facts"]).fetchone()
+            if not (found and found[1] and found[2] and all(map(self._exists, compiled))):
                 self._execute(_SQL["serialise_creation"])
                 self._execute(_SQL["create_metadata"])
                 self._execute(_SQL["create_owner"])
@@ -151,11 +159,22 @@ class PostgresTarget:
 
     def state(self) -> TargetState:
         with self._errors():
-            operated = self._one("looks_operated")
-            rows = self._execute(_SQL["cursors"]).fetchall() if self._one("has_cursors") else []
-            owner = self._one("owner") if self._one("has_owner") else None
-        cursors = {name: Cursor(sequence_id, updated_at) for name, sequence_id, updated_at in rows}
-        return TargetState(owner, cursors, operated)
+            return self._state()
+
+    def _state(self) -> TargetState:
+        found = self._execute(_SQL["facts"]).fetchone()
+        assert found is not None
+        operated, has_cursors, has_owner = found
+        with self.waiting(), self._conn.pipeline():
+            owners = self._conn.execute(_SQL["owner"]) if has_owner else None
+            cursors = self._conn.execute(_SQL["cursors"]) if has_cursors else None
+            owner = owners.fetchone() if owners is not None else None
+            rows = cursors.fetchall() if cursors is not None else []
+        return TargetState(
+            owner[0] if owner else None,
+            {name: Cursor(sequence_id, updated_at) for name, sequence_id, updated_at in rows},
+            operated,
+        )
 
     @contextmanager
     def locked(self, compiled: Compiled) -> Iterator[int]:
@@ -169,9 +188,20 @@ class PostgresTarget:
 
     def apply(self, compiled: Compiled, batch: Rows, on_read: Callable[[int, int], None] | None = None) -> Applied:
         with self._errors(compiled):
-            rows = self._copy(compiled, batch, compiled.staging, ["_stack_sequence_id", "_stack_deleted"])
-            if rows == 0:
-                return Applied(0, 0, 0)
+            pieces = batch.binary()
+            begun = b""
+            for piece in pieces:
+                begun += piece
+                if len(begun) > MOST_BYTES:
+                    break
+            else:
+                page = SmallPage.of(begun)
+                if page is not None:
+                    return self._merge(compiled, page, on_read)
+            self._execute(compiled.create_staging)
+            rows = self._copy(
+                compiled, chain([begun], pieces), compiled.staging, ["_stack_sequence_id", "_stack_deleted"]
+            )
             found = self._execute(
                 sql.SQL("SELECT max(_stack_sequence_id), bool_or(_stack_deleted) FROM {}").format(
                     sql.Identifier(compiled.staging)
@@ -184,16 +214,25 @@ class PostgresTarget:
             deleted = self._execute(compiled.delete).rowcount if deletes else 0
         return Applied(rows, upserted, deleted, highest)
 
-    def _copy(self, compiled: Compiled, stream: Rows, table: str, extra: Sequence[str]) -> int:
-        if table == compiled.staging:
-            self._execute(compiled.create_staging)
+    def _merge(self, compiled: Compiled, page: SmallPage, on_read: Callable[[int, int], None] | None) -> Applied:
+        if not page.rows:
+            return Applied(0, 0, 0)
+        if on_read is not None:
+            on_read(len(page.rows), page.highest)
+        upserted = self._execute(page.in_place_of_staging(compiled, compiled.upsert), page.values).rowcount
+        deleted = 0
+        if page.deletes:
+            deleted = self._execute(page.in_place_of_staging(compiled, compiled.delete), page.values).rowcount
+        return Applied(len(page.rows), upserted, deleted, page.highest)
+
+    def _copy(self, compiled: Compiled, pieces: Iterable[bytes], table: str, extra: Sequence[str]) -> int:
         columns = [*extra, *(column.name for column in compiled.mapping.columns)]
         query = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(
             sql.Identifier(table), sql.SQL(", ").join(map(sql.Identifier, columns))
         )
         with self._conn.cursor() as cursor, self.waiting() as waiting:
             with cursor.copy(query) as copy:
-                for chunk in stream.binary():
+                for chunk in pieces:
                     waiting.begin()
                     copy.write(chunk)
                     # The next piece is the source's to bring.
@@ -209,7 +248,7 @@ class PostgresTarget:
         table = sql.Identifier(compiled.mapping.target)
         with self._errors(compiled), self.waiting.patiently():
             removed = self._execute(sql.SQL("DELETE FROM {}").format(table)).rowcount
-            loaded = self._copy(compiled, rows, compiled.mapping.target, [])
+            loaded = self._copy(compiled, rows.binary(), compiled.mapping.target, [])
         return Applied(loaded, loaded, max(removed - loaded, 0))
 
     def advance(self, compiled: Compiled, cursor: int) -> None:

@@ -72,7 +72,7 @@ class SqliteTarget:
         except sqlite3.Error as error:
             raise self._translated(error) from error
 
-    def prepare(self, tenancy: UUID, compiled: Sequence[Compiled]) -> None:
+    def prepare(self, tenancy: UUID, compiled: Sequence[Compiled]) -> TargetState:
         missing = [c for c in compiled if c.mapping.name not in self._checked]
         with self._errors():
             if missing or not self._checked:
@@ -99,6 +99,7 @@ class SqliteTarget:
                 self._checked.update(one.mapping.name for one in missing)
             else:
                 self._check_owner(tenancy)
+        return self.state()
 
     def _check_owner(self, tenancy: UUID) -> None:
         owner = self._one(on_file.OWNED_BY)

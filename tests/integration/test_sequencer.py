@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from backend import (
@@ -31,14 +31,18 @@ from backend import (
     sync,
     wait_until_blocked,
 )
+from psycopg import sql
 
 from stackctl.bundled import bundled
 from stackctl.mapping import files
 from stackctl.sync import queue, sequencer
 from stackctl.sync.loop import Bell, Stop
 from stackctl.sync.sequencer import Sequencer, SequenceResult
+from stackctl.sync.stamping import compose
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from conftest import Connect
 
 MAPPINGS = files.load(bundled("mappings")).mappings
@@ -385,10 +389,10 @@ def test_a_row_changed_while_the_statement_runs_is_stamped_with_its_change(
     results = [SequenceResult()]
 
     class Gated(Sequencer):
-        def _locked(self) -> bool:
+        def _stamp_all(self, batch: Any, waiting: Collection[int]) -> None:
             # The probe is through; the statements that follow find the gate closed.
             gate.execute("SELECT pg_advisory_lock(4711)")
-            return super()._locked()
+            super()._stamp_all(batch, waiting)
 
     def stamp() -> None:
         with pipeline.session() as conn:
@@ -407,6 +411,23 @@ def test_a_row_changed_while_the_statement_runs_is_stamped_with_its_change(
     assert fetch(outside, "SELECT display_name, primary_email FROM users") == [("late", "late@example.com")]
     assert sequence(pipeline).rows == 0
     assert failures(pipeline) == []
+
+
+def test_a_batch_reads_no_index_but_that_of_the_marks(source: Connection) -> None:
+    """A live backend has an index of all rows by mark and tenancy, and others that begin with the tenancy: of those,
+    every batch would read the rows that are stamped already. Statistics that say that all wait make them look as good.
+    """
+    source.execute('DROP INDEX "ProjectUser_tenancyId_idx"')
+    source.execute('CREATE INDEX marks ON "ProjectUser" ("shouldUpdateSequenceId", "tenancyId")')
+    source.execute('CREATE INDEX by_name ON "ProjectUser" ("tenancyId", "displayName")')
+    add_many_users(source, 2000)
+    source.execute('ANALYZE "ProjectUser"')
+    (stamping,) = [one for one in compose(source, list(MAPPINGS.values())) if one.table == "ProjectUser"]
+    for statement in (stamping.probe, stamping.statement):
+        explain = sql.SQL("EXPLAIN (FORMAT TEXT) {}").format(statement)
+        plan = "\n".join(line for (line,) in source.execute(explain, {"limit": 100, "skipped": []}).fetchall())
+        assert "Index Scan using marks" in plan or "Index Only Scan using marks" in plan
+        assert "by_name" not in plan
 
 
 def test_stopped_before_it_starts(project: Project, source: Connection) -> None:
