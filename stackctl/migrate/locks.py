@@ -39,12 +39,12 @@ SCANS, BUILDS, ROWS = "scans the table", "builds an index", "locks the rows it w
 _QUIET = (
     "CREATE FUNCTION", "CREATE OR", "CREATE PROCEDURE", "CREATE TYPE", "CREATE DOMAIN", "CREATE SEQUENCE",
     "CREATE SCHEMA", "CREATE EXTENSION", "CREATE ROLE", "CREATE VIEW", "CREATE AGGREGATE", "CREATE COLLATION",
-    "ALTER TYPE", "ALTER FUNCTION", "ALTER SEQUENCE", "ALTER DEFAULT", "ALTER ROLE", "ALTER SCHEMA", "GRANT", "REVOKE",
+    "ALTER TYPE", "ALTER FUNCTION", "ALTER DEFAULT", "ALTER ROLE", "ALTER SCHEMA", "GRANT", "REVOKE",
     "SET", "RESET", "SHOW", "NOTIFY", "DROP FUNCTION", "DROP PROCEDURE", "DROP TYPE", "DROP DOMAIN", "DROP SEQUENCE",
     "DROP SCHEMA", "DROP EXTENSION", "DROP ROLE", "SAVEPOINT", "RELEASE", "VALUES",
 )  # fmt: skip
 _GENTLE_ALTERS = (
-    ("VALIDATE",), ("SET", "("), ("RESET", "("), ("SET", "STATISTICS"), ("CLUSTER",),
+    ("VALIDATE",), ("SET", "("), ("RESET", "("), ("CLUSTER",),
 )  # fmt: skip
 
 
@@ -110,11 +110,13 @@ def _read(text: str, schema: str, made: set[Name]) -> tuple[Forecast, set[Name]]
                 unknown = "SQL that is put together when it runs"
             case _:
                 found += _of_fact(fact, schema)
-    if not found and not unknown:
-        try:
+    try:
+        if created:
+            found += _of_new_table(text, schema)
+        if not found and not unknown:
             found, unknown = _by_its_words(text, schema)
-        except NotUnderstood as problem:
-            unknown = problem.what
+    except NotUnderstood as problem:
+        unknown = problem.what
     new = {_identifier(name) for name in made | created}
     return Forecast(_strongest(replace(lock, new=lock.qualified in new) for lock in found), unknown), created
 
@@ -126,7 +128,9 @@ def _of_fact(fact: f.Fact, schema: str) -> list[Lock]:
         case f.Dropped(kind="index", name=name, concurrently=concurrently):
             mode = _GENTLE if concurrently else _ALL
             return [_lock(name, mode), Lock(f"the table of {name}", mode)]
-        case f.Dropped(kind="table" | "view", name=name) | f.Truncated(table=name) | f.Locked(table=name):
+        case f.Dropped(kind="table", name=name):
+            return [_lock(name, _ALL), Lock(f"what {name} is bound to by foreign keys or as a partition", _ALL)]
+        case f.Dropped(kind="view", name=name) | f.Truncated(table=name):
             return [_lock(name, _ALL)]
         case f.Renamed(kind="table" | "view", name=name):
             return [_lock(name, _ALL)]
@@ -147,13 +151,10 @@ def _of_fact(fact: f.Fact, schema: str) -> list[Lock]:
             return _of_constraint(fact, schema)
         case f.ConstraintValidated(table=table):
             return [_lock(table, _GENTLE, SCANS)]
-        case (
-            f.ColumnDropped(table=table)
-            | f.ColumnRenamed(table=table)
-            | f.DefaultDropped(table=table)
-            | f.ConstraintDropped(table=table)
-        ):
+        case f.ColumnDropped(table=table) | f.ColumnRenamed(table=table) | f.DefaultDropped(table=table):
             return [_lock(table, _ALL)]
+        case f.ConstraintDropped(table=table):
+            return [_lock(table, _ALL), Lock("the table that it refers to, if it is a foreign key", _ALL)]
         case f.Rewritten(table=table):
             return [_lock(table, _ALL, REWRITES)]
         case f.Compacted(table=table):
@@ -175,6 +176,14 @@ def _of_fact(fact: f.Fact, schema: str) -> list[Lock]:
             return [_lock(table, _WRITE, "locks every row" if everything else ROWS)]
         case _:
             return []
+
+
+def _of_new_table(text: str, schema: str) -> list[Lock]:
+    """A partition's parent is locked as if the partition were taken away."""
+    tokens = tokens_of(text)
+    said = lexer.words(tokens, len(tokens))
+    at = next((n for n in range(len(said) - 1) if said[n : n + 2] == ["PARTITION", "OF"]), None)
+    return [] if at is None else [_lock(Reader(tokens[at + 2 :], schema).name(), _ALL)]
 
 
 def _of_constraint(fact: f.ConstraintAdded, schema: str) -> list[Lock]:
@@ -201,6 +210,15 @@ def _by_its_words(text: str, schema: str) -> tuple[list[Lock], str]:
     tokens = tokens_of(text)
     said = lexer.words(tokens, len(tokens))
     reader = Reader(tokens, schema)
+    if said[0] == "LOCK":
+        reader.accept("LOCK")
+        reader.accept("TABLE")
+        reader.accept("ONLY")
+        name = reader.name()
+        mode = (
+            "".join(word.title() for word in said[said.index("IN") + 1 : -1]) if "MODE" in said else "AccessExclusive"
+        )
+        return [_lock(name, f"{mode}Lock")], "" if "," not in said else "the tables after the first"
     if said[0] == "INSERT" or said[0] == "MERGE":
         reader.accept(said[0], "INTO")
         return [_lock(reader.name(), _WRITE, ROWS)], ""
@@ -213,7 +231,7 @@ def _by_its_words(text: str, schema: str) -> tuple[list[Lock], str]:
         reader.accept("ONLY")
         table = reader.name()
         rest = tuple(token.text.upper() for token in reader.rest)
-        if any(rest[: len(words)] == words for words in _GENTLE_ALTERS):
+        if any(rest[: len(words)] == words for words in _GENTLE_ALTERS) or "STATISTICS" in rest[:5]:
             return [_lock(table, _GENTLE)], ""
         trigger = rest[:2] in (("ENABLE", "TRIGGER"), ("DISABLE", "TRIGGER"))
         return [_lock(table, _SHARE_ROW if trigger else _ALL)], ""
@@ -227,6 +245,13 @@ def _by_its_words(text: str, schema: str) -> tuple[list[Lock], str]:
         return [_lock(name, _GENTLE) if name else Lock("the column's table", _GENTLE)], ""
     if said[0] in ("VACUUM", "ANALYZE"):
         return [Lock("the tables it names", _GENTLE, SCANS)], ""
+    if said[:2] == ["CREATE", "STATISTICS"] and "FROM" in said:
+        return [_lock(Reader(tokens[said.index("FROM") + 1 :], schema).name(), _GENTLE)], ""
+    if reader.accept("ALTER", "SEQUENCE"):
+        reader.accept("IF", "EXISTS")
+        return [_lock(reader.name(), _SHARE_ROW)], ""  # nextval waits as well
+    if said[0] == "CREATE" and "VIEW" in said[:5] and "REPLACE" in said[:3]:
+        return [_lock(Reader(tokens[said.index("VIEW") + 1 :], schema).name(), _ALL)], ""
     if " ".join(said[:2]) in _QUIET or said[0] in _QUIET or (said[:2] == ["CREATE", "TABLE"]):
         return [], ""
     return [], "not known"

@@ -117,7 +117,7 @@ def blockers(session: Session, statement: Statement) -> list[Blocker]:
     from stackctl.migrate import locks
 
     taken = locks.of(with_schema(statement.sql, session.schema), session.schema)
-    wanted = [lock for lock in taken.locks if lock.relation is not None and not lock.new]
+    wanted = [lock for lock in taken.locks if lock.qualified and not lock.new]
     rows: list[dict[str, Any]] = session.fetch(
         "blockers",
         names=[lock.qualified for lock in wanted],
