@@ -17,9 +17,11 @@ _stackctl_follows() {
     'config') subcommands='show' ;;
     'config show') ;;
     'completion') arguments='bash|zsh|fish|powershell' ;;
-    'migrate') subcommands='up status new lint check dump' ;;
-    'migrate up') flags='--to= --lock-wait= --dry-run --dir=@directories' ;;
+    'migrate') subcommands='up status verify adopt new lint check dump' ;;
+    'migrate up') flags='--to= --dry-run --lock-timeout= --statement-timeout= --lock-wait= --wait= --allow-out-of-order --schema-dump=@files --dir=@directories' ;;
     'migrate status') flags='--check --dir=@directories' ;;
+    'migrate verify') flags='--dir=@directories' ;;
+    'migrate adopt') flags='--through= --dry-run --dir=@directories' ;;
     'migrate new') flags='--dir=@directories' arguments='@text' ;;
     'migrate lint') flags='--base= --ask-database --format=text|json|github' arguments='FILE|DIR...' ;;
     'migrate check') flags='--base= --rows= --run= --format=text|json|github --dir=@directories' ;;

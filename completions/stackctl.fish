@@ -59,6 +59,8 @@ function __stackctl_follows --no-scope-shadowing
             set subcommands \
                     'up:Apply pending migrations, each with its history row in one transaction.' \
                     'status:Compare the files with what is applied. Writes nothing.' \
+                    'verify:Check that files, history and database belong together. Writes nothing.' \
+                    'adopt:Record as applied what another tool has applied; no migration is run.' \
                     'new:Write an empty migration with its directives explained.' \
                     'lint:Find what is unsafe while the application runs, or breaks its previous version.' \
                     'check:Try whether the migrations that are new since a commit leave its version of the application working.' \
@@ -66,12 +68,24 @@ function __stackctl_follows --no-scope-shadowing
         case 'migrate up'
             set flags \
                     '--to=:Stop after this version or name.' \
-                    '--lock-wait=:How long to wait for another runner.' \
-                    '--dry-run:Name what would be applied, and apply nothing.' \
+                    '--dry-run:Show the statements and what each will lock; apply nothing.' \
+                    '--lock-timeout=:How long a statement may wait for a lock; 0s: ever.' \
+                    '--statement-timeout=:How long a statement may take; 0s: ever.' \
+                    '--lock-wait=:How long to wait for another run.' \
+                    '--wait=:How long to wait for a server that is coming up.' \
+                    '--allow-out-of-order:Apply files older than what is applied already.' \
+                    '--schema-dump=@files:Write the schema as SQL to a file afterwards.' \
                     '--dir=@directories:Folder of migrations; default migrations_dir, else the bundled set.'
         case 'migrate status'
             set flags \
                     '--check:Exit 1 when anything is pending, edited or unknown.' \
+                    '--dir=@directories:Folder of migrations; default migrations_dir, else the bundled set.'
+        case 'migrate verify'
+            set flags '--dir=@directories:Folder of migrations; default migrations_dir, else the bundled set.'
+        case 'migrate adopt'
+            set flags \
+                    '--through=:Without a history to read: the last file that is applied.' \
+                    '--dry-run:Show what would be recorded, and write nothing.' \
                     '--dir=@directories:Folder of migrations; default migrations_dir, else the bundled set.'
         case 'migrate new'
             set flags '--dir=@directories:Folder of migrations; default migrations_dir, else the bundled set.'

@@ -10,9 +10,9 @@ from stackctl.backend_schema import SEQUENCE_INCREMENT
 from stackctl.errors import StackctlError, StateError
 from stackctl.mapping.check import check as check_mappings
 from stackctl.mapping.files import paths
-from stackctl.migrate.apply import status as migration_status
 from stackctl.migrate.capture import capture, left_out, restore
 from stackctl.migrate.files import discover
+from stackctl.migrate.history import status as migration_status
 from stackctl.schema_drift import drifts
 from stackctl.sql import statements
 from stackctl.sync import delivery, fuses, queue

@@ -6,6 +6,7 @@ import os
 import secrets
 import shutil
 import signal
+import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -20,6 +21,7 @@ from stackctl import embedded
 from stackctl.bundled import bundled
 from stackctl.migrate.apply import up
 from stackctl.migrate.files import discover
+from stackctl.pgbinaries import find_binaries, server_account
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,6 +84,35 @@ def connect() -> Iterator[Connect]:
     yield open_one
     for connection in opened:
         connection.close()
+
+
+@pytest.fixture(scope="module")
+def standby(server: embedded.EmbeddedServer) -> Iterator[str]:
+    """The socket directory of a streaming standby of the test server."""
+    directory = Path(tempfile.mkdtemp(prefix="sb-"))
+    account = server_account() if os.geteuid() == 0 else None
+    binaries = find_binaries()
+    run: dict[str, Any] = {}
+    if account is not None:
+        os.chown(directory, account.pw_uid, account.pw_gid)
+        run = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+    data = directory / "data"
+
+    def program(name: str, *arguments: str) -> None:
+        done = subprocess.run([str(binaries / name), *arguments], cwd=directory, umask=0o077,
+                              capture_output=True, text=True, check=False, **run)  # fmt: skip
+        assert done.returncode == 0, done.stderr
+
+    program("pg_basebackup", "-d", server.url(), "-D", str(data), "-R", "-X", "stream", "-c", "fast", "--no-sync")
+    options = f"-c unix_socket_directories={directory} -c listen_addresses='' -c port=5432 -c max_connections=200"
+    with (directory / "log").open("w") as log:
+        (directory / "log").chmod(0o666)
+        done = subprocess.run([str(binaries / "pg_ctl"), "start", "-w", "-D", str(data), "-o", options],
+                              cwd=directory, stdout=log, stderr=log, check=False, **run)  # fmt: skip
+    assert done.returncode == 0, (directory / "log").read_text()
+    yield str(directory)
+    program("pg_ctl", "stop", "-w", "-m", "immediate", "-D", str(data))
+    shutil.rmtree(directory)
 
 
 # -- the pipeline: migrated databases, external ones, and a directory to run the command in

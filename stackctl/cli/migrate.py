@@ -8,82 +8,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stackctl.cli.command import Run, command, counted, duration_option
+from stackctl.cli import migrate_up
+from stackctl.cli.command import Run, command, counted
 from stackctl.cli.migrate_common import Directory, app, read_migrations, session
 from stackctl.errors import AnswerNo, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from stackctl.console import Console
-    from stackctl.migrate.apply import Event, Status
+    from stackctl.migrate.adopt import Adoption
+    from stackctl.migrate.history import Status
+    from stackctl.migrate.verify import Finding
 
 apps = {"migrate": app}
-
-
-@command(app, "up", example="stackctl migrate up\nstackctl migrate up --to 20260101000003 --lock-wait 1m")
-def up(
-    run: Run,
-    to: Annotated[str | None, typer.Option("--to", metavar="VERSION", help="Stop after this version or name.")] = None,
-    lock_wait: Annotated[
-        str, typer.Option("--lock-wait", metavar="DURATION", help="How long to wait for another runner.")
-    ] = "10s",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Name what would be applied, and apply nothing.")] = False,
-    directory: Directory = None,
-) -> None:
-    """Apply pending migrations, each with its history row in one transaction.
-
-    On an empty database the bundled set creates the backend's tables; on a live one it adds only what is missing.
-    Exit codes: 0 applied or nothing to do, 1 a migration failed (rolled back), 5 another runner holds the lock.
-    """
-    from stackctl.migrate.apply import status as read
-    from stackctl.migrate.apply import up as apply
-    from stackctl.migrate.capture import left_out
-
-    wait = duration_option(lock_wait, "--lock-wait")
-    assert wait is not None
-    console = run.console
-    migrations = read_migrations(run, directory)
-    schema = run.settings.get("database.schema")
-    capture = run.settings.get("database.change_capture")
-    with session(run) as conn:
-
-        def omitted() -> tuple[str, ...]:
-            return left_out(conn, migrations, schema, capture)
-
-        if dry_run:
-            _show_pending(run, read(conn, migrations, schema, omitted()), to)
-            return
-        result = apply(
-            conn,
-            migrations,
-            to=to,
-            schema=schema,
-            lock_wait=wait,
-            left_out=omitted,
-            on_event=lambda event: _tell(console, event),
-        )
-    done = counted(len(result.applied), "migration", "migrations")
-    run.finish(
-        {"applied": [asdict(applied) for applied in result.applied]},
-        lambda: console.line(f"{done} applied" if result.applied else "nothing to do: no migration is pending"),
-    )
-
-
-def _show_pending(run: Run, found: Status, to: str | None) -> None:
-    names = [name for name in found.pending if to is None or name <= to or name.startswith(to)]
-
-    def lines() -> None:
-        for name in names:
-            run.console.line(f"would apply {name}")
-        if not names:
-            run.console.line("nothing to do: no migration is pending")
-
-    run.finish({"would_apply": names}, lines)
-
-
-def _tell(console: Console, event: Event) -> None:
-    # That a file was begun says nothing yet; what was committed does.
-    if event.kind != "started":
-        console.info(" ".join(part for part in (event.kind, event.name, event.detail) if part))
 
 
 @command(app, "status", example="stackctl migrate status\nstackctl migrate status --check")
@@ -96,13 +34,13 @@ def status(
 
     Exit codes: 0 read (with --check: up to date), 1 --check found something.
     """
-    from stackctl.migrate.apply import status as read
     from stackctl.migrate.capture import left_out
+    from stackctl.migrate.history import status as read
 
     migrations, schema = read_migrations(run, directory), run.settings.get("database.schema")
     with session(run) as conn:
         omitted = left_out(conn, migrations, schema, run.settings.get("database.change_capture"))
-        found = read(conn, migrations, schema, omitted)
+        found = read(conn, migrations, schema, omitted, _bundled())
     if run.json_output:
         run.console.document(asdict(found) | ({"left_out": omitted} if omitted else {}))
     else:
@@ -122,6 +60,14 @@ def status(
         )
 
 
+def _bundled() -> list[str]:
+    """The bundled set is applied beside a folder of the operator's own, to the same schema."""
+    from stackctl.bundled import bundled
+    from stackctl.migrate.files import listed
+
+    return [name for name, _ in listed(bundled("migrations"))]
+
+
 def _show(run: Run, found: Status, left_out: tuple[str, ...]) -> None:
     # Of a file that is left out, the application does the work (database.change_capture).
     states = dict.fromkeys(found.pending, "pending") | dict.fromkeys(left_out, "left out")
@@ -137,6 +83,82 @@ def _show(run: Run, found: Status, left_out: tuple[str, ...]) -> None:
         run.console.table(("migration", "state", "applied at (UTC)", "by"), rows)
     else:
         run.console.line("there are no migrations")
+
+
+@command(app, "verify", example="stackctl migrate verify")
+def verify(run: Run, directory: Directory = None) -> None:
+    """Check that files, history and database belong together. Writes nothing.
+
+    Found are applied files that were edited or deleted, a database ahead of the files, files older than what is
+    applied, half-applied files, and INVALID indexes. Comments and line endings do not count as edits, and a pending
+    file is no finding.
+    Exit codes: 0 all fits, 1 something was found.
+    """
+    from stackctl.migrate.verify import verify as compare
+
+    migrations, schema = read_migrations(run, directory), run.settings.get("database.schema")
+    with session(run) as conn:
+        found = compare(conn, migrations, schema, _bundled())
+    document = {"ok": not found, "findings": [asdict(finding) for finding in found]}
+    run.finish(document, lambda: _show_findings(run.console, found, len(migrations)), ok=not found)
+
+
+def _show_findings(console: Console, found: Sequence[Finding], files: int) -> None:
+    for finding in found:
+        console.line(f"{finding.name}: {finding.kind}", "red")
+        console.line(f"  {finding.message}")
+        console.line(f"  hint: {finding.hint}")
+    if found:
+        console.line(counted(len(found), "finding", "findings"))
+    else:
+        console.line(f"{counted(files, 'file', 'files')}, history and database fit")
+
+
+@command(
+    app,
+    "adopt",
+    example="stackctl migrate adopt --dry-run\nstackctl migrate adopt --through 20260101000003 --dir db/migrations",
+)
+def adopt(
+    run: Run,
+    through: Annotated[
+        str | None,
+        typer.Option("--through", metavar="VERSION", help="Without a history to read: the last file that is applied."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be recorded, and write nothing.")] = False,
+    directory: Directory = None,
+) -> None:
+    """Record as applied what another tool has applied; no migration is run.
+
+    Its history is read from "SchemaMigration", else from _prisma_migrations. Running it again changes nothing.
+    Exit codes: 0 recorded or nothing to do, 2 there is no history to read and --through is missing, 5 the database
+    lacks what those files make, or another run holds the lock.
+    """
+    from stackctl.migrate.adopt import adopt as take_over
+
+    migrations, schema = read_migrations(run, directory), run.settings.get("database.schema")
+    with session(run) as conn:
+        found = take_over(
+            conn,
+            migrations,
+            schema=schema,
+            through=through,
+            dry_run=dry_run,
+            on_event=lambda event: run.console.info(f"{event.kind} {event.detail}"),
+        )
+    run.finish(asdict(found) | {"dry_run": dry_run}, lambda: _show_adoption(run.console, found, dry_run))
+
+
+def _show_adoption(console: Console, found: Adoption, dry_run: bool) -> None:
+    for name in found.adopted:
+        console.line(f"{'would record' if dry_run else 'recorded'} {name}")
+    for name in found.without_file:
+        console.warn(f"{name} is in {found.source}, and there is no such file here")
+    for what in found.doubtful:
+        console.warn(f"the database lacks {what}, which these files make")
+    count = counted(len(found.adopted), "migration", "migrations")
+    known = f"; {len(found.already)} known before" if found.already else ""
+    console.line(f"{count} {'would be adopted' if dry_run else 'adopted'} from {found.source}{known}")
 
 
 @command(app, "new", example="stackctl migrate new add_team_slug --dir migrations")
@@ -161,4 +183,4 @@ def new(
 
 from stackctl.cli import migrate_check, migrate_lint  # noqa: E402 after the commands above, so that help lists them first
 
-ELSEWHERE = (migrate_lint, migrate_check)  # importing them has registered their commands
+ELSEWHERE = (migrate_up, migrate_lint, migrate_check)  # importing them has registered their commands

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stackctl.cli.command import Run, command, counted
-from stackctl.cli.migrate_common import Directory, app, read_migrations, session
+from stackctl.cli.migrate_common import Directory, app, read_migrations, session, write_dump
 from stackctl.cli.migrate_lint import Format
-from stackctl.errors import ConfigError, UsageError
+from stackctl.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -86,15 +86,15 @@ def dump(
     """
     from stackctl.migrate.schema_dump import dump as read
 
+    schema = run.settings.get("database.schema")
     with session(run) as conn:
-        text = read(conn, run.settings.get("database.schema"))
-    if output is not None:
-        try:
-            output.write_text(text, encoding="utf-8", newline="\n")
-        except OSError as error:
-            raise ConfigError(f"{output} can't be written: {error.strerror}", code="dump-unwritable") from error
-    document = {"schema": run.settings.get("database.schema"), "output": output, "sql": None if output else text}
-    run.finish(document, lambda: run.console.line(str(output) if output else text.rstrip("\n")))
+        if output is not None:
+            write_dump(run, conn, output)
+            run.finish({"schema": schema, "output": output, "sql": None}, lambda: run.console.line(str(output)))
+        else:
+            text = read(conn, schema)
+            document = {"schema": schema, "output": None, "sql": text}
+            run.finish(document, lambda: run.console.line(text.rstrip("\n")))
 
 
 def _document(report: Report) -> dict[str, Any]:

@@ -2,47 +2,32 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from contextlib import nullcontext
-from dataclasses import dataclass
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal, LiteralString, TypeAlias, cast
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, LiteralString, cast
 
 import psycopg
-from psycopg import errors, sql
+from psycopg import errors
 from psycopg.pq import TransactionStatus
-from psycopg.rows import dict_row, tuple_row
+from psycopg.rows import dict_row
 
-from stackctl.errors import AnswerNo, ServiceError, StackctlError, StateError, UsageError
-from stackctl.migrate import failures, files
-from stackctl.migrate.statement import Index, index_built_concurrently, position, with_schema
-from stackctl.sql import statements
+from stackctl.errors import AnswerNo, StackctlError
+from stackctl.migrate import backfill, concurrently, failures, history, plan, retry, runner_lock
+from stackctl.migrate.events import Event
+from stackctl.migrate.history import Progress
+from stackctl.migrate.session import Limits, Session
+from stackctl.migrate.statement import concurrent, done_before, position, with_schema
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from contextlib import AbstractContextManager
-    from datetime import datetime
 
+    from psycopg.errors import Diagnostic
+
+    from stackctl.migrate.backfill import Changed
     from stackctl.migrate.files import Migration, Piece, Statement
-
-LOCK_WAIT = timedelta(seconds=10)
-LOCK_POLL = 0.1  # seconds
-REPEAT_WAIT = 0.1  # seconds between two passes of a file that asks to be repeated
-
-Connection: TypeAlias = "psycopg.Connection[Any]"
-
-_SQL = statements("migrate")
-
-# What a statement says when an earlier, interrupted try of it did go through after all.
-_DONE_BEFORE = (
-    errors.DuplicateTable,
-    errors.DuplicateObject,
-    errors.DuplicateColumn,
-    errors.UndefinedTable,
-    errors.UndefinedObject,
-    errors.UndefinedColumn,
-)
+    from stackctl.migrate.session import Connection
 
 
 @dataclass(frozen=True)
@@ -62,46 +47,12 @@ class UpResult:
 
 
 @dataclass(frozen=True)
-class HistoryEntry:
-    """A migration that is applied: when (with time zone), as what, by which role."""
+class _Answer:
+    """What a statement of a repeated piece says: whether to run again, what it changed, what remains."""
 
-    name: str
-    applied_at: datetime
-    checksum: str
-    by: str
-
-
-@dataclass(frozen=True)
-class Status:
-    """`current`: the highest name applied. `drifted`: applied, and edited since. `unknown`: applied, and no file."""
-
-    current: str | None
-    pending: tuple[str, ...]
-    applied: tuple[HistoryEntry, ...]
-    drifted: tuple[str, ...]
-    unknown: tuple[str, ...]
-
-
-EventKind = Literal["waiting", "started", "resumed", "committed", "rebuilding", "repeating", "applied"]
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something that happened, told after the commit that made it so. `detail` is for people."""
-
-    kind: EventKind
-    name: str | None = None
-    detail: str = ""
-
-
-@dataclass(frozen=True)
-class _Progress:
-    """How far a migration is committed. `attempted`: the piece that was running outside a transaction, if one was."""
-
-    done: int = 0
-    repeats: int = 0
-    attempted: int | None = None
-    begun: bool = False
+    again: bool = False
+    changed: Changed | None = None
+    remaining: int | None = None
 
 
 def up(
@@ -110,7 +61,8 @@ def up(
     *,
     to: str | None = None,
     schema: str = "public",
-    lock_wait: timedelta = LOCK_WAIT,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
+    out_of_order: bool = False,
     left_out: Callable[[], Collection[str]] = tuple,
     on_event: Callable[[Event], None] = lambda event: None,
     sleep: Callable[[float], None] = time.sleep,
@@ -119,27 +71,27 @@ def up(
     """Apply what is pending, up to and including `to` (a version or a name), on `conn`, which is in autocommit mode.
 
     Each file commits together with its history row; pieces marked to run outside the transaction are recorded one by
-    one, and a rerun goes on behind the last. `left_out` is asked under the lock for the names of pending ones that are
-    to stay so. `around` gives a context that each statement runs in, on the same connection.
+    one, and a rerun goes on behind the last. A transaction that can't have its locks in time is rolled back and tried
+    again after a pause. `left_out` is asked under the lock for the names of pending ones that are to stay so. `around`
+    gives a context that each statement runs in, on the same connection.
 
-    Raises UsageError (`unknown-migration`), StateError (`lock-held`, `migration-edited-halfway`), ServiceError
-    (`permission-denied`, `read-only`, `connection-lost`) and AnswerNo (`migration-failed`), the last three with what
-    was applied before in `details["applied"]`.
+    Raises UsageError (`unknown-migration`), StateError (`lock-held`, `transaction-pooler`, `out-of-order`,
+    `not-adopted`, `migration-edited-halfway`, `lock-timeout`, `deadlock`, `index-being-built`), ServiceError
+    (`permission-denied`, `read-only`, `connection-lost`) and AnswerNo (`migration-failed`, `migration-never-ends`),
+    each with what was applied before in `details["applied"]`.
     """
-    if not conn.autocommit:
-        raise ValueError("up() needs a connection in autocommit mode")
-    wanted = _through(migrations, to)
+    plan.through(migrations, to)
     done: list[AppliedMigration] = []
     try:
-        run = _Run(conn, schema, _session_settings(conn), on_event, sleep, around)
-        run.refuse_read_only()
-        run.lock(lock_wait)
-        try:
-            omitted = left_out()
-            for migration in run.prepare([migration for migration in wanted if migration.name not in omitted]):
-                done.append(run.apply(migration))
-        finally:
-            run.release()
+        session = Session.begin(conn, schema, limits)
+        with runner_lock.only_runner(session, on_event, sleep):
+            pending = plan.pending(conn, migrations, schema, to=to, left_out=left_out(), out_of_order=out_of_order)
+            if pending:
+                history.prepare(session)
+            run = _Run(session, on_event, sleep, around)
+            with _remarks(conn, on_event):
+                for migration, so_far in pending:
+                    done.append(run.apply(migration, so_far))
     except StackctlError as error:
         error.details["applied"] = [migration.name for migration in done]
         raise
@@ -153,221 +105,165 @@ def up(
     return UpResult(tuple(done))
 
 
-def status(
-    conn: Connection, migrations: Sequence[Migration], schema: str = "public", left_out: Collection[str] = ()
-) -> Status:
-    """Compare the files with the history. Writes nothing, and a database never migrated has everything pending.
+@contextmanager
+def _remarks(conn: Connection, on_event: Callable[[Event], None]) -> Iterator[None]:
+    """Tell what the server remarks meanwhile, except that IF [NOT] EXISTS had nothing to do."""
 
-    What is `left_out` is not pending.
+    def tell(said: Diagnostic) -> None:
+        text = said.message_primary or ""
+        if not text.endswith(", skipping"):
+            on_event(Event("remark", detail=f"{(said.severity or '').lower()}: {text}"))
 
-    Raises ServiceError (`permission-denied`).
-    """
+    conn.add_notice_handler(tell)
     try:
-        rows = _history(conn, schema)
-    except errors.InsufficientPrivilege as error:
-        raise failures.refused(error, failures.sentence(error), {}) from error
-    applied = {
-        row["name"]: HistoryEntry(row["name"], row["applied_at"], row["checksum"], row["applied_by"])
-        for row in rows
-        if row["applied_at"] is not None
-    }
-    names = {migration.name for migration in migrations}
-    return Status(
-        current=max(applied, default=None),
-        pending=tuple(m.name for m in migrations if m.name not in applied and m.name not in left_out),
-        applied=tuple(applied.values()),
-        drifted=tuple(m.name for m in migrations if m.name in applied and applied[m.name].checksum != m.checksum),
-        unknown=tuple(name for name in applied if name not in names),
-    )
-
-
-def _through(migrations: Sequence[Migration], to: str | None) -> Sequence[Migration]:
-    if to is None:
-        return migrations
-    for index, migration in enumerate(migrations):
-        if to in (migration.version, migration.name):
-            return migrations[: index + 1]
-    raise UsageError(
-        f"there is no migration {to}",
-        code="unknown-migration",
-        hint="name a version or a whole name that stackctl migrate status lists",
-    )
+        yield
+    finally:
+        conn.remove_notice_handler(tell)
 
 
 @dataclass(frozen=True)
 class _Run:
-    conn: Connection
-    schema: str
-    settings: Sequence[tuple[str, str]]  # what the caller had set for the session
+    session: Session
     on_event: Callable[[Event], None]
     sleep: Callable[[float], None]
     around: Callable[[Migration, Statement], AbstractContextManager[None]]
 
-    def refuse_read_only(self) -> None:
-        facts = self._fetch("session_facts")[0]
-        if facts["standby"] or facts["read_only"]:
-            what = "is a standby" if facts["standby"] else f"is read-only for {facts['role']}"
-            raise ServiceError(
-                f"database {facts['database']} {what}",
-                code="read-only",
-                hint="give the primary's URL, and a role that may write",
-            )
+    @property
+    def conn(self) -> Connection:
+        return self.session.conn
 
-    def lock(self, wait: timedelta) -> None:
-        """Take the runner's lock, asking again and again.
-
-        Waiting inside pg_advisory_lock would hold a snapshot that CREATE INDEX CONCURRENTLY waits for in turn.
-        """
-        deadline = time.monotonic() + wait.total_seconds()
-        told = False
-        while not self._fetch("try_lock")[0]["pg_try_advisory_lock"]:
-            if time.monotonic() >= deadline:
-                raise self._lock_held(wait)
-            if not told:
-                self.on_event(Event("waiting", detail="another migration run holds the lock"))
-                told = True
-            self.sleep(LOCK_POLL)
-
-    def _lock_held(self, wait: timedelta) -> StateError:
-        holder = next(iter(self._fetch("lock_holder")), None)
-        details: dict[str, Any] = {"waited_s": wait.total_seconds()}
-        who = "another session"
-        if holder is not None:
-            since = holder["since"].isoformat() if holder["since"] else None
-            details |= {"pid": holder["pid"], "application_name": holder["application_name"], "since": since}
-            who = f"process {holder['pid']} ({holder['application_name'] or 'no application name'})"
-        return StateError(
-            f"migrations are being applied by {who}",
-            code="lock-held",
-            hint="run it again once that is done; a session that hangs can be ended with pg_terminate_backend(pid)",
-            details=details,
-        )
-
-    def release(self) -> None:
-        """Give back the lock and the caller's settings; a connection that is gone has given back both."""
-        with contextlib.suppress(psycopg.OperationalError):
-            if not self.conn.closed:
-                self._restore_settings()
-                self._fetch("unlock")
-
-    def reset(self) -> None:
-        """Undo what a file SET for the session, and say where unqualified names live."""
-        self._restore_settings()
-        self._run(sql.SQL("SET search_path = {}").format(sql.Identifier(self.schema)))
-        # A build whose client was killed would otherwise go on, and keep the lock, until it is done. Servers on some
-        # systems can't check.
-        with contextlib.suppress(errors.InvalidParameterValue, errors.UndefinedObject):
-            self._run("SET client_connection_check_interval = '1s'")
-
-    def _restore_settings(self) -> None:
-        self._run("RESET SESSION AUTHORIZATION")
-        self._run("RESET ALL")
-        for name, value in self.settings:
-            self._fetch("set_setting", name=name, value=value)
-
-    def prepare(self, wanted: Sequence[Migration]) -> Sequence[Migration]:
-        """What is pending; where anything is, the history and the schema exist afterwards."""
-        applied = {row["name"] for row in _history(self.conn, self.schema) if row["applied_at"] is not None}
-        pending = [migration for migration in wanted if migration.name not in applied]
-        if pending:
-            with self.conn.transaction():
-                # Runners for other schemas hold other locks, and IF NOT EXISTS alone would let them collide.
-                self._fetch("lock_setup")
-                if not self._fetch("history_exists")[0]["exists"]:
-                    for name in ("create_history_schema", "create_history", "share_history"):
-                        self._run(_SQL[name])
-                if not self._fetch("schema_exists", schema=self.schema)[0]["exists"]:
-                    self._run(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(self.schema)))
-        return pending
-
-    def apply(self, migration: Migration) -> AppliedMigration:
+    def apply(self, migration: Migration, so_far: Progress) -> AppliedMigration:
         """Run one file to its end. Whatever is committed when this returns or raises is recorded as committed."""
         started = time.monotonic()
-        pieces = migration.pieces
-        self.reset()
-        progress = self._progress(migration)
-        done, repeats, attempted = progress.done, progress.repeats, progress.attempted
-        self.on_event(Event("resumed" if progress.begun else "started", migration.name, _place(done, pieces)))
+        self.session.reset()
+        self.on_event(Event("resumed" if so_far.begun else "started", migration.name, _resumed_at(migration, so_far)))
+        passes = backfill.Passes(migration)
         while True:
-            if done < len(pieces) and pieces[done].outside_transaction:
-                self._record(migration, _Progress(done, repeats, attempted=done), started)
-                # In a later pass, or after a crash, the piece may find its work done.
-                again = self._outside(migration, done, tolerant=repeats > 0 or attempted == done)
-                done, repeats, attempted = (0, repeats + 1, None) if again else (done + 1, repeats, None)
-                applied = self._record(migration, _Progress(done, repeats), started)
-            else:
-                with self.conn.transaction():
-                    again = False
-                    while not again and done < len(pieces) and not pieces[done].outside_transaction:
-                        again = self._inside(migration, pieces[done])
-                        done += 1
-                    if again:
-                        done, repeats = 0, repeats + 1
-                    applied = self._record(migration, _Progress(done, repeats), started)
-            if applied:
+            before = so_far
+            so_far, answer = self._until_it_goes(migration, so_far, started)
+            if so_far.applied:
                 break
-            self.on_event(Event("repeating" if again else "committed", migration.name, _place(done, pieces)))
-            if again:
-                self.sleep(REPEAT_WAIT)
+            if so_far.repeats == before.repeats:
+                self.on_event(Event("committed", migration.name, _place(so_far.done, migration.pieces)))
+                continue
+            batch = passes.passed(answer.changed, answer.remaining)
+            self.on_event(Event("repeating", migration.name, f"pass {so_far.repeats} committed", batch))
+            self.sleep(passes.pause)
         duration_ms = _milliseconds_since(started)
         self.on_event(Event("applied", migration.name, f"{duration_ms} ms"))
-        return AppliedMigration(migration.name, duration_ms, repeats)
+        return AppliedMigration(migration.name, duration_ms, so_far.repeats)
 
-    def _inside(self, migration: Migration, piece: Piece) -> bool:
-        """Run a piece in the file's transaction; true when the file asks to be repeated."""
-        again = False
+    def _until_it_goes(self, migration: Migration, so_far: Progress, started: float) -> tuple[Progress, _Answer]:
+        """The next commit of a file, tried again while locks are in the way; between two tries nothing is held."""
+        tried = 0
+        while True:
+            tried += 1
+            try:
+                return self._next_commit(migration, so_far, started)
+            except retry.Blocked as error:
+                blocked = error
+            except psycopg.Error as error:  # of the commit itself: a deferred constraint, a serialization failure
+                statement = migration.pieces[so_far.done].statements[0]
+                if not isinstance(error, retry.TRANSIENT):
+                    raise self._failed(migration, statement, failures.sentence(error), error) from error
+                blocked = retry.Blocked(statement, error, retry.TRIES)
+            retry.wait_or_give_up(self.session, migration, blocked, tried, on_event=self.on_event, sleep=self.sleep)
+
+    def _next_commit(self, migration: Migration, so_far: Progress, started: float) -> tuple[Progress, _Answer]:
+        pieces = migration.pieces
+        done, repeats = so_far.done, so_far.repeats
+        answer = _Answer()
+        if done < len(pieces) and pieces[done].outside_transaction:
+            runner_lock.refuse_lost(self.session)
+            self._record(migration, Progress(done, repeats, attempted=done), started)
+            # In a later pass, or after a crash, the piece may find its work done.
+            answer = self._outside(migration, done, tolerant=repeats > 0 or so_far.attempted == done)
+            reached = Progress(0, repeats + 1) if answer.again else Progress(done + 1, repeats)
+            return self._record(migration, reached, started), answer
+        with self.conn.transaction():
+            runner_lock.refuse_lost(self.session)
+            while not answer.again and done < len(pieces) and not pieces[done].outside_transaction:
+                answer = self._inside(migration, pieces[done])
+                done += 1
+            reached = Progress(0, repeats + 1) if answer.again else Progress(done, repeats)
+            return self._record(migration, reached, started), answer
+
+    def _inside(self, migration: Migration, piece: Piece) -> _Answer:
+        """Run a piece in the file's transaction."""
+        answer = _Answer()
         for statement in piece.statements:
-            again = self._execute(migration, statement) and piece.repeat
+            before = backfill.changed(self.session) if piece.repeat else None
+            answer = self._execute(migration, statement, tries=retry.TRIES)
             if self.conn.info.transaction_status != TransactionStatus.INTRANS:
                 raise self._failed(migration, statement, "the statement ended the transaction of its migration")
-        return again
+            if before is not None and answer.again:
+                after = backfill.changed(self.session)
+                answer = replace(answer, changed=after and after.since(before))
+        return answer if piece.repeat else _Answer()
 
-    def _outside(self, migration: Migration, at: int, *, tolerant: bool) -> bool:
-        """Run a piece in autocommit; true when the file asks to be repeated."""
+    def _outside(self, migration: Migration, at: int, *, tolerant: bool) -> _Answer:
+        """Run a piece in autocommit."""
         piece = migration.pieces[at]
         (statement,) = piece.statements
-        index = index_built_concurrently(with_schema(statement.sql, self.schema))
-        if index is not None:
-            self._drop_invalid(migration, index)
-        try:
-            again = self._execute(migration, statement, accept=_DONE_BEFORE if tolerant else ())
-        except AnswerNo:
-            # The server answered: the next try starts afresh, and must not take another's object for its own work.
-            self._forget_attempt(migration)
-            if index is not None:
-                # A long reader may hold the drop up; the next try drops the index before it builds.
-                with contextlib.suppress(errors.LockNotAvailable, errors.QueryCanceled):
-                    self._drop_invalid(migration, index)
-            raise
-        if index is not None and self._fetch("invalid_index", table=index.table, index=index.name):
-            raise self._failed(migration, statement, f"index {index.name} is INVALID after it was built")
-        return again and piece.repeat
-
-    def _drop_invalid(self, migration: Migration, index: Index) -> None:
-        for row in self._fetch("invalid_index", table=index.table, index=index.name):
-            self.on_event(Event("rebuilding", migration.name, f"dropping INVALID index {index.name} of an earlier try"))
-            self._run(sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(sql.Identifier(*row.values())))
+        text = with_schema(statement.sql, self.session.schema)
+        what = concurrent(text)
+        accept = done_before(text) if tolerant else ()
+        if what is None:
+            try:
+                answer = self._execute(migration, statement, accept=accept, tries=retry.TRIES)
+            except (StackctlError, retry.Blocked):
+                self._forget_attempt(migration)
+                raise
+            return answer if piece.repeat else _Answer()
+        with self.session.patient():
+            try:
+                finished = concurrently.clear(
+                    self.session, what, migration.name, on_event=self.on_event, sleep=self.sleep
+                )
+                if what.kind == "create" and not concurrently.built(self.session, what):
+                    accept = ()
+                if not finished:
+                    self._execute(migration, statement, accept=accept, tries=retry.TRIES_CONCURRENTLY)
+            except retry.TRANSIENT as error:
+                self._forget_attempt(migration)
+                raise retry.Blocked(statement, error, retry.TRIES_CONCURRENTLY) from error
+            except (StackctlError, retry.Blocked):
+                self._forget_attempt(migration)
+                if not self.conn.closed:
+                    concurrently.clear_if_possible(self.session, what, migration.name, self.on_event)
+                raise
+        for row in concurrently.invalid(self.session, what):
+            raise self._failed(migration, statement, f"index {row['index']} is INVALID after it was built")
+        return _Answer()
 
     def _execute(
-        self, migration: Migration, statement: Statement, *, accept: tuple[type[psycopg.Error], ...] = ()
-    ) -> bool:
-        """Run one statement; true when its row says should_repeat_migration."""
+        self, migration: Migration, statement: Statement, *, tries: int, accept: tuple[type[psycopg.Error], ...] = ()
+    ) -> _Answer:
+        """Run one statement, and read its row. Raises Blocked when its locks could not be had."""
         # Without parameters the text goes to the server as it is, `%` included; the files are the operator's own.
-        text = cast("LiteralString", with_schema(statement.sql, self.schema))
+        text = cast("LiteralString", with_schema(statement.sql, self.session.schema))
         try:
             with self.around(migration, statement), self.conn.cursor(row_factory=dict_row) as cursor:
                 cursor.execute(text, prepare=False)
                 row = cursor.fetchone() if cursor.description else None
-                return row is not None and row.get("should_repeat_migration") is True
         except accept:
-            return False
+            return _Answer()
+        except retry.TRANSIENT as error:
+            raise retry.Blocked(statement, error, tries) from error
         except psycopg.Error as error:
             raise self._failed(migration, statement, failures.sentence(error), error) from error
+        if row is None:
+            return _Answer()
+        remaining = row.get("remaining")
+        return _Answer(
+            again=row.get("should_repeat_migration") is True,
+            remaining=int(remaining) if isinstance(remaining, int) else None,
+        )
 
     def _failed(
         self, migration: Migration, statement: Statement, what: str, error: psycopg.Error | None = None
     ) -> StackctlError:
-        line, column = position(statement, self.schema, error)
+        line, column = position(statement, self.session.schema, error)
         details: dict[str, Any] = {"file": str(migration.path), "line": line, "column": column}
         if error is not None:
             details |= {"sqlstate": error.sqlstate, "detail": error.diag.message_detail}
@@ -377,73 +273,25 @@ class _Run:
         if isinstance(error, errors.InsufficientPrivilege | errors.ReadOnlySqlTransaction):
             return failures.refused(error, message, details)
         hint = error.diag.message_hint if error is not None else None
-        if isinstance(error, errors.ActiveSqlTransaction):
-            hint = "Put the line -- stackctl:outside-transaction into its piece."
         return AnswerNo(
-            message,
-            code="migration-failed",
-            hint=hint or "Nothing of this transaction is left. Mend the file and run stackctl migrate up again.",
-            details=details,
+            message, code="migration-failed", hint=failures.advice(error) or hint or failures.MEND, details=details
         )
 
-    def _progress(self, migration: Migration) -> _Progress:
-        row = next((row for row in _history(self.conn, self.schema) if row["name"] == migration.name), None)
-        if row is None:
-            return _Progress()
-        done = row["pieces_done"]
-        if row["checksum"] != files.checksum(migration.pieces[:done]):
-            raise StateError(
-                f"{migration.path} was edited in the part that is applied already (its first {done} pieces)",
-                code="migration-edited-halfway",
-                hint="restore that part; what follows it may be changed",
-                details={"file": str(migration.path), "pieces_done": done},
-            )
-        return _Progress(done, row["repeats"], attempted=row["outside_piece"], begun=True)
-
-    def _record(self, migration: Migration, progress: _Progress, started: float) -> bool:
-        """Write the history row; true when that makes the migration applied."""
-        applied = progress.done == len(migration.pieces)
-        with self.conn.transaction():
-            self._run(
-                _SQL["record"],
-                {
-                    "schema": self.schema,
-                    "name": migration.name,
-                    "checksum": files.checksum(migration.pieces[: progress.done]),
-                    "applied": applied,
-                    "duration_ms": _milliseconds_since(started),
-                    "repeats": progress.repeats,
-                    "pieces_done": progress.done,
-                    "outside_piece": progress.attempted,
-                },
-            )
-            if applied and self._fetch("backend_history_exists", schema=self.schema)[0]["exists"]:
-                record = sql.SQL(_SQL["record_for_backend"]).format(sql.Identifier(self.schema, "SchemaMigration"))
-                self._run(record, {"name": migration.name})
-        return applied
+    def _record(self, migration: Migration, reached: Progress, started: float) -> Progress:
+        return history.record(self.session, migration, reached, _milliseconds_since(started))
 
     def _forget_attempt(self, migration: Migration) -> None:
-        self._run(_SQL["forget_attempt"], {"schema": self.schema, "name": migration.name})
-
-    def _run(self, query: LiteralString | sql.Composed, values: Mapping[str, Any] | None = None) -> None:
-        self.conn.execute(query, values)
-
-    def _fetch(self, statement: str, /, **values: Any) -> list[dict[str, Any]]:
-        with self.conn.cursor(row_factory=dict_row) as cursor:
-            return cursor.execute(_SQL[statement], {"schema": self.schema, **values}).fetchall()
+        """The server answered: the next try starts afresh, and must not take another's object for its own work."""
+        if not self.conn.closed:
+            self.session.run("forget_attempt", name=migration.name)
 
 
-def _session_settings(conn: Connection) -> Sequence[tuple[str, str]]:
-    with conn.cursor(row_factory=tuple_row) as cursor:
-        return cursor.execute(_SQL["session_settings"]).fetchall()
-
-
-def _history(conn: Connection, schema: str) -> list[dict[str, Any]]:
-    with conn.cursor(row_factory=dict_row) as cursor:
-        exists = cursor.execute(_SQL["history_exists"]).fetchone()
-        if not exists or not exists["exists"]:
-            return []
-        return cursor.execute(_SQL["history"], {"schema": schema}).fetchall()
+def _resumed_at(migration: Migration, so_far: Progress) -> str:
+    place = _place(so_far.done, migration.pieces)
+    if so_far.attempted is not None:
+        line = migration.pieces[so_far.attempted].line
+        return f"{place}; an earlier run ended in the statement of line {line}"
+    return f"{place}, after {so_far.repeats} passes" if so_far.repeats else place
 
 
 def _place(done: int, pieces: Sequence[Piece]) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from psycopg import sql
 
-from stackctl.migrate.apply import status
+from stackctl.migrate.history import status
 from stackctl.sql import statements
 
 if TYPE_CHECKING:

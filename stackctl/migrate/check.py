@@ -244,7 +244,14 @@ class _Trials:
         around = observer.around if observer is not None else lambda migration, statement: nullcontext()
         while True:
             try:
-                apply.up(conn, migrations, schema=self._options.schema, sleep=lambda seconds: None, around=around)
+                apply.up(
+                    conn,
+                    migrations,
+                    schema=self._options.schema,
+                    out_of_order=True,
+                    sleep=lambda seconds: None,
+                    around=around,
+                )
                 return
             except AnswerNo as error:
                 role = _UNKNOWN_ROLE.search(error.message)

@@ -12,10 +12,26 @@ if TYPE_CHECKING:
     import psycopg
 
 
+MEND = "Nothing of this transaction is left. Mend the file and run stackctl migrate up again."
+
+
 def sentence(error: psycopg.Error) -> str:
     """The server's message in one line, with its detail."""
     message = error.diag.message_primary or str(error).strip()
     return f"{message} ({error.diag.message_detail})" if error.diag.message_detail else message
+
+
+def advice(error: psycopg.Error | None) -> str | None:
+    """What to do about an error whose own hint, if it has one, says less."""
+    match error:
+        case errors.ActiveSqlTransaction():
+            return "Put the line -- stackctl:outside-transaction into its piece."
+        case errors.UnsafeNewEnumValueUsage():
+            return "A new enum value can be used after a commit: put what uses it into a migration of its own."
+        case errors.QueryCanceled():
+            return "Give it longer with --statement-timeout, or part the work into batches (-- stackctl:repeat)."
+        case _:
+            return None
 
 
 def refused(error: psycopg.Error, message: str, details: dict[str, Any]) -> ServiceError:

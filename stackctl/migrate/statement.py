@@ -4,24 +4,36 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from psycopg import sql
+from psycopg import errors, sql
 
 from stackctl.migrate import files, lexer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import psycopg
 
     from stackctl.migrate.files import Statement
 
+_THERE = (errors.DuplicateTable, errors.DuplicateObject, errors.DuplicateColumn, errors.DuplicateDatabase)
+_GONE = (errors.UndefinedTable, errors.UndefinedObject, errors.UndefinedColumn, errors.InvalidCatalogName)
+_DONE_BEFORE = {"CREATE": _THERE, "DROP": _GONE, "ALTER": _THERE + _GONE}
+
 
 @dataclass(frozen=True)
-class Index:
-    """An index's bare name, and its table as the statement writes it."""
+class Concurrent:
+    """A statement that runs CONCURRENTLY.
 
-    name: str
-    table: str
+    `relation`, as it writes it: the table an index is created on, the table or index that is reindexed, the partition
+    that is detached. `name`, bare: of the index that is created (None: the server chooses), of the schema or database
+    that is reindexed.
+    """
+
+    kind: Literal["create", "drop", "reindex", "detach"]
+    relation: str
+    name: str | None = None
 
 
 def with_schema(text: str, schema: str) -> str:
@@ -45,20 +57,47 @@ def position(statement: Statement, schema: str, error: psycopg.Error | None) -> 
     return statement.line + before.count("\n"), len(before) - before.rfind("\n")
 
 
-def index_built_concurrently(text: str) -> Index | None:
-    """The index that a CREATE INDEX CONCURRENTLY builds, if the statement is one and names it."""
+def done_before(text: str) -> tuple[type[psycopg.Error], ...]:
+    """What a statement says when an earlier, interrupted try of it did go through after all."""
+    first = next(token for token in lexer.tokens(text) if token.kind != "comment")
+    return _DONE_BEFORE.get(first.text.upper(), ())
+
+
+def concurrent(text: str) -> Concurrent | None:
+    """What a statement does CONCURRENTLY outside a transaction, if it is such a one."""
     found = [token for token in lexer.tokens(text) if token.kind != "comment"]
     said = lexer.words(found, len(found))
-    if said[:1] != ["CREATE"] or "CONCURRENTLY" not in said[1:4] or "ON" not in said:
+    if "CONCURRENTLY" not in said:
         return None
-    on = said.index("ON")
-    name = found[on - 1].text
-    if said[on - 1] == "CONCURRENTLY":
-        return None
-    rest = found[on + 1 :] if said[on + 1] != "ONLY" else found[on + 2 :]
-    table = ""
-    for token in rest:
-        if token.text == "(" or token.text.upper() == "USING":
+    match said[:2]:
+        case ["CREATE", "INDEX" | "UNIQUE"] if "ON" in said:
+            on = said.index("ON")
+            name = None if said[on - 1] == "CONCURRENTLY" else _bare(found[on - 1].text)
+            return Concurrent("create", _name(found[on + 2 if said[on + 1] == "ONLY" else on + 1 :]), name)
+        case ["DROP", "INDEX"]:
+            return Concurrent("drop", "")
+        case ["REINDEX", _]:
+            kinds = [word for word in said if word in ("INDEX", "TABLE", "SCHEMA", "DATABASE")]
+            at = said.index(kinds[0]) + 1 if kinds else len(said)
+            named = found[at + 1 :] if said[at : at + 1] == ["CONCURRENTLY"] else found[at:]
+            whole = kinds[:1] in (["SCHEMA"], ["DATABASE"])
+            return Concurrent("reindex", _name(named), _bare(_name(named)) if whole else None)
+        case ["ALTER", "TABLE"] if "PARTITION" in said:
+            return Concurrent("detach", _name(found[said.index("PARTITION") + 1 :]))
+        case _:  # REFRESH MATERIALIZED VIEW: a transaction like any other
+            return None
+
+
+def _name(tokens: Sequence[lexer.Token]) -> str:
+    """The name at the beginning, as it is written, with its schema."""
+    name = ""
+    for n, token in enumerate(tokens):
+        if n % 2 and token.text != ".":
             break
-        table += token.text
-    return Index(name[1:-1].replace('""', '"') if name.startswith('"') else name.lower(), table)
+        name += token.text
+    return name
+
+
+def _bare(name: str) -> str:
+    """A name without quotes, as the catalogs write it."""
+    return name[1:-1].replace('""', '"') if name.startswith('"') else name.lower()

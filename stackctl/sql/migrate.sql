@@ -4,11 +4,30 @@ SELECT pg_is_in_recovery() AS standby,
        current_database() AS database,
        session_user::text AS role
 
+-- name: backend_pid
+SELECT pg_backend_pid() AS pid
+
 -- name: session_settings
 SELECT name, setting FROM pg_settings WHERE source = 'session'
 
--- name: set_setting
-SELECT set_config(%(name)s, %(value)s, false)
+-- name: own_role
+RESET SESSION AUTHORIZATION;
+RESET ROLE
+
+-- name: forget_settings
+RESET SESSION AUTHORIZATION;
+RESET ROLE;
+RESET ALL;
+DISCARD TEMP;
+CLOSE ALL;
+UNLISTEN *;
+DEALLOCATE ALL
+
+-- name: set_settings
+SELECT count(set_config(name, value, false)) AS done FROM unnest(%(names)s::text[], %(values)s::text[]) AS given (name, value)
+
+-- name: get_setting
+SELECT setting AS value FROM pg_settings WHERE name = %(name)s
 
 -- name: try_lock
 SELECT pg_try_advisory_lock(hashtextextended('stackctl.migrate:' || %(schema)s, 0))
@@ -16,16 +35,57 @@ SELECT pg_try_advisory_lock(hashtextextended('stackctl.migrate:' || %(schema)s, 
 -- name: unlock
 SELECT pg_advisory_unlock(hashtextextended('stackctl.migrate:' || %(schema)s, 0))
 
+-- name: holds_lock
+SELECT EXISTS (
+  SELECT FROM pg_locks
+  WHERE locktype = 'advisory' AND granted AND objsubid = 1 AND pid = pg_backend_pid()
+    AND ((classid::bigint << 32) | objid::bigint) = hashtextextended('stackctl.migrate:' || %(schema)s, 0)
+) AS held
+
 -- name: lock_setup
 SELECT pg_advisory_xact_lock(hashtextextended('stackctl.migrate', 0))
 
 -- name: lock_holder
-SELECT l.pid, coalesce(a.application_name, '') AS application_name, a.backend_start AS since
+SELECT l.pid, coalesce(a.application_name, '') AS application_name, a.backend_start AS since, a.state,
+       left(a.query, 200) AS query, p.phase AS building
 FROM pg_locks AS l
 LEFT JOIN pg_stat_activity AS a ON a.pid = l.pid
+LEFT JOIN pg_stat_progress_create_index AS p ON p.pid = l.pid
 WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
   AND ((l.classid::bigint << 32) | l.objid::bigint) = hashtextextended('stackctl.migrate:' || %(schema)s, 0)
+
+-- name: blockers
+-- Sessions that hold a relation in a mode against the one wanted; for an old snapshot, whoever has a transaction open.
+WITH wanted AS (
+  SELECT to_regclass(name) AS relation, against FROM unnest(%(names)s::text[], %(against)s::text[]) AS given (name, against)
+), held AS (
+  SELECT DISTINCT ON (l.pid) l.pid, l.relation::regclass::text AS relation, l.mode
+  FROM pg_locks AS l JOIN wanted AS w ON w.relation = l.relation
+  WHERE l.granted AND l.locktype = 'relation' AND l.pid <> pg_backend_pid() AND l.mode = ANY (w.against::text[])
+    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+  ORDER BY l.pid
+), open AS (
+  SELECT a.pid, coalesce(a.application_name, '') AS application_name, coalesce(a.usename, '') AS role, a.state,
+         extract(epoch FROM clock_timestamp() - a.xact_start)::float8 AS open_s, left(a.query, 200) AS query,
+         h.relation, h.mode
+  FROM pg_stat_activity AS a LEFT JOIN held AS h ON h.pid = a.pid
+  WHERE a.pid <> pg_backend_pid() AND a.datname = current_database()
+    AND (h.pid IS NOT NULL OR a.xact_start IS NOT NULL)
+)
+SELECT * FROM open
+WHERE relation IS NOT NULL OR %(any)s OR NOT EXISTS (SELECT FROM held)
+ORDER BY relation IS NULL, open_s DESC NULLS LAST
+LIMIT 5
+
+-- name: rows_changed
+SELECT current_setting('track_counts')::boolean AS counted, coalesce(sum(ins + upd + del), 0)::bigint AS rows,
+       coalesce(sum(upd), 0)::bigint AS updates, coalesce(sum(live) FILTER (WHERE upd > 0), 0)::bigint AS live
+FROM (
+  SELECT pg_stat_get_xact_tuples_inserted(c.oid) AS ins, pg_stat_get_xact_tuples_updated(c.oid) AS upd,
+         pg_stat_get_xact_tuples_deleted(c.oid) AS del, greatest(c.reltuples, pg_stat_get_live_tuples(c.oid)) AS live
+  FROM pg_class AS c WHERE c.relkind = 'r' AND c.oid >= 16384  -- the catalogs come before
+) AS counted
 
 -- name: history_exists
 SELECT EXISTS (
@@ -86,9 +146,57 @@ SELECT EXISTS (
   WHERE n.nspname = %(schema)s AND c.relname = 'SchemaMigration' AND c.relkind IN ('r', 'p')
 )
 
--- name: invalid_index
-SELECT n.nspname, c.relname
+-- name: invalid_indexes
+-- Of one table (or of the table of an index), or of a schema; who is building it, if that is going on.
+SELECT n.nspname AS schema, c.relname AS index, t.oid::regclass::text AS table,
+       (SELECT p.pid FROM pg_stat_progress_create_index AS p
+        WHERE p.index_relid = i.indexrelid OR (p.command LIKE 'REINDEX%%' AND p.relid = i.indrelid) LIMIT 1) AS builder
 FROM pg_index AS i
 JOIN pg_class AS c ON c.oid = i.indexrelid
+JOIN pg_class AS t ON t.oid = i.indrelid
 JOIN pg_namespace AS n ON n.oid = c.relnamespace
-WHERE i.indrelid = to_regclass(%(table)s) AND c.relname = %(index)s AND NOT i.indisvalid
+WHERE NOT i.indisvalid AND c.relkind = 'i'
+  AND (i.indrelid = to_regclass(%(relation)s) OR n.nspname = %(in_schema)s
+       OR i.indrelid = (SELECT x.indrelid FROM pg_index AS x WHERE x.indexrelid = to_regclass(%(relation)s)))
+  AND (%(index)s::text IS NULL OR c.relname = %(index)s)
+  AND (%(pattern)s::text IS NULL OR c.relname ~ %(pattern)s)
+ORDER BY 1, 2
+
+-- name: index_built
+SELECT EXISTS (
+  SELECT FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid
+  WHERE i.indrelid = to_regclass(%(relation)s) AND c.relname = %(index)s AND i.indisvalid
+) AS built
+
+-- name: pending_detach
+SELECT i.inhparent::regclass::text AS parent
+FROM pg_inherits AS i WHERE i.inhdetachpending AND i.inhrelid = to_regclass(%(partition)s)
+
+-- name: adoptable
+-- Which histories of other runners there are.
+SELECT c.relname AS name
+FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+WHERE n.nspname = %(schema)s AND c.relname IN ('SchemaMigration', '_prisma_migrations') AND c.relkind IN ('r', 'p')
+
+-- name: backend_history
+SELECT "migrationName" AS name, "finishedAt" AT TIME ZONE 'UTC' AS finished_at
+FROM {} WHERE "finishedAt" IS NOT NULL ORDER BY 1
+
+-- name: prisma_history
+SELECT migration_name AS name, max(finished_at) AS finished_at
+FROM {} WHERE finished_at IS NOT NULL AND rolled_back_at IS NULL GROUP BY 1 ORDER BY 1
+
+-- name: adopt
+INSERT INTO stackctl.migration_history (target_schema, name, checksum, applied_at, pieces_done)
+SELECT %(schema)s, name, checksum, coalesce(finished_at, clock_timestamp()), pieces
+FROM unnest(%(names)s::text[], %(checksums)s::text[], %(finished)s::timestamptz[], %(pieces)s::int[])
+  AS given (name, checksum, finished_at, pieces)
+ON CONFLICT (target_schema, name) DO NOTHING
+
+-- name: columns
+SELECT n.nspname AS schema, c.relname AS table, array_agg(a.attname::text) FILTER (WHERE a.attnum > 0 AND NOT a.attisdropped) AS columns
+FROM pg_class AS c
+JOIN pg_namespace AS n ON n.oid = c.relnamespace
+LEFT JOIN pg_attribute AS a ON a.attrelid = c.oid
+WHERE c.relkind IN ('r', 'p', 'f', 'v', 'm') AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
+GROUP BY 1, 2

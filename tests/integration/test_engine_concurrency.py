@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import random
-import shutil
 import signal
-import subprocess
-import tempfile
 import threading
 import uuid
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -43,17 +38,15 @@ from backend import (
 )
 
 from stackctl.errors import StackctlError
-from stackctl.pgbinaries import find_binaries, server_account
 from stackctl.sync import queue
 from stackctl.sync import source as source_module
 from stackctl.sync.sequencer import Sequencer, SequenceResult
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from conftest import Connect
 
-    from stackctl.embedded import EmbeddedServer
     from stackctl.sync.pipeline import Pipeline
 
 
@@ -351,35 +344,6 @@ def test_run_while_the_application_writes(
 
 
 # -- a replica
-
-
-@pytest.fixture(scope="module")
-def standby(server: EmbeddedServer) -> Iterator[str]:
-    """The socket directory of a streaming standby of the test server."""
-    directory = Path(tempfile.mkdtemp(prefix="sb-"))
-    account = server_account() if os.geteuid() == 0 else None
-    binaries = find_binaries()
-    run: dict[str, Any] = {}
-    if account is not None:
-        os.chown(directory, account.pw_uid, account.pw_gid)
-        run = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
-    data = directory / "data"
-
-    def program(name: str, *arguments: str) -> None:
-        done = subprocess.run([str(binaries / name), *arguments], cwd=directory, umask=0o077,
-                              capture_output=True, text=True, check=False, **run)  # fmt: skip
-        assert done.returncode == 0, done.stderr
-
-    program("pg_basebackup", "-d", server.url(), "-D", str(data), "-R", "-X", "stream", "-c", "fast", "--no-sync")
-    options = f"-c unix_socket_directories={directory} -c listen_addresses='' -c port=5432 -c max_connections=200"
-    with (directory / "log").open("w") as log:
-        (directory / "log").chmod(0o666)
-        done = subprocess.run([str(binaries / "pg_ctl"), "start", "-w", "-D", str(data), "-o", options],
-                              cwd=directory, stdout=log, stderr=log, check=False, **run)  # fmt: skip
-    assert done.returncode == 0, (directory / "log").read_text()
-    yield str(directory)
-    program("pg_ctl", "stop", "-w", "-m", "immediate", "-D", str(data))
-    shutil.rmtree(directory)
 
 
 def test_a_lagging_replica_is_waited_for(

@@ -10,9 +10,10 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from stackctl.bundled import bundled
-from stackctl.migrate.apply import status, up
+from stackctl.migrate.apply import up
 from stackctl.migrate.capture import capture, left_out
 from stackctl.migrate.files import discover
+from stackctl.migrate.history import status
 from stackctl.schema_drift import drifts
 from stackctl.sync import backend_config, delivery, queue
 from stackctl.sync.backend_config import BackendDatabases

@@ -9,8 +9,9 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from stackctl.migrate import locks
 from stackctl.migrate.files import parse
-from stackctl.migrate.observe import Observer
+from stackctl.migrate.observe import MODES, Observer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -132,6 +133,17 @@ def test_measured(conn: psycopg.Connection[Any], text: str) -> None:
     indexes = {"by_note", "unique_note", "child_pkey", "parent_pkey"}
     assert {lock.relation: lock.mode for lock in measured.locks if lock.relation not in indexes} == LOCKS[text]
     assert measured.rewrites == REWRITES.get(text, ())
+
+
+@pytest.mark.parametrize("text", LOCKS)
+def test_the_forecast_of_a_dry_run_is_not_weaker(text: str) -> None:
+    """What holds the application up is named, or said to be there without a name."""
+    forecast = locks.of(text, "public")
+    named = {lock.qualified: lock.mode for lock in forecast.locks if lock.qualified}
+    nameless = max((MODES.index(lock.mode) for lock in forecast.locks if not lock.qualified), default=-1)
+    for relation, mode in LOCKS[text].items():
+        said = max(MODES.index(named.get(f'"public"."{relation}"', AS)), nameless)
+        assert MODES.index(mode) <= max(said, MODES.index(RE)), relation
 
 
 def test_an_index_counts_where_it_is_locked_harder_than_its_table(conn: psycopg.Connection[Any]) -> None:

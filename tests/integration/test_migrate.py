@@ -2,51 +2,29 @@
 
 from __future__ import annotations
 
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
-from psycopg import sql
+from migrating import Connection, names, plan, raises, valid, value
 
-from stackctl.errors import AnswerNo, ConfigError, ServiceError, StackctlError, StateError, UsageError
-from stackctl.migrate.apply import Event, UpResult, status, up
-from stackctl.migrate.files import Migration, discover
+from stackctl.errors import AnswerNo, ServiceError, StateError, UsageError
+from stackctl.migrate.apply import up
+from stackctl.migrate.files import discover
+from stackctl.migrate.history import status
+from stackctl.migrate.session import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-Connection = psycopg.Connection[Any]
+    from stackctl.migrate.events import Event
 
 
 @pytest.fixture
 def conn(empty_db: str, connect: Callable[..., Connection]) -> Connection:
     return connect(empty_db, autocommit=True)
-
-
-def plan(directory: Path, **contents: str) -> tuple[Migration, ...]:
-    """Write one file for each keyword, `a="SELECT 1"` becoming version …01, and read them back."""
-    for number, (name, content) in enumerate(contents.items(), 1):
-        (directory / f"202601010000{number:02}_{name}.sql").write_text(content)
-    return discover(directory)
-
-
-def names(result: UpResult) -> list[str]:
-    return [migration.name[15:] for migration in result.applied]
-
-
-def value(conn: Connection, query: Any, *parameters: Any) -> Any:
-    row = conn.execute(query, parameters or None).fetchone()
-    return row[0] if row else None
-
-
-def raises(conn: Connection, migrations: tuple[Migration, ...], **options: Any) -> StackctlError:
-    with pytest.raises(StackctlError) as caught:
-        up(conn, migrations, **options)
-    return caught.value
 
 
 def cut(conn: Connection, url: str) -> None:
@@ -124,60 +102,6 @@ def test_percent_is_a_percent(conn: Connection, tmp_path: Path) -> None:
     assert conn.execute("SELECT x, y FROM a").fetchone() == ("100% %s %(x)s", 2)
 
 
-def test_settings_of_one_file_do_not_reach_the_next(conn: Connection, tmp_path: Path) -> None:
-    conn.execute("SET lock_timeout = '1234ms'")
-    migrations = plan(
-        tmp_path,
-        a="CREATE SCHEMA other; SET search_path = other; SET lock_timeout = '7s'; SET statement_timeout = '9min'",
-        b="CREATE TABLE made AS SELECT current_setting('lock_timeout') AS a, current_setting('statement_timeout') AS b",
-    )
-    up(conn, migrations)
-    assert conn.execute("SELECT * FROM public.made").fetchone() == ("1234ms", "0")
-    assert value(conn, "SHOW lock_timeout") == "1234ms"
-    assert value(conn, "SHOW search_path") == '"$user", public'
-
-
-def test_two_schemas_with_the_same_files_do_not_mix(
-    conn: Connection, empty_db: str, connect: Callable[..., Connection], tmp_path: Path
-) -> None:
-    migrations = plan(tmp_path, a='CREATE TABLE here (); CREATE TABLE /* SCHEMA_NAME_SENTINEL */."there" ()')
-    up(conn, migrations, schema="One; Two")
-    assert status(conn, migrations, "two").pending == (migrations[0].name,)
-    up(conn, migrations, schema="two")
-    found = conn.execute("SELECT schemaname, count(*) FROM pg_tables WHERE tablename IN ('here', 'there') GROUP BY 1")
-    assert dict(found.fetchall()) == {"One; Two": 2, "two": 2}
-
-    wanted = [f"s{number}" for number in range(6)]
-    conns = [connect(empty_db, autocommit=True) for _ in wanted]
-    conn.execute("DROP SCHEMA stackctl CASCADE")
-    with ThreadPoolExecutor(6) as pool:
-        results = list(pool.map(lambda pair: up(pair[0], migrations, schema=pair[1]), zip(conns, wanted, strict=True)))
-    assert [names(result) for result in results] == [["a"]] * 6
-
-
-def test_twenty_runners_at_once(
-    conn: Connection, empty_db: str, connect: Callable[..., Connection], tmp_path: Path
-) -> None:
-    migrations = plan(
-        tmp_path,
-        a="CREATE TABLE a AS SELECT generate_series(1, 50000) AS x",
-        b="-- stackctl:outside-transaction\nCREATE INDEX CONCURRENTLY a_x ON a (x)",
-        c="INSERT INTO a VALUES (-1)",
-    )
-    conns = [connect(empty_db, autocommit=True) for _ in range(20)]
-    start = threading.Barrier(20)
-
-    def run(one: Connection) -> list[str]:
-        start.wait()
-        return names(up(one, migrations, lock_wait=timedelta(seconds=60)))
-
-    with ThreadPoolExecutor(20) as pool:
-        results = sorted(pool.map(run, conns))
-    assert results == [[]] * 19 + [["a", "b", "c"]]
-    assert value(conn, "SELECT count(*) FROM a WHERE x = -1") == 1
-    assert value(conn, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == 0
-
-
 def test_a_held_lock_is_reported_with_its_holder(
     conn: Connection, empty_db: str, connect: Callable[..., Connection], tmp_path: Path
 ) -> None:
@@ -188,7 +112,8 @@ def test_a_held_lock_is_reported_with_its_holder(
 
     def while_applying(event: Event) -> None:
         if event.kind == "started":
-            error = raises(conn, migrations, lock_wait=timedelta(milliseconds=150), on_event=events.append)
+            soon = Limits(lock_wait=timedelta(milliseconds=150))
+            error = raises(conn, migrations, limits=soon, on_event=events.append)
             assert isinstance(error, StateError)
             assert error.code == "lock-held"
             assert error.details["pid"] == other.info.backend_pid
@@ -208,32 +133,6 @@ CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS "A x" ON a (x);
 -- stackctl:split
 CREATE TABLE z ();
 """
-
-
-def valid(conn: Connection, index: str) -> bool | None:
-    return value(
-        conn, "SELECT indisvalid FROM pg_index WHERE indexrelid = (SELECT oid FROM pg_class WHERE relname = %s)", index
-    )
-
-
-def test_a_failed_piece_outside_keeps_what_came_before_and_leaves_no_invalid_index(
-    conn: Connection, tmp_path: Path
-) -> None:
-    migrations = plan(tmp_path, a=OUTSIDE)
-    error = raises(conn, migrations)
-    assert (error.details["line"], error.details["sqlstate"]) == (5, "23505")
-    assert "(1)" in error.message
-    assert valid(conn, "A x") is None
-    assert value(conn, "SELECT count(*) FROM a") == 2
-    assert value(conn, "SELECT to_regclass('z')") is None
-    assert status(conn, migrations).pending == (migrations[0].name,)
-
-    conn.execute("DELETE FROM a; INSERT INTO a VALUES (1)")
-    events: list[Event] = []
-    assert names(up(conn, migrations, on_event=events.append)) == ["a"]
-    assert events[0].kind == "resumed"
-    assert valid(conn, "A x") is True
-    assert value(conn, "SELECT count(*) FROM a") == 1, "the first piece ran again"
 
 
 def test_an_invalid_index_left_by_an_earlier_try_is_built_again(conn: Connection, tmp_path: Path) -> None:
@@ -375,38 +274,6 @@ def test_a_statement_that_returns_no_condition_is_done(conn: Connection, tmp_pat
     body = "\n-- stackctl:split\n".join(f"-- stackctl:repeat\n{text}" for text in texts)
     (applied,) = up(conn, plan(tmp_path, a=body)).applied
     assert applied.repeats == 0
-
-
-def test_a_transaction_ended_behind_the_runners_back_is_caught(conn: Connection, tmp_path: Path) -> None:
-    conn.execute("CREATE PROCEDURE sneaky() LANGUAGE plpgsql AS $$ BEGIN COMMIT; END $$")
-    error = raises(conn, plan(tmp_path, a="CREATE TABLE a (); CALL sneaky()"))
-    assert error.code == "migration-failed"
-    assert value(conn, "SELECT to_regclass('a')") is None
-    with pytest.raises(ConfigError):
-        plan(tmp_path, a="SELECT 1; COMMIT")
-
-
-def test_a_read_only_role_reads_the_status_and_cannot_apply(conn: Connection, empty_db: str, tmp_path: Path) -> None:
-    role = f"reader_{conn.info.backend_pid}"
-    migrations = plan(tmp_path, a="CREATE TABLE a ()", b="CREATE TABLE b ()")
-    name = sql.Identifier(role)
-    conn.execute(sql.SQL("CREATE ROLE {}").format(name))
-    try:
-        for applied in (0, 1):
-            with psycopg.connect(empty_db, autocommit=True) as reader:
-                reader.execute(sql.SQL("SET SESSION AUTHORIZATION {}").format(name))
-                assert len(status(reader, migrations).applied) == applied
-            with psycopg.connect(empty_db, autocommit=True, options=f"-c role={role}") as reader:
-                error = raises(reader, migrations)
-                assert isinstance(error, ServiceError)
-                assert error.code == "permission-denied"
-            up(conn, migrations, to="20260101000001")
-        with psycopg.connect(empty_db, autocommit=True, options="-c default_transaction_read_only=on") as reader:
-            error = raises(reader, migrations)
-            assert isinstance(error, ServiceError)
-            assert error.code == "read-only"
-    finally:
-        conn.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(name))
 
 
 def test_where_the_backend_keeps_its_own_history_it_is_told(conn: Connection, tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ import pytest
 from psycopg import sql
 
 from stackctl.bundled import bundled
-from stackctl.migrate.apply import status, up
+from stackctl.migrate.apply import up
 from stackctl.migrate.files import discover
+from stackctl.migrate.history import status
 
 if TYPE_CHECKING:
     from collections.abc import Callable

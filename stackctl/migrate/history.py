@@ -1,0 +1,163 @@
+"""What is applied: the table `stackctl.migration_history`, and how it compares with the files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from psycopg import errors, sql
+from psycopg.rows import dict_row
+
+from stackctl.errors import StateError
+from stackctl.migrate import failures, files
+from stackctl.sql import statements
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+    from datetime import datetime
+
+    from stackctl.migrate.files import Migration
+    from stackctl.migrate.session import Connection, Session
+
+_SQL = statements("migrate")
+
+
+@dataclass(frozen=True)
+class HistoryEntry:
+    """A migration that is applied: when (with time zone), as what, by which role."""
+
+    name: str
+    applied_at: datetime
+    checksum: str
+    by: str
+
+
+@dataclass(frozen=True)
+class Status:
+    """`current`: the highest name applied. `drifted`: applied, and edited since. `unknown`: applied, and no file."""
+
+    current: str | None
+    pending: tuple[str, ...]
+    applied: tuple[HistoryEntry, ...]
+    drifted: tuple[str, ...]
+    unknown: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a migration is committed, and whether that makes it applied.
+
+    `attempted`: the piece that was running outside a transaction, if one was. `checksum`: of the pieces done.
+    """
+
+    done: int = 0
+    repeats: int = 0
+    attempted: int | None = None
+    applied: bool = False
+    checksum: str = ""
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything of it is committed, or may be."""
+        return self.done > 0 or self.repeats > 0 or self.attempted is not None
+
+
+def status(
+    conn: Connection,
+    migrations: Sequence[Migration],
+    schema: str = "public",
+    left_out: Collection[str] = (),
+    elsewhere: Collection[str] = (),
+) -> Status:
+    """Compare the files with the history. Writes nothing, and a database never migrated has everything pending.
+
+    What is `left_out` is not pending, and what has its file `elsewhere` is not unknown.
+    Raises ServiceError (`permission-denied`).
+    """
+    applied = {
+        row["name"]: HistoryEntry(row["name"], row["applied_at"], row["checksum"], row["applied_by"])
+        for row in _rows(conn, schema)
+        if row["applied_at"] is not None
+    }
+    names = {migration.name for migration in migrations}
+    return Status(
+        current=max(applied, default=None),
+        pending=tuple(m.name for m in migrations if m.name not in applied and m.name not in left_out),
+        applied=tuple(applied.values()),
+        drifted=tuple(m.name for m in migrations if m.name in applied and applied[m.name].checksum != m.checksum),
+        unknown=tuple(name for name in applied if name not in names and name not in elsewhere),
+    )
+
+
+def progress(conn: Connection, schema: str) -> dict[str, Progress]:
+    """How far each migration of the history has come. Raises ServiceError (`permission-denied`)."""
+    return {
+        row["name"]: Progress(
+            row["pieces_done"],
+            row["repeats"],
+            row["outside_piece"],
+            applied=row["applied_at"] is not None,
+            checksum=row["checksum"],
+        )
+        for row in _rows(conn, schema)
+    }
+
+
+def edited_halfway(migration: Migration, begun: Progress) -> bool:
+    """Whether what is applied of a half-applied migration reads differently now."""
+    return begun.checksum != files.checksum(migration.pieces[: begun.done])
+
+
+def refuse_edited_halfway(migration: Migration, begun: Progress) -> None:
+    """Raises StateError (`migration-edited-halfway`)."""
+    if edited_halfway(migration, begun):
+        raise StateError(
+            f"{migration.path} was edited in the part that is applied already (its first {begun.done} pieces)",
+            code="migration-edited-halfway",
+            hint="restore that part; what follows it may be changed",
+            details={"file": str(migration.path), "pieces_done": begun.done},
+        )
+
+
+def prepare(session: Session) -> None:
+    """Make the history's table and the schema where they are missing."""
+    with session.conn.transaction():
+        # Runners for other schemas hold other locks, and IF NOT EXISTS alone would let them collide.
+        session.fetch("lock_setup")
+        if not session.fetch("history_exists")[0]["exists"]:
+            for name in ("create_history_schema", "create_history", "share_history"):
+                session.run(name)
+        if not session.fetch("schema_exists")[0]["exists"]:
+            session.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(session.schema)))
+
+
+def record(session: Session, migration: Migration, reached: Progress, duration_ms: int) -> Progress:
+    """Write the history row, within the transaction in hand if there is one; tells whether that makes it applied."""
+    applied = reached.done == len(migration.pieces) and reached.attempted is None
+    with session.conn.transaction():
+        session.run("own_role")  # a file may SET one that must not write here
+        session.run(
+            "record",
+            name=migration.name,
+            checksum=files.checksum(migration.pieces[: reached.done]),
+            applied=applied,
+            duration_ms=duration_ms,
+            repeats=reached.repeats,
+            pieces_done=reached.done,
+            outside_piece=reached.attempted,
+        )
+        if applied and session.fetch("backend_history_exists")[0]["exists"]:
+            into = sql.SQL(_SQL["record_for_backend"]).format(sql.Identifier(session.schema, "SchemaMigration"))
+            session.execute(into, {"name": migration.name})
+    return Progress(reached.done, reached.repeats, reached.attempted, applied)
+
+
+def _rows(conn: Connection, schema: str) -> list[dict[str, Any]]:
+    try:
+        with conn.cursor(row_factory=dict_row) as cursor:
+            exists = cursor.execute(_SQL["history_exists"]).fetchone()
+            if not exists or not exists["exists"]:
+                return []
+            return cursor.execute(_SQL["history"], {"schema": schema}).fetchall()
+    except errors.InsufficientPrivilege as error:
+        raise failures.refused(error, failures.sentence(error), {}) from error

@@ -1,0 +1,125 @@
+"""Which migrations a run applies, and when it refuses to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from psycopg import sql
+from psycopg.rows import dict_row
+
+from stackctl.errors import StateError, UsageError
+from stackctl.migrate import history
+from stackctl.sql import statements
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from stackctl.migrate.files import Migration
+    from stackctl.migrate.history import Progress
+    from stackctl.migrate.session import Connection
+
+_SQL = statements("migrate")
+_QUERIES = {"SchemaMigration": "backend_history", "_prisma_migrations": "prisma_history"}
+_SHOWN = 5  # names in a message
+
+
+def pending(
+    conn: Connection,
+    migrations: Sequence[Migration],
+    schema: str,
+    *,
+    to: str | None = None,
+    left_out: Collection[str] = (),
+    out_of_order: bool = False,
+) -> tuple[tuple[Migration, Progress], ...]:
+    """What `up` applies, in order, each with how far it has come already. Writes nothing.
+
+    Raises UsageError (`unknown-migration`), StateError (`out-of-order` unless that is allowed, `not-adopted`,
+    `migration-edited-halfway`), ServiceError (`permission-denied`).
+    """
+    wanted = through(migrations, to)
+    begun = history.progress(conn, schema)
+    found = [
+        (migration, begun.get(migration.name, history.Progress()))
+        for migration in wanted
+        if migration.name not in left_out
+    ]
+    found = [(migration, so_far) for migration, so_far in found if not so_far.applied]
+    if not found:
+        return ()
+    for migration, so_far in found:
+        if migration.name in begun:
+            history.refuse_edited_halfway(migration, so_far)
+    if not out_of_order:
+        _refuse_out_of_order(found, late(migrations, begun))
+    _refuse_not_adopted(conn, found, schema)
+    return tuple(found)
+
+
+def through(migrations: Sequence[Migration], to: str | None) -> Sequence[Migration]:
+    """The migrations up to and including a version or a name. Raises UsageError (`unknown-migration`)."""
+    if to is None:
+        return migrations
+    for index, migration in enumerate(migrations):
+        if to in (migration.version, migration.name):
+            return migrations[: index + 1]
+    raise UsageError(
+        f"there is no migration {to}",
+        code="unknown-migration",
+        hint="name a version or a whole name that stackctl migrate status lists",
+    )
+
+
+def late(migrations: Sequence[Migration], begun: Mapping[str, Progress]) -> dict[str, str]:
+    """Pending migrations that come before one that is applied already, each with the highest applied name.
+
+    Not late are those that the choice of who captures changes left out, and those that were begun. Names without a file
+    here do not count: another folder may be migrated in the same schema.
+    """
+    applied = [migration.name for migration in migrations if begun.get(migration.name, history.Progress()).applied]
+    highest = max(applied, default="")
+    return {
+        migration.name: highest
+        for migration in migrations
+        if migration.name < highest and migration.name not in begun and not migration.captures_changes
+    }
+
+
+def recorded_elsewhere(conn: Connection, schema: str) -> dict[str, dict[str, Any]]:
+    """What other runners have recorded as finished: by table of theirs, names with the time where it is known."""
+    with conn.cursor(row_factory=dict_row) as cursor:
+        tables = [row["name"] for row in cursor.execute(_SQL["adoptable"], {"schema": schema})]
+        found: dict[str, dict[str, Any]] = {}
+        for table in sorted(tables):  # SchemaMigration first: the backend filled it from the other
+            query = sql.SQL(_SQL[_QUERIES[table]]).format(sql.Identifier(schema, table))
+            found[table] = {row["name"]: row["finished_at"] for row in cursor.execute(query)}
+    return found
+
+
+def some(names: Collection[str]) -> str:
+    """A few of the names, and how many more there are."""
+    shown = ", ".join(list(names)[:_SHOWN])
+    return shown + f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else shown
+
+
+def _refuse_out_of_order(found: Sequence[tuple[Migration, Progress]], late: Mapping[str, str]) -> None:
+    names = [migration.name for migration, _ in found if migration.name in late]
+    if names:
+        raise StateError(
+            f"{some(names)}: older than {late[names[0]]}, which is applied already",
+            code="out-of-order",
+            hint="give the file a new version (it was never tried behind the newer ones), or pass --allow-out-of-order",
+            details={"names": names, "highest_applied": late[names[0]]},
+        )
+
+
+def _refuse_not_adopted(conn: Connection, found: Sequence[tuple[Migration, Progress]], schema: str) -> None:
+    for table, finished in recorded_elsewhere(conn, schema).items():
+        names = [migration.name for migration, so_far in found if migration.name in finished and not so_far.done]
+        if names:
+            raise StateError(
+                f'the database records in "{table}" as applied what is pending here: {some(names)}',
+                code="not-adopted",
+                hint="take that history over with stackctl migrate adopt, then run this again",
+                details={"table": table, "names": names},
+            )

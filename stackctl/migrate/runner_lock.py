@@ -1,0 +1,124 @@
+"""Before anything is changed: a database that can be migrated, and one runner at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg.conninfo import make_conninfo
+
+from stackctl.errors import ServiceError, StateError
+from stackctl.migrate.events import Event
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from stackctl.migrate.session import Session
+
+LOCK_POLL = 0.1  # seconds
+
+
+@contextlib.contextmanager
+def only_runner(session: Session, on_event: Callable[[Event], None], sleep: Callable[[float], None]) -> Iterator[None]:
+    """Hold the runner's lock of the schema; the session's settings are the caller's again afterwards.
+
+    Raises ServiceError (`read-only`), StateError (`transaction-pooler`, `lock-held`).
+    """
+    _refuse_read_only(session)
+    _refuse_pooler(session)
+    _lock(session, on_event, sleep)
+    try:
+        yield
+    finally:
+        # A connection that is gone has given back both.
+        with contextlib.suppress(psycopg.OperationalError):
+            if not session.conn.closed:
+                session.restore()
+                session.fetch("unlock")
+
+
+def refuse_lost(session: Session) -> None:
+    """Raises StateError (`transaction-pooler`) when this session does not hold the lock that it took."""
+    if not session.fetch("holds_lock")[0]["held"]:
+        raise _pooler("the session that took the lock is not the one that statements run in now")
+
+
+def _refuse_read_only(session: Session) -> None:
+    facts = session.fetch("session_facts")[0]
+    if facts["standby"] or facts["read_only"]:
+        what = "is a standby" if facts["standby"] else f"is read-only for {facts['role']}"
+        raise ServiceError(
+            f"database {facts['database']} {what}",
+            code="read-only",
+            hint="give the primary's URL, and a role that may write",
+        )
+
+
+def _refuse_pooler(session: Session) -> None:
+    """A pooler that gives each transaction another session would make the lock and every SET meaningless.
+
+    Whoever sits between names a process of its own at the start. That alone is no harm: session pooling is fine. But
+    two connections of ours that are one session on the server, or one that is two, are not.
+    """
+    conn = session.conn
+    mine = _pid(session)
+    if mine == conn.info.backend_pid:
+        return
+    if _pid(session) != mine:
+        raise _pooler("one connection was given two sessions")
+    again = make_conninfo(conn.info.dsn, password=conn.info.password or None)
+    with psycopg.connect(again, autocommit=True) as second:
+        row = second.execute("SELECT pg_backend_pid()").fetchone()
+        if row == (mine,):
+            raise _pooler("two connections were given one session")
+        if _pid(session) != mine:
+            raise _pooler("one connection was given two sessions")
+
+
+def _pid(session: Session) -> int:
+    return session.fetch("backend_pid")[0]["pid"]
+
+
+def _pooler(what: str) -> StateError:
+    return StateError(
+        f"the database is behind a pooler that shares sessions between transactions: {what}",
+        code="transaction-pooler",
+        hint="give the URL of the server itself, or of the pooler in session mode",
+    )
+
+
+def _lock(session: Session, on_event: Callable[[Event], None], sleep: Callable[[float], None]) -> None:
+    """Take the runner's lock, asking again and again.
+
+    Waiting inside pg_advisory_lock would hold a snapshot that CREATE INDEX CONCURRENTLY waits for in turn.
+    """
+    wait = session.limits.lock_wait.total_seconds()
+    deadline = time.monotonic() + wait
+    told, who, details = False, "", dict[str, Any]()
+    while not session.fetch("try_lock")[0]["pg_try_advisory_lock"]:
+        late = time.monotonic() >= deadline
+        if late or not told:
+            who, details = _holder(session)
+        if late:
+            raise StateError(
+                f"migrations are being applied by {who}",
+                code="lock-held",
+                hint="run it again once that is done; a session that hangs can be ended with pg_terminate_backend(pid)",
+                details={"waited_s": wait} | details,
+            )
+        if not told:
+            on_event(Event("waiting", detail=f"for {who}, which holds the lock of migrations"))
+            told = True
+        sleep(LOCK_POLL)
+
+
+def _holder(session: Session) -> tuple[str, dict[str, Any]]:
+    found = next(iter(session.fetch("lock_holder")), None)
+    if found is None:
+        return "another session", {}
+    details = {**found, "since": found["since"].isoformat() if found["since"] else None}
+    # A run that was killed leaves its session, until the server notices; what that still builds is told.
+    doing = f", building an index: {found['building']}" if found["building"] else ""
+    return f"process {found['pid']} ({found['application_name'] or 'no application name'}{doing})", details

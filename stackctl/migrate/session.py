@@ -1,0 +1,113 @@
+"""The one session that migrations run in: its statements, and its settings between files."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, LiteralString, TypeAlias
+
+from psycopg import errors, sql
+from psycopg.rows import dict_row, tuple_row
+
+from stackctl.sql import statements
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import psycopg
+
+Connection: TypeAlias = "psycopg.Connection[Any]"
+
+LOCK_WAIT = timedelta(seconds=10)
+LOCK_TIMEOUT = timedelta(seconds=3)
+# CONCURRENTLY holds nobody up while it waits, and what it has built is lost when it gives up: it may wait longer.
+CONCURRENTLY_PATIENCE = 10  # times lock_timeout
+
+_SQL = statements("migrate")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long to wait: for another run, for a lock of a statement (zero: for ever), and for a statement's end
+    (None: as the role is set up).
+    """
+
+    lock_wait: timedelta = LOCK_WAIT
+    lock_timeout: timedelta = LOCK_TIMEOUT
+    statement_timeout: timedelta | None = None
+
+
+@dataclass(frozen=True)
+class Session:
+    """A connection in autocommit mode and the schema that is migrated. `before`: what the caller had SET."""
+
+    conn: Connection
+    schema: str
+    limits: Limits = field(default_factory=Limits)
+    before: Sequence[tuple[str, str]] = ()
+
+    @classmethod
+    def begin(cls, conn: Connection, schema: str, limits: Limits) -> Session:
+        """Raises ValueError unless `conn` is in autocommit mode."""
+        if not conn.autocommit:
+            raise ValueError("migrations need a connection in autocommit mode")
+        with conn.cursor(row_factory=tuple_row) as cursor:
+            return cls(conn, schema, limits, cursor.execute(_SQL["session_settings"]).fetchall())
+
+    def fetch(self, statement: str, /, **values: Any) -> list[dict[str, Any]]:
+        """The rows of a named statement."""
+        with self.conn.cursor(row_factory=dict_row) as cursor:
+            return cursor.execute(_SQL[statement], {"schema": self.schema, **values}).fetchall()
+
+    def run(self, statement: str, /, **values: Any) -> None:
+        """A named statement that returns nothing."""
+        self.execute(_SQL[statement], {"schema": self.schema, **values} if values else None)
+
+    def execute(self, query: LiteralString | sql.Composed, values: Mapping[str, Any] | None = None) -> None:
+        self.conn.execute(query, values)
+
+    def reset(self) -> None:
+        """Undo what a file SET for the session, and say where unqualified names live and how long to wait."""
+        wanted = {"search_path": sql.Identifier(self.schema).as_string(), **self._timeouts()}
+        self._set([*self.before, *wanted.items()])
+        # A build whose client was killed would otherwise go on, and keep the lock, until it is done. Servers on some
+        # systems can't check.
+        with contextlib.suppress(errors.InvalidParameterValue, errors.UndefinedObject):
+            self.execute("SET client_connection_check_interval = '1s'")
+
+    def restore(self) -> None:
+        """Give the session back as it came."""
+        self._set(self.before)
+
+    @contextlib.contextmanager
+    def patient(self) -> Iterator[None]:
+        """Inside, a lock may take as long as CONCURRENTLY may wait for one."""
+        limit = self.fetch("get_setting", name="lock_timeout")[0]["value"]
+        # A file that has set its own is taken at its word.
+        if limit == self._timeouts()["lock_timeout"]:
+            self._set_one("lock_timeout", _milliseconds(self.limits.lock_timeout * CONCURRENTLY_PATIENCE))
+        try:
+            yield
+        finally:
+            if not self.conn.closed:
+                self._set_one("lock_timeout", limit)
+
+    def _timeouts(self) -> dict[str, str]:
+        found = {"lock_timeout": _milliseconds(self.limits.lock_timeout)}
+        if self.limits.statement_timeout is not None:
+            found["statement_timeout"] = _milliseconds(self.limits.statement_timeout)
+        return found
+
+    def _set(self, settings: Sequence[tuple[str, str]]) -> None:
+        self.execute(_SQL["forget_settings"])
+        names, values = [name for name, _ in settings], [value for _, value in settings]
+        self.fetch("set_settings", names=names, values=values)
+
+    def _set_one(self, name: str, value: str) -> None:
+        self.fetch("set_settings", names=[name], values=[value])
+
+
+def _milliseconds(wait: timedelta) -> str:
+    """As the server writes it in pg_settings: without a unit."""
+    return str(round(wait.total_seconds() * 1000))

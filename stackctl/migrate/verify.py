@@ -1,0 +1,79 @@
+"""Whether files, history and database still belong together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from stackctl.migrate import concurrently, history, plan
+from stackctl.migrate.session import Limits, Session
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from stackctl.migrate.files import Migration
+    from stackctl.migrate.session import Connection
+
+Kind = Literal["edited", "deleted", "ahead", "out-of-order", "half-applied", "invalid-index"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """`name`: of the migration, or the index. `message`: what is found; `hint`: what to do."""
+
+    kind: Kind
+    name: str
+    message: str
+    hint: str
+
+
+def verify(
+    conn: Connection, migrations: Sequence[Migration], schema: str = "public", elsewhere: Collection[str] = ()
+) -> tuple[Finding, ...]:
+    """What does not fit together. Writes nothing; a pending file is no finding, nor is one that lies `elsewhere`.
+
+    Raises ServiceError (`permission-denied`).
+    """
+    compared = history.status(conn, migrations, schema, elsewhere=elsewhere)
+    begun = history.progress(conn, schema)
+    found = [
+        Finding("edited", name, "the file was edited after it was applied", "restore it as it was applied")
+        for name in compared.drifted
+    ]
+    last = migrations[-1].name if migrations else ""
+    for name in compared.unknown:
+        if name > last:
+            message, hint = "applied, and newer than every file here", "this database is ahead: deploy the newer code"
+            found.append(Finding("ahead", name, message, hint))
+        else:
+            hint = "restore the file from version control"
+            found.append(Finding("deleted", name, "applied, and there is no such file", hint))
+    for name, highest in plan.late(migrations, begun).items():
+        found.append(
+            Finding(
+                "out-of-order",
+                name,
+                f"not applied, and older than {highest}, which is",
+                "give the file a new version, or run stackctl migrate up --allow-out-of-order",
+            )
+        )
+    by_name = {migration.name: migration for migration in migrations}
+    for name, so_far in begun.items():
+        migration = by_name.get(name)
+        if so_far.applied or not so_far.begun or (migration is None and name in elsewhere):
+            continue
+        message = f"begun and not finished: {so_far.done} pieces are applied"
+        if so_far.repeats:
+            message += f", after {so_far.repeats} passes"
+        hint = "run stackctl migrate up: it goes on from there"
+        if migration is None:
+            message, hint = f"{message}, and there is no such file", "restore the file from version control"
+        elif history.edited_halfway(migration, so_far):
+            message, hint = f"{message}, and what is applied was edited since", "restore that part of the file"
+        found.append(Finding("half-applied", name, message, hint))
+    for row in concurrently.invalid_in_schema(Session(conn, schema, Limits())):
+        doing = f", being built by process {row['builder']}" if row["builder"] else ""
+        message = f"INVALID index on {row['table']}: it is kept up to date and never used{doing}"
+        hint = f'DROP INDEX CONCURRENTLY "{row["schema"]}"."{row["index"]}", and build it anew'
+        found.append(Finding("invalid-index", row["index"], message, hint))
+    return tuple(found)

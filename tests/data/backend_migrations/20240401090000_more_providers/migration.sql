@@ -1,0 +1,2 @@
+ALTER TYPE "OAuthProviderType" ADD VALUE 'MICROSOFT';
+ALTER TYPE "OAuthProviderType" ADD VALUE 'SPOTIFY';

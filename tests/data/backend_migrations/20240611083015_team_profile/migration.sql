@@ -1,0 +1,2 @@
+ALTER TABLE "Team" ADD COLUMN "profileImageUrl" TEXT;
+ALTER TABLE "Team" ADD COLUMN "clientMetadata" JSONB;

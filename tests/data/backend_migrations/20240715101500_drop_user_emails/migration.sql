@@ -1,0 +1,3 @@
+-- Nothing reads them any more.
+ALTER TABLE "ProjectUser" DROP COLUMN "primaryEmail";
+ALTER TABLE "ProjectUser" DROP COLUMN "primaryEmailVerified";

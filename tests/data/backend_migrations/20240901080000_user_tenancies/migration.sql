@@ -1,0 +1,5 @@
+ALTER TABLE "ProjectUser" ADD COLUMN "tenancyId" UUID;
+-- SPLIT_STATEMENT_SENTINEL
+-- RUN_OUTSIDE_TRANSACTION_SENTINEL
+CREATE INDEX CONCURRENTLY IF NOT EXISTS "ProjectUser_tenancyId_missing_idx"
+    ON /* SCHEMA_NAME_SENTINEL */."ProjectUser" ("projectId", "projectUserId") WHERE "tenancyId" IS NULL;

@@ -1,0 +1,1 @@
+﻿ALTER TABLE "ProjectUser" ADD COLUMN "isAnonymous" BOOLEAN NOT NULL DEFAULT false;

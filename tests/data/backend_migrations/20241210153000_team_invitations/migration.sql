@@ -1,0 +1,1 @@
+ALTER TYPE "EmailTemplateType" ADD VALUE 'TEAM_INVITATION';

@@ -1,0 +1,54 @@
+"""What the tests of the migration runner share: folders of files, and what a run says."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from stackctl.errors import StackctlError
+from stackctl.migrate.apply import UpResult, up
+from stackctl.migrate.files import Migration, discover
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from stackctl.migrate.events import Event
+
+Connection = psycopg.Connection[Any]
+
+
+def plan(directory: Path, **contents: str) -> tuple[Migration, ...]:
+    """Write one file for each keyword, `a="SELECT 1"` becoming version …01, and read them back."""
+    for number, (name, content) in enumerate(contents.items(), 1):
+        (directory / f"202601010000{number:02}_{name}.sql").write_text(content)
+    return discover(directory)
+
+
+def names(result: UpResult) -> list[str]:
+    return [migration.name[15:] for migration in result.applied]
+
+
+def value(conn: Connection, query: Any, *parameters: Any) -> Any:
+    """The first column of the first row, or None."""
+    row = conn.execute(query, parameters or None).fetchone()
+    return row[0] if row else None
+
+
+def valid(conn: Connection, index: str) -> bool | None:
+    """Whether an index is; None when there is none of that name."""
+    return value(
+        conn, "SELECT indisvalid FROM pg_index WHERE indexrelid = (SELECT oid FROM pg_class WHERE relname = %s)", index
+    )
+
+
+def raises(conn: Connection, migrations: tuple[Migration, ...], **options: Any) -> StackctlError:
+    with pytest.raises(StackctlError) as caught:
+        up(conn, migrations, **options)
+    return caught.value
+
+
+def kinds(events: Iterable[Event]) -> list[str]:
+    return [event.kind for event in events]
