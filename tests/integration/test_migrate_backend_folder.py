@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, LiteralString
 
 import pytest
 
@@ -33,7 +33,7 @@ BACKFILLS = {
     "20241111110001_normalize_old_emails": 3,
     "20250502000001_fill_last_active": 3,
 }
-_HISTORIES = {
+_HISTORIES: dict[str, LiteralString] = {
     "SchemaMigration": 'CREATE TABLE "SchemaMigration" ("migrationName" text NOT NULL UNIQUE, "finishedAt" timestamp)',
     "_prisma_migrations": """
         CREATE TABLE _prisma_migrations (
@@ -41,7 +41,7 @@ _HISTORIES = {
           finished_at timestamptz, migration_name varchar(255) NOT NULL, logs text, rolled_back_at timestamptz,
           started_at timestamptz NOT NULL DEFAULT now(), applied_steps_count integer NOT NULL DEFAULT 0)""",
 }
-_RECORD = {
+_RECORD: dict[str, LiteralString] = {
     "SchemaMigration": "INSERT INTO \"SchemaMigration\" SELECT unnest(%s::text[]), timestamp '2025-09-01 10:00'",
     "_prisma_migrations": "INSERT INTO _prisma_migrations (migration_name, finished_at)"
     " SELECT unnest(%s::text[]), timestamptz '2025-09-01 10:00Z'",
@@ -94,10 +94,11 @@ def test_the_same_files_make_the_same_schema_under_another_name(conn: psycopg.Co
 
 def test_backfills_fill_every_row_once_in_batches(conn: psycopg.Connection[Any]) -> None:
     up(conn, before(SEEDED_BEFORE))
+    conn.execute("INSERT INTO \"Project\" VALUES ('p', now(), now(), 'P', false)")
     conn.execute(
-        "INSERT INTO \"Project\" VALUES ('p', now(), now(), 'P', false);"
         'INSERT INTO "ProjectUser" ("projectUserId", "projectId", "updatedAt", "primaryEmail")'
-        f" SELECT gen_random_uuid(), 'p', now(), ' User' || n || '@Example.com' FROM generate_series(1, {USERS}) AS n"
+        " SELECT gen_random_uuid(), 'p', now(), ' User' || n || '@Example.com' FROM generate_series(1, %s) AS n",
+        (USERS,),
     )
     repeats = {applied.name: applied.repeats for applied in up(conn, FOLDER).applied}
     assert {name: number for name, number in repeats.items() if number} == BACKFILLS
