@@ -204,7 +204,7 @@ class _Trials:
 
     def _prefixes(self) -> tuple[list[Migration], list[catalog.Catalog], Finding | None]:
         """The new files that apply, and the catalog after each, the base's first; why the next one does not."""
-        self._tell(f"applying {len(self._old)} migrations of the base")
+        self._tell(f"applying the migrations of the base ({len(self._old)})")
         self._databases.create(_BASE)
         try:
             with self._databases.connect(_BASE) as conn:
