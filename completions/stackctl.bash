@@ -10,7 +10,7 @@ _stackctl_follows() {
   # -- table: written by `python -m stackctl.cli.completion_scripts`
   shared='--config=@files --database-url= --json --quiet -q --no-color --debug --help -h'
   case $1 in
-    '') subcommands='demo init doctor config completion migrate mappings run sequence poll sync backfill verify enqueue queue status fuse' flags='--version' ;;
+    '') subcommands='demo init doctor config completion migrate mappings run sequence poll sync backfill verify enqueue queue status fuse rules' flags='--version' ;;
     'demo') arguments='@directories' ;;
     'init') flags='--force --dry-run' arguments='@files' ;;
     'doctor') ;;
@@ -46,6 +46,10 @@ _stackctl_follows() {
     'fuse show') ;;
     'fuse on') arguments='sequencer|poller' ;;
     'fuse off') arguments='sequencer|poller' ;;
+    'rules') subcommands='list check eval' ;;
+    'rules list') flags='--rules=@files' ;;
+    'rules check') flags='--rules=@files --format=text|json|github' ;;
+    'rules eval') flags='--email= --auth-method= --oauth-provider= --country-code= --risk= --users=@files --rules=@files' ;;
   esac
   # -- end of the table
 }

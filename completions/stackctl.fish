@@ -40,7 +40,8 @@ function __stackctl_follows --no-scope-shadowing
                     'enqueue:Queue tenancies for the poller.' \
                     'queue:List the queue; retry what failed.' \
                     'status:The pipeline at a glance: fuses, backlog, lag, queue, databases.' \
-                    'fuse:Switch the sequencer or the poller off and on.'
+                    'fuse:Switch the sequencer or the poller off and on.' \
+                    'rules:Test sign-up rules before they lock anyone out.'
             set flags '--version:Print the version.'
         case 'demo'
             set arguments '@directories'
@@ -188,6 +189,26 @@ function __stackctl_follows --no-scope-shadowing
             set arguments 'sequencer|poller'
         case 'fuse off'
             set arguments 'sequencer|poller'
+        case 'rules'
+            set subcommands \
+                    'list:List the rules in the order in which they are evaluated.' \
+                    'check:Find what is wrong with rules before anybody signs up: mistakes, and comparisons that never come true.' \
+                    'eval:Show what the rules decide about a sample user, and why; or about every user of a file.'
+        case 'rules list'
+            set flags '--rules=@files:The rules file; default sign_up_rules of stackctl.yaml.'
+        case 'rules check'
+            set flags \
+                    '--rules=@files:The rules file; default sign_up_rules of stackctl.yaml.' \
+                    '--format=text|json|github:How to show the findings.'
+        case 'rules eval'
+            set flags \
+                    '--email=:None: a user without one.' \
+                    '--auth-method=:password, otp, oauth or passkey.' \
+                    '--oauth-provider=:With --auth-method oauth.' \
+                    '--country-code=:Two letters.' \
+                    '--risk=:bot or free_trial_abuse; repeatable.' \
+                    '--users=@files:Many sample users: .csv, .jsonl or .yaml.' \
+                    '--rules=@files:The rules file; default sign_up_rules of stackctl.yaml.'
     end
     # -- end of the table
 end

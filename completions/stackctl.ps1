@@ -41,6 +41,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 'queue:List the queue; retry what failed.'
                 'status:The pipeline at a glance: fuses, backlog, lag, queue, databases.'
                 'fuse:Switch the sequencer or the poller off and on.'
+                'rules:Test sign-up rules before they lock anyone out.'
             )
             flags = @('--version:Print the version.')
             arguments = @()
@@ -307,6 +308,41 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
             subcommands = @()
             flags = @()
             arguments = @('sequencer|poller')
+        }
+        'rules' = @{
+            subcommands = @(
+                'list:List the rules in the order in which they are evaluated.'
+                'check:Find what is wrong with rules before anybody signs up: mistakes, and comparisons that never come true.'
+                'eval:Show what the rules decide about a sample user, and why; or about every user of a file.'
+            )
+            flags = @()
+            arguments = @()
+        }
+        'rules list' = @{
+            subcommands = @()
+            flags = @('--rules=@files:The rules file; default sign_up_rules of stackctl.yaml.')
+            arguments = @()
+        }
+        'rules check' = @{
+            subcommands = @()
+            flags = @(
+                '--rules=@files:The rules file; default sign_up_rules of stackctl.yaml.'
+                '--format=text|json|github:How to show the findings.'
+            )
+            arguments = @()
+        }
+        'rules eval' = @{
+            subcommands = @()
+            flags = @(
+                '--email=:None: a user without one.'
+                '--auth-method=:password, otp, oauth or passkey.'
+                '--oauth-provider=:With --auth-method oauth.'
+                '--country-code=:Two letters.'
+                '--risk=:bot or free_trial_abuse; repeatable.'
+                '--users=@files:Many sample users: .csv, .jsonl or .yaml.'
+                '--rules=@files:The rules file; default sign_up_rules of stackctl.yaml.'
+            )
+            arguments = @()
         }
     }
     # -- end of the table

@@ -1,0 +1,1 @@
+"""Sign-up rules: who may sign up, decided by conditions in CEL."""

@@ -1,0 +1,100 @@
+"""Findings about a set of rules that need no user and no database."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from stackctl.rules import types
+from stackctl.rules.model import AUTH_METHODS, MOST_RISK
+from stackctl.rules.syntax import Binary, Call, Node, Unreadable, children, parse, position, walk
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from stackctl.rules.model import Rule, RuleSet
+    from stackctl.rules.types import Severity
+
+
+@dataclass(frozen=True)
+class Finding:
+    """`line`: in the file, as far as it is known; `column`: in the condition, from 1. `code`: kind of the finding."""
+
+    rule_id: str
+    line: int
+    column: int
+    code: str
+    severity: Severity
+    message: str
+    suggestion: str | None = None
+
+
+def check(rules: RuleSet) -> tuple[Finding, ...]:
+    """Everything that is found, in the order of the file."""
+    return tuple(finding for rule in rules.rules for finding in _of_rule(rule))
+
+
+def _of_rule(rule: Rule) -> Iterator[Finding]:
+    condition = rule.condition or ""
+    if not condition.strip():
+        if rule.enabled:
+            yield Finding(
+                rule.id, rule.line, 1, "missing-condition", "warning", "it has no condition and never matches"
+            )
+        return
+    problems = [*types.check(condition), *_domain(condition)]
+    for problem in sorted(problems, key=lambda problem: problem.at):
+        line, column = position(condition, problem.at)
+        yield Finding(rule.id, rule.line + line - 1, column, problem.rule, problem.severity, problem.message,
+                      problem.suggestion)  # fmt: skip
+
+
+def _domain(condition: str) -> Iterable[types.Problem]:
+    """Comparisons that can't come true, for what the backend puts into the fields."""
+    try:
+        tree = parse(condition)
+    except Unreadable:
+        return []
+    found: list[types.Problem] = []
+    for node in walk(tree):
+        if isinstance(node, Binary | Call):
+            for field, sign, value in _own(node):
+                what, suggestion = _impossible(field, sign, value)
+                if what:
+                    found.append(types.Problem(node.span.start, "never-so", "warning", what, suggestion))
+    return found
+
+
+def _own(node: Node) -> list[tuple[str, str, object]]:
+    """The node's own comparisons, without those below it."""
+    below = [entry for child in children(node) for entry in types.constants(child)]
+    return types.constants(node)[: -len(below) or None]
+
+
+def _impossible(field: str, sign: str, value: object) -> tuple[str, str | None]:
+    equality = sign in ("==", "!=", "in")
+    if field.startswith("riskScores.") and isinstance(value, int | float) and not isinstance(value, bool):
+        beyond = (
+            (sign in (">", ) and value >= MOST_RISK) or (sign == ">=" and value > MOST_RISK)
+            or (sign == "<" and value <= 0) or (sign == "<=" and value < 0)
+            or (equality and not (0 <= value <= MOST_RISK and value == int(value)))
+        )  # fmt: skip
+        return (f"{field} is a whole number from 0 to {MOST_RISK}", None) if beyond else ("", None)
+    if not isinstance(value, str):
+        return "", None
+    text = sign in ("contains", "startsWith", "endsWith")
+    if field == "countryCode" and (equality or text) and value != value.upper():
+        return "countryCode is upper-cased", f'"{value.upper()}"'
+    if field in ("email", "emailDomain") and (equality or text) and value != value.lower():
+        return f"{field} is lower-cased", f'"{value.lower()}"'
+    if field == "countryCode" and equality and value and len(value) != 2:
+        return "countryCode is two letters, or empty", None
+    if field == "emailDomain" and equality and "@" in value:
+        return "emailDomain is what follows the last @", f'"{value.rpartition("@")[2]}"'
+    if field == "email" and equality and value and "@" not in value:
+        return "an email has an @", None
+    if field == "authMethod" and equality and value not in AUTH_METHODS:
+        near = difflib.get_close_matches(value, AUTH_METHODS, n=1)
+        return f"authMethod is one of {', '.join(AUTH_METHODS)}", f'"{near[0]}"' if near else None
+    return "", None

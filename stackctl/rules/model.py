@@ -1,0 +1,112 @@
+"""Rules, and the user they judge. The meaning of both is the backend's that enforces them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+ActionType = Literal["allow", "reject", "restrict", "log"]
+Default = Literal["allow", "reject"]
+AuthMethod = Literal["password", "otp", "oauth", "passkey"]
+
+ACTIONS: tuple[str, ...] = get_args(ActionType)
+DEFAULTS: tuple[str, ...] = get_args(Default)
+AUTH_METHODS: tuple[str, ...] = get_args(AuthMethod)
+RISKS = ("bot", "free_trial_abuse")
+MOST_RISK = 100
+
+
+@dataclass(frozen=True)
+class Action:
+    """What a rule that matches does. `message` is a note for operators; no user sees it."""
+
+    type: ActionType
+    message: str | None = None
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule. `condition` is CEL; empty or None never matches. `line`: of the condition in its file, 0 if unknown."""
+
+    id: str
+    display_name: str
+    enabled: bool
+    priority: int
+    condition: str | None
+    action: Action
+    line: int = 0
+
+
+@dataclass(frozen=True)
+class RuleSet:
+    """Rules in the order of their file, and what happens to a user whom none of them decides."""
+
+    default_action: Default
+    rules: tuple[Rule, ...]
+
+    @property
+    def ordered(self) -> tuple[Rule, ...]:
+        """In order of evaluation: highest priority first, equal ones by id."""
+        return tuple(sorted(self.rules, key=lambda rule: (-rule.priority, rule.id)))
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a condition sees of a user who signs up, normalized: nothing is ever null."""
+
+    email: str = ""
+    country_code: str = ""
+    auth_method: str = "password"
+    oauth_provider: str = ""
+    bot: int = 0
+    free_trial_abuse: int = 0
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        email: str | None = None,
+        country_code: str | None = None,
+        auth_method: str = "password",
+        oauth_provider: str | None = None,
+        risk_scores: dict[str, int] | None = None,
+    ) -> Context:
+        """Normalize what is known of a user. Raises ValueError, whose message says what is expected."""
+        if auth_method not in AUTH_METHODS:
+            raise ValueError(f"{auth_method!r} is no auth method: {', '.join(AUTH_METHODS)}")
+        scores = risk_scores or {}
+        for name, score in scores.items():
+            if name not in RISKS:
+                raise ValueError(f"{name!r} is no risk score: {', '.join(RISKS)}")
+            if isinstance(score, bool) or not isinstance(score, int) or not 0 <= score <= MOST_RISK:
+                raise ValueError(f"the risk score {name} is a whole number from 0 to {MOST_RISK}")
+        country = (country_code or "").strip().upper()
+        if country and not (len(country) == 2 and country.isascii() and country.isalpha()):
+            raise ValueError(f"{country_code!r} is no country code of two letters")
+        provider = (oauth_provider or "").strip()
+        if provider and auth_method != "oauth":
+            raise ValueError(f"an OAuth provider goes with auth method oauth, not {auth_method}")
+        return cls(
+            email=(email or "").strip().lower(),
+            country_code=country,
+            auth_method=auth_method,
+            oauth_provider=provider,
+            bot=scores.get("bot", 0),
+            free_trial_abuse=scores.get("free_trial_abuse", 0),
+        )
+
+    @property
+    def email_domain(self) -> str:
+        """What follows the last @."""
+        return self.email.rpartition("@")[2] if "@" in self.email else ""
+
+    def fields(self) -> dict[str, Any]:
+        """By the names that conditions use."""
+        return {
+            "email": self.email,
+            "emailDomain": self.email_domain,
+            "countryCode": self.country_code,
+            "authMethod": self.auth_method,
+            "oauthProvider": self.oauth_provider,
+            "riskScores": {"bot": self.bot, "free_trial_abuse": self.free_trial_abuse},
+        }
