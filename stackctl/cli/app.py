@@ -35,6 +35,7 @@ class Entry:
 
 
 _START, _SCHEMA, _PIPELINE, _WATCH = "Getting started", "Schema", "Sync pipeline", "Seeing and steering"
+_SIGN_UPS = "Sign-ups"
 
 COMMANDS: dict[str, Entry] = {
     "demo": Entry("demo", "Everything end to end on an embedded PostgreSQL.", _START),
@@ -54,6 +55,7 @@ COMMANDS: dict[str, Entry] = {
     "queue": Entry("queue", "List the queue; retry what failed.", _PIPELINE),
     "status": Entry("status", "The pipeline at a glance: fuses, backlog, lag, queue, databases.", _WATCH),
     "fuse": Entry("fuse", "Switch the sequencer or the poller off and on.", _WATCH),
+    "users": Entry("users", "Show a user; restrict it, or lift that.", _SIGN_UPS),
 }
 
 
