@@ -10,7 +10,7 @@ _stackctl_follows() {
   # -- table: written by `python -m stackctl.cli.completion_scripts`
   shared='--config=@files --database-url= --json --quiet -q --no-color --debug --help -h'
   case $1 in
-    '') subcommands='demo init doctor config completion migrate mappings run sequence poll sync backfill verify enqueue queue status fuse rules' flags='--version' ;;
+    '') subcommands='demo init doctor config completion migrate mappings run sequence poll sync backfill verify enqueue queue status fuse rules users' flags='--version' ;;
     'demo') arguments='@directories' ;;
     'init') flags='--force --dry-run' arguments='@files' ;;
     'doctor') ;;
@@ -46,10 +46,15 @@ _stackctl_follows() {
     'fuse show') ;;
     'fuse on') arguments='sequencer|poller' ;;
     'fuse off') arguments='sequencer|poller' ;;
-    'rules') subcommands='list check eval' ;;
+    'rules') subcommands='list check eval stats' ;;
     'rules list') flags='--rules=@files' ;;
     'rules check') flags='--rules=@files --format=text|json|github' ;;
     'rules eval') flags='--email= --auth-method= --oauth-provider= --country-code= --risk= --users=@files --rules=@files' ;;
+    'rules stats') flags='--hours= --tenancy=@tenancies' ;;
+    'users') subcommands='show restrict unrestrict' ;;
+    'users show') flags='--tenancy=@tenancies --show-private' arguments='@text' ;;
+    'users restrict') flags='--reason= --private-details= --tenancy=@tenancies --yes -y --dry-run' arguments='@text' ;;
+    'users unrestrict') flags='--tenancy=@tenancies --yes -y --dry-run' arguments='@text' ;;
   esac
   # -- end of the table
 }

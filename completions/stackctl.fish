@@ -41,7 +41,8 @@ function __stackctl_follows --no-scope-shadowing
                     'queue:List the queue; retry what failed.' \
                     'status:The pipeline at a glance: fuses, backlog, lag, queue, databases.' \
                     'fuse:Switch the sequencer or the poller off and on.' \
-                    'rules:Test sign-up rules before they lock anyone out.'
+                    'rules:Test sign-up rules before they lock anyone out.' \
+                    'users:Show a user; restrict it, or lift that.'
             set flags '--version:Print the version.'
         case 'demo'
             set arguments '@directories'
@@ -193,7 +194,8 @@ function __stackctl_follows --no-scope-shadowing
             set subcommands \
                     'list:List the rules in the order in which they are evaluated.' \
                     'check:Find what is wrong with rules before anybody signs up: mistakes, and comparisons that never come true.' \
-                    'eval:Show what the rules decide about a sample user, and why; or about every user of a file.'
+                    'eval:Show what the rules decide about a sample user, and why; or about every user of a file.' \
+                    'stats:How often each rule has acted: the last hours one by one, by action, and all time.'
         case 'rules list'
             set flags '--rules=@files:The rules file; default sign_up_rules of stackctl.yaml.'
         case 'rules check'
@@ -209,6 +211,36 @@ function __stackctl_follows --no-scope-shadowing
                     '--risk=:bot or free_trial_abuse; repeatable.' \
                     '--users=@files:Many sample users: .csv, .jsonl or .yaml.' \
                     '--rules=@files:The rules file; default sign_up_rules of stackctl.yaml.'
+        case 'rules stats'
+            set flags \
+                    '--hours=:How far to look back.' \
+                    '--tenancy=@tenancies:Only this tenancy.'
+        case 'users'
+            set subcommands \
+                    'show:Show who a user is, how it signed up, whether it is restricted and why, and whether the sync knows.' \
+                    'restrict:Restrict a user, or change the reason of one that is restricted.' \
+                    'unrestrict:Lift the restriction on a user, whether an admin or a sign-up rule set it; reason and details go with it.'
+        case 'users show'
+            set flags \
+                    '--tenancy=@tenancies:Only this one, where several have the user.' \
+                    '--show-private:With the private details of a restriction.'
+            set arguments '@text'
+        case 'users restrict'
+            set flags \
+                    '--reason=:Why; the user may see it.' \
+                    '--private-details=:For admins only; \'\' takes away those there are.' \
+                    '--tenancy=@tenancies:Only this one, where several have the user.' \
+                    '--yes:Do not ask.' \
+                    '-y:Do not ask.' \
+                    '--dry-run:Say what would change, and change nothing.'
+            set arguments '@text'
+        case 'users unrestrict'
+            set flags \
+                    '--tenancy=@tenancies:Only this one, where several have the user.' \
+                    '--yes:Do not ask.' \
+                    '-y:Do not ask.' \
+                    '--dry-run:Say what would change, and change nothing.'
+            set arguments '@text'
     end
     # -- end of the table
 end

@@ -42,6 +42,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 'status:The pipeline at a glance: fuses, backlog, lag, queue, databases.'
                 'fuse:Switch the sequencer or the poller off and on.'
                 'rules:Test sign-up rules before they lock anyone out.'
+                'users:Show a user; restrict it, or lift that.'
             )
             flags = @('--version:Print the version.')
             arguments = @()
@@ -314,6 +315,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 'list:List the rules in the order in which they are evaluated.'
                 'check:Find what is wrong with rules before anybody signs up: mistakes, and comparisons that never come true.'
                 'eval:Show what the rules decide about a sample user, and why; or about every user of a file.'
+                'stats:How often each rule has acted: the last hours one by one, by action, and all time.'
             )
             flags = @()
             arguments = @()
@@ -343,6 +345,53 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 '--rules=@files:The rules file; default sign_up_rules of stackctl.yaml.'
             )
             arguments = @()
+        }
+        'rules stats' = @{
+            subcommands = @()
+            flags = @(
+                '--hours=:How far to look back.'
+                '--tenancy=@tenancies:Only this tenancy.'
+            )
+            arguments = @()
+        }
+        'users' = @{
+            subcommands = @(
+                'show:Show who a user is, how it signed up, whether it is restricted and why, and whether the sync knows.'
+                'restrict:Restrict a user, or change the reason of one that is restricted.'
+                'unrestrict:Lift the restriction on a user, whether an admin or a sign-up rule set it; reason and details go with it.'
+            )
+            flags = @()
+            arguments = @()
+        }
+        'users show' = @{
+            subcommands = @()
+            flags = @(
+                '--tenancy=@tenancies:Only this one, where several have the user.'
+                '--show-private:With the private details of a restriction.'
+            )
+            arguments = @('@text')
+        }
+        'users restrict' = @{
+            subcommands = @()
+            flags = @(
+                '--reason=:Why; the user may see it.'
+                '--private-details=:For admins only; '''' takes away those there are.'
+                '--tenancy=@tenancies:Only this one, where several have the user.'
+                '--yes:Do not ask.'
+                '-y:Do not ask.'
+                '--dry-run:Say what would change, and change nothing.'
+            )
+            arguments = @('@text')
+        }
+        'users unrestrict' = @{
+            subcommands = @()
+            flags = @(
+                '--tenancy=@tenancies:Only this one, where several have the user.'
+                '--yes:Do not ask.'
+                '-y:Do not ask.'
+                '--dry-run:Say what would change, and change nothing.'
+            )
+            arguments = @('@text')
         }
     }
     # -- end of the table

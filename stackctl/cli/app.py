@@ -56,6 +56,7 @@ COMMANDS: dict[str, Entry] = {
     "status": Entry("status", "The pipeline at a glance: fuses, backlog, lag, queue, databases.", _WATCH),
     "fuse": Entry("fuse", "Switch the sequencer or the poller off and on.", _WATCH),
     "rules": Entry("rules", "Test sign-up rules before they lock anyone out.", _USERS),
+    "users": Entry("users", "Show a user; restrict it, or lift that.", _USERS),
 }
 
 

@@ -312,3 +312,8 @@ def _many(run: Run, judge: Judge, path: Path) -> None:
         run.console.line(f"{counted(len(rows), 'user', 'users')}" + (f": {shown}" if shown else ""))
 
     run.finish({"users": listed, "summary": summary}, show)
+
+
+from stackctl.cli import rules_stats  # noqa: E402 after the commands above, so that help lists them first
+
+ELSEWHERE = (rules_stats,)  # importing them has registered their commands

@@ -39,6 +39,7 @@ ALLOWED: dict[str, set[str]] = {
     "sync": CORE - {"console"} | {"mapping"},
     "rules": CORE - {"console"},
     "payments": CORE - {"console"},
+    "users": CORE - {"console"},
     "__main__": {"__init__", "cli"},
 }
 FEATURES = {"migrate", "sync", "rules", "payments"}
