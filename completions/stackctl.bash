@@ -46,11 +46,12 @@ _stackctl_follows() {
     'fuse show') ;;
     'fuse on') arguments='sequencer|poller' ;;
     'fuse off') arguments='sequencer|poller' ;;
-    'rules') subcommands='list check eval stats' ;;
+    'rules') subcommands='list check eval stats test' ;;
     'rules list') flags='--rules=@files' ;;
     'rules check') flags='--rules=@files --format=text|json|github' ;;
     'rules eval') flags='--email= --auth-method= --oauth-provider= --country-code= --risk= --users=@files --rules=@files' ;;
     'rules stats') flags='--hours= --tenancy=@tenancies' ;;
+    'rules test') flags='--rules=@files --strict --junit=@files --record --dry-run' arguments='@files...' ;;
     'users') subcommands='show restrict unrestrict' ;;
     'users show') flags='--tenancy=@tenancies --show-private' arguments='@text' ;;
     'users restrict') flags='--reason= --private-details= --tenancy=@tenancies --yes -y --dry-run' arguments='@text' ;;

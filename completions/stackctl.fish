@@ -195,7 +195,8 @@ function __stackctl_follows --no-scope-shadowing
                     'list:List the rules in the order in which they are evaluated.' \
                     'check:Find what is wrong with rules before anybody signs up: mistakes, and comparisons that never come true.' \
                     'eval:Show what the rules decide about a sample user, and why; or about every user of a file.' \
-                    'stats:How often each rule has acted: the last hours one by one, by action, and all time.'
+                    'stats:How often each rule has acted: the last hours one by one, by action, and all time.' \
+                    'test:Run suites of sample users against the rules, and show what came out otherwise, and why.'
         case 'rules list'
             set flags '--rules=@files:The rules file; default sign_up_rules of stackctl.yaml.'
         case 'rules check'
@@ -215,6 +216,14 @@ function __stackctl_follows --no-scope-shadowing
             set flags \
                     '--hours=:How far to look back.' \
                     '--tenancy=@tenancies:Only this tenancy.'
+        case 'rules test'
+            set flags \
+                    '--rules=@files:The rules file; default sign_up_rules of stackctl.yaml.' \
+                    '--strict:Fail, too, on rules that are errors or that no test matches.' \
+                    '--junit=@files:Write a JUnit report.' \
+                    '--record:Write what happens today into the suites as what is expected.' \
+                    '--dry-run:With --record: show the change only.'
+            set arguments '@files...'
         case 'users'
             set subcommands \
                     'show:Show who a user is, how it signed up, whether it is restricted and why, and whether the sync knows.' \

@@ -316,6 +316,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 'check:Find what is wrong with rules before anybody signs up: mistakes, and comparisons that never come true.'
                 'eval:Show what the rules decide about a sample user, and why; or about every user of a file.'
                 'stats:How often each rule has acted: the last hours one by one, by action, and all time.'
+                'test:Run suites of sample users against the rules, and show what came out otherwise, and why.'
             )
             flags = @()
             arguments = @()
@@ -353,6 +354,17 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 '--tenancy=@tenancies:Only this tenancy.'
             )
             arguments = @()
+        }
+        'rules test' = @{
+            subcommands = @()
+            flags = @(
+                '--rules=@files:The rules file; default sign_up_rules of stackctl.yaml.'
+                '--strict:Fail, too, on rules that are errors or that no test matches.'
+                '--junit=@files:Write a JUnit report.'
+                '--record:Write what happens today into the suites as what is expected.'
+                '--dry-run:With --record: show the change only.'
+            )
+            arguments = @('@files...')
         }
         'users' = @{
             subcommands = @(

@@ -270,17 +270,19 @@ def _show(console: Console, decision: Decision) -> None:
         if evaluation.status in ("matched", "not_matched", "error"):
             for part in parts(evaluation.rule.condition or "", decision.context):
                 seen = ", ".join(f"{name} = {value!r}" for name, value in part.fields.items())
-                value = f"error: {part.error}" if part.error else _cel(part.value)
+                value = f"error: {part.error}" if part.error else cel(part.value)
                 console.line(f"  {part.text} → {value}" + (f"   ({seen})" if seen else ""))
     console.line()
-    console.line(_outcome(decision), "green" if decision.should_allow else "red")
+    console.line(outcome(decision), "green" if decision.should_allow else "red")
 
 
-def _cel(value: Any) -> str:
+def cel(value: Any) -> str:
+    """A value as CEL writes it."""
     return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
-def _outcome(decision: Decision) -> str:
+def outcome(decision: Decision) -> str:
+    """A decision in a few words."""
     by = f" by {decision.decided_by}" if decision.decided_by else " (no rule decides)"
     restricted = f", restricted by {decision.restricted_by}" if decision.restricted_by else ""
     return f"{'allowed' if decision.should_allow else 'rejected'}{by}{restricted}"
@@ -314,6 +316,6 @@ def _many(run: Run, judge: Judge, path: Path) -> None:
     run.finish({"users": listed, "summary": summary}, show)
 
 
-from stackctl.cli import rules_stats  # noqa: E402 after the commands above, so that help lists them first
+from stackctl.cli import rules_stats, rules_test  # noqa: E402 after the commands above, so that help lists them first
 
-ELSEWHERE = (rules_stats,)  # importing them has registered their commands
+ELSEWHERE = (rules_stats, rules_test)  # importing them has registered their commands
