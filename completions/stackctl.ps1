@@ -315,8 +315,17 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 'list:List the rules in the order in which they are evaluated.'
                 'check:Find what is wrong with rules before anybody signs up: mistakes, and comparisons that never come true.'
                 'eval:Show what the rules decide about a sample user, and why; or about every user of a file.'
+                'pull:Write the rules that the backend enforces into the file; comments and layout of what is alike stay.'
+                'push:Make the file''s rules the ones that the backend enforces for a tenancy; nothing else in its configuration changes.'
+                'add:Add a rule to the file: below all others, unless --priority, --before or --after says where.'
+                'edit:Change what a rule says; --message '''' takes the note away.'
+                'move:Put a rule elsewhere in the order of evaluation; as few priorities change as possible.'
+                'enable:Enable rules.'
+                'disable:Disable rules; they stay in the file.'
+                'remove:Take rules out of the file; comments stay.'
                 'stats:How often each rule has acted: the last hours one by one, by action, and all time.'
                 'test:Run suites of sample users against the rules, and show what came out otherwise, and why.'
+                'tree:Draw a rule''s condition as groups and conditions, or make a condition of such a tree.'
             )
             flags = @()
             arguments = @()
@@ -347,6 +356,109 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
             )
             arguments = @()
         }
+        'rules pull' = @{
+            subcommands = @()
+            flags = @(
+                '--tenancy=@tenancies:Whose rules; not needed where there is but one.'
+                '--rules=@files:The rules file; default sign_up_rules of stackctl.yaml.'
+                '--yes:Do not ask.'
+                '-y:Do not ask.'
+                '--dry-run:Show the difference only.'
+            )
+            arguments = @()
+        }
+        'rules push' = @{
+            subcommands = @()
+            flags = @(
+                '--tenancy=@tenancies:Whose rules; not needed where there is but one.'
+                '--rules=@files:The rules file; default sign_up_rules of stackctl.yaml.'
+                '--yes:Do not ask.'
+                '-y:Do not ask.'
+                '--dry-run:Show the difference only.'
+            )
+            arguments = @()
+        }
+        'rules add' = @{
+            subcommands = @()
+            flags = @(
+                '--action=allow|reject|restrict|log:What it does.'
+                '--condition=:When it matches.'
+                '--where=:A condition; several are joined by &&.'
+                '--or=:An alternative to all of --where; repeatable.'
+                '--display-name=:Its name for people.'
+                '--message=:A note for operators.'
+                '--priority=:Higher is evaluated earlier.'
+                '--before=:Evaluated right before this rule.'
+                '--after=:Evaluated right after this rule.'
+                '--disabled:Not yet enabled.'
+                '--rules=@files:The rules file; default sign_up_rules of stackctl.yaml.'
+                '--yes:Write it though tests fail.'
+                '-y:Write it though tests fail.'
+                '--dry-run:Show the change only.'
+            )
+            arguments = @('@text')
+        }
+        'rules edit' = @{
+            subcommands = @()
+            flags = @(
+                '--action=allow|reject|restrict|log:What it does.'
+                '--condition=:When it matches.'
+                '--where=:A condition; several are joined by &&.'
+                '--or=:An alternative to all of --where; repeatable.'
+                '--display-name=:Its name for people.'
+                '--message=:A note for operators.'
+                '--priority=:Higher is evaluated earlier.'
+                '--rules=@files:The rules file; default sign_up_rules of stackctl.yaml.'
+                '--yes:Write it though tests fail.'
+                '-y:Write it though tests fail.'
+                '--dry-run:Show the change only.'
+            )
+            arguments = @('@text')
+        }
+        'rules move' = @{
+            subcommands = @()
+            flags = @(
+                '--before=:Evaluated right before this rule.'
+                '--after=:Evaluated right after this rule.'
+                '--first:Evaluated before all others.'
+                '--last:Evaluated after all others.'
+                '--rules=@files:The rules file; default sign_up_rules of stackctl.yaml.'
+                '--yes:Write it though tests fail.'
+                '-y:Write it though tests fail.'
+                '--dry-run:Show the change only.'
+            )
+            arguments = @('@text')
+        }
+        'rules enable' = @{
+            subcommands = @()
+            flags = @(
+                '--rules=@files:The rules file; default sign_up_rules of stackctl.yaml.'
+                '--yes:Write it though tests fail.'
+                '-y:Write it though tests fail.'
+                '--dry-run:Show the change only.'
+            )
+            arguments = @('@text...')
+        }
+        'rules disable' = @{
+            subcommands = @()
+            flags = @(
+                '--rules=@files:The rules file; default sign_up_rules of stackctl.yaml.'
+                '--yes:Write it though tests fail.'
+                '-y:Write it though tests fail.'
+                '--dry-run:Show the change only.'
+            )
+            arguments = @('@text...')
+        }
+        'rules remove' = @{
+            subcommands = @()
+            flags = @(
+                '--rules=@files:The rules file; default sign_up_rules of stackctl.yaml.'
+                '--yes:Write it though tests fail.'
+                '-y:Write it though tests fail.'
+                '--dry-run:Show the change only.'
+            )
+            arguments = @('@text...')
+        }
         'rules stats' = @{
             subcommands = @()
             flags = @(
@@ -365,6 +477,14 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 '--dry-run:With --record: show the change only.'
             )
             arguments = @('@files...')
+        }
+        'rules tree' = @{
+            subcommands = @()
+            flags = @(
+                '--from=@files:A tree as JSON; print it as CEL.'
+                '--rules=@files:The rules file; default sign_up_rules of stackctl.yaml.'
+            )
+            arguments = @('@text')
         }
         'users' = @{
             subcommands = @(

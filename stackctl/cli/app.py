@@ -185,12 +185,17 @@ def _report(error: Exception, arguments: Sequence[str]) -> int:
     return ours.exit_code
 
 
+_CEL = ("--condition", "--where", "--or")
+
+
 def _remember_given(arguments: Sequence[str]) -> None:
     # An error may quote the command line, or come before the settings were asked for.
     from stackctl.redaction import remember, remember_url
     from stackctl.settings import KEYS
 
-    for argument in arguments:
+    for before, argument in zip(("", *arguments), arguments, strict=False):
+        if before in _CEL or argument.partition("=")[0] in _CEL:
+            continue  # `field == value` is no connection string, and errors name its fields
         if "@" in argument or "=" in argument:
             remember_url(argument.partition("=")[2] if argument.startswith("--") else argument)
     for spec in KEYS.values():

@@ -102,7 +102,7 @@ def check(
 ) -> None:
     """Find what is wrong with rules before anybody signs up: mistakes, and comparisons that never come true.
 
-    Exit codes: 0 nothing found, 1 something was found.
+    Exit codes: 0 nothing found but information, 1 an error or a warning.
     """
     from stackctl.rules import check as checks
     from stackctl.rules.files import load
@@ -114,7 +114,8 @@ def check(
     path = rules_path(run, rules)
     found = load(path)
     findings = checks.check(found)
-    document = {"ok": not findings, "findings": [_finding(path, finding) for finding in findings]}
+    ok = all(finding.severity == "info" for finding in findings)
+    document = {"ok": ok, "findings": [_finding(path, finding) for finding in findings]}
 
     def show() -> None:
         if format_ is Format.github:
@@ -122,7 +123,7 @@ def check(
         else:
             _show_findings(run.console, path, found, findings)
 
-    run.finish(document, show, ok=not findings)
+    run.finish(document, show, ok=ok)
 
 
 def _finding(path: Path, finding: Finding) -> dict[str, Any]:
@@ -141,7 +142,8 @@ def _finding(path: Path, finding: Finding) -> dict[str, Any]:
 def _annotate(console: Console, path: Path, findings: Sequence[Finding]) -> None:
     for finding in findings:
         text = f"{finding.rule_id}: {finding.message}".replace("%", "%25").replace("\n", "%0A")
-        console.line(f"::{finding.severity} file={path},line={finding.line},title={finding.code}::{text}")
+        level = "notice" if finding.severity == "info" else finding.severity
+        console.line(f"::{level} file={path},line={finding.line},title={finding.code}::{text}")
 
 
 def _show_findings(console: Console, path: Path, rules: RuleSet, findings: Sequence[Finding]) -> None:
@@ -149,7 +151,7 @@ def _show_findings(console: Console, path: Path, rules: RuleSet, findings: Seque
 
     conditions = {rule.id: rule for rule in rules.rules}
     for finding in findings:
-        style = "red" if finding.severity == "error" else "yellow"
+        style = {"error": "red", "warning": "yellow"}.get(finding.severity)
         console.line(f"{path}:{finding.line}: {finding.rule_id}: {finding.severity} {finding.code}", style)
         console.line(f"  {finding.message}")
         rule = conditions[finding.rule_id]
@@ -316,6 +318,12 @@ def _many(run: Run, judge: Judge, path: Path) -> None:
     run.finish({"users": listed, "summary": summary}, show)
 
 
-from stackctl.cli import rules_stats, rules_test  # noqa: E402 after the commands above, so that help lists them first
+from stackctl.cli import rules_backend, rules_edit, rules_stats, rules_test, rules_tree  # noqa: E402 so help lists them last
 
-ELSEWHERE = (rules_stats, rules_test)  # importing them has registered their commands
+ELSEWHERE = (
+    rules_test,
+    rules_edit,
+    rules_tree,
+    rules_backend,
+    rules_stats,
+)  # importing them has registered their commands

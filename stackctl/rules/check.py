@@ -6,12 +6,12 @@ import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stackctl.rules import types
+from stackctl.rules import backend_cel, reach, types
 from stackctl.rules.model import AUTH_METHODS, MOST_RISK
 from stackctl.rules.syntax import Binary, Call, Node, Unreadable, children, parse, position, walk
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from stackctl.rules.model import Rule, RuleSet
     from stackctl.rules.types import Severity
@@ -32,7 +32,31 @@ class Finding:
 
 def check(rules: RuleSet) -> tuple[Finding, ...]:
     """Everything that is found, in the order of the file."""
-    return tuple(finding for rule in rules.rules for finding in _of_rule(rule))
+    about: dict[str, list[Finding]] = {}
+    for claim in reach.claims(rules):
+        about.setdefault(claim.rule.id, []).append(_claimed(claim))
+    return tuple(finding for rule in rules.rules for finding in _of(rule, about.get(rule.id, [])))
+
+
+def _of(rule: Rule, claimed: Sequence[Finding]) -> Iterator[Finding]:
+    own = list(_of_rule(rule))
+    yield from own
+    if not any(finding.code == "never-so" for finding in own):  # which is the reason, and says it better
+        yield from claimed
+
+
+def _claimed(claim: reach.Claim) -> Finding:
+    rule = claim.rule
+    match claim.kind:
+        case "never-true":
+            what, suggestion = "no user can match it", None
+        case "always-true":
+            what = "it matches every user"
+            suggestion = f"default_action: {rule.action.type}" if rule.action.type in ("allow", "reject") else None
+        case "unreachable":
+            what = f"whomever it matches, {' or '.join(claim.behind)} has decided before"
+            suggestion = f"a priority above that of {claim.behind[0]}, or remove it"
+    return Finding(rule.id, rule.line, 1, claim.kind, "warning", what, suggestion)
 
 
 def _of_rule(rule: Rule) -> Iterator[Finding]:
@@ -43,7 +67,7 @@ def _of_rule(rule: Rule) -> Iterator[Finding]:
                 rule.id, rule.line, 1, "missing-condition", "warning", "it has no condition and never matches"
             )
         return
-    problems = [*types.check(condition), *_domain(condition)]
+    problems = [*types.check(condition), *_domain(condition), *backend_cel.check(condition)]
     for problem in sorted(problems, key=lambda problem: problem.at):
         line, column = position(condition, problem.at)
         yield Finding(rule.id, rule.line + line - 1, column, problem.rule, problem.severity, problem.message,

@@ -207,8 +207,16 @@ def children(node: Node) -> tuple[Node, ...]:
 @lru_cache(maxsize=1)
 def _parser() -> Any:
     from celpy.celparser import CELParser
+    from lark import Token
 
-    return CELParser()
+    class Parser(CELParser):
+        @staticmethod
+        def ambiguous_literals(t: Token) -> Token:
+            """As the original, which forgets where the token stands."""
+            return Token.new_borrow_pos("BOOL_LIT", t.value, t) if t.value in ("true", "false") else t
+
+    CELParser.CEL_PARSER = None  # shared by all; the interpreter's own may have been first
+    return Parser()
 
 
 def _offset(text: str, line: int, column: int) -> int:

@@ -28,7 +28,7 @@ from stackctl.rules.syntax import (
 )
 
 Type = OneOf["string", "int", "double", "bool", "null", "list", "map", "any"]
-Severity = OneOf["error", "warning"]
+Severity = OneOf["error", "warning", "info"]
 
 FIELDS: dict[str, Type] = {
     "email": "string", "emailDomain": "string", "countryCode": "string", "authMethod": "string",

@@ -22,6 +22,7 @@ from stackctl.errors import ConfigError, StateError
 from stackctl.redaction import remember_url
 from stackctl.settings import DATABASE_KEYS, ExternalDatabase, convert
 from stackctl.sql import statements
+from stackctl.tenancy_config import effective
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -177,7 +178,7 @@ def place(url: str) -> Place:
 def parse(tenancy: UUID, text: str) -> list[ExternalDatabase]:
     """The external databases in the JSON text of a configuration; one that is wrong carries its `problem`."""
     try:
-        section: Any = effective(json.loads(text))
+        section: Any = effective(json.loads(text), depth=_DEPTH)
     except RecursionError:
         return [_broken(tenancy, SECTION[-1], "is nested too deeply")]
     for name in SECTION:
@@ -191,25 +192,6 @@ def parse(tenancy: UUID, text: str) -> list[ExternalDatabase]:
     if not isinstance(section, dict):
         return [_broken(tenancy, SECTION[-1], "is not an object")]
     return [_database(tenancy, id_, entry) for id_, entry in section.items() if entry is not None]
-
-
-def effective(config: Mapping[str, Any], depth: int = _DEPTH) -> dict[str, Any]:
-    """Nested objects for a configuration in which any key may be a path with dots.
-
-    Each key sets what stands at its path, whole; of two in one object, the one with more dots comes later and so wins.
-    JSON in the database keeps no order that could decide. A null takes away.
-    """
-    found: dict[str, Any] = {}
-    for key in sorted(config, key=lambda key: key.count(".")):
-        *path, last = key.split(".")
-        inner = found
-        for name in path:
-            if not isinstance(inner.get(name), dict):
-                inner[name] = {}
-            inner = inner[name]
-        value, left = config[key], depth - len(path) - 1
-        inner[last] = effective(value, left) if isinstance(value, dict) and left > 0 else value
-    return found
 
 
 def _database(tenancy: UUID, id_: str, entry: Any) -> ExternalDatabase:

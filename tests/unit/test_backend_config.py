@@ -11,7 +11,8 @@ import pytest
 from stackctl.errors import StackctlError
 from stackctl.redaction import scrub
 from stackctl.settings import ExternalDatabase, Settings
-from stackctl.sync.backend_config import effective, parse
+from stackctl.sync.backend_config import parse
+from stackctl.tenancy_config import effective
 
 TENANCY = uuid.UUID(int=0xA)
 URL = "postgresql://app:pa55word@db.example.com/analytics"

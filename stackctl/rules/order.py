@@ -1,0 +1,83 @@
+"""Priorities that put rules into an order, with as few of them changed as possible."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from stackctl.rules.model import Rule
+
+_STEP = 10  # between priorities where there is room
+
+
+def in_order(rules: Sequence[Rule], moved: str | None = None) -> list[Rule]:
+    """The same rules with priorities by which they are evaluated as they stand here; most keep the one they have.
+
+    Where it is all the same, the one with the id `moved` changes rather than another.
+    Equal priorities are used only where there is no whole number left between two that stay.
+    """
+    kept = _kept(rules, moved)
+    found = list(rules)
+    for before, after in zip([-1, *kept], [*kept, len(rules)], strict=True):
+        between = range(before + 1, after)
+        above = rules[before] if before >= 0 else None
+        below = rules[after] if after < len(rules) else None
+        for place, priority in zip(between, _priorities([rules[at] for at in between], above, below), strict=True):
+            found[place] = replace(rules[place], priority=priority)
+    return found
+
+
+def _kept(rules: Sequence[Rule], moved: str | None) -> list[int]:
+    """The longest choice of rules that may keep their priorities, by place."""
+    # best[j]: the worth of those kept up to j, j among them, and which was kept before it.
+    worth = [1 if rule.id == moved else 2 for rule in rules]
+    best: list[tuple[int, int]] = []
+    for j in range(len(rules)):
+        choices = [(worth[j], -1)]  # above the first kept one, there is always room
+        choices += [(best[i][0] + worth[j], i) for i in range(j) if _fits(rules[i : j + 1])]
+        best.append(max(choices, key=lambda one: (one[0], -one[1])))
+    ends = [j for j in range(len(rules)) if _fits_below(rules[j:], rules[j].priority)]
+    if not ends:
+        return []
+    at = max(ends, key=lambda j: best[j][0])
+    kept: list[int] = []
+    while at >= 0:
+        kept.append(at)
+        at = best[at][1]
+    return kept[::-1]
+
+
+def _fits(rules: Sequence[Rule]) -> bool:
+    """Whether the rules between the first and the last find priorities, if those two keep theirs."""
+    first, *between, last = rules
+    priority, id_ = first.priority, first.id
+    for rule in between:
+        priority, id_ = (priority if rule.id > id_ else priority - 1), rule.id
+    return priority > last.priority or (priority == last.priority and id_ < last.id)
+
+
+def _fits_below(rules: Sequence[Rule], priority: int) -> bool:
+    id_ = rules[0].id
+    for rule in rules[1:]:
+        priority, id_ = (priority if rule.id > id_ else priority - 1), rule.id
+    return priority >= 0
+
+
+def _priorities(between: Sequence[Rule], above: Rule | None, below: Rule | None) -> list[int]:
+    number = len(between)
+    if above is None:
+        base = below.priority if below else 0
+        return [base + _STEP * (number - at) for at in range(number)]
+    room = above.priority - (below.priority if below else -1)
+    if room > number:
+        step = min(_STEP, room // (number + 1)) if below is None else 0
+        return [above.priority - (step * (at + 1) if step else room * (at + 1) // (number + 1)) for at in range(number)]
+    found: list[int] = []
+    priority, id_ = above.priority, above.id
+    for rule in between:
+        priority, id_ = (priority if rule.id > id_ else priority - 1), rule.id
+        found.append(priority)
+    return found

@@ -1,0 +1,194 @@
+"""stackctl rules add, edit, move, enable, disable, remove, tree, pull and push, in a terminal-less shell."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from tests.backend import MINE, OTHER, Project
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+RULES = """\
+# ours
+default_action: allow
+rules:
+  # mail that lasts ten minutes
+  block-disposable: {priority: 100, condition: 'emailDomain in ["tempmail.com"]', action: {type: reject}}  # keep
+  risky: {priority: 50, condition: riskScores.bot > 80, action: {type: restrict}}
+"""
+SUITE = """\
+rules: ./sign-up-rules.yaml
+tests:
+  - {name: disposable, user: {email: a@tempmail.com, auth_method: otp}, expect: {decision: reject}}
+"""
+
+
+@pytest.fixture
+def rules(tmp_path: Path) -> Project:
+    (tmp_path / "sign-up-rules.yaml").write_text(RULES)
+    return Project(tmp_path)
+
+
+def text(project: Project) -> str:
+    return (project.directory / "sign-up-rules.yaml").read_text()
+
+
+def test_from_an_empty_folder_to_a_set_of_rules(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    project.settings["sign_up_rules"] = "./mine.yaml"
+    project.write()
+    steps: list[tuple[str, ...]] = [
+        ("add", "a", "--condition", 'emailDomain == "x.com"', "--action", "reject", "--message", "why"),
+        ("add", "b", "--where", "riskScores.bot > 80", "--or", 'email == ""', "--action", "restrict"),
+        ("add", "c", "--condition", "riskScores.bot > 90", "--action", "log", "--before", "b", "--disabled"),
+        ("move", "b", "--first"),
+        ("enable", "c"),
+        ("edit", "a", "--action", "log", "--message", ""),
+    ]
+    for step in steps:
+        result = project.run("rules", *step)
+        assert result.code == 0, result
+        assert result.stdout.endswith("mine.yaml written\n")
+    listed = project.run("rules", "list", "--json").json["rules"]
+    assert [(one["id"], one["enabled"], one["action"]) for one in listed] == [
+        ("b", True, {"type": "restrict", "message": None}),
+        ("a", True, {"type": "log", "message": None}),
+        ("c", True, {"type": "log", "message": None}),
+    ]
+    assert listed[0]["condition"] == 'riskScores.bot > 80 || email == ""'
+
+
+def test_a_change_touches_its_own_line_alone(rules: Project) -> None:
+    assert rules.run("rules", "disable", "risky").code == 0
+    assert text(rules) == RULES.replace("{type: restrict}}", "{type: restrict}, enabled: false}")
+    assert rules.run("rules", "remove", "risky", "--dry-run").stdout.endswith("nothing was written\n")
+    assert rules.run("rules", "enable", "risky").code == 0
+    assert rules.run("rules", "enable", "risky").stdout == "nothing to change\n"
+    document = rules.run("rules", "move", "risky", "--before", "block-disposable", "--json").json
+    assert document["diff"].splitlines()[-1] == (
+        "+  risky: {priority: 110, condition: riskScores.bot > 80, action: {type: restrict}, enabled: true}"
+    )
+
+
+def test_what_tests_say_stops_a_change(rules: Project, tmp_path: Path) -> None:
+    (tmp_path / "a.rules-test.yaml").write_text(SUITE)
+    refused = rules.run("rules", "disable", "block-disposable")
+    assert refused.code == 5
+    assert "a.rules-test.yaml:3: disposable" in refused.stdout
+    assert text(rules) == RULES
+    assert rules.run("rules", "disable", "block-disposable", "--yes").code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (("edit", "risky", "--condition", "riskScores.bots > 3"), 3, "riskScores has no bots"),
+        (("edit", "risky", "--condition", "riskScores.bot >"), 3, "ends too early"),
+        (("edit", "risk", "--action", "log"), 2, "there is no rule risk in"),
+        (("add", "risky", "--condition", "true", "--action", "log"), 2, "there is a rule risky already"),
+        (("add", "new", "--action", "log"), 2, "say when it matches"),
+        (("add", "new", "--action", "log", "--or", "true"), 2, "--or is an alternative"),
+        (("add", "new", "--action", "log", "--where", "a ||"), 2, "--where 'a ||': column"),
+        (("add", "new", "--action", "log", "--where", "true", "--condition", "true"), 2, "the whole condition"),
+        (("add", "new", "--action", "deny", "--condition", "true"), 2, "deny"),
+        (("add", "new", "--action", "log", "--condition", "true", "--priority", "-1"), 2, "greater than or equal to 0"),
+        (("move", "risky"), 2, "say where"),
+        (("move", "risky", "--after", "risky"), 2, "beside itself"),
+        (("tree", "nope"), 2, "there is no rule nope"),
+        (("tree",), 2, "name a rule"),
+    ],
+)
+def test_bad_input_changes_nothing(rules: Project, arguments: tuple[str, ...], code: int, says: str) -> None:
+    result = rules.run("rules", *arguments)
+    assert result.code == code
+    assert says in result.stderr
+    assert text(rules) == RULES
+
+
+def test_a_tree_is_drawn_and_built(rules: Project, tmp_path: Path) -> None:
+    condition = 'riskScores.bot > 80 && (emailDomain == "a" || !(email == ""))'
+    assert rules.run("rules", "edit", "risky", "--condition", condition).code == 0
+    assert "   ├─ emailDomain" in rules.run("rules", "tree", "risky").stdout
+    (tmp_path / "tree.json").write_text(rules.run("rules", "tree", "risky", "--json").stdout)
+    assert rules.run("rules", "tree", "--from", "tree.json").stdout.strip() == condition
+    for bad in ("{", "5", '{"all": ["true"]}', '"a &&"'):
+        (tmp_path / "tree.json").write_text(bad)
+        assert rules.run("rules", "tree", "--from", "tree.json").code == 3
+
+
+# -- the tenancy's configuration
+
+
+def configure(url: str, table: str, config: Any) -> None:
+    with psycopg.connect(url, autocommit=True) as conn:
+        conn.execute(
+            f'INSERT INTO "{table}" ("projectId", "branchId", "updatedAt", config) '
+            'SELECT "projectId", "branchId", now(), %s FROM "Tenancy" WHERE id = %s '
+            'ON CONFLICT ("projectId", "branchId") DO UPDATE SET config = EXCLUDED.config',
+            (json.dumps(config), MINE),
+        )  # type: ignore[call-overload]
+
+
+def configured(url: str) -> Any:
+    with psycopg.connect(url) as conn:
+        row = conn.execute(
+            'SELECT e.config FROM "EnvironmentConfigOverride" AS e '
+            'JOIN "Tenancy" AS t USING ("projectId", "branchId") WHERE t.id = %s',
+            (MINE,),
+        ).fetchone()
+    return row and row[0]
+
+
+RULE = {"enabled": True, "displayName": "A", "priority": 1, "condition": "true", "action": {"type": "log"}, "more": 7}
+
+
+def test_rules_go_to_the_backend_and_back(rules: Project, migrated_db: str, tmp_path: Path) -> None:
+    configure(migrated_db, "BranchConfigOverride", {"auth": {"signUpRules": {"old": RULE}, "passkey": True}})
+    config = {
+        "auth": {"signUpRules.risky": RULE, "otp": {"x": 1}},
+        "auth.signUpRules.risky.priority": 9,
+        "auth.signUpRulesDefaultAction": "reject",
+        "payments": {"testMode": False},
+    }
+    configure(migrated_db, "EnvironmentConfigOverride", config)
+    where = ("--database-url", migrated_db, "--tenancy", str(MINE))
+
+    pulled = rules.run("rules", "pull", "--rules", "pulled.yaml", *where)
+    assert pulled.code == 0, pulled
+    document = rules.run("rules", "list", "--rules", "pulled.yaml", "--json").json
+    assert document["default_action"] == "reject"
+    assert [(one["id"], one["priority"]) for one in document["rules"]] == [("risky", 9)]
+
+    assert rules.run("rules", "push", *where).code == 5
+    assert configured(migrated_db) == config
+    shown = rules.run("rules", "push", "--dry-run", *where)
+    assert "+  block-disposable:" in shown.stdout
+    assert configured(migrated_db) == config
+    assert rules.run("rules", "push", "--yes", *where).code == 0
+    pushed = configured(migrated_db)
+    assert pushed.pop("auth.signUpRules")["risky"] == {
+        **RULE, "displayName": "risky", "priority": 50, "condition": "riskScores.bot > 80",
+        "action": {"type": "restrict"},
+    }  # fmt: skip
+    assert pushed == {
+        "auth": {"otp": {"x": 1}}, "auth.signUpRulesDefaultAction": "allow", "payments": {"testMode": False},
+    }  # fmt: skip
+    assert rules.run("rules", "push", *where).stdout == "nothing to change\n"
+    (tmp_path / "again.yaml").write_text(RULES)
+    assert rules.run("rules", "pull", "--rules", "again.yaml", *where).stdout == "nothing to change\n"
+
+
+def test_push_refuses_what_is_wrong(rules: Project, migrated_db: str, tmp_path: Path) -> None:
+    path = tmp_path / "sign-up-rules.yaml"
+    where = ("--database-url", migrated_db, "--yes")
+    assert rules.run("rules", "push", *where, "--tenancy", "00000000-0000-0000-0000-0000000000ff").code == 2
+    path.write_text("rules: {a.b: {condition: 'true', action: {type: log}}}\n")
+    assert "has a dot" in rules.run("rules", "push", *where, "--tenancy", str(OTHER)).stderr
+    path.write_text("rules: {a: {condition: nope, action: {type: log}}}\n")
+    result = rules.run("rules", "push", *where, "--tenancy", str(OTHER))
+    assert (result.code, "there is no field nope" in result.stderr) == (3, True)

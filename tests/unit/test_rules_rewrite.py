@@ -1,0 +1,162 @@
+"""Rules files changed in place, and priorities with the fewest changes."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import random
+from dataclasses import replace
+
+import pytest
+
+from stackctl.errors import ConfigError
+from stackctl.rules.files import parse
+from stackctl.rules.model import Action, Rule, RuleSet
+from stackctl.rules.order import in_order
+from stackctl.rules.rewrite import rewritten
+
+TEXT = """\
+# our rules
+default_action: allow   # for now
+rules:
+  # disposable
+  flow: {display_name: Disposable mail, priority: 100, condition: true, action: {type: reject, message: note}}   # 1
+
+  block:
+    condition: |   # many lines
+      riskScores.bot > 80 &&
+        email != ""
+    priority: 50  # fifty
+    action:
+      type: restrict   # softly
+  # the end
+"""
+
+
+def changed(text: str, wanted: RuleSet) -> list[str]:
+    """The lines that change, as a diff shows them."""
+    after = rewritten(text, "rules.yaml", wanted)
+    lines = difflib.ndiff(text.splitlines(), after.splitlines())
+    return [line.strip() for line in lines if line[0] in "+-"]
+
+
+def with_rule(id_: str, **values: object) -> RuleSet:
+    held = parse(TEXT, "rules.yaml")
+    return replace(held, rules=tuple(replace(one, **values) if one.id == id_ else one for one in held.rules))
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+@pytest.mark.parametrize(
+    ("wanted", "lines"),
+    [
+        (with_rule("block", priority=7), ["-     priority: 50  # fifty", "+     priority: 7  # fifty"]),
+        (with_rule("block", enabled=False), ["+     enabled: false"]),
+        (with_rule("block", action=Action("restrict", "a: b #c")), ["+       message: 'a: b #c'"]),
+        (with_rule("block", action=Action("log")),
+         ["-       type: restrict   # softly", "+       type: log   # softly"]),
+        (
+            with_rule("block", condition='email == "x"'),
+            ["-     condition: |   # many lines", "-       riskScores.bot > 80 &&", '-         email != ""',
+             "+     condition: email == \"x\""],
+        ),
+        (replace(parse(TEXT, ""), default_action="reject"),
+         ["- default_action: allow   # for now", "+ default_action: reject   # for now"]),
+        (RuleSet("allow", parse(TEXT, "").rules[:1]),
+         ["-   block:", "-     condition: |   # many lines", "-       riskScores.bot > 80 &&",
+          '-         email != ""', "-     priority: 50  # fifty", "-     action:",
+          "-       type: restrict   # softly"]),
+        (RuleSet("allow", (*parse(TEXT, "").rules, Rule("new one", "new one", True, 3, "true", Action("log")))),
+         ["+   new one:", "+     priority: 3", "+     condition: 'true'", "+     action: {type: log}"]),
+    ],
+)  # fmt: skip
+def test_only_what_changes_changes(wanted: RuleSet, lines: list[str], newline: str) -> None:
+    assert sorted(changed(TEXT.replace("\n", newline), wanted)) == sorted(line.strip() for line in lines)
+
+
+def test_values_in_one_line_are_replaced_there() -> None:
+    (old, new) = changed(TEXT, with_rule("flow", priority=1, display_name="x, y", action=Action("log")))
+    assert new == old.replace("-", "+", 1).replace("100", "1").replace("Disposable mail", "'x, y'").replace(
+        "{type: reject, message: note}", "{type: log, message: null}"
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["", "# nothing yet\n", "rules:\n", "rules: {}\n", "default_action: reject", "rules:   # none\n"]
+)
+def test_a_first_rule_goes_into_any_file(text: str) -> None:
+    held = parse(text, "rules.yaml")
+    rule = Rule("a", "A", False, 5, 'email == "it\'s"', Action("reject", "m"))
+    after = rewritten(text, "rules.yaml", replace(held, rules=(rule,)))
+    (found,) = parse(after, "rules.yaml").rules
+    assert replace(found, line=0) == rule
+    assert text.strip().removesuffix("{}").removeprefix("rules:").strip() in after
+
+
+def test_an_alias_is_left_to_a_person() -> None:
+    text = (
+        "rules:\n  a: {priority: &p 5, condition: x, action: {type: log}}\n  b: {priority: *p, action: {type: log}}\n"
+    )
+    held = parse(text, "rules.yaml")
+    wanted = replace(held, rules=(held.rules[0], replace(held.rules[1], priority=6)))
+    with pytest.raises(ConfigError, match="3: written so"):
+        rewritten(text, "rules.yaml", wanted)
+
+
+def test_random_changes_read_as_they_were_meant() -> None:
+    chance = random.Random(7)
+    texts = [
+        "plain",
+        "a: b",
+        "it's",
+        'qu"o\\te',
+        "# no",
+        "é😀",
+        "line\nline",
+        " - ",
+        "{x}",
+        "null",
+        "5",
+        "true",
+        "*a",
+        "&a",
+    ]
+    flow = "# our rules\nrules: {a: {action: {type: log}}, b: {priority: 3, action: {type: log}}}\n# the end\n"
+    for _ in range(300):
+        text = chance.choice([TEXT, flow])
+        held = parse(text, "")
+        for _ in range(4):
+            rules = {rule.id: rule for rule in held.rules}
+            for id_ in chance.sample([*rules, "n1", "n: 2", "3"], 3):
+                if chance.random() < 0.25:
+                    rules.pop(id_, None)
+                    continue
+                rules[id_] = Rule(
+                    id_, chance.choice(texts), chance.random() < 0.5, chance.randrange(9), chance.choice(texts),
+                    Action(chance.choice(["allow", "log"]), chance.choice([None, *texts])),
+                )  # fmt: skip
+            held = replace(held, rules=tuple(rules.values()))
+            text = rewritten(text, "rules.yaml", held)
+        assert "# our rules" in text and "# the end" in text
+
+
+def test_priorities_change_as_little_as_possible() -> None:
+    chance = random.Random(3)
+    for _ in range(200):
+        rules = [Rule(id_, id_, True, chance.randrange(6), None, Action("log")) for id_ in "abcde"]
+        chance.shuffle(rules)
+        found = in_order(rules)
+        assert [one.id for one in RuleSet("allow", tuple(found)).ordered] == [one.id for one in rules]
+        number = sum(one != other for one, other in zip(rules, found, strict=True))
+        fewer = itertools.combinations(range(5), number - 1) if number else ()
+        assert not any(_possible(rules, changed) for changed in fewer)
+
+
+def _possible(rules: list[Rule], changed: tuple[int, ...]) -> bool:
+    """Whether other priorities for these places alone would do, by trying all."""
+    for priorities in itertools.product(range(-1, 12), repeat=len(changed)):
+        tried = list(rules)
+        for place, priority in zip(changed, priorities, strict=True):
+            tried[place] = replace(tried[place], priority=priority)
+        if min(one.priority for one in tried) >= 0 and list(RuleSet("allow", tuple(tried)).ordered) == tried:
+            return True
+    return False
