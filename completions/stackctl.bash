@@ -46,12 +46,13 @@ _stackctl_follows() {
     'fuse show') ;;
     'fuse on') arguments='sequencer|poller' ;;
     'fuse off') arguments='sequencer|poller' ;;
-    'rules') subcommands='list check eval pull push add edit move enable disable remove stats test tree' ;;
+    'rules') subcommands='list check eval pull push backtest add edit move enable disable remove stats test tree' ;;
     'rules list') flags='--rules=@files' ;;
     'rules check') flags='--rules=@files --format=text|json|github' ;;
     'rules eval') flags='--email= --auth-method= --oauth-provider= --country-code= --risk= --users=@files --rules=@files' ;;
     'rules pull') flags='--tenancy=@tenancies --rules=@files --yes -y --dry-run' ;;
     'rules push') flags='--tenancy=@tenancies --rules=@files --yes -y --dry-run' ;;
+    'rules backtest') flags='--since= --tenancy=@tenancies --sample= --auth-method= --against=@files --show-emails --rules=@files' ;;
     'rules add') flags='--action=allow|reject|restrict|log --condition= --where= --or= --display-name= --message= --priority= --before= --after= --disabled --rules=@files --yes -y --dry-run' arguments='@text' ;;
     'rules edit') flags='--action=allow|reject|restrict|log --condition= --where= --or= --display-name= --message= --priority= --rules=@files --yes -y --dry-run' arguments='@text' ;;
     'rules move') flags='--before= --after= --first --last --rules=@files --yes -y --dry-run' arguments='@text' ;;

@@ -316,7 +316,8 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 'check:Find what is wrong with rules before anybody signs up: mistakes, and comparisons that never come true.'
                 'eval:Show what the rules decide about a sample user, and why; or about every user of a file.'
                 'pull:Write the rules that the backend enforces into the file; comments and layout of what is alike stay.'
-                'push:Make the file''s rules the ones that the backend enforces for a tenancy; nothing else in its configuration changes.'
+                'push:Make the file''s rules those that the backend enforces for a tenancy; nothing else of its configuration changes.'
+                'backtest:Show what the rules would have done to the users who are in the database. Nothing is written.'
                 'add:Add a rule to the file: below all others, unless --priority, --before or --after says where.'
                 'edit:Change what a rule says; --message '''' takes the note away.'
                 'move:Put a rule elsewhere in the order of evaluation; as few priorities change as possible.'
@@ -375,6 +376,19 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 '--yes:Do not ask.'
                 '-y:Do not ask.'
                 '--dry-run:Show the difference only.'
+            )
+            arguments = @()
+        }
+        'rules backtest' = @{
+            subcommands = @()
+            flags = @(
+                '--since=:Signed up since; a time, or e.g. 30d.'
+                '--tenancy=@tenancies:Only its users.'
+                '--sample=:At most so many users, the same ones each time.'
+                '--auth-method=:Of those of whom the database does not tell.'
+                '--against=@files:Other rules: show whom they treat otherwise.'
+                '--show-emails:Show addresses in full.'
+                '--rules=@files:The rules file; default sign_up_rules of stackctl.yaml.'
             )
             arguments = @()
         }

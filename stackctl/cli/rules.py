@@ -318,12 +318,14 @@ def _many(run: Run, judge: Judge, path: Path) -> None:
     run.finish({"users": listed, "summary": summary}, show)
 
 
-from stackctl.cli import rules_backend, rules_edit, rules_stats, rules_test, rules_tree  # noqa: E402 so help lists them last
-
-ELSEWHERE = (
-    rules_test,
-    rules_edit,
-    rules_tree,
+from stackctl.cli import (  # noqa: E402 after the commands above, so that help lists them first
     rules_backend,
+    rules_backtest,
+    rules_edit,
     rules_stats,
-)  # importing them has registered their commands
+    rules_test,
+    rules_tree,
+)
+
+# Importing them has registered their commands.
+ELSEWHERE = (rules_test, rules_backtest, rules_edit, rules_tree, rules_backend, rules_stats)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, LiteralString
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from tests.backend import MINE, OTHER, Project
 
@@ -124,14 +125,16 @@ def test_a_tree_is_drawn_and_built(rules: Project, tmp_path: Path) -> None:
 # -- the tenancy's configuration
 
 
-def configure(url: str, table: str, config: Any) -> None:
+def configure(url: str, table: LiteralString, config: Any) -> None:
     with psycopg.connect(url, autocommit=True) as conn:
         conn.execute(
-            f'INSERT INTO "{table}" ("projectId", "branchId", "updatedAt", config) '
-            'SELECT "projectId", "branchId", now(), %s FROM "Tenancy" WHERE id = %s '
-            'ON CONFLICT ("projectId", "branchId") DO UPDATE SET config = EXCLUDED.config',
+            sql.SQL(
+                'INSERT INTO {} ("projectId", "branchId", "updatedAt", config) '
+                'SELECT "projectId", "branchId", now(), %s FROM "Tenancy" WHERE id = %s '
+                'ON CONFLICT ("projectId", "branchId") DO UPDATE SET config = EXCLUDED.config'
+            ).format(sql.Identifier(table)),
             (json.dumps(config), MINE),
-        )  # type: ignore[call-overload]
+        )
 
 
 def configured(url: str) -> Any:

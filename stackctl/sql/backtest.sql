@@ -1,0 +1,46 @@
+-- The users that rules are tried on, as a condition sees them.
+
+-- name: users
+-- An address that is not ASCII is NULL: lower case is Python's there, and so is the decision. `method` and `provider`
+-- are NULL where the database does not tell how somebody signed up. The fence keeps the fields from being computed once
+-- for each rule that looks at them.
+SELECT id, tenancy, email,
+       CASE WHEN email IS NULL THEN NULL WHEN strpos(email, '@') = 0 THEN '' ELSE split_part(email, '@', -1) END
+           AS email_domain,
+       country_code, auth_method, oauth_provider, bot, free_trial_abuse, address
+FROM (
+    SELECT u."projectUserId" AS id, u."tenancyId" AS tenancy, c."value" AS address,
+           (CASE WHEN c."value" IS NULL THEN ''
+                 WHEN octet_length(c."value") = char_length(c."value")
+                 THEN lower(btrim(c."value", E' \t\n\r\f\x0b\x1c\x1d\x1e\x1f') COLLATE "C") END) COLLATE "C" AS email,
+           upper(coalesce(u."signUpCountryCode", '') COLLATE "C") AS country_code,
+           {method} COLLATE "C" AS auth_method, {provider} COLLATE "C" AS oauth_provider,
+           u."signUpRiskScoreBot" AS bot, u."signUpRiskScoreFreeTrialAbuse" AS free_trial_abuse
+    FROM {chosen} AS u
+    LEFT JOIN "ContactChannel" AS c ON c."tenancyId" = u."tenancyId" AND c."projectUserId" = u."projectUserId"
+        AND c."type" = 'EMAIL' AND c."isPrimary" = 'TRUE'
+    {linked}
+    OFFSET 0
+) AS u
+
+-- name: linked
+-- Who has one provider to sign in with, and no address to do so, has signed up by it.
+LEFT JOIN (
+    SELECT a."tenancyId", a."projectUserId", min(a."configOAuthProviderId") AS provider
+    FROM "ProjectUserOAuthAccount" AS a
+    WHERE a."allowSignIn" AND NOT EXISTS (
+        SELECT FROM "ContactChannel" AS s
+        WHERE s."tenancyId" = a."tenancyId" AND s."projectUserId" = a."projectUserId" AND s."usedForAuth" = 'TRUE')
+    GROUP BY 1, 2 HAVING count(DISTINCT a."configOAuthProviderId") = 1
+) AS o ON o."tenancyId" = u."tenancyId" AND o."projectUserId" = u."projectUserId"
+
+-- name: chosen
+(SELECT * FROM "ProjectUser"
+ WHERE NOT "isAnonymous"
+   AND ({since}::timestamp IS NULL OR "signedUpAt" >= {since}::timestamp)
+   AND ({tenancy}::uuid IS NULL OR "tenancyId" = {tenancy}::uuid)
+ {sample})
+
+-- name: sample
+-- The same ones each time, and no others than before when more are asked for.
+ORDER BY uuid_hash_extended("projectUserId", 0), "projectUserId" LIMIT {number}

@@ -1,0 +1,189 @@
+"""A backtest counts what the evaluator would say of each user in the database."""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from stackctl.rules.backtest import CHANGES, Report, Scope, backtest
+from stackctl.rules.decide import Decision, Judge
+from stackctl.rules.model import Action, Context, Rule, RuleSet
+from tests.backend import MINE, OTHER, Project, add_channel, add_user, insert
+from tests.rule_generator import Generator
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.conftest import Connect
+
+Connection = psycopg.Connection[Any]
+
+EMAILS = [
+    None,
+    "bob@gmail.com",
+    " Bob+1@A.com ",
+    "É@x.io",
+    "a",
+    "x@y@gmail.com",
+    'quo"te\\@b.c',
+    "KELVIN\u212a@x.io",
+    "\x1fa@b",
+]
+
+
+def fill(conn: Connection, number: int, chance: random.Random) -> list[Context]:
+    """Users of every kind, and what a condition sees of each; all signed up by password or OAuth."""
+    found: list[Context] = []
+    for _ in range(number):
+        email, country = chance.choice(EMAILS), chance.choice([None, "DE", "us"])
+        bot, abuse = chance.choice([0, 1, 80, 81, 100]), chance.choice([0, 7, 100])
+        user = add_user(
+            conn, signUpCountryCode=country, signUpRiskScoreBot=bot, signUpRiskScoreFreeTrialAbuse=abuse,
+        )  # fmt: skip
+        if email is not None:
+            add_channel(conn, user, email)
+        provider = chance.choice(["", "", "github", "google"])
+        if provider:
+            link(conn, user, provider)
+        found.append(
+            Context.of(email=email, country_code=country, auth_method="oauth" if provider else "password",
+                       oauth_provider=provider, risk_scores={"bot": bot, "free_trial_abuse": abuse})
+        )  # fmt: skip
+    conn.commit()
+    return found
+
+
+def link(conn: Connection, user: uuid.UUID, provider: str, tenancy: uuid.UUID = MINE) -> None:
+    insert(
+        conn,
+        "ProjectUserOAuthAccount",
+        {"tenancyId": tenancy, "projectUserId": user, "id": uuid.uuid4(), "updatedAt": "now",
+         "configOAuthProviderId": provider, "providerAccountId": str(uuid.uuid4())},
+    )  # fmt: skip
+
+
+def random_rules(generator: Generator, chance: random.Random) -> RuleSet:
+    rules = [
+        Rule(f"r{place}", "", chance.random() < 0.9, chance.randrange(5), generator.condition(2),
+             Action(chance.choice(["allow", "reject", "restrict", "log"])))
+        for place in range(6)
+    ]  # fmt: skip
+    return RuleSet(chance.choice(["allow", "reject"]), tuple(rules))
+
+
+def expected(decisions: list[Decision]) -> tuple[Counter[tuple[str, str]], Counter[str]]:
+    by_rule: Counter[tuple[str, str]] = Counter()
+    outcomes: Counter[str] = Counter()
+    for decision in decisions:
+        outcomes[decision.outcome] += 1
+        by_rule.update((one.rule.id, one.status) for one in decision.evaluations if one.status in ("matched", "error"))
+        if decision.decided_by:
+            by_rule[decision.decided_by, "decided"] += 1
+        if decision.should_allow and decision.restricted_by:
+            outcomes["restricted"] += 1
+            by_rule[decision.restricted_by, "restricted"] += 1
+    return by_rule, outcomes
+
+
+def treated(decision: Decision) -> tuple[bool, bool]:
+    return decision.should_allow, decision.should_allow and decision.restricted_by is not None
+
+
+def test_every_count_is_the_evaluators(source: Connection, connect: Connect, migrated_db: str) -> None:
+    chance, generator = random.Random(5), Generator(5)
+    users = fill(source, 150, chance)
+    in_sql = 0
+    for _ in range(15):
+        one, other = random_rules(generator, chance), random_rules(generator, chance)
+        report = backtest(connect(migrated_db), one, Scope(auth_method="password"), other)
+        before, after = ([Judge(rules).decide(user) for user in users] for rules in (one, other))
+        by_rule, outcomes = expected(before)
+        assert +report.by_rule == by_rule, one
+        assert +report.outcomes == outcomes, one
+        changes: Counter[str] = Counter()
+        for was, now in zip(map(treated, before), map(treated, after), strict=True):
+            changes["newly_rejected"] += was[0] and not now[0]
+            changes["newly_allowed"] += now[0] and not was[0]
+            changes["newly_restricted"] += now[1] and not was[1]
+            changes["no_longer_restricted"] += was[1] and now[0] and not now[1]
+        assert +report.changes == +changes, (one, other)
+        for change in CHANGES:
+            examples = [example for example in report.examples if example.change == change]
+            assert len(examples) == min(10, changes[change])
+        in_sql += report.users - report.in_python
+    assert in_sql > 150
+
+
+def by_method(action: str = "reject") -> RuleSet:
+    rule = Rule("by-method", "", True, 1, 'authMethod == "password"', Action(action))  # type: ignore[arg-type]
+    return RuleSet("allow", (rule,))
+
+
+def test_how_somebody_signed_up_is_unknown_unless_the_database_tells(
+    source: Connection, connect: Connect, migrated_db: str
+) -> None:
+    plain, linked, both = (add_user(source) for _ in range(3))
+    add_channel(source, both, "b@x.io", usedForAuth="TRUE")
+    link(source, linked, "github")
+    link(source, both, "github")
+    add_user(source, isAnonymous=True)
+    source.commit()
+    report = backtest(connect(migrated_db), by_method(), Scope())
+    assert (report.users, report.unknown_method) == (3, 2)
+    assert +report.outcomes == Counter({"unknown": 2, "default-allow": 1})
+    assert report.by_rule["by-method", "unknown"] == 2
+    told = backtest(connect(migrated_db), by_method(), Scope(auth_method="password"))
+    assert (told.unknown_method, +told.outcomes) == (0, Counter({"reject": 2, "default-allow": 1}))
+    assert plain != linked
+
+
+def test_the_scope_is_kept(source: Connection, connect: Connect, migrated_db: str) -> None:
+    now = datetime.now(UTC)
+    for days in range(10):
+        add_user(source, signedUpAt=(now - timedelta(days=days, hours=1)).replace(tzinfo=None))
+    add_user(source, OTHER)
+    source.commit()
+
+    def users(scope: Scope) -> int:
+        return backtest(connect(migrated_db), RuleSet("allow", ()), scope).users
+
+    assert users(Scope()) == 11
+    assert users(Scope(tenancy=MINE)) == 10
+    assert users(Scope(tenancy=MINE, since=now - timedelta(days=3))) == 3
+    assert users(Scope(sample=4)) == 4
+
+
+def test_nothing_can_be_written(source: Connection, connect: Connect, migrated_db: str) -> None:
+    conn = connect(migrated_db)
+    assert isinstance(backtest(conn, by_method(), Scope()), Report)
+    with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+        conn.execute('DELETE FROM "ProjectUser"')
+
+
+def test_the_command_masks_addresses(source: Connection, migrated_db: str, tmp_path: Path) -> None:
+    add_channel(source, add_user(source), "Robert@Example.com")
+    source.commit()
+    project = Project(tmp_path, migrated_db)
+    project.settings["sign_up_rules"] = "./rules.yaml"
+    project.write()
+    (tmp_path / "rules.yaml").write_text("default_action: allow\n")
+    rule = "{condition: 'emailDomain == \"example.com\"', action: {type: reject}}"
+    (tmp_path / "new.yaml").write_text(f"rules: {{r: {rule}}}\n")
+    arguments = ("rules", "backtest", "--against", "new.yaml")
+    result = project.run(*arguments, "--json")
+    document = result.json
+    assert result.code == 0, result
+    assert document["outcomes"]["default-allow"] == document["users"] == 1
+    assert [one["email"] for one in document["against"]["newly_rejected"]["examples"]] == ["R***@Example.com"]
+    shown = project.run(*arguments)
+    assert "newly rejected: 1 user" in shown.stdout
+    assert "Robert" not in shown.stdout
+    assert "Robert@Example.com" in project.run(*arguments, "--show-emails").stdout
+    for bad in (("--auth-method", "otop"), ("--since", "yesterday"), ("--sample", "0"), ("--tenancy", "x")):
+        assert project.run("rules", "backtest", *bad).code == 2
