@@ -7,7 +7,6 @@ known so may be either. This allows more users than there are, never fewer: what
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 from typing import Literal as OneOf
@@ -38,7 +37,8 @@ if TYPE_CHECKING:
 
     from stackctl.rules.model import Rule, RuleSet
 
-MOST_STEPS = 3_000  # of one search; beyond it nothing is claimed
+# Formulas tried in one search, and for a whole set of rules; beyond that nothing is claimed.
+MOST_WORK, ALL_WORK = 20_000, 300_000
 
 Kind = OneOf["never-true", "always-true", "unreachable"]
 Truth = OneOf["true", "false", "error"]
@@ -186,13 +186,17 @@ class _World:
     """The users there can be, as choices: each gives some atoms their values, independent of the other choices."""
 
     def __init__(self, conditions: Sequence[tuple[str, Node]]) -> None:
+        self._work = ALL_WORK
         atoms = {atom: node for text, tree in conditions for atom, node in _atoms(text, tree)}
         constants = [found for _, tree in conditions for found in types.constants(tree)]
         constant = {atom: node for atom, node in atoms.items() if not _paths(node)}
-        self._choices: list[list[dict[Atom, Truth]]] = [[_vector(constant, _User({}))]]
+        self._choices: list[list[dict[Atom, Truth]]] = [
+            [_vector({atom: _Atom(node) for atom, node in constant.items()}, _User({}))]
+        ]
         free = {atom: node for atom, node in atoms.items() if atom not in self._choices[0][0]}
         for group in _groups(constants):
-            own = {atom: node for atom, node in atoms.items() if _paths(node) and _paths(node) <= group.paths}
+            own = {atom: _Atom(node) for atom, node in atoms.items() if atom not in constant}
+            own = {atom: one for atom, one in own.items() if one.paths <= group.paths}
             vectors = {tuple(sorted(_vector(own, user).items())) for user in group.users}
             # What one of the users leaves open is open for the search as a choice of its own.
             self._choices.append([dict(vector) for vector in vectors])
@@ -207,30 +211,39 @@ class _World:
         """Whether there can be a user for whom `wanted` is true and none of `unwanted` is; None: too many to try."""
         first = set(_leaves(wanted))
         concerned = first.union(*(_leaves(one) for one in unwanted))
+        self._work -= sum(map(len, self._choices)) * len(concerned) // 200  # what the next line costs
         choices = [narrow for choice in self._choices if (narrow := _narrowed(choice, concerned))]
         choices.sort(key=lambda choice: (not any(atom in first for atom in choice[0]), len(choice)))
-        steps = itertools.count()
+        stop = max(self._work - MOST_WORK, 0)
 
-        def search(place: int, held: dict[Atom, Truth]) -> bool | None:
-            if next(steps) > MOST_STEPS:
+        def search(place: int, held: dict[Atom, Truth], unwanted: Sequence[_Formula]) -> bool | None:
+            self._work -= 1 + len(unwanted)
+            if self._work <= stop:
                 return None
-            seen = [_truth(wanted, held), *(_truth(one, held) for one in unwanted)]
-            if seen[0] in ("false", "error") or "true" in seen[1:]:
+            is_wanted = _truth(wanted, held)
+            if is_wanted in ("false", "error"):
                 return False
-            if None not in seen:
+            left: list[_Formula] = []
+            for one in unwanted:
+                found = _truth(one, held)
+                if found == "true":
+                    return False
+                if found is None:
+                    left.append(one)
+            if is_wanted == "true" and not left:
                 return True
             open_: bool | None = False
             for vector in choices[place]:
                 if any(held.get(atom, value) != value for atom, value in vector.items()):
                     continue
-                found = search(place + 1, {**vector, **held})
+                found = search(place + 1, {**vector, **held}, left)
                 if found is True:
                     return True
                 if found is None:
                     open_ = None
             return open_
 
-        return search(0, {})
+        return search(0, {}, unwanted)
 
 
 def _narrowed(choice: Sequence[Mapping[Atom, Truth]], concerned: set[Atom]) -> list[dict[Atom, Truth]]:
@@ -300,14 +313,34 @@ def _emails(addresses: Sequence[str], domains: Sequence[str]) -> Iterator[_User]
     yield _User({"emailDomain": ""}, frozenset({"email"}))
 
 
-def _vector(atoms: Mapping[Atom, Node], user: _User) -> dict[Atom, Truth]:
-    return {atom: found for atom, node in atoms.items() if (found := _known(node, user)) is not None}
+class _Atom:
+    """An atom, compiled once for all users."""
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.paths = _paths(node)
+        self._evaluate = evaluator(node) if known(node) else None
+
+    def value(self, values: Mapping[str, Any]) -> Truth | None:
+        if self._evaluate is None:
+            return None
+        fields: dict[str, Any] = {path: value for path, value in values.items() if "." not in path}
+        fields["riskScores"] = {path.partition(".")[2]: value for path, value in values.items() if "." in path}
+        try:
+            return "true" if self._evaluate(fields) is True else "false"
+        except NoValue:
+            return "error"
 
 
-def _known(node: Node, user: _User) -> Truth | None:
+def _vector(atoms: Mapping[Atom, _Atom], user: _User) -> dict[Atom, Truth]:
+    return {atom: found for atom, one in atoms.items() if (found := _known(one, user)) is not None}
+
+
+def _known(atom: _Atom, user: _User) -> Truth | None:
     """The atom's value for such a user; None where that depends on more than is known."""
-    if _paths(node) <= user.values.keys():
-        return _evaluated(node, user.values)
+    if atom.paths <= user.values.keys():
+        return atom.value(user.values)
+    node = atom.node
     match node:
         case Binary(operator=sign, left=left, right=Literal()) | Binary(operator=sign, left=Literal(), right=left) if (
             _path(left) in user.other and sign in ("==", "!=")
@@ -329,17 +362,6 @@ def _ends(end: str, domain: str | None) -> Truth | None:
     if len(end) <= len(tail):
         return "true" if tail.endswith(end) else "false"
     return None if end.endswith(tail) else "false"
-
-
-def _evaluated(node: Node, values: Mapping[str, Any]) -> Truth | None:
-    if not known(node):
-        return None
-    fields: dict[str, Any] = {path: value for path, value in values.items() if "." not in path}
-    fields["riskScores"] = {path.partition(".")[2]: value for path, value in values.items() if "." in path}
-    try:
-        return "true" if evaluator(node)(fields) is True else "false"
-    except NoValue:
-        return "error"
 
 
 def _path(node: Node) -> str:

@@ -145,6 +145,7 @@ class Foreign:
 Node: TypeAlias = Literal | Name | Field | Index | Call | Items | Group | Binary | Unary | Choice | Foreign
 
 
+@lru_cache(maxsize=256)
 def parse(text: str) -> Node:
     """The tree of a condition. Raises Unreadable."""
     _refuse_excess(text)

@@ -174,3 +174,17 @@ def test_a_drawing() -> None:
         '      └─ authMethod == "otp"',
     ]
     assert tree.joined(['a == "x" || b', "c"], ["d && e"]) == '((a == "x" || b) && c) || (d && e)'
+
+
+def test_a_large_set_is_checked_in_bounded_work() -> None:
+    """Hundreds of rules with hundreds of names: fewer claims, but an answer; and a list of thousands is no trouble."""
+    many = rules(
+        *(
+            ("reject", f'email.contains("a{n}") || emailDomain == "d{n}.com" && riskScores.bot > {n % 100}')
+            for n in range(120)
+        )
+    )
+    assert list(claims(many)) == []
+    names = ", ".join(f'"u{n}@x.de"' for n in range(3000))
+    found = rules(("reject", f"email in [{names}]"), ("log", 'email == "u7@x.de"'))
+    assert [(claim.rule.id, claim.behind) for claim in claims(found)] == [("r1", ("r0",))]
