@@ -9,6 +9,7 @@ import errno
 import importlib
 import inspect
 import os
+import re
 import signal
 import sys
 import traceback
@@ -186,6 +187,7 @@ def _report(error: Exception, arguments: Sequence[str]) -> int:
 
 
 _CEL = ("--condition", "--where", "--or")
+_ADDRESS = re.compile(r"[^\s@:/=?#]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+")
 
 
 def _remember_given(arguments: Sequence[str]) -> None:
@@ -196,6 +198,8 @@ def _remember_given(arguments: Sequence[str]) -> None:
     for before, argument in zip(("", *arguments), arguments, strict=False):
         if before in _CEL or argument.partition("=")[0] in _CEL:
             continue  # `field == value` is no connection string, and errors name its fields
+        if _ADDRESS.fullmatch(argument):
+            continue  # of a user, whom errors name
         if "@" in argument or "=" in argument:
             remember_url(argument.partition("=")[2] if argument.startswith("--") else argument)
     for spec in KEYS.values():

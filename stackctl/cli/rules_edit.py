@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from stackctl.rules.model import RuleSet
 
 _SHOWN = 10  # tests that fail
-_FIRST = 100  # priority of a first rule, which leaves room below it
+_FIRST, _STEP = 100, 10  # priority of a first rule, and how far below the others a new one goes
 
 
 class ActionName(Enum):
@@ -83,14 +83,8 @@ def add(
     text = _condition(condition, where, or_)
     if text is None:
         raise UsageError("say when it matches", code="usage", hint="--condition CEL, or --where CEL")
-    new = Rule(
-        id_,
-        display_name or id_,
-        not disabled,
-        _FIRST if priority is None else priority,
-        text,
-        Action(action.value, message),
-    )
+    own = _below(held.rules) if priority is None else priority
+    new = Rule(id_, display_name or id_, not disabled, own, text, Action(action.value, message))
     wanted = with_rules(held.rules, [new])
     if priority is not None and (before or after):
         raise UsageError("--priority says where it stands, as --before and --after do", code="usage")
@@ -214,6 +208,11 @@ def _switch(run: Run, ids: list[str], rules: Any, *, on: bool, yes: bool, dry_ru
     held = read(rules_path(run, rules))
     changed = [replace(held.rule(id_), enabled=on) for id_ in dict.fromkeys(ids)]
     _carry_out(run, held, with_rules(held.rules, changed), yes=yes, dry_run=dry_run)
+
+
+def _below(rules: RuleSet) -> int:
+    lowest = min((rule.priority for rule in rules.rules), default=_FIRST + _STEP)
+    return lowest - _STEP if lowest > _STEP else max(lowest - 1, 0)
 
 
 def _condition(condition: str | None, where: list[str] | None, or_: list[str] | None) -> str | None:
