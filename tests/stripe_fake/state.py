@@ -1,0 +1,124 @@
+"""The objects of the fake, by account; and what the requests that move money do to them."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import json
+import threading
+import time
+from collections import defaultdict, deque
+from pathlib import Path
+from typing import Any
+
+from tests.stripe_fake.errors import Refused, missing
+
+FIXTURES = json.loads((Path(__file__).parents[1] / "data" / "stripe-fixtures.json").read_text(encoding="utf-8"))
+PREFIXES = {
+    "account": "acct", "payment_intent": "pi", "charge": "ch", "refund": "re", "invoice": "in", "subscription": "sub",
+    "subscription_item": "si", "payment_method_configuration": "pmc", "event": "evt", "invoice_payment": "inpay",
+    "customer": "cus", "dispute": "dp",
+}  # fmt: skip
+HELD = ("succeeded", "pending", "requires_action")  # statuses of refunds that take money
+Object = dict[str, Any]
+
+
+class State:
+    """One lock for all: a request sees and changes the objects alone."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.next_statuses: deque[str] = deque()  # of refunds to come; succeeded when there is none
+        self._objects: dict[tuple[str, str], dict[str, Object]] = defaultdict(dict)
+        self._number = itertools.count(1)
+
+    def add(self, kind: str, account: str = "", **values: Any) -> Object:
+        """An object made of the example of its kind, newest last. `account`: empty for the platform's own."""
+        with self.lock:
+            found = copy.deepcopy(FIXTURES[kind]) | {"object": kind, "created": int(time.time())} | values
+            found["id"] = values.get("id") or f"{PREFIXES[kind]}_{next(self._number):08d}"
+            self._objects[account, kind][found["id"]] = found
+            return found
+
+    def payment(self, account: str = "", amount: int = 1999, **values: Any) -> Object:
+        """A payment intent that was paid by a charge."""
+        with self.lock:
+            charge = self.add("charge", account, amount=amount, amount_captured=amount, paid=True, status="succeeded")
+            return self.add(
+                "payment_intent",
+                account,
+                **{"amount": amount, "amount_received": amount, "currency": "usd", "status": "succeeded",
+                   "latest_charge": charge["id"], "livemode": False} | values,
+            )  # fmt: skip
+
+    def has_account(self, id_: str) -> bool:
+        with self.lock:
+            return id_ in self._objects["", "account"]
+
+    def get(self, kind: str, account: str, id_: str, livemode: bool) -> Object:
+        found = self._objects[account, kind].get(id_)
+        if found is None or found.get("livemode", livemode) != livemode:
+            raise missing(kind, id_)
+        return found
+
+    def all(self, kind: str, account: str, livemode: bool) -> list[Object]:
+        """The newest first, as Stripe lists."""
+        found = list(self._objects[account, kind].values())[::-1]
+        return [one for one in found if one.get("livemode", livemode) == livemode]
+
+    def refund(self, account: str, params: dict[str, Any], livemode: bool) -> Object:
+        """POST /v1/refunds."""
+        if "payment_intent" not in params:
+            raise Refused(400, "One of the following params should be provided: payment_intent", param="payment_intent")
+        intent = self.get("payment_intent", account, params["payment_intent"], livemode)
+        charge = self.get("charge", account, intent["latest_charge"], livemode)
+        if charge.get("disputed"):
+            raise Refused(400, f"Charge {charge['id']} has been charged back", code="charge_disputed")
+        left = intent["amount_received"] - self.refunded(account, intent["id"])
+        if left <= 0:
+            raise Refused(400, f"Charge {charge['id']} has already been refunded.", code="charge_already_refunded")
+        amount = params.get("amount", left)
+        if amount < 1:
+            raise Refused(400, "Invalid positive integer", code="parameter_invalid_integer", param="amount")
+        if amount > left:
+            raise Refused(400, f"Refund amount ({amount}) is greater than unrefunded amount on charge ({left})",
+                          param="amount")  # fmt: skip
+        status = self.next_statuses.popleft() if self.next_statuses else "succeeded"
+        return self.add(
+            "refund", account, amount=amount, charge=charge["id"], payment_intent=intent["id"], status=status,
+            currency=intent["currency"], reason=params.get("reason"), metadata=params.get("metadata") or {},
+        )  # fmt: skip
+
+    def refunded(self, account: str, intent: str) -> int:
+        """The cents that refunds of a payment intent hold."""
+        with self.lock:
+            found = self._objects[account, "refund"].values()
+            return sum(one["amount"] for one in found if one["payment_intent"] == intent and one["status"] in HELD)
+
+    def update_subscription(self, account: str, id_: str, params: dict[str, Any], livemode: bool) -> Object:
+        found = self.get("subscription", account, id_, livemode)
+        items = {one["id"]: one for one in found["items"]["data"]}
+        for change in params.pop("items", []):
+            item = items.get(change.get("id", ""))
+            if item is None:
+                raise missing("subscription item", change.get("id", ""))
+            item.update({name: value for name, value in change.items() if name == "quantity"})
+        for name in ("cancel_at_period_end", "metadata"):
+            if name in params:
+                found[name] = params[name]
+        return found
+
+    def update_methods(self, account: str, id_: str, params: dict[str, Any], livemode: bool) -> Object:
+        """A preference is always stored; it takes effect unless the platform does not let it be overridden."""
+        found = self.get("payment_method_configuration", account, id_, livemode)
+        for method, change in params.items():
+            wanted = change.get("display_preference", {}).get("preference") if isinstance(change, dict) else None
+            if wanted is None:
+                continue
+            held = found.setdefault(method, {"available": False, "display_preference": {"overridable": None}})
+            shown = held["display_preference"]
+            shown["preference"] = wanted
+            if shown.get("overridable") is not False:
+                shown["value"] = "off" if wanted == "none" else wanted
+                held["available"] = shown["value"] == "on"
+        return found
