@@ -42,7 +42,8 @@ function __stackctl_follows --no-scope-shadowing
                     'status:The pipeline at a glance: fuses, backlog, lag, queue, databases.' \
                     'fuse:Switch the sequencer or the poller off and on.' \
                     'rules:Test sign-up rules before they lock anyone out.' \
-                    'users:Show a user; restrict it, or lift that.'
+                    'users:Show a user; restrict it, or lift that.' \
+                    'payment-methods:See and switch what a checkout offers to pay with.'
             set flags '--version:Print the version.'
         case 'demo'
             set arguments '@directories'
@@ -351,6 +352,42 @@ function __stackctl_follows --no-scope-shadowing
                     '-y:Do not ask.' \
                     '--dry-run:Say what would change, and change nothing.'
             set arguments '@text'
+        case 'payment-methods'
+            set subcommands \
+                    'list:List the methods by category: whether checkout shows them, and whether they can be switched.' \
+                    'set:Switch methods on or off; the difference is shown first.' \
+                    'plan:Show what `apply` would change, and what stands in the way.' \
+                    'apply:Bring the methods that the file names into the state that it names; the difference is shown first.' \
+                    'export:Print the present state as a file for `plan` and `apply`.'
+        case 'payment-methods list'
+            set flags \
+                    '--tenancy=@tenancies:Whose project; not needed where there is but one.' \
+                    '--stripe-api-key=:The platform\'s; better in STRIPE_API_KEY.'
+        case 'payment-methods set'
+            set flags \
+                    '--tenancy=@tenancies:Whose project; not needed where there is but one.' \
+                    '--stripe-api-key=:The platform\'s; better in STRIPE_API_KEY.' \
+                    '--yes:Do not ask.' \
+                    '-y:Do not ask.' \
+                    '--dry-run:Show the change only.'
+            set arguments '@text...'
+        case 'payment-methods plan'
+            set flags \
+                    '--tenancy=@tenancies:Whose project; not needed where there is but one.' \
+                    '--stripe-api-key=:The platform\'s; better in STRIPE_API_KEY.'
+            set arguments '@files'
+        case 'payment-methods apply'
+            set flags \
+                    '--tenancy=@tenancies:Whose project; not needed where there is but one.' \
+                    '--stripe-api-key=:The platform\'s; better in STRIPE_API_KEY.' \
+                    '--yes:Do not ask.' \
+                    '-y:Do not ask.' \
+                    '--dry-run:Show the change only.'
+            set arguments '@files'
+        case 'payment-methods export'
+            set flags \
+                    '--tenancy=@tenancies:Whose project; not needed where there is but one.' \
+                    '--stripe-api-key=:The platform\'s; better in STRIPE_API_KEY.'
     end
     # -- end of the table
 end

@@ -43,6 +43,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 'fuse:Switch the sequencer or the poller off and on.'
                 'rules:Test sign-up rules before they lock anyone out.'
                 'users:Show a user; restrict it, or lift that.'
+                'payment-methods:See and switch what a checkout offers to pay with.'
             )
             flags = @('--version:Print the version.')
             arguments = @()
@@ -538,6 +539,63 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 '--dry-run:Say what would change, and change nothing.'
             )
             arguments = @('@text')
+        }
+        'payment-methods' = @{
+            subcommands = @(
+                'list:List the methods by category: whether checkout shows them, and whether they can be switched.'
+                'set:Switch methods on or off; the difference is shown first.'
+                'plan:Show what `apply` would change, and what stands in the way.'
+                'apply:Bring the methods that the file names into the state that it names; the difference is shown first.'
+                'export:Print the present state as a file for `plan` and `apply`.'
+            )
+            flags = @()
+            arguments = @()
+        }
+        'payment-methods list' = @{
+            subcommands = @()
+            flags = @(
+                '--tenancy=@tenancies:Whose project; not needed where there is but one.'
+                '--stripe-api-key=:The platform''s; better in STRIPE_API_KEY.'
+            )
+            arguments = @()
+        }
+        'payment-methods set' = @{
+            subcommands = @()
+            flags = @(
+                '--tenancy=@tenancies:Whose project; not needed where there is but one.'
+                '--stripe-api-key=:The platform''s; better in STRIPE_API_KEY.'
+                '--yes:Do not ask.'
+                '-y:Do not ask.'
+                '--dry-run:Show the change only.'
+            )
+            arguments = @('@text...')
+        }
+        'payment-methods plan' = @{
+            subcommands = @()
+            flags = @(
+                '--tenancy=@tenancies:Whose project; not needed where there is but one.'
+                '--stripe-api-key=:The platform''s; better in STRIPE_API_KEY.'
+            )
+            arguments = @('@files')
+        }
+        'payment-methods apply' = @{
+            subcommands = @()
+            flags = @(
+                '--tenancy=@tenancies:Whose project; not needed where there is but one.'
+                '--stripe-api-key=:The platform''s; better in STRIPE_API_KEY.'
+                '--yes:Do not ask.'
+                '-y:Do not ask.'
+                '--dry-run:Show the change only.'
+            )
+            arguments = @('@files')
+        }
+        'payment-methods export' = @{
+            subcommands = @()
+            flags = @(
+                '--tenancy=@tenancies:Whose project; not needed where there is but one.'
+                '--stripe-api-key=:The platform''s; better in STRIPE_API_KEY.'
+            )
+            arguments = @()
         }
     }
     # -- end of the table

@@ -37,6 +37,7 @@ class Entry:
 
 _START, _SCHEMA, _PIPELINE, _WATCH = "Getting started", "Schema", "Sync pipeline", "Seeing and steering"
 _USERS = "Users"
+_PAYMENTS = "Payments"
 
 COMMANDS: dict[str, Entry] = {
     "demo": Entry("demo", "Everything end to end on an embedded PostgreSQL.", _START),
@@ -58,6 +59,7 @@ COMMANDS: dict[str, Entry] = {
     "fuse": Entry("fuse", "Switch the sequencer or the poller off and on.", _WATCH),
     "rules": Entry("rules", "Test sign-up rules before they lock anyone out.", _USERS),
     "users": Entry("users", "Show a user; restrict it, or lift that.", _USERS),
+    "payment-methods": Entry("payment_methods", "See and switch what a checkout offers to pay with.", _PAYMENTS),
 }
 
 

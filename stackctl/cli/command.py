@@ -68,7 +68,13 @@ class Run:
     def settings(self) -> Settings:
         from stackctl.settings import Flags, Settings
 
-        flags = Flags(config=self.options["config"], database_url=self.options["database_url"])
+        given = self.options
+        flags = Flags(
+            config=given["config"],
+            database_url=given["database_url"],
+            stripe_api_key=given.get("stripe_api_key"),
+            stripe_api_base=given.get("stripe_api_base"),
+        )
         return Settings(flags, warn=self.console.warn)
 
     @property

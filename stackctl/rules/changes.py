@@ -13,7 +13,7 @@ from stackctl.rules.check import Finding, check
 from stackctl.rules.files import parse
 from stackctl.rules.order import in_order
 from stackctl.rules.rewrite import rewritten
-from stackctl.rules.yamlfile import text_of
+from stackctl.yamlfile import text_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

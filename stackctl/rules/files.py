@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 import yaml
 
 from stackctl.rules.model import ACTIONS, DEFAULTS, Action, ActionType, Default, Rule, RuleSet
-from stackctl.rules.yamlfile import Reader, is_null, scalar, text_of
+from stackctl.yamlfile import Reader, is_null, scalar, text_of
 
 if TYPE_CHECKING:
     from pathlib import Path

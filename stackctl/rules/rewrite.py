@@ -10,7 +10,7 @@ import yaml
 
 from stackctl.errors import ConfigError
 from stackctl.rules.files import parse
-from stackctl.rules.yamlfile import is_null
+from stackctl.yamlfile import is_null
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -14,7 +14,7 @@ import yaml
 from stackctl.errors import ConfigError
 from stackctl.rules import files, people
 from stackctl.rules.decide import Decision, Judge, Outcome
-from stackctl.rules.yamlfile import Reader, is_null, scalar, text_of
+from stackctl.yamlfile import Reader, is_null, scalar, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

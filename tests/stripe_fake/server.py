@@ -70,7 +70,8 @@ class Fake:
         account, livemode = self._allowed(method, headers)
         key = headers.get("idempotency-key") if method == "POST" else None
         if key is None:
-            return (*self._done(method, path, params, account, livemode), {})
+            status, found = self._done(method, path, params, account, livemode)
+            return status, found, {}
         request = (method, path, json.dumps(params, sort_keys=True))
         with self.state.lock:
             kept = self._kept.get((account, key))
@@ -85,7 +86,7 @@ class Fake:
                 raise Refused(409, "There is another in-progress request using this Idempotent Key",
                               code="idempotency_key_in_use")  # fmt: skip
             else:
-                return (*kept.answer, {"Idempotent-Replayed": "true"})
+                return kept.answer[0], kept.answer[1], {"Idempotent-Replayed": "true"}
         try:
             kept.answer = self._done(method, path, params, account, livemode)
         except Refused as refused:
@@ -95,7 +96,7 @@ class Fake:
             raise refused
         if after is not None and after.kind == "500-after":
             kept.answer = 500, {"error": {"type": "api_error", "message": "An unknown error occurred"}}
-        return (*kept.answer, {})
+        return kept.answer[0], kept.answer[1], {}
 
     def _allowed(self, method: str, headers: dict[str, str]) -> tuple[str, bool]:
         given = headers.get("authorization", "").removeprefix("Bearer ")
@@ -306,13 +307,16 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that did not wait for its answer is what the tests are about."""
+
 
 def served(port: int = 0) -> tuple[_Server, Running, Callable[[], None]]:
     """A server on loopback that is not yet running, its fake, and what runs it."""
     fake = Fake()
     fake.state.add("account", id=PLATFORM)
     server = _Server(("127.0.0.1", port), _handler(fake))
-    return server, Running(f"http://127.0.0.1:{server.server_port}", fake), server.serve_forever
+    return server, Running(f"http://127.0.0.1:{server.server_port}", fake), lambda: server.serve_forever(0.02)
 
 
 @contextmanager

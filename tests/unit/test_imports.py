@@ -17,7 +17,7 @@ PACKAGE = Path(stackctl.__file__).parent
 # What each module or package at the top level may import of ours. Whatever is not listed is refused, so that a new
 # module has to be given its place here.
 BASE = {"errors", "redaction", "durations", "bundled", "sql"}
-CORE = BASE | {"settings", "configfile", "embedded", "db", "console", "tenancy_config"}
+CORE = BASE | {"settings", "configfile", "embedded", "db", "console", "tenancy_config", "yamlfile"}
 ALLOWED: dict[str, set[str]] = {
     "__init__": set(),
     "errors": set(),
@@ -34,6 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     "embedded": BASE | {"settings", "pgbinaries"},
     "db": BASE | {"settings", "embedded", "embedded_url"},
     "console": BASE,
+    "yamlfile": BASE,
     "tenancy_config": BASE | {"db", "settings"},
     "migrate": CORE - {"console"},
     "mapping": CORE - {"console"},
