@@ -10,7 +10,7 @@ _stackctl_follows() {
   # -- table: written by `python -m stackctl.cli.completion_scripts`
   shared='--config=@files --database-url= --json --quiet -q --no-color --debug --help -h'
   case $1 in
-    '') subcommands='demo init doctor config completion migrate mappings run sequence poll sync backfill verify enqueue queue status fuse rules users payment-methods' flags='--version' ;;
+    '') subcommands='demo init doctor config completion migrate mappings run sequence poll sync backfill verify enqueue queue status fuse rules users payments payment-methods' flags='--version' ;;
     'demo') arguments='@directories' ;;
     'init') flags='--force --dry-run' arguments='@files' ;;
     'doctor') ;;
@@ -66,6 +66,9 @@ _stackctl_follows() {
     'users show') flags='--tenancy=@tenancies --show-private' arguments='@text' ;;
     'users restrict') flags='--reason= --private-details= --tenancy=@tenancies --yes -y --dry-run' arguments='@text' ;;
     'users unrestrict') flags='--tenancy=@tenancies --yes -y --dry-run' arguments='@text' ;;
+    'payments') subcommands='status test-mode' ;;
+    'payments status') flags='--tenancy=@tenancies --stripe-api-key=' ;;
+    'payments test-mode') flags='--tenancy=@tenancies --yes -y --dry-run' arguments='on|off' ;;
     'payment-methods') subcommands='list set plan apply export' ;;
     'payment-methods list') flags='--tenancy=@tenancies --stripe-api-key=' ;;
     'payment-methods set') flags='--tenancy=@tenancies --stripe-api-key= --yes -y --dry-run' arguments='@text...' ;;

@@ -43,6 +43,7 @@ function __stackctl_follows --no-scope-shadowing
                     'fuse:Switch the sequencer or the poller off and on.' \
                     'rules:Test sign-up rules before they lock anyone out.' \
                     'users:Show a user; restrict it, or lift that.' \
+                    'payments:How a project is connected to Stripe; its test mode.' \
                     'payment-methods:See and switch what a checkout offers to pay with.'
             set flags '--version:Print the version.'
         case 'demo'
@@ -352,6 +353,21 @@ function __stackctl_follows --no-scope-shadowing
                     '-y:Do not ask.' \
                     '--dry-run:Say what would change, and change nothing.'
             set arguments '@text'
+        case 'payments'
+            set subcommands \
+                    'status:Show the connected account, what Stripe still waits for, and whether key and project are of one mode.' \
+                    'test-mode:Show or switch a tenancy\'s test mode, in which purchases cost nothing. Only its own key is written.'
+        case 'payments status'
+            set flags \
+                    '--tenancy=@tenancies:Whose project; not needed where there is but one.' \
+                    '--stripe-api-key=:The platform\'s; better in STRIPE_API_KEY.'
+        case 'payments test-mode'
+            set flags \
+                    '--tenancy=@tenancies:Whose project; not needed where there is but one.' \
+                    '--yes:Do not ask.' \
+                    '-y:Do not ask.' \
+                    '--dry-run:Say what would change, and change nothing.'
+            set arguments 'on|off'
         case 'payment-methods'
             set subcommands \
                     'list:List the methods by category: whether checkout shows them, and whether they can be switched.' \

@@ -43,6 +43,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 'fuse:Switch the sequencer or the poller off and on.'
                 'rules:Test sign-up rules before they lock anyone out.'
                 'users:Show a user; restrict it, or lift that.'
+                'payments:How a project is connected to Stripe; its test mode.'
                 'payment-methods:See and switch what a checkout offers to pay with.'
             )
             flags = @('--version:Print the version.')
@@ -539,6 +540,32 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 '--dry-run:Say what would change, and change nothing.'
             )
             arguments = @('@text')
+        }
+        'payments' = @{
+            subcommands = @(
+                'status:Show the connected account, what Stripe still waits for, and whether key and project are of one mode.'
+                'test-mode:Show or switch a tenancy''s test mode, in which purchases cost nothing. Only its own key is written.'
+            )
+            flags = @()
+            arguments = @()
+        }
+        'payments status' = @{
+            subcommands = @()
+            flags = @(
+                '--tenancy=@tenancies:Whose project; not needed where there is but one.'
+                '--stripe-api-key=:The platform''s; better in STRIPE_API_KEY.'
+            )
+            arguments = @()
+        }
+        'payments test-mode' = @{
+            subcommands = @()
+            flags = @(
+                '--tenancy=@tenancies:Whose project; not needed where there is but one.'
+                '--yes:Do not ask.'
+                '-y:Do not ask.'
+                '--dry-run:Say what would change, and change nothing.'
+            )
+            arguments = @('on|off')
         }
         'payment-methods' = @{
             subcommands = @(

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stackctl.cli.command import Run, command, group, uuid_argument
-from stackctl.errors import ConfigError
+from stackctl.cli.command import Run, command, group
+from stackctl.cli.payments_common import ApiBase, ApiKey, Tenancy, connected
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,15 +19,6 @@ if TYPE_CHECKING:
 app = group("See and switch what a checkout offers to pay with.", example="stackctl payment-methods list")
 apps = {"payment-methods": app}
 
-Tenancy = Annotated[
-    str | None, typer.Option("--tenancy", metavar="TENANCY", help="Whose project; not needed where there is but one.")
-]
-ApiKey = Annotated[
-    str | None, typer.Option("--stripe-api-key", metavar="KEY", help="The platform's; better in STRIPE_API_KEY.")
-]
-ApiBase = Annotated[
-    str | None, typer.Option("--stripe-api-base", metavar="URL", help="Another address of Stripe's API.", hidden=True)
-]
 Wanted = Annotated[Path, typer.Argument(metavar="FILE", help="payment_methods: {card: on, klarna: off}")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the change only.")]
@@ -150,19 +141,8 @@ def export(run: Run, tenancy: Tenancy = None, stripe_api_key: ApiKey = None, str
 
 def _read(run: Run, tenancy: str | None, key: str | None, base: str | None) -> tuple[Gateway, Configuration]:
     from stackctl.payments import methods
-    from stackctl.payments.gateway import Gateway
-    from stackctl.sync.pipeline import Pipeline
-    from stackctl.tenancy_config import chosen
 
-    run.options.update(stripe_api_key=key, stripe_api_base=base)
-    secret = run.settings.get("payments.stripe_api_key")
-    if not secret:
-        raise ConfigError(
-            "no Stripe key is set", code="no-stripe-key", hint="set payments.stripe_api_key, or STRIPE_API_KEY"
-        )
-    with Pipeline(run.settings).session() as conn:
-        account = methods.account(conn, chosen(conn, uuid_argument(tenancy) if tenancy else None))
-    gateway = Gateway(secret, run.settings.get("payments.stripe_api_base"), account)
+    _, account, gateway = connected(run, tenancy, key, base)
     return gateway, methods.read(gateway, account)
 
 

@@ -38,6 +38,11 @@ class Gateway:
         # It writes a file with the timing of the last request otherwise.
         stripe.enable_telemetry = False
         self._on: Any = {"stripe_account": account}
+        self.mode = "live" if "_live_" in key else "test"
+
+    def account(self, id_: str) -> Mapping[str, Any]:
+        with _reading():
+            return cast("dict[str, Any]", self._client.v1.accounts.retrieve(id_).to_dict())
 
     def configurations(self) -> Sequence[Mapping[str, Any]]:
         """All payment method configurations, of all pages of the list."""

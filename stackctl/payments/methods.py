@@ -7,22 +7,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stackctl.errors import StateError, UsageError
-from stackctl.sql import statements
 from stackctl.yamlfile import Reader, scalar, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
-    from uuid import UUID
 
-    from stackctl.db import Connection
     from stackctl.payments.gateway import Gateway
 
 CATEGORIES = {
     "cards": "Cards", "wallets": "Wallets", "bnpl": "Buy now, pay later", "realtime": "Real-time payments",
     "bank_debits": "Bank debits", "bank_transfers": "Bank transfers", "vouchers": "Vouchers",
 }  # fmt: skip
-_SQL = statements("payments")
 
 
 @dataclass(frozen=True)
@@ -92,25 +88,6 @@ class Plan:
 
     changes: tuple[tuple[str, bool], ...]
     blocked: tuple[tuple[str, str], ...]
-
-
-def account(conn: Connection, tenancy: UUID) -> str:
-    """The connected account of the tenancy's project. Raises UsageError `unknown-tenancy`, StateError `no-account`."""
-    row = conn.execute(_SQL["account"], {"tenancy": tenancy}).fetchone()
-    if row is None:
-        raise UsageError(
-            f"tenancy {tenancy} does not exist in the operated database",
-            code="unknown-tenancy",
-            hint='the ids are in the table "Tenancy"',
-        )
-    project, found = row
-    if not found:
-        raise StateError(
-            f"project {project} has no connected Stripe account",
-            code="no-account",
-            hint="connect one in the project's payment settings first",
-        )
-    return found
 
 
 def read(gateway: Gateway, account: str) -> Configuration:

@@ -1,0 +1,68 @@
+"""How a project is connected to Stripe, and whether it is in test mode."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from stackctl.errors import StateError
+from stackctl.sql import statements
+from stackctl.tenancy_config import without, write
+
+if TYPE_CHECKING:
+    from stackctl.db import Connection
+    from stackctl.payments.gateway import Gateway
+    from stackctl.tenancy_config import Layers
+
+_TEST_MODE = ("payments", "testMode")
+_SQL = statements("payments")
+
+
+@dataclass(frozen=True)
+class ConnectionStatus:
+    """`due`: what Stripe waits for. Modes are `test` or `live`: of the key, and of the tenancy's configuration."""
+
+    account: str
+    status: Literal["setup-incomplete", "connected"]
+    due: tuple[str, ...]
+    charges_enabled: bool
+    payouts_enabled: bool
+    key_mode: str
+    project_mode: str
+
+
+def account(conn: Connection, layers: Layers) -> str:
+    """The connected account of the tenancy's project. Raises StateError `no-account`."""
+    row = conn.execute(_SQL["account"], {"project": layers.project}).fetchone()
+    if row is None or not row[0]:
+        raise StateError(
+            f"project {layers.project} has no connected Stripe account",
+            code="no-account",
+            hint="connect one in the project's payment settings first",
+        )
+    return row[0]
+
+
+def status(gateway: Gateway, account: str, layers: Layers) -> ConnectionStatus:
+    found = gateway.account(account)
+    requirements: Any = found.get("requirements") or {}
+    return ConnectionStatus(
+        account=account,
+        status="connected" if found.get("details_submitted") else "setup-incomplete",
+        due=tuple(requirements.get("currently_due") or ()),
+        charges_enabled=bool(found.get("charges_enabled")),
+        payouts_enabled=bool(found.get("payouts_enabled")),
+        key_mode=gateway.mode,
+        project_mode="test" if test_mode(layers) else "live",
+    )
+
+
+def test_mode(layers: Layers) -> bool:
+    """On unless the configuration says otherwise."""
+    return layers.at(*_TEST_MODE) is not False
+
+
+def set_test_mode(conn: Connection, layers: Layers, on: bool) -> None:
+    """Write this one key, and no other. Raises StateError `changed-meanwhile`."""
+    key = ".".join(_TEST_MODE)
+    write(conn, layers, {**without(layers.environment_config or {}, [key]), key: on})
