@@ -221,6 +221,9 @@ def _condition(condition: str | None, where: list[str] | None, or_: list[str] | 
 
     if or_ and not where:
         raise UsageError("--or is an alternative to --where", code="usage")
+    if condition is not None and not condition.strip():
+        hint = "`stackctl rules disable` switches a rule off"
+        raise UsageError("--condition is empty: such a rule never matches", code="usage", hint=hint)
     if condition is not None and where:
         raise UsageError("--condition is the whole condition; leave out --where, or --condition", code="usage")
     return joined(where, or_ or []) if where else condition
@@ -242,10 +245,11 @@ def _carry_out(run: Run, held: Held, wanted: RuleSet, *, yes: bool, dry_run: boo
     """Show what changes and what comes of it, then write it."""
     from stackctl.rules import changes
 
+    _refuse_bytes(wanted)
     change = changes.planned(held, wanted)
     nothing = change.text == (held.text or "")
     document = {
-        "changed": not nothing and not dry_run,
+        "changed": False,
         "dry_run": dry_run,
         "file": str(held.path),
         "diff": change.diff,
@@ -271,6 +275,7 @@ def _carry_out(run: Run, held: Held, wanted: RuleSet, *, yes: bool, dry_run: boo
             tests = counted(len(change.failures), "test fails", "tests fail")
             run.confirm(f"{tests} with this change. Write it all the same?", yes=yes)
         changes.write(change)
+        document["changed"] = True
 
     def show() -> None:
         if nothing:
@@ -282,6 +287,16 @@ def _carry_out(run: Run, held: Held, wanted: RuleSet, *, yes: bool, dry_run: boo
             run.console.line(f"{held.path} written")
 
     run.finish(document, show)
+
+
+def _refuse_bytes(rules: RuleSet) -> None:
+    """UsageError for what the shell passed on though it is not text: the file could not hold it."""
+    for rule in rules.rules:
+        try:
+            "".join((rule.id, rule.display_name, rule.condition or "", rule.action.message or "")).encode()
+        except UnicodeEncodeError:
+            shown = rule.id.encode("ascii", "backslashreplace").decode()
+            raise UsageError(f"rule {shown}: what was given is not valid UTF-8", code="usage") from None
 
 
 def _show(run: Run, change: Change) -> None:

@@ -53,6 +53,8 @@ def written(tree: Tree) -> str:
     match tree:
         case Leaf(cel=cel):
             return cel
+        case Branch(kind="not", parts=(Branch(kind="not") as part,)):
+            return f"!{written(part)}"
         case Branch(kind="not", parts=(part,)):
             return f"!({written(part)})"
         case Branch(kind=kind, parts=parts):
@@ -105,28 +107,34 @@ def document(tree: Tree) -> Any:
 
 
 def of(value: Any) -> Tree:
-    """The tree of such JSON. Raises ValueError, whose message says what is expected."""
+    """The tree of such JSON; a text that is itself a group becomes one.
+
+    Raises ValueError, whose message says what is expected.
+    """
+    tree = _of(value)
+    try:
+        parse(written(tree))
+    except Unreadable as error:
+        raise ValueError(f"no condition may be as large as this tree: {error.what}") from None
+    return tree
+
+
+def _of(value: Any) -> Tree:
     match value:
         case str():
             try:
-                return Leaf(_alone(value))
+                value.encode()
+                # Not the text itself: a comment at its end would swallow whatever is written behind it.
+                return read(value)
+            except UnicodeEncodeError:
+                raise ValueError(f"{value!r} is not text") from None
             except Unreadable as error:
                 raise ValueError(f"{value!r}: {error.what}") from None
         case {"not": inner} if len(value) == 1:
-            return Branch("not", (of(inner),))
+            return Branch("not", (_of(inner),))
         case {"all": [_, _, *_] as parts} | {"any": [_, _, *_] as parts} if len(value) == 1:
-            return Branch("all" if "all" in value else "any", tuple(of(part) for part in parts))
+            return Branch("all" if "all" in value else "any", tuple(_of(part) for part in parts))
         case _:
             raise ValueError(
                 'a tree is a condition as text, {"all": […]}, {"any": […]} with two or more, or {"not": …}'
             )
-
-
-def _alone(cel: str) -> str:
-    """A condition that may stand in a group: whatever binds less than a comparison gets brackets."""
-    return f"({cel})" if isinstance(parse(cel), Group | Choice) and not _bracketed(cel) else cel
-
-
-def _bracketed(cel: str) -> bool:
-    tree = parse(cel)
-    return tree.span.start > 0 and cel.startswith("(")
