@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import os
 from dataclasses import dataclass, replace
@@ -113,15 +114,18 @@ def write(change: Change) -> None:
     Raises StateError `changed-meanwhile` when it is no longer what was read, ConfigError `rules-unwritable`.
     """
     target = change.held.path.resolve()
-    now = target.read_bytes().decode("utf-8-sig", "replace") if target.exists() else None
-    if now != change.held.text:
+    now = target.read_bytes() if target.exists() else None
+    if (now.decode("utf-8-sig", "replace") if now is not None else None) != change.held.text:
         raise StateError(
             f"{change.held.path} was changed meanwhile; nothing was written", code="changed-meanwhile", hint="try again"
         )
     beside = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        beside.write_bytes(change.text.encode())
-        if target.exists():
+        mark = codecs.BOM_UTF8 if now is not None and now.startswith(codecs.BOM_UTF8) else b""
+        if now is not None:
+            beside.touch(0o600)  # nobody reads it who may not read the file
+        beside.write_bytes(mark + change.text.encode())
+        if now is not None:
             beside.chmod(target.stat().st_mode & 0o777)
         beside.replace(target)
     except OSError as error:

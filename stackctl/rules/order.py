@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -34,12 +35,14 @@ def _kept(rules: Sequence[Rule], moved: str | None) -> list[int]:
     """The longest choice of rules that may keep their priorities, by place."""
     # best[j]: the worth of those kept up to j, j among them, and which was kept before it.
     worth = [1 if rule.id == moved else 2 for rule in rules]
+    drops = _drops(rules)
+    level = [rule.priority + drop for rule, drop in zip(rules, drops, strict=True)]
     best: list[tuple[int, int]] = []
     for j in range(len(rules)):
         choices = [(worth[j], -1)]  # above the first kept one, there is always room
-        choices += [(best[i][0] + worth[j], i) for i in range(j) if _fits(rules[i : j + 1])]
+        choices += [(best[i][0] + worth[j], i) for i in range(j) if level[i] >= level[j]]
         best.append(max(choices, key=lambda one: (one[0], -one[1])))
-    ends = [j for j in range(len(rules)) if _fits_below(rules[j:], rules[j].priority)]
+    ends = [j for j in range(len(rules)) if level[j] >= drops[-1]]
     if not ends:
         return []
     at = max(ends, key=lambda j: best[j][0])
@@ -50,20 +53,12 @@ def _kept(rules: Sequence[Rule], moved: str | None) -> list[int]:
     return kept[::-1]
 
 
-def _fits(rules: Sequence[Rule]) -> bool:
-    """Whether the rules between the first and the last find priorities, if those two keep theirs."""
-    first, *between, last = rules
-    priority, id_ = first.priority, first.id
-    for rule in between:
-        priority, id_ = (priority if rule.id > id_ else priority - 1), rule.id
-    return priority > last.priority or (priority == last.priority and id_ < last.id)
-
-
-def _fits_below(rules: Sequence[Rule], priority: int) -> bool:
-    id_ = rules[0].id
-    for rule in rules[1:]:
-        priority, id_ = (priority if rule.id > id_ else priority - 1), rule.id
-    return priority >= 0
+def _drops(rules: Sequence[Rule]) -> list[int]:
+    """How far each rule's priority is below the first one's at the least: neighbours whose ids ascend may share one."""
+    found = [0]
+    for one, other in pairwise(rules):
+        found.append(found[-1] + (one.id > other.id))
+    return found
 
 
 def _priorities(between: Sequence[Rule], above: Rule | None, below: Rule | None) -> list[int]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from stackctl.rules.model import Rule, RuleSet
 
 _INDENT = 2
+_COMMA = re.compile(r"\s*,")
 
 
 def rewritten(text: str, name: str, wanted: RuleSet) -> str:
@@ -80,7 +83,7 @@ class _Editor:
         after = {rule.id: rule for rule in wanted.rules}
         rules = _value(root, "rules")
         if rules is None:
-            self._append(self._rules_block(wanted))
+            self._insert_rules(root, wanted)
             return
         if is_null(rules):
             self._changes.append((rules.start_mark.index, rules.end_mark.index, ""))
@@ -109,6 +112,9 @@ class _Editor:
         # What goes inside a value goes before what comes behind it, at the same place.
         for key, value in sorted(values.items(), key=lambda one: not isinstance(one[1], dict)):
             old = _value(node, key)
+            if value is None:
+                self._drop(node, key)
+                continue
             if old is None:
                 self._insert(node, key, value)
                 continue
@@ -117,7 +123,29 @@ class _Editor:
             if isinstance(value, dict) and isinstance(old, yaml.MappingNode):
                 self._set(old, value)
             else:
-                self._changes.append((old.start_mark.index, self._end(old), _flow(value)))
+                start, end = old.start_mark.index, self._end(old)
+                gap = " " if start == end and self._text[start - 1] == ":" else ""  # `key:` without a value
+                self._changes.append((start, end, gap + _flow(value)))
+
+    def _insert_rules(self, root: yaml.MappingNode, wanted: RuleSet) -> None:
+        """Behind the other keys, and so before the end of the document, should one be marked."""
+        if root.flow_style and not root.value:
+            raise _by_hand(self._name, root.start_mark.line + 1)
+        if root.flow_style:
+            self._insert(root, "rules", {rule.id: _values(rule) for rule in wanted.rules})
+            return
+        end = self._end_of_line(root.value[-1][1])
+        self._changes.append((end, end, self._newline + self._rules_block(wanted).removesuffix(self._newline)))
+
+    def _drop(self, node: yaml.MappingNode, name: str) -> None:
+        place = next(place for place, (key, _) in enumerate(node.value) if key.value == name)
+        key, value = node.value[place]
+        if node.flow_style or place == 0:
+            self._remove(node, place, first=place == 0)
+            return
+        # With the line's end before it rather than its own, where something may be inserted.
+        start = key.start_mark.index - key.start_mark.column - len(self._newline)
+        self._changes.append((start, self._end_of_line(value), ""))
 
     def _insert(self, node: yaml.MappingNode, key: str, value: Any) -> None:
         if node.flow_style:
@@ -150,11 +178,19 @@ class _Editor:
         if not rules.flow_style:
             start -= key.start_mark.column
             end = min(self._end_of_line(value) + len(self._newline), len(self._text))
+        elif self._commented(rules):
+            end = found.end() if (found := _COMMA.match(self._text, end)) else end
         elif not first:
             start = self._end(rules.value[place - 1][1])
         elif place + 1 < len(rules.value):
             end = rules.value[place + 1][0].start_mark.index
         self._changes.append((start, end, ""))
+
+    def _commented(self, node: yaml.MappingNode) -> bool:
+        """Whether a comment stands between the values of a mapping in braces."""
+        return any(
+            "#" in self._text[self._end(one) : other.start_mark.index] for (_, one), (other, _) in pairwise(node.value)
+        )
 
     def _append(self, block: str) -> None:
         gap = "" if not self._text or self._text.endswith("\n") else self._newline
@@ -227,5 +263,6 @@ def _flow(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ", ".join(f"{_flow(key)}: {_flow(inner)}" for key, inner in value.items()) + "}"
     if isinstance(value, str) and not value.isprintable():
-        return json.dumps(value)  # which YAML reads alike; its own quotes would break the line
+        # As YAML reads it, too; its own way to quote would break the line.
+        return '"' + "".join(f"\\U{ord(one):08x}" if one > "\uffff" else json.dumps(one)[1:-1] for one in value) + '"'
     return yaml.safe_dump([value], default_flow_style=True, width=1 << 30, allow_unicode=True).strip()[1:-1]

@@ -76,6 +76,17 @@ def test_a_change_touches_its_own_line_alone(rules: Project) -> None:
     )
 
 
+def test_bytes_of_the_rest_stay(rules: Project) -> None:
+    path, link = rules.directory / "sign-up-rules.yaml", rules.directory / "link.yaml"
+    before = b"\xef\xbb\xbf" + RULES.replace("\n", "\r\n").rstrip().encode()
+    path.write_bytes(before)
+    path.chmod(0o600)
+    link.symlink_to(path)
+    assert rules.run("rules", "disable", "risky", "--rules", link).code == 0
+    assert path.read_bytes() == before.replace(b"restrict}}", b"restrict}, enabled: false}")
+    assert (path.stat().st_mode & 0o777, link.is_symlink()) == (0o600, True)
+
+
 def test_what_tests_say_stops_a_change(rules: Project, tmp_path: Path) -> None:
     (tmp_path / "a.rules-test.yaml").write_text(SUITE)
     refused = rules.run("rules", "disable", "block-disposable")

@@ -51,6 +51,9 @@ def with_rule(id_: str, **values: object) -> RuleSet:
     [
         (with_rule("block", priority=7), ["-     priority: 50  # fifty", "+     priority: 7  # fifty"]),
         (with_rule("block", enabled=False), ["+     enabled: false"]),
+        (with_rule("block", condition='email == "😀" ||\n true'),
+         ["-     condition: |   # many lines", "-       riskScores.bot > 80 &&", '-         email != ""',
+          '+     condition: "email == \\"\\U0001f600\\" ||\\n true"']),
         (with_rule("block", action=Action("restrict", "a: b #c")), ["+       message: 'a: b #c'"]),
         (with_rule("block", action=Action("log")),
          ["-       type: restrict   # softly", "+       type: log   # softly"]),
@@ -76,7 +79,7 @@ def test_only_what_changes_changes(wanted: RuleSet, lines: list[str], newline: s
 def test_values_in_one_line_are_replaced_there() -> None:
     (old, new) = changed(TEXT, with_rule("flow", priority=1, display_name="x, y", action=Action("log")))
     assert new == old.replace("-", "+", 1).replace("100", "1").replace("Disposable mail", "'x, y'").replace(
-        "{type: reject, message: note}", "{type: log, message: null}"
+        "{type: reject, message: note}", "{type: log}"
     )
 
 
@@ -90,6 +93,65 @@ def test_a_first_rule_goes_into_any_file(text: str) -> None:
     (found,) = parse(after, "rules.yaml").rules
     assert replace(found, line=0) == rule
     assert text.strip().removesuffix("{}").removeprefix("rules:").strip() in after
+
+
+NOTED = """\
+default_action: allow
+rules: {
+  a: {action: {type: log}},  # about a
+  # about b
+  b: {action: {type: log}},  # also b
+  c: {action: {type: log}}
+}
+"""
+
+
+@pytest.mark.parametrize("gone", ["a", "b", "c", "ab", "bc"])
+def test_comments_stay_where_rules_in_braces_go(gone: str) -> None:
+    held = parse(NOTED, "")
+    after = rewritten(NOTED, "", replace(held, rules=tuple(one for one in held.rules if one.id not in gone)))
+    assert all(comment in after for comment in ("# about a", "# about b", "# also b"))
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("rules:\n  a:\n    action:\n      type: log\n      message:\n    priority: 3",
+         ["-       message:", "+       message: m"]),
+        ("{default_action: allow, rules: {a: {action: {type: log, message:  }}}}", None),
+    ],
+)  # fmt: skip
+def test_a_value_that_was_left_empty_is_filled(text: str, lines: list[str] | None) -> None:
+    held = parse(text, "")
+    wanted = replace(held, rules=(replace(held.rules[0], action=Action("log", "m")),))
+    if lines is None:
+        assert "message: m" in rewritten(text, "", wanted)
+    else:
+        assert changed(text, wanted) == [line.strip() for line in lines]
+
+
+def test_a_note_goes_and_a_name_comes_in_one_change() -> None:
+    text = (
+        "rules:\n  a:\n    action:\n      type: log\n      # why\n      message: m  # n\n  b: {action: {type: log}}\n"
+    )
+    held = parse(text, "")
+    new = replace(held.rules[0], display_name="A", action=Action("allow"))
+    assert rewritten(text, "", replace(held, rules=(new, held.rules[1]))) == (
+        "rules:\n  a:\n    action:\n      type: allow\n      # why\n    display_name: A\n  b: {action: {type: log}}\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "after"),
+    [
+        ("{default_action: reject}\n", "{default_action: reject, rules: {a: {priority: 5, action: {type: log}}}}\n"),
+        ("---\ndefault_action: reject  # x\n...\n",
+         "---\ndefault_action: reject  # x\nrules:\n  a:\n    priority: 5\n    action: {type: log}\n...\n"),
+    ],
+)  # fmt: skip
+def test_rules_go_behind_the_other_keys(text: str, after: str) -> None:
+    rule = Rule("a", "a", True, 5, None, Action("log"))
+    assert rewritten(text, "", replace(parse(text, ""), rules=(rule,))) == after
 
 
 def test_an_alias_is_left_to_a_person() -> None:
