@@ -10,7 +10,7 @@ _stackctl_follows() {
   # -- table: written by `python -m stackctl.cli.completion_scripts`
   shared='--config=@files --database-url= --json --quiet -q --no-color --debug --help -h'
   case $1 in
-    '') subcommands='demo init doctor config completion migrate mappings run sequence poll sync backfill verify enqueue queue status fuse rules users payments payment-methods' flags='--version' ;;
+    '') subcommands='demo init doctor config completion migrate mappings run sequence poll sync backfill verify enqueue queue status fuse rules users refunds payments payment-methods' flags='--version' ;;
     'demo') arguments='@directories' ;;
     'init') flags='--force --dry-run' arguments='@files' ;;
     'doctor') ;;
@@ -66,6 +66,12 @@ _stackctl_follows() {
     'users show') flags='--tenancy=@tenancies --show-private' arguments='@text' ;;
     'users restrict') flags='--reason= --private-details= --tenancy=@tenancies --yes -y --dry-run' arguments='@text' ;;
     'users unrestrict') flags='--tenancy=@tenancies --yes -y --dry-run' arguments='@text' ;;
+    'refunds') subcommands='preview create list show resume' ;;
+    'refunds preview') flags='--invoice= --tenancy=@tenancies --stripe-api-key=' arguments='@text' ;;
+    'refunds create') flags='--full --amount= --quantity= --entry= --reason=duplicate|fraudulent|requested_by_customer --note= --invoice= --request-id= --again --tenancy=@tenancies --stripe-api-key= --dry-run --yes -y' arguments='@text' ;;
+    'refunds list') flags='--tenancy=@tenancies --customer= --status=planned|submitted|pending|succeeded|failed|canceled --since= --until= --limit= --reconcile --stripe-api-key=' ;;
+    'refunds show') arguments='@text' ;;
+    'refunds resume') flags='--all --give-up --tenancy=@tenancies --stripe-api-key= --yes -y' arguments='@text' ;;
     'payments') subcommands='status test-mode' ;;
     'payments status') flags='--tenancy=@tenancies --stripe-api-key=' ;;
     'payments test-mode') flags='--tenancy=@tenancies --yes -y --dry-run' arguments='on|off' ;;

@@ -43,6 +43,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 'fuse:Switch the sequencer or the poller off and on.'
                 'rules:Test sign-up rules before they lock anyone out.'
                 'users:Show a user; restrict it, or lift that.'
+                'refunds:Give money back through Stripe, never twice.'
                 'payments:How a project is connected to Stripe; its test mode.'
                 'payment-methods:See and switch what a checkout offers to pay with.'
             )
@@ -538,6 +539,77 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 '--yes:Do not ask.'
                 '-y:Do not ask.'
                 '--dry-run:Say what would change, and change nothing.'
+            )
+            arguments = @('@text')
+        }
+        'refunds' = @{
+            subcommands = @(
+                'preview:Show what was bought, charged and refunded, what remains, and why it can''t be refunded when it can''t.'
+                'create:Refund a purchase or a subscription''s payment, wholly or in part.'
+                'list:List the refunds of the ledger, the newest first; with --reconcile, compare the ledger with Stripe.'
+                'show:Show one refund as the ledger has it. Stripe is not asked; `resume` does that.'
+                'resume:Find out what became of refunds whose outcome is not known, and finish them. Safe to run from cron.'
+            )
+            flags = @()
+            arguments = @()
+        }
+        'refunds preview' = @{
+            subcommands = @()
+            flags = @(
+                '--invoice=:Of a subscription: this one''s payment, not the creation''s.'
+                '--tenancy=@tenancies:Only needed where several have this id.'
+                '--stripe-api-key=:The platform''s; better in STRIPE_API_KEY.'
+            )
+            arguments = @('@text')
+        }
+        'refunds create' = @{
+            subcommands = @()
+            flags = @(
+                '--full:All money that remains; everything is revoked.'
+                '--amount=:So many dollars, as in 19.99.'
+                '--quantity=:With --amount: how many are revoked; else none.'
+                '--entry=:Of one entry of the preview.'
+                '--reason=duplicate|fraudulent|requested_by_customer:Told to Stripe.'
+                '--note=:Kept in the ledger.'
+                '--invoice=:Of a subscription: this one''s payment, not the creation''s.'
+                '--request-id=:Yours: repeated with it, the command refunds once.'
+                '--again:Though the same was refunded moments ago.'
+                '--tenancy=@tenancies:Only needed where several have this id.'
+                '--stripe-api-key=:The platform''s; better in STRIPE_API_KEY.'
+                '--dry-run:Show the exact request, and send nothing.'
+                '--yes:Do not ask.'
+                '-y:Do not ask.'
+            )
+            arguments = @('@text')
+        }
+        'refunds list' = @{
+            subcommands = @()
+            flags = @(
+                '--tenancy=@tenancies:Only this tenancy''s.'
+                '--customer=:Only this customer''s.'
+                '--status=planned|submitted|pending|succeeded|failed|canceled:Only of this status.'
+                '--since=:Asked for since; a time, or e.g. 24h.'
+                '--until=:Asked for before; a time, or e.g. 1h.'
+                '--limit=:At most so many, the newest.'
+                '--reconcile:Name every difference from Stripe.'
+                '--stripe-api-key=:The platform''s; better in STRIPE_API_KEY.'
+            )
+            arguments = @()
+        }
+        'refunds show' = @{
+            subcommands = @()
+            flags = @()
+            arguments = @('@text')
+        }
+        'refunds resume' = @{
+            subcommands = @()
+            flags = @(
+                '--all:Every refund that is not settled.'
+                '--give-up:Free the money of one that is too old to be sent again.'
+                '--tenancy=@tenancies:Only this tenancy''s.'
+                '--stripe-api-key=:The platform''s; better in STRIPE_API_KEY.'
+                '--yes:With --give-up: do not ask.'
+                '-y:With --give-up: do not ask.'
             )
             arguments = @('@text')
         }

@@ -22,6 +22,8 @@ from stackctl.bundled import bundled
 from stackctl.migrate.apply import up
 from stackctl.migrate.files import discover
 from stackctl.pgbinaries import find_binaries, server_account
+from tests.shop import Shop
+from tests.stripe_fake import Running, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -113,6 +115,22 @@ def standby(server: embedded.EmbeddedServer) -> Iterator[str]:
     yield str(directory)
     program("pg_ctl", "stop", "-w", "-m", "immediate", "-D", str(data))
     shutil.rmtree(directory)
+
+
+# -- payments
+
+
+@pytest.fixture
+def stripe() -> Iterator[Running]:
+    """A stand-in for Stripe on loopback."""
+    with running() as fake:
+        yield fake
+
+
+@pytest.fixture
+def shop(tmp_path: Path, migrated_db: str, stripe: Running) -> Shop:
+    """A project directory whose tenancies sell through the stand-in."""
+    return Shop(tmp_path, migrated_db, stripe)
 
 
 # -- the pipeline: migrated databases, external ones, and a directory to run the command in

@@ -15,7 +15,7 @@ from stackctl.errors import StateError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import timedelta
+    from datetime import datetime, timedelta
 
     from stackctl.console import Console
     from stackctl.settings import Settings
@@ -182,6 +182,27 @@ def duration_option(text: str | None, flag: str) -> timedelta | None:
         return parse_duration(text)
     except ValueError as error:
         raise UsageError(f"{flag}: {error}", code="usage") from None
+
+
+def time_option(text: str | None, flag: str) -> datetime | None:
+    """A time given on the command line, in UTC unless it says otherwise; a duration counts back from now."""
+    from datetime import UTC, datetime
+
+    from stackctl.durations import parse_duration
+
+    if text is None:
+        return None
+    try:
+        found = datetime.fromisoformat(text)
+        return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        pass
+    try:
+        return datetime.now(UTC) - parse_duration(text)
+    except (ValueError, OverflowError):
+        raise UsageError(
+            f"{flag}: {text!r} is neither a time nor a duration", code="usage", hint="e.g. 2026-01-31, or 720h"
+        ) from None
 
 
 def uuid_argument(text: str, what: str = "tenancy") -> UUID:

@@ -10,6 +10,8 @@ from stackctl.cli.command import Run, uuid_argument
 from stackctl.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from stackctl.payments.gateway import Gateway
     from stackctl.tenancy_config import Layers
 
@@ -24,23 +26,34 @@ ApiBase = Annotated[
 ]
 
 
+def stripe(run: Run, key: str | None, base: str | None) -> Callable[[str], Gateway]:
+    """What opens Stripe on a connected account; it raises ConfigError `no-stripe-key`."""
+
+    def opened(account: str) -> Gateway:
+        from stackctl.payments.gateway import Gateway
+
+        secret = run.settings.get("payments.stripe_api_key")
+        if not secret:
+            raise ConfigError(
+                "no Stripe key is set", code="no-stripe-key", hint="set payments.stripe_api_key, or STRIPE_API_KEY"
+            )
+        return Gateway(secret, run.settings.get("payments.stripe_api_base"), account)
+
+    run.options.update(stripe_api_key=key, stripe_api_base=base)
+    return opened
+
+
 def connected(run: Run, tenancy: str | None, key: str | None, base: str | None) -> tuple[Layers, str, Gateway]:
     """The tenancy's configuration, the connected account of its project, and Stripe on that account.
 
     Raises ConfigError `no-stripe-key`, StateError `no-account`, UsageError for the tenancy.
     """
     from stackctl.payments.connection import account
-    from stackctl.payments.gateway import Gateway
     from stackctl.sync.pipeline import Pipeline
     from stackctl.tenancy_config import chosen, read
 
-    run.options.update(stripe_api_key=key, stripe_api_base=base)
-    secret = run.settings.get("payments.stripe_api_key")
-    if not secret:
-        raise ConfigError(
-            "no Stripe key is set", code="no-stripe-key", hint="set payments.stripe_api_key, or STRIPE_API_KEY"
-        )
+    opened = stripe(run, key, base)
     with Pipeline(run.settings).session() as conn:
         layers = read(conn, chosen(conn, uuid_argument(tenancy) if tenancy else None))
         found = account(conn, layers)
-    return layers, found, Gateway(secret, run.settings.get("payments.stripe_api_base"), found)
+    return layers, found, opened(found)

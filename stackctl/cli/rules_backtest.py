@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stackctl.cli.command import Run, command, counted, uuid_argument
+from stackctl.cli.command import Run, command, counted, time_option, uuid_argument
 from stackctl.cli.rules import RulesFile, app, rules_path
 from stackctl.errors import UsageError
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from stackctl.rules.backtest import Report
     from stackctl.rules.model import RuleSet
 
@@ -65,7 +63,7 @@ def backtest(
     if auth_method is not None and auth_method not in AUTH_METHODS:
         raise UsageError(f"--auth-method: {auth_method!r} is none of {', '.join(AUTH_METHODS)}", code="usage")
     scope = backtests.Scope(
-        since=_time(since) if since else None,
+        since=time_option(since, "--since"),
         tenancy=uuid_argument(tenancy) if tenancy else None,
         sample=sample,
         auth_method=auth_method,
@@ -77,24 +75,6 @@ def backtest(
             conn, own, scope, other, lambda done: run.console.info(f"{done:,} users judged one by one")
         )
     run.finish(_document(report, own, other, show_emails), lambda: _show(run, report, own, other, show_emails))
-
-
-def _time(text: str) -> datetime:
-    from datetime import UTC, datetime
-
-    from stackctl.durations import parse_duration
-
-    try:
-        found = datetime.fromisoformat(text)
-        return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
-    except ValueError:
-        pass
-    try:
-        return datetime.now(UTC) - parse_duration(text)
-    except (ValueError, OverflowError):
-        raise UsageError(
-            f"--since: {text!r} is neither a time nor a duration", code="usage", hint="e.g. 2026-01-31, or 720h"
-        ) from None
 
 
 def _document(report: Report, rules: RuleSet, against: RuleSet | None, show_emails: bool) -> dict[str, Any]:

@@ -10,6 +10,9 @@ from stackctl.sql import statements
 from stackctl.tenancy_config import without, write
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from uuid import UUID
+
     from stackctl.db import Connection
     from stackctl.payments.gateway import Gateway
     from stackctl.tenancy_config import Layers
@@ -41,6 +44,11 @@ def account(conn: Connection, layers: Layers) -> str:
             hint="connect one in the project's payment settings first",
         )
     return row[0]
+
+
+def accounts(conn: Connection, tenancy: UUID | None) -> Sequence[str]:
+    """All that are or were connected, of a tenancy or of all."""
+    return [row[0] for row in conn.execute(_SQL["accounts"], {"tenancy": tenancy})]
 
 
 def status(gateway: Gateway, account: str, layers: Layers) -> ConnectionStatus:

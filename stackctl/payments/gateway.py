@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import uuid
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
 import stripe
@@ -16,6 +18,52 @@ if TYPE_CHECKING:
 
 TIMEOUT = 20  # seconds for one answer
 RETRIES = 2  # by the SDK, under one idempotency key
+REFUND_ID = "stackctl_refund_id"  # the metadata by which a refund is found again
+_CODES = {
+    "charge_already_refunded": "already-refunded",
+    "charge_disputed": "charge-disputed",
+    "resource_missing": "stripe-not-found",
+}
+
+
+@dataclass(frozen=True)
+class Payment:
+    """A payment intent. `received`: what was really charged, in the currency's smallest unit."""
+
+    intent: str
+    received: int
+    currency: str
+    disputed: bool
+    livemode: bool
+
+
+@dataclass(frozen=True)
+class Made:
+    """A refund as Stripe has it. `ours`: the id that it carries in its metadata. Status `requires_action` counts as
+    pending: the customer has still to do something."""
+
+    id: str
+    intent: str | None
+    ours: str | None
+    amount: int
+    currency: str
+    status: str
+    failure: str | None
+    created_at: datetime
+
+    @property
+    def holds_money(self) -> bool:
+        return self.status in ("pending", "succeeded")
+
+
+@dataclass(frozen=True)
+class Item:
+    """What a subscription is for. `ended`: Stripe changes nothing of it any more."""
+
+    id: str
+    quantity: int
+    cancels: bool
+    ended: bool
 
 
 class Gateway:
@@ -65,6 +113,106 @@ class Gateway:
                 id_, params, self._on | {"idempotency_key": str(uuid.uuid4())}
             )
 
+    def payment(self, intent: str) -> Payment:
+        with _reading():
+            found = self._client.v1.payment_intents.retrieve(intent, {"expand": ["latest_charge"]}, self._on)
+            return _payment(found.to_dict())
+
+    def paid_by(self, invoice: str) -> Sequence[Payment]:
+        """The paid payments of an invoice; one, unless it was paid in parts."""
+        params: Any = {"invoice": invoice, "status": "paid", "limit": 100,
+                       "expand": ["data.payment.payment_intent.latest_charge"]}  # fmt: skip
+        with _reading():
+            listed = self._client.v1.invoice_payments.list(params, self._on)
+            held = [cast("dict[str, Any]", one.to_dict())["payment"] for one in listed.auto_paging_iter()]
+            return [_payment(one["payment_intent"]) for one in held if one.get("payment_intent")]
+
+    def refunds(self, intent: str) -> Sequence[Made]:
+        """All refunds of a payment intent, whoever made them."""
+        return self._refunds({"payment_intent": intent})
+
+    def refunds_since(self, since: datetime | None) -> Sequence[Made]:
+        """All refunds of the account that were made since then, or ever."""
+        return self._refunds({"created": {"gte": int(since.timestamp())}} if since else {})
+
+    def _refunds(self, params: Any) -> Sequence[Made]:
+        params["limit"] = 100
+        with _reading():
+            listed = self._client.v1.refunds.list(params, self._on)
+            return [_made(one.to_dict()) for one in listed.auto_paging_iter()]
+
+    def refund_made(self, id_: str) -> Made:
+        with _reading():
+            return _made(self._client.v1.refunds.retrieve(id_, None, self._on).to_dict())
+
+    def refund(self, params: Mapping[str, Any], key: str) -> Made:
+        """Ask once, without a retry, so that a refusal means that nothing was done."""
+        given: Any = params
+        with _writing():
+            return _made(
+                self._client.v1.refunds.create(
+                    given, self._on | {"idempotency_key": key, "max_network_retries": 0}
+                ).to_dict()
+            )
+
+    def item(self, subscription: str) -> Item:
+        """The subscription's one item. Raises StateError `subscription-has-several-items`."""
+        with _reading():
+            found: Any = self._client.v1.subscriptions.retrieve(subscription, None, self._on).to_dict()
+        items = found["items"]["data"]
+        if len(items) != 1:
+            raise StateError(
+                f"subscription {subscription} has {len(items)} items; whose quantity is meant is not known",
+                code="subscription-has-several-items",
+                hint="refund the money alone with --amount, and change the items in Stripe's dashboard",
+            )
+        return Item(
+            id=items[0]["id"],
+            quantity=items[0].get("quantity") or 0,
+            cancels=bool(found.get("cancel_at_period_end") or found.get("cancel_at")),
+            ended=found.get("status") in ("canceled", "incomplete_expired"),
+        )
+
+    def set_quantity(self, subscription: str, item: str, quantity: int) -> None:
+        """Without prorating: the period's price stays what it was. An absolute number: done twice, it is done once."""
+        self._update_subscription(
+            subscription, {"items": [{"id": item, "quantity": quantity}], "proration_behavior": "none"}
+        )
+
+    def cancel_at_period_end(self, subscription: str) -> None:
+        self._update_subscription(subscription, {"cancel_at_period_end": True})
+
+    def _update_subscription(self, subscription: str, params: Any) -> None:
+        with _writing():
+            self._client.v1.subscriptions.update(
+                subscription, params, self._on | {"idempotency_key": str(uuid.uuid4())}
+            )
+
+
+def _payment(found: Mapping[str, Any]) -> Payment:
+    charge: Any = found.get("latest_charge") or {}
+    return Payment(
+        intent=found["id"],
+        received=found.get("amount_received") or 0,
+        currency=found["currency"],
+        disputed=bool(charge.get("disputed")),
+        livemode=bool(found.get("livemode")),
+    )
+
+
+def _made(found: Mapping[str, Any]) -> Made:
+    status = found.get("status") or "pending"
+    return Made(
+        id=found["id"],
+        intent=found.get("payment_intent"),
+        ours=(found.get("metadata") or {}).get(REFUND_ID),
+        amount=found["amount"],
+        currency=found["currency"],
+        status="pending" if status == "requires_action" else status,
+        failure=found.get("failure_reason"),
+        created_at=datetime.fromtimestamp(found["created"], UTC),
+    )
+
 
 @contextmanager
 def _reading() -> Iterator[None]:
@@ -78,7 +226,7 @@ def _reading() -> Iterator[None]:
 def _writing() -> Iterator[None]:
     try:
         yield
-    except (stripe.APIConnectionError, stripe.APIError) as error:
+    except (stripe.APIConnectionError, stripe.IdempotencyError, stripe.APIError) as error:
         raise OutcomeUnknown(
             f"Stripe was asked and did not answer: {_said(error)}; whether it was done is not known",
             code="stripe-unanswered",
@@ -109,7 +257,9 @@ def _translated(error: stripe.StripeError) -> ServiceError | StateError | Config
                 hint="check the network, try again",
             )
         case stripe.InvalidRequestError() | stripe.IdempotencyError() | stripe.CardError():
-            return StateError(f"Stripe refuses: {_said(error)}", code="stripe-refused")
+            code = _CODES.get(error.code or "", "stripe-refused")
+            hint = "is the key of the right mode, and of the platform?" if code == "stripe-not-found" else None
+            return StateError(f"Stripe refuses: {_said(error)}", code=code, hint=hint)
         case _:
             return ServiceError(f"Stripe failed: {_said(error)}", code="stripe-failed", hint="see status.stripe.com")
 

@@ -2,3 +2,70 @@
 
 -- name: account
 SELECT "stripeAccountId" FROM "Project" WHERE id = %(project)s
+
+-- name: accounts
+-- Those that are connected, and those that refunds were made on.
+SELECT p."stripeAccountId" FROM "Project" AS p JOIN "Tenancy" AS t ON t."projectId" = p.id
+WHERE p."stripeAccountId" IS NOT NULL AND (%(tenancy)s::uuid IS NULL OR t.id = %(tenancy)s)
+UNION
+SELECT stripe_account FROM stackctl.refund WHERE %(tenancy)s::uuid IS NULL OR tenancy_id = %(tenancy)s
+ORDER BY 1
+
+-- name: one_time_purchase
+SELECT 'one-time-purchase' AS type, "tenancyId" AS tenancy, id, "customerId" AS customer,
+       lower("customerType"::text) AS customer_type, product, "productId" AS product_id, "priceId" AS price_id, quantity,
+       "creationSource"::text AS source, "createdAt" AS created_at, "refundedAt" AS refunded_at,
+       "revokedAt" IS NOT NULL AS revoked, "stripePaymentIntentId" AS stripe_id
+FROM "OneTimePurchase"
+WHERE id = %(id)s AND (%(tenancy)s::uuid IS NULL OR "tenancyId" = %(tenancy)s)
+
+-- name: subscription
+SELECT 'subscription' AS type, "tenancyId" AS tenancy, id, "customerId" AS customer,
+       lower("customerType"::text) AS customer_type, product, "productId" AS product_id, "priceId" AS price_id, quantity,
+       "creationSource"::text AS source, "createdAt" AS created_at, "refundedAt" AS refunded_at,
+       "cancelAtPeriodEnd" AS revoked, "stripeSubscriptionId" AS stripe_id
+FROM "Subscription"
+WHERE id = %(id)s AND (%(tenancy)s::uuid IS NULL OR "tenancyId" = %(tenancy)s)
+
+-- name: invoice
+-- Of the subscription's creation, unless one is named by Stripe's id or by ours.
+SELECT "stripeInvoiceId" FROM "SubscriptionInvoice"
+WHERE "tenancyId" = %(tenancy)s AND "stripeSubscriptionId" = %(subscription)s
+  AND CASE WHEN %(invoice)s::text IS NULL THEN "isSubscriptionCreationInvoice"
+           ELSE %(invoice)s IN ("stripeInvoiceId", id::text) END
+ORDER BY "createdAt" LIMIT 1
+
+-- name: invoices
+SELECT "stripeInvoiceId" FROM "SubscriptionInvoice"
+WHERE "tenancyId" = %(tenancy)s AND "stripeSubscriptionId" = %(subscription)s
+ORDER BY "createdAt" DESC LIMIT 5
+
+-- name: lock_one_time_purchase
+SELECT 1 FROM "OneTimePurchase" WHERE "tenancyId" = %(tenancy)s AND id = %(id)s FOR NO KEY UPDATE
+
+-- name: lock_subscription
+SELECT 1 FROM "Subscription" WHERE "tenancyId" = %(tenancy)s AND id = %(id)s FOR NO KEY UPDATE
+
+-- name: one_time_purchase_refunded
+UPDATE "OneTimePurchase" SET "refundedAt" = coalesce("refundedAt", now() AT TIME ZONE 'UTC')
+WHERE "tenancyId" = %(tenancy)s AND id = %(id)s
+
+-- name: one_time_purchase_revoked
+UPDATE "OneTimePurchase" SET "revokedAt" = coalesce("revokedAt", now() AT TIME ZONE 'UTC')
+WHERE "tenancyId" = %(tenancy)s AND id = %(id)s
+
+-- name: subscription_refunded
+UPDATE "Subscription"
+SET "refundedAt" = coalesce("refundedAt", now() AT TIME ZONE 'UTC'), "updatedAt" = now() AT TIME ZONE 'UTC'
+WHERE "tenancyId" = %(tenancy)s AND id = %(id)s AND EXISTS (
+  SELECT 1 FROM "SubscriptionInvoice" AS i
+  WHERE i."tenancyId" = "Subscription"."tenancyId" AND i."stripeSubscriptionId" = "Subscription"."stripeSubscriptionId"
+    AND i."isSubscriptionCreationInvoice" AND i."stripeInvoiceId" = %(invoice)s
+)
+
+-- name: subscription_quantity
+-- A subscription without anything left ends with its period, and until then is what it was.
+UPDATE "Subscription"
+SET quantity = CASE WHEN %(left)s > 0 THEN least(quantity, %(left)s) ELSE quantity END,
+    "cancelAtPeriodEnd" = "cancelAtPeriodEnd" OR %(left)s = 0, "updatedAt" = now() AT TIME ZONE 'UTC'
+WHERE "tenancyId" = %(tenancy)s AND id = %(id)s

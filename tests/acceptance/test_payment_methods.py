@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from tests.backend import MINE, OTHER, Project
+from tests.backend import MINE, OTHER
+from tests.shop import ACCOUNT
 from tests.stripe_fake import Running, running
-from tests.stripe_fake.server import KEY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-ACCOUNT = "acct_shop"
+    from tests.shop import Shop
 
 
 def shown(on: bool, overridable: bool | None = True) -> dict[str, Any]:
@@ -38,17 +38,7 @@ def stripe() -> Iterator[Running]:
         yield fake
 
 
-@pytest.fixture
-def shop(tmp_path: Path, migrated_db: str, stripe: Running) -> Project:
-    with psycopg.connect(migrated_db) as conn:
-        conn.execute('UPDATE "Project" SET "stripeAccountId" = %s', (ACCOUNT,))
-    project = Project(tmp_path, migrated_db)
-    project.settings["payments"] = {"stripe_api_key": KEY, "stripe_api_base": stripe.url}
-    project.write()
-    return project
-
-
-def methods(shop: Project, *arguments: str) -> Any:
+def methods(shop: Shop, *arguments: str) -> Any:
     return shop.run("payment-methods", *arguments, "--tenancy", str(MINE))
 
 
@@ -61,7 +51,7 @@ def state(stripe: Running, id_: str) -> str:
     return found[id_]["display_preference"]["value"]
 
 
-def test_the_platforms_configuration_is_found_on_any_page(shop: Project, stripe: Running) -> None:
+def test_the_platforms_configuration_is_found_on_any_page(shop: Shop, stripe: Running) -> None:
     document = methods(shop, "list", "--json").json
     assert (document["account"], document["config_id"]) == (ACCOUNT, "pmc_platform")
     found = {one["id"]: one for one in document["methods"]}
@@ -73,7 +63,7 @@ def test_the_platforms_configuration_is_found_on_any_page(shop: Project, stripe:
     assert "Buy now, pay later" in methods(shop, "list").stdout
 
 
-def test_what_is_switched_is_read_again(shop: Project, stripe: Running) -> None:
+def test_what_is_switched_is_read_again(shop: Shop, stripe: Running) -> None:
     assert methods(shop, "set", "apple_pay=on", "klarna=off").code == 5
     dry = methods(shop, "set", "apple_pay=on", "klarna=off", "card=on", "--dry-run", "--json").json
     assert dry == {
@@ -91,7 +81,7 @@ def test_what_is_switched_is_read_again(shop: Project, stripe: Running) -> None:
     assert len(updates(stripe)) == 1
 
 
-def test_a_file_is_planned_applied_and_written(shop: Project, stripe: Running, tmp_path: Path) -> None:
+def test_a_file_is_planned_applied_and_written(shop: Shop, stripe: Running, tmp_path: Path) -> None:
     exported = methods(shop, "export")
     (tmp_path / "methods.yaml").write_text(exported.stdout)
     assert methods(shop, "plan", "methods.yaml").stdout == "nothing to change\n"
@@ -111,7 +101,7 @@ def test_a_file_is_planned_applied_and_written(shop: Project, stripe: Running, t
     ],
 )
 def test_nothing_is_done_where_something_stands_in_the_way(
-    shop: Project, stripe: Running, wanted: dict[str, str], blocked: list[str]
+    shop: Shop, stripe: Running, wanted: dict[str, str], blocked: list[str]
 ) -> None:
     arguments = [f"{id_}={value}" for id_, value in wanted.items()]
     result = methods(shop, "set", *arguments, "--yes", "--json")
@@ -137,7 +127,7 @@ def test_nothing_is_done_where_something_stands_in_the_way(
     ],
 )
 def test_bad_input_reaches_nobody(
-    shop: Project, stripe: Running, tmp_path: Path, arguments: tuple[str, ...], text: str, code: int, says: str
+    shop: Shop, stripe: Running, tmp_path: Path, arguments: tuple[str, ...], text: str, code: int, says: str
 ) -> None:
     (tmp_path / "m.yaml").write_text(text)
     result = methods(shop, *arguments)
@@ -150,14 +140,14 @@ def test_bad_input_reaches_nobody(
     [("429", 4, "stripe-busy"), ("500-before", 4, "stripe-failed"), ("html-502", 4, "stripe-failed"),
      ("drop-before", 4, "stripe-unreachable")],
 )  # fmt: skip
-def test_what_goes_wrong_when_reading(shop: Project, stripe: Running, fault: Any, code: int, error: str) -> None:
+def test_what_goes_wrong_when_reading(shop: Shop, stripe: Running, fault: Any, code: int, error: str) -> None:
     for _ in range(3):  # the SDK tries again
         stripe.fault(fault, method="GET")
     result = methods(shop, "list", "--json")
     assert (result.code, result.json["error"]["code"]) == (code, error), result
 
 
-def test_a_change_that_is_not_answered_is_unknown_unless_trying_again_helps(shop: Project, stripe: Running) -> None:
+def test_a_change_that_is_not_answered_is_unknown_unless_trying_again_helps(shop: Shop, stripe: Running) -> None:
     stripe.fault("drop-after", method="POST")
     assert methods(shop, "set", "klarna=off", "--yes").code == 0
     assert len({call.key for call in stripe.calls("POST")}) == 1
@@ -167,7 +157,7 @@ def test_a_change_that_is_not_answered_is_unknown_unless_trying_again_helps(shop
     assert (result.code, result.json["error"]["code"]) == (6, "stripe-unanswered")
 
 
-def test_keys_and_accounts(shop: Project, stripe: Running, migrated_db: str) -> None:
+def test_keys_and_accounts(shop: Shop, stripe: Running, migrated_db: str) -> None:
     stripe.fake.keys["sk_test_old"] = "revoked"
     for key, code in (("sk_test_old", 4), ("sk_test_secretsecret", 4)):
         result = methods(shop, "list", "--stripe-api-key", key)

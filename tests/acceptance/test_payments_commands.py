@@ -6,40 +6,20 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-import pytest
 
-from tests.backend import MINE, Project
-from tests.stripe_fake import Running, running
-from tests.stripe_fake.server import KEY
+from tests.backend import MINE
+from tests.shop import ACCOUNT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-ACCOUNT = "acct_shop"
+    from tests.shop import Shop
+    from tests.stripe_fake import Running
 
 
-@pytest.fixture
-def stripe() -> Iterator[Running]:
-    with running() as fake:
-        yield fake
-
-
-@pytest.fixture
-def shop(tmp_path: Path, migrated_db: str, stripe: Running) -> Project:
-    with psycopg.connect(migrated_db) as conn:
-        conn.execute('UPDATE "Project" SET "stripeAccountId" = %s', (ACCOUNT,))
-    project = Project(tmp_path, migrated_db)
-    project.settings["payments"] = {"stripe_api_key": KEY, "stripe_api_base": stripe.url}
-    project.write()
-    return project
-
-
-def payments(shop: Project, *arguments: str) -> Any:
+def payments(shop: Shop, *arguments: str) -> Any:
     return shop.run("payments", *arguments, "--tenancy", str(MINE))
 
 
-def test_what_is_due_is_named(shop: Project, stripe: Running) -> None:
+def test_what_is_due_is_named(shop: Shop, stripe: Running) -> None:
     stripe.state.add("account", id=ACCOUNT, details_submitted=False, charges_enabled=True,
                      requirements={"currently_due": ["external_account"]})  # fmt: skip
     document = payments(shop, "status", "--json").json
@@ -50,7 +30,7 @@ def test_what_is_due_is_named(shop: Project, stripe: Running) -> None:
     assert "due: external_account" in payments(shop, "status").stdout
 
 
-def test_a_key_of_the_other_mode_is_pointed_out(shop: Project, stripe: Running) -> None:
+def test_a_key_of_the_other_mode_is_pointed_out(shop: Shop, stripe: Running) -> None:
     stripe.state.add("account", id=ACCOUNT, details_submitted=True, requirements={})
     result = payments(shop, "status", "--stripe-api-key", "sk_live_fake")
     assert result.code == 0
@@ -58,9 +38,10 @@ def test_a_key_of_the_other_mode_is_pointed_out(shop: Project, stripe: Running) 
     assert "sk_live_fake" not in result.stdout + result.stderr
 
 
-def test_an_account_that_is_gone(shop: Project, stripe: Running) -> None:
+def test_an_account_that_is_gone(shop: Shop) -> None:
+    shop.one('UPDATE "Project" SET "stripeAccountId" = %s RETURNING id', "acct_gone")
     result = payments(shop, "status", "--json")
-    assert (result.code, result.json["error"]["code"]) == (5, "stripe-refused")
+    assert (result.code, result.json["error"]["code"]) == (5, "stripe-not-found")
 
 
 def config(url: str) -> Any:
@@ -73,7 +54,7 @@ def config(url: str) -> Any:
     return row and row[0]
 
 
-def test_test_mode_is_one_key_of_the_configuration(shop: Project, migrated_db: str) -> None:
+def test_test_mode_is_one_key_of_the_configuration(shop: Shop, migrated_db: str) -> None:
     assert payments(shop, "test-mode").stdout == "test mode is on\n"
     assert payments(shop, "test-mode", "off").code == 5
     assert payments(shop, "test-mode", "off", "--dry-run").code == 0

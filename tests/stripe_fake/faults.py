@@ -32,6 +32,16 @@ class Faults:
         with self._lock:
             self._waiting.append(fault)
 
+    @property
+    def waiting(self) -> int:
+        """How many have not struck yet."""
+        with self._lock:
+            return len(self._waiting)
+
+    def clear(self) -> None:
+        with self._lock:
+            self._waiting.clear()
+
     def due(self, method: str, path: str) -> Fault | None:
         """The fault for this request; each that matches comes one request nearer."""
         with self._lock:

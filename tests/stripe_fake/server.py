@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 import re
 import threading
 import time
@@ -149,6 +150,9 @@ class Fake:
         for name in _FILTERS:
             if params.get(name) not in (None, "all"):
                 objects = [one for one in objects if one.get(name) == params[name]]
+        for bound, value in (created if isinstance(created := params.get("created"), dict) else {}).items():
+            compared = {"gt": operator.gt, "gte": operator.ge, "lt": operator.lt, "lte": operator.le}[bound]
+            objects = [one for one in objects if compared(one["created"], value)]
         ids = [one["id"] for one in objects]
         start, end = params.get("starting_after"), params.get("ending_before")
         for cursor in (start, end):

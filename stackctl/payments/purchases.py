@@ -1,0 +1,119 @@
+"""Purchases and subscriptions as the operated database has them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from psycopg.rows import class_row
+
+from stackctl.errors import StateError, UsageError
+from stackctl.sql import statements
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from uuid import UUID
+
+    from stackctl.db import Connection
+
+Type = Literal["one-time-purchase", "subscription"]
+_SQL = statements("payments")
+LOCK_TIMEOUT = "10s"
+_LOCK = "SELECT set_config('lock_timeout', %(timeout)s, TRUE)"
+
+
+@dataclass(frozen=True)
+class Purchase:
+    """`quantity`: of a one-time purchase what was bought, of a subscription what it has now. `revoked`: all of it is
+    taken back, or ends with the period. `stripe_id`: of the payment intent, or of the subscription."""
+
+    type: Type
+    tenancy: UUID
+    id: UUID
+    customer: str
+    customer_type: str
+    product: dict[str, Any]
+    product_id: str | None
+    price_id: str | None
+    quantity: int
+    source: str
+    created_at: datetime
+    refunded_at: datetime | None
+    revoked: bool
+    stripe_id: str | None
+
+    @property
+    def name(self) -> str:
+        return str(self.product.get("displayName") or self.product_id or "a product without a name")
+
+    @property
+    def prices(self) -> dict[str, str]:
+        """Of one of it, in dollars and the like, by currency."""
+        prices = self.product.get("prices")
+        price = prices.get(self.price_id) if isinstance(prices, dict) else None
+        return {name: str(value) for name, value in (price or {}).items() if len(name) == 3 and name.isupper()}
+
+
+def find(conn: Connection, id_: UUID, tenancy: UUID | None = None) -> Purchase:
+    """The purchase or subscription of this id. Raises UsageError (`purchase-not-found`, `usage`)."""
+    found: list[Purchase] = []
+    with conn.cursor(row_factory=class_row(Purchase)) as cursor:
+        for statement in ("one_time_purchase", "subscription"):
+            found += cursor.execute(_SQL[statement], {"id": id_, "tenancy": tenancy}).fetchall()
+    if not found:
+        where = f" in tenancy {tenancy}" if tenancy else ""
+        raise UsageError(
+            f"there is no purchase or subscription {id_}{where}",
+            code="purchase-not-found",
+            hint="`stackctl payments products --customer ID` shows what a customer bought",
+        )
+    if len(found) > 1:
+        raise UsageError(
+            f"{id_} is the id of a purchase of several tenancies",
+            code="usage",
+            hint="say which with --tenancy: " + ", ".join(str(one.tenancy) for one in found),
+        )
+    return found[0]
+
+
+def invoice(conn: Connection, purchase: Purchase, named: str | None) -> str:
+    """Stripe's id of the subscription's creation invoice, or of the named one. Raises UsageError, StateError."""
+    key = {"tenancy": purchase.tenancy, "subscription": purchase.stripe_id}
+    row = conn.execute(_SQL["invoice"], key | {"invoice": named}).fetchone()
+    if row is not None:
+        return row[0]
+    if named is None:
+        raise StateError(
+            f"the creation invoice of subscription {purchase.id} is not in the database",
+            code="invoice-not-found",
+            hint="name an invoice with --invoice",
+        )
+    known = [row[0] for row in conn.execute(_SQL["invoices"], key)]
+    raise UsageError(
+        f"subscription {purchase.id} has no invoice {named}",
+        code="invoice-not-found",
+        hint=f"its last ones: {', '.join(known)}" if known else "none of its invoices is in the database",
+    )
+
+
+def lock(conn: Connection, type_: Type, tenancy: UUID, id_: UUID) -> None:
+    """Hold the purchase's row to the end of the transaction: who plans or settles its refunds is alone."""
+    conn.execute(_LOCK, {"timeout": LOCK_TIMEOUT})
+    conn.execute(_SQL["lock_subscription" if type_ == "subscription" else "lock_one_time_purchase"],
+                 {"tenancy": tenancy, "id": id_})  # fmt: skip
+
+
+def mark_refunded(conn: Connection, type_: Type, tenancy: UUID, id_: UUID, invoice: str | None) -> None:
+    """Nothing remains of its money; of a subscription: of what its creation cost, and not of a renewal."""
+    statement = "subscription_refunded" if type_ == "subscription" else "one_time_purchase_refunded"
+    conn.execute(_SQL[statement], {"tenancy": tenancy, "id": id_, "invoice": invoice})
+
+
+def mark_revoked(conn: Connection, tenancy: UUID, id_: UUID) -> None:
+    """Nothing is left of a one-time purchase."""
+    conn.execute(_SQL["one_time_purchase_revoked"], {"tenancy": tenancy, "id": id_})
+
+
+def set_quantity(conn: Connection, tenancy: UUID, id_: UUID, left: int) -> None:
+    """What is left of a subscription; with nothing left it ends with its period."""
+    conn.execute(_SQL["subscription_quantity"], {"tenancy": tenancy, "id": id_, "left": left})

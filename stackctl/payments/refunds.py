@@ -1,0 +1,403 @@
+"""Refunds: planned and sent so that none happens twice and none is lost, whatever is killed when.
+
+The row of the ledger is committed first, with all that Stripe will be asked and with its money held; then that it is
+being sent; then Stripe is asked, under the row's own key and with the row's id in the refund's metadata; then what came
+of it is committed together with the purchase. Whoever finds a row whose outcome is unknown can so find it out: the
+refund with that id is there, or the same question under the same key can be asked again.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from stackctl.db import translate
+from stackctl.errors import OutcomeUnknown, ServiceError, StackctlError, StateError, UsageError
+from stackctl.payments import ledger, purchases
+from stackctl.payments.gateway import REFUND_ID
+from stackctl.payments.money import decimal, shown
+from stackctl.payments.position import Position, of_purchase
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from stackctl.db import Connection
+    from stackctl.payments.gateway import Gateway, Made
+    from stackctl.payments.ledger import Refund
+
+GRANT, CHARGE = 0, 1  # the entries of a purchase
+MOMENTS = 600  # seconds in which an identical refund is taken for a mistake
+# Stripe may forget a key after 24 hours, and would then take the same request for a new one.
+RESEND_FOR = 23 * 3600  # seconds
+PAUSES = (0.5, 2.0)  # seconds before an unanswered refund is looked for
+NEVER_SENT = "never sent"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is to be given back of one entry of a purchase. `amount`: in cents."""
+
+    index: int
+    quantity: int
+    amount: int
+
+    @property
+    def document(self) -> dict[str, Any]:
+        return {"entry_index": self.index, "quantity": self.quantity, "amount_usd": decimal(self.amount)}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What was asked for. `entries` is None for all that remains. `again`: though an identical one was just made."""
+
+    entries: tuple[Entry, ...] | None
+    reason: str | None = None
+    note: str | None = None
+    request_id: str | None = None
+    again: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """`problem`: why it is not settled, or why it failed."""
+
+    refund: Refund
+    problem: StackctlError | None = None
+
+
+# -- what is asked
+
+
+def entries(wanted: Wanted, position: Position) -> tuple[Entry, ...]:
+    """What is to be refunded, once it is sure that it can be.
+
+    Raises UsageError `schema-error`; StateError: that of `position.refusal`, `amount-over-remainder`,
+    `quantity-over-remainder`, `refund-under-way`, `refunded-moments-ago`.
+    """
+    if position.refusal is not None:
+        raise position.refusal
+    asked = wanted.entries or (Entry(GRANT, position.quantity_left, position.remaining),)
+    for place, entry in enumerate(asked):
+        if entry.index == CHARGE:
+            raise _schema(f"entry {CHARGE} is the charge; the product is entry {GRANT}")
+        if entry.index != GRANT:
+            raise _schema(f"the purchase has no entry {entry.index}; the product is entry {GRANT}")
+        if entry.index in [one.index for one in asked[:place]]:
+            raise _schema(f"entry {entry.index} is named twice")
+        if entry.quantity > position.quantity_left:
+            raise StateError(
+                f"{entry.quantity} of {position.purchase.name} can't be revoked: {position.quantity_left} of "
+                f"{position.bought} are left",
+                code="quantity-over-remainder",
+                hint="a quantity of 0 gives back money only",
+                details={"quantity_left": position.quantity_left},
+            )
+    amount = sum(entry.amount for entry in asked)
+    if amount <= 0:
+        raise _schema("a refund of nothing: the amount must be above 0")
+    if amount > position.remaining:
+        held = f", and {shown(position.held, 'usd')} are held by refunds under way" if position.held else ""
+        raise StateError(
+            f"{shown(amount, 'usd')} is more than the {shown(position.remaining, 'usd')} that remain of "
+            f"{shown(position.charged, 'usd')} charged{held}",
+            code="amount-over-remainder",
+            hint="--full refunds all that remains",
+            details={"remaining_usd": decimal(position.remaining), "amount_usd": decimal(amount)},
+        )
+    _nothing_like_it(wanted, asked, position)
+    return asked
+
+
+def _nothing_like_it(wanted: Wanted, asked: Sequence[Entry], position: Position) -> None:
+    documents = [entry.document for entry in asked]
+    intent = position.payment and position.payment.intent
+    for one in position.ledger:
+        if not one.holds_money:
+            continue
+        if one.subscription and one.quantity and not one.is_settled and any(entry.quantity for entry in asked):
+            raise StateError(
+                f"refund {one.id} is not settled, and changes the subscription's quantity, too",
+                code="refund-under-way",
+                hint=f"run `stackctl refunds resume {one.id}` first",
+            )
+        alike = one.intent == intent and one.entries == documents
+        if alike and not wanted.again and not wanted.request_id and (one.age < MOMENTS or not one.is_settled):
+            raise StateError(
+                f"the same was refunded {_ago(one.age)}: refund {one.id}, which is {one.status}",
+                code="refunded-moments-ago",
+                hint="if it is to be refunded once more, pass --again"
+                if one.is_settled
+                else f"`stackctl refunds resume {one.id}` finds out what became of it",
+                details={"refund": str(one.id)},
+            )
+
+
+def _schema(message: str) -> UsageError:
+    return UsageError(message, code="schema-error", hint="`stackctl refunds preview ID` shows the entries")
+
+
+def _ago(age: float) -> str:
+    seconds = int(age)
+    if seconds < 120:
+        return f"{seconds} seconds ago"
+    return f"{seconds // 60} minutes ago" if seconds < 7200 else f"{seconds // 3600} hours ago"
+
+
+def request(position: Position, asked: Sequence[Entry], wanted: Wanted, id_: str) -> dict[str, Any]:
+    """The parameters of Stripe's refund."""
+    assert position.payment is not None
+    amount = sum(entry.amount for entry in asked)
+    params: dict[str, Any] = {"payment_intent": position.payment.intent, "amount": amount}
+    if wanted.reason:
+        params["reason"] = wanted.reason
+    return params | {"metadata": {REFUND_ID: id_, "stackctl_purchase_id": str(position.purchase.id)}}
+
+
+def key_of(id_: str) -> str:
+    return f"stackctl-refund-{id_}"
+
+
+def of_request(conn: Connection, purchase: purchases.Purchase, wanted: Wanted) -> Refund | None:
+    """The refund that this request has led to. Raises StateError `request-id-reused` where it asked for another."""
+    if wanted.request_id is None:
+        return None
+    found = ledger.find(conn, tenancy=purchase.tenancy, request=wanted.request_id)
+    if not found:
+        return None
+    asked = wanted.entries and [entry.document for entry in wanted.entries]
+    if found[0].purchase_id != purchase.id or (asked and asked != found[0].entries):
+        raise StateError(
+            f"request {wanted.request_id} was for another refund: {found[0].id}",
+            code="request-id-reused",
+            hint="each refund has a request id of its own",
+            details={"refund": str(found[0].id)},
+        )
+    return found[0]
+
+
+def plan(conn: Connection, position: Position, asked: Sequence[Entry], wanted: Wanted) -> Refund:
+    """Write the refund into the ledger; one transaction, in which the purchase's row is locked and looked at again.
+
+    The same request's refund, if another process has written it meanwhile. Raises what `entries` does, and StateError
+    `changed-meanwhile` where all that remains is not what it was.
+    """
+    assert position.payment is not None
+    purchase, payment = position.purchase, position.payment
+    id_ = uuid.uuid4()
+    with conn.transaction():
+        purchases.lock(conn, purchase.type, purchase.tenancy, purchase.id)
+        known = of_request(conn, purchase, wanted)
+        if known is not None:
+            return known
+        now = entries(wanted, position.again(conn))
+        if now != tuple(asked):
+            raise StateError(
+                f"{purchase.id} was changed by somebody else meanwhile; nothing was refunded",
+                code="changed-meanwhile",
+                hint="look at `stackctl refunds preview`, and try again",
+            )
+        values = {
+            "id": id_, "tenancy": purchase.tenancy, "purchase_type": purchase.type, "purchase_id": purchase.id,
+            "customer": purchase.customer, "request_id": wanted.request_id, "account": position.account,
+            "livemode": payment.livemode, "intent": payment.intent, "invoice": position.invoice,
+            "subscription": purchase.stripe_id if purchase.type == "subscription" else None,
+            "amount": sum(entry.amount for entry in asked), "currency": payment.currency,
+            "quantity": sum(entry.quantity for entry in asked), "entries": [entry.document for entry in asked],
+            "note": wanted.note, "params": request(position, asked, wanted, str(id_)), "key": key_of(str(id_)),
+        }  # fmt: skip
+        ledger.plan(conn, values)
+    return ledger.get(conn, id_)
+
+
+# -- what becomes of it
+
+
+def carry_out(conn: Connection, gateway: Gateway, refund: Refund, position: Position | None = None, *,
+              sleep: Callable[[float], Any] = time.sleep) -> Outcome:  # fmt: skip
+    """Send a planned refund, and find out what became of it; of another one, what `settle` does.
+
+    Raises ServiceError and StateError where Stripe refused, and the refund so failed.
+    """
+    if refund.status != "planned" or not ledger.submit(conn, refund.id):
+        return settle(conn, gateway, ledger.get(conn, refund.id))
+    try:
+        return _sent(conn, gateway, refund, position, sleep)
+    except psycopg.Error as error:
+        raise OutcomeUnknown(
+            f"refund {refund.id} was sent to Stripe, and what came of it could not be written down: "
+            f"{translate(error, 'the operated database').message}",
+            code="refund-not-recorded",
+            hint=f"run `stackctl refunds resume {refund.id}` once the database is back",
+            details={"refund": str(refund.id)},
+        ) from error
+
+
+def _sent(
+    conn: Connection, gateway: Gateway, refund: Refund, position: Position | None, sleep: Callable[[float], Any]
+) -> Outcome:
+    try:
+        made = gateway.refund(refund.params, refund.key)
+    except OutcomeUnknown as error:
+        return _found_out(conn, gateway, refund, error, sleep)
+    except (ServiceError, StateError) as error:
+        # It was asked but once, so nothing was done; unless somebody else has settled it meanwhile.
+        ledger.close(conn, refund.id, "failed", error.message)
+        now = ledger.get(conn, refund.id)
+        if now.holds_money:
+            return Outcome(now)
+        error.details["refund"] = str(refund.id)
+        raise
+    return _recorded(conn, gateway, refund, made, position)
+
+
+def _found_out(
+    conn: Connection, gateway: Gateway, refund: Refund, unknown: StackctlError, sleep: Callable[[float], Any]
+) -> Outcome:
+    for pause in PAUSES:
+        sleep(pause)
+        try:
+            outcome = settle(conn, gateway, ledger.get(conn, refund.id))
+        except (ServiceError, OutcomeUnknown):
+            continue
+        if outcome.refund.status != "submitted":
+            return outcome
+    return Outcome(ledger.get(conn, refund.id), unknown)
+
+
+def settle(conn: Connection, gateway: Gateway, refund: Refund) -> Outcome:
+    """Find out what became of a refund, and finish what is unfinished; safe to be done by two at once, and again.
+
+    Raises ServiceError where Stripe can't be asked, StateError `key-of-other-mode`.
+    """
+    if not refund.holds_money:
+        return Outcome(refund)
+    if (gateway.mode == "live") != refund.livemode:
+        raise StateError(
+            f"refund {refund.id} was made in {'live' if refund.livemode else 'test'} mode, and the key is a "
+            f"{gateway.mode} key",
+            code="key-of-other-mode",
+            hint="set STRIPE_API_KEY to the platform's key of that mode",
+        )
+    if refund.status == "planned":
+        return _settle_planned(conn, gateway, refund)
+    if refund.stripe_refund is not None:
+        return _recorded(conn, gateway, refund, gateway.refund_made(refund.stripe_refund))
+    found = _ours(gateway, refund)
+    if found is not None:
+        return _recorded(conn, gateway, refund, found)
+    if refund.age >= RESEND_FOR:
+        return Outcome(refund, _too_late(refund))
+    return _sent_again(conn, gateway, refund)
+
+
+def _settle_planned(conn: Connection, gateway: Gateway, refund: Refund) -> Outcome:
+    """It was confirmed and is to happen; but not out of the blue on another day."""
+    if refund.age < RESEND_FOR:
+        return carry_out(conn, gateway, refund)
+    ledger.close(conn, refund.id, "canceled", NEVER_SENT)
+    return Outcome(ledger.get(conn, refund.id))
+
+
+def _sent_again(conn: Connection, gateway: Gateway, refund: Refund) -> Outcome:
+    try:
+        made = gateway.refund(refund.params, refund.key)
+    except OutcomeUnknown as error:
+        return Outcome(refund, error)
+    except StateError as error:
+        # An earlier one that was done would have been answered with. Should Stripe forget that, the list does not.
+        made = _ours(gateway, refund)
+        if made is None:
+            ledger.close(conn, refund.id, "failed", error.message)
+            return Outcome(ledger.get(conn, refund.id), error)
+    return _recorded(conn, gateway, refund, made)
+
+
+def cancel(conn: Connection, gateway: Gateway, refund: Refund) -> Outcome:
+    """Give up one that can't be sent again any more and that Stripe does not have; its money is free.
+
+    Raises StateError `not-to-be-canceled`.
+    """
+    found = settle(conn, gateway, refund)
+    if found.refund.status != "submitted" or found.refund.age < RESEND_FOR:
+        raise StateError(
+            f"refund {refund.id} is {found.refund.status}; only one that is submitted, that Stripe does not have and "
+            "that is too old to be sent again can be given up",
+            code="not-to-be-canceled",
+        )
+    ledger.close(conn, refund.id, "canceled", "Stripe does not have it; given up")
+    return Outcome(ledger.get(conn, refund.id))
+
+
+def _too_late(refund: Refund) -> StackctlError:
+    return OutcomeUnknown(
+        f"refund {refund.id} was sent {_ago(refund.age)}, and Stripe does not have it; it is too late to send it again "
+        "under its key",
+        code="too-late-to-resend",
+        hint=f"look at payment {refund.intent} in Stripe's dashboard; if nothing was refunded, "
+        f"`stackctl refunds resume {refund.id} --give-up` frees its money",
+    )
+
+
+def _ours(gateway: Gateway, refund: Refund) -> Made | None:
+    return next((one for one in gateway.refunds(refund.intent) if one.ours == str(refund.id)), None)
+
+
+def _recorded(
+    conn: Connection, gateway: Gateway, refund: Refund, made: Made, position: Position | None = None
+) -> Outcome:
+    """Commit what Stripe says, together with the purchase's columns; then a subscription's quantity."""
+    position = position or _position(conn, gateway, refund)
+    with conn.transaction():
+        purchases.lock(conn, refund.purchase_type, refund.tenancy, refund.purchase_id)
+        ledger.record(conn, refund.id, status=made.status, stripe=made.id, failure=made.failure)
+        now = ledger.get(conn, refund.id)
+        if now.status == "succeeded":
+            if refund.subscription:
+                ledger.fix_quantity_left(conn, refund.id)
+            after = position and position.again(conn)
+            if after and after.is_paid_back:
+                purchases.mark_refunded(conn, refund.purchase_type, refund.tenancy, refund.purchase_id, refund.invoice)
+            if after and refund.purchase_type == "one-time-purchase" and after.quantity_left == 0:
+                purchases.mark_revoked(conn, refund.tenancy, refund.purchase_id)
+    now = ledger.get(conn, refund.id)
+    if now.status != "succeeded" or now.revoked:
+        return Outcome(now)
+    try:
+        _revoke(conn, gateway, now)
+    except StackctlError as error:
+        return Outcome(now, error)
+    return Outcome(ledger.get(conn, refund.id))
+
+
+def _position(conn: Connection, gateway: Gateway, refund: Refund) -> Position | None:
+    """None where the purchase is gone, and no column of it is to be written."""
+    try:
+        purchase = purchases.find(conn, refund.purchase_id, refund.tenancy)
+    except UsageError:
+        return None
+    payment, made = gateway.payment(refund.intent), gateway.refunds(refund.intent)
+    return Position(purchase, refund.account, refund.invoice, payment, made, of_purchase(conn, purchase))
+
+
+def _revoke(conn: Connection, gateway: Gateway, refund: Refund) -> None:
+    """Take the quantity off the subscription in Stripe, then in the database.
+
+    Both are told an absolute number, fixed when the money was back: done twice, it is done once. A quantity is never
+    raised, a cancellation never taken back.
+    """
+    left = refund.quantity_left
+    if left is not None and refund.subscription is not None:
+        item = gateway.item(refund.subscription)
+        if left == 0 and not item.cancels and not item.ended:
+            gateway.cancel_at_period_end(refund.subscription)
+        elif 0 < left < item.quantity and not item.ended:
+            gateway.set_quantity(refund.subscription, item.id, left)
+    with conn.transaction():
+        purchases.lock(conn, refund.purchase_type, refund.tenancy, refund.purchase_id)
+        if left is not None:
+            purchases.set_quantity(conn, refund.tenancy, refund.purchase_id, left)
+        ledger.revoked(conn, refund.id)

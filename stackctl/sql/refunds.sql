@@ -1,0 +1,60 @@
+-- The ledger of refunds.
+
+-- name: found
+-- The newest first. Each filter that is not given is null.
+SELECT id, status, tenancy_id AS tenancy, purchase_type, purchase_id, customer_id AS customer, request_id,
+       stripe_account AS account, livemode, payment_intent AS intent, invoice, stripe_subscription AS subscription,
+       amount, currency, quantity, entries, note, params, idempotency_key AS key, created_by, created_at, submitted_at,
+       stripe_refund, failure, quantity_left, revoked,
+       extract(epoch FROM clock_timestamp() - coalesce(submitted_at, created_at))::float8 AS age
+FROM stackctl.refund
+WHERE (%(id)s::uuid IS NULL OR id = %(id)s)
+  AND (%(request)s::text IS NULL OR request_id = %(request)s)
+  AND (%(tenancy)s::uuid IS NULL OR tenancy_id = %(tenancy)s)
+  AND (%(account)s::text IS NULL OR stripe_account = %(account)s)
+  AND (%(purchase)s::uuid IS NULL OR purchase_id = %(purchase)s)
+  AND (%(customer)s::text IS NULL OR customer_id = %(customer)s)
+  AND (%(status)s::text IS NULL OR status = %(status)s)
+  AND (%(since)s::timestamptz IS NULL OR created_at >= %(since)s)
+  AND (%(until)s::timestamptz IS NULL OR created_at < %(until)s)
+  AND (NOT %(unsettled)s
+       OR status IN ('planned', 'submitted', 'pending') OR (status = 'succeeded' AND NOT revoked))
+ORDER BY created_at DESC, id LIMIT %(limit)s
+
+-- name: plan
+INSERT INTO stackctl.refund
+  (id, tenancy_id, purchase_type, purchase_id, customer_id, request_id, stripe_account, livemode, payment_intent, invoice,
+   stripe_subscription, amount, currency, quantity, entries, note, params, idempotency_key, revoked)
+VALUES
+  (%(id)s, %(tenancy)s, %(purchase_type)s, %(purchase_id)s, %(customer)s, %(request_id)s, %(account)s, %(livemode)s,
+   %(intent)s, %(invoice)s, %(subscription)s, %(amount)s, %(currency)s, %(quantity)s, %(entries)s, %(note)s, %(params)s,
+   %(key)s, %(subscription)s::text IS NULL OR %(quantity)s = 0)
+
+-- name: submit
+UPDATE stackctl.refund SET status = 'submitted', submitted_at = clock_timestamp(), updated_at = clock_timestamp()
+WHERE id = %(id)s AND status = 'planned'
+
+-- name: record
+-- What Stripe says. Of two who record, the one who looked earlier may come later: succeeded becomes pending never again,
+-- and what failed in Stripe stays failed. One that was closed without Stripe, and that Stripe has, was closed wrongly.
+UPDATE stackctl.refund
+SET status = %(status)s, stripe_refund = %(stripe)s, failure = %(failure)s, updated_at = clock_timestamp()
+WHERE id = %(id)s AND CASE status
+  WHEN 'succeeded' THEN %(status)s <> 'pending'
+  WHEN 'failed' THEN stripe_refund IS NULL
+  WHEN 'canceled' THEN stripe_refund IS NULL
+  ELSE TRUE END
+
+-- name: close
+-- One that Stripe does not have.
+UPDATE stackctl.refund SET status = %(status)s, failure = %(failure)s, updated_at = clock_timestamp()
+WHERE id = %(id)s AND status IN ('planned', 'submitted')
+
+-- name: fix_quantity_left
+UPDATE stackctl.refund AS r
+SET quantity_left = greatest(s.quantity - r.quantity, 0), updated_at = clock_timestamp()
+FROM "Subscription" AS s
+WHERE r.id = %(id)s AND r.quantity_left IS NULL AND s."tenancyId" = r.tenancy_id AND s.id = r.purchase_id
+
+-- name: revoked
+UPDATE stackctl.refund SET revoked = TRUE, updated_at = clock_timestamp() WHERE id = %(id)s

@@ -1,0 +1,397 @@
+"""stackctl refunds: what is asked, what is refused and why, and what the purchase's row says afterwards."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.backend import MINE, OTHER
+from tests.shop import ACCOUNT
+
+if TYPE_CHECKING:
+    from tests.shop import Shop
+    from tests.stripe_fake import Running
+
+
+def refused(result: Any) -> tuple[int, str]:
+    return result.code, result.json["error"]["code"]
+
+
+def made(stripe: Running) -> list[dict[str, Any]]:
+    return stripe.state.all("refund", ACCOUNT, False)[::-1]
+
+
+def test_a_full_refund(shop: Shop, stripe: Running) -> None:
+    bought = shop.buy(1999, 2)
+    result = shop.refund(
+        bought, "--full", "--reason", "requested_by_customer", "--note", "rang up", "--request-id", "r"
+    )
+    assert result.code == 0, result
+    refund = result.json["refund"]
+    (own,) = made(stripe)
+    entries = [{"entry_index": 0, "quantity": 2, "amount_usd": "19.99"}]
+    assert (refund["status"], refund["amount_usd"], refund["entries"]) == ("succeeded", "19.99", entries)
+    assert (refund["purchase_type"], refund["purchase_id"]) == ("one-time-purchase", str(bought))
+    assert (refund["stripe_refund_id"], refund["failure"], refund["tenancy"]) == (own["id"], None, str(MINE))
+    assert (own["amount"], own["reason"]) == (1999, "requested_by_customer")
+    assert own["metadata"] == {"stackctl_refund_id": refund["id"], "stackctl_purchase_id": str(bought)}
+    assert all(shop.row(bought, "refundedAt", "revokedAt"))
+    assert shop.row(bought, "quantity") == 2
+    assert shop.run("refunds", "show", refund["id"], "--json").json == result.json
+    calls = [(call.method, call.path) for call in stripe.calls()]
+    assert [method for method, _ in calls] == ["GET", "GET", "POST"], "three calls, all told"
+    assert stripe.calls("POST")[0].account == ACCOUNT
+
+
+def test_partial_refunds_until_nothing_remains(shop: Shop, stripe: Running) -> None:
+    bought = shop.buy(1999)
+    assert shop.refund(bought, "--amount", "10").code == 0
+    assert shop.row(bought, "refundedAt", "revokedAt") == (None, None)
+    over = shop.refund(bought, "--amount", "10")
+    assert refused(over) == (5, "amount-over-remainder")
+    assert over.json["error"]["details"] == {"remaining_usd": "9.99", "amount_usd": "10.00"}
+    assert shop.refund(bought, "--entry", "0:1:9.99").code == 0
+    assert all(shop.row(bought, "refundedAt", "revokedAt"))
+    assert refused(shop.refund(bought, "--amount", "0.01")) == (5, "already-refunded")
+    assert [one["amount"] for one in made(stripe)] == [1000, 999]
+
+
+def test_more_than_was_charged_by_a_cent_though_less_than_the_list_price(shop: Shop) -> None:
+    bought = shop.buy(1999)
+    assert refused(shop.refund(bought, "--amount", "20.00")) == (5, "amount-over-remainder")
+
+
+def test_whole_dollars_are_not_cents(shop: Shop, stripe: Running) -> None:
+    bought = shop.buy(600_000)
+    assert shop.refund(bought, "--amount", "5000").code == 0
+    assert made(stripe)[0]["amount"] == 500_000
+
+
+@pytest.mark.parametrize("amount", ["12.345", "-1", "1e3", "$5", "5,00", "05", "", " 5", "5.", ".5", "0", "0.00", "NaN",
+                                    "٣", "1_000", "9" * 5000])  # fmt: skip
+@pytest.mark.parametrize("shape", ["--amount={}", "--entry=0:0:{}"])
+def test_amounts_that_are_none(shop: Shop, stripe: Running, amount: str, shape: str) -> None:
+    bought = shop.buy(1999)
+    assert refused(shop.refund(bought, shape.format(amount))) == (2, "schema-error")
+    assert not stripe.calls("POST")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("--entry", "1:1:5"), (2, "schema-error")),  # the charge
+        (("--entry", "2:1:5"), (2, "schema-error")),
+        (("--entry", "0:1:1", "--entry", "0:1:1"), (2, "schema-error")),
+        (("--entry", "0:1.5:1"), (2, "schema-error")),
+        (("--entry", "0:-1:1"), (2, "schema-error")),
+        (("--entry", "5"), (2, "schema-error")),
+        (("--entry", "0:3:5"), (5, "quantity-over-remainder")),
+        (("--amount", "5", "--quantity", "3"), (5, "quantity-over-remainder")),
+        ((), (2, "usage")),
+        (("--full", "--amount", "5"), (2, "usage")),
+        (("--full", "--quantity", "1"), (2, "usage")),
+        (("--amount", "5", "--invoice", "in_1"), (2, "usage")),
+        (("--amount", "5", "--note", " "), (2, "usage")),
+    ],
+)
+def test_what_can_not_be_asked(shop: Shop, stripe: Running, arguments: tuple[str, ...], code: tuple[int, str]) -> None:
+    bought = shop.buy(1999, 2)
+    assert refused(shop.refund(bought, *arguments)) == code
+    assert not stripe.calls("POST")
+    assert shop.one("SELECT count(*) FROM stackctl.refund") == 0
+
+
+def test_purchases_that_can_not_be_refunded(shop: Shop, stripe: Running) -> None:
+    test_mode = shop.purchase(creationSource="TEST_MODE")
+    granted = shop.purchase(creationSource="API_GRANT")
+    yen = shop.buy(500, intent={"currency": "jpy"})
+    unpaid = shop.buy(500, intent={"amount_received": 0, "status": "requires_payment_method"})
+    disputed = shop.buy(500)
+    intent = shop.row(disputed, "stripePaymentIntentId")
+    charge = stripe.state.get("payment_intent", ACCOUNT, intent, False)["latest_charge"]
+    stripe.state.get("charge", ACCOUNT, charge, False)["disputed"] = True
+    codes = {
+        test_mode: "test-mode-purchase-non-refundable",
+        granted: "purchase-not-found",
+        yen: "currency-not-supported",
+        unpaid: "not-charged",
+        disputed: "charge-disputed",
+    }
+    for id_, code in codes.items():
+        assert refused(shop.refund(id_, "--full")) == (5, code)
+        preview = shop.run("refunds", "preview", id_, "--json")
+        assert (preview.code, preview.json["refundable"], preview.json["refusal"]["code"]) == (0, False, code)
+    assert "500 JPY" in shop.run("refunds", "preview", yen).stdout
+    assert refused(shop.refund(uuid.uuid4(), "--full")) == (2, "purchase-not-found")
+    assert refused(shop.refund("pi_1", "--full")) == (2, "usage")  # type: ignore[arg-type]
+    assert not stripe.calls("POST")
+
+
+def test_a_refund_made_in_the_dashboard_counts(shop: Shop, stripe: Running) -> None:
+    bought = shop.buy(1999)
+    intent = shop.row(bought, "stripePaymentIntentId")
+    stripe.state.refund(ACCOUNT, {"payment_intent": intent, "amount": 1500}, False)
+    assert refused(shop.refund(bought, "--amount", "5.00")) == (5, "amount-over-remainder")
+    assert shop.refund(bought, "--full").json["refund"]["amount_usd"] == "4.99"
+    assert shop.row(bought, "refundedAt") is not None
+
+
+def test_the_purchase_of_another_tenancy_is_found_by_its_id(shop: Shop) -> None:
+    bought = shop.buy(tenancy=OTHER)
+    assert refused(shop.refund(bought, "--full", "--tenancy", str(MINE))) == (2, "purchase-not-found")
+    assert shop.refund(bought, "--full").json["refund"]["tenancy"] == str(OTHER)
+
+
+def test_nobody_is_asked_off_a_terminal(shop: Shop, stripe: Running) -> None:
+    bought = shop.buy()
+    result = shop.run("refunds", "create", bought, "--full", "--json")
+    assert refused(result) == (5, "confirmation-required")
+    assert "19.99 USD" in result.stderr
+    assert not stripe.calls("POST")
+
+
+def test_a_dry_run_shows_the_request_and_sends_nothing(shop: Shop, stripe: Running) -> None:
+    subscribed = shop.subscribe(3000, 3)
+    arguments = ("refunds", "create", subscribed, "--amount", "10", "--quantity", "1", "--dry-run")
+    first, second = shop.run(*arguments, "--json").json["requests"]
+    assert first["params"]["amount"] == 1000
+    assert first["headers"]["Stripe-Account"] == ACCOUNT
+    assert second["params"] == {"items": [{"id": "<its item>", "quantity": 2}], "proration_behavior": "none"}
+    text = shop.run(*arguments).stdout
+    assert text.startswith("POST /v1/refunds\nStripe-Account: acct_shop\n")
+    assert text.endswith("nothing was sent\n")
+    assert not stripe.calls("POST")
+    assert shop.one("SELECT count(*) FROM stackctl.refund") == 0
+
+
+# -- the same again
+
+
+def test_the_same_request_is_one_refund(shop: Shop, stripe: Running) -> None:
+    bought = shop.buy()
+    first = shop.refund(bought, "--amount", "5", "--request-id", "ticket-1")
+    second = shop.refund(bought, "--amount", "5", "--request-id", "ticket-1")
+    assert second.code == 0
+    assert first.json == second.json
+    assert refused(shop.refund(bought, "--amount", "6", "--request-id", "ticket-1")) == (5, "request-id-reused")
+    assert refused(shop.refund(shop.buy(), "--amount", "5", "--request-id", "ticket-1")) == (5, "request-id-reused")
+    assert shop.refund(bought, "--amount", "5", "--request-id", "ticket-2").code == 0
+    assert len(made(stripe)) == 2
+
+
+def test_the_same_moments_later_is_a_mistake(shop: Shop, stripe: Running) -> None:
+    bought = shop.buy()
+    assert shop.refund(bought, "--amount", "5").code == 0
+    assert refused(shop.refund(bought, "--amount", "5")) == (5, "refunded-moments-ago")
+    assert shop.refund(bought, "--amount", "5", "--again").code == 0
+    shop.one("UPDATE stackctl.refund SET submitted_at = now() - interval '11 minutes' RETURNING id")
+    assert shop.refund(bought, "--amount", "5").code == 0
+    assert [one["amount"] for one in made(stripe)] == [500, 500, 500]
+
+
+# -- subscriptions
+
+
+def subscription(stripe: Running, id_: uuid.UUID) -> tuple[int, bool]:
+    found = stripe.state.get("subscription", ACCOUNT, f"sub_{id_}", False)
+    return found["items"]["data"][0]["quantity"], found["cancel_at_period_end"]
+
+
+def test_a_subscription_loses_what_is_revoked(shop: Shop, stripe: Running) -> None:
+    id_ = shop.subscribe(3000, 3)
+    result = shop.refund(id_, "--amount", "10", "--quantity", "1")
+    assert result.code == 0, result
+    assert result.json["refund"]["purchase_type"] == "subscription"
+    assert subscription(stripe, id_) == (2, False)
+    assert stripe.calls("POST", "/v1/subscriptions")[0].params["proration_behavior"] == "none"
+    assert shop.row(id_, "quantity", "cancelAtPeriodEnd", "refundedAt") == (2, False, None)
+    preview = shop.run("refunds", "preview", id_, "--json").json
+    assert [preview["entries"][0][key] for key in ("quantity", "quantity_left")] == [3, 2]
+    assert shop.refund(id_, "--full").code == 0
+    assert subscription(stripe, id_) == (2, True)
+    assert shop.row(id_, "quantity", "cancelAtPeriodEnd") == (2, True)
+    assert shop.row(id_, "refundedAt") is not None
+
+
+def test_money_only_leaves_a_subscription_alone(shop: Shop, stripe: Running) -> None:
+    id_ = shop.subscribe(3000, 3)
+    assert shop.refund(id_, "--amount", "10").code == 0
+    assert [call.path for call in stripe.calls("POST")] == ["/v1/refunds"]
+    assert len(stripe.calls()) == 3
+
+
+def test_a_cancellation_is_never_taken_back(shop: Shop, stripe: Running) -> None:
+    id_ = shop.subscribe(3000, 3, cancelAtPeriodEnd=True)
+    stripe.state.get("subscription", ACCOUNT, f"sub_{id_}", False)["cancel_at_period_end"] = True
+    assert shop.refund(id_, "--amount", "10", "--quantity", "1").code == 0
+    assert subscription(stripe, id_) == (2, True)
+    assert shop.row(id_, "cancelAtPeriodEnd") is True
+
+
+def test_a_renewal_is_refunded_by_its_invoice(shop: Shop, stripe: Running) -> None:
+    id_ = shop.subscribe(3000, 1, renewals=2)
+    assert shop.refund(id_, "--full").code == 0
+    assert refused(shop.refund(id_, "--amount", "1")) == (5, "already-refunded")
+    renewal = shop.refund(id_, "--amount", "30", "--invoice", f"in_2_{id_}")
+    assert (renewal.code, renewal.json["refund"]["invoice"]) == (0, f"in_2_{id_}")
+    assert refused(shop.refund(id_, "--amount", "1", "--invoice", "in_other")) == (2, "invoice-not-found")
+    assert [one["amount"] for one in made(stripe)] == [3000, 3000]
+
+
+def test_a_renewal_refunded_does_not_mark_the_subscription(shop: Shop) -> None:
+    id_ = shop.subscribe(3000, 2, renewals=1)
+    assert shop.refund(id_, "--amount", "30", "--invoice", f"in_1_{id_}").code == 0
+    assert shop.row(id_, "refundedAt") is None
+
+
+def test_an_invoice_paid_in_parts(shop: Shop) -> None:
+    id_ = shop.subscribe(3000)
+    shop.pay(f"in_0_{id_}", 500)
+    assert refused(shop.refund(id_, "--full")) == (5, "invoice-paid-in-parts")
+
+
+# -- the ledger
+
+
+def test_the_ledger_is_listed_and_held_against_stripe(shop: Shop, stripe: Running) -> None:
+    first, second = shop.buy(), shop.buy(customerId="u2")
+    one = shop.refund(first, "--amount", "5").json["refund"]
+    two = shop.refund(second, "--amount", "6").json["refund"]
+
+    def listed(*arguments: str) -> list[str]:
+        return [each["id"] for each in shop.run("refunds", "list", *arguments, "--json").json["refunds"]]
+
+    assert listed() == [two["id"], one["id"]]
+    assert listed("--customer", "u2") == [two["id"]]
+    assert listed("--status", "failed") == listed("--until", "1h") == listed("--tenancy", str(OTHER)) == []
+    assert listed("--since", "1h", "--limit", "1") == [two["id"]]
+    agree = shop.run("refunds", "list", "--reconcile")
+    assert (agree.code, agree.stdout) == (0, "ledger and Stripe agree: 2 refunds compared\n")
+
+    stripe.state.get("refund", ACCOUNT, one["stripe_refund_id"], False)["status"] = "failed"
+    elsewhere = stripe.state.refund(
+        ACCOUNT, {"payment_intent": shop.row(first, "stripePaymentIntentId"), "amount": 1}, False
+    )
+    lost = stripe.state.refund(
+        ACCOUNT, {"payment_intent": shop.row(first, "stripePaymentIntentId"), "amount": 2,
+                  "metadata": {"stackctl_refund_id": str(uuid.uuid4())}}, False,
+    )  # fmt: skip
+    shop.one("UPDATE stackctl.refund SET stripe_refund = 're_gone' WHERE id = %s RETURNING id", two["id"])
+    stripe.state.get("refund", ACCOUNT, two["stripe_refund_id"], False)["metadata"] = {}
+    differ = shop.run("refunds", "list", "--reconcile", "--json")
+    found = {(each["kind"], each["refund"] or each["stripe_refund_id"]) for each in differ.json["differences"]}
+    assert differ.code == 1
+    assert found == {("status", one["id"]), ("not-in-stripe", two["id"]), ("made-elsewhere", elsewhere["id"]),
+                     ("made-elsewhere", two["stripe_refund_id"]), ("not-in-ledger", lost["id"])}  # fmt: skip
+
+
+def test_a_pending_refund_holds_its_money_until_it_failed(shop: Shop, stripe: Running) -> None:
+    bought = shop.buy(1999)
+    stripe.state.next_statuses.extend(["pending", "requires_action"])
+    result = shop.refund(bought, "--amount", "15")
+    assert (result.code, result.json["refund"]["status"]) == (6, "pending")
+    assert refused(shop.refund(bought, "--amount", "5")) == (5, "amount-over-remainder")
+    assert shop.refund(bought, "--full").json["refund"]["status"] == "pending"
+    assert refused(shop.refund(bought, "--amount", "1")) == (5, "refund-under-way")
+    assert shop.row(bought, "refundedAt", "revokedAt") == (None, None)
+    assert shop.resume().code == 6
+    one, two = made(stripe)
+    one |= {"status": "failed", "failure_reason": "expired_or_canceled_card"}
+    two["status"] = "succeeded"
+    settled = shop.resume()
+    assert (settled.code, settled.json["settled"], settled.json["left"]) == (0, 2, 0)
+    failed = shop.run("refunds", "list", "--status", "failed", "--json").json["refunds"]
+    assert [each["failure"] for each in failed] == ["expired_or_canceled_card"]
+    assert shop.row(bought, "refundedAt") is None
+    assert shop.refund(bought, "--full").json["refund"]["amount_usd"] == "15.00"
+    assert shop.row(bought, "refundedAt") is not None
+
+
+def test_a_refund_that_failed_at_once(shop: Shop, stripe: Running) -> None:
+    bought = shop.buy()
+    stripe.state.next_statuses.append("failed")
+    result = shop.refund(bought, "--full")
+    assert (result.code, result.json["refund"]["status"]) == (5, "failed")
+    assert shop.row(bought, "refundedAt") is None
+    assert shop.refund(bought, "--full").code == 0
+
+
+# -- keys, and a Stripe that does not do as it should
+
+
+@pytest.mark.parametrize(
+    ("key", "code"),
+    [
+        ("sk_test_wrong", (4, "stripe-key-refused")),
+        ("sk_test_revoked", (4, "stripe-key-refused")),
+        ("sk_live_fake", (5, "stripe-not-found")),
+        ("rk_test_restricted", (4, "stripe-forbidden")),
+    ],
+)
+def test_keys_that_are_of_no_use(shop: Shop, stripe: Running, key: str, code: tuple[int, str]) -> None:
+    stripe.fake.keys |= {"sk_test_revoked": "revoked", "rk_test_restricted": "restricted"}
+    bought = shop.buy()
+    result = shop.refund(bought, "--full", "--stripe-api-key", key)
+    assert refused(result) == code
+    assert key not in result.stdout + result.stderr
+    assert not made(stripe)
+    assert shop.one("SELECT count(*) FROM stackctl.refund WHERE status NOT IN ('failed', 'canceled')") == 0
+    assert shop.refund(bought, "--full").code == 0
+
+
+def test_no_account_and_no_key(shop: Shop) -> None:
+    bought = shop.buy()
+    shop.one('UPDATE "Project" SET "stripeAccountId" = NULL RETURNING id')
+    assert refused(shop.refund(bought, "--full")) == (5, "no-account")
+    del shop.settings["payments"]
+    shop.one('UPDATE "Project" SET "stripeAccountId" = %s RETURNING id', ACCOUNT)
+    assert refused(shop.refund(bought, "--full")) == (3, "no-stripe-key")
+    assert shop.run("refunds", "preview", shop.purchase(creationSource="TEST_MODE")).code == 0, "needs no key"
+
+
+def test_an_account_that_stripe_does_not_know(shop: Shop) -> None:
+    bought = shop.buy()
+    shop.one('UPDATE "Project" SET "stripeAccountId" = %s RETURNING id', "acct_other")
+    assert refused(shop.refund(bought, "--full"))[0] == 4
+
+
+def test_stripe_is_down(shop: Shop) -> None:
+    bought = shop.buy()
+    shop.settings["payments"]["stripe_api_base"] = "http://127.0.0.1:9"
+    assert refused(shop.refund(bought, "--full")) == (4, "stripe-unreachable")
+    assert refused(shop.run("refunds", "preview", bought, "--json")) == (4, "stripe-unreachable")
+
+
+def test_too_many_requests_refund_nothing(shop: Shop, stripe: Running) -> None:
+    bought = shop.buy()
+    stripe.fault("429", method="POST")
+    assert refused(shop.refund(bought, "--full")) == (4, "stripe-busy")
+    assert shop.refund(bought, "--full").code == 0
+    assert len(made(stripe)) == 1
+
+
+def test_what_the_preview_shows(shop: Shop) -> None:
+    bought = shop.buy(1999, 2)
+    shop.refund(bought, "--amount", "5", "--quantity", "1")
+    text = shop.run("refunds", "preview", bought).stdout
+    assert "Lifetime" in text
+    assert "2 at 24.99 USD" in text
+    assert "1 left" in text
+    assert "14.99 USD remain" in text
+    assert f"stackctl refunds create {bought}" in text
+
+
+def test_it_speaks_for_people(shop: Shop) -> None:
+    bought = shop.buy(1999)
+    result = shop.run("refunds", "create", bought, "--full", "--yes")
+    assert result.stdout.startswith("refunded 19.99 USD  (re_")
+    id_ = result.stdout.split()[-1]
+    shown = shop.run("refunds", "show", id_).stdout
+    assert "status    succeeded" in shown
+    assert json.loads(shop.run("refunds", "resume", id_, "--json").stdout)["refund"]["status"] == "succeeded"
+    assert shop.run("refunds", "resume", "--all").stdout == "nothing to settle\n"
+    assert refused(shop.run("refunds", "show", str(bought), "--json")) == (2, "unknown-refund")
+    assert refused(shop.run("refunds", "resume", "--json")) == (2, "usage")

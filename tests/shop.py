@@ -1,0 +1,98 @@
+"""A project that sells through Stripe: purchases in its database, their payments in the stand-in."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from tests.backend import MINE, Outcome, Project, insert
+from tests.stripe_fake.server import KEY
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.stripe_fake import Running
+
+ACCOUNT = "acct_shop"
+PRODUCT = {"displayName": "Lifetime", "customerType": "user", "stackable": True, "serverOnly": False,
+           "includedItems": {}, "prices": {"p": {"USD": "24.99"}}}  # fmt: skip
+
+
+class Shop(Project):
+    def __init__(self, directory: Path, database_url: str, stripe: Running) -> None:
+        super().__init__(directory, database_url)
+        self.url, self.stripe = database_url, stripe
+        self.settings["payments"] = {"stripe_api_key": KEY, "stripe_api_base": stripe.url}
+        self.write()
+        stripe.state.add("account", id=ACCOUNT)
+        with self.connect() as conn:
+            conn.execute('UPDATE "Project" SET "stripeAccountId" = %s', (ACCOUNT,))
+
+    def connect(self) -> psycopg.Connection[Any]:
+        return psycopg.connect(self.url, autocommit=True)
+
+    def buy(
+        self, amount: int = 1999, quantity: int = 1, *, intent: dict[str, Any] | None = None, **values: Any
+    ) -> uuid.UUID:
+        """A one-time purchase that was paid for. `amount`: in cents; `intent`: of its payment."""
+        paid = self.stripe.state.payment(ACCOUNT, amount, **(intent or {}))
+        return self.purchase(quantity, stripePaymentIntentId=paid["id"], **values)
+
+    def purchase(self, quantity: int = 1, *, tenancy: uuid.UUID = MINE, **values: Any) -> uuid.UUID:
+        id_ = uuid.uuid4()
+        row = {"tenancyId": tenancy, "id": id_, "customerId": "u1", "customerType": "USER", "productId": "lifetime",
+               "product": PRODUCT, "quantity": quantity, "creationSource": "PURCHASE_PAGE", "priceId": "p"}  # fmt: skip
+        with self.connect() as conn:
+            insert(conn, "OneTimePurchase", row | values)
+        return id_
+
+    def subscribe(self, amount: int = 3000, quantity: int = 3, *, renewals: int = 0, **values: Any) -> uuid.UUID:
+        """A subscription with a paid creation invoice, and paid renewals; invoices are called `in_<n>_<id>`."""
+        id_, state = uuid.uuid4(), self.stripe.state
+        item = {"id": f"si_{id_}", "object": "subscription_item", "quantity": quantity}
+        state.add("subscription", ACCOUNT, id=f"sub_{id_}", livemode=False, cancel_at=None, cancel_at_period_end=False,
+                  status="active", items={"object": "list", "data": [item], "has_more": False})  # fmt: skip
+        row = {"tenancyId": MINE, "id": id_, "customerId": "t1", "customerType": "TEAM", "productId": "pro",
+               "product": PRODUCT | {"displayName": "Pro"}, "stripeSubscriptionId": f"sub_{id_}", "status": "active",
+               "currentPeriodStart": "2026-11-01", "currentPeriodEnd": "2026-12-01", "cancelAtPeriodEnd": False,
+               "updatedAt": "2026-11-01", "creationSource": "PURCHASE_PAGE", "quantity": quantity,
+               "priceId": "p"}  # fmt: skip
+        with self.connect() as conn:
+            insert(conn, "Subscription", row | values)
+            for number in range(renewals + 1):
+                invoice = f"in_{number}_{id_}"
+                insert(conn, "SubscriptionInvoice",
+                       {"tenancyId": MINE, "id": uuid.uuid4(), "stripeSubscriptionId": f"sub_{id_}",
+                        "stripeInvoiceId": invoice, "isSubscriptionCreationInvoice": number == 0,
+                        "updatedAt": "2026-11-01", "status": "paid"})  # fmt: skip
+                self.pay(invoice, amount)
+        return id_
+
+    def pay(self, invoice: str, amount: int) -> str:
+        paid = self.stripe.state.payment(ACCOUNT, amount)
+        self.stripe.state.add("invoice_payment", ACCOUNT, invoice=invoice, status="paid", livemode=False,
+                              payment={"type": "payment_intent", "payment_intent": paid["id"]})  # fmt: skip
+        return paid["id"]
+
+    def refund(self, id_: uuid.UUID, *arguments: str) -> Outcome:
+        """`refunds create`, confirmed, as JSON."""
+        return self.run("refunds", "create", id_, *arguments, "--yes", "--json")
+
+    def resume(self, *arguments: str) -> Outcome:
+        return self.run("refunds", "resume", *(arguments or ("--all",)), "--json")
+
+    def one(self, statement: str, *values: Any) -> Any:
+        """The first row, or its only column."""
+        with self.connect() as conn:
+            row = conn.execute(statement, values or None).fetchone()  # type: ignore[arg-type]
+        return row[0] if row and len(row) == 1 else row
+
+    def row(self, id_: uuid.UUID, *columns: str) -> Any:
+        """Of a purchase or subscription."""
+        names = ", ".join(f'"{column}"' for column in columns)
+        for table in ("OneTimePurchase", "Subscription"):
+            if self.one(f'SELECT count(*) FROM "{table}" WHERE id = %s', id_):
+                return self.one(f'SELECT {names} FROM "{table}" WHERE id = %s', id_)
+        raise AssertionError(f"no purchase {id_}")
