@@ -79,6 +79,12 @@ class Position:
         return max(0, self.purchase.quantity - taken)
 
     @property
+    def is_taken_back(self) -> bool:
+        """All of a one-time purchase is revoked, for good."""
+        taken = sum(one.quantity for one in self.ledger if one.status == "succeeded")
+        return self.purchase.type == "one-time-purchase" and taken >= self.purchase.quantity
+
+    @property
     def refusal(self) -> StateError | None:
         """Why nothing can be refunded."""
         purchase, payment = self.purchase, self.payment

@@ -361,7 +361,7 @@ def _recorded(
             after = position and position.again(conn)
             if after and after.is_paid_back:
                 purchases.mark_refunded(conn, refund.purchase_type, refund.tenancy, refund.purchase_id, refund.invoice)
-            if after and refund.purchase_type == "one-time-purchase" and after.quantity_left == 0:
+            if after and after.is_taken_back:
                 purchases.mark_revoked(conn, refund.tenancy, refund.purchase_id)
     now = ledger.get(conn, refund.id)
     if now.status != "succeeded" or now.revoked:

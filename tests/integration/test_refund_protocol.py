@@ -404,3 +404,17 @@ def test_interrupted_in_the_call(shop: Shop, stripe: Running) -> None:
     assert status(shop) == "submitted"
     assert shop.resume().code == 0
     assert len(made(stripe)) == 1
+
+
+def test_what_fails_in_the_end_revokes_nothing(shop: Shop, stripe: Running) -> None:
+    """A refund that is under way holds its quantity, but takes nothing away."""
+    bought = shop.buy(1999, 2)
+    stripe.state.next_statuses.extend(["pending", "succeeded"])
+    assert shop.refund(bought, "--amount", "5", "--quantity", "1").code == 6
+    assert shop.refund(bought, "--amount", "6", "--quantity", "1").code == 0
+    assert shop.row(bought, "revokedAt") is None
+    made(stripe)[1]["status"] = "failed"
+    assert shop.resume().code == 0
+    assert shop.row(bought, "revokedAt") is None
+    assert shop.refund(bought, "--amount", "5", "--quantity", "1").code == 0
+    assert shop.row(bought, "revokedAt") is not None

@@ -1,0 +1,21 @@
+"""Sixteen refunds of one purchase at once, killed and lied to: a short run of the driver in tests/chaos/refunds.py."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.chaos.refunds import AT_ONCE, POINTS, Driver
+
+if TYPE_CHECKING:
+    from tests.shop import Shop
+    from tests.stripe_fake import Running
+
+ROUNDS = 6
+
+
+def test_what_is_refunded_is_what_was_charged_and_asked_for_at_the_most(shop: Shop, stripe: Running) -> None:
+    found = Driver(shop, stripe, seed=20261124).run(ROUNDS)
+    assert found["commands"] >= ROUNDS * AT_ONCE
+    assert found["refunds"]["succeeded"] >= ROUNDS
+    assert found["killed_at"].keys() <= {point.removeprefix("stackctl.payments.") for point in POINTS}
+    assert sum(found["killed_at"].values()) > 0

@@ -1,0 +1,258 @@
+"""Drive refunds into each other: `python -m tests.chaos.refunds [--rounds N] [--seed N]`.
+
+A round is one purchase and sixteen `refunds create` of it at once, some of them killed -9 at a named point, with
+faults of Stripe strewn over their requests and a `resume` or two in between. Then Stripe behaves again, `resume --all`
+settles, and it is counted: what was refunded against what was charged and what was asked for, the ledger against
+Stripe, the purchase's columns, every exit code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import multiprocessing
+import os
+import random
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tests.backend import DEADLINE
+from tests.chaos import faults
+from tests.shop import ACCOUNT
+from tests.stripe_fake.faults import KINDS
+
+if TYPE_CHECKING:
+    import uuid
+
+    from tests.shop import Shop
+    from tests.stripe_fake import Running
+
+AT_ONCE = 16
+KILLED = -9
+_PAYMENTS = "stackctl.payments"
+POINTS = (
+    f"{_PAYMENTS}.gateway:Gateway.refunds:after", f"{_PAYMENTS}.ledger:plan:after", f"{_PAYMENTS}.refunds:plan:after",
+    f"{_PAYMENTS}.ledger:submit:before", f"{_PAYMENTS}.ledger:submit:after",
+    f"{_PAYMENTS}.gateway:Gateway.refund:before", f"{_PAYMENTS}.gateway:Gateway.refund:after",
+    f"{_PAYMENTS}.ledger:record:before",
+    f"{_PAYMENTS}.ledger:record:after", f"{_PAYMENTS}.purchases:mark_refunded:after",
+    f"{_PAYMENTS}.refunds:_recorded:after", f"{_PAYMENTS}.gateway:Gateway.item:after",
+    f"{_PAYMENTS}.gateway:Gateway.set_quantity:after", f"{_PAYMENTS}.gateway:Gateway.cancel_at_period_end:after",
+    f"{_PAYMENTS}.purchases:set_quantity:after", f"{_PAYMENTS}.ledger:revoked:after",
+)  # fmt: skip
+DOCUMENTED = {0, 4, 5, 6, KILLED}
+_PRELOADED = ["stackctl.cli.app", "stackctl.cli.refunds", "stackctl.payments.gateway",
+              "stackctl.payments.refunds", "stackctl.sync.pipeline"]  # fmt: skip
+
+
+def command(directory: str, log: str, point: str | None, arguments: list[str]) -> None:
+    """In a process of its own: the command, which dies at the point."""
+    from stackctl.cli.app import run
+    from stackctl.payments import refunds
+
+    os.chdir(directory)
+    output = os.open(log, os.O_WRONLY | os.O_CREAT)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    refunds.PAUSES = (0.01, 0.05)
+    if point is not None:
+        faults.arm(point, 1)
+    code = run(arguments)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+class Driver:
+    def __init__(self, shop: Shop, stripe: Running, seed: int) -> None:
+        self.shop, self.stripe, self.rng = shop, stripe, random.Random(seed)
+        self.processes = multiprocessing.get_context("forkserver")
+        self.processes.set_forkserver_preload(_PRELOADED)
+        self.logs = shop.directory / "logs"
+        self.logs.mkdir()
+        self.number = 0
+        self.exits: Counter[str] = Counter()
+        self.killed: Counter[str] = Counter()
+        self.struck: Counter[str] = Counter()
+        self.refunds: Counter[str] = Counter()
+
+    def start(self, point: str | None, *arguments: object) -> tuple[Any, Path, str | None]:
+        log = self.logs / f"{time.monotonic_ns()}"
+        texts = ["refunds", *map(str, arguments)]
+        process = self.processes.Process(target=command, args=(str(self.shop.directory), str(log), point, texts))
+        process.start()
+        return process, log, point
+
+    def end(self, started: tuple[Any, Path, str | None]) -> int:
+        """Its exit code; AssertionError for one that is not documented."""
+        process, log, point = started
+        process.join(4 * DEADLINE)
+        said = log.read_text() if log.exists() else ""
+        assert process.exitcode is not None, f"it hangs: {said}"
+        assert process.exitcode in DOCUMENTED, f"exit code {process.exitcode}: {said}"
+        assert "Traceback" not in said, said
+        if process.exitcode == KILLED:
+            assert point is not None, f"killed by somebody else: {said}"
+            self.killed[point.removeprefix(_PAYMENTS + ".")] += 1
+        self.exits[str(process.exitcode)] += 1
+        log.unlink(missing_ok=True)
+        return process.exitcode
+
+    def round(self) -> None:
+        rng = self.rng
+        self.number += 1
+        charged, quantity = rng.choice([100, 1999, 500_000]), rng.randint(1, 3)
+        subscribed = rng.random() < 0.3
+        bought = self.shop.subscribe(charged, quantity) if subscribed else self.shop.buy(charged, quantity)
+        for _ in range(rng.choice([0, 2, 6])):
+            kind = rng.choice(KINDS)
+            method = rng.choice(["GET", "POST", "POST"])
+            self.stripe.fault(kind, nth=rng.randint(1, 12), method=method, seconds=rng.choice([0.05, 0.3]))
+            self.struck[kind] += 1
+        self.stripe.state.next_statuses.clear()
+        if rng.random() < 0.3:
+            self.stripe.state.next_statuses.extend(rng.choices(["succeeded", "pending", "failed"], [5, 2, 1], k=8))
+        asked = [self._asked(charged, quantity) for _ in range(AT_ONCE)]
+        running = []
+        for arguments in asked:
+            point = rng.choice(POINTS) if rng.random() < 0.5 else None
+            running.append(self.start(point, "create", bought, *arguments, "--yes", "--json"))
+            if rng.random() < 0.1:
+                running.append(self.start(None, "resume", "--all", "--json"))
+        for one in running:
+            self.end(one)
+        self._never_too_much(bought, charged, asked)
+        self._settled()
+        self._never_too_much(bought, charged, asked)
+        self._agrees(bought, charged, quantity, subscribed)
+
+    def _asked(self, charged: int, quantity: int) -> list[str]:
+        rng = self.rng
+        cents = rng.choice([1, charged // 16, charged // 8, charged // 7, charged // 2, charged + 1])
+        arguments = ["--full"] if rng.random() < 0.1 else ["--amount", f"{cents // 100}.{cents % 100:02}"]
+        if arguments[0] == "--amount" and rng.random() < 0.4:
+            arguments += ["--quantity", str(rng.randint(0, quantity))]
+        if rng.random() < 0.6:
+            shared = rng.random() < 0.2
+            arguments += ["--request-id", f"{self.number} shared" if shared else f"{time.monotonic_ns()}"]
+        return arguments + (["--again"] if rng.random() < 0.5 else [])
+
+    def _intent(self, bought: uuid.UUID) -> str:
+        found = self.shop.one("SELECT payment_intent FROM stackctl.refund WHERE purchase_id = %s LIMIT 1", bought)
+        return found or ""
+
+    def _made(self, bought: uuid.UUID) -> list[dict[str, Any]]:
+        intent = self._intent(bought)
+        with self.stripe.state.lock:
+            return [one for one in self.stripe.state.all("refund", ACCOUNT, False) if one["payment_intent"] == intent]
+
+    def _never_too_much(self, bought: uuid.UUID, charged: int, asked: list[list[str]]) -> None:
+        """Not more than was charged, not more often than was asked, and each refund of the ledger at most once."""
+        made = self._made(bought)
+        held = [one for one in made if one["status"] != "failed"]
+        assert sum(one["amount"] for one in held) <= charged, made
+        ours = Counter(one["metadata"]["stackctl_refund_id"] for one in made)
+        assert not ours or max(ours.values()) == 1, f"one refund was made twice: {made}"
+        rows = self._rows(bought)
+        assert set(ours) <= {str(row["id"]) for row in rows}
+        requests = [row["request_id"] for row in rows if row["request_id"]]
+        assert len(requests) == len(set(requests)), "one request, two refunds"
+        without = sum("--request-id" not in one for one in asked)
+        assert sum(not row["request_id"] for row in rows) <= without, "more refunds than were asked for"
+        # Of an amount, as often as it was asked for; `--full` is whatever remains.
+        by_amount = Counter(one[1] for one in asked if one[0] == "--amount")
+        full = sum(one[0] == "--full" for one in asked)
+        beyond = Counter(f"{row['amount'] // 100}.{row['amount'] % 100:02}" for row in rows) - by_amount
+        assert beyond.total() <= full, (beyond, asked)
+
+    def _rows(self, bought: uuid.UUID) -> list[dict[str, Any]]:
+        from psycopg.rows import dict_row
+
+        with self.shop.connect() as conn, conn.cursor(row_factory=dict_row) as cursor:
+            return cursor.execute("SELECT * FROM stackctl.refund WHERE purchase_id = %s", (bought,)).fetchall()
+
+    def _settled(self) -> None:
+        """Stripe behaves, the pending ones end, `resume` finds out about all."""
+        self.stripe.fake.faults.clear()
+        with self.stripe.state.lock:
+            for one in self.stripe.state.all("refund", ACCOUNT, False):
+                if one["status"] == "pending":
+                    one["status"] = self.rng.choice(["succeeded", "failed"])
+            # Of those that `resume` sends itself.
+            self.stripe.state.next_statuses.clear()
+        two = [self.start(None, "resume", "--all", "--json") for _ in range(2)]
+        for one in two:
+            self.end(one)
+        assert self.end(self.start(None, "resume", "--all", "--json")) == 0, "everything is settled"
+
+    def _agrees(self, bought: uuid.UUID, charged: int, quantity: int, subscribed: bool) -> None:
+        made, rows = {one["id"]: one for one in self._made(bought)}, self._rows(bought)
+        for row in rows:
+            one = made.pop(row["stripe_refund"], None)
+            self.refunds[row["status"]] += 1
+            assert row["status"] in ("succeeded", "failed", "canceled"), row
+            assert (one["status"] == row["status"]) if one else (row["status"] != "succeeded"), (row, one)
+            assert one is None or one["amount"] == row["amount"]
+        assert not made, f"Stripe has what the ledger has not: {made}"
+        done = [row for row in rows if row["status"] == "succeeded"]
+        back = sum(row["amount"] for row in done)
+        assert (self.shop.row(bought, "refundedAt") is not None) == (back == charged), (rows, charged)
+        taken = sum(row["quantity"] for row in done)
+        assert taken <= quantity
+        if not subscribed:
+            assert (self.shop.row(bought, "revokedAt") is not None) == (taken == quantity)
+            return
+        found = self.stripe.state.get("subscription", ACCOUNT, f"sub_{bought}", False)
+        left, item = self.shop.row(bought, "quantity", "cancelAtPeriodEnd"), found["items"]["data"][0]["quantity"]
+        assert left == (item, found["cancel_at_period_end"]), (left, found)
+        assert found["cancel_at_period_end"] == (taken == quantity)
+        assert taken == quantity or item == quantity - taken
+
+    def run(self, rounds: int, progress: bool = False) -> dict[str, Any]:
+        for number in range(rounds):
+            self.round()
+            if progress and (number + 1) % 10 == 0:
+                print(f"{number + 1} rounds, {sum(self.exits.values())} commands", file=sys.stderr, flush=True)
+        assert self.end(self.start(None, "list", "--reconcile", "--json")) == 0, "ledger and Stripe agree"
+        return {
+            "rounds": rounds, "commands": sum(self.exits.values()), "exit_codes": dict(sorted(self.exits.items())),
+            "killed_at": dict(sorted(self.killed.items())), "faults": dict(sorted(self.struck.items())),
+            "refunds": dict(sorted(self.refunds.items())),
+        }  # fmt: skip
+
+
+def main() -> None:
+    from stackctl import embedded
+    from stackctl.bundled import bundled
+    from stackctl.migrate.apply import up
+    from stackctl.migrate.files import discover
+    from tests.backend import seed_tenancies
+    from tests.shop import Shop
+    from tests.stripe_fake import running
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=1)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="refunds-") as directory, contextlib.ExitStack() as stack:
+        server = embedded.attach(Path(directory) / "pg")
+        stack.callback(server.release)
+        server.ensure_database("shop")
+        import psycopg
+
+        with psycopg.connect(server.url("shop"), autocommit=True) as conn:
+            up(conn, discover(bundled("migrations")))
+            seed_tenancies(conn)
+        stripe = stack.enter_context(running())
+        began = time.monotonic()
+        found = Driver(Shop(Path(directory), server.url("shop"), stripe), stripe, given.seed).run(given.rounds, True)
+        print(json.dumps(found | {"seed": given.seed, "seconds": round(time.monotonic() - began)}, indent=2))
+
+
+if __name__ == "__main__":
+    main()
