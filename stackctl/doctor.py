@@ -6,6 +6,9 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+import psycopg
+
+from stackctl import tenancy_config
 from stackctl.backend_schema import SEQUENCE_INCREMENT
 from stackctl.errors import StackctlError, StateError
 from stackctl.mapping.check import check as check_mappings
@@ -25,9 +28,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from stackctl.db import Connection
+    from stackctl.payments.gateway import Gateway
     from stackctl.settings import ExternalDatabase, Settings
 
 OLDEST_SERVER = 140000  # PostgreSQL 14: the oldest that this is tested to understand
+MOST_ACCOUNTS = 20  # tenancies whose connected accounts are looked at
 CLOCK_SKEW = 5.0  # seconds between this machine and the server before it is worth a word
 
 _SQL = statements("doctor")
@@ -67,6 +72,7 @@ def examine(settings: Settings) -> Iterator[Check]:
             if mapped and _has_tables(conn):
                 yield from _schema(conn, pipeline)
                 yield from _pipeline(conn, pipeline)
+            yield from _payments(conn, settings)
     except StackctlError as error:
         yield _failed("database", error)
     if mapped:
@@ -272,6 +278,67 @@ def _externals(pipeline: Pipeline) -> Iterator[Check]:
         )
     for database in databases:
         yield _guarded(f"{database.tenancy}/{database.id}", lambda database=database: _external(pipeline, database))
+
+
+def _payments(conn: Connection, settings: Settings) -> Iterator[Check]:
+    """Stripe's key and the connected accounts; nothing where neither is."""
+    from stackctl.payments import connection
+
+    try:
+        connected = connection.connected(conn, MOST_ACCOUNTS + 1)
+        key, base = settings.get("payments.stripe_api_key"), settings.get("payments.stripe_api_base")
+    except psycopg.errors.UndefinedTable:
+        return
+    except StackctlError as error:
+        yield _failed("stripe", error)
+        return
+    if not key:
+        if connected:
+            yield Check("stripe", "warning", "projects are connected to Stripe, and no key is set",
+                        "set payments.stripe_api_key, or STRIPE_API_KEY")  # fmt: skip
+        return
+    from stackctl.payments.gateway import Gateway
+
+    try:
+        platform = Gateway(key, base, None)
+        holder, asked, answered = platform.key_holder()
+    except StackctlError as error:
+        yield _failed("stripe", error)
+        return
+    if asked == answered:
+        yield Check("stripe", "ok", f"the {platform.mode} key of {holder} is good; API version {asked}")
+    else:
+        yield Check("stripe", "warning", f"API version {asked} was asked for, and {answered} answers",
+                    "upgrade stackctl, or ask Stripe's support")  # fmt: skip
+    modes: dict[str, list[str]] = {}
+    for tenancy, account in connected[:MOST_ACCOUNTS]:
+        layers = tenancy_config.read(conn, tenancy)
+        if connection.test_mode(layers) != (platform.mode == "test"):
+            modes.setdefault(account, []).append(str(tenancy))
+    for account in dict.fromkeys(account for _, account in connected[:MOST_ACCOUNTS]):
+        yield _account(platform, account, modes.get(account, []))
+    if len(connected) > MOST_ACCOUNTS:
+        yield Check("stripe", "ok", f"the first {MOST_ACCOUNTS} connected tenancies were looked at")
+
+
+def _account(platform: Gateway, account: str, of_other_mode: list[str]) -> Check:
+    from stackctl.payments import connection
+
+    name = f"stripe {account}"
+    try:
+        due, charges = connection.readiness(platform, account)
+    except StackctlError as error:
+        return _failed(name, error)
+    if due or not charges:
+        waits = f"Stripe waits for {', '.join(due)}" if due else "it can't take charges"
+        return Check(name, "warning", waits, "finish the account's setup in Stripe's dashboard")
+    if of_other_mode:
+        other = "test" if platform.mode == "live" else "live"
+        return Check(
+            name, "warning", f"the key is a {platform.mode} key, and {', '.join(of_other_mode)} in {other} mode",
+            "`stackctl payments test-mode` switches the project, STRIPE_API_KEY the key",
+        )  # fmt: skip
+    return Check(name, "ok", "reachable, may take charges")
 
 
 def _guarded(name: str, work: Callable[[], str]) -> Check:

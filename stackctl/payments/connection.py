@@ -10,7 +10,7 @@ from stackctl.sql import statements
 from stackctl.tenancy_config import without, write
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from uuid import UUID
 
     from stackctl.db import Connection
@@ -51,13 +51,28 @@ def accounts(conn: Connection, tenancy: UUID | None) -> Sequence[str]:
     return [row[0] for row in conn.execute(_SQL["accounts"], {"tenancy": tenancy})]
 
 
+def connected(conn: Connection, limit: int) -> Sequence[tuple[UUID, str]]:
+    """Tenancies whose project has a connected account, each with it; no more than so many."""
+    return conn.execute(_SQL["connected"], {"limit": limit}).fetchall()
+
+
+def readiness(gateway: Gateway, account: str) -> tuple[tuple[str, ...], bool]:
+    """What Stripe waits for, and whether it lets the account take charges."""
+    found = gateway.account(account)
+    return _due(found), bool(found.get("charges_enabled"))
+
+
+def _due(account: Mapping[str, Any]) -> tuple[str, ...]:
+    requirements: Any = account.get("requirements") or {}
+    return tuple(requirements.get("currently_due") or ())
+
+
 def status(gateway: Gateway, account: str, layers: Layers) -> ConnectionStatus:
     found = gateway.account(account)
-    requirements: Any = found.get("requirements") or {}
     return ConnectionStatus(
         account=account,
         status="connected" if found.get("details_submitted") else "setup-incomplete",
-        due=tuple(requirements.get("currently_due") or ()),
+        due=_due(found),
         charges_enabled=bool(found.get("charges_enabled")),
         payouts_enabled=bool(found.get("payouts_enabled")),
         key_mode=gateway.mode,

@@ -67,13 +67,13 @@ class Item:
 
 
 class Gateway:
-    """Calls with the platform's key on a connected account.
+    """Calls with the platform's key on a connected account, or on the platform's own.
 
     Raises ServiceError where Stripe can't be reached or refuses the key, StateError for what it refuses to do, and
     OutcomeUnknown where a change was sent and not answered.
     """
 
-    def __init__(self, key: str, base: str | None, account: str) -> None:
+    def __init__(self, key: str, base: str | None, account: str | None) -> None:
         remember(key)
         http = stripe.RequestsClient(timeout=TIMEOUT)
         addresses: Any = {"api": base.rstrip("/")} if base else {}
@@ -85,8 +85,16 @@ class Gateway:
             raise _no_key(error) from None
         # It writes a file with the timing of the last request otherwise.
         stripe.enable_telemetry = False
-        self._on: Any = {"stripe_account": account}
+        self._on: Any = {"stripe_account": account} if account else {}
         self.mode = "live" if "_live_" in key else "test"
+
+    def key_holder(self) -> tuple[str, str, str]:
+        """The id of the account that the key is of; the API version that is asked for, and the one that answers."""
+        with _reading():
+            found: Any = self._client.v1.accounts.retrieve_current(None, self._on)
+        asked = stripe.api_version
+        headers = found.last_response.headers if found.last_response else {}
+        return found.id, asked, headers.get("Stripe-Version") or asked
 
     def account(self, id_: str) -> Mapping[str, Any]:
         with _reading():

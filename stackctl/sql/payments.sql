@@ -3,6 +3,10 @@
 -- name: account
 SELECT "stripeAccountId" FROM "Project" WHERE id = %(project)s
 
+-- name: connected
+SELECT t.id, p."stripeAccountId" FROM "Project" AS p JOIN "Tenancy" AS t ON t."projectId" = p.id
+WHERE p."stripeAccountId" IS NOT NULL ORDER BY p."stripeAccountId", t.id LIMIT %(limit)s
+
 -- name: accounts
 -- Those that are connected, and those that refunds were made on.
 SELECT p."stripeAccountId" FROM "Project" AS p JOIN "Tenancy" AS t ON t."projectId" = p.id

@@ -5,14 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import stripe as stripe_sdk
 
 from tests.backend import MINE, Outcome, Project, add_user, settle
+from tests.shop import ACCOUNT
+from tests.stripe_fake.server import PLATFORM
 
 if TYPE_CHECKING:
     import uuid
     from pathlib import Path
 
     import psycopg
+
+    from tests.shop import Shop
+    from tests.stripe_fake import Running
 
 
 def wrong(outcome: Outcome) -> dict[str, tuple[str, str]]:
@@ -106,3 +112,44 @@ def test_a_broken_file_is_a_finding_too(project: Project) -> None:
     message, hint = wrong(project.run("doctor", "--json"))["configuration"]
     assert "databse" in message
     assert "database" in hint
+
+
+# -- Stripe
+
+
+def stripe_checks(shop: Shop, *arguments: str) -> dict[str, tuple[str, str]]:
+    found = shop.run("doctor", "--json", *arguments).json["checks"]
+    return {each["name"]: (each["status"], each["message"]) for each in found if each["name"].startswith("stripe")}
+
+
+def test_stripe_is_looked_at(shop: Shop, stripe: Running) -> None:
+    ready: dict[str, Any] = {"details_submitted": True, "charges_enabled": True, "requirements": {}}
+    stripe.state.add("account", id=ACCOUNT, **ready)
+    found = stripe_checks(shop)
+    assert found["stripe"] == ("ok", f"the test key of {PLATFORM} is good; API version {stripe_sdk.api_version}")
+    assert found[f"stripe {ACCOUNT}"] == ("ok", "reachable, may take charges")
+
+    stripe.state.add("account", id=ACCOUNT, **ready | {"requirements": {"currently_due": ["external_account"]}})
+    assert stripe_checks(shop)[f"stripe {ACCOUNT}"] == ("warning", "Stripe waits for external_account")
+    shop.one('UPDATE "Project" SET "stripeAccountId" = %s RETURNING id', "acct_gone")
+    assert stripe_checks(shop)["stripe acct_gone"][0] == "error"
+
+
+def test_a_key_that_stripe_does_not_take_or_that_is_not_there(shop: Shop) -> None:
+    shop.settings["payments"]["stripe_api_key"] = "sk_test_wrong"
+    found = stripe_checks(shop)
+    assert list(found) == ["stripe"]
+    assert found["stripe"][0] == "error"
+    assert "sk_test_wrong" not in found["stripe"][1]
+    del shop.settings["payments"]["stripe_api_key"]
+    assert stripe_checks(shop) == {"stripe": ("warning", "projects are connected to Stripe, and no key is set")}
+    shop.one('UPDATE "Project" SET "stripeAccountId" = NULL RETURNING id')
+    assert stripe_checks(shop) == {}
+
+
+def test_a_key_of_the_other_mode_is_a_warning(shop: Shop, stripe: Running) -> None:
+    stripe.state.add("account", id=ACCOUNT, details_submitted=True, charges_enabled=True, requirements={})
+    shop.settings["payments"]["stripe_api_key"] = "sk_live_fake"
+    status, message = stripe_checks(shop)[f"stripe {ACCOUNT}"]
+    assert status == "warning"
+    assert str(MINE) in message

@@ -263,6 +263,8 @@ def _handler(fake: Fake) -> type[BaseHTTPRequestHandler]:
             self.send_response(status)
             self.send_header("Content-Type", "text/html" if html else "application/json")
             self.send_header("Content-Length", str(len(data)))
+            if version := self.headers.get("Stripe-Version"):
+                self.send_header("Stripe-Version", version)
             self.send_header("Request-Id", f"req_{len(fake.journal):08d}")
             for name, value in extra.items():
                 self.send_header(name, value)
