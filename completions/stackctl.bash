@@ -72,9 +72,10 @@ _stackctl_follows() {
     'refunds list') flags='--tenancy=@tenancies --customer= --status=planned|submitted|pending|succeeded|failed|canceled --since= --until= --limit= --reconcile --stripe-api-key=' ;;
     'refunds show') arguments='@text' ;;
     'refunds resume') flags='--all --give-up --tenancy=@tenancies --stripe-api-key= --yes -y' arguments='@text' ;;
-    'payments') subcommands='status test-mode' ;;
+    'payments') subcommands='status test-mode products' ;;
     'payments status') flags='--tenancy=@tenancies --stripe-api-key=' ;;
     'payments test-mode') flags='--tenancy=@tenancies --yes -y --dry-run' arguments='on|off' ;;
+    'payments products') flags='--customer-type=user|team|custom --customer= --tenancy=@tenancies' ;;
     'payment-methods') subcommands='list set plan apply export' ;;
     'payment-methods list') flags='--tenancy=@tenancies --stripe-api-key=' ;;
     'payment-methods set') flags='--tenancy=@tenancies --stripe-api-key= --yes -y --dry-run' arguments='@text...' ;;

@@ -44,7 +44,7 @@ function __stackctl_follows --no-scope-shadowing
                     'rules:Test sign-up rules before they lock anyone out.' \
                     'users:Show a user; restrict it, or lift that.' \
                     'refunds:Give money back through Stripe, never twice.' \
-                    'payments:How a project is connected to Stripe; its test mode.' \
+                    'payments:How a project is connected to Stripe; its test mode and products.' \
                     'payment-methods:See and switch what a checkout offers to pay with.'
             set flags '--version:Print the version.'
         case 'demo'
@@ -408,7 +408,8 @@ function __stackctl_follows --no-scope-shadowing
         case 'payments'
             set subcommands \
                     'status:Show the connected account, what Stripe still waits for, and whether key and project are of one mode.' \
-                    'test-mode:Show or switch a tenancy\'s test mode, in which purchases cost nothing. Only its own key is written.'
+                    'test-mode:Show or switch a tenancy\'s test mode, in which purchases cost nothing. Only its own key is written.' \
+                    'products:List the products that a tenancy sells; of a customer, what it owns and may buy. Stripe is not asked.'
         case 'payments status'
             set flags \
                     '--tenancy=@tenancies:Whose project; not needed where there is but one.' \
@@ -420,6 +421,11 @@ function __stackctl_follows --no-scope-shadowing
                     '-y:Do not ask.' \
                     '--dry-run:Say what would change, and change nothing.'
             set arguments 'on|off'
+        case 'payments products'
+            set flags \
+                    '--customer-type=user|team|custom:For users, for teams, or for your own ids.' \
+                    '--customer=:What this one owns, and may buy.' \
+                    '--tenancy=@tenancies:Whose project; not needed where there is but one.'
         case 'payment-methods'
             set subcommands \
                     'list:List the methods by category: whether checkout shows them, and whether they can be switched.' \

@@ -44,7 +44,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 'rules:Test sign-up rules before they lock anyone out.'
                 'users:Show a user; restrict it, or lift that.'
                 'refunds:Give money back through Stripe, never twice.'
-                'payments:How a project is connected to Stripe; its test mode.'
+                'payments:How a project is connected to Stripe; its test mode and products.'
                 'payment-methods:See and switch what a checkout offers to pay with.'
             )
             flags = @('--version:Print the version.')
@@ -617,6 +617,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
             subcommands = @(
                 'status:Show the connected account, what Stripe still waits for, and whether key and project are of one mode.'
                 'test-mode:Show or switch a tenancy''s test mode, in which purchases cost nothing. Only its own key is written.'
+                'products:List the products that a tenancy sells; of a customer, what it owns and may buy. Stripe is not asked.'
             )
             flags = @()
             arguments = @()
@@ -638,6 +639,15 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 '--dry-run:Say what would change, and change nothing.'
             )
             arguments = @('on|off')
+        }
+        'payments products' = @{
+            subcommands = @()
+            flags = @(
+                '--customer-type=user|team|custom:For users, for teams, or for your own ids.'
+                '--customer=:What this one owns, and may buy.'
+                '--tenancy=@tenancies:Whose project; not needed where there is but one.'
+            )
+            arguments = @()
         }
         'payment-methods' = @{
             subcommands = @(

@@ -60,7 +60,7 @@ COMMANDS: dict[str, Entry] = {
     "rules": Entry("rules", "Test sign-up rules before they lock anyone out.", _USERS),
     "users": Entry("users", "Show a user; restrict it, or lift that.", _USERS),
     "refunds": Entry("refunds", "Give money back through Stripe, never twice.", _PAYMENTS),
-    "payments": Entry("payments", "How a project is connected to Stripe; its test mode.", _PAYMENTS),
+    "payments": Entry("payments", "How a project is connected to Stripe; its test mode and products.", _PAYMENTS),
     "payment-methods": Entry("payment_methods", "See and switch what a checkout offers to pay with.", _PAYMENTS),
 }
 

@@ -73,3 +73,24 @@ UPDATE "Subscription"
 SET quantity = CASE WHEN %(left)s > 0 THEN least(quantity, %(left)s) ELSE quantity END,
     "cancelAtPeriodEnd" = "cancelAtPeriodEnd" OR %(left)s = 0, "updatedAt" = now() AT TIME ZONE 'UTC'
 WHERE "tenancyId" = %(tenancy)s AND id = %(id)s
+
+-- name: customer_type
+SELECT CASE WHEN EXISTS (SELECT 1 FROM "ProjectUser" WHERE "tenancyId" = %(tenancy)s AND "projectUserId"::text = %(id)s)
+            THEN 'user'
+            WHEN EXISTS (SELECT 1 FROM "Team" WHERE "tenancyId" = %(tenancy)s AND "teamId"::text = %(id)s)
+            THEN 'team' END
+
+-- name: owned
+-- The newest first. Owned is what is neither revoked nor ended.
+SELECT id, 'one-time-purchase' AS type, "productId" AS product_id, product, quantity,
+       CASE WHEN "revokedAt" IS NULL THEN 'active' ELSE 'revoked' END AS status, "revokedAt" IS NULL AS owned,
+       "createdAt" AS created_at, "refundedAt" AS refunded_at, NULL AS ends_at
+FROM "OneTimePurchase"
+WHERE "tenancyId" = %(tenancy)s AND "customerId" = %(customer)s AND lower("customerType"::text) = %(type)s
+UNION ALL
+SELECT id, 'subscription', "productId", product, quantity, status::text,
+       status IN ('active', 'trialing', 'past_due') AND "endedAt" IS NULL,
+       "createdAt", "refundedAt", CASE WHEN "cancelAtPeriodEnd" THEN "currentPeriodEnd" END
+FROM "Subscription"
+WHERE "tenancyId" = %(tenancy)s AND "customerId" = %(customer)s AND lower("customerType"::text) = %(type)s
+ORDER BY created_at DESC, id

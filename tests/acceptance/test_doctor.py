@@ -129,7 +129,8 @@ def test_stripe_is_looked_at(shop: Shop, stripe: Running) -> None:
     assert found["stripe"] == ("ok", f"the test key of {PLATFORM} is good; API version {stripe_sdk.api_version}")
     assert found[f"stripe {ACCOUNT}"] == ("ok", "reachable, may take charges")
 
-    stripe.state.add("account", id=ACCOUNT, **ready | {"requirements": {"currently_due": ["external_account"]}})
+    ready["requirements"] = {"currently_due": ["external_account"]}
+    stripe.state.add("account", id=ACCOUNT, **ready)
     assert stripe_checks(shop)[f"stripe {ACCOUNT}"] == ("warning", "Stripe waits for external_account")
     shop.one('UPDATE "Project" SET "stripeAccountId" = %s RETURNING id', "acct_gone")
     assert stripe_checks(shop)["stripe acct_gone"][0] == "error"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from tests.backend import MINE
+from tests.backend import MINE, add_user
 from tests.shop import ACCOUNT
 
 if TYPE_CHECKING:
@@ -67,3 +67,66 @@ def test_test_mode_is_one_key_of_the_configuration(shop: Shop, migrated_db: str)
     assert payments(shop, "test-mode", "off").stdout == "test mode is off\n"
     assert payments(shop, "test-mode", "on", "--yes", "--json").json["changed"] is True
     assert config(migrated_db) == {"payments": {"products": {"a": 1}}, "payments.testMode": True, "x": 1}
+
+
+PRODUCTS = {
+    "free": {"displayName": "Free", "customerType": "user", "prices": "include-by-default"},
+    "pro": {"displayName": "Pro", "customerType": "user", "prices": {
+        "m": {"USD": "9.99", "interval": [1, "month"]}, "y": {"USD": "99", "interval": [2, "year"]}}},
+    "coins": {"displayName": "Coins", "customerType": "user", "stackable": True, "prices": {"p": {"USD": "1"}}},
+    "gift": {"displayName": "Gift", "customerType": "user", "serverOnly": True, "prices": {"p": {"USD": "1"}}},
+    "seats": {"displayName": "Seats", "customerType": "team", "prices": {"p": {"USD": "5", "interval": [1, "month"]}}},
+}  # fmt: skip
+
+
+def sell(migrated_db: str) -> None:
+    with psycopg.connect(migrated_db) as conn:
+        conn.execute(
+            'INSERT INTO "EnvironmentConfigOverride" ("projectId", "branchId", "updatedAt", config)'
+            " SELECT \"projectId\", \"branchId\", now(), %s FROM \"Tenancy\" WHERE id = %s",
+            (json.dumps({"payments.products": PRODUCTS}), MINE),
+        )  # fmt: skip
+
+
+def test_products_by_the_type_of_customer(shop: Shop, migrated_db: str) -> None:
+    assert payments(shop, "products").stdout == "no products\n"
+    sell(migrated_db)
+    listed = payments(shop, "products", "--json").json
+    assert [one["id"] for one in listed["products"]] == ["coins", "free", "gift", "pro", "seats"]
+    assert "may_buy" not in listed["products"][0]
+    teams = payments(shop, "products", "--customer-type", "team").stdout
+    assert "Seats" in teams
+    assert "Pro" not in teams
+    assert "9.99 USD every month or 99 USD every 2 years" in payments(shop, "products").stdout
+
+
+def test_what_a_customer_owns_and_may_buy(shop: Shop, migrated_db: str) -> None:
+    sell(migrated_db)
+    with psycopg.connect(migrated_db, autocommit=True) as conn:
+        user = str(add_user(conn))
+    revoked = shop.purchase(customerId=user, productId="pro", revokedAt="2026-01-01")
+    ending = shop.subscribe(customerId=user, customerType="USER", productId="pro", cancelAtPeriodEnd=True)
+    coins = shop.purchase(customerId=user, productId="coins")
+    shop.purchase(customerId="somebody else", productId="gift")
+    found = payments(shop, "products", "--customer", user, "--json").json
+    assert found["customer_type"] == "user"
+    assert {one["id"]: one["owned"] for one in found["purchases"]} == {
+        str(revoked): False, str(ending): True, str(coins): True,
+    }  # fmt: skip
+    assert {one["id"]: one["why_not"] for one in found["products"]} == {
+        "coins": None, "free": "included for everyone", "gift": "only the server can grant it",
+        "pro": "owned already, and not stackable",
+    }  # fmt: skip
+    shop.one('UPDATE "Subscription" SET status = %s RETURNING id', "canceled")
+    found = payments(shop, "products", "--customer", user, "--json").json
+    assert {one["id"]: one["may_buy"] for one in found["products"]}["pro"] is True
+    text = payments(shop, "products", "--customer", user).stdout
+    assert "active" in text
+    assert "revoked" in text
+
+
+def test_customers_that_are_not_there(shop: Shop, migrated_db: str) -> None:
+    result = payments(shop, "products", "--customer", "x", "--customer-type", "team", "--json")
+    assert (result.code, result.json["error"]["code"]) == (2, "unknown-customer")
+    custom = payments(shop, "products", "--customer", "x")
+    assert custom.stdout == "has bought nothing\n\nno products for a custom customer\n"

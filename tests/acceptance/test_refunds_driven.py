@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.chaos.refunds import AT_ONCE, POINTS, Driver
+from tests.chaos.refunds import AT_ONCE, Driver
 
 if TYPE_CHECKING:
     from tests.shop import Shop
@@ -17,5 +17,4 @@ def test_what_is_refunded_is_what_was_charged_and_asked_for_at_the_most(shop: Sh
     found = Driver(shop, stripe, seed=20261124).run(ROUNDS)
     assert found["commands"] >= ROUNDS * AT_ONCE
     assert found["refunds"]["succeeded"] >= ROUNDS
-    assert found["killed_at"].keys() <= {point.removeprefix("stackctl.payments.") for point in POINTS}
     assert sum(found["killed_at"].values()) > 0

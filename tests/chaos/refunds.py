@@ -35,15 +35,22 @@ if TYPE_CHECKING:
 AT_ONCE = 16
 KILLED = -9
 _PAYMENTS = "stackctl.payments"
-POINTS = (
-    f"{_PAYMENTS}.gateway:Gateway.refunds:after", f"{_PAYMENTS}.ledger:plan:after", f"{_PAYMENTS}.refunds:plan:after",
-    f"{_PAYMENTS}.ledger:submit:before", f"{_PAYMENTS}.ledger:submit:after",
-    f"{_PAYMENTS}.gateway:Gateway.refund:before", f"{_PAYMENTS}.gateway:Gateway.refund:after",
-    f"{_PAYMENTS}.ledger:record:before",
-    f"{_PAYMENTS}.ledger:record:after", f"{_PAYMENTS}.purchases:mark_refunded:after",
-    f"{_PAYMENTS}.refunds:_recorded:after", f"{_PAYMENTS}.gateway:Gateway.item:after",
-    f"{_PAYMENTS}.gateway:Gateway.set_quantity:after", f"{_PAYMENTS}.gateway:Gateway.cancel_at_period_end:after",
-    f"{_PAYMENTS}.purchases:set_quantity:after", f"{_PAYMENTS}.ledger:revoked:after",
+POINTS = tuple(
+    f"{_PAYMENTS}.{point}"
+    for point in (
+        "gateway:Gateway.refunds:after", "ledger:plan:after", "refunds:plan:after", "ledger:submit:before",
+        "ledger:submit:after", "gateway:Gateway.refund:before", "gateway:Gateway.refund:after",
+        "ledger:record:before", "ledger:record:after", "purchases:mark_refunded:before",
+        "purchases:mark_refunded:after", "refunds:_recorded:after",
+    )
+)  # fmt: skip
+REVOKING = tuple(
+    f"{_PAYMENTS}.{point}"
+    for point in (
+        "gateway:Gateway.item:after", "gateway:Gateway.set_quantity:before", "gateway:Gateway.set_quantity:after",
+        "gateway:Gateway.cancel_at_period_end:before", "gateway:Gateway.cancel_at_period_end:after",
+        "purchases:set_quantity:before", "purchases:set_quantity:after", "ledger:revoked:after",
+    )
 )  # fmt: skip
 DOCUMENTED = {0, 4, 5, 6, KILLED}
 _PRELOADED = ["stackctl.cli.app", "stackctl.cli.refunds", "stackctl.payments.gateway",
@@ -118,12 +125,13 @@ class Driver:
         if rng.random() < 0.3:
             self.stripe.state.next_statuses.extend(rng.choices(["succeeded", "pending", "failed"], [5, 2, 1], k=8))
         asked = [self._asked(charged, quantity) for _ in range(AT_ONCE)]
-        running = []
+        running, of_round = [], REVOKING if subscribed and rng.random() < 0.5 else POINTS
         for arguments in asked:
-            point = rng.choice(POINTS) if rng.random() < 0.5 else None
+            point = rng.choice(of_round) if rng.random() < 0.5 else None
             running.append(self.start(point, "create", bought, *arguments, "--yes", "--json"))
             if rng.random() < 0.1:
-                running.append(self.start(None, "resume", "--all", "--json"))
+                point = rng.choice(of_round) if rng.random() < 0.5 else None
+                running.append(self.start(point, "resume", "--all", "--json"))
         for one in running:
             self.end(one)
         self._never_too_much(bought, charged, asked)
@@ -134,8 +142,8 @@ class Driver:
     def _asked(self, charged: int, quantity: int) -> list[str]:
         rng = self.rng
         cents = rng.choice([1, charged // 16, charged // 8, charged // 7, charged // 2, charged + 1])
-        arguments = ["--full"] if rng.random() < 0.1 else ["--amount", f"{cents // 100}.{cents % 100:02}"]
-        if arguments[0] == "--amount" and rng.random() < 0.4:
+        arguments = ["--full"] if rng.random() < 0.15 else ["--amount", f"{cents // 100}.{cents % 100:02}"]
+        if arguments[0] == "--amount" and rng.random() < 0.5:
             arguments += ["--quantity", str(rng.randint(0, quantity))]
         if rng.random() < 0.6:
             shared = rng.random() < 0.2
