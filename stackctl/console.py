@@ -89,15 +89,26 @@ class Console:
         """One line of the result."""
         self.rich.print(mask_shapes(text), style=style, markup=False, highlight=False, soft_wrap=True)
 
-    def table(self, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, right: Sequence[str] = ()) -> None:
-        """A table; the columns named in `right` are aligned right. None is shown as a dash."""
+    def table(
+        self,
+        columns: Sequence[str],
+        rows: Iterable[Sequence[Any]],
+        *,
+        right: Sequence[str] = (),
+        whole: Sequence[str] = (),
+    ) -> None:
+        """A table; the columns named in `right` are aligned right, those in `whole` stay on one line, to be copied.
+
+        None is shown as a dash.
+        """
         from rich import box
         from rich.table import Table
         from rich.text import Text
 
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
         for column in columns:
-            table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+            justify = "right" if column in right else "left"
+            table.add_column(column, justify=justify, overflow="fold", no_wrap=column in whole)
         for row in rows:
             cells = ["-" if cell is None else cell for cell in row]
             table.add_row(*(cell if isinstance(cell, Text) else Text(mask_shapes(str(cell))) for cell in cells))

@@ -191,7 +191,8 @@ def _show_outcome(run: Run, outcome: Outcome) -> None:
     money, resume = shown(refund.amount, refund.currency), f"run `stackctl refunds resume {refund.id}`"
     match refund.status:
         case "succeeded":
-            line(f"refunded {money}  ({refund.stripe_refund})", "green")
+            taken = f", {refund.quantity} revoked" if refund.quantity and refund.revoked else ""
+            line(f"refunded {money}{taken}  ({refund.stripe_refund})", "green")
             if not refund.revoked:
                 line(f"the subscription's quantity is not lowered yet: {resume}", "yellow")
         case "pending":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,7 +13,7 @@ from stackctl.cli.refunds import UNSETTLED, app, document, finish, told
 from stackctl.errors import ServiceError, StackctlError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from datetime import datetime
     from uuid import UUID
 
@@ -90,24 +90,22 @@ def list_(
     run.finish({"refunds": [document(one) for one in found], "more": more}, show)
 
 
-def _table(run: Run, refunds: list[Refund] | tuple[Refund, ...] | Any) -> None:
+def _table(run: Run, refunds: Sequence[Refund]) -> None:
     from stackctl.payments.money import shown
 
     rows = [
         (
-            f"{one.created_at:%Y-%m-%d %H:%M}",
             str(one.id),
+            f"{one.created_at:%Y-%m-%d %H:%M}",
             shown(one.amount, one.currency),
             one.status if one.is_settled or one.status != "succeeded" else "succeeded, quantity not lowered",
             one.customer,
-            str(one.purchase_id),
         )
         for one in refunds
     ]
     if rows:
-        run.console.table(
-            ("asked (UTC)", "refund", "amount", "status", "customer", "purchase"), rows, right=("amount",)
-        )
+        columns = ("refund", "asked (UTC)", "amount", "status", "customer")
+        run.console.table(columns, rows, right=("amount",), whole=("refund", "amount"))
 
 
 def _reconcile(

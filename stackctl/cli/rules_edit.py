@@ -284,9 +284,9 @@ def _carry_out(run: Run, held: Held, wanted: RuleSet, *, yes: bool, dry_run: boo
             _show(run, change)
             run.console.line("nothing was written")
         else:
-            run.console.line(f"{held.path} written")
+            run.console.line(f"{held.path} written" + (", a new file" if held.text is None else ""))
 
-    run.finish(document, show)
+    run.finish(document, show, ok=not (dry_run and change.errors), exit_code=3)
 
 
 def _refuse_bytes(rules: RuleSet) -> None:

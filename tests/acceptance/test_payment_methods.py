@@ -168,3 +168,13 @@ def test_keys_and_accounts(shop: Shop, stripe: Running, migrated_db: str) -> Non
         conn.execute('UPDATE "Project" SET "stripeAccountId" = NULL')
     result = shop.run("payment-methods", "list", "--tenancy", str(OTHER), "--json")
     assert (result.code, result.json["error"]["code"]) == (5, "no-account")
+
+
+def test_what_stripe_ignores_is_said(shop: Shop, stripe: Running) -> None:
+    """The platform has locked it between the reading and the change."""
+    stripe.state.ignored.add("klarna")
+    result = methods(shop, "set", "apple_pay=on", "klarna=off", "--yes", "--json")
+    assert (result.code, result.json["applied"], result.json["not_in_effect"]) == (1, True, ["klarna"])
+    assert state(stripe, "apple_pay") == "on"
+    again = methods(shop, "set", "apple_pay=off", "klarna=off", "--yes")
+    assert (again.code, again.stdout) == (1, "apple_pay: now off\nklarna: Stripe keeps it as it was\n")

@@ -387,7 +387,7 @@ def test_what_the_preview_shows(shop: Shop) -> None:
 def test_it_speaks_for_people(shop: Shop) -> None:
     bought = shop.buy(1999)
     result = shop.run("refunds", "create", bought, "--full", "--yes")
-    assert result.stdout.startswith("refunded 19.99 USD  (re_")
+    assert result.stdout.startswith("refunded 19.99 USD, 1 revoked  (re_")
     id_ = result.stdout.split()[-1]
     shown = shop.run("refunds", "show", id_).stdout
     assert "status    succeeded" in shown

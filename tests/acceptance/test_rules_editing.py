@@ -51,10 +51,12 @@ def test_from_an_empty_folder_to_a_set_of_rules(tmp_path: Path) -> None:
         ("enable", "c"),
         ("edit", "a", "--action", "log", "--message", ""),
     ]
+    said = "mine.yaml written, a new file\n"
     for step in steps:
         result = project.run("rules", *step)
         assert result.code == 0, result
-        assert result.stdout.endswith("mine.yaml written\n")
+        assert result.stdout.endswith(said)
+        said = "mine.yaml written\n"
     listed = project.run("rules", "list", "--json").json["rules"]
     assert [(one["id"], one["enabled"], one["action"]) for one in listed] == [
         ("b", True, {"type": "restrict", "message": None}),
@@ -206,3 +208,11 @@ def test_push_refuses_what_is_wrong(rules: Project, migrated_db: str, tmp_path: 
     path.write_text("rules: {a: {condition: nope, action: {type: log}}}\n")
     result = rules.run("rules", "push", *where, "--tenancy", str(OTHER))
     assert (result.code, "there is no field nope" in result.stderr) == (3, True)
+
+
+def test_a_dry_run_of_a_wrong_rule_says_so_by_its_exit_code(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    project.write()
+    step = ("rules", "add", "a", "--condition", "nobody.knows == 1", "--action", "reject", "--rules", "r.yaml")
+    assert (project.run(*step).code, project.run(*step, "--dry-run").code) == (3, 3)
+    assert not (tmp_path / "r.yaml").exists()

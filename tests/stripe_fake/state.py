@@ -28,6 +28,7 @@ class State:
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
+        self.ignored: set[str] = set()  # payment methods whose preference is stored and has no effect
         self.next_statuses: deque[str] = deque()  # of refunds to come; succeeded when there is none
         self._objects: dict[tuple[str, str], dict[str, Object]] = defaultdict(dict)
         self._number = itertools.count(1)
@@ -118,7 +119,7 @@ class State:
             held = found.setdefault(method, {"available": False, "display_preference": {"overridable": None}})
             shown = held["display_preference"]
             shown["preference"] = wanted
-            if shown.get("overridable") is not False:
+            if shown.get("overridable") is not False and method not in self.ignored:
                 shown["value"] = "off" if wanted == "none" else wanted
                 held["available"] = shown["value"] == "on"
         return found
