@@ -211,14 +211,16 @@ def _prices(prices: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _price(price: Mapping[str, Any]) -> str:
-    amounts = ", ".join(f"{value} {name}" for name, value in price.items() if len(name) == 3 and name.isupper())
+    from stackctl.payments.purchases import amounts
+
+    money = ", ".join(f"{value} {name}" for name, value in amounts(price).items())
     match price.get("interval"):
         case [1, str(unit)]:
-            return f"{amounts} every {unit}"
+            return f"{money} every {unit}"
         case [number, str(unit)]:
-            return f"{amounts} every {number} {unit}s"
+            return f"{money} every {number} {unit}s"
         case _:
-            return amounts
+            return money
 
 
 def _on(value: bool) -> str:

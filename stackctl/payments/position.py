@@ -97,7 +97,9 @@ class Position:
             )
         if payment is None or payment.received == 0:
             what = f"invoice {self.invoice} has" if self.invoice else f"{purchase.id} has"
-            return StateError(f"{what} no completed payment: nothing was charged", code="not-charged")
+            return StateError(
+                f"{what} no completed payment: nothing was charged", code="not-charged", hint=self._renewals
+            )
         if payment.currency != "usd":
             return StateError(
                 f"{purchase.id} was paid in {payment.currency.upper()}; only US dollars can be refunded here",
@@ -124,8 +126,14 @@ class Position:
                 hint=f"`stackctl refunds resume {under_way[0].id}` finds out what became of it",
             )
         return StateError(
-            f"{self.purchase.id} is refunded: all {shown(payment.received, payment.currency)}", code="already-refunded"
+            f"{self.purchase.id} is refunded: all {shown(payment.received, payment.currency)}",
+            code="already-refunded",
+            hint=self._renewals,
         )
+
+    @property
+    def _renewals(self) -> str | None:
+        return "a renewal is refunded with --invoice" if self.purchase.type == "subscription" else None
 
     def _of(self, refund: Refund) -> bool:
         return self.payment is not None and refund.intent == self.payment.intent

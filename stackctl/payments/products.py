@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from psycopg.rows import class_row
 
 from stackctl.errors import UsageError
+from stackctl.payments.purchases import product_name
 from stackctl.sql import statements
 
 if TYPE_CHECKING:
@@ -53,8 +54,7 @@ class Held:
 
     @property
     def name(self) -> str:
-        named = self.product.get("displayName") if isinstance(self.product, dict) else None
-        return str(named or self.product_id or "a product without a name")
+        return product_name(self.product, self.product_id)
 
 
 def products(layers: Layers, customer_type: str | None) -> Sequence[Product]:

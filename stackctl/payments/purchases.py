@@ -11,6 +11,7 @@ from stackctl.errors import StateError, UsageError
 from stackctl.sql import statements
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
     from uuid import UUID
 
@@ -32,7 +33,7 @@ class Purchase:
     id: UUID
     customer: str
     customer_type: str
-    product: dict[str, Any]
+    product: Any
     product_id: str | None
     price_id: str | None
     quantity: int
@@ -44,14 +45,25 @@ class Purchase:
 
     @property
     def name(self) -> str:
-        return str(self.product.get("displayName") or self.product_id or "a product without a name")
+        return product_name(self.product, self.product_id)
 
     @property
     def prices(self) -> dict[str, str]:
         """Of one of it, in dollars and the like, by currency."""
-        prices = self.product.get("prices")
+        prices = self.product.get("prices") if isinstance(self.product, dict) else None
         price = prices.get(self.price_id) if isinstance(prices, dict) else None
-        return {name: str(value) for name, value in (price or {}).items() if len(name) == 3 and name.isupper()}
+        return amounts(price) if isinstance(price, dict) else {}
+
+
+def product_name(product: Any, product_id: str | None) -> str:
+    """For people; what stands in the column is the application's, and may be anything."""
+    named = product.get("displayName") if isinstance(product, dict) else None
+    return str(named or product_id or "a product without a name")
+
+
+def amounts(price: Mapping[str, Any]) -> dict[str, str]:
+    """What a price says by currency, among other things."""
+    return {name: str(value) for name, value in price.items() if len(name) == 3 and name.isupper()}
 
 
 def find(conn: Connection, id_: UUID, tenancy: UUID | None = None) -> Purchase:

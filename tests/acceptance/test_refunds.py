@@ -395,3 +395,13 @@ def test_it_speaks_for_people(shop: Shop) -> None:
     assert shop.run("refunds", "resume", "--all").stdout == "nothing to settle\n"
     assert refused(shop.run("refunds", "show", str(bought), "--json")) == (2, "unknown-refund")
     assert refused(shop.run("refunds", "resume", "--json")) == (2, "usage")
+
+
+@pytest.mark.parametrize("product", ["null", "[]", '"x"', "{}", '{"prices": "include-by-default"}',
+                                     '{"prices": {"p": null}}'])  # fmt: skip
+def test_a_product_that_is_written_oddly_is_refunded_all_the_same(shop: Shop, product: str) -> None:
+    bought = shop.buy(1999)
+    shop.one('UPDATE "OneTimePurchase" SET product = %s::jsonb RETURNING id', product)
+    assert shop.run("refunds", "preview", bought).code == 0
+    assert shop.refund(bought, "--full").code == 0
+    assert shop.run("payments", "products", "--customer", "u1", "--tenancy", str(MINE)).code == 0
