@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     from stackctl.payments.ledger import Refund
     from stackctl.payments.position import Position
     from stackctl.payments.purchases import Purchase
-    from stackctl.payments.refunds import Entry, Outcome
+    from stackctl.payments.refunds import Outcome
+    from stackctl.payments.wanted import Entry, Wanted
 
 app = group("Give money back through Stripe, never twice.", example="stackctl refunds list --since 24h")
 
@@ -113,9 +115,10 @@ def create(
     """
     from stackctl.payments import refunds
     from stackctl.payments.purchases import find
+    from stackctl.payments.wanted import Wanted, entries
     from stackctl.sync.pipeline import Pipeline
 
-    wanted = refunds.Wanted(
+    wanted = Wanted(
         entries=_wanted(full, amount, quantity, entry),
         reason=reason.value if reason else None,
         note=_text(note, "--note"),
@@ -131,14 +134,21 @@ def create(
             finish(run, told(run, known, lambda: refunds.carry_out(conn, opened(known.account), known)))
             return
         position, gateway = _read(conn, purchase, invoice, opened)
-        asked = refunds.entries(wanted, position)
+        asked = entries(wanted, position)
         if dry_run:
             _dry_run(run, position, asked, wanted)
             return
         assert gateway is not None, "what has no payment is refused"
         run.confirm(_question(position, asked, gateway.mode), yes=yes)
         refund = refunds.plan(conn, position, asked, wanted)
-        finish(run, told(run, refund, lambda: refunds.carry_out(conn, gateway, refund, position)))
+
+        def unanswered(seconds: float) -> None:
+            run.console.info("Stripe has not answered; looking for the refund")
+            time.sleep(seconds)
+
+        finish(
+            run, told(run, refund, lambda: refunds.carry_out(conn, gateway, refund, position, unanswered=unanswered))
+        )
 
 
 def told(run: Run, refund: Refund, work: Callable[[], Outcome]) -> Outcome:
@@ -207,7 +217,7 @@ def _show_outcome(run: Run, outcome: Outcome) -> None:
 
 def _wanted(full: bool, amount: str | None, quantity: int | None, given: list[str] | None) -> tuple[Entry, ...] | None:
     from stackctl.payments.money import cents
-    from stackctl.payments.refunds import GRANT, Entry
+    from stackctl.payments.wanted import GRANT, Entry
 
     if [full, amount is not None, bool(given)].count(True) != 1:
         raise UsageError(
@@ -270,8 +280,9 @@ def _question(position: Position, asked: tuple[Entry, ...], mode: str) -> str:
     return f"Refund {money} ({kind}) of {purchase.name} to {purchase.customer_type} {purchase.customer}{revoking}?"
 
 
-def _dry_run(run: Run, position: Position, asked: tuple[Entry, ...], wanted: Any) -> None:
-    from stackctl.payments import refunds
+def _dry_run(run: Run, position: Position, asked: tuple[Entry, ...], wanted: Wanted) -> None:
+    from stackctl.payments.refunds import key_of
+    from stackctl.payments.wanted import request
 
     id_ = "<id of the refund>"
     taken = sum(entry.quantity for entry in asked)
@@ -279,8 +290,8 @@ def _dry_run(run: Run, position: Position, asked: tuple[Entry, ...], wanted: Any
         {
             "method": "POST",
             "path": "/v1/refunds",
-            "headers": {"Stripe-Account": position.account, "Idempotency-Key": refunds.key_of(id_)},
-            "params": refunds.request(position, asked, wanted, id_),
+            "headers": {"Stripe-Account": position.account, "Idempotency-Key": key_of(id_)},
+            "params": request(position, asked, wanted, id_),
         }
     ]
     if position.purchase.type == "subscription" and taken:

@@ -18,9 +18,8 @@ import psycopg
 from stackctl.db import translate
 from stackctl.errors import OutcomeUnknown, ServiceError, StackctlError, StateError, UsageError
 from stackctl.payments import ledger, purchases
-from stackctl.payments.gateway import REFUND_ID
-from stackctl.payments.money import decimal, shown
 from stackctl.payments.position import Position, of_purchase
+from stackctl.payments.wanted import ago, entries, request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,37 +27,11 @@ if TYPE_CHECKING:
     from stackctl.db import Connection
     from stackctl.payments.gateway import Gateway, Made
     from stackctl.payments.ledger import Refund
+    from stackctl.payments.wanted import Entry, Wanted
 
-GRANT, CHARGE = 0, 1  # the entries of a purchase
-MOMENTS = 600  # seconds in which an identical refund is taken for a mistake
 # Stripe may forget a key after 24 hours, and would then take the same request for a new one.
 RESEND_FOR = 23 * 3600  # seconds
 PAUSES = (0.5, 2.0)  # seconds before an unanswered refund is looked for
-NEVER_SENT = "never sent"
-
-
-@dataclass(frozen=True)
-class Entry:
-    """What is to be given back of one entry of a purchase. `amount`: in cents."""
-
-    index: int
-    quantity: int
-    amount: int
-
-    @property
-    def document(self) -> dict[str, Any]:
-        return {"entry_index": self.index, "quantity": self.quantity, "amount_usd": decimal(self.amount)}
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What was asked for. `entries` is None for all that remains. `again`: though an identical one was just made."""
-
-    entries: tuple[Entry, ...] | None
-    reason: str | None = None
-    note: str | None = None
-    request_id: str | None = None
-    again: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,94 +40,6 @@ class Outcome:
 
     refund: Refund
     problem: StackctlError | None = None
-
-
-# -- what is asked
-
-
-def entries(wanted: Wanted, position: Position) -> tuple[Entry, ...]:
-    """What is to be refunded, once it is sure that it can be.
-
-    Raises UsageError `schema-error`; StateError: that of `position.refusal`, `amount-over-remainder`,
-    `quantity-over-remainder`, `refund-under-way`, `refunded-moments-ago`.
-    """
-    if position.refusal is not None:
-        raise position.refusal
-    asked = wanted.entries or (Entry(GRANT, position.quantity_left, position.remaining),)
-    for place, entry in enumerate(asked):
-        if entry.index == CHARGE:
-            raise _schema(f"entry {CHARGE} is the charge; the product is entry {GRANT}")
-        if entry.index != GRANT:
-            raise _schema(f"the purchase has no entry {entry.index}; the product is entry {GRANT}")
-        if entry.index in [one.index for one in asked[:place]]:
-            raise _schema(f"entry {entry.index} is named twice")
-        if entry.quantity > position.quantity_left:
-            raise StateError(
-                f"{entry.quantity} of {position.purchase.name} can't be revoked: {position.quantity_left} of "
-                f"{position.bought} are left",
-                code="quantity-over-remainder",
-                hint="a quantity of 0 gives back money only",
-                details={"quantity_left": position.quantity_left},
-            )
-    amount = sum(entry.amount for entry in asked)
-    if amount <= 0:
-        raise _schema("a refund of nothing: the amount must be above 0")
-    if amount > position.remaining:
-        held = f", and {shown(position.held, 'usd')} are held by refunds under way" if position.held else ""
-        raise StateError(
-            f"{shown(amount, 'usd')} is more than the {shown(position.remaining, 'usd')} that remain of "
-            f"{shown(position.charged, 'usd')} charged{held}",
-            code="amount-over-remainder",
-            hint="--full refunds all that remains",
-            details={"remaining_usd": decimal(position.remaining), "amount_usd": decimal(amount)},
-        )
-    _nothing_like_it(wanted, asked, position)
-    return asked
-
-
-def _nothing_like_it(wanted: Wanted, asked: Sequence[Entry], position: Position) -> None:
-    documents = [entry.document for entry in asked]
-    intent = position.payment and position.payment.intent
-    for one in position.ledger:
-        if not one.holds_money:
-            continue
-        if one.subscription and one.quantity and not one.is_settled and any(entry.quantity for entry in asked):
-            raise StateError(
-                f"refund {one.id} is not settled, and changes the subscription's quantity, too",
-                code="refund-under-way",
-                hint=f"run `stackctl refunds resume {one.id}` first",
-            )
-        alike = one.intent == intent and one.entries == documents
-        if alike and not wanted.again and not wanted.request_id and (one.age < MOMENTS or not one.is_settled):
-            raise StateError(
-                f"the same was refunded {_ago(one.age)}: refund {one.id}, which is {one.status}",
-                code="refunded-moments-ago",
-                hint="if it is to be refunded once more, pass --again"
-                if one.is_settled
-                else f"`stackctl refunds resume {one.id}` finds out what became of it",
-                details={"refund": str(one.id)},
-            )
-
-
-def _schema(message: str) -> UsageError:
-    return UsageError(message, code="schema-error", hint="`stackctl refunds preview ID` shows the entries")
-
-
-def _ago(age: float) -> str:
-    seconds = int(age)
-    if seconds < 120:
-        return f"{seconds} seconds ago"
-    return f"{seconds // 60} minutes ago" if seconds < 7200 else f"{seconds // 3600} hours ago"
-
-
-def request(position: Position, asked: Sequence[Entry], wanted: Wanted, id_: str) -> dict[str, Any]:
-    """The parameters of Stripe's refund."""
-    assert position.payment is not None
-    amount = sum(entry.amount for entry in asked)
-    params: dict[str, Any] = {"payment_intent": position.payment.intent, "amount": amount}
-    if wanted.reason:
-        params["reason"] = wanted.reason
-    return params | {"metadata": {REFUND_ID: id_, "stackctl_purchase_id": str(position.purchase.id)}}
 
 
 def key_of(id_: str) -> str:
@@ -216,16 +101,24 @@ def plan(conn: Connection, position: Position, asked: Sequence[Entry], wanted: W
 # -- what becomes of it
 
 
-def carry_out(conn: Connection, gateway: Gateway, refund: Refund, position: Position | None = None, *,
-              sleep: Callable[[float], Any] = time.sleep) -> Outcome:  # fmt: skip
+def carry_out(
+    conn: Connection,
+    gateway: Gateway,
+    refund: Refund,
+    position: Position | None = None,
+    *,
+    unanswered: Callable[[float], Any] = time.sleep,
+) -> Outcome:
     """Send a planned refund, and find out what became of it; of another one, what `settle` does.
+
+    `unanswered` is called with the seconds to wait, before a refund that Stripe has not answered is looked for.
 
     Raises ServiceError and StateError where Stripe refused, and the refund so failed.
     """
     if refund.status != "planned" or not ledger.submit(conn, refund.id):
         return settle(conn, gateway, ledger.get(conn, refund.id))
     try:
-        return _sent(conn, gateway, refund, position, sleep)
+        return _sent(conn, gateway, refund, position, unanswered)
     except psycopg.Error as error:
         raise OutcomeUnknown(
             f"refund {refund.id} was sent to Stripe, and what came of it could not be written down: "
@@ -237,12 +130,12 @@ def carry_out(conn: Connection, gateway: Gateway, refund: Refund, position: Posi
 
 
 def _sent(
-    conn: Connection, gateway: Gateway, refund: Refund, position: Position | None, sleep: Callable[[float], Any]
+    conn: Connection, gateway: Gateway, refund: Refund, position: Position | None, unanswered: Callable[[float], Any]
 ) -> Outcome:
     try:
         made = gateway.refund(refund.params, refund.key)
     except OutcomeUnknown as error:
-        return _found_out(conn, gateway, refund, error, sleep)
+        return _found_out(conn, gateway, refund, error, unanswered)
     except (ServiceError, StateError) as error:
         # It was asked but once, so nothing was done; unless somebody else has settled it meanwhile.
         ledger.close(conn, refund.id, "failed", error.message)
@@ -255,14 +148,14 @@ def _sent(
 
 
 def _found_out(
-    conn: Connection, gateway: Gateway, refund: Refund, unknown: StackctlError, sleep: Callable[[float], Any]
+    conn: Connection, gateway: Gateway, refund: Refund, unknown: StackctlError, unanswered: Callable[[float], Any]
 ) -> Outcome:
     for pause in PAUSES:
-        sleep(pause)
+        unanswered(pause)
         try:
             outcome = settle(conn, gateway, ledger.get(conn, refund.id))
-        except (ServiceError, OutcomeUnknown):
-            continue
+        except StackctlError:
+            continue  # it stays unknown
         if outcome.refund.status != "submitted":
             return outcome
     return Outcome(ledger.get(conn, refund.id), unknown)
@@ -298,7 +191,7 @@ def _settle_planned(conn: Connection, gateway: Gateway, refund: Refund) -> Outco
     """It was confirmed and is to happen; but not out of the blue on another day."""
     if refund.age < RESEND_FOR:
         return carry_out(conn, gateway, refund)
-    ledger.close(conn, refund.id, "canceled", NEVER_SENT)
+    ledger.close(conn, refund.id, "canceled", "never sent")
     return Outcome(ledger.get(conn, refund.id))
 
 
@@ -310,6 +203,8 @@ def _sent_again(conn: Connection, gateway: Gateway, refund: Refund) -> Outcome:
     except StateError as error:
         # An earlier one that was done would have been answered with. Should Stripe forget that, the list does not.
         made = _ours(gateway, refund)
+        if made is None and error.code == "stripe-not-found":
+            return Outcome(refund, error)  # it was there: this key sees something else
         if made is None:
             ledger.close(conn, refund.id, "failed", error.message)
             return Outcome(ledger.get(conn, refund.id), error)
@@ -334,7 +229,7 @@ def cancel(conn: Connection, gateway: Gateway, refund: Refund) -> Outcome:
 
 def _too_late(refund: Refund) -> StackctlError:
     return OutcomeUnknown(
-        f"refund {refund.id} was sent {_ago(refund.age)}, and Stripe does not have it; it is too late to send it again "
+        f"refund {refund.id} was sent {ago(refund.age)}, and Stripe does not have it; it is too late to send it again "
         "under its key",
         code="too-late-to-resend",
         hint=f"look at payment {refund.intent} in Stripe's dashboard; if nothing was refunded, "

@@ -11,6 +11,7 @@ import pytest
 
 from stackctl.errors import OutcomeUnknown, StateError
 from stackctl.payments import gateway, ledger, position, purchases, refunds
+from stackctl.payments.wanted import Wanted, entries
 from tests.backend import Outcome, ended, wait_for
 from tests.chaos.processes import FAULTS
 from tests.shop import ACCOUNT
@@ -200,7 +201,7 @@ def test_an_answer_that_never_comes(shop: Shop, stripe: Running, monkeypatch: py
             pauses.append(seconds)
             wait_for(lambda: made(stripe))
 
-        outcome = refunds.carry_out(conn, opened(stripe), refund, sleep=pause)
+        outcome = refunds.carry_out(conn, opened(stripe), refund, unanswered=pause)
     assert outcome.refund.status == "succeeded"
     assert pauses == list(refunds.PAUSES[:1])
     assert len(made(stripe)) == 1
@@ -382,12 +383,12 @@ def test_a_purchase_locked_by_the_application(shop: Shop, stripe: Running, monke
     """Nothing is asked of Stripe while the remainder can't be held."""
     monkeypatch.setattr(purchases, "LOCK_TIMEOUT", "100ms")
     bought = shop.buy(1999)
-    wanted = refunds.Wanted(None)
+    wanted = Wanted(None)
     with shop.connect() as other, other.transaction():
         other.execute('SELECT 1 FROM "OneTimePurchase" WHERE id = %s FOR UPDATE', (bought,))
         with pytest.raises(StateError) as caught, shop.pipeline().session() as conn:
             found = position.read(conn, purchases.find(conn, bought), None, lambda: (ACCOUNT, opened(stripe)))
-            refunds.plan(conn, found, refunds.entries(wanted, found), wanted)
+            refunds.plan(conn, found, entries(wanted, found), wanted)
     assert caught.value.code == "lock-timeout"
     assert status(shop) is None
 
