@@ -18,6 +18,7 @@ CREATE TABLE IF NOT EXISTS stackctl.refund (
   currency text NOT NULL,
   quantity integer NOT NULL CHECK (quantity >= 0),
   entries jsonb NOT NULL,
+  is_full boolean NOT NULL,
   note text,
   params jsonb NOT NULL,
   idempotency_key text NOT NULL UNIQUE,
@@ -27,6 +28,7 @@ CREATE TABLE IF NOT EXISTS stackctl.refund (
   status text NOT NULL DEFAULT 'planned'
     CHECK (status IN ('planned', 'submitted', 'pending', 'succeeded', 'failed', 'canceled')),
   submitted_at timestamptz,
+  sends integer NOT NULL DEFAULT 0,
   stripe_refund text UNIQUE,
   failure text,
   -- Of a subscription, once the money is back: the quantity that is to be left. `revoked` says that Stripe has it, too;

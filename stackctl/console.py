@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 from contextlib import contextmanager
@@ -27,7 +28,13 @@ if TYPE_CHECKING:
 
     from stackctl.errors import StackctlError
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but the tab and the end of a line
 PLAIN_PROGRESS_INTERVAL = 3.0  # seconds between progress lines off a terminal
+
+
+def harmless(text: str) -> str:
+    """Without secrets, and without what a terminal would obey: names and notes are anybody's."""
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", mask_shapes(text))
 
 
 def to_json(document: Any, *, indent: int | None = None) -> str:
@@ -87,7 +94,7 @@ class Console:
 
     def line(self, text: str = "", style: str | None = None) -> None:
         """One line of the result."""
-        self.rich.print(mask_shapes(text), style=style, markup=False, highlight=False, soft_wrap=True)
+        self.rich.print(harmless(text), style=style, markup=False, highlight=False, soft_wrap=True)
 
     def table(
         self,
@@ -111,7 +118,7 @@ class Console:
             table.add_column(column, justify=justify, overflow="fold", no_wrap=column in whole)
         for row in rows:
             cells = ["-" if cell is None else cell for cell in row]
-            table.add_row(*(cell if isinstance(cell, Text) else Text(mask_shapes(str(cell))) for cell in cells))
+            table.add_row(*(cell if isinstance(cell, Text) else Text(harmless(str(cell))) for cell in cells))
         self.rich.print(table)
 
     @cached_property
@@ -141,16 +148,16 @@ class Console:
     def info(self, text: str) -> None:
         """A remark that --quiet drops."""
         if not self.quiet:
-            self._say(text)
+            self._say(harmless(text))
 
     def warn(self, text: str) -> None:
-        self._say(self._styled("warning: ", "33") + text)
+        self._say(self._styled("warning: ", "33") + harmless(text))
 
     def error(self, error: StackctlError) -> None:
         """`error:` and `hint:` on stderr; under --json the error document on stdout as well."""
-        self._say(self._styled("error: ", "1;31") + error.message)
+        self._say(self._styled("error: ", "1;31") + harmless(error.message))
         if error.hint:
-            self._say(self._styled("hint: ", "36") + error.hint)
+            self._say(self._styled("hint: ", "36") + harmless(error.hint))
         if self.json_output:
             body = {"code": error.code, "message": error.message, "hint": error.hint, "details": error.details}
             # Value by value: a password that reads `message` must not take the place of a key.

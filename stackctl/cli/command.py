@@ -98,7 +98,9 @@ class Run:
             raise StateError(
                 f"{question} Nobody can be asked here", code="confirmation-required", hint="pass --yes to go ahead"
             )
-        if not typer.confirm(question, default=False, err=True):
+        from stackctl.console import harmless
+
+        if not typer.confirm(harmless(question), default=False, err=True):
             raise StateError("not confirmed; nothing was changed", code="not-confirmed")
 
 
@@ -182,6 +184,17 @@ def duration_option(text: str | None, flag: str) -> timedelta | None:
         return parse_duration(text)
     except ValueError as error:
         raise UsageError(f"{flag}: {error}", code="usage") from None
+
+
+def text_option(text: str | None, flag: str, most: int = 500) -> str | None:
+    """A text given on the command line that a database is to hold."""
+    if text is None:
+        return None
+    if not text.strip() or len(text) > most:
+        raise UsageError(f"{flag} takes 1 to {most} characters", code="usage")
+    if not text.isprintable():
+        raise UsageError(f"{flag}: only printable characters, please", code="usage")
+    return text
 
 
 def time_option(text: str | None, flag: str) -> datetime | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stackctl.cli.command import Run, command, group, uuid_argument
+from stackctl.cli.command import Run, command, group, text_option, uuid_argument
 from stackctl.cli.payments_common import ApiBase, ApiKey, Tenancy, connected
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def products(
     from stackctl.sync.pipeline import Pipeline
     from stackctl.tenancy_config import chosen, read
 
-    type_ = customer_type.value if customer_type else None
+    type_, customer = customer_type.value if customer_type else None, text_option(customer, "--customer")
     with Pipeline(run.settings).session() as conn:
         layers = read(conn, chosen(conn, uuid_argument(tenancy) if tenancy else None))
         if customer is not None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stackctl.cli.command import Run, command, group, uuid_argument
+from stackctl.cli.command import Run, command, group, text_option, uuid_argument
 from stackctl.cli.payments_common import ApiBase, ApiKey, stripe
 from stackctl.errors import StackctlError, UsageError
 
@@ -32,7 +32,6 @@ apps = {"refunds": app}
 
 UNSETTLED, REFUSED = 6, 5  # exit codes
 _ENTRY = re.compile(r"([0-9]{1,9}):([0-9]{1,9}):(.*)", re.DOTALL)
-_MOST_TEXT = 500  # characters of a note
 
 
 class Reason(Enum):
@@ -70,7 +69,7 @@ def preview(
     opened = stripe(run, stripe_api_key, stripe_api_base)
     with Pipeline(run.settings).session() as conn:
         purchase = find(conn, uuid_argument(id_, "purchase"), _tenancy(tenancy))
-        position, _ = _read(conn, purchase, invoice, opened)
+        position, _ = _read(conn, purchase, text_option(invoice, "--invoice"), opened)
     run.finish(_preview_document(position), lambda: _show_preview(run, position))
 
 
@@ -121,8 +120,9 @@ def create(
     wanted = Wanted(
         entries=_wanted(full, amount, quantity, entry),
         reason=reason.value if reason else None,
-        note=_text(note, "--note"),
-        request_id=_text(request_id, "--request-id"),
+        note=text_option(note, "--note"),
+        request_id=text_option(request_id, "--request-id"),
+        invoice=text_option(invoice, "--invoice"),
         again=again,
     )
     opened = stripe(run, stripe_api_key, stripe_api_base)
@@ -135,10 +135,11 @@ def create(
             return
         position, gateway = _read(conn, purchase, invoice, opened)
         asked = entries(wanted, position)
+        assert gateway is not None, "what has no payment is refused"
+        refunds.check_item(gateway, position, asked)
         if dry_run:
             _dry_run(run, position, asked, wanted)
             return
-        assert gateway is not None, "what has no payment is refused"
         run.confirm(_question(position, asked, gateway.mode), yes=yes)
         refund = refunds.plan(conn, position, asked, wanted)
 
@@ -236,14 +237,6 @@ def _wanted(full: bool, amount: str | None, quantity: int | None, given: list[st
             raise UsageError(f"{text[:40]!r} is not INDEX:QTY:USD", code="schema-error", hint="e.g. --entry 0:1:19.99")
         found.append(Entry(int(match[1]), int(match[2]), cents(match[3])))
     return tuple(found)
-
-
-def _text(text: str | None, flag: str) -> str | None:
-    if text is None:
-        return None
-    if not text.strip() or len(text) > _MOST_TEXT or "\0" in text:
-        raise UsageError(f"{flag} takes 1 to {_MOST_TEXT} characters", code="usage")
-    return text
 
 
 def _tenancy(given: str | None) -> UUID | None:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stackctl.cli.command import Run, command, counted, one_of, time_option, uuid_argument
+from stackctl.cli.command import Run, command, counted, text_option, time_option, uuid_argument
 from stackctl.cli.payments_common import ApiBase, ApiKey, stripe
 from stackctl.cli.refunds import UNSETTLED, app, document, finish, told
-from stackctl.errors import ServiceError, StackctlError, UsageError
+from stackctl.errors import ConfigError, ServiceError, StackctlError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -55,7 +55,7 @@ def list_(
     until: Annotated[
         str | None, typer.Option("--until", metavar="TIME", help="Asked for before; a time, or e.g. 1h.")
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many, the newest.")] = 100,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=1_000_000, help="At most so many, the newest.")] = 100,
     reconcile: Annotated[bool, typer.Option("--reconcile", help="Name every difference from Stripe.")] = False,
     stripe_api_key: ApiKey = None,
     stripe_api_base: ApiBase = None,
@@ -67,7 +67,7 @@ def list_(
     from stackctl.payments import ledger
     from stackctl.sync.pipeline import Pipeline
 
-    only = uuid_argument(tenancy) if tenancy else None
+    only, customer = uuid_argument(tenancy) if tenancy else None, text_option(customer, "--customer")
     start, end = time_option(since, "--since"), time_option(until, "--until")
     opened = stripe(run, stripe_api_key, stripe_api_base)
     if reconcile and (customer or status or until):
@@ -121,7 +121,7 @@ def _reconcile(
         known = ledger.find(conn, account=account)
         own = [one for one in known if one.livemode == (gateway.mode == "live")]
         skipped += len(known) - len(own)
-        compared += len(own)
+        compared += sum(since is None or one.created_at >= since for one in own)
         differences += [(account, one) for one in compare(gateway, own, since)]
     if skipped:
         run.console.warn(f"{counted(skipped, 'refund', 'refunds')} of the key's other mode could not be compared")
@@ -217,7 +217,8 @@ def resume(
     from stackctl.payments import ledger, refunds
     from stackctl.sync.pipeline import Pipeline
 
-    one_of([refund] if refund else None, everything, "a refund")
+    if (refund is None) != everything:
+        raise UsageError("name one refund, or --all for all that are not settled", code="usage")
     opened = stripe(run, stripe_api_key, stripe_api_base)
     if give_up and everything:
         raise UsageError("--give-up takes one refund, not --all", code="usage")
@@ -233,13 +234,17 @@ def resume(
 
 
 def _resume_all(run: Run, conn: Connection, opened: Callable[[str], Gateway], tenancy: UUID | None) -> None:
+    from stackctl.db import translated
     from stackctl.payments import ledger, refunds
 
     found = ledger.find(conn, tenancy=tenancy, unsettled=True)[::-1]  # in the order in which they were asked for
     outcomes: list[Outcome] = []
     for one in found:
         try:
-            outcome = told(run, one, lambda one=one: refunds.settle(conn, opened(one.account), one))
+            with translated("the operated database"):
+                outcome = told(run, one, lambda one=one: refunds.settle(conn, opened(one.account), one))
+        except ConfigError:
+            raise  # no key: not this refund's problem
         except StackctlError as error:
             outcome = refunds.Outcome(ledger.get(conn, one.id), error)
         outcomes.append(outcome)

@@ -58,7 +58,8 @@ class Made:
 
 @dataclass(frozen=True)
 class Item:
-    """What a subscription is for. `ended`: Stripe changes nothing of it any more."""
+    """What a subscription is for. `cancels`: with its period or earlier; `ended`: Stripe changes nothing of it any
+    more."""
 
     id: str
     quantity: int
@@ -174,10 +175,11 @@ class Gateway:
                 code="subscription-has-several-items",
                 hint="refund the money alone with --amount, and change the items in Stripe's dashboard",
             )
+        ends, period = found.get("cancel_at"), items[0].get("current_period_end")
         return Item(
             id=items[0]["id"],
             quantity=items[0].get("quantity") or 0,
-            cancels=bool(found.get("cancel_at_period_end") or found.get("cancel_at")),
+            cancels=bool(found.get("cancel_at_period_end")) or (bool(ends) and ends <= (period or ends)),
             ended=found.get("status") in ("canceled", "incomplete_expired"),
         )
 

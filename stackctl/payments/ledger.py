@@ -27,8 +27,8 @@ _EVERY = dict.fromkeys(("id", "request", "tenancy", "account", "purchase", "cust
 @dataclass(frozen=True)
 class Refund:
     """One row. `amount`: in the currency's smallest unit. `entries`: what was asked, as `{entry_index, quantity,
-    amount_usd}`. `params` and `key` are what Stripe is asked, each time alike. `age`: seconds since it was sent first,
-    or planned.
+    amount_usd}`; `is_full`: all that remained was. `params` and `key` are what Stripe is asked, each time alike. `age`:
+    seconds since it was sent first, or planned.
 
     `quantity_left`: what the subscription is to keep; `revoked`: Stripe has it so (true where there is nothing to do).
     """
@@ -49,6 +49,7 @@ class Refund:
     currency: str
     quantity: int
     entries: list[dict[str, Any]]
+    is_full: bool
     note: str | None
     params: dict[str, Any]
     key: str
@@ -97,18 +98,29 @@ def submit(conn: Connection, id_: UUID) -> bool:
     return conn.execute(_SQL["submit"], {"id": id_}).rowcount == 1
 
 
+def send_again(conn: Connection, id_: UUID) -> bool:
+    """Say that it is sent once more; False where it is not submitted any more."""
+    return conn.execute(_SQL["send_again"], {"id": id_}).rowcount == 1
+
+
 def record(conn: Connection, id_: UUID, *, status: str, stripe: str, failure: str | None) -> None:
     conn.execute(_SQL["record"], {"id": id_, "status": status, "stripe": stripe, "failure": failure})
 
 
-def close(conn: Connection, id_: UUID, status: Literal["failed", "canceled"], failure: str) -> None:
-    """End one that Stripe does not have: its money is free again."""
-    conn.execute(_SQL["close"], {"id": id_, "status": status, "failure": failure})
+def close(
+    conn: Connection, id_: UUID, status: Literal["failed", "canceled"], failure: str, *, first: bool = False
+) -> None:
+    """End one that Stripe does not have: its money is free again. `first`: unless it was sent again."""
+    conn.execute(_SQL["close"], {"id": id_, "status": status, "failure": failure, "first": first})
 
 
 def fix_quantity_left(conn: Connection, id_: UUID) -> None:
     """Settle once what the subscription is to keep, as an absolute number."""
     conn.execute(_SQL["fix_quantity_left"], {"id": id_})
+
+
+def change_quantity_left(conn: Connection, id_: UUID, left: int) -> None:
+    conn.execute(_SQL["change_quantity_left"], {"id": id_, "left": left})
 
 
 def revoked(conn: Connection, id_: UUID) -> None:

@@ -63,7 +63,11 @@ def product_name(product: Any, product_id: str | None) -> str:
 
 def amounts(price: Mapping[str, Any]) -> dict[str, str]:
     """What a price says by currency, among other things."""
-    return {name: str(value) for name, value in price.items() if len(name) == 3 and name.isupper()}
+    return {
+        name: str(value)
+        for name, value in price.items()
+        if len(name) == 3 and name.isupper() and isinstance(value, str | int | float)
+    }
 
 
 def find(conn: Connection, id_: UUID, tenancy: UUID | None = None) -> Purchase:
@@ -121,11 +125,18 @@ def mark_refunded(conn: Connection, type_: Type, tenancy: UUID, id_: UUID, invoi
     conn.execute(_SQL[statement], {"tenancy": tenancy, "id": id_, "invoice": invoice})
 
 
+def unmark_refunded(conn: Connection, type_: Type, tenancy: UUID, id_: UUID) -> None:
+    """The money came back: the bank did not take it."""
+    statement = "subscription_not_refunded" if type_ == "subscription" else "one_time_purchase_not_refunded"
+    conn.execute(_SQL[statement], {"tenancy": tenancy, "id": id_})
+
+
 def mark_revoked(conn: Connection, tenancy: UUID, id_: UUID) -> None:
     """Nothing is left of a one-time purchase."""
     conn.execute(_SQL["one_time_purchase_revoked"], {"tenancy": tenancy, "id": id_})
 
 
-def set_quantity(conn: Connection, tenancy: UUID, id_: UUID, left: int) -> None:
-    """What is left of a subscription; with nothing left it ends with its period."""
-    conn.execute(_SQL["subscription_quantity"], {"tenancy": tenancy, "id": id_, "left": left})
+def set_quantity(conn: Connection, tenancy: UUID, id_: UUID, left: int) -> int:
+    """What is left of a subscription; with nothing left it ends with its period. What it has now, which may be less."""
+    row = conn.execute(_SQL["subscription_quantity"], {"tenancy": tenancy, "id": id_, "left": left}).fetchone()
+    return row[0] if row else left

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +23,10 @@ from stackctl.payments.position import Position, of_purchase
 from stackctl.payments.wanted import ago, entries, request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from stackctl.db import Connection
-    from stackctl.payments.gateway import Gateway, Made
+    from stackctl.payments.gateway import Gateway, Item, Made
     from stackctl.payments.ledger import Refund
     from stackctl.payments.wanted import Entry, Wanted
 
@@ -53,8 +54,12 @@ def of_request(conn: Connection, purchase: purchases.Purchase, wanted: Wanted) -
     found = ledger.find(conn, tenancy=purchase.tenancy, request=wanted.request_id)
     if not found:
         return None
-    asked = wanted.entries and [entry.document for entry in wanted.entries]
-    if found[0].purchase_id != purchase.id or (asked and asked != found[0].entries):
+    same = found[0].purchase_id == purchase.id and found[0].is_full == (wanted.entries is None)
+    if same and wanted.entries is not None:
+        same = found[0].entries == [entry.document for entry in wanted.entries]
+    if same and purchase.type == "subscription":
+        same = found[0].invoice == purchases.invoice(conn, purchase, wanted.invoice)
+    if not same:
         raise StateError(
             f"request {wanted.request_id} was for another refund: {found[0].id}",
             code="request-id-reused",
@@ -78,8 +83,8 @@ def plan(conn: Connection, position: Position, asked: Sequence[Entry], wanted: W
         known = of_request(conn, purchase, wanted)
         if known is not None:
             return known
-        now = entries(wanted, position.again(conn))
-        if now != tuple(asked):
+        again = position.again(conn)
+        if entries(wanted, again) != tuple(asked) or again.purchase.quantity != purchase.quantity:
             raise StateError(
                 f"{purchase.id} was changed by somebody else meanwhile; nothing was refunded",
                 code="changed-meanwhile",
@@ -92,10 +97,24 @@ def plan(conn: Connection, position: Position, asked: Sequence[Entry], wanted: W
             "subscription": purchase.stripe_id if purchase.type == "subscription" else None,
             "amount": sum(entry.amount for entry in asked), "currency": payment.currency,
             "quantity": sum(entry.quantity for entry in asked), "entries": [entry.document for entry in asked],
-            "note": wanted.note, "params": request(position, asked, wanted, str(id_)), "key": key_of(str(id_)),
+            "is_full": wanted.entries is None, "note": wanted.note,
+            "params": request(position, asked, wanted, str(id_)), "key": key_of(str(id_)),
         }  # fmt: skip
-        ledger.plan(conn, values)
+        with _request_is_new(wanted):
+            ledger.plan(conn, values)
     return ledger.get(conn, id_)
+
+
+@contextmanager
+def _request_is_new(wanted: Wanted) -> Iterator[None]:
+    """Of another purchase, whose row is not this one, the same request may be written at this moment."""
+    try:
+        yield
+    except psycopg.errors.UniqueViolation:
+        raise StateError(
+            f"request {wanted.request_id} was for another refund", code="request-id-reused",
+            hint="each refund has a request id of its own",
+        ) from None  # fmt: skip
 
 
 # -- what becomes of it
@@ -137,11 +156,11 @@ def _sent(
     except OutcomeUnknown as error:
         return _found_out(conn, gateway, refund, error, unanswered)
     except (ServiceError, StateError) as error:
-        # It was asked but once, so nothing was done; unless somebody else has settled it meanwhile.
-        ledger.close(conn, refund.id, "failed", error.message)
+        # It was asked but once, so nothing was done; unless somebody else resumes it at this moment.
+        ledger.close(conn, refund.id, "failed", error.message, first=True)
         now = ledger.get(conn, refund.id)
         if now.holds_money:
-            return Outcome(now)
+            return Outcome(now, None if now.is_settled else error)
         error.details["refund"] = str(refund.id)
         raise
     return _recorded(conn, gateway, refund, made, position)
@@ -166,7 +185,7 @@ def settle(conn: Connection, gateway: Gateway, refund: Refund) -> Outcome:
 
     Raises ServiceError where Stripe can't be asked, StateError `key-of-other-mode`.
     """
-    if not refund.holds_money:
+    if refund.stripe_refund is not None and not refund.holds_money:
         return Outcome(refund)
     if (gateway.mode == "live") != refund.livemode:
         raise StateError(
@@ -182,6 +201,8 @@ def settle(conn: Connection, gateway: Gateway, refund: Refund) -> Outcome:
     found = _ours(gateway, refund)
     if found is not None:
         return _recorded(conn, gateway, refund, found)
+    if not refund.holds_money:
+        return Outcome(refund)
     if refund.age >= RESEND_FOR:
         return Outcome(refund, _too_late(refund))
     return _sent_again(conn, gateway, refund)
@@ -196,6 +217,8 @@ def _settle_planned(conn: Connection, gateway: Gateway, refund: Refund) -> Outco
 
 
 def _sent_again(conn: Connection, gateway: Gateway, refund: Refund) -> Outcome:
+    if not ledger.send_again(conn, refund.id):
+        return Outcome(ledger.get(conn, refund.id))
     try:
         made = gateway.refund(refund.params, refund.key)
     except OutcomeUnknown as error:
@@ -256,8 +279,10 @@ def _recorded(
             after = position and position.again(conn)
             if after and after.is_paid_back:
                 purchases.mark_refunded(conn, refund.purchase_type, refund.tenancy, refund.purchase_id, refund.invoice)
-            if after and after.is_taken_back:
+            if after and after.is_taken_back:  # of a one-time purchase
                 purchases.mark_revoked(conn, refund.tenancy, refund.purchase_id)
+        elif refund.status == "succeeded" and not now.holds_money:
+            purchases.unmark_refunded(conn, refund.purchase_type, refund.tenancy, refund.purchase_id)
     now = ledger.get(conn, refund.id)
     if now.status != "succeeded" or now.revoked:
         return Outcome(now)
@@ -284,15 +309,53 @@ def _revoke(conn: Connection, gateway: Gateway, refund: Refund) -> None:
     Both are told an absolute number, fixed when the money was back: done twice, it is done once. A quantity is never
     raised, a cancellation never taken back.
     """
-    left = refund.quantity_left
-    if left is not None and refund.subscription is not None:
-        item = gateway.item(refund.subscription)
-        if left == 0 and not item.cancels and not item.ended:
-            gateway.cancel_at_period_end(refund.subscription)
-        elif 0 < left < item.quantity and not item.ended:
-            gateway.set_quantity(refund.subscription, item.id, left)
+    left, subscription = refund.quantity_left, refund.subscription
+    assert subscription is not None, "nothing else is revoked in Stripe"
+    if left is None:  # the subscription's row is gone
+        ledger.revoked(conn, refund.id)
+        return
+    item = _item(gateway, subscription)
+    bought_since = item is not None and left > 0 and item.quantity > left + refund.quantity
+    if item and left == 0 and not item.cancels:
+        gateway.cancel_at_period_end(subscription)
+    elif item and 0 < left < item.quantity:
+        if bought_since:
+            # The database has not heard of it yet. What was bought stays.
+            left = item.quantity - refund.quantity
+            ledger.change_quantity_left(conn, refund.id, left)
+        gateway.set_quantity(subscription, item.id, left)
     with conn.transaction():
         purchases.lock(conn, refund.purchase_type, refund.tenancy, refund.purchase_id)
-        if left is not None:
-            purchases.set_quantity(conn, refund.tenancy, refund.purchase_id, left)
+        now = purchases.set_quantity(conn, refund.tenancy, refund.purchase_id, left)
         ledger.revoked(conn, refund.id)
+    if item and 0 < now < left and not bought_since:
+        # Somebody else settled this one while we slept, and a later refund lowered it further.
+        gateway.set_quantity(subscription, item.id, now)
+
+
+def _item(gateway: Gateway, subscription: str) -> Item | None:
+    """None where Stripe has nothing more to change."""
+    try:
+        item = gateway.item(subscription)
+    except StateError as error:
+        if error.code == "stripe-not-found":
+            return None
+        raise
+    return None if item.ended else item
+
+
+def check_item(gateway: Gateway, position: Position, asked: Sequence[Entry]) -> None:
+    """Whether the quantity can be taken off a subscription, before any money moves; one call, if there is any.
+
+    Raises StateError `quantity-differs`, `subscription-has-several-items`, `stripe-not-found`.
+    """
+    purchase, taken = position.purchase, sum(entry.quantity for entry in asked)
+    if purchase.type != "subscription" or purchase.stripe_id is None or not taken:
+        return
+    item = gateway.item(purchase.stripe_id)
+    if taken < position.quantity_left and item.quantity != purchase.quantity and not item.ended:
+        raise StateError(
+            f"subscription {purchase.id} has {purchase.quantity} in the database and {item.quantity} in Stripe",
+            code="quantity-differs",
+            hint="wait for Stripe's webhook, or refund the money alone with --amount",
+        )

@@ -33,12 +33,14 @@ class Entry:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What was asked for. `entries` is None for all that remains. `again`: though an identical one was just made."""
+    """What was asked for. `entries` is None for all that remains; `invoice`: of a renewal; `again`: though an identical
+    refund was just made."""
 
     entries: tuple[Entry, ...] | None
     reason: str | None = None
     note: str | None = None
     request_id: str | None = None
+    invoice: str | None = None
     again: bool = False
 
 

@@ -19,7 +19,7 @@ ORDER BY 1
 SELECT 'one-time-purchase' AS type, "tenancyId" AS tenancy, id, "customerId" AS customer,
        lower("customerType"::text) AS customer_type, product, "productId" AS product_id, "priceId" AS price_id, quantity,
        "creationSource"::text AS source, "createdAt" AS created_at, "refundedAt" AS refunded_at,
-       "revokedAt" IS NOT NULL AS revoked, "stripePaymentIntentId" AS stripe_id
+       "revokedAt" IS NOT NULL AS revoked, nullif("stripePaymentIntentId", '') AS stripe_id
 FROM "OneTimePurchase"
 WHERE id = %(id)s AND (%(tenancy)s::uuid IS NULL OR "tenancyId" = %(tenancy)s)
 
@@ -27,7 +27,7 @@ WHERE id = %(id)s AND (%(tenancy)s::uuid IS NULL OR "tenancyId" = %(tenancy)s)
 SELECT 'subscription' AS type, "tenancyId" AS tenancy, id, "customerId" AS customer,
        lower("customerType"::text) AS customer_type, product, "productId" AS product_id, "priceId" AS price_id, quantity,
        "creationSource"::text AS source, "createdAt" AS created_at, "refundedAt" AS refunded_at,
-       "cancelAtPeriodEnd" AS revoked, "stripeSubscriptionId" AS stripe_id
+       "cancelAtPeriodEnd" AS revoked, nullif("stripeSubscriptionId", '') AS stripe_id
 FROM "Subscription"
 WHERE id = %(id)s AND (%(tenancy)s::uuid IS NULL OR "tenancyId" = %(tenancy)s)
 
@@ -54,6 +54,13 @@ SELECT 1 FROM "Subscription" WHERE "tenancyId" = %(tenancy)s AND id = %(id)s FOR
 UPDATE "OneTimePurchase" SET "refundedAt" = coalesce("refundedAt", now() AT TIME ZONE 'UTC')
 WHERE "tenancyId" = %(tenancy)s AND id = %(id)s
 
+-- name: one_time_purchase_not_refunded
+UPDATE "OneTimePurchase" SET "refundedAt" = NULL WHERE "tenancyId" = %(tenancy)s AND id = %(id)s
+
+-- name: subscription_not_refunded
+UPDATE "Subscription" SET "refundedAt" = NULL, "updatedAt" = now() AT TIME ZONE 'UTC'
+WHERE "tenancyId" = %(tenancy)s AND id = %(id)s
+
 -- name: one_time_purchase_revoked
 UPDATE "OneTimePurchase" SET "revokedAt" = coalesce("revokedAt", now() AT TIME ZONE 'UTC')
 WHERE "tenancyId" = %(tenancy)s AND id = %(id)s
@@ -73,6 +80,7 @@ UPDATE "Subscription"
 SET quantity = CASE WHEN %(left)s > 0 THEN least(quantity, %(left)s) ELSE quantity END,
     "cancelAtPeriodEnd" = "cancelAtPeriodEnd" OR %(left)s = 0, "updatedAt" = now() AT TIME ZONE 'UTC'
 WHERE "tenancyId" = %(tenancy)s AND id = %(id)s
+RETURNING quantity
 
 -- name: customer_type
 SELECT CASE WHEN EXISTS (SELECT 1 FROM "ProjectUser" WHERE "tenancyId" = %(tenancy)s AND "projectUserId"::text = %(id)s)

@@ -4,7 +4,7 @@
 -- The newest first. Each filter that is not given is null.
 SELECT id, status, tenancy_id AS tenancy, purchase_type, purchase_id, customer_id AS customer, request_id,
        stripe_account AS account, livemode, payment_intent AS intent, invoice, stripe_subscription AS subscription,
-       amount, currency, quantity, entries, note, params, idempotency_key AS key, created_by, created_at, submitted_at,
+       amount, currency, quantity, entries, is_full, note, params, idempotency_key AS key, created_by, created_at, submitted_at,
        stripe_refund, failure, quantity_left, revoked,
        extract(epoch FROM clock_timestamp() - coalesce(submitted_at, created_at))::float8 AS age
 FROM stackctl.refund
@@ -24,15 +24,21 @@ ORDER BY created_at DESC, id LIMIT %(limit)s
 -- name: plan
 INSERT INTO stackctl.refund
   (id, tenancy_id, purchase_type, purchase_id, customer_id, request_id, stripe_account, livemode, payment_intent, invoice,
-   stripe_subscription, amount, currency, quantity, entries, note, params, idempotency_key, revoked)
+   stripe_subscription, amount, currency, quantity, entries, is_full, note, params, idempotency_key, revoked)
 VALUES
   (%(id)s, %(tenancy)s, %(purchase_type)s, %(purchase_id)s, %(customer)s, %(request_id)s, %(account)s, %(livemode)s,
-   %(intent)s, %(invoice)s, %(subscription)s, %(amount)s, %(currency)s, %(quantity)s, %(entries)s, %(note)s, %(params)s,
+   %(intent)s, %(invoice)s, %(subscription)s, %(amount)s, %(currency)s, %(quantity)s, %(entries)s, %(is_full)s, %(note)s,
+   %(params)s,
    %(key)s, %(subscription)s::text IS NULL OR %(quantity)s = 0)
 
 -- name: submit
-UPDATE stackctl.refund SET status = 'submitted', submitted_at = clock_timestamp(), updated_at = clock_timestamp()
+UPDATE stackctl.refund
+SET status = 'submitted', sends = 1, submitted_at = clock_timestamp(), updated_at = clock_timestamp()
 WHERE id = %(id)s AND status = 'planned'
+
+-- name: send_again
+UPDATE stackctl.refund SET sends = sends + 1, updated_at = clock_timestamp()
+WHERE id = %(id)s AND status = 'submitted'
 
 -- name: record
 -- What Stripe says. Of two who record, the one who looked earlier may come later: succeeded becomes pending never again,
@@ -46,15 +52,18 @@ WHERE id = %(id)s AND CASE status
   ELSE TRUE END
 
 -- name: close
--- One that Stripe does not have.
+-- One that Stripe does not have. Who was refused the first sending knows nothing of those that others have sent since.
 UPDATE stackctl.refund SET status = %(status)s, failure = %(failure)s, updated_at = clock_timestamp()
-WHERE id = %(id)s AND status IN ('planned', 'submitted')
+WHERE id = %(id)s AND status IN ('planned', 'submitted') AND (NOT %(first)s OR sends <= 1)
 
 -- name: fix_quantity_left
 UPDATE stackctl.refund AS r
 SET quantity_left = greatest(s.quantity - r.quantity, 0), updated_at = clock_timestamp()
 FROM "Subscription" AS s
 WHERE r.id = %(id)s AND r.quantity_left IS NULL AND s."tenancyId" = r.tenancy_id AND s.id = r.purchase_id
+
+-- name: change_quantity_left
+UPDATE stackctl.refund SET quantity_left = %(left)s, updated_at = clock_timestamp() WHERE id = %(id)s AND NOT revoked
 
 -- name: revoked
 UPDATE stackctl.refund SET revoked = TRUE, updated_at = clock_timestamp() WHERE id = %(id)s

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from tests.shop import Shop
     from tests.stripe_fake import Running
 
-ROUNDS = 6
+ROUNDS = 4
 
 
 def test_what_is_refunded_is_what_was_charged_and_asked_for_at_the_most(shop: Shop, stripe: Running) -> None:

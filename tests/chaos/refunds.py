@@ -47,7 +47,7 @@ POINTS = tuple(
 REVOKING = tuple(
     f"{_PAYMENTS}.{point}"
     for point in (
-        "gateway:Gateway.item:after", "gateway:Gateway.set_quantity:before", "gateway:Gateway.set_quantity:after",
+        "refunds:_item:after", "gateway:Gateway.set_quantity:before", "gateway:Gateway.set_quantity:after",
         "gateway:Gateway.cancel_at_period_end:before", "gateway:Gateway.cancel_at_period_end:after",
         "purchases:set_quantity:before", "purchases:set_quantity:after", "ledger:revoked:after",
     )
