@@ -203,6 +203,8 @@ def _show_outcome(run: Run, outcome: Outcome) -> None:
     match refund.status:
         case "succeeded":
             taken = f", {refund.quantity} revoked" if refund.quantity and refund.revoked else ""
+            if taken and refund.quantity_left == 0:
+                taken += "; the subscription ends with its period"
             line(f"refunded {money}{taken}  ({refund.stripe_refund})", "green")
             if not refund.revoked:
                 line(f"the subscription's quantity is not lowered yet: {resume}", "yellow")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 TIMEOUT = 20  # seconds for one answer
 RETRIES = 2  # by the SDK, under one idempotency key
 REFUND_ID = "stackctl_refund_id"  # the metadata by which a refund is found again
+_MOST_SAID = 200  # characters of what Stripe says
 _CODES = {
     "charge_already_refunded": "already-refunded",
     "charge_disputed": "charge-disputed",
@@ -285,4 +286,8 @@ def _no_key(error: stripe.StripeError) -> ServiceError:
 def _said(error: stripe.StripeError) -> str:
     """Its message in one line, without what a proxy wrote into a page."""
     text = " ".join((error.user_message or str(error)).split())
-    return "not an answer of its API" if "<html" in text.lower() else text[:200]
+    if "<html" in text.lower():
+        return "not an answer of its API"
+    _, _, network = text.partition("(Network error: ")  # behind a long request to write to Stripe's support
+    text = network.removesuffix(")") or text
+    return text if len(text) <= _MOST_SAID else text[:_MOST_SAID] + "…"
