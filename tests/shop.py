@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from tests import forked
 from tests.backend import MINE, Outcome, Project, insert
 from tests.stripe_fake.server import KEY
 
@@ -29,6 +30,10 @@ class Shop(Project):
         stripe.state.add("account", id=ACCOUNT)
         with self.connect() as conn:
             conn.execute('UPDATE "Project" SET "stripeAccountId" = %s', (ACCOUNT,))
+
+    def run(self, *arguments: object) -> Outcome:
+        self.write()
+        return forked.start(self.directory, arguments).ended()
 
     def connect(self) -> psycopg.Connection[Any]:
         return psycopg.connect(self.url, autocommit=True)

@@ -11,8 +11,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import multiprocessing
-import os
 import random
 import sys
 import tempfile
@@ -21,8 +19,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.backend import DEADLINE
-from tests.chaos import faults
+from tests.forked import Started, start
 from tests.shop import ACCOUNT
 from tests.stripe_fake.faults import KINDS
 
@@ -53,62 +50,30 @@ REVOKING = tuple(
     )
 )  # fmt: skip
 DOCUMENTED = {0, 4, 5, 6, KILLED}
-_PRELOADED = ["stackctl.cli.app", "stackctl.cli.refunds", "stackctl.payments.gateway",
-              "stackctl.payments.refunds", "stackctl.sync.pipeline"]  # fmt: skip
-
-
-def command(directory: str, log: str, point: str | None, arguments: list[str]) -> None:
-    """In a process of its own: the command, which dies at the point."""
-    from stackctl.cli.app import run
-    from stackctl.payments import refunds
-
-    os.chdir(directory)
-    output = os.open(log, os.O_WRONLY | os.O_CREAT)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    refunds.PAUSES = (0.01, 0.05)
-    if point is not None:
-        faults.arm(point, 1)
-    code = run(arguments)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
 
 
 class Driver:
     def __init__(self, shop: Shop, stripe: Running, seed: int) -> None:
         self.shop, self.stripe, self.rng = shop, stripe, random.Random(seed)
-        self.processes = multiprocessing.get_context("forkserver")
-        self.processes.set_forkserver_preload(_PRELOADED)
-        self.logs = shop.directory / "logs"
-        self.logs.mkdir()
         self.number = 0
         self.exits: Counter[str] = Counter()
         self.killed: Counter[str] = Counter()
         self.struck: Counter[str] = Counter()
         self.refunds: Counter[str] = Counter()
 
-    def start(self, point: str | None, *arguments: object) -> tuple[Any, Path, str | None]:
-        log = self.logs / f"{time.monotonic_ns()}"
-        texts = ["refunds", *map(str, arguments)]
-        process = self.processes.Process(target=command, args=(str(self.shop.directory), str(log), point, texts))
-        process.start()
-        return process, log, point
+    def start(self, point: str | None, *arguments: object) -> Started:
+        return start(self.shop.directory, ("refunds", *arguments), point)
 
-    def end(self, started: tuple[Any, Path, str | None]) -> int:
+    def end(self, started: Started) -> int:
         """Its exit code; AssertionError for one that is not documented."""
-        process, log, point = started
-        process.join(4 * DEADLINE)
-        said = log.read_text() if log.exists() else ""
-        assert process.exitcode is not None, f"it hangs: {said}"
-        assert process.exitcode in DOCUMENTED, f"exit code {process.exitcode}: {said}"
-        assert "Traceback" not in said, said
-        if process.exitcode == KILLED:
-            assert point is not None, f"killed by somebody else: {said}"
+        outcome, point = started.ended(), started.point
+        assert outcome.code in DOCUMENTED, outcome
+        assert "Traceback" not in outcome.stderr, outcome
+        if outcome.code == KILLED:
+            assert point is not None, f"killed by somebody else: {outcome}"
             self.killed[point.removeprefix(_PAYMENTS + ".")] += 1
-        self.exits[str(process.exitcode)] += 1
-        log.unlink(missing_ok=True)
-        return process.exitcode
+        self.exits[str(outcome.code)] += 1
+        return outcome.code
 
     def round(self) -> None:
         rng = self.rng

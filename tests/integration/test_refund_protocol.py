@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,8 +9,8 @@ import pytest
 from stackctl.errors import OutcomeUnknown, ServiceError, StateError
 from stackctl.payments import gateway, ledger, position, purchases, refunds
 from stackctl.payments.wanted import Wanted, entries
-from tests.backend import Outcome, ended, wait_for
-from tests.chaos.processes import FAULTS
+from tests.backend import Outcome, wait_for
+from tests.forked import Started, start
 from tests.shop import ACCOUNT
 from tests.stripe_fake.faults import KINDS, Kind
 from tests.stripe_fake.server import KEY
@@ -50,17 +47,8 @@ REVOKING = {
 }
 
 
-def start(shop: Shop, point: str | None, *arguments: object) -> subprocess.Popen[str]:
-    program = ["-P", str(FAULTS), point, "1"] if point else ["-m", "stackctl"]
-    return subprocess.Popen(
-        [sys.executable, *program, "refunds", *map(str, arguments)],
-        cwd=shop.directory, env=os.environ | {"PYTHONUNBUFFERED": "1"}, stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-
-
-def create(shop: Shop, point: str | None, bought: uuid.UUID, *arguments: str) -> subprocess.Popen[str]:
-    return start(shop, point, "create", bought, *(arguments or ("--full",)), "--yes", "--json")
+def create(shop: Shop, point: str | None, bought: uuid.UUID, *arguments: str) -> Started:
+    return start(shop.directory, ("refunds", "create", bought, *(arguments or ("--full",)), "--yes", "--json"), point)
 
 
 def made(stripe: Running) -> list[dict[str, Any]]:
@@ -80,7 +68,7 @@ def agree(shop: Shop) -> None:
 def test_killed_when(shop: Shop, stripe: Running, point: str) -> None:
     spec, left, there = POINTS[point]
     bought = shop.buy(1999)
-    outcome = ended(create(shop, spec, bought))
+    outcome = create(shop, spec, bought).ended()
     assert outcome.code == KILLED, f"it did not come by the point: {outcome}"
     assert (status(shop), len(made(stripe))) == (left, there)
     if left not in (None, "succeeded"):
@@ -99,7 +87,7 @@ def test_killed_when(shop: Shop, stripe: Running, point: str) -> None:
 @pytest.mark.parametrize("point", REVOKING)
 def test_killed_when_revoking(shop: Shop, stripe: Running, point: str) -> None:
     id_ = shop.subscribe(3000, 3)
-    outcome = ended(create(shop, REVOKING[point], id_, "--amount", "10", "--quantity", "1"))
+    outcome = create(shop, REVOKING[point], id_, "--amount", "10", "--quantity", "1").ended()
     assert outcome.code == KILLED, f"it did not come by the point: {outcome}"
     assert status(shop) == "succeeded"
     assert shop.row(id_, "quantity") == 3
@@ -114,7 +102,7 @@ def test_killed_when_revoking(shop: Shop, stripe: Running, point: str) -> None:
 
 def test_killed_when_cancelling(shop: Shop, stripe: Running) -> None:
     id_ = shop.subscribe(3000, 3)
-    assert ended(create(shop, f"{GATEWAY}.cancel_at_period_end:after", id_)).code == KILLED
+    assert create(shop, f"{GATEWAY}.cancel_at_period_end:after", id_).ended().code == KILLED
     assert shop.row(id_, "cancelAtPeriodEnd") is False
     assert shop.resume().code == 0
     assert shop.row(id_, "cancelAtPeriodEnd") is True
@@ -124,7 +112,9 @@ def test_killed_when_cancelling(shop: Shop, stripe: Running) -> None:
 def test_the_backend_hears_of_the_quantity_first(shop: Shop, stripe: Running) -> None:
     """Its webhook writes what Stripe has before the refund is settled: nothing is taken off twice."""
     id_ = shop.subscribe(3000, 3)
-    assert ended(create(shop, REVOKING["the quantity is set"], id_, "--amount", "10", "--quantity", "1")).code == KILLED
+    assert (
+        create(shop, REVOKING["the quantity is set"], id_, "--amount", "10", "--quantity", "1").ended().code == KILLED
+    )
     shop.one('UPDATE "Subscription" SET quantity = 2 WHERE id = %s RETURNING id', id_)
     assert shop.resume().code == 0
     found = stripe.state.get("subscription", ACCOUNT, f"sub_{id_}", False)
@@ -214,7 +204,7 @@ def opened(stripe: Running, key: str = KEY) -> gateway.Gateway:
 
 def planned(shop: Shop, conn: Any, bought: uuid.UUID) -> ledger.Refund:
     """A refund that a killed process has left behind."""
-    assert ended(create(shop, f"{REFUNDS}:plan:after", bought)).code == KILLED
+    assert create(shop, f"{REFUNDS}:plan:after", bought).ended().code == KILLED
     return ledger.find(conn, purchase=bought)[0]
 
 
@@ -232,7 +222,7 @@ def aged(shop: Shop, hours: int) -> str:
 
 def test_too_late_to_be_sent_again(shop: Shop, stripe: Running) -> None:
     bought = shop.buy(1999)
-    assert ended(create(shop, f"{GATEWAY}.refund:before", bought)).code == KILLED
+    assert create(shop, f"{GATEWAY}.refund:before", bought).ended().code == KILLED
     id_ = aged(shop, 22)
     young = shop.run("refunds", "resume", id_, "--give-up", "--yes", "--json")
     assert (young.code, young.json["error"]["code"]) == (5, "not-to-be-canceled")
@@ -240,7 +230,7 @@ def test_too_late_to_be_sent_again(shop: Shop, stripe: Running) -> None:
 
     other = shop.buy(500)
     shop.one("DELETE FROM stackctl.refund RETURNING id")
-    assert ended(create(shop, f"{GATEWAY}.refund:before", other)).code == KILLED
+    assert create(shop, f"{GATEWAY}.refund:before", other).ended().code == KILLED
     id_ = aged(shop, 24)
     result = shop.run("refunds", "resume", id_, "--json")
     assert (result.code, result.json["refund"]["status"]) == (6, "submitted")
@@ -255,7 +245,7 @@ def test_too_late_to_be_sent_again(shop: Shop, stripe: Running) -> None:
 
 def test_too_late_but_stripe_has_it(shop: Shop, stripe: Running) -> None:
     bought = shop.buy(1999)
-    assert ended(create(shop, f"{GATEWAY}.refund:after", bought)).code == KILLED
+    assert create(shop, f"{GATEWAY}.refund:after", bought).ended().code == KILLED
     id_ = aged(shop, 48)
     assert shop.run("refunds", "resume", id_, "--give-up", "--yes", "--json").code == 5
     assert status(shop) == "succeeded"
@@ -264,7 +254,7 @@ def test_too_late_but_stripe_has_it(shop: Shop, stripe: Running) -> None:
 
 def test_planned_long_ago_is_not_sent_out_of_the_blue(shop: Shop, stripe: Running) -> None:
     bought = shop.buy(1999)
-    assert ended(create(shop, f"{REFUNDS}:plan:after", bought)).code == KILLED
+    assert create(shop, f"{REFUNDS}:plan:after", bought).ended().code == KILLED
     aged(shop, 24)
     assert shop.resume().code == 0
     assert (status(shop), made(stripe)) == ("canceled", [])
@@ -272,7 +262,7 @@ def test_planned_long_ago_is_not_sent_out_of_the_blue(shop: Shop, stripe: Runnin
 
 def test_the_key_of_the_other_mode_settles_nothing(shop: Shop, stripe: Running) -> None:
     bought = shop.buy(1999)
-    assert ended(create(shop, f"{GATEWAY}.refund:before", bought)).code == KILLED
+    assert create(shop, f"{GATEWAY}.refund:before", bought).ended().code == KILLED
     with shop.pipeline().session() as conn:
         refund = ledger.find(conn)[0]
         with pytest.raises(StateError, match="test mode, and the key is a live key"):
@@ -284,7 +274,7 @@ def test_the_key_of_the_other_mode_settles_nothing(shop: Shop, stripe: Running) 
 def test_refused_when_sent_again(shop: Shop, stripe: Running) -> None:
     """Disputed meanwhile: Stripe does not have it, and will not."""
     bought = shop.buy(1999)
-    assert ended(create(shop, f"{GATEWAY}.refund:before", bought)).code == KILLED
+    assert create(shop, f"{GATEWAY}.refund:before", bought).ended().code == KILLED
     intent = stripe.state.get("payment_intent", ACCOUNT, shop.row(bought, "stripePaymentIntentId"), False)
     stripe.state.get("charge", ACCOUNT, intent["latest_charge"], False)["disputed"] = True
     result = shop.resume()
@@ -295,8 +285,8 @@ def test_refused_when_sent_again(shop: Shop, stripe: Running) -> None:
 # -- several at once
 
 
-def outcomes(processes: list[subprocess.Popen[str]]) -> list[Outcome]:
-    return [ended(process) for process in processes]
+def outcomes(processes: list[Started]) -> list[Outcome]:
+    return [process.ended() for process in processes]
 
 
 def test_sixteen_at_once(shop: Shop, stripe: Running) -> None:
@@ -325,8 +315,8 @@ def test_one_request_sixteen_times_at_once(shop: Shop, stripe: Running) -> None:
 
 def test_resumed_by_several_at_once(shop: Shop, stripe: Running) -> None:
     bought = shop.buy(1999)
-    assert ended(create(shop, f"{GATEWAY}.refund:before", bought)).code == KILLED
-    running = [start(shop, None, "resume", "--all", "--json") for _ in range(8)]
+    assert create(shop, f"{GATEWAY}.refund:before", bought).ended().code == KILLED
+    running = [start(shop.directory, ("refunds", "resume", "--all", "--json")) for _ in range(8)]
     assert {one.code for one in outcomes(running)} <= {0, 6}
     assert shop.resume().code == 0
     assert [one["amount"] for one in made(stripe)] == [1999]
@@ -351,7 +341,7 @@ def test_the_later_of_two_who_look_does_not_take_it_back(shop: Shop, stripe: Run
 
 def test_closed_wrongly_is_mended_by_what_stripe_has(shop: Shop) -> None:
     bought = shop.buy(1999)
-    assert ended(create(shop, f"{GATEWAY}.refund:after", bought)).code == KILLED
+    assert create(shop, f"{GATEWAY}.refund:after", bought).ended().code == KILLED
     with shop.pipeline().session() as conn:
         refund = ledger.find(conn)[0]
         ledger.close(conn, refund.id, "failed", "thought so")
@@ -398,8 +388,8 @@ def test_interrupted_in_the_call(shop: Shop, stripe: Running) -> None:
     stripe.fault("delay", method="POST", seconds=30)
     running = create(shop, None, bought)
     wait_for(lambda: not stripe.fake.faults.waiting)
-    running.terminate()
-    outcome = ended(running)
+    running.process.terminate()
+    outcome = running.ended()
     assert outcome.code == 130
     assert "refunds resume" in outcome.stderr
     assert status(shop) == "submitted"
@@ -444,7 +434,7 @@ def test_refused_while_somebody_else_sends_it_again(
 def test_one_request_for_two_purchases_at_once(shop: Shop, stripe: Running) -> None:
     one, other = shop.buy(), shop.buy()
     both = [create(shop, None, id_, "--full", "--request-id", "same") for id_ in (one, other)]
-    found = sorted(ended(process).code for process in both)
+    found = sorted(process.ended().code for process in both)
     assert found == [0, 5]
     assert len(made(stripe)) == 1
 
@@ -454,7 +444,7 @@ def test_one_who_slept_does_not_raise_the_quantity(
 ) -> None:
     """Its refund is settled by another, and a later one lowers the quantity further, before it sets its own."""
     id_ = shop.subscribe(3000, 3)
-    assert ended(create(shop, REVOKING["the item is read"], id_, "--amount", "10", "--quantity", "1")).code == KILLED
+    assert create(shop, REVOKING["the item is read"], id_, "--amount", "10", "--quantity", "1").ended().code == KILLED
     with shop.pipeline().session() as conn:
         refund, on = ledger.find(conn)[0], opened(stripe)
         whole = on.set_quantity
@@ -473,7 +463,7 @@ def test_one_who_slept_does_not_raise_the_quantity(
 
 def test_seats_bought_meanwhile_stay(shop: Shop, stripe: Running) -> None:
     id_ = shop.subscribe(3000, 3)
-    assert ended(create(shop, f"{REFUNDS}:_revoke:before", id_, "--amount", "10", "--quantity", "1")).code == KILLED
+    assert create(shop, f"{REFUNDS}:_revoke:before", id_, "--amount", "10", "--quantity", "1").ended().code == KILLED
     item = stripe.state.get("subscription", ACCOUNT, f"sub_{id_}", False)["items"]["data"][0]
     item["quantity"] = 10
     assert shop.resume().code == 0
