@@ -62,7 +62,8 @@ def list_(
 ) -> None:
     """List the refunds of the ledger, the newest first; with --reconcile, compare the ledger with Stripe.
 
-    Exit codes: 0 listed, nothing differs; 1 ledger and Stripe differ; 4 Stripe can't be reached or refuses the key.
+    Exit codes: 0 listed, nothing differs; 1 ledger and Stripe differ; 4 Stripe can't be reached or refuses the key, for
+    one of the accounts at least.
     """
     from stackctl.payments import ledger
     from stackctl.sync.pipeline import Pipeline
@@ -116,13 +117,23 @@ def _reconcile(
 
     differences: list[tuple[str, Difference]] = []
     compared = skipped = 0
-    for account in connection.accounts(conn, tenancy):
+    accounts, problems = connection.accounts(conn, tenancy), dict[str, ServiceError]()
+    for account in accounts:
         gateway = opened(account)
         known = ledger.find(conn, account=account)
         own = [one for one in known if one.livemode == (gateway.mode == "live")]
+        try:
+            found = compare(gateway, own, since)
+        except ServiceError as error:  # of one that was disconnected, say: the others are compared all the same
+            problems[account] = error
+            continue
         skipped += len(known) - len(own)
         compared += sum(since is None or one.created_at >= since for one in own)
-        differences += [(account, one) for one in compare(gateway, own, since)]
+        differences += [(account, one) for one in found]
+    if problems and len(problems) == len(accounts):
+        raise next(iter(problems.values()))
+    for account, problem in problems.items():
+        run.console.warn(f"account {account} could not be compared: {problem.message}")
     if skipped:
         run.console.warn(f"{counted(skipped, 'refund', 'refunds')} of the key's other mode could not be compared")
 
@@ -145,8 +156,9 @@ def _reconcile(
         }
         for account, one in differences
     ]
-    result = {"ok": not differences, "compared": compared, "skipped": skipped, "differences": listed}
-    run.finish(result, show, ok=not differences)
+    ok = not differences and not problems
+    result = {"ok": ok, "compared": compared, "skipped": skipped, "not_compared": list(problems), "differences": listed}
+    run.finish(result, show, ok=ok, exit_code=1 if differences else ServiceError.exit_code)
 
 
 @command(app, "show", example="stackctl refunds show 7c9e6679-7425-40de-944b-e07fc1f90ae7")

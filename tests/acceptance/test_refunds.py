@@ -515,3 +515,14 @@ def test_a_payment_intent_that_is_empty(shop: Shop, stripe: Running) -> None:
     bought = shop.purchase(stripePaymentIntentId="")
     assert refused(shop.refund(bought, "--full")) == (5, "purchase-not-found")
     assert not stripe.calls()
+
+
+def test_an_account_that_was_disconnected_does_not_hide_the_others(shop: Shop, stripe: Running) -> None:
+    assert shop.refund(shop.buy(), "--full").code == 0
+    stripe.state.add("account", id="acct_new")
+    shop.one('UPDATE "Project" SET "stripeAccountId" = %s RETURNING id', "acct_new")
+    assert shop.run("refunds", "list", "--reconcile", "--json").json["compared"] == 1
+    shop.one("UPDATE stackctl.refund SET stripe_account = %s RETURNING id", "acct_old")
+    result = shop.run("refunds", "list", "--reconcile", "--json")
+    assert (result.code, result.json["ok"], result.json["not_compared"]) == (4, False, ["acct_old"])
+    assert "acct_old could not be compared" in result.stderr
