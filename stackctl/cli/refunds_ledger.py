@@ -120,10 +120,11 @@ def _reconcile(
     accounts, problems = connection.accounts(conn, tenancy), dict[str, ServiceError]()
     for account in accounts:
         gateway = opened(account)
-        known = ledger.find(conn, account=account)
-        own = [one for one in known if one.livemode == (gateway.mode == "live")]
         try:
-            found = compare(gateway, own, since)
+            made = gateway.refunds_since(since)
+            known = ledger.find(conn, account=account)
+            own = [one for one in known if one.livemode == (gateway.mode == "live")]
+            found = compare(gateway, made, own, since)
         except ServiceError as error:  # of one that was disconnected, say: the others are compared all the same
             problems[account] = error
             continue

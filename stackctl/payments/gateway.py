@@ -77,6 +77,12 @@ class Gateway:
 
     def __init__(self, key: str, base: str | None, account: str | None) -> None:
         remember(key)
+        if not key.isascii() or not key.isprintable() or " " in key:
+            raise ConfigError(
+                "the Stripe key holds spaces, line ends or letters that no key has",
+                code="bad-stripe-key",
+                hint="copy it anew into payments.stripe_api_key, or STRIPE_API_KEY",
+            )
         http = stripe.RequestsClient(timeout=TIMEOUT)
         addresses: Any = {"api": base.rstrip("/")} if base else {}
         try:
@@ -165,12 +171,12 @@ class Gateway:
                 ).to_dict()
             )
 
-    def item(self, subscription: str) -> Item:
-        """The subscription's one item. Raises StateError `subscription-has-several-items`."""
+    def item(self, subscription: str, *, only: bool = True) -> Item:
+        """The subscription's item. Raises StateError `subscription-has-several-items` if it is to be the only one."""
         with _reading():
             found: Any = self._client.v1.subscriptions.retrieve(subscription, None, self._on).to_dict()
         items = found["items"]["data"]
-        if len(items) != 1:
+        if len(items) != 1 and (only or not items):
             raise StateError(
                 f"subscription {subscription} has {len(items)} items; whose quantity is meant is not known",
                 code="subscription-has-several-items",

@@ -119,8 +119,9 @@ def fix_quantity_left(conn: Connection, id_: UUID) -> None:
     conn.execute(_SQL["fix_quantity_left"], {"id": id_})
 
 
-def change_quantity_left(conn: Connection, id_: UUID, left: int) -> None:
-    conn.execute(_SQL["change_quantity_left"], {"id": id_, "left": left})
+def change_quantity_left(conn: Connection, id_: UUID, old: int, left: int) -> bool:
+    """False where somebody else has changed it."""
+    return conn.execute(_SQL["change_quantity_left"], {"id": id_, "old": old, "left": left}).rowcount == 1
 
 
 def revoked(conn: Connection, id_: UUID) -> None:

@@ -82,7 +82,7 @@ class Position:
     def is_taken_back(self) -> bool:
         """All of a one-time purchase is revoked, for good."""
         taken = sum(one.quantity for one in self.ledger if one.status == "succeeded")
-        return self.purchase.type == "one-time-purchase" and taken >= self.purchase.quantity
+        return self.purchase.type == "one-time-purchase" and 0 < self.purchase.quantity <= taken
 
     @property
     def refusal(self) -> StateError | None:

@@ -125,10 +125,10 @@ def mark_refunded(conn: Connection, type_: Type, tenancy: UUID, id_: UUID, invoi
     conn.execute(_SQL[statement], {"tenancy": tenancy, "id": id_, "invoice": invoice})
 
 
-def unmark_refunded(conn: Connection, type_: Type, tenancy: UUID, id_: UUID) -> None:
+def unmark_refunded(conn: Connection, type_: Type, tenancy: UUID, id_: UUID, invoice: str | None) -> None:
     """The money came back: the bank did not take it."""
     statement = "subscription_not_refunded" if type_ == "subscription" else "one_time_purchase_not_refunded"
-    conn.execute(_SQL[statement], {"tenancy": tenancy, "id": id_})
+    conn.execute(_SQL[statement], {"tenancy": tenancy, "id": id_, "invoice": invoice})
 
 
 def mark_revoked(conn: Connection, tenancy: UUID, id_: UUID) -> None:

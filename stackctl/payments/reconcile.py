@@ -21,6 +21,9 @@ Kind = Literal[
 ]  # fmt: skip
 
 
+_SETTLE = "the ledger says {}, Stripe says {}; `stackctl refunds resume {}` takes it over"
+
+
 @dataclass(frozen=True)
 class Difference:
     kind: Kind
@@ -29,9 +32,13 @@ class Difference:
     message: str
 
 
-def compare(gateway: Gateway, refunds: Sequence[Refund], since: datetime | None) -> Sequence[Difference]:
-    """`refunds`: all that the ledger has of the gateway's account and mode. Compared are those since a time, or all."""
-    made = gateway.refunds_since(since)
+def compare(
+    gateway: Gateway, made: Sequence[Made], refunds: Sequence[Refund], since: datetime | None
+) -> Sequence[Difference]:
+    """`made`: what Stripe has since a time, or ever; `refunds`: all that the ledger has of the account and mode.
+
+    Stripe is to be read first: a refund that is made meanwhile is then in the ledger, and looked up.
+    """
     by_id = {one.id: one for one in made}
     by_ours = {one.ours: one for one in made if one.ours}
     found: list[Difference] = []
@@ -76,7 +83,7 @@ def _of(refund: Refund, made: Made | None) -> Sequence[Difference]:
         return [difference("not-in-stripe", f"the ledger has it as {refund.status}, and Stripe does not have it")]
     found: list[Difference] = []
     if made.status != refund.status:
-        found.append(difference("status", f"the ledger says {refund.status}, Stripe says {made.status}"))
+        found.append(difference("status", _SETTLE.format(refund.status, made.status, refund.id)))
     if (made.amount, made.currency) != (refund.amount, refund.currency):
         ours, theirs = shown(refund.amount, refund.currency), shown(made.amount, made.currency)
         found.append(difference("amount", f"the ledger says {ours}, Stripe says {theirs}"))

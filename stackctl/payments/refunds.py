@@ -139,13 +139,7 @@ def carry_out(
     try:
         return _sent(conn, gateway, refund, position, unanswered)
     except psycopg.Error as error:
-        raise OutcomeUnknown(
-            f"refund {refund.id} was sent to Stripe, and what came of it could not be written down: "
-            f"{translate(error, 'the operated database').message}",
-            code="refund-not-recorded",
-            hint=f"run `stackctl refunds resume {refund.id}` once the database is back",
-            details={"refund": str(refund.id)},
-        ) from error
+        raise _not_recorded(refund, error) from error
 
 
 def _sent(
@@ -163,7 +157,7 @@ def _sent(
             return Outcome(now, None if now.is_settled else error)
         error.details["refund"] = str(refund.id)
         raise
-    return _recorded(conn, gateway, refund, made, position)
+    return _written_down(conn, gateway, refund, made, position)
 
 
 def _found_out(
@@ -231,7 +225,7 @@ def _sent_again(conn: Connection, gateway: Gateway, refund: Refund) -> Outcome:
         if made is None:
             ledger.close(conn, refund.id, "failed", error.message)
             return Outcome(ledger.get(conn, refund.id), error)
-    return _recorded(conn, gateway, refund, made)
+    return _written_down(conn, gateway, refund, made)
 
 
 def cancel(conn: Connection, gateway: Gateway, refund: Refund) -> Outcome:
@@ -264,6 +258,26 @@ def _ours(gateway: Gateway, refund: Refund) -> Made | None:
     return next((one for one in gateway.refunds(refund.intent) if one.ours == str(refund.id)), None)
 
 
+def _written_down(
+    conn: Connection, gateway: Gateway, refund: Refund, made: Made, position: Position | None = None
+) -> Outcome:
+    """`_recorded`, of one that Stripe was just asked for: whatever goes wrong now, it was sent."""
+    try:
+        return _recorded(conn, gateway, refund, made, position)
+    except (psycopg.Error, StackctlError) as error:
+        raise _not_recorded(refund, error) from error
+
+
+def _not_recorded(refund: Refund, error: psycopg.Error | StackctlError) -> OutcomeUnknown:
+    why = translate(error, "the operated database") if isinstance(error, psycopg.Error) else error
+    return OutcomeUnknown(
+        f"refund {refund.id} was sent to Stripe, and what came of it could not be written down: {why.message}",
+        code="refund-not-recorded",
+        hint=f"run `stackctl refunds resume {refund.id}`",
+        details={"refund": str(refund.id)},
+    )
+
+
 def _recorded(
     conn: Connection, gateway: Gateway, refund: Refund, made: Made, position: Position | None = None
 ) -> Outcome:
@@ -282,7 +296,10 @@ def _recorded(
             if after and after.is_taken_back:  # of a one-time purchase
                 purchases.mark_revoked(conn, refund.tenancy, refund.purchase_id)
         elif refund.status == "succeeded" and not now.holds_money:
-            purchases.unmark_refunded(conn, refund.purchase_type, refund.tenancy, refund.purchase_id)
+            after = position and position.again(conn)
+            if after and not after.is_paid_back:
+                key = (refund.purchase_type, refund.tenancy, refund.purchase_id)
+                purchases.unmark_refunded(conn, *key, refund.invoice)
     now = ledger.get(conn, refund.id)
     if now.status != "succeeded" or now.revoked:
         return Outcome(now)
@@ -314,29 +331,32 @@ def _revoke(conn: Connection, gateway: Gateway, refund: Refund) -> None:
     if left is None:  # the subscription's row is gone
         ledger.revoked(conn, refund.id)
         return
-    item = _item(gateway, subscription)
+    item = _item(gateway, subscription, only=left > 0)
     bought_since = item is not None and left > 0 and item.quantity > left + refund.quantity
     if item and left == 0 and not item.cancels:
         gateway.cancel_at_period_end(subscription)
-    elif item and 0 < left < item.quantity:
+    lowers = item is not None and 0 < left < item.quantity
+    if item and lowers:
         if bought_since:
             # The database has not heard of it yet. What was bought stays.
-            left = item.quantity - refund.quantity
-            ledger.change_quantity_left(conn, refund.id, left)
+            old, left = left, item.quantity - refund.quantity
+            if not ledger.change_quantity_left(conn, refund.id, old, left):
+                _revoke(conn, gateway, ledger.get(conn, refund.id))
+                return
         gateway.set_quantity(subscription, item.id, left)
     with conn.transaction():
         purchases.lock(conn, refund.purchase_type, refund.tenancy, refund.purchase_id)
         now = purchases.set_quantity(conn, refund.tenancy, refund.purchase_id, left)
         ledger.revoked(conn, refund.id)
-    if item and 0 < now < left and not bought_since:
+    if item and lowers and not bought_since and 0 < now < left:
         # Somebody else settled this one while we slept, and a later refund lowered it further.
         gateway.set_quantity(subscription, item.id, now)
 
 
-def _item(gateway: Gateway, subscription: str) -> Item | None:
+def _item(gateway: Gateway, subscription: str, *, only: bool) -> Item | None:
     """None where Stripe has nothing more to change."""
     try:
-        item = gateway.item(subscription)
+        item = gateway.item(subscription, only=only)
     except StateError as error:
         if error.code == "stripe-not-found":
             return None
@@ -352,8 +372,9 @@ def check_item(gateway: Gateway, position: Position, asked: Sequence[Entry]) -> 
     purchase, taken = position.purchase, sum(entry.quantity for entry in asked)
     if purchase.type != "subscription" or purchase.stripe_id is None or not taken:
         return
-    item = gateway.item(purchase.stripe_id)
-    if taken < position.quantity_left and item.quantity != purchase.quantity and not item.ended:
+    partly = taken < position.quantity_left
+    item = gateway.item(purchase.stripe_id, only=partly)
+    if partly and item.quantity != purchase.quantity and not item.ended:
         raise StateError(
             f"subscription {purchase.id} has {purchase.quantity} in the database and {item.quantity} in Stripe",
             code="quantity-differs",

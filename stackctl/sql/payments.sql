@@ -59,7 +59,11 @@ UPDATE "OneTimePurchase" SET "refundedAt" = NULL WHERE "tenancyId" = %(tenancy)s
 
 -- name: subscription_not_refunded
 UPDATE "Subscription" SET "refundedAt" = NULL, "updatedAt" = now() AT TIME ZONE 'UTC'
-WHERE "tenancyId" = %(tenancy)s AND id = %(id)s
+WHERE "tenancyId" = %(tenancy)s AND id = %(id)s AND EXISTS (
+  SELECT 1 FROM "SubscriptionInvoice" AS i
+  WHERE i."tenancyId" = "Subscription"."tenancyId" AND i."stripeSubscriptionId" = "Subscription"."stripeSubscriptionId"
+    AND i."isSubscriptionCreationInvoice" AND i."stripeInvoiceId" = %(invoice)s
+)
 
 -- name: one_time_purchase_revoked
 UPDATE "OneTimePurchase" SET "revokedAt" = coalesce("revokedAt", now() AT TIME ZONE 'UTC')

@@ -63,7 +63,8 @@ FROM "Subscription" AS s
 WHERE r.id = %(id)s AND r.quantity_left IS NULL AND s."tenancyId" = r.tenancy_id AND s.id = r.purchase_id
 
 -- name: change_quantity_left
-UPDATE stackctl.refund SET quantity_left = %(left)s, updated_at = clock_timestamp() WHERE id = %(id)s AND NOT revoked
+UPDATE stackctl.refund SET quantity_left = %(left)s, updated_at = clock_timestamp() 
+WHERE id = %(id)s AND NOT revoked AND quantity_left = %(old)s
 
 -- name: revoked
 UPDATE stackctl.refund SET revoked = TRUE, updated_at = clock_timestamp() WHERE id = %(id)s

@@ -526,3 +526,35 @@ def test_an_account_that_was_disconnected_does_not_hide_the_others(shop: Shop, s
     result = shop.run("refunds", "list", "--reconcile", "--json")
     assert (result.code, result.json["ok"], result.json["not_compared"]) == (4, False, ["acct_old"])
     assert "acct_old could not be compared" in result.stderr
+
+
+def test_money_that_came_back_of_one_refund_while_another_has_replaced_it(shop: Shop, stripe: Running) -> None:
+    bought = shop.buy(2000)
+    first = shop.refund(bought, "--amount", "20").json["refund"]
+    made(stripe)[0]["status"] = "failed"
+    assert shop.refund(bought, "--amount", "20", "--again").code == 0
+    assert shop.resume(first["id"]).code == 5
+    assert shop.row(bought, "refundedAt") is not None
+
+    subscribed = shop.subscribe(renewals=1)
+    assert shop.refund(subscribed, "--full").code == 0
+    renewal = shop.refund(subscribed, "--amount", "1", "--invoice", f"in_1_{subscribed}").json["refund"]
+    made(stripe)[-1]["status"] = "failed"
+    assert shop.resume(renewal["id"]).code == 5
+    assert shop.row(subscribed, "refundedAt") is not None
+
+
+@pytest.mark.parametrize("key", ["sk_live_abc\nTAILSECRET", "sk_test_é", " sk_test_fake"])
+def test_a_key_that_can_be_none(shop: Shop, key: str) -> None:
+    shop.settings["payments"]["stripe_api_key"] = key
+    result = shop.run("refunds", "preview", shop.buy(), "--json", "--debug")
+    assert refused(result) == (3, "bad-stripe-key")
+    assert "TAILSECRET" not in result.stdout + result.stderr
+
+
+def test_several_items_do_not_matter_when_all_of_it_ends(shop: Shop, stripe: Running) -> None:
+    id_ = shop.subscribe(3000, 3)
+    found = stripe.state.get("subscription", ACCOUNT, f"sub_{id_}", False)
+    found["items"]["data"].append({"id": "si_2", "quantity": 1})
+    assert shop.refund(id_, "--full").code == 0
+    assert found["cancel_at_period_end"] is True

@@ -468,3 +468,37 @@ def test_seats_bought_meanwhile_stay(shop: Shop, stripe: Running) -> None:
     item["quantity"] = 10
     assert shop.resume().code == 0
     assert item["quantity"] == 9
+
+
+def test_resumed_sent_and_then_not_recorded(shop: Shop, stripe: Running) -> None:
+    """It was sent: a script must not take that for a refusal."""
+    bought = shop.buy(1999)
+    assert create(shop, f"{REFUNDS}:plan:after", bought).ended().code == KILLED
+    for nth in (1, 2, 3):
+        stripe.fault("drop-before", nth=nth, method="GET", path="/v1/payment_intents")
+    resumed = shop.resume(str(shop.one("SELECT id FROM stackctl.refund")))
+    assert (resumed.code, resumed.json["error"]["code"]) == (6, "refund-not-recorded")
+    stripe.fake.faults.clear()
+    assert shop.resume().code == 0
+    assert len(made(stripe)) == 1
+
+
+def test_seats_bought_meanwhile_are_counted_once_by_two_who_settle(
+    shop: Shop, stripe: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    id_ = shop.subscribe(3000, 3)
+    assert create(shop, f"{REFUNDS}:_revoke:before", id_, "--amount", "10", "--quantity", "1").ended().code == KILLED
+    item = stripe.state.get("subscription", ACCOUNT, f"sub_{id_}", False)["items"]["data"][0]
+    item["quantity"] = 10
+    with shop.pipeline().session() as conn:
+        refund, on = ledger.find(conn)[0], opened(stripe)
+        whole = on.item
+
+        def late(*arguments: Any, **named: Any) -> gateway.Item:
+            monkeypatch.undo()
+            assert shop.resume(str(refund.id)).code == 0
+            return whole(*arguments, **named)
+
+        monkeypatch.setattr(on, "item", late)
+        assert refunds.settle(conn, on, refund).refund.is_settled
+    assert item["quantity"] == 9
