@@ -16,12 +16,7 @@ if TYPE_CHECKING:
     from stackctl.payments.gateway import Gateway, Made
     from stackctl.payments.ledger import Refund
 
-Kind = Literal[
-    "not-in-stripe", "not-in-ledger", "made-elsewhere", "status", "amount", "quantity-not-revoked"
-]  # fmt: skip
-
-
-_SETTLE = "the ledger says {}, Stripe says {}; `stackctl refunds resume {}` takes it over"
+Kind = Literal["not-in-stripe", "not-in-ledger", "made-elsewhere", "status", "amount", "quantity-not-revoked"]
 
 
 @dataclass(frozen=True)
@@ -83,7 +78,8 @@ def _of(refund: Refund, made: Made | None) -> Sequence[Difference]:
         return [difference("not-in-stripe", f"the ledger has it as {refund.status}, and Stripe does not have it")]
     found: list[Difference] = []
     if made.status != refund.status:
-        found.append(difference("status", _SETTLE.format(refund.status, made.status, refund.id)))
+        what = f"the ledger says {refund.status}, Stripe says {made.status}"
+        found.append(difference("status", f"{what}; `stackctl refunds resume {refund.id}` takes it over"))
     if (made.amount, made.currency) != (refund.amount, refund.currency):
         ours, theirs = shown(refund.amount, refund.currency), shown(made.amount, made.currency)
         found.append(difference("amount", f"the ledger says {ours}, Stripe says {theirs}"))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import time
 import uuid
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +22,7 @@ from stackctl.payments.position import Position, of_purchase
 from stackctl.payments.wanted import ago, entries, request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from stackctl.db import Connection
     from stackctl.payments.gateway import Gateway, Item, Made
@@ -60,12 +59,7 @@ def of_request(conn: Connection, purchase: purchases.Purchase, wanted: Wanted) -
     if same and purchase.type == "subscription":
         same = found[0].invoice == purchases.invoice(conn, purchase, wanted.invoice)
     if not same:
-        raise StateError(
-            f"request {wanted.request_id} was for another refund: {found[0].id}",
-            code="request-id-reused",
-            hint="each refund has a request id of its own",
-            details={"refund": str(found[0].id)},
-        )
+        raise _reused(wanted, found[0])
     return found[0]
 
 
@@ -100,21 +94,21 @@ def plan(conn: Connection, position: Position, asked: Sequence[Entry], wanted: W
             "is_full": wanted.entries is None, "note": wanted.note,
             "params": request(position, asked, wanted, str(id_)), "key": key_of(str(id_)),
         }  # fmt: skip
-        with _request_is_new(wanted):
+        try:
             ledger.plan(conn, values)
+        except psycopg.errors.UniqueViolation:
+            # Of another purchase, whose row is not the one that is locked, the same request was written just now.
+            raise _reused(wanted) from None
     return ledger.get(conn, id_)
 
 
-@contextmanager
-def _request_is_new(wanted: Wanted) -> Iterator[None]:
-    """Of another purchase, whose row is not this one, the same request may be written at this moment."""
-    try:
-        yield
-    except psycopg.errors.UniqueViolation:
-        raise StateError(
-            f"request {wanted.request_id} was for another refund", code="request-id-reused",
-            hint="each refund has a request id of its own",
-        ) from None  # fmt: skip
+def _reused(wanted: Wanted, by: Refund | None = None) -> StateError:
+    return StateError(
+        f"request {wanted.request_id} was for another refund" + (f": {by.id}" if by else ""),
+        code="request-id-reused",
+        hint="each refund has a request id of its own",
+        details={"refund": str(by.id)} if by else {},
+    )
 
 
 # -- what becomes of it
