@@ -101,3 +101,13 @@ class Shop(Project):
             if self.one(f'SELECT count(*) FROM "{table}" WHERE id = %s', id_):
                 return self.one(f'SELECT {names} FROM "{table}" WHERE id = %s', id_)
         raise AssertionError(f"no purchase {id_}")
+
+
+def refused(result: Outcome) -> tuple[int, str]:
+    """Exit code and code of the error document."""
+    return result.code, result.json["error"]["code"]
+
+
+def made(stripe: Running) -> list[dict[str, Any]]:
+    """The shop's refunds as Stripe has them, the oldest first."""
+    return stripe.state.all("refund", ACCOUNT, False)[::-1]

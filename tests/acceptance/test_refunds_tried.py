@@ -1,0 +1,161 @@
+"""stackctl refunds: what trying to break it has found."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.shop import ACCOUNT, made, refused
+
+if TYPE_CHECKING:
+    import uuid
+
+    from tests.shop import Shop
+    from tests.stripe_fake import Running
+
+
+def test_a_request_that_asks_for_something_else(shop: Shop, stripe: Running) -> None:
+    bought = shop.buy()
+    assert shop.refund(bought, "--amount", "5", "--request-id", "r").code == 0
+    assert refused(shop.refund(bought, "--full", "--request-id", "r")) == (5, "request-id-reused")
+    subscribed = shop.subscribe(renewals=1)
+    assert shop.refund(subscribed, "--full", "--request-id", "s").code == 0
+    assert shop.refund(subscribed, "--full", "--request-id", "s").code == 0
+    renewal = ("--invoice", f"in_1_{subscribed}")
+    assert refused(shop.refund(subscribed, "--full", "--request-id", "s", *renewal)) == (5, "request-id-reused")
+    assert len(made(stripe)) == 2
+
+
+def test_what_can_not_be_revoked_is_known_before_the_money_goes(shop: Shop, stripe: Running) -> None:
+    several, gone, differs = (shop.subscribe(3000, 3) for _ in range(3))
+
+    def items(id_: uuid.UUID) -> list[dict[str, Any]]:
+        return stripe.state.get("subscription", ACCOUNT, f"sub_{id_}", False)["items"]["data"]
+
+    items(several).append({"id": "si_2", "quantity": 1})
+    items(differs)[0]["quantity"] = 10
+    stripe.state.get("subscription", ACCOUNT, f"sub_{gone}", False)["livemode"] = True
+    codes = {several: "subscription-has-several-items", gone: "stripe-not-found", differs: "quantity-differs"}
+    part = ("--amount", "5", "--quantity", "1")
+    for id_, code in codes.items():
+        assert refused(shop.refund(id_, *part)) == (5, code)
+        assert refused(shop.refund(id_, *part, "--dry-run")) == (5, code)
+        assert shop.refund(id_, "--amount", "5").code == 0, "the money alone"
+    assert len(made(stripe)) == 3
+
+
+def test_a_cancellation_far_away_is_brought_forward(shop: Shop, stripe: Running) -> None:
+    id_ = shop.subscribe(3000, 1)
+    found = stripe.state.get("subscription", ACCOUNT, f"sub_{id_}", False)
+    found["cancel_at"] = 4_102_444_800
+    found["items"]["data"][0]["current_period_end"] = 1_800_000_000
+    assert shop.refund(id_, "--full").code == 0
+    assert found["cancel_at_period_end"] is True
+
+
+def test_money_that_came_back(shop: Shop, stripe: Running) -> None:
+    """It had succeeded, and the bank did not take it."""
+    bought = shop.buy(1999)
+    refund = shop.refund(bought, "--full").json["refund"]
+    made(stripe)[0]["status"] = "failed"
+    assert shop.resume(refund["id"]).code == 5
+    assert shop.row(bought, "refundedAt") is None
+    assert shop.refund(bought, "--full").code == 0
+    assert shop.row(bought, "refundedAt") is not None
+
+
+def test_closed_wrongly_is_mended_by_resume(shop: Shop) -> None:
+    refund = shop.refund(shop.buy(), "--full").json["refund"]
+    shop.one("UPDATE stackctl.refund SET status = 'failed', stripe_refund = NULL RETURNING id")
+    assert shop.run("refunds", "list", "--reconcile").code == 1
+    assert shop.resume(refund["id"]).json["refund"] == refund
+    assert shop.run("refunds", "list", "--reconcile").code == 0
+
+
+def test_a_row_that_is_locked_does_not_hold_up_the_others(shop: Shop, stripe: Running) -> None:
+    stripe.state.next_statuses.extend(["pending", "pending"])
+    one, other = shop.buy(), shop.buy()
+    assert [shop.refund(id_, "--full").code for id_ in (one, other)] == [6, 6]
+    for each in made(stripe):
+        each["status"] = "succeeded"
+    with shop.connect() as conn, conn.transaction():
+        conn.execute('SELECT 1 FROM "OneTimePurchase" WHERE id = %s FOR UPDATE', (one,))
+        resumed = shop.resume()
+    assert (resumed.code, resumed.json["settled"], resumed.json["left"]) == (6, 1, 1)
+    assert shop.row(other, "refundedAt") is not None
+    assert shop.resume().code == 0
+
+
+def test_no_key_is_said_once(shop: Shop, stripe: Running) -> None:
+    stripe.state.next_statuses.append("pending")
+    assert shop.refund(shop.buy(), "--full").code == 6
+    del shop.settings["payments"]
+    assert refused(shop.resume()) == (3, "no-stripe-key")
+
+
+@pytest.mark.parametrize("odd", ["a\udcff", "\x1b[31mred", "line\nline"])
+def test_texts_that_are_none(shop: Shop, odd: str) -> None:
+    bought = shop.buy()
+    for flag in ("--note", "--request-id", "--invoice"):
+        assert refused(shop.refund(bought, "--full", flag, odd)) == (2, "usage")
+    assert shop.run("refunds", "list", "--customer", odd, "--json").code == 2
+    assert shop.run("payments", "products", "--customer", odd, "--json").code == 2
+    assert shop.run("refunds", "list", "--limit", "9" * 20).code == 2
+
+
+def test_a_name_can_not_steer_the_terminal(shop: Shop) -> None:
+    bought = shop.buy(product={"displayName": "\x1b[2Jgone"}, customerId="\x1b]0;title\x07")
+    shown = shop.run("refunds", "preview", bought)
+    asked = shop.run("refunds", "create", bought, "--full")
+    assert "\x1b" not in shown.stdout + asked.stderr
+    assert r"\x1b[2Jgone" in shown.stdout
+
+
+def test_a_payment_intent_that_is_empty(shop: Shop, stripe: Running) -> None:
+    bought = shop.purchase(stripePaymentIntentId="")
+    assert refused(shop.refund(bought, "--full")) == (5, "purchase-not-found")
+    assert not stripe.calls()
+
+
+def test_an_account_that_was_disconnected_does_not_hide_the_others(shop: Shop, stripe: Running) -> None:
+    assert shop.refund(shop.buy(), "--full").code == 0
+    stripe.state.add("account", id="acct_new")
+    shop.one('UPDATE "Project" SET "stripeAccountId" = %s RETURNING id', "acct_new")
+    assert shop.run("refunds", "list", "--reconcile", "--json").json["compared"] == 1
+    shop.one("UPDATE stackctl.refund SET stripe_account = %s RETURNING id", "acct_old")
+    result = shop.run("refunds", "list", "--reconcile", "--json")
+    assert (result.code, result.json["ok"], result.json["not_compared"]) == (4, False, ["acct_old"])
+    assert "acct_old could not be compared" in result.stderr
+
+
+def test_money_that_came_back_of_one_refund_while_another_has_replaced_it(shop: Shop, stripe: Running) -> None:
+    bought = shop.buy(2000)
+    first = shop.refund(bought, "--amount", "20").json["refund"]
+    made(stripe)[0]["status"] = "failed"
+    assert shop.refund(bought, "--amount", "20", "--again").code == 0
+    assert shop.resume(first["id"]).code == 5
+    assert shop.row(bought, "refundedAt") is not None
+
+    subscribed = shop.subscribe(renewals=1)
+    assert shop.refund(subscribed, "--full").code == 0
+    renewal = shop.refund(subscribed, "--amount", "1", "--invoice", f"in_1_{subscribed}").json["refund"]
+    made(stripe)[-1]["status"] = "failed"
+    assert shop.resume(renewal["id"]).code == 5
+    assert shop.row(subscribed, "refundedAt") is not None
+
+
+@pytest.mark.parametrize("key", ["sk_live_abc\nTAILSECRET", "sk_test_é", " sk_test_fake"])
+def test_a_key_that_can_be_none(shop: Shop, key: str) -> None:
+    shop.settings["payments"]["stripe_api_key"] = key
+    result = shop.run("refunds", "preview", shop.buy(), "--json", "--debug")
+    assert refused(result) == (3, "bad-stripe-key")
+    assert "TAILSECRET" not in result.stdout + result.stderr
+
+
+def test_several_items_do_not_matter_when_all_of_it_ends(shop: Shop, stripe: Running) -> None:
+    id_ = shop.subscribe(3000, 3)
+    found = stripe.state.get("subscription", ACCOUNT, f"sub_{id_}", False)
+    found["items"]["data"].append({"id": "si_2", "quantity": 1})
+    assert shop.refund(id_, "--full").code == 0
+    assert found["cancel_at_period_end"] is True
