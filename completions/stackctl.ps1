@@ -605,7 +605,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
             subcommands = @()
             flags = @(
                 '--all:Every refund that is not settled.'
-                '--give-up:Free the money of one that is too old to be sent again.'
+                '--give-up:Free the money of one too old to be sent again; leave a quantity that can''t be lowered.'
                 '--tenancy=@tenancies:Only this tenancy''s.'
                 '--stripe-api-key=:The platform''s; better in STRIPE_API_KEY.'
                 '--yes:With --give-up: do not ask.'

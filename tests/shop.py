@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from stackctl.payments import ledger
+from stackctl.payments.gateway import Gateway
 from tests import forked
 from tests.backend import MINE, Outcome, Project, insert
 from tests.stripe_fake.server import KEY
@@ -14,6 +16,8 @@ from tests.stripe_fake.server import KEY
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from stackctl.payments.ledger import Refund
+    from tests.forked import Started
     from tests.stripe_fake import Running
 
 ACCOUNT = "acct_shop"
@@ -81,12 +85,40 @@ class Shop(Project):
                               payment={"type": "payment_intent", "payment_intent": paid["id"]})  # fmt: skip
         return paid["id"]
 
+    def create(self, point: str | None, bought: uuid.UUID, *arguments: str) -> Started:
+        """`refunds create`, confirmed, of everything if nothing else is said; to die at the point."""
+        return forked.start(
+            self.directory, ("refunds", "create", bought, *(arguments or ("--full",)), "--yes", "--json"), point
+        )
+
+    def killed(self, point: str, bought: uuid.UUID, *arguments: str) -> None:
+        outcome = self.create(point, bought, *arguments).ended()
+        assert outcome.code == -9, f"it did not come by the point: {outcome}"
+
+    def planned(self, conn: psycopg.Connection[Any], bought: uuid.UUID) -> Refund:
+        """A refund that a killed process has left behind, not sent."""
+        self.killed("stackctl.payments.refunds:plan:after", bought)
+        return ledger.find(conn, purchase=bought)[0]
+
     def refund(self, id_: uuid.UUID, *arguments: str) -> Outcome:
         """`refunds create`, confirmed, as JSON."""
         return self.run("refunds", "create", id_, *arguments, "--yes", "--json")
 
     def resume(self, *arguments: str) -> Outcome:
         return self.run("refunds", "resume", *(arguments or ("--all",)), "--json")
+
+    def status(self) -> str | None:
+        """Of the only refund."""
+        return self.one("SELECT status FROM stackctl.refund")
+
+    def agree(self) -> None:
+        """Ledger and Stripe."""
+        result = self.run("refunds", "list", "--reconcile", "--json")
+        assert result.code == 0, result
+
+    def item(self, id_: uuid.UUID) -> dict[str, Any]:
+        """A subscription's in Stripe."""
+        return self.stripe.state.get("subscription", ACCOUNT, f"sub_{id_}", False)["items"]["data"][0]
 
     def one(self, statement: str, *values: Any) -> Any:
         """The first row, or its only column."""
@@ -101,6 +133,10 @@ class Shop(Project):
             if self.one(f'SELECT count(*) FROM "{table}" WHERE id = %s', id_):
                 return self.one(f'SELECT {names} FROM "{table}" WHERE id = %s', id_)
         raise AssertionError(f"no purchase {id_}")
+
+
+def opened(stripe: Running, key: str = KEY) -> Gateway:
+    return Gateway(key, stripe.url, ACCOUNT)
 
 
 def refused(result: Outcome) -> tuple[int, str]:

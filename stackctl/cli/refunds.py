@@ -202,7 +202,8 @@ def _show_outcome(run: Run, outcome: Outcome) -> None:
     money, resume = shown(refund.amount, refund.currency), f"run `stackctl refunds resume {refund.id}`"
     match refund.status:
         case "succeeded":
-            taken = f", {refund.quantity} revoked" if refund.quantity and refund.revoked else ""
+            is_taken = refund.revoked and (not refund.subscription or refund.quantity_left is not None)
+            taken = f", {refund.quantity} revoked" if refund.quantity and is_taken else ""
             if taken and refund.quantity_left == 0:
                 taken += "; the subscription ends with its period"
             line(f"refunded {money}{taken}  ({refund.stripe_refund})", "green")
@@ -215,6 +216,8 @@ def _show_outcome(run: Run, outcome: Outcome) -> None:
             line(f"whether {money} were refunded is not known yet: {resume}", "yellow")
         case "failed" | "canceled":
             line(f"not refunded: {refund.failure or f'Stripe says {refund.status}'}", "red")
+            if refund.stays_revoked:
+                line(f"{refund.quantity} stay revoked; give the money back alone, with --amount", "yellow")
     line(f"refund {refund.id}")
 
 

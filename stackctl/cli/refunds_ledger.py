@@ -212,7 +212,10 @@ def resume(
     refund: Annotated[str | None, typer.Argument(metavar="REFUND", help="Or --all.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Every refund that is not settled.")] = False,
     give_up: Annotated[
-        bool, typer.Option("--give-up", help="Free the money of one that is too old to be sent again.")
+        bool,
+        typer.Option(
+            "--give-up", help="Free the money of one too old to be sent again; leave a quantity that can't be lowered."
+        ),
     ] = False,
     tenancy: Tenancy = None,
     stripe_api_key: ApiKey = None,
@@ -241,7 +244,10 @@ def resume(
             return
         one = ledger.get(conn, uuid_argument(refund, "refund"))
         if give_up:
-            run.confirm(f"Give up refund {one.id}, and free its money to be refunded anew?", yes=yes)
+            what = (
+                "leave its subscription as it is" if one.status == "succeeded" else "free its money to be refunded anew"
+            )
+            run.confirm(f"Give up refund {one.id}, and {what}?", yes=yes)
         work = refunds.cancel if give_up else refunds.settle
         finish(run, told(run, one, lambda: work(conn, opened(one.account), one)))
 

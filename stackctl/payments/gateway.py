@@ -20,6 +20,7 @@ TIMEOUT = 20  # seconds for one answer
 RETRIES = 2  # by the SDK, under one idempotency key
 REFUND_ID = "stackctl_refund_id"  # the metadata by which a refund is found again
 _MOST_SAID = 200  # characters of what Stripe says
+_WON = ("won", "warning_closed", "prevented")  # statuses of disputes
 _CODES = {
     "charge_already_refunded": "already-refunded",
     "charge_disputed": "charge-disputed",
@@ -29,7 +30,8 @@ _CODES = {
 
 @dataclass(frozen=True)
 class Payment:
-    """A payment intent. `received`: what was really charged, in the currency's smallest unit."""
+    """A payment intent. `received`: what was really charged, in the currency's smallest unit; `disputed`: and the
+    dispute not won."""
 
     intent: str
     received: int
@@ -41,7 +43,8 @@ class Payment:
 @dataclass(frozen=True)
 class Made:
     """A refund as Stripe has it. `ours`: the id that it carries in its metadata. Status `requires_action` counts as
-    pending: the customer has still to do something."""
+    pending: the customer has still to do something. `charge_refunded`: what all refunds of its charge came to when it
+    was made, if that was asked for."""
 
     id: str
     intent: str | None
@@ -51,6 +54,7 @@ class Made:
     status: str
     failure: str | None
     created_at: datetime
+    charge_refunded: int | None = None
 
     @property
     def holds_money(self) -> bool:
@@ -60,12 +64,13 @@ class Made:
 @dataclass(frozen=True)
 class Item:
     """What a subscription is for. `cancels`: with its period or earlier; `ended`: Stripe changes nothing of it any
-    more."""
+    more; `refund`: the id of the last refund for which it was changed."""
 
     id: str
     quantity: int
     cancels: bool
     ended: bool
+    refund: str | None
 
 
 class Gateway:
@@ -100,24 +105,25 @@ class Gateway:
         """The id of the account that the key is of; the API version that is asked for, and the one that answers."""
         with _reading():
             found: Any = self._client.v1.accounts.retrieve_current(None, self._on)
+            id_ = _document(found, "account")["id"]
         asked = stripe.api_version
         headers = found.last_response.headers if found.last_response else {}
-        return found.id, asked, headers.get("Stripe-Version") or asked
+        return id_, asked, headers.get("Stripe-Version") or asked
 
     def account(self, id_: str) -> Mapping[str, Any]:
         with _reading():
-            return cast("dict[str, Any]", self._client.v1.accounts.retrieve(id_).to_dict())
+            return _document(self._client.v1.accounts.retrieve(id_), "account")
 
     def configurations(self) -> Sequence[Mapping[str, Any]]:
         """All payment method configurations, of all pages of the list."""
         with _reading():
             first = self._client.v1.payment_method_configurations.list({"limit": 100}, self._on)
-            return [cast("dict[str, Any]", one.to_dict()) for one in first.auto_paging_iter()]
+            return _all(first, "payment_method_configuration")
 
     def configuration(self, id_: str) -> Mapping[str, Any]:
         with _reading():
             found = self._client.v1.payment_method_configurations.retrieve(id_, None, self._on)
-            return cast("dict[str, Any]", found.to_dict())
+            return _document(found, "payment_method_configuration")
 
     def prefer(self, id_: str, wanted: Mapping[str, bool]) -> None:
         """Ask for methods on or off, in one request."""
@@ -132,7 +138,7 @@ class Gateway:
     def payment(self, intent: str) -> Payment:
         with _reading():
             found = self._client.v1.payment_intents.retrieve(intent, {"expand": ["latest_charge"]}, self._on)
-            return _payment(found.to_dict())
+            return self._payment(_document(found, "payment_intent"))
 
     def paid_by(self, invoice: str) -> Sequence[Payment]:
         """The paid payments of an invoice; one, unless it was paid in parts."""
@@ -140,8 +146,27 @@ class Gateway:
                        "expand": ["data.payment.payment_intent.latest_charge"]}  # fmt: skip
         with _reading():
             listed = self._client.v1.invoice_payments.list(params, self._on)
-            held = [cast("dict[str, Any]", one.to_dict())["payment"] for one in listed.auto_paging_iter()]
-            return [_payment(one["payment_intent"]) for one in held if one.get("payment_intent")]
+            held = [one["payment"] for one in _all(listed, "invoice_payment")]
+            return [self._payment(one["payment_intent"]) for one in held if one.get("payment_intent")]
+
+    def _payment(self, found: Mapping[str, Any]) -> Payment:
+        charge: Any = found.get("latest_charge") or {}
+        return Payment(
+            intent=found["id"],
+            received=found.get("amount_received") or 0,
+            currency=found["currency"],
+            disputed=bool(charge.get("disputed")) and not self._has_won(found["id"]),
+            livemode=bool(found.get("livemode")),
+        )
+
+    def _has_won(self, intent: str) -> bool:
+        """Whether each dispute of it ended well: its charge stays `disputed`, and can be refunded again."""
+        try:
+            listed = self._client.v1.disputes.list({"payment_intent": intent, "limit": 100}, self._on)
+            statuses = [one["status"] for one in _all(listed, "dispute")]
+        except stripe.PermissionError:
+            return False
+        return bool(statuses) and all(status in _WON for status in statuses)
 
     def refunds(self, intent: str) -> Sequence[Made]:
         """All refunds of a payment intent, whoever made them."""
@@ -155,26 +180,23 @@ class Gateway:
         params["limit"] = 100
         with _reading():
             listed = self._client.v1.refunds.list(params, self._on)
-            return [_made(one.to_dict()) for one in listed.auto_paging_iter()]
+            return [_made(one) for one in _all(listed, "refund")]
 
     def refund_made(self, id_: str) -> Made:
         with _reading():
-            return _made(self._client.v1.refunds.retrieve(id_, None, self._on).to_dict())
+            return _made(_document(self._client.v1.refunds.retrieve(id_, None, self._on), "refund"))
 
     def refund(self, params: Mapping[str, Any], key: str) -> Made:
         """Ask once, without a retry, so that a refusal means that nothing was done."""
         given: Any = params
+        once = self._on | {"idempotency_key": key, "max_network_retries": 0}
         with _writing():
-            return _made(
-                self._client.v1.refunds.create(
-                    given, self._on | {"idempotency_key": key, "max_network_retries": 0}
-                ).to_dict()
-            )
+            return _made(_document(self._client.v1.refunds.create(given, once), "refund"))
 
     def item(self, subscription: str, *, only: bool = True) -> Item:
         """The subscription's item. Raises StateError `subscription-has-several-items` if it is to be the only one."""
         with _reading():
-            found: Any = self._client.v1.subscriptions.retrieve(subscription, None, self._on).to_dict()
+            found = _document(self._client.v1.subscriptions.retrieve(subscription, None, self._on), "subscription")
         items = found["items"]["data"]
         if len(items) != 1 and (only or not items):
             raise StateError(
@@ -188,37 +210,48 @@ class Gateway:
             quantity=items[0].get("quantity") or 0,
             cancels=bool(found.get("cancel_at_period_end")) or (bool(ends) and ends <= (period or ends)),
             ended=found.get("status") in ("canceled", "incomplete_expired"),
+            refund=(found.get("metadata") or {}).get(REFUND_ID),
         )
 
-    def set_quantity(self, subscription: str, item: str, quantity: int) -> None:
-        """Without prorating: the period's price stays what it was. An absolute number: done twice, it is done once."""
+    def set_quantity(self, subscription: str, item: str, quantity: int, refund: str) -> None:
+        """Without prorating: the period's price stays what it was."""
         self._update_subscription(
-            subscription, {"items": [{"id": item, "quantity": quantity}], "proration_behavior": "none"}
+            subscription, {"items": [{"id": item, "quantity": quantity}], "proration_behavior": "none"}, refund
         )
 
-    def cancel_at_period_end(self, subscription: str) -> None:
-        self._update_subscription(subscription, {"cancel_at_period_end": True})
+    def cancel_at_period_end(self, subscription: str, refund: str) -> None:
+        self._update_subscription(subscription, {"cancel_at_period_end": True}, refund)
 
-    def _update_subscription(self, subscription: str, params: Any) -> None:
+    def _update_subscription(self, subscription: str, params: Any, refund: str) -> None:
+        """In the same update as its change, the subscription comes to carry the id of the refund that it is for."""
+        params |= {"metadata": {REFUND_ID: refund}}
         with _writing():
-            self._client.v1.subscriptions.update(
+            found = self._client.v1.subscriptions.update(
                 subscription, params, self._on | {"idempotency_key": str(uuid.uuid4())}
             )
+            _document(found, "subscription")
 
 
-def _payment(found: Mapping[str, Any]) -> Payment:
-    charge: Any = found.get("latest_charge") or {}
-    return Payment(
-        intent=found["id"],
-        received=found.get("amount_received") or 0,
-        currency=found["currency"],
-        disputed=bool(charge.get("disputed")),
-        livemode=bool(found.get("livemode")),
-    )
+def _document(found: Any, kind: str) -> dict[str, Any]:
+    """An answer, once it is sure that it is one: what stands between may answer with JSON of its own."""
+    if not isinstance(found, stripe.StripeObject) or getattr(found, "object", None) != kind:
+        raise stripe.APIError("not an answer of its API")
+    return cast("dict[str, Any]", found.to_dict())
+
+
+def _all(page: Any, kind: str) -> list[dict[str, Any]]:
+    """What a list holds, on all its pages."""
+    found: list[dict[str, Any]] = []
+    while True:
+        document = _document(page, "list")
+        found += [_document(one, kind) for one in page.data]
+        if not document["has_more"]:
+            return found
+        page = page.next_page()
 
 
 def _made(found: Mapping[str, Any]) -> Made:
-    status = found.get("status") or "pending"
+    status, charge = found.get("status") or "pending", found.get("charge")
     return Made(
         id=found["id"],
         intent=found.get("payment_intent"),
@@ -228,6 +261,7 @@ def _made(found: Mapping[str, Any]) -> Made:
         status="pending" if status == "requires_action" else status,
         failure=found.get("failure_reason"),
         created_at=datetime.fromtimestamp(found["created"], UTC),
+        charge_refunded=charge.get("amount_refunded") if isinstance(charge, dict) else None,
     )
 
 

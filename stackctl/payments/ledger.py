@@ -30,7 +30,8 @@ class Refund:
     amount_usd}`; `is_full`: all that remained was. `params` and `key` are what Stripe is asked, each time alike. `age`:
     seconds since it was sent first, or planned.
 
-    `quantity_left`: what the subscription is to keep; `revoked`: Stripe has it so (true where there is nothing to do).
+    `quantity_left`: what the subscription is to keep of what it had when the money was back; `revoked`: Stripe has it
+    so (true where there is nothing to do).
     """
 
     id: UUID
@@ -65,6 +66,11 @@ class Refund:
     @property
     def holds_money(self) -> bool:
         return self.status not in ("failed", "canceled")
+
+    @property
+    def stays_revoked(self) -> bool:
+        """Its money was back, the subscription was lowered, and then the bank did not take the money."""
+        return not self.holds_money and self.revoked and self.quantity > 0 and self.quantity_left is not None
 
     @property
     def is_settled(self) -> bool:
@@ -119,9 +125,15 @@ def fix_quantity_left(conn: Connection, id_: UUID) -> None:
     conn.execute(_SQL["fix_quantity_left"], {"id": id_})
 
 
-def change_quantity_left(conn: Connection, id_: UUID, old: int, left: int) -> bool:
-    """False where somebody else has changed it."""
-    return conn.execute(_SQL["change_quantity_left"], {"id": id_, "old": old, "left": left}).rowcount == 1
+def least_quantity(conn: Connection, tenancy: UUID, subscription: UUID) -> int | None:
+    """What the subscription is to have once all refunds whose money is back are done with; None without its row."""
+    row = conn.execute(_SQL["least_quantity"], {"tenancy": tenancy, "subscription": subscription}).fetchone()
+    return row[0] if row else None
+
+
+def leave_quantity(conn: Connection, id_: UUID) -> None:
+    """Nothing is to be taken off the subscription any more."""
+    conn.execute(_SQL["leave_quantity"], {"id": id_})
 
 
 def revoked(conn: Connection, id_: UUID) -> None:

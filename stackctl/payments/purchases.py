@@ -84,10 +84,13 @@ def find(conn: Connection, id_: UUID, tenancy: UUID | None = None) -> Purchase:
             hint="`stackctl payments products --customer ID` shows what a customer bought",
         )
     if len(found) > 1:
+        tenancies = sorted({str(one.tenancy) for one in found})
         raise UsageError(
-            f"{id_} is the id of a purchase of several tenancies",
+            f"{id_} is the id of several purchases or subscriptions",
             code="usage",
-            hint="say which with --tenancy: " + ", ".join(str(one.tenancy) for one in found),
+            hint="say which with --tenancy: " + ", ".join(tenancies)
+            if len(tenancies) == len(found)
+            else "a purchase and a subscription of one tenancy can't be told apart; refund it in Stripe's dashboard",
         )
     return found[0]
 
@@ -136,7 +139,6 @@ def mark_revoked(conn: Connection, tenancy: UUID, id_: UUID) -> None:
     conn.execute(_SQL["one_time_purchase_revoked"], {"tenancy": tenancy, "id": id_})
 
 
-def set_quantity(conn: Connection, tenancy: UUID, id_: UUID, left: int) -> int:
-    """What is left of a subscription; with nothing left it ends with its period. What it has now, which may be less."""
-    row = conn.execute(_SQL["subscription_quantity"], {"tenancy": tenancy, "id": id_, "left": left}).fetchone()
-    return row[0] if row else left
+def set_quantity(conn: Connection, tenancy: UUID, id_: UUID, left: int) -> None:
+    """What is left of a subscription, unless it has less; with nothing left it ends with its period."""
+    conn.execute(_SQL["subscription_quantity"], {"tenancy": tenancy, "id": id_, "left": left})

@@ -223,15 +223,19 @@ def _sent_again(conn: Connection, gateway: Gateway, refund: Refund) -> Outcome:
 
 
 def cancel(conn: Connection, gateway: Gateway, refund: Refund) -> Outcome:
-    """Give up one that can't be sent again any more and that Stripe does not have; its money is free.
+    """Give up one that can't be sent again any more and that Stripe does not have; its money is free. Or, of one whose
+    money is back, the quantity that can't be taken off the subscription.
 
     Raises StateError `not-to-be-canceled`.
     """
     found = settle(conn, gateway, refund)
+    if found.refund.status == "succeeded" and not found.refund.revoked:
+        ledger.leave_quantity(conn, refund.id)
+        return Outcome(ledger.get(conn, refund.id))
     if found.refund.status != "submitted" or found.refund.age < RESEND_FOR:
         raise StateError(
             f"refund {refund.id} is {found.refund.status}; only one that is submitted, that Stripe does not have and "
-            "that is too old to be sent again can be given up",
+            "that is too old to be sent again can be given up, or a quantity that can't be revoked",
             code="not-to-be-canceled",
         )
     ledger.close(conn, refund.id, "canceled", "Stripe does not have it; given up")
@@ -276,7 +280,8 @@ def _recorded(
     conn: Connection, gateway: Gateway, refund: Refund, made: Made, position: Position | None = None
 ) -> Outcome:
     """Commit what Stripe says, together with the purchase's columns; then a subscription's quantity."""
-    position = position or _position(conn, gateway, refund)
+    if position is None or _there_was_another(position, made):
+        position = _position(conn, gateway, refund)
     with conn.transaction():
         purchases.lock(conn, refund.purchase_type, refund.tenancy, refund.purchase_id)
         ledger.record(conn, refund.id, status=made.status, stripe=made.id, failure=made.failure)
@@ -304,6 +309,11 @@ def _recorded(
     return Outcome(ledger.get(conn, refund.id))
 
 
+def _there_was_another(position: Position, made: Made) -> bool:
+    """Whether somebody else, the dashboard say, has refunded since the position was read."""
+    return made.charge_refunded is not None and made.charge_refunded > position.refunded + made.amount
+
+
 def _position(conn: Connection, gateway: Gateway, refund: Refund) -> Position | None:
     """None where the purchase is gone, and no column of it is to be written."""
     try:
@@ -317,34 +327,42 @@ def _position(conn: Connection, gateway: Gateway, refund: Refund) -> Position | 
 def _revoke(conn: Connection, gateway: Gateway, refund: Refund) -> None:
     """Take the quantity off the subscription in Stripe, then in the database.
 
-    Both are told an absolute number, fixed when the money was back: done twice, it is done once. A quantity is never
-    raised, a cancellation never taken back.
+    Stripe is told an absolute number, and in the same update which refund it is for: so it is known whether it has
+    heard, whatever was bought since. A quantity is never raised, a cancellation never taken back.
     """
-    left, subscription = refund.quantity_left, refund.subscription
+    planned, subscription = refund.quantity_left, refund.subscription
     assert subscription is not None, "nothing else is revoked in Stripe"
-    if left is None:  # the subscription's row is gone
-        ledger.revoked(conn, refund.id)
-        return
-    item = _item(gateway, subscription, only=left > 0)
-    bought_since = item is not None and left > 0 and item.quantity > left + refund.quantity
-    if item and left == 0 and not item.cancels:
-        gateway.cancel_at_period_end(subscription)
-    lowers = item is not None and 0 < left < item.quantity
-    if item and lowers:
-        if bought_since:
-            # The database has not heard of it yet. What was bought stays.
-            old, left = left, item.quantity - refund.quantity
-            if not ledger.change_quantity_left(conn, refund.id, old, left):
-                _revoke(conn, gateway, ledger.get(conn, refund.id))
-                return
-        gateway.set_quantity(subscription, item.id, left)
+    item = _item(gateway, subscription, only=planned != 0)
+    if ledger.get(conn, refund.id).revoked:
+        return  # by somebody else meanwhile; the mark may be a later refund's by now
+    left, lowers = _left(refund, item), False
+    if item is not None and item.refund != str(refund.id):
+        lowers = 0 < left < item.quantity
+        if lowers:
+            gateway.set_quantity(subscription, item.id, left, str(refund.id))
+        elif left == 0 and not item.cancels:
+            gateway.cancel_at_period_end(subscription, str(refund.id))
     with conn.transaction():
         purchases.lock(conn, refund.purchase_type, refund.tenancy, refund.purchase_id)
-        now = purchases.set_quantity(conn, refund.tenancy, refund.purchase_id, left)
+        purchases.set_quantity(conn, refund.tenancy, refund.purchase_id, left)
         ledger.revoked(conn, refund.id)
-    if item and lowers and not bought_since and 0 < now < left:
-        # Somebody else settled this one while we slept, and a later refund lowered it further.
-        gateway.set_quantity(subscription, item.id, now)
+        least = ledger.least_quantity(conn, refund.tenancy, refund.purchase_id)
+    if item is not None and lowers and least is not None and 0 < least < left == planned:
+        # Somebody else settled this one while we slept, and a later refund has lowered it further, or is about to.
+        gateway.set_quantity(subscription, item.id, least, str(refund.id))
+
+
+def _left(refund: Refund, item: Item | None) -> int:
+    """What the subscription is to keep; 0: it ends. What was bought since the refund was planned stays.
+
+    Without a row in the database `quantity_left` is None, and only Stripe knows.
+    """
+    planned = refund.quantity_left
+    if item is None:
+        return planned or 0
+    if item.refund == str(refund.id):  # Stripe has heard of it
+        return 0 if planned == 0 and item.cancels else max(planned or 0, item.quantity)
+    return 0 if planned == 0 else max(planned or 0, item.quantity - refund.quantity)
 
 
 def _item(gateway: Gateway, subscription: str, *, only: bool) -> Item | None:

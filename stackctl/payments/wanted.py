@@ -48,7 +48,8 @@ def entries(wanted: Wanted, position: Position) -> tuple[Entry, ...]:
     """What is to be refunded, once it is sure that it can be.
 
     Raises UsageError `schema-error`; StateError: that of `position.refusal`, `amount-over-remainder`,
-    `quantity-over-remainder`, `refund-under-way`, `refunded-moments-ago`.
+    `quantity-over-remainder`, `refund-under-way`, `refunded-moments-ago`,
+    `revoked-already`.
     """
     if position.refusal is not None:
         raise position.refusal
@@ -85,6 +86,7 @@ def entries(wanted: Wanted, position: Position) -> tuple[Entry, ...]:
 
 
 def _nothing_like_it(wanted: Wanted, asked: Sequence[Entry], position: Position) -> None:
+    _not_revoked_already(wanted, position)
     documents = [entry.document for entry in asked]
     intent = position.payment and position.payment.intent
     for one in position.ledger:
@@ -108,6 +110,20 @@ def _nothing_like_it(wanted: Wanted, asked: Sequence[Entry], position: Position)
             )
 
 
+def _not_revoked_already(wanted: Wanted, position: Position) -> None:
+    """Whoever repeats a refund whose money came back means the same quantity, which is gone already."""
+    if wanted.again or not any(entry.quantity for entry in wanted.entries or ()):
+        return
+    last = next((one for one in position.ledger if one.holds_money or one.stays_revoked), None)
+    if last is not None and last.stays_revoked:
+        raise StateError(
+            f"refund {last.id} failed after the subscription was lowered: {last.quantity} stay revoked",
+            code="revoked-already",
+            hint="refund the money alone with --amount; to revoke still more, pass --again",
+            details={"refund": str(last.id)},
+        )
+
+
 def _schema(message: str) -> UsageError:
     return UsageError(message, code="schema-error", hint="`stackctl refunds preview ID` shows the entries")
 
@@ -123,7 +139,7 @@ def request(position: Position, asked: Sequence[Entry], wanted: Wanted, id_: str
     """The parameters of Stripe's refund."""
     assert position.payment is not None
     amount = sum(entry.amount for entry in asked)
-    params: dict[str, Any] = {"payment_intent": position.payment.intent, "amount": amount}
+    params: dict[str, Any] = {"payment_intent": position.payment.intent, "amount": amount, "expand": ["charge"]}
     if wanted.reason:
         params["reason"] = wanted.reason
     return params | {"metadata": {REFUND_ID: id_, "stackctl_purchase_id": str(position.purchase.id)}}

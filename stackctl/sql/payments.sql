@@ -84,7 +84,6 @@ UPDATE "Subscription"
 SET quantity = CASE WHEN %(left)s > 0 THEN least(quantity, %(left)s) ELSE quantity END,
     "cancelAtPeriodEnd" = "cancelAtPeriodEnd" OR %(left)s = 0, "updatedAt" = now() AT TIME ZONE 'UTC'
 WHERE "tenancyId" = %(tenancy)s AND id = %(id)s
-RETURNING quantity
 
 -- name: customer_type
 SELECT CASE WHEN EXISTS (SELECT 1 FROM "ProjectUser" WHERE "tenancyId" = %(tenancy)s AND "projectUserId"::text = %(id)s)

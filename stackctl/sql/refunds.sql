@@ -62,9 +62,15 @@ SET quantity_left = greatest(s.quantity - r.quantity, 0), updated_at = clock_tim
 FROM "Subscription" AS s
 WHERE r.id = %(id)s AND r.quantity_left IS NULL AND s."tenancyId" = r.tenancy_id AND s.id = r.purchase_id
 
--- name: change_quantity_left
-UPDATE stackctl.refund SET quantity_left = %(left)s, updated_at = clock_timestamp() 
-WHERE id = %(id)s AND NOT revoked AND quantity_left = %(old)s
+-- name: least_quantity
+SELECT least(s.quantity, (
+  SELECT min(quantity_left) FROM stackctl.refund
+  WHERE tenancy_id = s."tenancyId" AND purchase_id = s.id AND status = 'succeeded' AND NOT revoked AND quantity_left > 0))
+FROM "Subscription" AS s WHERE s."tenancyId" = %(tenancy)s AND s.id = %(subscription)s
+
+-- name: leave_quantity
+UPDATE stackctl.refund SET quantity_left = NULL, revoked = TRUE, updated_at = clock_timestamp()
+WHERE id = %(id)s AND status = 'succeeded' AND NOT revoked
 
 -- name: revoked
 UPDATE stackctl.refund SET revoked = TRUE, updated_at = clock_timestamp() WHERE id = %(id)s

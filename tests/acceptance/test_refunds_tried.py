@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.shop import ACCOUNT, made, refused
+from stackctl.payments import position, purchases, refunds
+from stackctl.payments.wanted import Entry, Wanted, entries
+from tests.backend import OTHER
+from tests.shop import ACCOUNT, made, opened, refused
 
 if TYPE_CHECKING:
     import uuid
@@ -63,6 +66,42 @@ def test_money_that_came_back(shop: Shop, stripe: Running) -> None:
     assert shop.row(bought, "refundedAt") is None
     assert shop.refund(bought, "--full").code == 0
     assert shop.row(bought, "refundedAt") is not None
+
+
+def test_a_refund_of_the_dashboard_while_the_question_waits(
+    shop: Shop, stripe: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing remains then, though the refunds were read before."""
+    bought, on = shop.buy(1999), opened(stripe)
+    with shop.pipeline().session() as conn:
+        wanted = Wanted(entries=(Entry(0, 0, 1500),))
+        found = position.read(conn, purchases.find(conn, bought), None, lambda: (ACCOUNT, on))
+        refund = refunds.plan(conn, found, entries(wanted, found), wanted)
+        stripe.state.refund(ACCOUNT, {"payment_intent": refund.intent, "amount": 499}, False)
+        assert refunds.carry_out(conn, on, refund, found).refund.status == "succeeded"
+    assert shop.row(bought, "refundedAt") is not None
+
+
+def test_a_dispute_that_was_won(shop: Shop, stripe: Running) -> None:
+    bought = shop.buy(1999)
+    intent = stripe.state.get("payment_intent", ACCOUNT, shop.row(bought, "stripePaymentIntentId"), False)
+    stripe.state.get("charge", ACCOUNT, intent["latest_charge"], False)["disputed"] = True
+    dispute = stripe.state.add("dispute", ACCOUNT, payment_intent=intent["id"], livemode=False, status="under_review")
+    assert refused(shop.refund(bought, "--full")) == (5, "charge-disputed")
+    dispute["status"] = "won"
+    assert shop.refund(bought, "--full").code == 0
+
+
+def test_one_id_in_both_tables(shop: Shop) -> None:
+    id_ = shop.buy()
+    shop.purchase(id=id_, tenancy=OTHER)
+    result = shop.run("refunds", "preview", id_, "--json")
+    assert refused(result) == (2, "usage")
+    assert str(OTHER) in result.json["error"]["hint"]
+    subscribed = shop.subscribe()
+    shop.purchase(id=subscribed)
+    result = shop.run("refunds", "preview", subscribed, "--json")
+    assert "can't be told apart" in result.json["error"]["hint"]
 
 
 def test_closed_wrongly_is_mended_by_resume(shop: Shop) -> None:

@@ -136,7 +136,7 @@ def test_sixteen_at_once_under_one_key_are_one_refund(fake: Running) -> None:
 # -- faults
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "delay"])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("delay", "empty-200")])
 def test_a_fault_strikes_once_and_says_how_far_it_came(fake: Running, kind: Any) -> None:
     intent = fake.state.payment(ACCOUNT)["id"]
     fake.fault(kind, nth=2, method="POST", path="/v1/refunds")
@@ -156,6 +156,14 @@ def test_a_fault_strikes_once_and_says_how_far_it_came(fake: Running, kind: Any)
     assert fake.state.refunded(ACCOUNT, intent) == 101
     assert [call.status for call in fake.calls("POST", "/v1/refunds")][1] == (status or 0)
     assert committed or expected == 1
+
+
+def test_an_answer_without_anything_in_it(fake: Running) -> None:
+    intent = fake.state.payment(ACCOUNT)["id"]
+    fake.fault("empty-200", method="POST")
+    assert refund(fake, {"payment_intent": intent, "amount": 5}, "key").to_dict() == {}
+    assert refund(fake, {"payment_intent": intent, "amount": 5}, "key").amount == 5
+    assert fake.state.refunded(ACCOUNT, intent) == 5
 
 
 def test_the_sdk_tries_again_under_the_same_key(fake: Running) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 Kind = Literal[
-    "drop-before", "drop-after", "delay", "429", "409", "500-before", "500-after", "html-502"
+    "drop-before", "drop-after", "delay", "429", "409", "500-before", "500-after", "html-502", "empty-200"
 ]  # fmt: skip
 KINDS: tuple[Kind, ...] = get_args(Kind)
 

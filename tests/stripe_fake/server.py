@@ -30,7 +30,7 @@ _REFERENCES = {"latest_charge": "charge", "charge": "charge", "payment_intent": 
 _KINDS = {
     "accounts": ("account", "Account"), "payment_intents": ("payment_intent", "PaymentIntent"),
     "charges": ("charge", "Charge"), "refunds": ("refund", "Refund"), "invoices": ("invoice", "Invoice"),
-    "subscriptions": ("subscription", "Subscription"), "events": ("event", "Event"),
+    "subscriptions": ("subscription", "Subscription"), "events": ("event", "Event"), "disputes": ("dispute", "Dispute"),
     "invoice_payments": ("invoice_payment", "InvoicePayment"),
     "payment_method_configurations": ("payment_method_configuration", "PaymentMethodConfiguration"),
 }  # fmt: skip
@@ -250,6 +250,8 @@ def _handler(fake: Fake) -> type[BaseHTTPRequestHandler]:
                         status, answer = refused.status, refused.body
                     if kind == "drop-after":
                         status = 0
+                    elif kind == "empty-200":
+                        status, answer = 200, {}
             account, key = headers.get("stripe-account", ""), headers.get("idempotency-key")
             fake.journal.append(Call(method, url.path, account, key, params, status))
             if status == 0:

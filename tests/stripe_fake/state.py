@@ -73,7 +73,8 @@ class State:
             raise Refused(400, "One of the following params should be provided: payment_intent", param="payment_intent")
         intent = self.get("payment_intent", account, params["payment_intent"], livemode)
         charge = self.get("charge", account, intent["latest_charge"], livemode)
-        if charge.get("disputed"):
+        disputes = [one for one in self.all("dispute", account, livemode) if one["payment_intent"] == intent["id"]]
+        if charge.get("disputed") and not (disputes and all(one["status"] == "won" for one in disputes)):
             raise Refused(400, f"Charge {charge['id']} has been charged back", code="charge_disputed")
         left = intent["amount_received"] - self.refunded(account, intent["id"])
         if left <= 0:
@@ -85,6 +86,7 @@ class State:
             raise Refused(400, f"Refund amount ({amount}) is greater than unrefunded amount on charge ({left})",
                           param="amount")  # fmt: skip
         status = self.next_statuses.popleft() if self.next_statuses else "succeeded"
+        charge["amount_refunded"] = self.refunded(account, intent["id"]) + (amount if status in HELD else 0)
         return self.add(
             "refund", account, amount=amount, charge=charge["id"], payment_intent=intent["id"], status=status,
             currency=intent["currency"], reason=params.get("reason"), metadata=params.get("metadata") or {},
@@ -104,9 +106,9 @@ class State:
             if item is None:
                 raise missing("subscription item", change.get("id", ""))
             item.update({name: value for name, value in change.items() if name == "quantity"})
-        for name in ("cancel_at_period_end", "metadata"):
-            if name in params:
-                found[name] = params[name]
+        if "cancel_at_period_end" in params:
+            found["cancel_at_period_end"] = params["cancel_at_period_end"]
+        found["metadata"] = {**(found.get("metadata") or {}), **params.get("metadata", {})}
         return found
 
     def update_methods(self, account: str, id_: str, params: dict[str, Any], livemode: bool) -> Object:

@@ -1,0 +1,125 @@
+"""Several who refund, or settle, the same at once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from stackctl.errors import ServiceError, StateError
+from stackctl.payments import gateway, ledger, position, purchases, refunds
+from stackctl.payments.wanted import Wanted, entries
+from tests.forked import start
+from tests.shop import ACCOUNT, made, opened
+
+if TYPE_CHECKING:
+    from tests.backend import Outcome
+    from tests.forked import Started
+    from tests.shop import Shop
+    from tests.stripe_fake import Running
+
+
+def outcomes(processes: list[Started]) -> list[Outcome]:
+    return [process.ended() for process in processes]
+
+
+def test_sixteen_at_once(shop: Shop, stripe: Running) -> None:
+    bought = shop.buy(1999)
+    codes = sorted(one.code for one in outcomes([shop.create(None, bought) for _ in range(16)]))
+    assert codes == [0] + [5] * 15
+    assert [one["amount"] for one in made(stripe)] == [1999]
+    shop.agree()
+
+
+def test_sixteen_parts_at_once_never_sum_to_more_than_was_charged(shop: Shop, stripe: Running) -> None:
+    bought = shop.buy(1999)
+    found = outcomes([shop.create(None, bought, "--amount", "2.50", "--request-id", str(n)) for n in range(16)])
+    assert sorted(one.code for one in found) == [0] * 7 + [5] * 9
+    assert [one["amount"] for one in made(stripe)] == [250] * 7
+    shop.agree()
+
+
+def test_one_request_sixteen_times_at_once(shop: Shop, stripe: Running) -> None:
+    bought = shop.buy(1999)
+    found = outcomes([shop.create(None, bought, "--amount", "5", "--request-id", "same") for _ in range(16)])
+    assert [one.code for one in found] == [0] * 16
+    assert len({one.json["refund"]["id"] for one in found}) == 1
+    assert [one["amount"] for one in made(stripe)] == [500]
+
+
+def test_one_request_for_two_purchases_at_once(shop: Shop, stripe: Running) -> None:
+    one, other = shop.buy(), shop.buy()
+    both = [shop.create(None, id_, "--full", "--request-id", "same") for id_ in (one, other)]
+    found = sorted(process.ended().code for process in both)
+    assert found == [0, 5]
+    assert len(made(stripe)) == 1
+
+
+def test_resumed_by_several_at_once(shop: Shop, stripe: Running) -> None:
+    bought = shop.buy(1999)
+    shop.killed("stackctl.payments.gateway:Gateway.refund:before", bought)
+    running = [start(shop.directory, ("refunds", "resume", "--all", "--json")) for _ in range(8)]
+    assert {one.code for one in outcomes(running)} <= {0, 6}
+    assert shop.resume().code == 0
+    assert [one["amount"] for one in made(stripe)] == [1999]
+    shop.agree()
+
+
+def test_the_later_of_two_who_look_does_not_take_it_back(shop: Shop, stripe: Running) -> None:
+    """One has read "pending" and is slow; another has read and recorded "succeeded"."""
+    bought = shop.buy(1999)
+    stripe.state.next_statuses.append("pending")
+    assert shop.refund(bought, "--full").code == 6
+    with shop.pipeline().session() as conn:
+        refund = ledger.find(conn)[0]
+        assert refund.stripe_refund
+        ledger.record(conn, refund.id, status="succeeded", stripe=refund.stripe_refund, failure=None)
+        ledger.record(conn, refund.id, status="pending", stripe=refund.stripe_refund, failure=None)
+        assert ledger.get(conn, refund.id).status == "succeeded"
+        ledger.record(conn, refund.id, status="failed", stripe=refund.stripe_refund, failure="lost")
+        ledger.record(conn, refund.id, status="succeeded", stripe=refund.stripe_refund, failure=None)
+        assert ledger.get(conn, refund.id).status == "failed"
+
+
+def test_closed_wrongly_is_mended_by_what_stripe_has(shop: Shop) -> None:
+    bought = shop.buy(1999)
+    shop.killed("stackctl.payments.gateway:Gateway.refund:after", bought)
+    with shop.pipeline().session() as conn:
+        refund = ledger.find(conn)[0]
+        ledger.close(conn, refund.id, "failed", "thought so")
+        ledger.record(conn, refund.id, status="succeeded", stripe="re_1", failure=None)
+        assert ledger.get(conn, refund.id).status == "succeeded"
+
+
+def test_a_purchase_locked_by_the_application(shop: Shop, stripe: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is asked of Stripe while the remainder can't be held."""
+    monkeypatch.setattr(purchases, "LOCK_TIMEOUT", "100ms")
+    bought = shop.buy(1999)
+    wanted = Wanted(None)
+    with shop.connect() as other, other.transaction():
+        other.execute('SELECT 1 FROM "OneTimePurchase" WHERE id = %s FOR UPDATE', (bought,))
+        with pytest.raises(StateError) as caught, shop.pipeline().session() as conn:
+            found = position.read(conn, purchases.find(conn, bought), None, lambda: (ACCOUNT, opened(stripe)))
+            refunds.plan(conn, found, entries(wanted, found), wanted)
+    assert caught.value.code == "lock-timeout"
+    assert shop.status() is None
+
+
+def test_refused_while_somebody_else_sends_it_again(
+    shop: Shop, stripe: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who was refused does not say that nothing was refunded, nor free the money."""
+    bought = shop.buy(1999)
+    with shop.pipeline().session() as conn:
+        refund, on = shop.planned(conn, bought), opened(stripe)
+
+        def refuse(*_: Any) -> gateway.Made:
+            with shop.connect() as other:
+                assert ledger.send_again(other, refund.id)
+            raise ServiceError("too many requests", code="stripe-busy")
+
+        monkeypatch.setattr(on, "refund", refuse)
+        outcome = refunds.carry_out(conn, on, refund)
+    assert (outcome.refund.status, outcome.problem is None) == ("submitted", False)
+    assert shop.resume().code == 0
+    assert len(made(stripe)) == 1
