@@ -80,6 +80,10 @@ def add(
         raise UsageError(f"there is a rule {id_} already", code="rule-exists", hint=f"stackctl rules edit {id_}")
     if not id_.strip():
         raise UsageError("a rule needs an id", code="usage")
+    if "." in id_:
+        raise UsageError(
+            f"the id {id_} has a dot, which the backend would read as a path", code="usage", hint="name it otherwise"
+        )
     text = _condition(condition, where, or_)
     if text is None:
         raise UsageError("say when it matches", code="usage", hint="--condition CEL, or --where CEL")

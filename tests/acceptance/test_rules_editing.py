@@ -216,3 +216,11 @@ def test_a_dry_run_of_a_wrong_rule_says_so_by_its_exit_code(tmp_path: Path) -> N
     step = ("rules", "add", "a", "--condition", "nobody.knows == 1", "--action", "reject", "--rules", "r.yaml")
     assert (project.run(*step).code, project.run(*step, "--dry-run").code) == (3, 3)
     assert not (tmp_path / "r.yaml").exists()
+
+
+def test_a_new_rule_has_an_id_that_can_be_pushed(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    project.write()
+    result = project.run("rules", "add", "a.b", "--condition", "true", "--action", "reject", "--rules", "r.yaml")
+    assert (result.code, "has a dot" in result.stderr) == (2, True)
+    assert not (tmp_path / "r.yaml").exists()
