@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 TIMEOUT = 20  # seconds for one answer
 RETRIES = 2  # by the SDK, under one idempotency key
 REFUND_ID = "stackctl_refund_id"  # the metadata by which a refund is found again
+_NO_ANSWER = "not an answer of its API"
 _MOST_SAID = 200  # characters of what Stripe says
+_ODD = (AttributeError, KeyError, TypeError, ValueError)  # of an answer that lacks what Stripe's have
 _WON = ("won", "warning_closed", "prevented")  # statuses of disputes
 _CODES = {
     "charge_already_refunded": "already-refunded",
@@ -197,21 +199,21 @@ class Gateway:
         """The subscription's item. Raises StateError `subscription-has-several-items` if it is to be the only one."""
         with _reading():
             found = _document(self._client.v1.subscriptions.retrieve(subscription, None, self._on), "subscription")
-        items = found["items"]["data"]
-        if len(items) != 1 and (only or not items):
-            raise StateError(
-                f"subscription {subscription} has {len(items)} items; whose quantity is meant is not known",
-                code="subscription-has-several-items",
-                hint="refund the money alone with --amount, and change the items in Stripe's dashboard",
+            items = found["items"]["data"]
+            if len(items) != 1 and (only or not items):
+                raise StateError(
+                    f"subscription {subscription} has {len(items)} items; whose quantity is meant is not known",
+                    code="subscription-has-several-items",
+                    hint="refund the money alone with --amount, and change the items in Stripe's dashboard",
+                )
+            ends, period = found.get("cancel_at"), items[0].get("current_period_end")
+            return Item(
+                id=items[0]["id"],
+                quantity=items[0].get("quantity") or 0,
+                cancels=bool(found.get("cancel_at_period_end")) or (bool(ends) and ends <= (period or ends)),
+                ended=found.get("status") in ("canceled", "incomplete_expired"),
+                refund=(found.get("metadata") or {}).get(REFUND_ID),
             )
-        ends, period = found.get("cancel_at"), items[0].get("current_period_end")
-        return Item(
-            id=items[0]["id"],
-            quantity=items[0].get("quantity") or 0,
-            cancels=bool(found.get("cancel_at_period_end")) or (bool(ends) and ends <= (period or ends)),
-            ended=found.get("status") in ("canceled", "incomplete_expired"),
-            refund=(found.get("metadata") or {}).get(REFUND_ID),
-        )
 
     def set_quantity(self, subscription: str, item: str, quantity: int, refund: str) -> None:
         """Without prorating: the period's price stays what it was."""
@@ -235,7 +237,7 @@ class Gateway:
 def _document(found: Any, kind: str) -> dict[str, Any]:
     """An answer, once it is sure that it is one: what stands between may answer with JSON of its own."""
     if not isinstance(found, stripe.StripeObject) or getattr(found, "object", None) != kind:
-        raise stripe.APIError("not an answer of its API")
+        raise stripe.APIError(_NO_ANSWER)
     return cast("dict[str, Any]", found.to_dict())
 
 
@@ -271,15 +273,18 @@ def _reading() -> Iterator[None]:
         yield
     except stripe.StripeError as error:
         raise _translated(error) from None
+    except _ODD:
+        raise _translated(stripe.APIError(_NO_ANSWER)) from None
 
 
 @contextmanager
 def _writing() -> Iterator[None]:
     try:
         yield
-    except (stripe.APIConnectionError, stripe.IdempotencyError, stripe.APIError) as error:
+    except (stripe.APIConnectionError, stripe.IdempotencyError, stripe.APIError, *_ODD) as error:
+        said = _said(error) if isinstance(error, stripe.StripeError) else _NO_ANSWER
         raise OutcomeUnknown(
-            f"Stripe was asked and did not answer: {_said(error)}; whether it was done is not known",
+            f"Stripe was asked and did not answer: {said}; whether it was done is not known",
             code="stripe-unanswered",
             hint="look at it again, and repeat the command if it was not",
         ) from None
@@ -327,7 +332,7 @@ def _said(error: stripe.StripeError) -> str:
     """Its message in one line, without what a proxy wrote into a page."""
     text = " ".join((error.user_message or str(error)).split())
     if "<html" in text.lower():
-        return "not an answer of its API"
+        return _NO_ANSWER
     _, _, network = text.partition("(Network error: ")  # behind a long request to write to Stripe's support
     text = network.removesuffix(")") or text
     return text if len(text) <= _MOST_SAID else text[:_MOST_SAID] + "…"
