@@ -72,11 +72,13 @@ def test_the_subscription_is_answered_with(shop: Shop, stripe: Running, kind: Ki
     shop.agree()
 
 
+@pytest.mark.parametrize("killed", [False, True])
 def test_one_who_slept_does_not_raise_the_quantity(
-    shop: Shop, stripe: Running, monkeypatch: pytest.MonkeyPatch
+    shop: Shop, stripe: Running, monkeypatch: pytest.MonkeyPatch, killed: bool
 ) -> None:
-    """Its refund is settled by another, and a later one lowers the quantity further, before it sets its own."""
-    id_ = shop.subscribe(3000, 3)
+    """Its refund is settled by another, and a later one lowers the quantity further, before it sets its own; perhaps in
+    Stripe only, and not yet in the database."""
+    id_, later = shop.subscribe(3000, 3), ("--amount", "11", "--quantity", "1")
     shop.killed(REVOKING["the item is read"], id_, "--amount", "10", "--quantity", "1")
     with shop.pipeline().session() as conn:
         refund, on = ledger.find(conn)[0], opened(stripe)
@@ -85,11 +87,16 @@ def test_one_who_slept_does_not_raise_the_quantity(
         def late(*arguments: Any) -> None:
             monkeypatch.undo()
             assert shop.resume(str(refund.id)).code == 0
-            assert shop.refund(id_, "--amount", "11", "--quantity", "1").code == 0
+            if killed:
+                shop.killed(REVOKING["the quantity is set"], id_, *later)
+            else:
+                assert shop.refund(id_, *later).code == 0
             whole(*arguments)
 
         monkeypatch.setattr(on, "set_quantity", late)
         assert refunds.settle(conn, on, refund).refund.is_settled
+    assert shop.item(id_)["quantity"] == 1
+    assert shop.resume().code == 0
     assert (shop.item(id_)["quantity"], shop.row(id_, "quantity")) == (1, 1)
 
 
@@ -121,29 +128,6 @@ def test_seats_bought_meanwhile_are_counted_once_by_two_who_settle(
         monkeypatch.setattr(on, "item", late)
         assert refunds.settle(conn, on, refund).refund.is_settled
     assert item["quantity"] == 9
-
-
-def test_one_who_slept_beside_a_later_refund_that_was_killed(
-    shop: Shop, stripe: Running, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The later one has lowered Stripe's quantity, and not the database's yet."""
-    id_ = shop.subscribe(3000, 3)
-    shop.killed(REVOKING["the item is read"], id_, "--amount", "10", "--quantity", "1")
-    with shop.pipeline().session() as conn:
-        refund, on = ledger.find(conn)[0], opened(stripe)
-        whole = on.set_quantity
-
-        def late(*arguments: Any) -> None:
-            monkeypatch.undo()
-            assert shop.resume(str(refund.id)).code == 0
-            shop.killed(REVOKING["the quantity is set"], id_, "--amount", "11", "--quantity", "1")
-            whole(*arguments)
-
-        monkeypatch.setattr(on, "set_quantity", late)
-        assert refunds.settle(conn, on, refund).refund.is_settled
-    assert shop.item(id_)["quantity"] == 1
-    assert shop.resume().code == 0
-    assert (shop.item(id_)["quantity"], shop.row(id_, "quantity")) == (1, 1)
 
 
 @pytest.mark.parametrize("bought", [1, 3])
