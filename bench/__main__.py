@@ -19,7 +19,7 @@ import tempfile
 from pathlib import Path
 
 from bench.scene import Figure, Scene
-from stackctl.errors import StackctlError
+from stackctl.core.errors import StackctlError
 
 GROUPS = {
     "moving": ("first-load", "re-send", "per-row", "sqlite", "duckdb"),

@@ -12,7 +12,7 @@ import argparse
 import random
 import sys
 
-from stackctl.durations import parse_duration
+from stackctl.core.durations import parse_duration
 from tests.chaos.run import Size, converge
 
 

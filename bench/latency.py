@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any, Literal, LiteralString
 import psycopg
 import yaml
 
-from stackctl import embedded
-from stackctl.bundled import bundled
-from stackctl.migrate.apply import up
+from stackctl.core.bundled import bundled
 from stackctl.migrate.files import discover
+from stackctl.migrate.run import up
+from stackctl.postgres import embedded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -21,10 +21,10 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
-from stackctl import embedded
-from stackctl.bundled import bundled
+from stackctl.core.bundled import bundled
 from stackctl.migrate.files import SCHEMA_SENTINEL, listed
-from stackctl.pgbinaries import find_binaries
+from stackctl.postgres import embedded
+from stackctl.postgres.binaries import find_binaries
 
 ROUNDS = 7
 FILES = 200

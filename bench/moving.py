@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, LiteralString, cast
 
 from bench.scene import SYNC_BATCH, TENANCY, at_least, interleaved, run, seconds, stamp, sync
-from stackctl.errors import StackctlError
+from stackctl.core.errors import StackctlError
 from stackctl.mapping.compile import compile_mapping
 
 if TYPE_CHECKING:

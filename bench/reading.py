@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, LiteralString, cast
 from bench.scene import SYNC_BATCH, TENANCY, at_most, interleaved, run, seconds, stamp, sync
 from stackctl.mapping.compile import compile_mapping
 from stackctl.sync import service
+from stackctl.sync.check.verify import verify
 from stackctl.sync.loop import Stop
-from stackctl.sync.verify import verify
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator

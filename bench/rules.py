@@ -19,12 +19,12 @@ from pathlib import Path
 
 import psycopg
 
-from stackctl import embedded
-from stackctl.rules import files, people
+from stackctl.postgres import embedded
+from stackctl.rules import files, sample_users
 from stackctl.rules.backtest import Scope, backtest
+from stackctl.rules.cel.reference import program
 from stackctl.rules.decide import Judge
 from stackctl.rules.model import Action, Rule, RuleSet
-from stackctl.rules.reference import program
 
 USERS = 1_000_000
 SAMPLES = 100_000
@@ -142,7 +142,7 @@ def from_a_file(directory: Path) -> None:
     found = rules(SAMPLE_RULES)
     judge = Judge(found)
     started = time.perf_counter()
-    users = [person.context for person in people.load(path)]
+    users = [person.context for person in sample_users.load(path)]
     read = time.perf_counter() - started
     started = time.perf_counter()
     decisions = [judge.decide(user) for user in users]

@@ -11,13 +11,13 @@ from uuid import UUID
 import psycopg
 import yaml
 
-from stackctl import embedded
-from stackctl.bundled import bundled
-from stackctl.migrate.apply import up
+from stackctl.config.settings import Flags, Settings
+from stackctl.core.bundled import bundled
 from stackctl.migrate.files import discover
-from stackctl.settings import Flags, Settings
+from stackctl.migrate.run import up
+from stackctl.postgres import embedded
 from stackctl.sync import service
-from stackctl.sync.engine import Options
+from stackctl.sync.engine.database import Options
 from stackctl.sync.loop import Stop
 from stackctl.sync.pipeline import Pipeline
 from stackctl.sync.reports import Reports
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from stackctl.sync.engine import DatabaseResult
-    from stackctl.sync.sequencer import SequenceResult
+    from stackctl.sync.changes.sequencer import SequenceResult
+    from stackctl.sync.engine.database import DatabaseResult
 
 Connection = psycopg.Connection[Any]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, LiteralString
 
 from bench.scene import STAMP_BATCH, at_least, interleaved, run, seconds, stamp
+from stackctl.sync.changes.sequencer import Sequencer, SequenceResult
 from stackctl.sync.loop import Stop
-from stackctl.sync.sequencer import Sequencer, SequenceResult
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator

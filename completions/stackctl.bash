@@ -7,7 +7,7 @@
 # KIND: words joined by |, or @files, @directories, @text, or @ and what `stackctl _complete` lists.
 _stackctl_follows() {
   subcommands= flags= arguments=
-  # -- table: written by `python -m stackctl.cli.completion_scripts`
+  # -- table: written by `python -m stackctl.cli.completion.scripts`
   shared='--config=@files --database-url= --json --quiet -q --no-color --debug --help -h'
   case $1 in
     '') subcommands='demo init doctor config completion migrate mappings run sequence poll sync backfill verify enqueue queue status fuse rules users refunds payments payment-methods' flags='--version' ;;

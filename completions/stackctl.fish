@@ -10,7 +10,7 @@ function __stackctl_follows --no-scope-shadowing
     set subcommands
     set flags
     set arguments
-    # -- table: written by `python -m stackctl.cli.completion_scripts`
+    # -- table: written by `python -m stackctl.cli.completion.scripts`
     set shared \
             '--config=@files:Configuration file.' \
             '--database-url=:The operated database.' \

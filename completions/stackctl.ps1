@@ -9,7 +9,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
     # they take a value, NAME=KIND; and the KIND of each argument, the last with ... if it repeats. The flags in $shared
     # may follow every command.
     # KIND: words joined by |, or @files, @directories, @text, or @ and what `stackctl _complete` lists.
-    # -- table: written by `python -m stackctl.cli.completion_scripts`
+    # -- table: written by `python -m stackctl.cli.completion.scripts`
     $shared = @(
         '--config=@files:Configuration file.'
         '--database-url=:The operated database.'

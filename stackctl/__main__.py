@@ -23,7 +23,7 @@ def main() -> None:
             os._exit(1)
         return
     if arguments[:1] == ["_complete"]:
-        from stackctl.cli.complete import complete
+        from stackctl.cli.completion.values import complete
 
         sys.exit(complete(arguments[1:]))
     from stackctl.cli.app import run

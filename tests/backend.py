@@ -16,20 +16,21 @@ import yaml
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from stackctl.settings import Flags, Settings
-from stackctl.sync import delivery, queue, service
-from stackctl.sync.compare import Comparison, compare
-from stackctl.sync.engine import DatabaseResult, Options
+from stackctl.config.settings import Flags, Settings
+from stackctl.sync import service
+from stackctl.sync.check.compare import Comparison, compare
+from stackctl.sync.engine.database import DatabaseResult, Options
 from stackctl.sync.loop import Stop
 from stackctl.sync.pipeline import Pipeline
+from stackctl.sync.queue import entries, retries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from datetime import timedelta
     from pathlib import Path
 
-    from stackctl.sync.poller import PollResult
-    from stackctl.sync.sequencer import SequenceResult
+    from stackctl.sync.changes.sequencer import SequenceResult
+    from stackctl.sync.engine.poller import PollResult
 
 Connection = psycopg.Connection[Any]
 
@@ -267,7 +268,7 @@ def sequence(pipeline: Pipeline, batch_size: int = 1000) -> SequenceResult:
     return service.sequence(pipeline, Stop(), batch_size=batch_size, interval=None, reports=service.Reports())
 
 
-def poll(pipeline: Pipeline, lease: timedelta = queue.LEASE) -> PollResult:
+def poll(pipeline: Pipeline, lease: timedelta = entries.LEASE) -> PollResult:
     return service.poll(pipeline, Stop(), claim_limit=8, interval=None, reports=service.Reports(), lease=lease)
 
 
@@ -302,6 +303,6 @@ def differences(pipeline: Pipeline) -> list[Comparison]:
     return [comparison for comparison in comparisons(pipeline) if not comparison.equal]
 
 
-def failures(pipeline: Pipeline) -> list[delivery.Failure]:
+def failures(pipeline: Pipeline) -> list[retries.Failure]:
     with pipeline.session() as conn:
-        return delivery.failures(conn)
+        return retries.failures(conn)

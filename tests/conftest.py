@@ -17,11 +17,11 @@ import pytest
 from backend import Project, seed_tenancies
 from psycopg import sql
 
-from stackctl import embedded
-from stackctl.bundled import bundled
-from stackctl.migrate.apply import up
+from stackctl.core.bundled import bundled
 from stackctl.migrate.files import discover
-from stackctl.pgbinaries import find_binaries, server_account
+from stackctl.migrate.run import up
+from stackctl.postgres import embedded
+from stackctl.postgres.binaries import find_binaries, server_account
 from tests.shop import Shop
 from tests.stripe_fake import Running, running
 

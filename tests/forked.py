@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _NUMBERS = itertools.count()
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
-    ["stackctl.cli.app", "stackctl.cli.refunds", "stackctl.payments.refunds", "stackctl.sync.pipeline",
+    ["stackctl.cli.app", "stackctl.cli.refunds.create", "stackctl.payments.refunds.execute", "stackctl.sync.pipeline",
      "tests.forked"]
 )  # fmt: skip
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from stackctl.errors import StackctlError
-from stackctl.migrate.apply import UpResult, up
+from stackctl.core.errors import StackctlError
 from stackctl.migrate.files import Migration, discover
+from stackctl.migrate.run import UpResult, up
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

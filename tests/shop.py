@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from stackctl.payments import ledger
 from stackctl.payments.gateway import Gateway
+from stackctl.payments.refunds import ledger
 from tests import forked
 from tests.backend import MINE, Outcome, Project, insert
 from tests.stripe_fake.server import KEY
@@ -16,7 +16,7 @@ from tests.stripe_fake.server import KEY
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from stackctl.payments.ledger import Refund
+    from stackctl.payments.refunds.ledger import Refund
     from tests.forked import Started
     from tests.stripe_fake import Running
 
@@ -97,7 +97,7 @@ class Shop(Project):
 
     def planned(self, conn: psycopg.Connection[Any], bought: uuid.UUID) -> Refund:
         """A refund that a killed process has left behind, not sent."""
-        self.killed("stackctl.payments.refunds:plan:after", bought)
+        self.killed("stackctl.payments.refunds.execute:plan:after", bought)
         return ledger.find(conn, purchase=bought)[0]
 
     def refund(self, id_: uuid.UUID, *arguments: str) -> Outcome:

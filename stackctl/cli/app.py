@@ -13,56 +13,17 @@ import re
 import signal
 import sys
 import traceback
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from stackctl.cli.command import CONTEXT, PARAMETERS, collect, sign
-from stackctl.errors import EXIT_INTERRUPTED, EXIT_OK, AnswerNo, StackctlError, UsageError
+from stackctl.cli.command import CONTEXT, PARAMETERS, Declared, collect, example_epilog, sign
+from stackctl.cli.commands import COMMANDS, Command
+from stackctl.core.errors import EXIT_INTERRUPTED, EXIT_OK, AnswerNo, StackctlError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A command or group at the top level: where it is defined and what the list says of it."""
-
-    module: str
-    help: str
-    panel: str
-
-
-_START, _SCHEMA, _PIPELINE, _WATCH = "Getting started", "Schema", "Sync pipeline", "Seeing and steering"
-_USERS = "Users"
-_PAYMENTS = "Payments"
-
-COMMANDS: dict[str, Entry] = {
-    "demo": Entry("demo", "Everything end to end on an embedded PostgreSQL.", _START),
-    "init": Entry("init", "Write a commented stackctl.yaml.", _START),
-    "doctor": Entry("doctor", "Check the configuration and every database; each finding names its fix.", _START),
-    "config": Entry("config", "Show the effective configuration.", _START),
-    "completion": Entry("completion", "Print the completion script of a shell.", _START),
-    "migrate": Entry("migrate", "Apply, inspect and write migrations.", _SCHEMA),
-    "mappings": Entry("mappings", "List, check and compile the SQL mappings.", _SCHEMA),
-    "run": Entry("pipeline", "Sequencer, poller and engine in one process.", _PIPELINE),
-    "sequence": Entry("pipeline", "Stamp changed rows and queue their tenancies.", _PIPELINE),
-    "poll": Entry("pipeline", "Work off the queue: sync the tenancies that are due.", _PIPELINE),
-    "sync": Entry("pipeline", "Sync tenancies now, without the queue.", _PIPELINE),
-    "backfill": Entry("backfill", "Send every row of a mapping again, in batches.", _PIPELINE),
-    "verify": Entry("verify", "Compare external databases with their source, and mend them.", _PIPELINE),
-    "enqueue": Entry("queue", "Queue tenancies for the poller.", _PIPELINE),
-    "queue": Entry("queue", "List the queue; retry what failed.", _PIPELINE),
-    "status": Entry("status", "The pipeline at a glance: fuses, backlog, lag, queue, databases.", _WATCH),
-    "fuse": Entry("fuse", "Switch the sequencer or the poller off and on.", _WATCH),
-    "rules": Entry("rules", "Test sign-up rules before they lock anyone out.", _USERS),
-    "users": Entry("users", "Show a user; restrict it, or lift that.", _USERS),
-    "refunds": Entry("refunds", "Give money back through Stripe, never twice.", _PAYMENTS),
-    "payments": Entry("payments", "How a project is connected to Stripe; its test mode and products.", _PAYMENTS),
-    "payment-methods": Entry("payment_methods", "See and switch what a checkout offers to pay with.", _PAYMENTS),
-}
+    from collections.abc import Callable, Sequence
 
 
 def _print_version(wanted: bool) -> None:
@@ -76,8 +37,8 @@ def _print_version(wanted: bool) -> None:
 _Version = Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)]
 
 
-class _LazyGroup(TyperGroup):
-    """The root: lists its commands from COMMANDS and imports only the one that is called."""
+class _Root(TyperGroup):
+    """Lists its commands from COMMANDS and imports only the one that is called."""
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
@@ -90,22 +51,63 @@ class _LazyGroup(TyperGroup):
         return super().resolve_command(ctx, args)
 
 
+class _Group(TyperGroup):
+    """Imports only the command that is called; all of them where they are listed."""
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name in self.commands and self.commands[cmd_name].callback is None:
+            assert self.name is not None
+            self.commands[cmd_name] = _declared(f"{self.name.replace('-', '_')}.{cmd_name.replace('-', '_')}", cmd_name)
+        return super().get_command(ctx, cmd_name)
+
+
 def load(name: str) -> Any:
-    """The command or group of that name, in full."""
-    module = importlib.import_module(f"stackctl.cli.{COMMANDS[name].module}")
-    command = typer.main.get_command(module.apps[name])
+    """The command or group of that name."""
+    entry = COMMANDS[name]
+    if isinstance(entry, Command):
+        return _declared(f"{entry.package}.{name}", name)
+    app = typer.Typer(
+        cls=_Group,
+        help=entry.help,
+        callback=_store_shared(),
+        no_args_is_help=True,
+        add_completion=False,
+        epilog=example_epilog(entry.example),
+    )
+    group = typer.main.get_command(app)
+    assert isinstance(group, _Group)
+    group.name = name
+    for command in entry.commands:
+        group.add_command(TyperCommand(name=command), command)
+    return group
+
+
+def _store_shared() -> Callable[..., None]:
+    def store(ctx: typer.Context, **given: Any) -> None:
+        collect(ctx, given)
+
+    sign(store, [CONTEXT, *PARAMETERS])
+    return store
+
+
+def _declared(module: str, name: str) -> Any:
+    found = vars(importlib.import_module(f"stackctl.cli.{module}")).values()
+    (declared,) = (one for one in found if isinstance(one, Declared))
+    app = typer.Typer(add_completion=False)
+    app.command(name, epilog=declared.epilog, **declared.settings)(declared.invoke)
+    command = typer.main.get_command(app)
     command.name = name
     return command
 
 
-def root() -> _LazyGroup:
+def root() -> Any:
     """The command tree, every branch still unloaded."""
     app = typer.Typer(
-        cls=_LazyGroup,
+        cls=_Root,
         add_completion=False,
         no_args_is_help=True,
         context_settings={"help_option_names": ["-h", "--help"]},
-        epilog="\n\n".join(["[bold]Example[/bold]", "stackctl demo"]),
+        epilog=example_epilog("stackctl demo"),
     )
 
     def stackctl(ctx: typer.Context, **given: Any) -> None:
@@ -115,7 +117,7 @@ def root() -> _LazyGroup:
     version = inspect.Parameter("version", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=_Version)
     sign(stackctl, [CONTEXT, version, *PARAMETERS])
     app.callback()(stackctl)
-    return typer.main.get_command(app)  # type: ignore[return-value]
+    return typer.main.get_command(app)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -163,7 +165,7 @@ def _interrupt(signum: int, frame: object) -> None:
 
 
 def _report(error: Exception, arguments: Sequence[str]) -> int:
-    from stackctl.console import Console
+    from stackctl.core.console import Console
 
     _remember_given(arguments)
     console = Console(
@@ -196,8 +198,8 @@ _ADDRESS = re.compile(r"[^\s@:/=?#]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+")
 
 def _remember_given(arguments: Sequence[str]) -> None:
     # An error may quote the command line, or come before the settings were asked for.
-    from stackctl.redaction import remember, remember_url
-    from stackctl.settings import KEYS
+    from stackctl.config.keys import KEYS
+    from stackctl.core.redaction import remember, remember_url
 
     for before, argument in zip(("", *arguments), arguments, strict=False):
         if before in _CEL or argument.partition("=")[0] in _CEL:
@@ -225,7 +227,7 @@ def _driver_error(error: Exception) -> StackctlError | None:
         return None
     import psycopg
 
-    from stackctl.db import translate
+    from stackctl.postgres.errors import translate
 
     if isinstance(error, psycopg.OperationalError | psycopg.DatabaseError):
         return translate(error)

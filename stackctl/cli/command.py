@@ -11,14 +11,16 @@ from uuid import UUID
 
 import typer
 
-from stackctl.errors import StateError, UsageError
+from stackctl.core.errors import StateError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
     from datetime import datetime, timedelta
 
-    from stackctl.console import Console
-    from stackctl.settings import Settings
+    from stackctl.config.settings import Settings
+    from stackctl.core.console import Console
+    from stackctl.postgres.connect import Connection
 
 _PANEL = "Options of every command"
 _META = "stackctl"
@@ -59,14 +61,14 @@ class Run:
 
     @cached_property
     def console(self) -> Console:
-        from stackctl.console import Console
+        from stackctl.core.console import Console
 
         given = self.options
         return Console(json_output=given["json_output"], quiet=given["quiet"], no_color=given["no_color"])
 
     @cached_property
     def settings(self) -> Settings:
-        from stackctl.settings import Flags, Settings
+        from stackctl.config.settings import Flags, Settings
 
         given = self.options
         flags = Flags(
@@ -76,6 +78,12 @@ class Run:
             stripe_api_base=given.get("stripe_api_base"),
         )
         return Settings(flags, warn=self.console.warn)
+
+    def database(self) -> AbstractContextManager[Connection]:
+        """The operated database, for the length of a `with`; its errors come out as StackctlErrors."""
+        from stackctl.postgres.connect import operated_session
+
+        return operated_session(self.settings)
 
     @property
     def json_output(self) -> bool:
@@ -98,7 +106,7 @@ class Run:
             raise StateError(
                 f"{question} Nobody can be asked here", code="confirmation-required", hint="pass --yes to go ahead"
             )
-        from stackctl.console import harmless
+        from stackctl.core.console import harmless
 
         if not typer.confirm(harmless(question), default=False, err=True):
             raise StateError("not confirmed; nothing was changed", code="not-confirmed")
@@ -117,43 +125,38 @@ def collect(ctx: typer.Context, given: dict[str, Any]) -> dict[str, Any]:
     return options
 
 
-def command(app: typer.Typer, name: str, *, example: str, **settings: Any) -> Callable[[Any], Any]:
-    """Register `function(run, …)` as the command `name`, with the shared options and a runnable example in its help.
+@dataclass(frozen=True)
+class Declared:
+    """A command as its module declares it: what typer is to call, and what its help ends with."""
+
+    invoke: Callable[..., None]
+    epilog: str
+    settings: dict[str, Any]
+
+
+def command(*, example: str, **settings: Any) -> Callable[[Callable[..., None]], Declared]:
+    """Declare `function(run, …)` as its module's command, with the shared options and a runnable example in its help.
 
     `example` is one or more lines, each a command.
     """
 
-    def register(function: Callable[..., None]) -> Callable[..., None]:
+    def declare(function: Callable[..., None]) -> Declared:
         own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
 
         def invoke(ctx: typer.Context, **arguments: Any) -> None:
             options = collect(ctx, arguments)
             function(Run(options), **{key: value for key, value in arguments.items() if key not in _SHARED})
 
-        parameters = [CONTEXT, *(p.replace(kind=_KEYWORD) for p in own), *PARAMETERS]
-        sign(invoke, parameters)
+        sign(invoke, [CONTEXT, *(p.replace(kind=_KEYWORD) for p in own), *PARAMETERS])
         invoke.__doc__ = function.__doc__
-        epilog = "\n\n".join(["[bold]Example[/bold]", *example.strip().replace("[", r"\[").splitlines()])
-        app.command(name, epilog=epilog, **settings)(invoke)
-        return function
+        return Declared(invoke, example_epilog(example.strip().replace("[", r"\[")), settings)
 
-    return register
+    return declare
 
 
-def group(help_: str, *, example: str) -> typer.Typer:
-    """A group of commands, which takes the shared options as well."""
-
-    def store(ctx: typer.Context, **given: Any) -> None:
-        collect(ctx, given)
-
-    sign(store, [CONTEXT, *PARAMETERS])
-    return typer.Typer(
-        help=help_,
-        callback=store,
-        no_args_is_help=True,
-        add_completion=False,
-        epilog="\n\n".join(["[bold]Example[/bold]", *example.splitlines()]),
-    )
+def example_epilog(example: str) -> str:
+    """What a help text ends with; `example` is markup, a command a line."""
+    return "\n\n".join(["[bold]Example[/bold]", *example.splitlines()])
 
 
 def sign(function: Callable[..., Any], parameters: list[inspect.Parameter]) -> None:
@@ -176,7 +179,7 @@ def one_of(names: list[str] | None, everything: bool, what: str) -> None:
 
 def duration_option(text: str | None, flag: str) -> timedelta | None:
     """A duration given on the command line."""
-    from stackctl.durations import parse_duration
+    from stackctl.core.durations import parse_duration
 
     if text is None:
         return None
@@ -201,7 +204,7 @@ def time_option(text: str | None, flag: str) -> datetime | None:
     """A time given on the command line, in UTC unless it says otherwise; a duration counts back from now."""
     from datetime import UTC, datetime
 
-    from stackctl.durations import parse_duration
+    from stackctl.core.durations import parse_duration
 
     if text is None:
         return None

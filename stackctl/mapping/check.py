@@ -7,9 +7,9 @@ from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from stackctl.mapping.check_select import check_expression, check_select
 from stackctl.mapping.document import Document, read
 from stackctl.mapping.model import Finding, Mapping
-from stackctl.mapping.selects import check_expression, check_select
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -46,7 +46,7 @@ def findings(documents: Iterable[Document], catalog: Connection[Any] | None = No
     found: list[Finding] = []
     for document in documents:
         if catalog is not None and not any(finding.severity == "error" for finding in document.findings):
-            from stackctl.mapping.catalog import check_catalog
+            from stackctl.mapping.check_database import check_catalog
 
             # A copy: the next database has its own say.
             document = replace(document, findings=list(document.findings))

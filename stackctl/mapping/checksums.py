@@ -16,8 +16,8 @@ from math import isnan
 from typing import TYPE_CHECKING, Any, LiteralString, cast
 
 from stackctl.mapping.compile import arms, compile_mapping, converted, literal
-from stackctl.mapping.sqltext import for_driver, quote
-from stackctl.mapping.targets import POSTGRES_TYPES
+from stackctl.mapping.sql_text import for_driver, quote
+from stackctl.mapping.target_statements import POSTGRES_TYPES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence

@@ -7,17 +7,15 @@ The mapping's SELECT is taken as it stands in the file; only `:tenancy_id` is re
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, LiteralString, cast, get_args
+from typing import TYPE_CHECKING, LiteralString, cast
 
-from stackctl.mapping import targets
-from stackctl.mapping.sqltext import for_driver, quote, quote_literal
-from stackctl.mapping.targets import POSTGRES_TYPES
+from stackctl.mapping import target_statements
+from stackctl.mapping.sql_text import for_driver, quote, quote_literal
+from stackctl.mapping.target_statements import POSTGRES_TYPES
 
 if TYPE_CHECKING:
+    from stackctl.mapping.dialect import Dialect
     from stackctl.mapping.model import Column, Mapping
-
-Dialect = Literal["postgres", "sqlite", "duckdb", "mysql", "clickhouse"]
-DIALECTS: tuple[Dialect, ...] = get_args(Dialect)
 
 _TENANCY = "%(tenancy_id)s::uuid"
 _CURSOR = "%(cursor)s::bigint"
@@ -74,7 +72,7 @@ class Compiled:
 
 def compile_mapping(mapping: Mapping, dialect: Dialect) -> Compiled:
     """The statements of `mapping` for targets of `dialect`. The mapping must have passed its check."""
-    target = targets.statements(mapping, dialect)
+    target = target_statements.statements(mapping, dialect)
     rows, tombstones = arms(mapping)
     statements = {
         "fetch": _fetch(mapping, dialect),

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, cast
 import yaml
 
 from stackctl.mapping.model import COLUMN_TYPES, Column, ColumnType, Dependency, Finding, Mapping, Severity, TenancyJoin
-from stackctl.mapping.sqltext import quote
-from stackctl.mapping.targets import STAGING_PREFIX
+from stackctl.mapping.sql_text import quote
+from stackctl.mapping.target_statements import STAGING_PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stackctl.errors import ConfigError
+from stackctl.core.errors import ConfigError
 from stackctl.mapping.check import findings, inspect
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import errors
 
-from stackctl.errors import StateError, UsageError
-from stackctl.migrate import claims, failures, history, plan, runner_lock
+from stackctl.core.errors import StateError, UsageError
+from stackctl.migrate import expected_tables, failures, history, plan, runner_lock
 from stackctl.migrate.session import Limits, Session
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def _adopt(session: Session, migrations: Sequence[Migration], through: str | Non
     known = history.progress(session.conn, session.schema)
     chosen = [migration for migration in migrations if migration.name in finished]
     fresh = [migration for migration in chosen if migration.name not in known]
-    missing = claims.missing(session, chosen)
+    missing = expected_tables.missing(session, chosen)
     # Another runner's own record is believed, unless it is plainly another schema's; a version on the command line is
     # a claim, and one too high would keep migrations from ever running.
     if fresh and (missing.everything or (missing.what and through is not None)):

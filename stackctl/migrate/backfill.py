@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stackctl.errors import AnswerNo
+from stackctl.core.errors import AnswerNo
 from stackctl.migrate.events import Batch
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from psycopg import sql
 
 from stackctl.migrate.history import status
-from stackctl.sql import statements
+from stackctl.postgres.statements import statements
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Connection: TypeAlias = "psycopg.Connection[Any]"
 Capture = Literal["triggers", "application"]
 
-_SQL = statements("capture")
+_SQL = statements(__file__)
 
 
 def capture(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg import errors, sql
 
-from stackctl.errors import StateError
+from stackctl.core.errors import StateError
 from stackctl.migrate.events import Event
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg import errors
 
-from stackctl.errors import ServiceError
+from stackctl.core.errors import ServiceError
 
 if TYPE_CHECKING:
     import psycopg

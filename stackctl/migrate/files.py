@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from stackctl.errors import ConfigError, UsageError
-from stackctl.migrate import lexer
+from stackctl.core.errors import ConfigError, UsageError
+from stackctl.postgres import lexer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

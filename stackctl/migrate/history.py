@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from psycopg import errors, sql
 from psycopg.rows import dict_row
 
-from stackctl.errors import StateError
+from stackctl.core.errors import StateError
 from stackctl.migrate import failures, files
-from stackctl.sql import statements
+from stackctl.postgres.statements import statements
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from stackctl.migrate.files import Migration
     from stackctl.migrate.session import Connection, Session
 
-_SQL = statements("migrate")
+_SQL = statements(__file__)
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from stackctl.errors import StateError, UsageError
+from stackctl.core.errors import StateError, UsageError
 from stackctl.migrate import history
-from stackctl.sql import statements
+from stackctl.postgres.statements import statements
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from stackctl.migrate.history import Progress
     from stackctl.migrate.session import Connection
 
-_SQL = statements("migrate")
+_SQL = statements(__file__, "history")
 _QUERIES = {"SchemaMigration": "backend_history", "_prisma_migrations": "prisma_history"}
 _SHOWN = 5  # names in a message
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg import errors
 
-from stackctl.durations import format_duration
-from stackctl.errors import StateError
+from stackctl.core.durations import format_duration
+from stackctl.core.errors import StateError
 from stackctl.migrate import failures
 from stackctl.migrate.events import Event
 from stackctl.migrate.statement import position, with_schema
@@ -114,9 +114,9 @@ def wait_or_give_up(
 def blockers(session: Session, statement: Statement) -> list[Blocker]:
     """Who is in the way of a statement: asked right after it gave up, so they may have gone since."""
     # A parser comes with it, which a run that nobody holds up does not need.
-    from stackctl.migrate import locks
+    from stackctl.migrate import lock_forecast
 
-    taken = locks.of(with_schema(statement.sql, session.schema), session.schema)
+    taken = lock_forecast.of(with_schema(statement.sql, session.schema), session.schema)
     wanted = [lock for lock in taken.locks if lock.qualified and not lock.new]
     rows: list[dict[str, Any]] = session.fetch(
         "blockers",

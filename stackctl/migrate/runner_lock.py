@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg.conninfo import make_conninfo
 
-from stackctl.errors import ServiceError, StateError
+from stackctl.core.errors import ServiceError, StateError
 from stackctl.migrate.events import Event
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Literal
 
 from psycopg import errors, sql
 
-from stackctl.migrate import files, lexer
+from stackctl.migrate import files
+from stackctl.postgres import lexer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

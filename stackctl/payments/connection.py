@@ -5,20 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from stackctl.errors import StateError
-from stackctl.sql import statements
-from stackctl.tenancy_config import without, write
+from stackctl.backend.tenancies import without, write
+from stackctl.core.errors import StateError
+from stackctl.postgres.statements import statements
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from uuid import UUID
 
-    from stackctl.db import Connection
+    from stackctl.backend.tenancies import Layers
     from stackctl.payments.gateway import Gateway
-    from stackctl.tenancy_config import Layers
+    from stackctl.postgres.connect import Connection
 
 _TEST_MODE = ("payments", "testMode")
-_SQL = statements("payments")
+_SQL = statements(__file__, "purchases")
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import stripe
 
-from stackctl.errors import ConfigError, OutcomeUnknown, ServiceError, StateError
-from stackctl.redaction import remember
+from stackctl.core.errors import ConfigError, OutcomeUnknown, ServiceError, StateError
+from stackctl.core.redaction import remember
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

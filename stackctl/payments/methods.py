@@ -6,8 +6,8 @@ import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stackctl.errors import StateError, UsageError
-from stackctl.yamlfile import Reader, scalar, text_of
+from stackctl.core.errors import StateError, UsageError
+from stackctl.core.yaml_reader import Reader, scalar, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 
-from stackctl.errors import UsageError
+from stackctl.core.errors import UsageError
 
 # Those that Stripe does not count in hundredths (Stripe, "Supported currencies"; it counts ISK and UGX in hundredths).
 _WHOLE = ("bif", "clp", "djf", "gnf", "jpy", "kmf", "krw", "mga", "pyg", "rwf", "vnd", "vuv", "xaf", "xof", "xpf")

@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from psycopg.rows import class_row
 
-from stackctl.errors import UsageError
+from stackctl.core.errors import UsageError
 from stackctl.payments.purchases import product_name
-from stackctl.sql import statements
+from stackctl.postgres.statements import statements
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
     from uuid import UUID
 
-    from stackctl.db import Connection
-    from stackctl.tenancy_config import Layers
+    from stackctl.backend.tenancies import Layers
+    from stackctl.postgres.connect import Connection
 
 CustomerType = Literal["user", "team", "custom"]
 INCLUDED = "include-by-default"  # in place of prices: whoever is of the type has it
-_SQL = statements("payments")
+_SQL = statements(__file__, "purchases")
 
 
 @dataclass(frozen=True)

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from psycopg.rows import class_row
 
-from stackctl.errors import StateError, UsageError
-from stackctl.sql import statements
+from stackctl.core.errors import StateError, UsageError
+from stackctl.postgres.statements import statements
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
     from uuid import UUID
 
-    from stackctl.db import Connection
+    from stackctl.postgres.connect import Connection
 
 Type = Literal["one-time-purchase", "subscription"]
-_SQL = statements("payments")
+_SQL = statements(__file__)
 LOCK_TIMEOUT = "10s"
 _LOCK = "SELECT set_config('lock_timeout', %(timeout)s, TRUE)"
 

@@ -12,23 +12,23 @@ from typing import TYPE_CHECKING, Any, LiteralString, cast
 
 from psycopg import IsolationLevel, sql
 
+from stackctl.postgres.statements import statements
+from stackctl.rules.cel.to_sql import predicate
 from stackctl.rules.decide import Decision, Judge
 from stackctl.rules.model import AUTH_METHODS, Context
-from stackctl.rules.to_sql import predicate
-from stackctl.sql import statements
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from datetime import datetime
     from uuid import UUID
 
-    from stackctl.db import Connection
+    from stackctl.postgres.connect import Connection
     from stackctl.rules.model import Rule, RuleSet
 
 EXAMPLES = 10  # users named for each difference
 _PAGE = 5_000  # rows fetched at a time
 
-_SQL = statements("backtest")
+_SQL = statements(__file__)
 CHANGES = ("newly_rejected", "newly_allowed", "newly_restricted", "no_longer_restricted")
 
 

@@ -6,15 +6,16 @@ import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stackctl.rules import backend_cel, reach, types
+from stackctl.rules import backend_evaluator, reachability
+from stackctl.rules.cel import types
+from stackctl.rules.cel.parse import Binary, Call, Node, Unreadable, children, parse, position, walk
 from stackctl.rules.model import AUTH_METHODS, MOST_RISK
-from stackctl.rules.syntax import Binary, Call, Node, Unreadable, children, parse, position, walk
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from stackctl.rules.cel.types import Severity
     from stackctl.rules.model import Rule, RuleSet
-    from stackctl.rules.types import Severity
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Finding:
 def check(rules: RuleSet) -> tuple[Finding, ...]:
     """Everything that is found, in the order of the file."""
     about: dict[str, list[Finding]] = {}
-    for claim in reach.claims(rules):
+    for claim in reachability.claims(rules):
         about.setdefault(claim.rule.id, []).append(_claimed(claim))
     return tuple(finding for rule in rules.rules for finding in _of(rule, about.get(rule.id, [])))
 
@@ -45,7 +46,7 @@ def _of(rule: Rule, claimed: Sequence[Finding]) -> Iterator[Finding]:
         yield from claimed
 
 
-def _claimed(claim: reach.Claim) -> Finding:
+def _claimed(claim: reachability.Claim) -> Finding:
     rule = claim.rule
     match claim.kind:
         case "never-true":
@@ -67,7 +68,7 @@ def _of_rule(rule: Rule) -> Iterator[Finding]:
                 rule.id, rule.line, 1, "missing-condition", "warning", "it has no condition and never matches"
             )
         return
-    problems = [*types.check(condition), *_domain(condition), *backend_cel.check(condition)]
+    problems = [*types.check(condition), *_domain(condition), *backend_evaluator.check(condition)]
     for problem in sorted(problems, key=lambda problem: problem.at):
         line, column = position(condition, problem.at)
         yield Finding(rule.id, rule.line + line - 1, column, problem.rule, problem.severity, problem.message,

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from stackctl.rules.evaluate import Evaluate, NoValue, compiled
-from stackctl.rules.syntax import Unreadable, position
+from stackctl.rules.cel.evaluate import compiled
+from stackctl.rules.cel.parse import Unreadable, position
+from stackctl.rules.cel.values import Evaluate, NoValue
 
 if TYPE_CHECKING:
     from stackctl.rules.model import ActionType, Context, Rule, RuleSet

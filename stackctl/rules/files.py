@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, cast
 
 import yaml
 
+from stackctl.core.yaml_reader import Reader, is_null, scalar, text_of
 from stackctl.rules.model import ACTIONS, DEFAULTS, Action, ActionType, Default, Rule, RuleSet
-from stackctl.yamlfile import Reader, is_null, scalar, text_of
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from stackctl.errors import UsageError
-from stackctl.sql import statements
+from stackctl.core.errors import UsageError
+from stackctl.postgres.statements import statements
 
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from stackctl.db import Connection
+    from stackctl.postgres.connect import Connection
 
-_SQL = statements("rules_stats")
+_SQL = statements(__file__)
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import yaml
 
-from stackctl.errors import ConfigError
-from stackctl.rules import files, people
+from stackctl.core.errors import ConfigError
+from stackctl.core.yaml_reader import Reader, is_null, scalar, text_of
+from stackctl.rules import files, sample_users
 from stackctl.rules.decide import Decision, Judge, Outcome
-from stackctl.yamlfile import Reader, is_null, scalar, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -237,7 +237,7 @@ class _Reader(Reader):
             return None
         expect = self._expect(keys["expect"], name) if "expect" in keys else {}
         try:
-            context = people.of(yaml.SafeLoader("").construct_document(keys["user"]))
+            context = sample_users.of(yaml.SafeLoader("").construct_document(keys["user"]))
         except (ValueError, AttributeError, yaml.YAMLError) as error:
             what = str(error) if isinstance(error, ValueError) else "a user is a mapping"
             self.wrong(keys["user"], f"{name}: {what}")

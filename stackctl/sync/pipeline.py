@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from stackctl import db
-from stackctl.errors import ConfigError, StateError, UsageError
+from stackctl.backend.external_databases import BackendDatabases, Changes, place
+from stackctl.core.errors import ConfigError, StateError, UsageError
 from stackctl.mapping.compile import Compiled, compile_mapping
 from stackctl.mapping.files import load as load_mappings
-from stackctl.sql import statements
-from stackctl.sync.backend_config import BackendDatabases, Changes, place
-from stackctl.sync.source import Source
-from stackctl.sync.target import open_target
+from stackctl.postgres.connect import connect, connect_operated, operated_session
+from stackctl.postgres.statements import statements
+from stackctl.sync.engine.source import Source
+from stackctl.sync.targets.open import open_target
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
+    from contextlib import AbstractContextManager
     from uuid import UUID
 
-    from stackctl.db import Connection
-    from stackctl.mapping.compile import Dialect
+    from stackctl.config.settings import ExternalDatabase, Settings
+    from stackctl.mapping.dialect import Dialect
     from stackctl.mapping.files import Loaded
     from stackctl.mapping.model import Mapping
-    from stackctl.settings import ExternalDatabase, Settings
-    from stackctl.sync.target import Target
+    from stackctl.postgres.connect import Connection
+    from stackctl.sync.targets.protocol import Target
 
-_SQL = statements("source")
+_SQL = statements(__file__)
 # Values that the configuration knows and this version does not carry out: refused, not ignored.
 _LATER = {"sync.dispatch": "http"}
 _DIALECTS: dict[str, Dialect] = {"postgres": "postgres", "sqlite": "sqlite", "duckdb": "duckdb"}
@@ -147,25 +147,14 @@ class Pipeline:
             self._compiled[name, dialect] = compile_mapping(self.mapping(name), dialect)
         return self._compiled[name, dialect]
 
-    def connect(self, *, autocommit: bool = True) -> Connection:
-        """A connection to the operated database."""
-        settings = self.settings
-        return db.connect(
-            settings.database_url(),
-            base=settings.base,
-            schema=settings.get("database.schema"),
-            autocommit=autocommit,
-            what="the operated database",
-        )
-
     def open_source(self) -> Source:
         """What the engine reads: the operated database and, when configured, its replica."""
         replica_url = self.settings.get("database.replica_url")
-        primary = self.connect()
+        primary = connect_operated(self.settings)
         if not replica_url:
             return Source(primary)
         try:
-            replica = db.connect(
+            replica = connect(
                 replica_url,
                 base=self.settings.base,
                 schema=self.settings.get("database.schema"),
@@ -177,15 +166,9 @@ class Pipeline:
             raise
         return Source(primary, replica)
 
-    @contextmanager
-    def session(self) -> Iterator[Connection]:
+    def session(self) -> AbstractContextManager[Connection]:
         """A connection to the operated database that is closed at the end; its errors come out as StackctlErrors."""
-        conn = self.connect()
-        try:
-            with db.translated("the operated database"):
-                yield conn
-        finally:
-            conn.close()
+        return operated_session(self.settings)
 
     def open_target(self, database: ExternalDatabase) -> Target:
         return open_target(self.settings.resolved(database))

@@ -8,19 +8,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from stackctl.mapping.files import paths
-from stackctl.sync import delivery
+from stackctl.sync.queue import retries
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
     from uuid import UUID
 
-    from stackctl.db import Connection
-    from stackctl.errors import StackctlError
-    from stackctl.settings import Settings
-    from stackctl.sync.engine import DatabaseResult
-    from stackctl.sync.poller import PollResult
-    from stackctl.sync.sequencer import SequenceResult
+    from stackctl.config.settings import Settings
+    from stackctl.core.errors import StackctlError
+    from stackctl.postgres.connect import Connection
+    from stackctl.sync.changes.sequencer import SequenceResult
+    from stackctl.sync.engine.database import DatabaseResult
+    from stackctl.sync.engine.poller import PollResult
 
 FILES_INTERVAL = 2.0  # seconds between two looks at the files
 
@@ -39,8 +39,8 @@ class Reports:
     sequenced: Callable[[SequenceResult], None] = lambda result: None
     polled: Callable[[PollResult], None] = lambda result: None
     synced: Callable[[DatabaseResult], None] = lambda result: None
-    failing: Callable[[delivery.Failure], None] = lambda failure: None
-    recovered: Callable[[delivery.Failure], None] = lambda failure: None
+    failing: Callable[[retries.Failure], None] = lambda failure: None
+    recovered: Callable[[retries.Failure], None] = lambda failure: None
     trouble: Callable[[StackctlError], None] = lambda error: None
     regained: Callable[[], None] = lambda: None
     warned: Callable[[str], None] = lambda text: None
@@ -51,7 +51,7 @@ class Outcomes:
 
     def __init__(self, reports: Reports) -> None:
         self._reports = reports
-        self._failing: dict[tuple[UUID, str], delivery.Failure] = {}
+        self._failing: dict[tuple[UUID, str], retries.Failure] = {}
 
     def heard(self, conn: Connection, result: DatabaseResult) -> None:
         """After the outcome was recorded; `conn` reads what was."""
@@ -62,7 +62,7 @@ class Outcomes:
             if before is not None and not result.interrupted:
                 self._reports.recovered(self._failing.pop(key))
             return
-        failure = delivery.failure(conn, *key)
+        failure = retries.failure(conn, *key)
         if failure is None:
             return  # another instance was through meanwhile
         self._failing[key] = failure

@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stackctl.errors import StackctlError, StateError, UsageError
-from stackctl.sync import queue
+from stackctl.core.errors import StackctlError, StateError, UsageError
 from stackctl.sync.pipeline import unknown
+from stackctl.sync.queue import entries
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
 
-    from stackctl.db import Connection
-    from stackctl.settings import ExternalDatabase
+    from stackctl.config.settings import ExternalDatabase
+    from stackctl.postgres.connect import Connection
     from stackctl.sync.pipeline import Pipeline
 
 
@@ -56,7 +56,7 @@ def strangers(conn: Connection, databases: Sequence[ExternalDatabase], scope: Sc
     Raises UsageError for one that was named.
     """
     tenancies = {database.tenancy for database in databases}
-    strange = tenancies - queue.existing(conn, tenancies)
+    strange = tenancies - entries.existing(conn, tenancies)
     message = "tenancy {} does not exist in the operated database"
     if scope.tenancies is not None and strange:
         raise UsageError(

@@ -12,21 +12,21 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from stackctl.errors import ServiceError, StateError
-from stackctl.sync import delivery, queue
-from stackctl.sync.engine import DatabaseResult, Options
-from stackctl.sync.poller import Poller, PollResult
+from stackctl.core.errors import ServiceError, StateError
+from stackctl.sync.changes.sequencer import LOCK_WAIT, Sequencer, SequenceResult, prune_stamp_log
+from stackctl.sync.changes.wakeup import SLOW_TICK, Listener, Signs, Watch, listen
+from stackctl.sync.engine.database import DatabaseResult, Options
+from stackctl.sync.engine.poller import Poller, PollResult
+from stackctl.sync.engine.workers import Workers
+from stackctl.sync.queue import entries, retries
 from stackctl.sync.reports import LoadedFiles, Outcomes, Reports, once
 from stackctl.sync.scope import Scope, select, strangers
-from stackctl.sync.sequencer import LOCK_WAIT, Sequencer, SequenceResult, prune_stamp_log
-from stackctl.sync.wakeup import SLOW_TICK, Listener, Signs, Watch, listen
-from stackctl.sync.workers import Workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from stackctl.db import Connection
-    from stackctl.errors import StackctlError
+    from stackctl.core.errors import StackctlError
+    from stackctl.postgres.connect import Connection
     from stackctl.sync.loop import Bell, Stop
     from stackctl.sync.pipeline import Pipeline
 
@@ -95,7 +95,7 @@ def sequence(
             check.once(conn)
             link.up()
             sequencer = Sequencer(
-                conn, list(pipeline.mappings.values()), batch_size=batch_size, lease=queue.LEASE if saw else None
+                conn, list(pipeline.mappings.values()), batch_size=batch_size, lease=entries.LEASE if saw else None
             )
             looping = interval is not None
             tables = [*sequencer.tables, *([QUEUE] if saw else [])]
@@ -136,7 +136,7 @@ def poll(
     interval: timedelta | None,
     reports: Reports,
     wake: Bell | None = None,
-    lease: timedelta = queue.LEASE,
+    lease: timedelta = entries.LEASE,
     check: Check | None = None,
 ) -> PollResult:
     """Work off the queue until nothing is left, or with an `interval` for ever; returns the last pass.
@@ -182,8 +182,8 @@ def poll(
                         poller.reconfigure()
                     if interval is not None and not (rung and started - looked < SLOW_TICK):
                         looked, signs = started, watch.look()
-                        if signs.sweep and delivery.sweep_due(conn):
-                            queue.enqueue(conn, queue.existing(conn, pipeline.databases))
+                        if signs.sweep and retries.sweep_due(conn):
+                            entries.enqueue(conn, entries.existing(conn, pipeline.databases))
                             prune_stamp_log(conn)
                             rung = True
                         poller.reconfigure()
@@ -298,12 +298,12 @@ def _record(conn: Connection, result: DatabaseResult) -> None:
     # A sync by hand that fails is retried by the poller as well; one that goes well ends the retries.
     with conn.transaction():
         if result.error is not None:
-            recorded = delivery.record_failure(conn, result.tenancy, result.database, result.error, scheduled=True)
+            recorded = retries.record_failure(conn, result.tenancy, result.database, result.error, scheduled=True)
             recovered = recorded.recovered
         else:
-            recovered = delivery.record_success(conn, result.tenancy, result.database)
+            recovered = retries.record_success(conn, result.tenancy, result.database)
         if recovered:
-            queue.enqueue(conn, [result.tenancy])
+            entries.enqueue(conn, [result.tenancy])
 
 
 def _milliseconds(started: float) -> int:

@@ -9,27 +9,28 @@ from uuid import UUID
 
 from psycopg import sql
 
-from stackctl.errors import StackctlError
-from stackctl.sql import statements
-from stackctl.sync import delivery, fuses, queue, refused
-from stackctl.sync.stamping import TOMBSTONES, Source, sources
-from stackctl.sync.target import NEVER_SYNCED, Cursor, TargetState
+from stackctl.core.errors import StackctlError
+from stackctl.postgres.statements import statements
+from stackctl.sync.changes.stamping import TOMBSTONES, Source, sources
+from stackctl.sync.engine import rejected_rows
+from stackctl.sync.queue import entries, fuses, retries
+from stackctl.sync.targets.protocol import NEVER_SYNCED, Cursor, TargetState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from psycopg.sql import Composable
 
-    from stackctl.db import Connection
+    from stackctl.config.settings import ExternalDatabase
     from stackctl.mapping.compile import Compiled
-    from stackctl.settings import ExternalDatabase
+    from stackctl.postgres.connect import Connection
+    from stackctl.sync.engine.rejected_rows import RefusedRow
     from stackctl.sync.pipeline import Pipeline
-    from stackctl.sync.refused import RefusedRow
 
 _NOTHING = sql.SQL("")
 EXACT_TOTAL = 100_000  # rows; a larger table's total is the planner's estimate
 
-_SQL = statements("status")
+_SQL = statements(__file__)
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class Status:
     generated_at: datetime
     fuses: fuses.Fuses
     tables: dict[str, TableStatus]
-    queue: queue.Summary
+    queue: entries.Summary
     tenancies: dict[UUID, tuple[DatabaseStatus, ...]] = field(default_factory=dict[UUID, tuple[DatabaseStatus, ...]])
 
     def problems(self, *, max_backlog: int | None, max_lag: timedelta | None) -> list[str]:
@@ -109,13 +110,13 @@ def status(pipeline: Pipeline, conn: Connection, tenancy: UUID | None = None) ->
     `tenancy` narrows tables and databases to one.
     """
     pipeline.refresh(conn)
-    failing = {(f.tenancy, f.database): f for f in delivery.failures(conn)}
-    set_aside = refused.by_database(conn, tenancy)
+    failing = {(f.tenancy, f.database): f for f in retries.failures(conn)}
+    set_aside = rejected_rows.by_database(conn, tenancy)
     return Status(
         generated_at=datetime.now(UTC),
         fuses=fuses.read(conn),
         tables=_tables(conn, pipeline, tenancy),
-        queue=queue.summary(conn),
+        queue=entries.summary(conn),
         tenancies={
             id_: tuple(
                 replace(
@@ -179,7 +180,7 @@ def _row(conn: Connection, query: sql.Composed) -> tuple[Any, ...]:
 
 
 def _database(
-    conn: Connection, pipeline: Pipeline, database: ExternalDatabase, failure: delivery.Failure | None
+    conn: Connection, pipeline: Pipeline, database: ExternalDatabase, failure: retries.Failure | None
 ) -> DatabaseStatus:
     error = failure.error if failure else None
     connection = database.connection

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from conftest import Connect
 
-    from stackctl.embedded import EmbeddedServer
+    from stackctl.postgres.embedded import EmbeddedServer
 
 COMMANDS = pytest.mark.parametrize("command", [("sequence",), ("sync", "--all"), ("status",)], ids=str)
 STRANGER = uuid.UUID(int=0xFF)

@@ -330,7 +330,7 @@ def test_a_dry_run_prints_the_file_and_writes_nothing(cli: Cli) -> None:
 
 
 def test_config_show_without_any_file(cli: Cli) -> None:
-    from stackctl.settings import KEYS
+    from stackctl.config.keys import KEYS
 
     done = cli("config", "show", "--json")
     assert done.returncode == 0
@@ -390,8 +390,8 @@ def test_the_template_explains_every_key_and_each_may_be_uncommented() -> None:
 
     import yaml
 
-    from stackctl.cli.init import TEMPLATE
-    from stackctl.settings import KEYS
+    from stackctl.cli.start.init import TEMPLATE
+    from stackctl.config.keys import KEYS
 
     plain = re.sub(r"^(\s*)# ((?:[a-z_]+|[0-9a-f-]{36}):(?: .*)?)$", r"\1\2", TEMPLATE, flags=re.MULTILINE)
     document = yaml.safe_load(plain)
@@ -417,8 +417,8 @@ def test_the_template_explains_every_key_and_each_may_be_uncommented() -> None:
 def test_the_uncommented_template_loads(tmp_path: Path) -> None:
     import re
 
-    from stackctl.cli.init import TEMPLATE
-    from stackctl.configfile import read
+    from stackctl.cli.start.init import TEMPLATE
+    from stackctl.config.file import read
 
     file = tmp_path / "stackctl.yaml"
     file.write_text(re.sub(r"^(\s*)# ((?:[a-z_]+|[0-9a-f-]{36}):(?: .*)?)$", r"\1\2", TEMPLATE, flags=re.MULTILINE))

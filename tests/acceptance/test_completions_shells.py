@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
-from stackctl.bundled import bundled
+from stackctl.core.bundled import bundled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

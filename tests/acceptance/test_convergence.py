@@ -35,7 +35,7 @@ def test_every_named_point_exists() -> None:
 
 
 def test_a_point_that_is_gone_is_no_silent_success() -> None:
-    for point in ("stackctl.sync.queue:no_such:after", "stackctl.gone:claim:after", "no such name"):
+    for point in ("stackctl.sync.queue.entries:no_such:after", "stackctl.gone:claim:after", "no such name"):
         ended = subprocess.run(
             [sys.executable, "-P", FAULTS, point, "1", "--version"], capture_output=True, text=True, timeout=60
         )

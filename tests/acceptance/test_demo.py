@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from stackctl.bundled import bundled
+from stackctl.core.bundled import bundled
 from stackctl.mapping.files import paths
 
 if TYPE_CHECKING:

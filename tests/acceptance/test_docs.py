@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from stackctl.cli.app import COMMANDS, load
+from stackctl.cli.app import load
+from stackctl.cli.commands import COMMANDS
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -44,8 +45,8 @@ def test_a_shown_command_line_exists(page: str, line: str) -> None:
         if not words:
             return
         name = words.pop(0)
-        assert name in command.commands, f"{page}: {line}"
-        command = command.commands[name]
+        command = command.get_command(None, name)
+        assert command is not None, f"{page}: {line}"
     known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
     for word in words:
         if word.startswith("-") and word != "--":

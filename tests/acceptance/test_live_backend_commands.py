@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from stackctl.errors import StackctlError
+from stackctl.core.errors import StackctlError
 from tests.backend import (
     BRANCHES,
     MINE,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from stackctl.bundled import bundled
+from stackctl.core.bundled import bundled
 from stackctl.migrate.files import discover
 from tests.backend import Project
 

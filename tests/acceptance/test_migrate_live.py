@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from stackctl.migrate.locks import MAY_REWRITE
+from stackctl.migrate.lock_forecast import MAY_REWRITE
 from tests.backend import Project, wait_for
 from tests.chaos.proxy import Proxy
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from stackctl.bundled import bundled
+from stackctl.core.bundled import bundled
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,7 +30,7 @@ def test_the_bundled_data_travels_inside(wheel: Path) -> None:
         assert files
         assert {f"stackctl/_data/{folder}/{name}" for name in files} <= names
     assert "stackctl/py.typed" in names
-    assert {f"stackctl/sql/{path.name}" for path in (ROOT / "stackctl/sql").glob("*.sql")} <= names
+    assert {str(path.relative_to(ROOT)) for path in (ROOT / "stackctl").rglob("*.sql")} <= names
     assert not any(name.startswith(("tests/", "bench/", "docs/")) for name in names)
 
 

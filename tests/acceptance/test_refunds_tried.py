@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from stackctl.payments import position, purchases, refunds
-from stackctl.payments.wanted import Entry, Wanted, entries
+from stackctl.payments import purchases
+from stackctl.payments.refunds import balance, execute
+from stackctl.payments.refunds.request import Entry, Wanted, entries
 from tests.backend import OTHER
 from tests.shop import ACCOUNT, made, opened, refused
 
@@ -75,10 +76,10 @@ def test_a_refund_of_the_dashboard_while_the_question_waits(
     bought, on = shop.buy(1999), opened(stripe)
     with shop.pipeline().session() as conn:
         wanted = Wanted(entries=(Entry(0, 0, 1500),))
-        found = position.read(conn, purchases.find(conn, bought), None, lambda: (ACCOUNT, on))
-        refund = refunds.plan(conn, found, entries(wanted, found), wanted)
+        found = balance.read(conn, purchases.find(conn, bought), None, lambda: (ACCOUNT, on))
+        refund = execute.plan(conn, found, entries(wanted, found), wanted)
         stripe.state.refund(ACCOUNT, {"payment_intent": refund.intent, "amount": 499}, False)
-        assert refunds.carry_out(conn, on, refund, found).refund.status == "succeeded"
+        assert execute.carry_out(conn, on, refund, found).refund.status == "succeeded"
     assert shop.row(bought, "refundedAt") is not None
 
 

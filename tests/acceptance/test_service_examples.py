@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from stackctl.durations import parse_duration
+from stackctl.core.durations import parse_duration
 
 if TYPE_CHECKING:
     from backend import Project

@@ -200,10 +200,10 @@ class Driver:
 
 
 def main() -> None:
-    from stackctl import embedded
-    from stackctl.bundled import bundled
-    from stackctl.migrate.apply import up
+    from stackctl.core.bundled import bundled
     from stackctl.migrate.files import discover
+    from stackctl.migrate.run import up
+    from stackctl.postgres import embedded
     from tests.backend import seed_tenancies
     from tests.shop import Shop
     from tests.stripe_fake import running

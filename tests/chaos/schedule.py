@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import psycopg
 from psycopg.types.json import Jsonb
 
-from stackctl.sync import fuses
+from stackctl.sync.queue import fuses
 
 from .damage import damage
 from .world import TENANCIES

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import psycopg
 import yaml
 
-from stackctl import embedded
-from stackctl.bundled import bundled
-from stackctl.migrate.apply import up
+from stackctl.config.settings import Flags, Settings
+from stackctl.core.bundled import bundled
 from stackctl.migrate.files import discover
-from stackctl.settings import Flags, Settings
+from stackctl.migrate.run import up
+from stackctl.postgres import embedded
 from stackctl.sync.pipeline import Pipeline
 
 from .proxy import Proxy

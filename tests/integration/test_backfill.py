@@ -33,14 +33,15 @@ from backend import (
     wait_for,
 )
 
-from stackctl.errors import UsageError
-from stackctl.sync import backfill, service
+from stackctl.core.errors import UsageError
+from stackctl.sync import service
+from stackctl.sync.check import backfill
 from stackctl.sync.loop import Stop
 
 if TYPE_CHECKING:
     from conftest import Connect
 
-    from stackctl.sync.backfill import Backfilled
+    from stackctl.sync.check.backfill import Backfilled
     from stackctl.sync.pipeline import Pipeline
 
 ALL = service.Scope(None)

@@ -9,13 +9,13 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from stackctl.migrate import catalog, contract
+from stackctl.migrate.compatibility import catalog, contract
 from stackctl.migrate.contract_rules import RULES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from stackctl.embedded import EmbeddedServer
+    from stackctl.postgres.embedded import EmbeddedServer
 
 BASE = """
 CREATE TYPE mood AS ENUM ('sad', 'ok', 'happy');

@@ -17,8 +17,8 @@ from urllib.parse import parse_qs, urlsplit
 import psycopg
 import pytest
 
-from stackctl import embedded
-from stackctl.errors import ServiceError, StateError
+from stackctl.core.errors import ServiceError, StateError
+from stackctl.postgres import embedded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -412,7 +412,7 @@ def test_start_that_fails_says_what_the_log_says_and_leaves_nothing_behind(direc
 
 def test_busy_start_lock_is_waited_for_only_so_long(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     embedded.attach(directory).release()
-    monkeypatch.setattr("stackctl.embedded._WAIT_SECONDS", 0.1)
+    monkeypatch.setattr("stackctl.postgres.embedded._WAIT_SECONDS", 0.1)
     with (directory / "start.lock").open("rb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(StateError) as busy:
@@ -424,7 +424,7 @@ def test_busy_start_lock_is_waited_for_only_so_long(directory: Path, monkeypatch
 def test_hanging_server_is_waited_for_only_so_long(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with holder(directory) as first:
         kill(first)
-    monkeypatch.setattr("stackctl.embedded._WAIT_SECONDS", 0.1)
+    monkeypatch.setattr("stackctl.postgres.embedded._WAIT_SECONDS", 0.1)
     (directory / "data" / "postmaster.pid").rename(directory / "aside")
     with pytest.raises(StateError) as busy:
         embedded.attach(directory)

@@ -31,12 +31,12 @@ from backend import (
 )
 from psycopg.types.json import Jsonb
 
-from stackctl.sync import target_sqlite
+from stackctl.sync.targets import sqlite
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from stackctl.sync.engine import DatabaseResult
+    from stackctl.sync.engine.database import DatabaseResult
     from stackctl.sync.pipeline import Pipeline
 
 BOTH = pytest.mark.parametrize("copy", ["postgres", "sqlite"], indirect=True)
@@ -467,7 +467,7 @@ def test_a_failing_target_leaves_the_source_connection_usable(
 
 
 def test_sqlite_chunks_are_no_boundary(copy: Copy, source: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(target_sqlite, "CHUNK", 7)
+    monkeypatch.setattr(sqlite, "CHUNK", 7)
     copy.project.sqlite(MINE)
     pipeline = copy.project.pipeline()
     add_many_users(source, 50)

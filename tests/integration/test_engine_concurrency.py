@@ -37,10 +37,10 @@ from backend import (
     wait_until_blocked,
 )
 
-from stackctl.errors import StackctlError
-from stackctl.sync import queue
-from stackctl.sync import source as source_module
-from stackctl.sync.sequencer import Sequencer, SequenceResult
+from stackctl.core.errors import StackctlError
+from stackctl.sync.changes.sequencer import Sequencer, SequenceResult
+from stackctl.sync.engine import source as source_module
+from stackctl.sync.queue import entries
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -128,9 +128,9 @@ def test_killed_during_the_first_load(project: Project, source: Connection, exte
 def test_killed_while_stamping(project: Project, source: Connection, migrated_db: str, connect: Connect) -> None:
     """The stamps, the queue entry and the lock vanish together."""
     populate(source)
-    queue.enqueue(source, [MINE])
+    entries.enqueue(source, [MINE])
     blocker = connect(migrated_db)
-    queue.claim(blocker, 1)  # holds the entry that the stamper wants to write again
+    entries.claim(blocker, 1)  # holds the entry that the stamper wants to write again
     process = project.start("sequence")
     wait_until_blocked(source)
     process.kill()
@@ -156,7 +156,7 @@ def test_a_killed_pollers_entry_comes_back(
     process.kill()
     ended(process)
     blocker.commit()
-    assert queue.summary(source).in_flight == 1
+    assert entries.summary(source).in_flight == 1
     result = poll(pipeline, lease=timedelta(seconds=-1))
     assert (result.recovered, result.delivered, result.failed) == (1, 1, 0)
     assert differences(pipeline) == []
@@ -375,7 +375,7 @@ def test_a_lagging_replica_is_waited_for(
             "SELECT 1 FROM pg_stat_activity WHERE query LIKE '%%pg_last_wal_replay_lsn%%' AND pid <> pg_backend_pid()"
         )
         wait_for(lambda: fetch(replica, polls))
-        assert queue.summary(source).in_flight == 1
+        assert entries.summary(source).in_flight == 1
         assert one(connect(external_db, autocommit=True), "SELECT count(*) FROM users") == 1
     finally:
         replica.execute("SELECT pg_wal_replay_resume()")

@@ -29,7 +29,7 @@ from tests.backend import (
 )
 
 if TYPE_CHECKING:
-    from stackctl.embedded import EmbeddedServer
+    from stackctl.postgres.embedded import EmbeddedServer
     from tests.backend import Connection
     from tests.conftest import Connect
 

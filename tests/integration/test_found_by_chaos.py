@@ -10,7 +10,7 @@ import pytest
 from backend import DEADLINE, MINE, Connection, Project, add_user, ended, fetch, settle, wait_for, wait_until_blocked
 from chaos.proxy import Proxy
 
-from stackctl.errors import ServiceError
+from stackctl.core.errors import ServiceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from stackctl.errors import OutcomeUnknown, ServiceError
+from stackctl.core.errors import OutcomeUnknown, ServiceError
 from stackctl.payments.gateway import Gateway
 from tests.stripe_fake.server import KEY
 

@@ -24,8 +24,11 @@ from backend import (
 from chaos.proxy import Proxy
 from psycopg.conninfo import make_conninfo
 
-from stackctl.sync import delivery, service, target, workers
+from stackctl.sync import service
+from stackctl.sync.engine import workers
 from stackctl.sync.loop import Stop
+from stackctl.sync.queue import retries
+from stackctl.sync.targets import protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -106,7 +109,7 @@ def test_others_go_on_while_one_hangs(
 def test_what_never_answers_is_broken_off(
     project: Project, pipeline: Pipeline, proxy: Proxy, source: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(target, "PATIENCE", 1.5)
+    monkeypatch.setattr(protocol, "PATIENCE", 1.5)
     polling = Polling(pipeline)
     try:
         add_user(source, MINE, displayName="before")
@@ -143,7 +146,7 @@ def test_a_stop_does_not_wait_for_what_hangs(
     assert not failure.dead
     proxy.heal()
     with pipeline.session() as conn:
-        delivery.retry(conn, None)
+        retries.retry(conn, None)
     poll(pipeline)
     assert differences(pipeline) == []
 

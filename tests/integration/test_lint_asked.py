@@ -9,16 +9,16 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from stackctl.migrate.lint.asked import Asked
-from stackctl.migrate.lint.run import Source, lint
+from stackctl.migrate.lint.database_facts import Asked
+from stackctl.migrate.lint.lint import Source, lint
 from tests.unit.test_lint_rules import BAD, GOOD, cases
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from stackctl.embedded import EmbeddedServer
     from stackctl.migrate.lint.findings import Finding
+    from stackctl.postgres.embedded import EmbeddedServer
 
 SCHEMA = """
 CREATE TABLE tiny (id int PRIMARY KEY, a text, checked text CHECK (checked IS NOT NULL), sure text NOT NULL);

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from stackctl.migrate.apply import up
 from stackctl.migrate.files import discover
-from stackctl.migrate.lint.run import Source, lint
+from stackctl.migrate.lint.lint import Source, lint
+from stackctl.migrate.run import up
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,14 +9,15 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
-from stackctl.bundled import bundled
-from stackctl.migrate.apply import up
+from stackctl.backend import external_databases
+from stackctl.backend.drift import drifts
+from stackctl.backend.external_databases import BackendDatabases
+from stackctl.core.bundled import bundled
 from stackctl.migrate.capture import capture, left_out
 from stackctl.migrate.files import discover
 from stackctl.migrate.history import status
-from stackctl.schema_drift import drifts
-from stackctl.sync import backend_config, delivery, queue
-from stackctl.sync.backend_config import BackendDatabases
+from stackctl.migrate.run import up
+from stackctl.sync.queue import entries, retries
 from tests.backend import (
     ENTRY,
     MINE,
@@ -38,7 +39,7 @@ from tests.backend import (
 from tests.live_backend import COPIES, Application, build, configure, database, from_backend, triggers
 
 if TYPE_CHECKING:
-    from stackctl.sync.poller import PollResult
+    from stackctl.sync.engine.poller import PollResult
     from tests.backend import Project
     from tests.conftest import Connect
 
@@ -58,7 +59,7 @@ def live(empty_db: str, connect: Connect) -> Connection:
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The backend's configuration is read again whenever it is asked for."""
-    monkeypatch.setattr(backend_config, "REREAD_AFTER", 0.0)
+    monkeypatch.setattr(external_databases, "REREAD_AFTER", 0.0)
 
 
 def migrate(conn: Connection, setting: Any = "auto") -> tuple[str, ...]:
@@ -432,12 +433,12 @@ def test_entries_of_other_kinds_are_left_alone(source: Connection, project: Proj
     result = poll(project.postgres(MINE, external_db).pipeline())
     assert (result.claimed, result.recovered) == (0, 0)
     assert fetch(source, 'SELECT * FROM "OutgoingRequest" ORDER BY id') == before
-    assert queue.summary(source).pending == 0
+    assert entries.summary(source).pending == 0
 
 
 def test_an_entry_of_ours_and_one_of_the_backends_are_one(source: Connection) -> None:
     enqueue(source, entry(ENTRY["url"]), f"sentinel-sync-key-{MINE}")
-    queue.enqueue(source, [MINE])
+    entries.enqueue(source, [MINE])
     ((options,),) = fetch(source, 'SELECT "qstashOptions" FROM "OutgoingRequest"')
     assert options == entry(ENTRY["url"]).obj
 
@@ -446,5 +447,5 @@ def test_dead_letters_of_a_database_that_came_back_elsewhere_are_tried(source: C
     source.execute(
         "INSERT INTO stackctl.delivery VALUES (%s, 'analytics', 12, now(), now(), 'gone', 'unreachable', NULL)", (MINE,)
     )
-    delivery.retry(source, [(MINE, "analytics")])
-    assert [f.dead for f in delivery.failures(source)] == [False]
+    retries.retry(source, [(MINE, "analytics")])
+    assert [f.dead for f in retries.failures(source)] == [False]

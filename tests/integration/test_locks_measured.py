@@ -9,15 +9,15 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from stackctl.migrate import locks
+from stackctl.migrate import lock_forecast
+from stackctl.migrate.compatibility.observe import MODES, Observer
 from stackctl.migrate.files import parse
-from stackctl.migrate.observe import MODES, Observer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from stackctl.embedded import EmbeddedServer
-    from stackctl.migrate.observe import Measured
+    from stackctl.migrate.compatibility.observe import Measured
+    from stackctl.postgres.embedded import EmbeddedServer
 
 SCENE = """
 CREATE TABLE parent (id int PRIMARY KEY, name text);
@@ -138,7 +138,7 @@ def test_measured(conn: psycopg.Connection[Any], text: str) -> None:
 @pytest.mark.parametrize("text", LOCKS)
 def test_the_forecast_of_a_dry_run_is_not_weaker(text: str) -> None:
     """What holds the application up is named, or said to be there without a name."""
-    forecast = locks.of(text, "public")
+    forecast = lock_forecast.of(text, "public")
     named = {lock.qualified: lock.mode for lock in forecast.locks if lock.qualified}
     nameless = max((MODES.index(lock.mode) for lock in forecast.locks if not lock.qualified), default=-1)
     for relation, mode in LOCKS[text].items():
@@ -147,8 +147,8 @@ def test_the_forecast_of_a_dry_run_is_not_weaker(text: str) -> None:
 
 
 def test_an_index_counts_where_it_is_locked_harder_than_its_table(conn: psycopg.Connection[Any]) -> None:
-    locks = {lock.relation: lock.mode for lock in measure(conn, "REINDEX TABLE child").locks}
-    assert locks["by_note"] == AE
+    lock_forecast = {lock.relation: lock.mode for lock in measure(conn, "REINDEX TABLE child").locks}
+    assert lock_forecast["by_note"] == AE
     assert "by_note" not in {
         lock.relation for lock in measure(conn, "ALTER TABLE child DROP COLUMN note CASCADE").locks
     }

@@ -9,12 +9,12 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
-from stackctl.bundled import bundled
+from stackctl.core.bundled import bundled
 from stackctl.mapping import files
 from stackctl.mapping.check import check
 from stackctl.mapping.compile import compile_mapping
-from stackctl.migrate.apply import up
 from stackctl.migrate.files import discover
+from stackctl.migrate.run import up
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,10 +9,10 @@ import psycopg
 import pytest
 from migrating import Connection, names, plan, raises, valid, value
 
-from stackctl.errors import AnswerNo, ServiceError, StateError, UsageError
-from stackctl.migrate.apply import up
+from stackctl.core.errors import AnswerNo, ServiceError, StateError, UsageError
 from stackctl.migrate.files import discover
 from stackctl.migrate.history import status
+from stackctl.migrate.run import up
 from stackctl.migrate.session import Limits
 
 if TYPE_CHECKING:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, LiteralString
 
 import pytest
 
-from stackctl.errors import StateError, UsageError
+from stackctl.core.errors import StateError, UsageError
 from stackctl.migrate.adopt import adopt
-from stackctl.migrate.apply import up
+from stackctl.migrate.compatibility.schema_dump import dump
 from stackctl.migrate.files import discover
 from stackctl.migrate.history import status
-from stackctl.migrate.schema_dump import dump
+from stackctl.migrate.run import up
 from stackctl.migrate.verify import verify
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from stackctl.bundled import bundled
-from stackctl.migrate.apply import up
+from stackctl.core.bundled import bundled
 from stackctl.migrate.files import discover
 from stackctl.migrate.history import status
+from stackctl.migrate.run import up
 
 if TYPE_CHECKING:
     from collections.abc import Callable

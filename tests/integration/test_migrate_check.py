@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from stackctl.errors import AnswerNo, ConfigError, ServiceError, StackctlError, StateError, UsageError
-from stackctl.migrate.check import Options, Report, check
+from stackctl.core.errors import AnswerNo, ConfigError, ServiceError, StackctlError, StateError, UsageError
+from stackctl.migrate.compatibility.check import Options, Report, check
 from stackctl.migrate.files import discover
-from stackctl.pgbinaries import find_binaries
+from stackctl.postgres.binaries import find_binaries
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from stackctl.embedded import EmbeddedServer
+    from stackctl.postgres.embedded import EmbeddedServer
 
 START = """
 CREATE TYPE plan AS ENUM ('free', 'pro');

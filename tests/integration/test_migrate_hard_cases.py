@@ -18,11 +18,11 @@ import pytest
 from backend import fetch, wait_for
 from migrating import Connection, kinds, names, plan, raises, valid, value
 
-from stackctl.errors import AnswerNo, ConfigError, StateError
+from stackctl.core.errors import AnswerNo, ConfigError, StateError
 from stackctl.migrate import retry
-from stackctl.migrate.apply import up
 from stackctl.migrate.files import discover
 from stackctl.migrate.history import status
+from stackctl.migrate.run import up
 from stackctl.migrate.session import Limits
 from stackctl.migrate.verify import verify
 

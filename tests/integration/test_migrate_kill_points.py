@@ -14,7 +14,7 @@ from chaos.processes import FAULTS
 from migrating import Connection, plan, raises, valid, value
 from psycopg import sql
 
-from stackctl.migrate.apply import up
+from stackctl.migrate.run import up
 from stackctl.migrate.verify import verify
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ TOLD_LAST = ["started last: 0 of 1 pieces done", "applied last"]
 AFTER_TABLES = [*TOLD_PIECES, *TOLD_FILL, *TOLD_LAST]
 EVERYTHING = [*TOLD_TABLES, *AFTER_TABLES]
 
-RUN = "stackctl.migrate.apply:_Run"
+RUN = "stackctl.migrate.run:_Run"
 RECORD = "stackctl.migrate.history:record"
 LOCK = "stackctl.migrate.runner_lock"
 IN_FIRST = "an earlier run ended in the statement of line 4"

@@ -13,11 +13,11 @@ from migrating import Connection, names, plan, raises, valid, value
 from pooler import Pooler
 from psycopg import sql
 
-from stackctl.errors import AnswerNo, ServiceError, StateError
+from stackctl.core.errors import AnswerNo, ServiceError, StateError
 from stackctl.migrate.adopt import adopt
-from stackctl.migrate.apply import up
 from stackctl.migrate.files import discover
 from stackctl.migrate.history import status
+from stackctl.migrate.run import up
 from stackctl.migrate.verify import verify
 
 if TYPE_CHECKING:

@@ -30,17 +30,18 @@ from backend import (
 )
 from psycopg import sql
 
-from stackctl.errors import ServiceError
-from stackctl.sync import delivery, fuses, queue, service
+from stackctl.core.errors import ServiceError
+from stackctl.sync import service
 from stackctl.sync.loop import Stop
+from stackctl.sync.queue import entries, fuses, retries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from conftest import Connect
 
-    from stackctl.embedded import EmbeddedServer
-    from stackctl.sync.poller import PollResult
+    from stackctl.postgres.embedded import EmbeddedServer
+    from stackctl.sync.engine.poller import PollResult
 
 UNREACHABLE = "postgresql://nobody@127.0.0.1:1/nothing"
 
@@ -82,7 +83,7 @@ def test_an_unreachable_database_beside_a_healthy_one(
     (again,) = failures(pipeline)
     assert (again.attempts, again.failing_since) == (2, failure.failing_since)
     assert again.next_attempt_at is not None
-    assert queue.summary(source).pending == 0
+    assert entries.summary(source).pending == 0
 
 
 def test_what_comes_back_gets_everything(project: Project, source: Connection, external_db: str) -> None:
@@ -111,7 +112,7 @@ def test_a_change_that_passes_a_database_over_while_it_recovers_is_sent(
     populate(source)
     settle(pipeline)
     with pipeline.session() as conn:
-        delivery.record_failure(conn, MINE, "analytics", ServiceError("down", code="unreachable"), scheduled=True)
+        retries.record_failure(conn, MINE, "analytics", ServiceError("down", code="unreachable"), scheduled=True)
     rest(source)
     add_user(source)
     sequence(pipeline)
@@ -143,14 +144,14 @@ def test_a_change_that_passes_a_database_over_while_it_recovers_is_sent(
 def test_a_dead_letter_and_what_wakes_it(
     project: Project, source: Connection, external_db: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(delivery, "MAX_ATTEMPTS", 3)
+    monkeypatch.setattr(retries, "MAX_ATTEMPTS", 3)
     broken = project.postgres(MINE, UNREACHABLE).pipeline()
     populate(source)
     sequence(broken)
     assert [poll(broken).dead, due(source), poll(broken).dead, due(source), poll(broken).dead] == [0, None, 0, None, 1]
     (failure,) = failures(broken)
     assert (failure.dead, failure.attempts) == (True, 3)
-    assert queue.summary(source).dead == 1
+    assert entries.summary(source).dead == 1
     due(source)
     assert counts(poll(broken)) == (0, 0, 0, 0)  # time alone does not wake it
     # The next change does; failing once more, it is dead again.
@@ -158,9 +159,9 @@ def test_a_dead_letter_and_what_wakes_it(
     sequence(broken)
     assert counts(poll(broken)) == (1, 0, 1, 1)
     # So does a person, with the attempts counted anew.
-    assert delivery.retry(source, None) == [(MINE, "analytics")]
+    assert retries.retry(source, None) == [(MINE, "analytics")]
     assert counts(poll(broken)) == (0, 0, 1, 0)
-    delivery.retry(source, [(MINE, "analytics")])
+    retries.retry(source, [(MINE, "analytics")])
     whole = project.postgres(MINE, external_db).pipeline()
     assert poll(whole).failed == 0
     assert failures(whole) == []
@@ -169,35 +170,35 @@ def test_a_dead_letter_and_what_wakes_it(
 
 def test_the_pause_grows_and_has_an_end(source: Connection) -> None:
     pauses: list[timedelta] = []
-    for _ in range(delivery.MAX_ATTEMPTS - 1):
-        failed = delivery.record_failure(source, MINE, "x", ServiceError("no", code="unreachable"), scheduled=True)
+    for _ in range(retries.MAX_ATTEMPTS - 1):
+        failed = retries.record_failure(source, MINE, "x", ServiceError("no", code="unreachable"), scheduled=True)
         assert not failed.dead
         pauses.append(one(source, "SELECT next_attempt_at - last_attempt_at FROM stackctl.delivery"))
     for number, pause in enumerate(pauses):
-        expected = min(delivery.FIRST_DELAY * 2**number, delivery.LONGEST_DELAY)
+        expected = min(retries.FIRST_DELAY * 2**number, retries.LONGEST_DELAY)
         assert expected * 0.69 <= pause <= expected * 1.31 + timedelta(milliseconds=10)
-        assert pause <= delivery.LONGEST_DELAY + timedelta(milliseconds=10)
-    assert delivery.record_failure(source, MINE, "x", ServiceError("no", code="unreachable"), scheduled=True).dead
+        assert pause <= retries.LONGEST_DELAY + timedelta(milliseconds=10)
+    assert retries.record_failure(source, MINE, "x", ServiceError("no", code="unreachable"), scheduled=True).dead
 
 
 def test_a_retry_is_taken_by_one_poller(source: Connection, migrated_db: str, connect: Connect) -> None:
-    delivery.record_failure(source, MINE, "x", ServiceError("no", code="unreachable"), scheduled=True)
+    retries.record_failure(source, MINE, "x", ServiceError("no", code="unreachable"), scheduled=True)
     due(source)
     first, second = connect(migrated_db), connect(migrated_db)
-    assert delivery.claim_due(first, 10, timedelta(minutes=1)) == [(MINE, "x")]
-    assert delivery.claim_due(second, 10, timedelta(minutes=1)) == []
+    assert retries.claim_due(first, 10, timedelta(minutes=1)) == [(MINE, "x")]
+    assert retries.claim_due(second, 10, timedelta(minutes=1)) == []
     first.rollback()
     second.rollback()
-    assert delivery.claim_due(second, 10, timedelta(minutes=1), busy=[MINE]) == []
-    assert delivery.claim_due(second, 10, timedelta(minutes=1)) == [(MINE, "x")]
+    assert retries.claim_due(second, 10, timedelta(minutes=1), busy=[MINE]) == []
+    assert retries.claim_due(second, 10, timedelta(minutes=1)) == [(MINE, "x")]
     second.commit()
-    assert delivery.claim_due(first, 10, timedelta(minutes=1)) == []
+    assert retries.claim_due(first, 10, timedelta(minutes=1)) == []
 
 
 def test_a_database_no_longer_configured_is_forgotten(project: Project, source: Connection, external_db: str) -> None:
     pipeline = project.postgres(MINE, external_db).pipeline()
     for tenancy, name in ((MINE, "gone"), (OTHER, "gone too")):
-        delivery.record_failure(source, tenancy, name, ServiceError("no", code="unreachable"), scheduled=True)
+        retries.record_failure(source, tenancy, name, ServiceError("no", code="unreachable"), scheduled=True)
     due(source)
     poll(pipeline)
     assert failures(pipeline) == []
@@ -216,7 +217,7 @@ def test_an_abandoned_claim_is_recovered_and_delivered(project: Project, source:
     pipeline = project.postgres(MINE, external_db).pipeline()
     populate(source)
     sequence(pipeline)
-    queue.claim(source, 1)  # by a poller that was killed
+    entries.claim(source, 1)  # by a poller that was killed
     assert poll(pipeline).claimed == 0
     result = poll(pipeline, lease=timedelta(seconds=-1))
     assert (result.recovered, result.delivered) == (1, 1)
@@ -313,7 +314,7 @@ def trouble(
     add_user(source)
     settle(project.postgres(MINE, external_db).pipeline())
     source.execute('DELETE FROM "OutgoingRequest"')
-    delivery.sweep_due(source)
+    retries.sweep_due(source)
     stop = Stop()
     heard: list[str] = []
     reports = service.Reports(trouble=lambda error: heard.append(error.code))
@@ -361,9 +362,9 @@ def test_a_loop_outlives_a_worker_that_finds_the_operated_database_shut(
 
 
 def test_the_sweep_queues_every_tenancy_now_and_then(project: Project, source: Connection, external_db: str) -> None:
-    assert delivery.sweep_due(source)
-    assert not delivery.sweep_due(source)
-    assert delivery.sweep_due(source, timedelta(0))
+    assert retries.sweep_due(source)
+    assert not retries.sweep_due(source)
+    assert retries.sweep_due(source, timedelta(0))
     source.execute("DELETE FROM stackctl.sweep")
     pipeline = project.postgres(MINE, external_db).sqlite(OTHER).sqlite(uuid.uuid4(), "strange.db").pipeline()
     stop = Stop()
@@ -413,7 +414,7 @@ def test_the_fuse_stops_after_the_batch_in_hand(
     thread.start()
     wait_until_blocked(connect(external_db, autocommit=True), "stackctl sync")
     fuses.switch(source, "poller", on=False)
-    queue.enqueue(source, [OTHER])
+    entries.enqueue(source, [OTHER])
     blocker.commit()
     thread.join()
     assert counts(results[0]) == (1, 1, 0, 0)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from backend import MINE, OTHER, Connection, fetch, insert, wait_until_blocked
 
-from stackctl.sync import queue
+from stackctl.sync.queue import entries
 
 if TYPE_CHECKING:
     from conftest import Connect
@@ -34,10 +34,10 @@ def state(conn: Connection) -> list[tuple[uuid.UUID, bool]]:
 
 def test_an_entry_is_pending_once(source: Connection) -> None:
     for _ in range(3):
-        queue.enqueue(source, [OTHER, MINE])
+        entries.enqueue(source, [OTHER, MINE])
     assert [claimed for _, claimed in state(source)] == [False, False]
-    assert {claim.tenancy for claim in queue.claim(source, 10)} == {str(MINE), str(OTHER)}
-    queue.enqueue(source, [MINE])
+    assert {claim.tenancy for claim in entries.claim(source, 10)} == {str(MINE), str(OTHER)}
+    entries.enqueue(source, [MINE])
     assert sorted(claimed for _, claimed in state(source)) == [False, True, True]
 
 
@@ -45,104 +45,104 @@ def test_two_pollers_never_take_the_same_entry(source: Connection, migrated_db: 
     for _ in range(10):
         entry(source, None)
     first, second = connect(migrated_db), connect(migrated_db)
-    taken = [claim.id for conn in (first, second, first) for claim in queue.claim(conn, 4)]  # all uncommitted
+    taken = [claim.id for conn in (first, second, first) for claim in entries.claim(conn, 4)]  # all uncommitted
     assert len(set(taken)) == len(taken) == 10
     first.commit()
     second.commit()
-    assert queue.claim(source, 10) == []
+    assert entries.claim(source, 10) == []
 
 
 def test_claims_pass_over_busy_tenancies_and_other_urls(source: Connection) -> None:
-    queue.enqueue(source, [MINE, OTHER])
+    entries.enqueue(source, [MINE, OTHER])
     foreign = entry(source, "mail", {"url": "/api/latest/send-email", "body": {"tenancyId": str(MINE)}})
-    (claim,) = queue.claim(source, 10, busy=[MINE])
+    (claim,) = entries.claim(source, 10, busy=[MINE])
     assert claim.tenancy == str(OTHER)
-    queue.claim(source, 10)
+    entries.claim(source, 10)
     source.execute(
         'UPDATE "OutgoingRequest" SET "startedFulfillingAt" = now() - interval \'1 day\' WHERE id = %s', (foreign,)
     )
-    assert queue.recover(source) == 0
+    assert entries.recover(source) == 0
     assert (foreign, True) in state(source)
-    assert queue.summary(source).in_flight == 2
-    assert foreign not in {e.id for e in queue.entries(source, 10)}
+    assert entries.summary(source).in_flight == 2
+    assert foreign not in {e.id for e in entries.entries(source, 10)}
 
 
 def test_finish_only_while_the_claim_is_ours(source: Connection) -> None:
-    queue.enqueue(source, [MINE])
-    (lost,) = queue.claim(source, 1)
-    assert queue.recover(source, EXPIRED) == 1
+    entries.enqueue(source, [MINE])
+    (lost,) = entries.claim(source, 1)
+    assert entries.recover(source, EXPIRED) == 1
     source.execute("SELECT pg_sleep(0.002)")  # tokens have milliseconds
-    (ours,) = queue.claim(source, 1)
-    assert not queue.finish(source, lost)
-    queue.release(source, lost)
+    (ours,) = entries.claim(source, 1)
+    assert not entries.finish(source, lost)
+    entries.release(source, lost)
     assert state(source) == [(ours.id, True)]
-    assert queue.renew(source, [lost]) == []
-    assert queue.finish(source, ours)
+    assert entries.renew(source, [lost]) == []
+    assert entries.finish(source, ours)
     assert state(source) == []
-    assert not queue.finish(source, ours)
+    assert not entries.finish(source, ours)
 
 
 def test_renewed_claims_do_not_expire(source: Connection) -> None:
-    queue.enqueue(source, [MINE, OTHER])
-    kept, left = sorted(queue.claim(source, 2), key=lambda claim: claim.tenancy or "")
+    entries.enqueue(source, [MINE, OTHER])
+    kept, left = sorted(entries.claim(source, 2), key=lambda claim: claim.tenancy or "")
     source.execute('UPDATE "OutgoingRequest" SET "startedFulfillingAt" = "startedFulfillingAt" - interval \'50 s\'')
-    kept, left = (queue.Claim(c.id, c.tenancy, c.claimed_at - timedelta(seconds=50)) for c in (kept, left))
-    (renewed,) = queue.renew(source, [kept])
+    kept, left = (entries.Claim(c.id, c.tenancy, c.claimed_at - timedelta(seconds=50)) for c in (kept, left))
+    (renewed,) = entries.renew(source, [kept])
     assert (renewed.id, renewed.tenancy) == (kept.id, kept.tenancy)
     assert renewed.claimed_at > kept.claimed_at
-    assert queue.recover(source, timedelta(seconds=30)) == 1
-    assert not queue.finish(source, kept)
-    assert queue.finish(source, renewed)
+    assert entries.recover(source, timedelta(seconds=30)) == 1
+    assert not entries.finish(source, kept)
+    assert entries.finish(source, renewed)
     assert state(source) == [(left.id, False)]
 
 
 def test_an_expired_lease_returns_once(source: Connection, migrated_db: str, connect: Connect) -> None:
     id_ = entry(source, f"sentinel-sync-key-{MINE}")
-    queue.claim(source, 1)
+    entries.claim(source, 1)
     first, second = connect(migrated_db), connect(migrated_db)
     before = fetch(source, 'SELECT "createdAt", "qstashOptions" FROM "OutgoingRequest"')
     with first.transaction():
-        assert queue.recover(first, EXPIRED) == 1
-        assert queue.recover(second, EXPIRED) == 0  # it steps over what another is recovering
+        assert entries.recover(first, EXPIRED) == 1
+        assert entries.recover(second, EXPIRED) == 0  # it steps over what another is recovering
         second.commit()
     assert state(source) == [(id_, False)]
     assert fetch(source, 'SELECT "createdAt", "qstashOptions" FROM "OutgoingRequest"') == before
-    assert queue.recover(source, EXPIRED) == 0
+    assert entries.recover(source, EXPIRED) == 0
 
 
 def test_a_newer_pending_entry_wins(source: Connection) -> None:
     """Resetting the stale one would violate the unique index, and take the recovery of all others with it."""
-    queue.enqueue(source, [MINE, OTHER])
-    stale = {claim.tenancy: claim.id for claim in queue.claim(source, 2)}
-    queue.enqueue(source, [MINE])
+    entries.enqueue(source, [MINE, OTHER])
+    stale = {claim.tenancy: claim.id for claim in entries.claim(source, 2)}
+    entries.enqueue(source, [MINE])
     ((newer, _),) = [row for row in state(source) if not row[1]]
-    assert queue.recover(source, EXPIRED) == 2
+    assert entries.recover(source, EXPIRED) == 2
     assert set(state(source)) == {(newer, False), (stale[str(OTHER)], False)}
 
 
 def test_several_stale_entries_of_one_key(source: Connection) -> None:
     for _ in range(3):
-        queue.enqueue(source, [MINE])
-        queue.claim(source, 1)
-    assert queue.recover(source, EXPIRED) == 3
+        entries.enqueue(source, [MINE])
+        entries.claim(source, 1)
+    assert entries.recover(source, EXPIRED) == 3
     assert [claimed for _, claimed in state(source)] == [False]
 
 
 def test_entries_without_a_key_do_not_meet(source: Connection) -> None:
     ids = {entry(source, None) for _ in range(3)}
-    assert {claim.id for claim in queue.claim(source, 10)} == ids
-    assert queue.recover(source, EXPIRED) == 3
+    assert {claim.id for claim in entries.claim(source, 10)} == ids
+    assert entries.recover(source, EXPIRED) == 3
     assert {id_ for id_, claimed in state(source) if not claimed} == ids
 
 
 def test_an_enqueue_meets_a_release(source: Connection, migrated_db: str, connect: Connect) -> None:
     """Whoever comes second waits, and one pending entry is left."""
     for first_is_enqueue in (True, False):
-        queue.enqueue(source, [MINE])
-        (claim,) = queue.claim(source, 1)
+        entries.enqueue(source, [MINE])
+        (claim,) = entries.claim(source, 1)
         held = connect(migrated_db)
         other = connect(migrated_db, autocommit=True)
-        steps = [lambda conn: queue.enqueue(conn, [MINE]), lambda conn, c=claim: queue.release(conn, c)]
+        steps = [lambda conn: entries.enqueue(conn, [MINE]), lambda conn, c=claim: entries.release(conn, c)]
         if not first_is_enqueue:
             steps.reverse()
         steps[0](held)
@@ -159,19 +159,19 @@ def test_two_callers_queue_many_tenancies_without_a_deadlock(
     source: Connection, migrated_db: str, connect: Connect
 ) -> None:
     first = connect(migrated_db)
-    queue.enqueue(first, [MINE])
+    entries.enqueue(first, [MINE])
     failed: list[BaseException] = []
 
     def enqueue() -> None:
         try:
-            queue.enqueue(connect(migrated_db, autocommit=True), [OTHER, MINE])
+            entries.enqueue(connect(migrated_db, autocommit=True), [OTHER, MINE])
         except BaseException as error:  # noqa: BLE001 - shown by the test
             failed.append(error)
 
     thread = threading.Thread(target=enqueue)
     thread.start()
     wait_until_blocked(source, "%")
-    queue.enqueue(first, [MINE, OTHER])  # in the wrong order, the other would hold OTHER now
+    entries.enqueue(first, [MINE, OTHER])  # in the wrong order, the other would hold OTHER now
     first.commit()
     thread.join()
     assert failed == []
@@ -184,9 +184,9 @@ BODIES = [{"url": URL}, {"url": URL, "body": {}}, {"url": URL, "body": "x"}, {"u
 @pytest.mark.parametrize("body", BODIES)
 def test_a_malformed_body_can_be_claimed_and_listed(source: Connection, body: Any) -> None:
     entry(source, None, body)
-    assert len(queue.entries(source, 10)) == 1
-    (claim,) = queue.claim(source, 10, busy=[MINE])
-    assert queue.finish(source, claim)
+    assert len(entries.entries(source, 10)) == 1
+    (claim,) = entries.claim(source, 10, busy=[MINE])
+    assert entries.finish(source, claim)
 
 
 @pytest.mark.parametrize("options", [[], "text", 5, {"url": 5}, {"url": None}])
@@ -195,22 +195,22 @@ def test_what_is_no_entry_of_ours_stays(source: Connection, options: Any) -> Non
         'INSERT INTO "OutgoingRequest" (id, "qstashOptions") VALUES (gen_random_uuid(), to_jsonb(%s::json))',
         (json.dumps(options),),
     )
-    assert queue.claim(source, 10) == []
-    assert queue.summary(source) == queue.Summary(0, 0, 0, 0, None)
+    assert entries.claim(source, 10) == []
+    assert entries.summary(source) == entries.Summary(0, 0, 0, 0, None)
 
 
 def test_summary_and_order(source: Connection) -> None:
-    queue.enqueue(source, [MINE])
-    queue.claim(source, 1)
+    entries.enqueue(source, [MINE])
+    entries.claim(source, 1)
     source.execute(
         "UPDATE \"OutgoingRequest\" SET \"startedFulfillingAt\" = now() AT TIME ZONE 'UTC' - interval '2 min',"
         " \"createdAt\" = now() AT TIME ZONE 'UTC' - interval '3 min'"
     )
-    queue.enqueue(source, [OTHER])
-    queue.claim(source, 1)
-    queue.enqueue(source, [OTHER])
-    found = queue.summary(source)
+    entries.enqueue(source, [OTHER])
+    entries.claim(source, 1)
+    entries.enqueue(source, [OTHER])
+    found = entries.summary(source)
     assert (found.pending, found.in_flight, found.stale, found.dead) == (1, 1, 1, 0)
     assert found.oldest_age_ms is not None
     assert 180_000 <= found.oldest_age_ms < 240_000
-    assert [(e.tenancy, e.stale) for e in queue.entries(source, 1)] == [(str(MINE), True)]
+    assert [(e.tenancy, e.stale) for e in entries.entries(source, 1)] == [(str(MINE), True)]

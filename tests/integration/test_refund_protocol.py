@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from stackctl.errors import OutcomeUnknown, StateError
-from stackctl.payments import gateway, ledger, refunds
+from stackctl.core.errors import OutcomeUnknown, StateError
+from stackctl.payments import gateway
+from stackctl.payments.refunds import execute, ledger
 from tests.backend import Outcome, wait_for
 from tests.shop import ACCOUNT, made, opened
 from tests.stripe_fake.faults import KINDS, Kind
@@ -17,7 +18,11 @@ if TYPE_CHECKING:
     from tests.shop import Shop
     from tests.stripe_fake import Running
 
-LEDGER, GATEWAY, REFUNDS = "stackctl.payments.ledger", "stackctl.payments.gateway:Gateway", "stackctl.payments.refunds"
+LEDGER, GATEWAY, REFUNDS = (
+    "stackctl.payments.refunds.ledger",
+    "stackctl.payments.gateway:Gateway",
+    "stackctl.payments.refunds.execute",
+)
 
 # Where the process dies; the status that is left, and how many refunds Stripe has then.
 POINTS: dict[str, tuple[str, str | None, int]] = {
@@ -118,9 +123,9 @@ def test_an_answer_that_never_comes(shop: Shop, stripe: Running, monkeypatch: py
             pauses.append(seconds)
             wait_for(lambda: made(stripe))
 
-        outcome = refunds.carry_out(conn, opened(stripe), refund, unanswered=pause)
+        outcome = execute.carry_out(conn, opened(stripe), refund, unanswered=pause)
     assert outcome.refund.status == "succeeded"
-    assert pauses == list(refunds.PAUSES[:1])
+    assert pauses == list(execute.PAUSES[:1])
     assert len(made(stripe)) == 1
     assert len(stripe.calls("POST")) == 1, "it was found, not sent again"
 
@@ -180,7 +185,7 @@ def test_the_key_of_the_other_mode_settles_nothing(shop: Shop, stripe: Running) 
     with shop.pipeline().session() as conn:
         refund = ledger.find(conn)[0]
         with pytest.raises(StateError, match="test mode, and the key is a live key"):
-            refunds.settle(conn, opened(stripe, "sk_live_fake"), refund)
+            execute.settle(conn, opened(stripe, "sk_live_fake"), refund)
     result = shop.run("refunds", "resume", "--all", "--stripe-api-key", "sk_live_fake", "--json")
     assert (result.code, shop.status()) == (6, "submitted")
 
@@ -214,7 +219,7 @@ def test_a_database_that_goes_away_after_the_call(shop: Shop, stripe: Running, m
 
         monkeypatch.setattr(on, "refund", then_gone)
         with pytest.raises(OutcomeUnknown, match="could not be written down") as caught:
-            refunds.carry_out(conn, on, refund)
+            execute.carry_out(conn, on, refund)
     assert caught.value.details == {"refund": str(refund.id)}
     assert shop.resume().code == 0
     assert len(made(stripe)) == 1

@@ -6,15 +6,20 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from stackctl.payments import gateway, ledger, refunds
+from stackctl.payments.refunds import execute, ledger
 from tests.shop import ACCOUNT, made, opened
 
 if TYPE_CHECKING:
+    from stackctl.payments import gateway
     from tests.shop import Shop
     from tests.stripe_fake import Running
     from tests.stripe_fake.faults import Kind
 
-LEDGER, GATEWAY, REFUNDS = "stackctl.payments.ledger", "stackctl.payments.gateway:Gateway", "stackctl.payments.refunds"
+LEDGER, GATEWAY, REFUNDS = (
+    "stackctl.payments.refunds.ledger",
+    "stackctl.payments.gateway:Gateway",
+    "stackctl.payments.refunds.execute",
+)
 
 # Of a subscription's, after its money is back.
 REVOKING = {
@@ -94,7 +99,7 @@ def test_one_who_slept_does_not_raise_the_quantity(
             whole(*arguments)
 
         monkeypatch.setattr(on, "set_quantity", late)
-        assert refunds.settle(conn, on, refund).refund.is_settled
+        assert execute.settle(conn, on, refund).refund.is_settled
     assert shop.item(id_)["quantity"] == 1
     assert shop.resume().code == 0
     assert (shop.item(id_)["quantity"], shop.row(id_, "quantity")) == (1, 1)
@@ -126,7 +131,7 @@ def test_seats_bought_meanwhile_are_counted_once_by_two_who_settle(
             return whole(*arguments, **named)
 
         monkeypatch.setattr(on, "item", late)
-        assert refunds.settle(conn, on, refund).refund.is_settled
+        assert execute.settle(conn, on, refund).refund.is_settled
     assert item["quantity"] == 9
 
 

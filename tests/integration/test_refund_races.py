@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from stackctl.errors import ServiceError, StateError
-from stackctl.payments import gateway, ledger, position, purchases, refunds
-from stackctl.payments.wanted import Wanted, entries
+from stackctl.core.errors import ServiceError, StateError
+from stackctl.payments import gateway, purchases
+from stackctl.payments.refunds import balance, execute, ledger
+from stackctl.payments.refunds.request import Wanted, entries
 from tests.forked import start
 from tests.shop import ACCOUNT, made, opened
 
@@ -99,8 +100,8 @@ def test_a_purchase_locked_by_the_application(shop: Shop, stripe: Running, monke
     with shop.connect() as other, other.transaction():
         other.execute('SELECT 1 FROM "OneTimePurchase" WHERE id = %s FOR UPDATE', (bought,))
         with pytest.raises(StateError) as caught, shop.pipeline().session() as conn:
-            found = position.read(conn, purchases.find(conn, bought), None, lambda: (ACCOUNT, opened(stripe)))
-            refunds.plan(conn, found, entries(wanted, found), wanted)
+            found = balance.read(conn, purchases.find(conn, bought), None, lambda: (ACCOUNT, opened(stripe)))
+            execute.plan(conn, found, entries(wanted, found), wanted)
     assert caught.value.code == "lock-timeout"
     assert shop.status() is None
 
@@ -119,7 +120,7 @@ def test_refused_while_somebody_else_sends_it_again(
             raise ServiceError("too many requests", code="stripe-busy")
 
         monkeypatch.setattr(on, "refund", refuse)
-        outcome = refunds.carry_out(conn, on, refund)
+        outcome = execute.carry_out(conn, on, refund)
     assert (outcome.refund.status, outcome.problem is None) == ("submitted", False)
     assert shop.resume().code == 0
     assert len(made(stripe)) == 1

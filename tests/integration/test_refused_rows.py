@@ -26,15 +26,17 @@ from backend import (
     sync,
 )
 
-from stackctl.sync import delivery, refused, service
-from stackctl.sync.engine import Options
+from stackctl.sync import service
+from stackctl.sync.engine import rejected_rows
+from stackctl.sync.engine.database import Options
 from stackctl.sync.loop import Stop
+from stackctl.sync.queue import retries
 from stackctl.sync.status import status
 
 if TYPE_CHECKING:
     from conftest import Connect
 
-    from stackctl.sync.engine import DatabaseResult
+    from stackctl.sync.engine.database import DatabaseResult
     from stackctl.sync.pipeline import Pipeline
 
 BAD = "ALTER TABLE users ADD CONSTRAINT polite CHECK (display_name NOT LIKE 'bad%')"
@@ -106,7 +108,7 @@ def test_a_corrected_row_arrives_and_is_forgotten(pipeline: Pipeline, source: Co
     assert set_aside(source) == [str(third)]
     target.execute("ALTER TABLE users DROP CONSTRAINT polite")
     with pipeline.session() as conn:
-        assert delivery.retry(conn, None) == [(MINE, "analytics")]
+        assert retries.retry(conn, None) == [(MINE, "analytics")]
     source.execute("UPDATE stackctl.refused_row SET tried_at = tried_at - interval '1 minute'")
     assert poll(pipeline).failed == 0
     assert set_aside(source) == []
@@ -117,8 +119,8 @@ def test_a_corrected_row_arrives_and_is_forgotten(pipeline: Pipeline, source: Co
 def test_a_database_that_refuses_rows_does_not_rest(
     pipeline: Pipeline, source: Connection, target: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(delivery, "FIRST_DELAY", timedelta(hours=1))
-    monkeypatch.setattr(delivery, "LONGEST_DELAY", timedelta(hours=1))
+    monkeypatch.setattr(retries, "FIRST_DELAY", timedelta(hours=1))
+    monkeypatch.setattr(retries, "LONGEST_DELAY", timedelta(hours=1))
     target.execute(BAD)
     add_user(source, displayName="bad")
     sequence(pipeline)
@@ -195,7 +197,7 @@ select: |
 def test_too_many_refused_rows_are_the_tables_fault(
     pipeline: Pipeline, source: Connection, target: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(refused, "MAX_REFUSED", 3)
+    monkeypatch.setattr(rejected_rows, "MAX_REFUSED", 3)
     target.execute(BAD)
     for _ in range(5):
         add_user(source, displayName="bad")
@@ -228,7 +230,7 @@ def test_a_kill_between_record_and_cursor_loses_nothing(
     target.execute(BAD)
     add_user(source, displayName="bad")
     sequence(pipeline)
-    record = refused.record
+    record = rejected_rows.record
 
     class Killed(BaseException):
         pass
@@ -238,7 +240,7 @@ def test_a_kill_between_record_and_cursor_loses_nothing(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(refused, "record", killed)
+        patch.setattr(rejected_rows, "record", killed)
         with pytest.raises(Killed):
             sync(pipeline)
     assert len(set_aside(source)) == 1

@@ -13,10 +13,10 @@ import pytest
 from psycopg import IsolationLevel, sql
 from psycopg.types.json import Jsonb
 
-from stackctl.errors import UsageError
+from stackctl.backend.users import find
+from stackctl.core.errors import UsageError
+from stackctl.postgres.statements import statements
 from stackctl.rules.stats import RuleStats, stats
-from stackctl.sql import statements
-from stackctl.users import find
 from tests.backend import MINE, OTHER, add_user, fetch, one
 
 if TYPE_CHECKING:

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import sql
 
-from stackctl.rules import patterns
-from stackctl.rules.evaluate import NoValue, compiled
+from stackctl.rules.cel import patterns
+from stackctl.rules.cel.evaluate import compiled
+from stackctl.rules.cel.pattern_sql import translated
+from stackctl.rules.cel.to_sql import predicate
+from stackctl.rules.cel.values import NoValue
 from stackctl.rules.model import Context
-from stackctl.rules.pattern_sql import translated
-from stackctl.rules.to_sql import predicate
 from tests.rule_generator import Generator
 
 if TYPE_CHECKING:

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from stackctl.bundled import bundled
-from stackctl.migrate.apply import up
+from stackctl.core.bundled import bundled
+from stackctl.migrate.compatibility.schema_dump import dump
 from stackctl.migrate.files import discover
-from stackctl.migrate.schema_dump import dump
-from stackctl.pgbinaries import find_binaries
+from stackctl.migrate.run import up
+from stackctl.postgres.binaries import find_binaries
 
 if TYPE_CHECKING:
     import psycopg
 
-    from stackctl.embedded import EmbeddedServer
+    from stackctl.postgres.embedded import EmbeddedServer
     from tests.conftest import Connect
 
 EVERYTHING = """

@@ -33,12 +33,13 @@ from backend import (
 )
 from psycopg import sql
 
-from stackctl.bundled import bundled
+from stackctl.core.bundled import bundled
 from stackctl.mapping import files
-from stackctl.sync import queue, sequencer
+from stackctl.sync.changes import sequencer
+from stackctl.sync.changes.sequencer import Sequencer, SequenceResult
+from stackctl.sync.changes.stamping import compose
 from stackctl.sync.loop import Bell, Stop
-from stackctl.sync.sequencer import Sequencer, SequenceResult
-from stackctl.sync.stamping import compose
+from stackctl.sync.queue import entries
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -208,12 +209,12 @@ def test_no_wake_up_is_lost_between_stamp_and_claim(
     pipeline = project.postgres(MINE, external_db).pipeline()
     user = add_user(source, displayName="a0")
     settle(pipeline)
-    queue.enqueue(source, [MINE])
+    entries.enqueue(source, [MINE])
     source.execute('UPDATE "ProjectUser" SET "displayName" = \'a1\' WHERE "projectUserId" = %s', (user,))
     stamper = connect(migrated_db)
     stamper.execute(SEQUENCER_LOCK)
     stamper.execute(STAMP, (user,))
-    queue.enqueue(stamper, [MINE])
+    entries.enqueue(stamper, [MINE])
     assert poll(pipeline).claimed == 0
     stamper.commit()
     assert poll(pipeline).delivered == 1
@@ -226,11 +227,11 @@ def test_an_entry_claimed_before_the_stamp_is_followed_by_another(
     pipeline = project.postgres(MINE, external_db).pipeline()
     user = add_user(source, displayName="a0")
     settle(pipeline)
-    (claim,) = queue.claim(source, 1)
+    (claim,) = entries.claim(source, 1)
     sync(pipeline)  # by the claimer: the stamp below is not visible yet
     source.execute('UPDATE "ProjectUser" SET "displayName" = \'a1\' WHERE "projectUserId" = %s', (user,))
     assert sequence(pipeline).rows == 1
-    assert queue.finish(source, claim)
+    assert entries.finish(source, claim)
     assert poll(pipeline).delivered == 1
     assert names(external_db, connect) == ["a1"]
 
@@ -243,7 +244,7 @@ def test_a_claim_taken_first_holds_the_stamper_only_until_it_commits(
     settle(pipeline)
     source.execute('UPDATE "ProjectUser" SET "displayName" = \'a1\'')
     poller = connect(migrated_db)
-    (claim,) = queue.claim(poller, 1)
+    (claim,) = entries.claim(poller, 1)
     results: list[SequenceResult] = []
     thread = threading.Thread(target=lambda: results.append(sequence(pipeline)))
     thread.start()
@@ -251,7 +252,7 @@ def test_a_claim_taken_first_holds_the_stamper_only_until_it_commits(
     poller.commit()
     thread.join()
     assert results[0].rows == 1
-    assert queue.finish(source, claim)
+    assert entries.finish(source, claim)
     assert pending(source) == [str(MINE)]
     assert poll(pipeline).delivered == 1
     assert names(external_db, connect) == ["a1"]

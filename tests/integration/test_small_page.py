@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import pytest
 from backend import MINE, Project, add_channel, add_user, differences, one, settle
 
-from stackctl.sync.small_page import MOST_ROWS, SmallPage
+from stackctl.sync.targets.inline_batch import MOST_ROWS, SmallPage
 
 if TYPE_CHECKING:
     from conftest import Connect
 
-    from stackctl.db import Connection
+    from stackctl.postgres.connect import Connection
 
 ROWS = "SELECT n::bigint, n %% 2 = 0, CASE WHEN n > 1 THEN repeat('x', n) END FROM generate_series(1, %s) AS n"
 

@@ -24,9 +24,9 @@ from backend import (
     sync,
 )
 
-from stackctl.errors import ServiceError
-from stackctl.sync import delivery, queue
+from stackctl.core.errors import ServiceError
 from stackctl.sync import status as status_module
+from stackctl.sync.queue import entries, retries
 from stackctl.sync.status import MappingStatus, Status, status
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def test_the_document_of_the_command(project: Project, source: Connection, exter
     project.postgres(MINE, external_db.replace("postgres@", "postgres:geheim99@")).sqlite(OTHER, mappings=["users"])
     populate(source)
     settle(project.pipeline())
-    queue.enqueue(source, [OTHER])
+    entries.enqueue(source, [OTHER])
     outcome = project.run("status", "--json")
     assert outcome.code == 0
     assert "geheim99" not in outcome.stdout + outcome.stderr
@@ -158,7 +158,7 @@ def test_one_tenancy_only(project: Project, source: Connection, external_db: str
 
 def test_a_failing_database(project: Project, source: Connection, external_db: str) -> None:
     pipeline = project.postgres(MINE, UNREACHABLE, "broken").postgres(MINE, external_db).pipeline()
-    delivery.record_failure(source, MINE, "analytics", ServiceError("it was down", code="unreachable"), scheduled=True)
+    retries.record_failure(source, MINE, "analytics", ServiceError("it was down", code="unreachable"), scheduled=True)
     broken, analytics = read(pipeline).tenancies[MINE]
     assert broken.status == "error"
     assert broken.mappings == ()

@@ -31,8 +31,8 @@ from backend import (
 )
 from psycopg import errors, sql
 
-from stackctl.errors import StateError
-from stackctl.sync import target_sqlite
+from stackctl.core.errors import StateError
+from stackctl.sync.targets import sqlite
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 
     from conftest import Connect
 
-    from stackctl import embedded
-    from stackctl.errors import StackctlError
+    from stackctl.core.errors import StackctlError
+    from stackctl.postgres import embedded
     from stackctl.sync.pipeline import Pipeline
 
 
@@ -296,7 +296,7 @@ def test_a_file_that_is_no_database(project: Project, source: Connection) -> Non
 def test_sqlite_locked_by_another_program(
     when: str, project: Project, source: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(target_sqlite, "BUSY_TIMEOUT", 0.05)
+    monkeypatch.setattr(sqlite, "BUSY_TIMEOUT", 0.05)
     populate(source)
     pipeline = project.sqlite(MINE).pipeline()
     sequence(pipeline)

@@ -26,13 +26,14 @@ from backend import (
     sync,
 )
 
-from stackctl.sync import duckdb_csv, target_duckdb
+from stackctl.sync.targets import duckdb as target_duckdb
+from stackctl.sync.targets import duckdb_csv
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from stackctl.errors import StackctlError
+    from stackctl.core.errors import StackctlError
     from stackctl.sync.pipeline import Pipeline
 
 VALUES = """

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from stackctl.errors import StateError
-from stackctl.tenancy_config import effective, read, without, write
+from stackctl.backend.tenancies import effective, read, without, write
+from stackctl.core.errors import StateError
 from tests.backend import MINE
 
 if TYPE_CHECKING:

@@ -10,11 +10,11 @@ import psycopg
 import pytest
 import yaml
 
-from stackctl import users
-from stackctl.bundled import bundled
-from stackctl.errors import StackctlError, StateError, UsageError
-from stackctl.sql import statements
-from stackctl.users import Restriction, find
+from stackctl.backend import users
+from stackctl.backend.users import Restriction, find
+from stackctl.core.bundled import bundled
+from stackctl.core.errors import StackctlError, StateError, UsageError
+from stackctl.postgres.statements import statements
 from tests.backend import (
     MINE,
     OTHER,
@@ -286,7 +286,7 @@ def test_two_at_once_serialise_on_the_row_and_the_later_is_refused(
 def test_a_row_that_is_held_is_waited_for_only_so_long(
     source: Connection, ada: uuid.UUID, connect: Connect, migrated_db: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from stackctl.db import translated
+    from stackctl.postgres.errors import translated
 
     monkeypatch.setattr(users, "LOCK_TIMEOUT", "50ms")
     connect(migrated_db).execute('UPDATE "ProjectUser" SET "displayName" = \'in hand\'')

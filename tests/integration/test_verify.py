@@ -31,12 +31,13 @@ from backend import (
     wait_until_blocked,
 )
 
-from stackctl.errors import StackctlError, UsageError
+from stackctl.core.errors import StackctlError, UsageError
 from stackctl.mapping.checksums import Hasher, checksums, of_table
 from stackctl.mapping.model import Column, Mapping
-from stackctl.sync import service, verify
+from stackctl.sync import service
+from stackctl.sync.check import verify
+from stackctl.sync.engine.source import Source
 from stackctl.sync.loop import Stop
-from stackctl.sync.source import Source
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,8 +45,8 @@ if TYPE_CHECKING:
 
     from conftest import Connect
 
+    from stackctl.sync.check.verify import Check
     from stackctl.sync.pipeline import Pipeline
-    from stackctl.sync.verify import Check
 
 BOTH = pytest.mark.parametrize("copy", ["postgres", "sqlite"], indirect=True)
 

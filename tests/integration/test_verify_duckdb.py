@@ -23,7 +23,8 @@ from backend import (
     wait_for,
 )
 
-from stackctl.sync import service, verify
+from stackctl.sync import service
+from stackctl.sync.check import verify
 from stackctl.sync.loop import Stop
 
 if TYPE_CHECKING:

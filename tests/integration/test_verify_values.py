@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 from backend import MINE, Connection, Project, add_user, differences, sequence, sync
 
-from stackctl.sync import service, verify
+from stackctl.sync import service
+from stackctl.sync.check import verify
 from stackctl.sync.loop import Stop
 
 if TYPE_CHECKING:

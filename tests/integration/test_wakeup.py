@@ -24,11 +24,13 @@ from backend import (
     wait_for,
 )
 
-from stackctl.errors import StateError
-from stackctl.sync import delivery, fuses, queue, service, wakeup
+from stackctl.core.errors import StateError
+from stackctl.sync import service
+from stackctl.sync.changes import wakeup
+from stackctl.sync.changes.stamping import compose
+from stackctl.sync.changes.wakeup import CHANNEL, Watch, listen
 from stackctl.sync.loop import Stop
-from stackctl.sync.stamping import compose
-from stackctl.sync.wakeup import CHANNEL, Watch, listen
+from stackctl.sync.queue import entries, fuses, retries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,8 +48,8 @@ LISTENING = "INSERT INTO stackctl.listening (listening_until) VALUES (now() + in
 @pytest.fixture
 def watch(project: Project, source: Connection) -> Watch:
     """Over everything; the sweep was just done."""
-    delivery.sweep_due(source)
-    return Watch(source, compose(source, list(project.pipeline().mappings.values())), lease=queue.LEASE)
+    retries.sweep_due(source)
+    return Watch(source, compose(source, list(project.pipeline().mappings.values())), lease=entries.LEASE)
 
 
 def test_an_idle_look_shows_nothing(watch: Watch) -> None:
@@ -70,15 +72,15 @@ def test_marked_rows_show_in_every_table(watch: Watch, source: Connection) -> No
 
 def test_whatever_the_poller_has_to_do_shows(watch: Watch, source: Connection) -> None:
     assert not watch.look().queued
-    queue.enqueue(source, [MINE])
+    entries.enqueue(source, [MINE])
     assert watch.look().queued
-    (claim,) = queue.claim(source, 1)
+    (claim,) = entries.claim(source, 1)
     assert not watch.look().queued  # it is in somebody's hands
     source.execute('UPDATE "OutgoingRequest" SET "startedFulfillingAt" = "startedFulfillingAt" - interval \'61 s\'')
     assert watch.look().queued
     source.execute('DELETE FROM "OutgoingRequest"')
     assert not watch.look().queued
-    delivery.record_failure(source, MINE, "analytics", StateError("no", code="no"), scheduled=True)
+    retries.record_failure(source, MINE, "analytics", StateError("no", code="no"), scheduled=True)
     assert not watch.look().queued
     source.execute("UPDATE stackctl.delivery SET next_attempt_at = now()")
     assert watch.look().queued
@@ -143,7 +145,7 @@ def test_each_transaction_notifies_once(ear: Connection, source: Connection) -> 
     assert heard(ear, source) == 1
     source.execute('DELETE FROM "ProjectUser" WHERE "projectUserId" = %s', (user,))
     assert heard(ear, source) == 1
-    queue.enqueue(source, [MINE])
+    entries.enqueue(source, [MINE])
     assert heard(ear, source) == 1
 
 
@@ -160,7 +162,7 @@ def test_stamps_are_no_news_but_the_queue_is(ear: Connection, source: Connection
     assert heard(ear, source) == 1  # of the entry
     source.execute('UPDATE "ProjectUser" SET "shouldUpdateSequenceId" = true')
     heard(ear, source)
-    assert queue.claim(source, 1)
+    assert entries.claim(source, 1)
     assert heard(ear, source) == 0
 
 
@@ -300,7 +302,7 @@ def test_run_is_woken_by_a_change_and_by_an_entry(
     slow: Project, source: Connection, external_db: str, connect: Connect
 ) -> None:
     settle(slow.postgres(MINE, external_db).pipeline())
-    delivery.sweep_due(source)
+    retries.sweep_due(source)
     outside = connect(external_db, autocommit=True)
     warnings: list[str] = []
     with running(slow, warnings, source):
@@ -311,7 +313,7 @@ def test_run_is_woken_by_a_change_and_by_an_entry(
             wait_for(lambda: not fetch(source, 'SELECT 1 FROM "OutgoingRequest"'))
         outside.execute("UPDATE _stack_sync_metadata SET last_synced_sequence_id = 0 WHERE mapping_name = 'users'")
         outside.execute("DELETE FROM users")
-        queue.enqueue(source, [MINE])
+        entries.enqueue(source, [MINE])
         wait_for(lambda: one(outside, "SELECT count(*) FROM users") == 2)
     assert warnings == []
 
@@ -321,7 +323,7 @@ def test_a_poller_alone_is_woken_by_the_queue(
 ) -> None:
     pipeline = slow.postgres(MINE, external_db).pipeline()
     settle(pipeline)
-    delivery.sweep_due(source)
+    retries.sweep_due(source)
     stop = Stop()
     thread = threading.Thread(
         target=service.poll,
@@ -379,7 +381,7 @@ def test_the_listener_is_back_after_the_connection_was_cut(
 ) -> None:
     monkeypatch.setattr(service, "FIRST_PAUSE", 0.01)
     settle(slow.postgres(MINE, external_db).pipeline())
-    delivery.sweep_due(source)
+    retries.sweep_due(source)
     outside = connect(external_db, autocommit=True)
     with running(slow, [], source):
         wait_for(lambda: fetch(source, LISTENS))
@@ -398,6 +400,6 @@ def test_the_migration_can_be_applied_again(source: Connection, pipeline_migrati
 
 @pytest.fixture
 def pipeline_migration() -> str:
-    from stackctl.bundled import bundled
+    from stackctl.core.bundled import bundled
 
     return (bundled("migrations") / "20260101000008_wakeup.sql").read_text(encoding="utf-8")

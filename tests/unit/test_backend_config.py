@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from stackctl.errors import StackctlError
-from stackctl.redaction import scrub
-from stackctl.settings import ExternalDatabase, Settings
-from stackctl.sync.backend_config import parse
-from stackctl.tenancy_config import effective
+from stackctl.backend.external_databases import parse
+from stackctl.backend.tenancies import effective
+from stackctl.config.settings import ExternalDatabase, Settings
+from stackctl.core.errors import StackctlError
+from stackctl.core.redaction import scrub
 
 TENANCY = uuid.UUID(int=0xA)
 URL = "postgresql://app:pa55word@db.example.com/analytics"

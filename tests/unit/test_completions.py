@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from stackctl.bundled import bundled
 from stackctl.cli import app
-from stackctl.cli.complete import complete
-from stackctl.cli.completion import SCRIPTS
-from stackctl.cli.completion_scripts import Node, Option, tree, write
+from stackctl.cli.completion.scripts import Node, Option, tree, write
+from stackctl.cli.completion.values import complete
+from stackctl.cli.start.completion import SCRIPTS
+from stackctl.core.bundled import bundled
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,7 +54,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("shell", SCRIPTS)
 def test_every_script_is_that_of_the_command_tree(shell: str, nodes: dict[str, Node]) -> None:
     script = (bundled("completions") / SCRIPTS[shell]).read_text(encoding="utf-8")
-    assert write(script, list(nodes.values()), shell) == script, "run `python -m stackctl.cli.completion_scripts`"
+    assert write(script, list(nodes.values()), shell) == script, "run `python -m stackctl.cli.completion.scripts`"
 
 
 def test_values_are_known_by_their_parameters(nodes: dict[str, Node]) -> None:

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from stackctl.configfile import ConfigFile, read
-from stackctl.errors import ConfigError
+from stackctl.config.file import ConfigFile, read
+from stackctl.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from pathlib import Path

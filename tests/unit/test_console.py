@@ -9,9 +9,9 @@ from uuid import UUID
 
 import pytest
 
-from stackctl import redaction
-from stackctl.console import Console, to_json
-from stackctl.errors import ServiceError
+from stackctl.core import redaction
+from stackctl.core.console import Console, to_json
+from stackctl.core.errors import ServiceError
 
 
 class Terminal(io.StringIO):
@@ -148,7 +148,7 @@ def test_quiet_drops_remarks_and_progress_but_no_warning(streams: tuple[io.Strin
 def test_progress_off_a_terminal_is_plain_lines_on_stderr(
     streams: tuple[io.StringIO, io.StringIO], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from stackctl import console as module
+    from stackctl.core import console as module
 
     monkeypatch.setattr(module, "PLAIN_PROGRESS_INTERVAL", 0)
     out, err = streams

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from stackctl.durations import format_duration, parse_duration
+from stackctl.core.durations import format_duration, parse_duration
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from stackctl.embedded_url import EmbeddedUrl, parse
-from stackctl.errors import ConfigError
+from stackctl.core.errors import ConfigError
+from stackctl.postgres.embedded_url import EmbeddedUrl, parse
 
 
 @pytest.mark.parametrize(

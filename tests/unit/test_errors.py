@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from stackctl import errors
-from stackctl.errors import StackctlError
+from stackctl.core import errors
+from stackctl.core.errors import StackctlError
 
 EXIT_CODES = {
     "AnswerNo": 1,

@@ -1,4 +1,4 @@
-"""The one natural direction of imports, held by reading every module's source.
+"""The one natural direction of imports (docs/architecture.md), held by reading every module's source.
 
 Imports inside functions count. Those under `if TYPE_CHECKING:` do not: they are gone when the program runs.
 """
@@ -6,6 +6,7 @@ Imports inside functions count. Those under `if TYPE_CHECKING:` do not: they are
 from __future__ import annotations
 
 import ast
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -14,49 +15,37 @@ import stackctl
 
 PACKAGE = Path(stackctl.__file__).parent
 
-# What each module or package at the top level may import of ours. Whatever is not listed is refused, so that a new
-# module has to be given its place here.
-BASE = {"errors", "redaction", "durations", "bundled", "sql"}
-CORE = BASE | {"settings", "configfile", "embedded", "db", "console", "tenancy_config", "yamlfile"}
+# The rooms, each with the rooms it may import. Whatever is not listed is refused, so that a new room has to be given
+# its place here. Features never import each other: what two of them need has a room below both.
+CORE = {"core"}
+CONFIG = CORE | {"config"}
+POSTGRES = CONFIG | {"postgres"}
+BACKEND = POSTGRES | {"backend"}
+MAPPING = BACKEND | {"mapping"}
 ALLOWED: dict[str, set[str]] = {
-    "__init__": set(),
-    "errors": set(),
-    "redaction": set(),
-    "durations": set(),
-    "bundled": set(),
-    "sql": set(),
-    "backend_schema": set(),
-    "schema_drift": BASE | {"backend_schema"},
-    "settings": BASE | {"configfile"},
-    "configfile": BASE | {"settings"},
-    "pgbinaries": BASE,
-    "embedded_url": BASE,
-    "embedded": BASE | {"settings", "pgbinaries"},
-    "db": BASE | {"settings", "embedded", "embedded_url"},
-    "console": BASE,
-    "yamlfile": BASE,
-    "tenancy_config": BASE | {"db", "settings"},
-    "migrate": CORE - {"console"},
-    "mapping": CORE - {"console"},
-    "sync": CORE - {"console"} | {"mapping"},
-    "rules": CORE - {"console"},
-    "payments": CORE - {"console"},
-    "users": CORE - {"console"},
-    "__main__": {"__init__", "cli"},
+    "core": CORE,
+    "config": CONFIG,
+    "postgres": POSTGRES,
+    "backend": BACKEND,
+    "mapping": POSTGRES | {"mapping"},
+    "sync": MAPPING | {"sync"},
+    "migrate": BACKEND | {"migrate"},
+    "rules": BACKEND | {"rules"},
+    "payments": BACKEND | {"payments"},
 }
-FEATURES = {"migrate", "sync", "rules", "payments"}
-# `cli` may import anything; the demo and the doctor run features side by side, as a command would.
-FREE = {"cli", "demo", "doctor"}
+FEATURES = {"sync", "migrate", "rules", "payments"}
+EDGES = {"cli", "__init__", "__main__"}  # `cli` may import anything; nothing but __main__ imports it
 
 FILES = sorted(PACKAGE.rglob("*.py"))
+MODULES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in FILES}
 
 
 def name_of(path: Path) -> str:
-    """`stackctl/sync/queue.py` → `sync.queue`."""
+    """`stackctl/sync/queue/entries.py` → `sync.queue.entries`."""
     return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
 
 
-def top(module: str) -> str:
+def room(module: str) -> str:
     return module.split(".")[0]
 
 
@@ -96,26 +85,70 @@ def imports(source: str, path: Path) -> set[str]:
     return visitor.found
 
 
-def ours(names: set[str]) -> set[str]:
-    """Of the imported names, those of ours, by their module at the top level."""
-    inside = {name.split(".")[1] if "." in name else "__init__" for name in names if top(name) == "stackctl"}
-    return {name if (PACKAGE / name).is_dir() or (PACKAGE / f"{name}.py").exists() else "__init__" for name in inside}
+def imported_modules(path: Path) -> set[str]:
+    """Of what a file imports, our own modules by their dotted names; a package stands for its `__init__`."""
+    found: set[str] = set()
+    for name in imports(path.read_text(encoding="utf-8"), path):
+        if room(name) != "stackctl":
+            continue
+        inner = name.split(".")[1:]
+        while inner and ".".join(inner) not in MODULES and ".".join([*inner, "__init__"]) not in MODULES:
+            inner.pop()
+        dotted = ".".join(inner)
+        found.add(dotted if dotted in MODULES else ".".join([*inner, "__init__"]))
+    return found - {name_of(path)}
+
+
+def cycle(graph: dict[str, set[str]]) -> str:
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return " → ".join(reversed(error.args[1]))
+    return ""
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_every_module_imports_only_what_lies_below_it(path: Path) -> None:
-    module = top(name_of(path))
-    found = ours(imports(path.read_text(encoding="utf-8"), path)) - {module}
-    if module == "cli":
-        return
-    assert "cli" not in found or module == "__main__", "nothing imports the command line"
-    if module not in FREE:
-        assert module in ALLOWED, f"{module} has no place in the layout: give it one in ALLOWED"
-        assert found <= ALLOWED[module], f"{name_of(path)} may not import {sorted(found - ALLOWED[module])}"
+def test_every_module_imports_only_what_lies_below_its_room(path: Path) -> None:
+    own = room(name_of(path))
+    found = {room(name) for name in imported_modules(path)}
+    assert "cli" not in found or own in ("cli", "__main__"), "nothing imports the command line"
+    if own not in EDGES:
+        assert own in ALLOWED, f"{own} has no place in the layout: give it one in ALLOWED"
+        assert found <= ALLOWED[own] | {"__init__"}, f"{name_of(path)} may not import {sorted(found - ALLOWED[own])}"
+
+
+def test_no_file_imports_itself_by_way_of_others() -> None:
+    graph = {name: imported_modules(path) for name, path in MODULES.items()}
+    assert cycle(graph) == ""
+
+
+@pytest.mark.parametrize("parent", ["sync", "migrate", "rules", "payments", "mapping", "cli"])
+def test_no_room_imports_itself_by_way_of_others(parent: str) -> None:
+    """The folders of a room count as rooms, too: their files stand for one another here."""
+
+    def place(name: str) -> str:
+        parts = name.split(".")
+        return ".".join(parts[:2]) if len(parts) > 2 and parts[0] == parent else name
+
+    graph: dict[str, set[str]] = {}
+    for name, path in MODULES.items():
+        if room(name) == parent:
+            own = place(name)
+            inside = {place(other) for other in imported_modules(path) if room(other) == parent}
+            graph.setdefault(own, set()).update(inside - {own})
+    assert cycle(graph) == ""
+
+
+def test_packages_hold_no_code_and_import_nothing() -> None:
+    """A name is imported from the module that defines it: there are no second spellings."""
+    for path in PACKAGE.rglob("__init__.py"):
+        body = ast.parse(path.read_text(encoding="utf-8")).body
+        code = [node for node in body if not isinstance(node, ast.Expr)]
+        assert path.parent == PACKAGE or not code, path
 
 
 @pytest.mark.parametrize(
-    "path", [p for p in FILES if top(name_of(p)) not in FREE | {"__main__", "console"}], ids=name_of
+    "path", [p for p in FILES if room(name_of(p)) not in EDGES and name_of(p) != "core.console"], ids=name_of
 )
 def test_nothing_below_the_command_line_prints_prompts_or_exits(path: Path) -> None:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -131,16 +164,21 @@ def test_nothing_below_the_command_line_prints_prompts_or_exits(path: Path) -> N
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_only_the_gateway_knows_stripe_and_only_the_command_line_knows_typer(path: Path) -> None:
-    packages = {top(name) for name in imports(path.read_text(encoding="utf-8"), path)}
-    assert "stripe" not in packages or name_of(path).startswith("payments.gateway")
-    assert "typer" not in packages or top(name_of(path)) == "cli"
+    packages = {room(name) for name in imports(path.read_text(encoding="utf-8"), path)}
+    assert "stripe" not in packages or name_of(path) == "payments.gateway"
+    assert "typer" not in packages or room(name_of(path)) == "cli"
     assert "click" not in packages, "typer carries its own"
-    assert "rich" not in packages or top(name_of(path)) in ("console", "cli", "demo")
+    assert "rich" not in packages or name_of(path) == "core.console" or room(name_of(path)) == "cli"
 
 
 def test_features_do_not_import_each_other_by_these_very_rules() -> None:
     for feature in FEATURES:
-        assert not ALLOWED[feature] & (FEATURES | FREE)
+        assert not ALLOWED[feature] & ((FEATURES - {feature}) | EDGES)
+
+
+def test_a_circle_would_be_found() -> None:
+    assert cycle({"a": {"b"}, "b": {"c"}, "c": {"a"}}) != ""
+    assert cycle({"a": {"b", "c"}, "b": {"c"}}) == ""
 
 
 def test_the_reader_sees_every_way_to_import() -> None:
@@ -148,23 +186,23 @@ def test_the_reader_sees_every_way_to_import() -> None:
 from __future__ import annotations
 import stackctl.cli.app
 from stackctl import rules
-from . import queue
-from ..payments.gateway import Gateway
+from . import watch
+from ...payments.gateway import Gateway
 if TYPE_CHECKING:
-    from stackctl.console import Console
+    from stackctl.core.console import Console
 else:
-    from stackctl.embedded import parse
+    from stackctl.postgres.embedded import attach
 def late():
     from stackctl.migrate.files import read
-    importlib.import_module("stackctl.demo")
+    importlib.import_module("stackctl.cli.commands")
 """
-    found = imports(source, PACKAGE / "sync" / "engine.py")
-    assert {name for name in found if top(name) == "stackctl"} == {
+    found = imports(source, PACKAGE / "sync" / "engine" / "database.py")
+    assert {name for name in found if room(name) == "stackctl"} == {
         "stackctl.cli.app",
         "stackctl.rules",
-        "stackctl.sync.queue",
+        "stackctl.sync.engine.watch",
         "stackctl.payments.gateway.Gateway",
-        "stackctl.embedded.parse",
+        "stackctl.postgres.embedded.attach",
         "stackctl.migrate.files.read",
-        "stackctl.demo",
+        "stackctl.cli.commands",
     }

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from stackctl.migrate.lint.lint import Source, lint
 from stackctl.migrate.lint.registry import RULES
-from stackctl.migrate.lint.run import Source, lint
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from stackctl.bundled import bundled
-from stackctl.errors import ConfigError
+from stackctl.core.bundled import bundled
+from stackctl.core.errors import ConfigError
 from stackctl.mapping import files
 from stackctl.mapping.check import check
 

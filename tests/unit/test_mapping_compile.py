@@ -4,10 +4,11 @@ import sqlite3
 
 import pytest
 
-from stackctl.bundled import bundled
+from stackctl.core.bundled import bundled
 from stackctl.mapping import files
-from stackctl.mapping.compile import DIALECTS, Dialect, compile_mapping
-from stackctl.mapping.sqltext import for_driver, parameters
+from stackctl.mapping.compile import compile_mapping
+from stackctl.mapping.dialect import DIALECTS, Dialect
+from stackctl.mapping.sql_text import for_driver, parameters
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from stackctl.bundled import bundled
-from stackctl.errors import ConfigError, UsageError
+from stackctl.core.bundled import bundled
+from stackctl.core.errors import ConfigError, UsageError
 from stackctl.migrate.files import Migration, discover, new
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stackctl.errors import UsageError
+from stackctl.core.errors import UsageError
 from stackctl.payments.money import cents, decimal, shown
 
 

@@ -6,8 +6,8 @@ from urllib.parse import quote
 
 import pytest
 
-from stackctl import redaction
-from stackctl.redaction import is_ambiguous, mask_shapes, redact_url, remember, remember_url, scrub, scrub_values
+from stackctl.core import redaction
+from stackctl.core.redaction import is_ambiguous, mask_shapes, redact_url, remember, remember_url, scrub, scrub_values
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from stackctl.errors import ConfigError
-from stackctl.rules import types
+from stackctl.core.errors import ConfigError
+from stackctl.rules.cel import types
+from stackctl.rules.cel.evaluate import compiled
+from stackctl.rules.cel.parse import Unreadable, pointed
+from stackctl.rules.cel.parse import parse as parse_condition
+from stackctl.rules.cel.values import NoValue
 from stackctl.rules.check import check
 from stackctl.rules.decide import Judge
-from stackctl.rules.evaluate import NoValue, compiled
 from stackctl.rules.files import parse
 from stackctl.rules.model import Context
-from stackctl.rules.people import load
-from stackctl.rules.syntax import Unreadable, pointed
-from stackctl.rules.syntax import parse as parse_condition
+from stackctl.rules.sample_users import load
 
 if TYPE_CHECKING:
     from pathlib import Path

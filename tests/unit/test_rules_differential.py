@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from stackctl.rules.evaluate import NoValue, compiled, known
+from stackctl.rules.cel.evaluate import compiled, known
+from stackctl.rules.cel.parse import parse
+from stackctl.rules.cel.reference import program
+from stackctl.rules.cel.values import NoValue
 from stackctl.rules.model import Context
-from stackctl.rules.reference import program
-from stackctl.rules.syntax import parse
 from tests.rule_generator import Generator
 
 if TYPE_CHECKING:

@@ -6,11 +6,11 @@ import random
 
 import pytest
 
-from stackctl.rules import tree
-from stackctl.rules.backend_cel import check as backend_problems
+from stackctl.rules.backend_evaluator import check as backend_problems
+from stackctl.rules.cel import tree
 from stackctl.rules.decide import Judge
 from stackctl.rules.model import Action, Context, Rule, RuleSet
-from stackctl.rules.reach import claims
+from stackctl.rules.reachability import claims
 from tests.rule_generator import Generator
 
 IN_A = 'emailDomain in ["a.com", "b.com"]'

@@ -9,11 +9,11 @@ from dataclasses import replace
 
 import pytest
 
-from stackctl.errors import ConfigError
+from stackctl.core.errors import ConfigError
 from stackctl.rules.files import parse
 from stackctl.rules.model import Action, Rule, RuleSet
-from stackctl.rules.order import in_order
-from stackctl.rules.rewrite import rewritten
+from stackctl.rules.priorities import in_order
+from stackctl.rules.rewrite_file import rewritten
 
 TEXT = """\
 # our rules

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from stackctl.errors import UsageError
-from stackctl.rules.evaluate import NoValue, compiled
+from stackctl.core.errors import UsageError
+from stackctl.rules.cel.evaluate import compiled
+from stackctl.rules.cel.tree import Branch, Leaf, Tree, document, drawn, joined, of, read, written
+from stackctl.rules.cel.values import NoValue
 from stackctl.rules.model import Context
-from stackctl.rules.tree import Branch, Leaf, Tree, document, drawn, joined, of, read, written
 from tests.rule_generator import Generator, quoted
 
 PEOPLE = [

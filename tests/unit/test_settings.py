@@ -7,8 +7,9 @@ from uuid import UUID
 
 import pytest
 
-from stackctl.errors import ConfigError
-from stackctl.settings import KEYS, Flags, Settings
+from stackctl.config.keys import KEYS
+from stackctl.config.settings import Flags, Settings
+from stackctl.core.errors import ConfigError
 
 URL = "postgresql://app@db.example:5432/stack"
 TENANCY = "6fbbf22e-f4b2-4c6e-95a1-beab6fa41063"
@@ -204,7 +205,7 @@ def test_a_misspelt_reference_is_found_when_the_file_is_read(tmp_path: Path, tex
 
 
 def test_a_filled_value_of_the_wrong_type_is_refused_but_not_shown(tmp_path: Path) -> None:
-    from stackctl.redaction import scrub
+    from stackctl.core.redaction import scrub
 
     with pytest.raises(ConfigError) as caught:
         settings(tmp_path, file='sync: {workers: "${OOPS}"}', OOPS="a-very-secret-thing").get("sync.workers")

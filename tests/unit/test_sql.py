@@ -1,3 +1,5 @@
+"""The .sql files: nothing but named statements, each of which somebody runs."""
+
 from __future__ import annotations
 
 import re
@@ -5,16 +7,22 @@ from pathlib import Path
 
 import pytest
 
-from stackctl import sql
+import stackctl
+from stackctl.postgres.statements import statements
 
-FILES = sorted(path.stem for path in Path(sql.__file__).parent.glob("*.sql"))
+PACKAGE = Path(stackctl.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.sql"))
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_every_file_is_nothing_but_named_statements(file: str) -> None:
-    text = (Path(sql.__file__).parent / f"{file}.sql").read_text(encoding="utf-8")
+def test_there_are_files_to_check() -> None:
+    assert len(FILES) > 20
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_every_file_is_nothing_but_named_statements(file: Path) -> None:
+    text = file.read_text(encoding="utf-8")
     named = re.findall(r"^-- name: (\w+)", text, re.MULTILINE)
-    blocks = sql.statements(file)
+    blocks = statements(str(file))
     assert list(blocks) == named, "two blocks share a name, or a header is misspelt"
     assert named
     assert all(blocks.values()), "an empty statement"
@@ -22,14 +30,13 @@ def test_every_file_is_nothing_but_named_statements(file: str) -> None:
     assert all(line.startswith("--") or not line.strip() for line in before.splitlines()), "SQL that nothing can reach"
 
 
-def test_a_name_is_used_somewhere() -> None:
-    """A statement that no module asks for is dead."""
-    package = Path(sql.__file__).parent.parent
-    sources = "\n".join(path.read_text(encoding="utf-8") for path in package.rglob("*.py"))
-    unused = [f"{file}.{name}" for file in FILES for name in sql.statements(file) if f'"{name}"' not in sources]
-    assert unused == []
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_every_statement_is_used_beside_its_file(file: Path) -> None:
+    """A statement that no module of the folder asks for is dead."""
+    sources = "\n".join(path.read_text(encoding="utf-8") for path in file.parent.glob("*.py"))
+    assert [name for name in statements(str(file)) if f'"{name}"' not in sources] == []
 
 
-def test_an_unknown_file_is_an_error_not_an_empty_set() -> None:
+def test_a_module_without_a_file_is_an_error_not_an_empty_set() -> None:
     with pytest.raises(FileNotFoundError):
-        sql.statements("no_such_file")
+        statements(str(PACKAGE / "no_such_module.py"))

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stackctl.migrate import lexer
+from stackctl.postgres import lexer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

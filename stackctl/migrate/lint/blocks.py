@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stackctl.migrate import lexer
 from stackctl.migrate.lint.reader import literal, tokens_of
+from stackctl.postgres import lexer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

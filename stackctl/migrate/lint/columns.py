@@ -12,9 +12,9 @@ from stackctl.migrate.lint.reader import folded, levels, split, text_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from stackctl.migrate.lexer import Token
     from stackctl.migrate.lint.facts import ConstraintKind
     from stackctl.migrate.lint.reader import Name, Reader
+    from stackctl.postgres.lexer import Token
 
 _KINDS: dict[str, ConstraintKind] = {
     "CHECK": "check", "UNIQUE": "unique", "PRIMARY KEY": "primary key", "FOREIGN KEY": "foreign key",

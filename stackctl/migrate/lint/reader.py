@@ -6,12 +6,13 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from stackctl.migrate import files, lexer
+from stackctl.migrate import files
+from stackctl.postgres import lexer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from stackctl.migrate.lexer import Token
+    from stackctl.postgres.lexer import Token
 
 _PLAIN = re.compile(r"[a-z_][a-z0-9_$]*")
 _RESERVED = frozenset(

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from stackctl.migrate.lint.facts import Fact
     from stackctl.migrate.lint.reader import Name
-    from stackctl.migrate.lint.seen import Seen
+    from stackctl.migrate.lint.schema_state import Seen
 
 Severity = Literal["error", "warning", "advice"]
 

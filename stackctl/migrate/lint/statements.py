@@ -31,7 +31,7 @@ from stackctl.migrate.lint.reader import NotUnderstood, Reader, levels, literal,
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from stackctl.migrate.lexer import Token
+    from stackctl.postgres.lexer import Token
 
 _QUERIES = ("SELECT", "INSERT", "UPDATE", "DELETE", "WITH", "VALUES", "TABLE", "MERGE")
 _TRANSACTIONS = ("BEGIN", "COMMIT", "END", "ROLLBACK", "ABORT", "START TRANSACTION", "PREPARE TRANSACTION")

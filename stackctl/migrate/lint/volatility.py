@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from stackctl.migrate.lint.asked import Asked
+    from stackctl.migrate.lint.database_facts import Asked
 
 VOLATILE = frozenset(
     ("clock_timestamp", "timeofday", "random", "random_normal", "setseed", "gen_random_uuid", "gen_random_bytes",

@@ -1,0 +1,95 @@
+"""The one table of commands: what there is, where it is defined, and what the list of commands says of it.
+
+A command's module has the command's name, in the package of its group; it is imported when the command is called or
+its group's help is opened.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command at the top level, defined in `cli/<package>/<its name>.py`."""
+
+    package: str
+    help: str
+    panel: str
+
+
+@dataclass(frozen=True)
+class Group:
+    """A group, whose commands are defined in `cli/<its name>/`, in the order of its help."""
+
+    help: str
+    panel: str
+    example: str
+    commands: tuple[str, ...]
+
+
+_START, _SCHEMA, _PIPELINE, _WATCH = "Getting started", "Schema", "Sync pipeline", "Seeing and steering"
+_USERS, _PAYMENTS = "Users", "Payments"
+
+COMMANDS: dict[str, Command | Group] = {
+    "demo": Command("start", "Everything end to end on an embedded PostgreSQL.", _START),
+    "init": Command("start", "Write a commented stackctl.yaml.", _START),
+    "doctor": Command("start", "Check the configuration and every database; each finding names its fix.", _START),
+    "config": Group("Show the effective configuration.", _START, "stackctl config show", ("show",)),
+    "completion": Command("start", "Print the completion script of a shell.", _START),
+    "migrate": Group(
+        "Apply, inspect and write migrations.",
+        _SCHEMA,
+        "stackctl migrate up",
+        ("up", "status", "verify", "adopt", "new", "lint", "check", "dump"),
+    ),
+    "mappings": Group(
+        "List, check and compile the SQL mappings.",
+        _SCHEMA,
+        "stackctl mappings list",
+        ("list", "show", "check", "compile"),
+    ),
+    "run": Command("pipeline", "Sequencer, poller and engine in one process.", _PIPELINE),
+    "sequence": Command("pipeline", "Stamp changed rows and queue their tenancies.", _PIPELINE),
+    "poll": Command("pipeline", "Work off the queue: sync the tenancies that are due.", _PIPELINE),
+    "sync": Command("pipeline", "Sync tenancies now, without the queue.", _PIPELINE),
+    "backfill": Command("pipeline", "Send every row of a mapping again, in batches.", _PIPELINE),
+    "verify": Command("pipeline", "Compare external databases with their source, and mend them.", _PIPELINE),
+    "enqueue": Command("pipeline", "Queue tenancies for the poller.", _PIPELINE),
+    "queue": Group("List the queue; retry what failed.", _PIPELINE, "stackctl queue list", ("list", "retry")),
+    "status": Command("pipeline", "The pipeline at a glance: fuses, backlog, lag, queue, databases.", _WATCH),
+    "fuse": Group(
+        "Switch the sequencer or the poller off and on.", _WATCH, "stackctl fuse off sequencer", ("show", "on", "off")
+    ),
+    "rules": Group(
+        "Test sign-up rules before they lock anyone out.",
+        _USERS,
+        "stackctl rules check",
+        ("list", "check", "eval", "pull", "push", "backtest", "add", "edit", "move", "enable", "disable", "remove",
+         "stats", "test", "tree"),
+    ),
+    "users": Group(
+        "Show a user; restrict it, or lift that.",
+        _USERS,
+        "stackctl users show ada@example.com",
+        ("show", "restrict", "unrestrict"),
+    ),
+    "refunds": Group(
+        "Give money back through Stripe, never twice.",
+        _PAYMENTS,
+        "stackctl refunds list --since 24h",
+        ("preview", "create", "list", "show", "resume"),
+    ),
+    "payments": Group(
+        "How a project is connected to Stripe; its test mode and products.",
+        _PAYMENTS,
+        "stackctl payments status",
+        ("status", "test-mode", "products"),
+    ),
+    "payment-methods": Group(
+        "See and switch what a checkout offers to pay with.",
+        _PAYMENTS,
+        "stackctl payment-methods list",
+        ("list", "set", "plan", "apply", "export"),
+    ),
+}  # fmt: skip

@@ -1,0 +1,112 @@
+"""stackctl config: what applies, and where it came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from stackctl.cli.command import Run, command
+from stackctl.core.errors import ConfigError, StackctlError
+
+if TYPE_CHECKING:
+    from stackctl.config.settings import ExternalDatabase, Settings
+
+
+@dataclass(frozen=True)
+class _Line:
+    """One setting as shown, without secrets."""
+
+    key: str
+    value: str | int | None
+    source: str
+    origin: str
+
+
+@command(example="stackctl config show\nstackctl config show --json")
+def show(run: Run) -> None:
+    """Print every setting, where its value came from, and the configured databases; no secrets.
+
+    A value that waits for a variable which is not set is shown as `(unset: NAME)`.
+    """
+    from stackctl.config.keys import KEYS
+
+    settings = run.settings
+    file = settings.file_in_effect
+    lines = [_line(settings, key) for key in KEYS]
+    # A broken file that --database-url made harmless configures nothing.
+    databases = settings.external_databases() if file is not None else ()
+    tenancies = settings.tenancies() if file is not None else ()
+    if settings.get("external_databases_from") == "backend":
+        databases = _of_backend(run)
+        tenancies = tuple(dict.fromkeys(each.tenancy for each in databases))
+    path = str(file.path) if file is not None else None
+    document = {
+        "config_file": path,
+        "settings": [{"key": x.key, "value": x.value, "source": x.source, "origin": x.origin} for x in lines],
+        "tenancies": [
+            {
+                "tenancy": tenancy,
+                "databases": [_database(settings, each) for each in databases if each.tenancy == tenancy],
+            }
+            for tenancy in tenancies
+        ],
+    }
+
+    def table() -> None:
+        run.console.line(f"Configuration file: {path or 'none'}")
+        run.console.line()
+        run.console.table(["key", "value", "from"], [(line.key, line.value, line.origin) for line in lines])
+        if databases:
+            rows = []
+            for each in databases:
+                shown = _database(settings, each)
+                names = "all" if each.mappings is None else ", ".join(each.mappings) or "none"
+                rows.append((each.tenancy, each.id, each.type, shown["connection"], names))
+            run.console.line()
+            run.console.table(["tenancy", "database", "type", "connection", "mappings"], rows)
+
+    run.finish(document, table)
+
+
+def _of_backend(run: Run) -> tuple[ExternalDatabase, ...]:
+    from stackctl.sync.pipeline import Pipeline
+
+    try:
+        return tuple(each for found in Pipeline(run.settings).databases.values() for each in found)
+    except StackctlError as error:
+        run.console.warn(f"the backend's external databases can't be read: {error.message}")
+        return ()
+
+
+def _line(settings: Settings, key: str) -> _Line:
+    try:
+        setting = settings.setting(key)
+    except ConfigError as error:
+        if error.code != "variable-not-set":
+            raise
+        file = settings.file_in_effect
+        entry = file.entry(key) if file is not None else None
+        return _Line(key, _unset(error), "file", entry.where if entry is not None else key)
+    return _Line(key, setting.shown(), setting.source, setting.origin)
+
+
+def _database(settings: Settings, database: ExternalDatabase) -> dict[str, Any]:
+    try:
+        connection = settings.resolved(database).connection
+    except StackctlError as error:
+        if error.code == "variable-not-set":
+            connection = _unset(error)
+        elif database.problem is not None:
+            connection = f"({error.message})"
+        else:
+            raise
+    return {
+        "database": database.id,
+        "type": database.type,
+        "connection": connection,
+        "mappings": list(database.mappings) if database.mappings is not None else None,
+    }
+
+
+def _unset(error: StackctlError) -> str:
+    return f"(unset: {error.details['variable']})"

@@ -1,0 +1,15 @@
+"""stackctl fuse show"""
+
+from __future__ import annotations
+
+from stackctl.cli.command import Run, command
+from stackctl.cli.fuse.shared import finish
+
+
+@command(example="stackctl fuse show --json")
+def show(run: Run) -> None:
+    """Show whether each stage may work."""
+    from stackctl.sync.queue import fuses
+
+    with run.database() as conn:
+        finish(run, fuses.read(conn))

@@ -1,0 +1,62 @@
+"""stackctl mappings check"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stackctl.cli.command import Run, command
+from stackctl.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from stackctl.mapping.model import Finding
+
+
+@command(example="stackctl mappings check\nstackctl mappings check --offline")
+def check(
+    run: Run,
+    files: Annotated[list[Path] | None, typer.Argument(metavar="[FILE]...", help="Files; default all.")] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Do not ask the database, though one is named.")] = False,
+) -> None:
+    """Check mapping files, and against the operated database when one is named.
+
+    Exit codes: 0 nothing found, 1 findings.
+    """
+    from stackctl.mapping.check import check as inspect
+    from stackctl.mapping.files import paths
+
+    chosen = files or paths(run.settings.mappings_dir())
+    for file in chosen:
+        if not file.is_file():
+            raise ConfigError(f"{file} does not exist", code="file-not-found", hint="see `stackctl mappings list`")
+    if offline or not _database_named(run):
+        found = inspect(chosen)
+    else:
+        with run.database() as conn:
+            found = inspect(chosen, catalog=conn)
+    bad = any(finding.severity == "error" for finding in found)
+
+    def lines() -> None:
+        for finding in found:
+            run.console.line(_line(finding))
+        run.console.line(f"{len(chosen)} files, {len(found)} findings" if found else f"{len(chosen)} files, all well")
+
+    run.finish({"ok": not bad, "findings": [asdict(finding) for finding in found]}, lines, ok=not bad)
+
+
+def _database_named(run: Run) -> bool:
+    try:
+        return bool(run.settings.database_url())
+    except ConfigError as error:
+        if error.code == "no-database":
+            return False
+        raise
+
+
+def _line(finding: Finding) -> str:
+    suggestion = f" ({finding.suggestion})" if finding.suggestion else ""
+    place = f"{finding.file}:{finding.line}:{finding.column}"
+    return f"{place}: {finding.severity}: {finding.message} [{finding.rule}]{suggestion}"

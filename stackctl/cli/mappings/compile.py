@@ -1,0 +1,35 @@
+"""stackctl mappings compile"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from stackctl.cli.command import Run, command
+from stackctl.cli.mappings.shared import Name, open_pipeline
+
+
+@command(example="stackctl mappings compile users --dialect mysql")
+def compile_(
+    run: Run,
+    mapping: Name,
+    dialect: Annotated[
+        Literal["postgres", "sqlite", "duckdb", "mysql", "clickhouse"], typer.Option("--dialect", help="Of the target.")
+    ] = "postgres",
+) -> None:
+    """Print the statements made from a mapping: what runs on the source, and what on a target of the dialect."""
+    from stackctl.mapping.compile import compile_mapping
+
+    compiled = compile_mapping(open_pipeline(run).mapping(mapping), dialect)
+    on_source = ("fetch", "by_key", "next_key", "resend", "load", "high_water", "backlog", "oldest_unsent")
+    source = {name: getattr(compiled, name) for name in on_source}
+    target = {name: getattr(compiled, name) for name in ("create_table", "create_staging", "upsert", "delete")}
+
+    def print_all() -> None:
+        for place, statements in (("source (PostgreSQL)", source), (f"target ({dialect})", target)):
+            for name, statement in statements.items():
+                run.console.line(f"-- {place}: {name}")
+                run.console.line(statement.rstrip() + ";\n")
+
+    run.finish({"mapping": mapping, "dialect": dialect, "source": source, "target": target}, print_all)

@@ -1,0 +1,31 @@
+"""stackctl mappings list"""
+
+from __future__ import annotations
+
+from stackctl.cli.command import Run, command
+from stackctl.cli.mappings.shared import mapping_document, open_pipeline
+
+
+@command(example="stackctl mappings list --json")
+def list_(run: Run) -> None:
+    """List the mappings: source, target, key, and what their rows depend on."""
+    mappings = open_pipeline(run).mappings.values()
+
+    def table() -> None:
+        run.console.table(
+            ("mapping", "source", "target", "key", "columns", "depends on"),
+            [
+                (
+                    m.name,
+                    m.source,
+                    m.target,
+                    ", ".join(m.key),
+                    len(m.columns),
+                    ", ".join(dependency.table for dependency in m.depends_on) or None,
+                )
+                for m in mappings
+            ],
+            right=("columns",),
+        )
+
+    run.finish({"mappings": [mapping_document(mapping) for mapping in mappings]}, table)

@@ -1,0 +1,32 @@
+"""What the commands of stackctl mappings share."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from stackctl.cli.command import Run
+    from stackctl.mapping.model import Mapping
+
+Name = Annotated[str, typer.Argument(metavar="MAPPING", help="Name of a mapping.")]
+
+
+def open_pipeline(run: Run) -> Any:
+    from stackctl.sync.pipeline import Pipeline
+
+    return Pipeline(run.settings)
+
+
+def mapping_document(mapping: Mapping) -> dict[str, Any]:
+    return {
+        "name": mapping.name,
+        "source": mapping.source,
+        "target": mapping.target,
+        "key": mapping.key,
+        "columns": [asdict(column) for column in mapping.columns],
+        "depends_on": [dependency.table for dependency in mapping.depends_on],
+        "file": mapping.file,
+    }

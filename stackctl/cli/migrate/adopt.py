@@ -1,0 +1,60 @@
+"""stackctl migrate adopt"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stackctl.cli.command import Run, command, counted
+from stackctl.cli.migrate.shared import Directory, read_migrations, session
+
+if TYPE_CHECKING:
+    from stackctl.core.console import Console
+    from stackctl.migrate.adopt import Adoption
+
+
+@command(
+    example="stackctl migrate adopt --dry-run\nstackctl migrate adopt --through 20260101000003 --dir db/migrations",
+)
+def adopt(
+    run: Run,
+    through: Annotated[
+        str | None,
+        typer.Option("--through", metavar="VERSION", help="Without a history to read: the last file that is applied."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be recorded, and write nothing.")] = False,
+    directory: Directory = None,
+) -> None:
+    """Record as applied what another tool has applied; no migration is run.
+
+    Its history is read from "SchemaMigration", else from _prisma_migrations. Running it again changes nothing.
+    Exit codes: 0 recorded or nothing to do, 2 there is no history to read and --through is missing, 5 the database
+    lacks what those files make, or another run holds the lock.
+    """
+    from stackctl.migrate.adopt import adopt as take_over
+
+    migrations, schema = read_migrations(run, directory), run.settings.get("database.schema")
+    with session(run) as conn:
+        found = take_over(
+            conn,
+            migrations,
+            schema=schema,
+            through=through,
+            dry_run=dry_run,
+            on_event=lambda event: run.console.info(f"{event.kind} {event.detail}"),
+        )
+    run.finish(asdict(found) | {"dry_run": dry_run}, lambda: _show_adoption(run.console, found, dry_run))
+
+
+def _show_adoption(console: Console, found: Adoption, dry_run: bool) -> None:
+    for name in found.adopted:
+        console.line(f"{'would record' if dry_run else 'recorded'} {name}")
+    for name in found.without_file:
+        console.warn(f"{name} is in {found.source}, and there is no such file here")
+    for what in found.doubtful:
+        console.warn(f"the database lacks {what}, which these files make")
+    count = counted(len(found.adopted), "migration", "migrations")
+    known = f"; {len(found.already)} known before" if found.already else ""
+    console.line(f"{count} {'would be adopted' if dry_run else 'adopted'} from {found.source}{known}")

@@ -1,0 +1,207 @@
+"""stackctl migrate check"""
+
+from __future__ import annotations
+
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stackctl.cli.command import Run, command, counted
+from stackctl.cli.migrate.shared import Directory, Format, read_migrations
+from stackctl.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from stackctl.core.console import Console
+    from stackctl.migrate.compatibility.check import Finding, Report
+    from stackctl.migrate.compatibility.check import Run as CommandRun
+    from stackctl.migrate.compatibility.observe import Measured
+
+_SQL_WIDTH = 60
+
+
+@command(
+    example="stackctl migrate check --base origin/main --dir db/migrations\n"
+    "stackctl migrate check --base v1.4.0 --rows 100000\n"
+    "stackctl migrate check --base origin/main --run ../released/test.sh",
+)
+def check(
+    run: Run,
+    base: Annotated[str, typer.Option("--base", metavar="REF", help="The git commit that runs now.")],
+    rows: Annotated[
+        int,
+        typer.Option("--rows", min=0, metavar="N", help="Made-up rows in each table while statements are measured."),
+    ] = 1000,
+    command: Annotated[
+        str | None,
+        typer.Option("--run", metavar="CMD", help="Run against old and new schema: the old version's tests."),
+    ] = None,
+    format_: Annotated[Format, typer.Option("--format", help="How to show the result.")] = Format.text,
+    directory: Directory = None,
+) -> None:
+    """Try whether the migrations that are new since a commit leave its version of the application working.
+
+    The files of the commit and each new file are applied to a temporary PostgreSQL; no other database is touched. The
+    schemas are compared as a contract, and every new statement is run on made-up rows: its locks, tables written anew,
+    time. With --run, a command gets DATABASE_URL before and after; only what passed and then fails counts.
+    Exit codes: 0 nothing breaks (warnings do not count), 1 something breaks, 2 no such commit, 5 no git repository.
+    """
+    from stackctl.migrate.compatibility.check import Options
+    from stackctl.migrate.compatibility.check import check as try_out
+
+    if format_ is Format.json:
+        run.options["json_output"] = True  # errors come as JSON, too
+    elif run.json_output and format_ is not Format.text:
+        raise UsageError("--json and --format github exclude each other", code="usage")
+    folder = directory or run.settings.migrations_dir()
+    options = Options(
+        schema=run.settings.get("database.schema"),
+        rows=rows,
+        command=command,
+        capture=run.settings.get("database.change_capture") != "application",
+    )
+    report = try_out(folder, read_migrations(run, directory), base, options, tell=run.console.info)
+    show = _annotate if format_ is Format.github else _show
+    run.finish(_document(report), lambda: show(run.console, report), ok=report.ok)
+
+
+def _document(report: Report) -> dict[str, Any]:
+    return {
+        "ok": report.ok,
+        "base": report.base,
+        "new": [migration.name for migration in report.new],
+        "findings": [
+            {
+                "file": _shown(finding.file),
+                "line": finding.line,
+                "column": finding.column,
+                "rule": finding.rule,
+                "severity": finding.severity,
+                "message": finding.message,
+                "suggestion": finding.suggestion,
+            }
+            for finding in report.findings
+        ],
+        "statements": [
+            {
+                "file": _shown(measured.migration.path),
+                "line": measured.statement.line,
+                "sql": _beginning(measured.statement.sql),
+                "locks": [{"relation": lock.relation, "mode": lock.mode} for lock in measured.locks],
+                "rewrites": list(measured.rewrites),
+                "indexes": list(measured.indexes),
+                "ms": round(measured.ms, 1),
+                "outside_transaction": measured.outside_transaction,
+            }
+            for measured in report.statements
+        ],
+        "run": _run_document(report.run) if report.run else None,
+        "tables_without_rows": [{"table": skip.table, "why": skip.why} for skip in report.skipped],
+        "made_up_roles": list(report.roles),
+    }
+
+
+def _run_document(tried: CommandRun) -> dict[str, Any]:
+    def outcome(one: Any) -> dict[str, Any]:
+        return {"exit_code": one.exit_code, "seconds": round(one.seconds, 2), "tail": one.tail}
+
+    return {
+        "command": tried.command,
+        "verdict": tried.verdict,
+        "broken_by": tried.broken_by.name if tried.broken_by else None,
+        "before": outcome(tried.before),
+        "after": outcome(tried.after),
+    }
+
+
+def _show(console: Console, report: Report) -> None:
+    for _, group in groupby(report.statements, key=lambda measured: measured.migration.name):
+        measured = list(group)
+        console.line(_shown(measured[0].migration.path), "bold")
+        for one in measured:
+            console.line(f"{one.statement.line:>5}  {_beginning(one.statement.sql):<60} {one.ms:>9,.1f} ms")
+            for effect in _effects(one, first=one is measured[0]):
+                console.line(f"       {effect}")
+        console.line()
+    for finding in report.findings:
+        style = "red" if finding.severity == "breaking" else "yellow"
+        place = f"{_shown(finding.file)}:{finding.line}:{finding.column}"
+        console.line(f"{place}: {finding.severity} {finding.rule}", style)
+        console.line(f"  {finding.message}")
+        console.line(f"  safe way: {finding.suggestion}")
+        console.line()
+    if report.run is not None:
+        _show_run(console, report.run)
+    for skip in report.skipped:
+        console.line(f"no rows in {skip.table}: {skip.why}")
+    if report.roles:
+        console.line(f"roles made up for the trial: {', '.join(report.roles)}")
+    console.line(_summary(report), None if report.ok else "bold red")
+
+
+def _effects(measured: Measured, *, first: bool) -> Iterator[str]:
+    if measured.outside_transaction:
+        yield "outside a transaction: locks not measured"
+    elif not measured.locks and not first:
+        yield "no lock beyond those of the statements before it"
+    for lock in measured.locks:
+        yield f"{lock.mode} on {lock.relation}"
+    if measured.rewrites:
+        yield f"writes anew: {', '.join(measured.rewrites)}"
+    if measured.indexes:
+        yield f"builds: {', '.join(measured.indexes)}"
+
+
+def _show_run(console: Console, tried: CommandRun) -> None:
+    def outcome(one: Any) -> str:
+        return f"{'passes' if one.passed else f'fails with {one.exit_code}'} ({one.seconds:.1f} s)"
+
+    console.line(f"{tried.command}: {outcome(tried.before)} on the base, {outcome(tried.after)} on the new schema")
+    if tried.verdict == "fails-before-too":
+        console.line("  it fails on the base, too: nothing follows from that")
+    if not tried.after.passed and tried.after.tail:
+        console.line("  the end of its output on the new schema:")
+        for line in tried.after.tail.splitlines():
+            console.line(f"    {line}")
+    console.line()
+
+
+def _annotate(console: Console, report: Report) -> None:
+    from stackctl.migrate.lint import findings
+
+    for finding in report.findings:
+        level = "error" if finding.severity == "breaking" else "warning"
+        shown = findings.Finding(
+            finding.file, finding.line, finding.column, finding.rule, level, finding.message, "", finding.suggestion
+        )
+        console.line(findings.github(shown, _shown(finding.file)))
+    console.info(_summary(report))
+
+
+def _summary(report: Report) -> str:
+    new = counted(len(report.new), "new migration", "new migrations")
+    breaking, warnings = (_count(report.findings, severity) for severity in ("breaking", "warning"))
+    if not report.findings:
+        return f"{new} since {report.base}: nothing breaks"
+    parts = [f"{breaking} breaking"] if breaking else []
+    parts += [counted(warnings, "warning", "warnings")] if warnings else []
+    return f"{new} since {report.base}: {', '.join(parts)}. To let one pass: -- stackctl:allow RULE reason"
+
+
+def _count(findings: Sequence[Finding], severity: str) -> int:
+    return sum(finding.severity == severity for finding in findings)
+
+
+def _beginning(sql: str) -> str:
+    """The first words of a statement, on one line."""
+    text = " ".join(sql.split())
+    return text if len(text) <= _SQL_WIDTH else text[: _SQL_WIDTH - 1] + "…"
+
+
+def _shown(path: Path) -> str:
+    """Relative to the working directory where it lies below it: what editors and GitHub link to."""
+    absolute, here = path.resolve(), Path.cwd().resolve()
+    return str(absolute.relative_to(here)) if absolute.is_relative_to(here) else str(path)

@@ -1,0 +1,35 @@
+"""stackctl migrate dump"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stackctl.cli.command import Run, command
+from stackctl.cli.migrate.shared import session, write_dump
+
+
+@command(
+    example="stackctl migrate dump\nstackctl migrate dump --output db/schema.sql",
+)
+def dump(
+    run: Run,
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to this file.")] = None,
+) -> None:
+    """Print the schema of the operated database as SQL, always in the same order: for reviews and diffs.
+
+    Without owners, versions and data, so that two databases with the same schema give the same text.
+    """
+    from stackctl.migrate.compatibility.schema_dump import dump as read
+
+    schema = run.settings.get("database.schema")
+    with session(run) as conn:
+        if output is not None:
+            write_dump(run, conn, output)
+            run.finish({"schema": schema, "output": output, "sql": None}, lambda: run.console.line(str(output)))
+        else:
+            text = read(conn, schema)
+            document = {"schema": schema, "output": None, "sql": text}
+            run.finish(document, lambda: run.console.line(text.rstrip("\n")))

@@ -1,0 +1,129 @@
+"""stackctl migrate lint"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stackctl.cli.command import Run, command, counted
+from stackctl.cli.migrate.shared import Format, session
+from stackctl.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from stackctl.core.console import Console
+    from stackctl.migrate.lint.database_facts import Asked
+    from stackctl.migrate.lint.findings import Finding
+
+
+@command(
+    example="stackctl migrate lint\nstackctl migrate lint --base origin/main --format github\n"
+    "stackctl migrate lint db/migrations/20260801120000_add_team_slug.sql --ask-database",
+)
+def lint(
+    run: Run,
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[FILE|DIR]…", help="Migrations; default migrations_dir, else the bundled set."),
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option("--base", metavar="REF", help="Only files new or changed since this git commit.")
+    ] = None,
+    ask_database: Annotated[
+        bool,
+        typer.Option("--ask-database", help="Ask the operated database for sizes, checks, volatility and syntax."),
+    ] = False,
+    format_: Annotated[Format, typer.Option("--format", help="How to show findings.")] = Format.text,
+) -> None:
+    """Find what is unsafe while the application runs, or breaks its previous version.
+
+    Nothing is executed, and no database is needed. With --ask-database, or where --database-url is given, the database
+    answers what only it can tell. A finding is silenced by a comment: -- stackctl:allow RULE reason
+    Exit codes: 0 clean (advice does not count), 1 findings, 2 no such file or commit.
+    """
+    if format_ is Format.json:
+        run.options["json_output"] = True  # errors come as JSON, too
+    elif run.json_output and format_ is not Format.text:
+        raise UsageError("--json and --format github exclude each other", code="usage")
+    from stackctl.migrate.lint.findings import failing
+    from stackctl.migrate.lint.lint import lint as judge
+    from stackctl.migrate.lint.sources import sources
+
+    folders = sources(paths or [run.settings.migrations_dir()], base)
+    schema = run.settings.get("database.schema")
+    with _asked(run, ask_database or run.options["database_url"] is not None) as asked:
+        findings = [finding for folder in folders for finding in judge(folder, schema=schema, asked=asked)]
+    count = sum(source.report for folder in folders for source in folder)
+    ok = not failing(findings)
+    document = {"ok": ok, "findings": [_document(finding) for finding in findings]}
+    show = _annotate if format_ is Format.github else _show
+    run.finish(document, lambda: show(run.console, findings, count), ok=ok)
+
+
+@contextmanager
+def _asked(run: Run, wanted: bool) -> Iterator[Asked | None]:
+    if not wanted:
+        yield None
+        return
+    from stackctl.migrate.lint.database_facts import Asked
+
+    with session(run) as conn:
+        yield Asked(conn)
+
+
+def _document(finding: Finding) -> dict[str, Any]:
+    return {
+        "file": _shown(finding.file),
+        "line": finding.line,
+        "column": finding.column,
+        "rule": finding.rule,
+        "severity": finding.severity,
+        "message": finding.message,
+        "suggestion": finding.suggestion or None,
+    }
+
+
+def _shown(path: Path) -> str:
+    """Relative to the working directory where it lies below it: what editors and GitHub link to."""
+    absolute, here = path.resolve(), Path.cwd().resolve()
+    return str(absolute.relative_to(here)) if absolute.is_relative_to(here) else str(path)
+
+
+def _show(console: Console, findings: Sequence[Finding], count: int) -> None:
+    styles = {"error": "red", "warning": "yellow", "advice": "cyan"}
+    for finding in findings:
+        place = f"{_shown(finding.file)}:{finding.line}:{finding.column}"
+        console.line(f"{place}: {finding.severity} {finding.rule}", styles[finding.severity])
+        console.line(f"  {finding.what}")
+        console.line(f"  why: {finding.why}")
+        if finding.suggestion:
+            console.line("  safe way:")
+            for line in finding.suggestion.splitlines():
+                console.line(f"    {line}")
+        console.line()
+    console.line(_summary(findings, count))
+
+
+def _annotate(console: Console, findings: Sequence[Finding], count: int) -> None:
+    from stackctl.migrate.lint.findings import github
+
+    for finding in findings:
+        console.line(github(finding, _shown(finding.file)))
+    console.info(_summary(findings, count))
+
+
+def _summary(findings: Sequence[Finding], count: int) -> str:
+    files = counted(count, "file", "files")
+    if not findings:
+        return f"{files}: nothing found" if count else "no file to look at"
+    numbers = {severity: sum(f.severity == severity for f in findings) for severity in ("error", "warning", "advice")}
+    parts = [
+        counted(number, severity, severity if severity == "advice" else f"{severity}s")
+        for severity, number in numbers.items()
+        if number
+    ]
+    return f"{files}: {', '.join(parts)}. To let one pass: -- stackctl:allow RULE reason"

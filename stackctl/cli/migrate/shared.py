@@ -1,0 +1,113 @@
+"""What the commands of stackctl migrate share."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import contextmanager
+from datetime import timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stackctl.core.errors import ConfigError, ServiceError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from stackctl.cli.command import Run
+    from stackctl.migrate.files import Migration
+    from stackctl.postgres.connect import Connection
+
+
+def bundled_names() -> list[str]:
+    """The bundled set is applied beside a folder of the operator's own, to the same schema."""
+    from stackctl.core.bundled import bundled
+    from stackctl.migrate.files import listed
+
+    return [name for name, _ in listed(bundled("migrations"))]
+
+
+class Format(StrEnum):
+    text = "text"
+    json = "json"
+    github = "github"
+
+
+WAIT_POLL = 0.5  # seconds between two tries to reach a server that is coming up
+
+
+Directory = Annotated[
+    Path | None,
+    typer.Option("--dir", metavar="DIR", help="Folder of migrations; default migrations_dir, else the bundled set."),
+]
+
+
+def read_migrations(run: Run, directory: Path | None) -> tuple[Migration, ...]:
+    """The migrations of --dir, or else the configured ones."""
+    from stackctl.migrate.files import discover
+
+    return discover(directory or run.settings.migrations_dir())
+
+
+def writable(path: Path) -> None:
+    """Raises ConfigError (`dump-unwritable`) before anything is done for a file that can't be written afterwards."""
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise ConfigError(
+            f"{path} can't be written", code="dump-unwritable", hint="name a file in a folder that is there"
+        )
+
+
+def write_dump(run: Run, conn: Connection, path: Path) -> None:
+    """Write the operated schema as SQL. Raises ConfigError (`dump-unwritable`)."""
+    from stackctl.migrate.compatibility.schema_dump import dump
+
+    text = dump(conn, run.settings.get("database.schema"))
+    try:
+        path.write_text(text, encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise ConfigError(f"{path} can't be written: {error.strerror}", code="dump-unwritable") from error
+
+
+@contextmanager
+def session(run: Run, wait: timedelta = timedelta(0)) -> Iterator[Connection]:
+    """A connection to the operated database, in autocommit; its errors come out as StackctlErrors.
+
+    A server that does not answer is tried again for as long as `wait`.
+    """
+    from stackctl.postgres.errors import translated
+
+    conn = connect_patiently(run, time.monotonic() + wait.total_seconds())
+    try:
+        with translated("the operated database"):
+            yield conn
+    finally:
+        conn.close()
+
+
+def connect_patiently(run: Run, deadline: float) -> Connection:
+    from stackctl.postgres.connect import connect
+
+    settings = run.settings
+    told = False
+    while True:
+        try:
+            return connect(
+                settings.database_url(),
+                base=settings.base,
+                schema=settings.get("database.schema"),
+                autocommit=True,
+                what="the operated database",
+                application_name="stackctl migrate",
+            )
+        except ServiceError as error:
+            left = deadline - time.monotonic()
+            # Behind a proxy, a server that is coming up accepts and hangs up.
+            if left <= 0 or error.code not in ("unreachable", "not-postgresql"):
+                raise
+            if not told:
+                run.console.info(f"waiting: {error.message}")
+                told = True
+            time.sleep(min(WAIT_POLL, left))

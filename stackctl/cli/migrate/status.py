@@ -1,0 +1,68 @@
+"""stackctl migrate status"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stackctl.cli.command import Run, command
+from stackctl.cli.migrate.shared import Directory, bundled_names, read_migrations, session
+from stackctl.core.errors import AnswerNo
+
+if TYPE_CHECKING:
+    from stackctl.migrate.history import Status
+
+
+@command(example="stackctl migrate status\nstackctl migrate status --check")
+def status(
+    run: Run,
+    check: Annotated[bool, typer.Option("--check", help="Exit 1 when anything is pending, edited or unknown.")] = False,
+    directory: Directory = None,
+) -> None:
+    """Compare the files with what is applied. Writes nothing.
+
+    Exit codes: 0 read (with --check: up to date), 1 --check found something.
+    """
+    from stackctl.migrate.capture import left_out
+    from stackctl.migrate.history import status as read
+
+    migrations, schema = read_migrations(run, directory), run.settings.get("database.schema")
+    with session(run) as conn:
+        omitted = left_out(conn, migrations, schema, run.settings.get("database.change_capture"))
+        found = read(conn, migrations, schema, omitted, bundled_names())
+    if run.json_output:
+        run.console.document(asdict(found) | ({"left_out": omitted} if omitted else {}))
+    else:
+        _show(run, found, omitted)
+    if check and (found.pending or found.drifted or found.unknown):
+        problems = [
+            f"{len(names)} {what}"
+            for what, names in (("pending", found.pending), ("edited", found.drifted), ("unknown", found.unknown))
+            if names
+        ]
+        if run.json_output:
+            raise typer.Exit(AnswerNo.exit_code)
+        raise AnswerNo(
+            f"migrations: {', '.join(problems)}",
+            code="migrations-not-current",
+            hint="run `stackctl migrate up`" if found.pending else "restore the files as they were applied",
+        )
+
+
+def _show(run: Run, found: Status, left_out: tuple[str, ...]) -> None:
+    # Of a file that is left out, the application does the work (database.change_capture).
+    states = dict.fromkeys(found.pending, "pending") | dict.fromkeys(left_out, "left out")
+    applied = {entry.name: entry for entry in found.applied}
+    rows: list[tuple[object, ...]] = []
+    for name in sorted({*states, *applied}):
+        entry = applied.get(name)
+        state = states[name] if entry is None else "EDITED" if name in found.drifted else "applied"
+        if name in found.unknown:
+            state = "no file"
+        rows.append((name, state, f"{entry.applied_at:%Y-%m-%d %H:%M:%S}" if entry else None, entry and entry.by))
+    if rows:
+        run.console.table(("migration", "state", "applied at (UTC)", "by"), rows)
+    else:
+        run.console.line("there are no migrations")

@@ -1,0 +1,220 @@
+"""stackctl migrate up"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import asdict
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stackctl.cli.command import Run, command, counted, duration_option
+from stackctl.cli.migrate.shared import Directory, read_migrations, session, writable, write_dump
+from stackctl.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from stackctl.core.console import Console, Progress
+    from stackctl.migrate import history, lock_forecast
+    from stackctl.migrate.events import Batch, Event
+    from stackctl.migrate.files import Migration, Statement
+
+    Planned = tuple[Migration, history.Progress, list[tuple[Statement, bool, lock_forecast.Forecast]]]
+
+_LONGEST = timedelta(days=24)  # the server counts milliseconds in 31 bits
+
+
+@command(
+    example="stackctl migrate up --dry-run\n"
+    "stackctl migrate up --lock-timeout 1s --schema-dump db/schema.sql\n"
+    "stackctl migrate up --wait 1m --lock-wait 5m   # in a deployment",
+)
+def up(
+    run: Run,
+    to: Annotated[str | None, typer.Option("--to", metavar="VERSION", help="Stop after this version or name.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the statements and what each will lock; apply nothing.")
+    ] = False,
+    lock_timeout: Annotated[
+        str,
+        typer.Option("--lock-timeout", metavar="DURATION", help="How long a statement may wait for a lock; 0s: ever."),
+    ] = "3s",
+    statement_timeout: Annotated[
+        str | None,
+        typer.Option("--statement-timeout", metavar="DURATION", help="How long a statement may take; 0s: ever."),
+    ] = None,
+    lock_wait: Annotated[
+        str, typer.Option("--lock-wait", metavar="DURATION", help="How long to wait for another run.")
+    ] = "10s",
+    wait: Annotated[
+        str, typer.Option("--wait", metavar="DURATION", help="How long to wait for a server that is coming up.")
+    ] = "0s",
+    out_of_order: Annotated[
+        bool, typer.Option("--allow-out-of-order", help="Apply files older than what is applied already.")
+    ] = False,
+    schema_dump: Annotated[
+        Path | None, typer.Option("--schema-dump", metavar="FILE", help="Write the schema as SQL to a file afterwards.")
+    ] = None,
+    directory: Directory = None,
+) -> None:
+    """Apply pending migrations, each with its history row in one transaction.
+
+    On an empty database the bundled set creates the backend's tables; on a live one it adds only what is missing. A
+    transaction that can't have its locks within --lock-timeout is rolled back and tried again after a pause, so that
+    the application is never queued behind it for longer. Run it again after a crash: it goes on from the last commit.
+    Exit codes: 0 applied or nothing to do, 1 a migration failed, 4 the database can't be reached or may not be changed,
+    5 another run or another session is in the way, or files and history do not fit.
+    """
+    from stackctl.migrate.capture import left_out
+    from stackctl.migrate.run import up as apply
+    from stackctl.migrate.session import Limits
+
+    limits = Limits(
+        lock_wait=_limit(lock_wait, "--lock-wait"),
+        lock_timeout=_limit(lock_timeout, "--lock-timeout"),
+        statement_timeout=None if statement_timeout is None else _limit(statement_timeout, "--statement-timeout"),
+    )
+    if schema_dump is not None and not dry_run:
+        writable(schema_dump)
+    migrations = read_migrations(run, directory)
+    schema = run.settings.get("database.schema")
+    capture = run.settings.get("database.change_capture")
+    with session(run, _limit(wait, "--wait")) as conn:
+
+        def omitted() -> tuple[str, ...]:
+            return left_out(conn, migrations, schema, capture)
+
+        if dry_run:
+            from stackctl.migrate import lock_forecast, plan
+
+            pending = plan.pending(conn, migrations, schema, to=to, left_out=omitted(), out_of_order=out_of_order)
+            planned = [(m, so_far, list(lock_forecast.of_file(m, schema, so_far.done))) for m, so_far in pending]
+            run.finish(_dry_document(planned), lambda: _show_plan(run.console, planned))
+            return
+        with _Teller(run.console) as teller:
+            result = apply(
+                conn,
+                migrations,
+                to=to,
+                schema=schema,
+                limits=limits,
+                out_of_order=out_of_order,
+                left_out=omitted,
+                on_event=teller.tell,
+            )
+        if schema_dump is not None:
+            write_dump(run, conn, schema_dump)
+    done = counted(len(result.applied), "migration", "migrations")
+    run.finish(
+        {"applied": [asdict(applied) for applied in result.applied]},
+        lambda: run.console.line(f"{done} applied" if result.applied else "nothing to do: no migration is pending"),
+    )
+
+
+def _limit(text: str, flag: str) -> timedelta:
+    found = duration_option(text, flag)
+    assert found is not None
+    if found > _LONGEST:
+        raise UsageError(f"{flag}: {text} is longer than a server can count", code="usage", hint="0s means for ever")
+    return found
+
+
+class _Teller:
+    """Tells what a run does; the passes of a repeated piece as one progress."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._stack = ExitStack()
+        self._progress: Progress | None = None
+
+    def __enter__(self) -> _Teller:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stack.close()
+
+    def tell(self, event: Event) -> None:
+        if event.batch is not None:
+            self._advance(event.name or "", event.batch)
+            return
+        self._stack.close()
+        self._progress = None
+        # That a file was begun says nothing yet; what was committed does.
+        if event.kind != "started":
+            self._console.info(" ".join(part for part in (event.kind, event.name, event.detail) if part))
+
+    def _advance(self, name: str, batch: Batch) -> None:
+        rows = batch.rows or 0
+        if self._progress is None:
+            total = None if batch.remaining is None else rows + batch.remaining
+            self._progress = self._stack.enter_context(self._console.progress(f"repeating {name}", total))
+        self._progress.advance(rows)
+
+
+def _dry_document(planned: Sequence[Planned]) -> dict[str, Any]:
+    return {
+        "would_apply": [migration.name for migration, _, _ in planned],
+        "migrations": [
+            {
+                "name": migration.name,
+                "pieces_done": so_far.done,
+                "statements": [
+                    {
+                        "sql": statement.sql,
+                        "line": statement.line,
+                        "outside_transaction": outside,
+                        "locks": [
+                            {
+                                "relation": lock.relation,
+                                "mode": lock.mode,
+                                "blocks": lock.blocks,
+                                "work": lock.work or None,
+                                "new": lock.new,
+                            }
+                            for lock in forecast.locks
+                        ],
+                        "unknown": forecast.unknown or None,
+                    }
+                    for statement, outside, forecast in statements
+                ],
+            }
+            for migration, so_far, statements in planned
+        ],
+    }
+
+
+def _show_plan(console: Console, planned: Sequence[Planned]) -> None:
+    for migration, so_far, statements in planned:
+        count = counted(len(statements), "statement", "statements")
+        remarks = [_remarks(forecast) for _, _, forecast in statements]
+        quiet = "" if any(remarks) else ", locks nothing that is there already"
+        console.line(f"{migration.name}: {count}{quiet}", "bold")
+        if so_far.done:
+            console.line(f"  goes on: {so_far.done} of {len(migration.pieces)} pieces are applied")
+        before: bool | None = None
+        for (statement, outside, _), said in zip(statements, remarks, strict=True):
+            if outside != before:
+                console.line("  outside a transaction:" if outside else "  in one transaction:")
+                before = outside
+            for line in statement.sql.splitlines():
+                console.line(f"    {line}".rstrip())
+            for remark in said:
+                console.line(f"      -- {remark}", "cyan")
+        console.line()
+    count = counted(len(planned), "migration", "migrations")
+    console.line(f"would apply {count}" if planned else "nothing to do: no migration is pending")
+
+
+def _remarks(forecast: lock_forecast.Forecast) -> list[str]:
+    found = []
+    for lock in forecast.locks:
+        if lock.new:
+            continue
+        effect = "blocks nothing else" if lock.blocks == "nothing" else f"blocks {lock.blocks}"
+        found.append(f"{lock.mode} on {lock.relation}: {effect}" + (f", {lock.work}" if lock.work else ""))
+    if forecast.unknown:
+        found.append(f"locks unknown: {forecast.unknown}")
+    return found

@@ -1,0 +1,44 @@
+"""stackctl migrate verify"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from stackctl.cli.command import Run, command, counted
+from stackctl.cli.migrate.shared import Directory, bundled_names, read_migrations, session
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from stackctl.core.console import Console
+    from stackctl.migrate.verify import Finding
+
+
+@command(example="stackctl migrate verify")
+def verify(run: Run, directory: Directory = None) -> None:
+    """Check that files, history and database belong together. Writes nothing.
+
+    Found are applied files that were edited or deleted, a database ahead of the files, files older than what is
+    applied, half-applied files, and INVALID indexes. Comments and line endings do not count as edits, and a pending
+    file is no finding.
+    Exit codes: 0 all fits, 1 something was found.
+    """
+    from stackctl.migrate.verify import verify as compare
+
+    migrations, schema = read_migrations(run, directory), run.settings.get("database.schema")
+    with session(run) as conn:
+        found = compare(conn, migrations, schema, bundled_names())
+    document = {"ok": not found, "findings": [asdict(finding) for finding in found]}
+    run.finish(document, lambda: _show_findings(run.console, found, len(migrations)), ok=not found)
+
+
+def _show_findings(console: Console, found: Sequence[Finding], files: int) -> None:
+    for finding in found:
+        console.line(f"{finding.name}: {finding.kind}", "red")
+        console.line(f"  {finding.message}")
+        console.line(f"  hint: {finding.hint}")
+    if found:
+        console.line(counted(len(found), "finding", "findings"))
+    else:
+        console.line(f"{counted(files, 'file', 'files')}, history and database fit")

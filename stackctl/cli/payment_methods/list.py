@@ -1,0 +1,56 @@
+"""stackctl payment-methods list"""
+
+from __future__ import annotations
+
+from stackctl.cli.command import Run, command
+from stackctl.cli.payment_methods.shared import read_configuration
+from stackctl.cli.payments.shared import ApiBase, ApiKey, Tenancy
+
+
+@command(example="stackctl payment-methods list\nstackctl payment-methods list --json")
+def list_(run: Run, tenancy: Tenancy = None, stripe_api_key: ApiKey = None, stripe_api_base: ApiBase = None) -> None:
+    """List the methods by category: whether checkout shows them, and whether they can be switched."""
+    from stackctl.payments.methods import CATEGORIES
+
+    _, found = read_configuration(run, tenancy, stripe_api_key, stripe_api_base)
+    document = {
+        "account": found.account,
+        "config_id": found.id,
+        "methods": [
+            {
+                "id": one.method.id,
+                "name": one.method.name,
+                "category": one.method.category,
+                "enabled": one.enabled,
+                "available": one.available,
+                "overridable": one.overridable,
+                "requires": one.method.requires,
+            }
+            for one in found.methods
+        ],
+    }
+    rows = [
+        (
+            title,
+            one.method.id,
+            one.method.name,
+            "on" if one.enabled else "off",
+            _yes(one.available),
+            _yes(one.overridable),
+            ", ".join(one.method.requires),
+        )
+        for category, title in CATEGORIES.items()
+        for one in found.methods
+        if one.method.category == category
+    ]
+
+    def show() -> None:
+        run.console.table(("category", "method", "name", "", "available", "overridable", "requires"), rows)
+        run.console.line()
+        run.console.line(f"account {found.account}, configuration {found.id}")
+
+    run.finish(document, show)
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"

@@ -1,0 +1,23 @@
+"""stackctl payment-methods plan"""
+
+from __future__ import annotations
+
+from stackctl.cli.command import Run, command
+from stackctl.cli.payment_methods.shared import Wanted, plan_document, read_configuration, show_plan
+from stackctl.cli.payments.shared import ApiBase, ApiKey, Tenancy
+
+
+@command(example="stackctl payment-methods plan methods.yaml")
+def plan(
+    run: Run, file: Wanted, tenancy: Tenancy = None, stripe_api_key: ApiKey = None, stripe_api_base: ApiBase = None
+) -> None:
+    """Show what `apply` would change, and what stands in the way.
+
+    Exit codes: 0 nothing stands in the way; 1 something does; 3 the file is bad.
+    """
+    from stackctl.payments import methods
+
+    wanted = methods.of_file(file)
+    _, found = read_configuration(run, tenancy, stripe_api_key, stripe_api_base)
+    planned = methods.plan(found, wanted)
+    run.finish(plan_document(planned, applied=False), lambda: show_plan(run, planned), ok=not planned.blocked)

@@ -1,0 +1,33 @@
+"""stackctl payment-methods set"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from stackctl.cli.command import Run, command
+from stackctl.cli.payment_methods.shared import DryRun, Yes, apply_plan, read_configuration
+from stackctl.cli.payments.shared import ApiBase, ApiKey, Tenancy
+
+
+@command(example="stackctl payment-methods set card=on klarna=off --dry-run")
+def set_(
+    run: Run,
+    methods: Annotated[list[str], typer.Argument(metavar="METHODS...", help="METHOD=on or METHOD=off, each.")],
+    tenancy: Tenancy = None,
+    stripe_api_key: ApiKey = None,
+    stripe_api_base: ApiBase = None,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Switch methods on or off; the difference is shown first.
+
+    Exit codes: 0 done, or nothing to change; 1 Stripe did not do all of it; 2 no such method; 5 refused, or not
+    confirmed; 6 sent, but not answered.
+    """
+    from stackctl.payments.methods import of_arguments
+
+    wanted = of_arguments(methods)
+    gateway, found = read_configuration(run, tenancy, stripe_api_key, stripe_api_base)
+    apply_plan(run, gateway, found, wanted, yes=yes, dry_run=dry_run)

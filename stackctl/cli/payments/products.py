@@ -1,0 +1,144 @@
+"""stackctl payments products"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stackctl.cli.command import Run, command, text_option, uuid_argument
+from stackctl.cli.payments.shared import Tenancy
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from stackctl.payments.products import Held
+
+
+class CustomerTypeName(Enum):
+    user = "user"
+    team = "team"
+    custom = "custom"
+
+
+@command(
+    example="stackctl payments products --customer-type team\n"
+    "stackctl payments products --customer 0d4a9a10-5a0b-4d8e-9f2b-1c2d3e4f5a6b",
+)
+def products(
+    run: Run,
+    customer_type: Annotated[
+        CustomerTypeName | None, typer.Option("--customer-type", help="For users, for teams, or for your own ids.")
+    ] = None,
+    customer: Annotated[
+        str | None, typer.Option("--customer", metavar="ID", help="What this one owns, and may buy.")
+    ] = None,
+    tenancy: Tenancy = None,
+) -> None:
+    """List the products that a tenancy sells; of a customer, what it owns and may buy. Stripe is not asked.
+
+    Exit codes: 0 listed; 2 no such tenancy or customer.
+    """
+    from stackctl.backend.tenancies import chosen, read
+    from stackctl.payments import products as found
+
+    type_, customer = customer_type.value if customer_type else None, text_option(customer, "--customer")
+    with run.database() as conn:
+        layers = read(conn, chosen(conn, uuid_argument(tenancy) if tenancy else None))
+        if customer is not None:
+            type_ = found.customer_type(conn, layers.tenancy, customer, type_)
+        bought = found.held(conn, layers.tenancy, customer, type_) if customer is not None and type_ else []
+    sold = found.products(layers, type_)
+    document: dict[str, Any] = {
+        "tenancy": layers.tenancy,
+        "customer": customer,
+        "customer_type": type_,
+        "products": [
+            {
+                "id": one.id,
+                "name": one.name,
+                "customer_type": one.customer_type,
+                "prices": one.prices,
+                "server_only": one.server_only,
+                "stackable": one.stackable,
+            }
+            | ({} if customer is None else _may_buy(found.why_not(one, bought)))
+            for one in sold
+        ],
+    }
+    if customer is not None:
+        document["purchases"] = [
+            {
+                "id": one.id,
+                "type": one.type,
+                "product_id": one.product_id,
+                "name": one.name,
+                "quantity": one.quantity,
+                "status": one.status,
+                "owned": one.owned,
+                "created_at": one.created_at,
+                "refunded_at": one.refunded_at,
+                "ends_at": one.ends_at,
+            }
+            for one in bought
+        ]
+
+    def show() -> None:
+        if customer is not None:
+            _show_bought(run, bought)
+        rows = [
+            (one.id, one.name, one.customer_type, "included" if one.included else _prices(one.prices))
+            + (() if customer is None else (found.why_not(one, bought) or "yes",))
+            for one in sold
+        ]
+        if rows:
+            columns = ("product", "name", "for", "price") + (() if customer is None else ("may buy",))
+            run.console.table(columns, rows)
+        else:
+            run.console.line("no products" + (f" for a {type_} customer" if type_ else ""))
+
+    run.finish(document, show)
+
+
+def _show_bought(run: Run, bought: Sequence[Held]) -> None:
+    if not bought:
+        run.console.line("has bought nothing")
+    else:
+        rows = [
+            (
+                str(one.id),
+                one.name,
+                str(one.quantity),
+                one.status + (f", ends {one.ends_at:%Y-%m-%d}" if one.ends_at and one.owned else ""),
+                f"{one.created_at:%Y-%m-%d}",
+                f"{one.refunded_at:%Y-%m-%d}" if one.refunded_at else "",
+            )
+            for one in bought
+        ]
+        run.console.table(
+            ("purchase", "product", "quantity", "status", "bought", "refunded"), rows, right=("quantity",)
+        )
+    run.console.line()
+
+
+def _may_buy(why_not: str | None) -> dict[str, Any]:
+    return {"may_buy": why_not is None, "why_not": why_not}
+
+
+def _prices(prices: Mapping[str, Mapping[str, Any]]) -> str:
+    """`9.99 USD every month or 99 USD every year`."""
+    return " or ".join(filter(None, map(_price, prices.values()))) or "none"
+
+
+def _price(price: Mapping[str, Any]) -> str:
+    from stackctl.payments.purchases import amounts
+
+    money = ", ".join(f"{value} {name}" for name, value in amounts(price).items())
+    match price.get("interval"):
+        case [1, str(unit)]:
+            return f"{money} every {unit}"
+        case [number, str(unit)]:
+            return f"{money} every {number} {unit}s"
+        case _:
+            return money

@@ -1,0 +1,62 @@
+"""Options of the commands that call Stripe, and what they begin with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stackctl.cli.command import Run, uuid_argument
+from stackctl.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from stackctl.backend.tenancies import Layers
+    from stackctl.payments.gateway import Gateway
+
+Tenancy = Annotated[
+    str | None, typer.Option("--tenancy", metavar="TENANCY", help="Whose project; not needed where there is but one.")
+]
+
+
+ApiKey = Annotated[
+    str | None, typer.Option("--stripe-api-key", metavar="KEY", help="The platform's; better in STRIPE_API_KEY.")
+]
+
+
+ApiBase = Annotated[
+    str | None, typer.Option("--stripe-api-base", metavar="URL", help="Another address of Stripe's API.", hidden=True)
+]
+
+
+def stripe(run: Run, key: str | None, base: str | None) -> Callable[[str], Gateway]:
+    """What opens Stripe on a connected account; it raises ConfigError `no-stripe-key`."""
+
+    def opened(account: str) -> Gateway:
+        from stackctl.payments.gateway import Gateway
+
+        secret = run.settings.get("payments.stripe_api_key")
+        if not secret:
+            raise ConfigError(
+                "no Stripe key is set", code="no-stripe-key", hint="set payments.stripe_api_key, or STRIPE_API_KEY"
+            )
+        return Gateway(secret, run.settings.get("payments.stripe_api_base"), account)
+
+    run.options.update(stripe_api_key=key, stripe_api_base=base)
+    return opened
+
+
+def connected(run: Run, tenancy: str | None, key: str | None, base: str | None) -> tuple[Layers, str, Gateway]:
+    """The tenancy's configuration, the connected account of its project, and Stripe on that account.
+
+    Raises ConfigError `no-stripe-key`, StateError `no-account`, UsageError for the tenancy.
+    """
+    from stackctl.backend.tenancies import chosen, read
+    from stackctl.payments.connection import account
+
+    opened = stripe(run, key, base)
+    with run.database() as conn:
+        layers = read(conn, chosen(conn, uuid_argument(tenancy) if tenancy else None))
+        found = account(conn, layers)
+    return layers, found, opened(found)

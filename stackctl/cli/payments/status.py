@@ -1,0 +1,36 @@
+"""stackctl payments status"""
+
+from __future__ import annotations
+
+from stackctl.cli.command import Run, command
+from stackctl.cli.payments.shared import ApiBase, ApiKey, Tenancy, connected
+
+
+@command(example="stackctl payments status\nstackctl payments status --json")
+def status(run: Run, tenancy: Tenancy = None, stripe_api_key: ApiKey = None, stripe_api_base: ApiBase = None) -> None:
+    """Show the connected account, what Stripe still waits for, and whether key and project are of one mode.
+
+    Exit codes: 0 shown; 4 Stripe can't be reached or refuses the key; 5 no account is connected.
+    """
+    from dataclasses import asdict
+
+    from stackctl.payments import connection
+
+    layers, account, gateway = connected(run, tenancy, stripe_api_key, stripe_api_base)
+    found = connection.status(gateway, account, layers)
+    differ = found.key_mode != found.project_mode
+
+    def show() -> None:
+        line = run.console.line
+        line(f"account   {found.account}")
+        ready = found.status == "connected"
+        line(f"status    {'connected' if ready else 'setup incomplete'}", None if ready else "yellow")
+        for what in found.due:
+            line(f"          due: {what}", "yellow")
+        line(f"charges   {'enabled' if found.charges_enabled else 'not enabled'}")
+        line(f"payouts   {'enabled' if found.payouts_enabled else 'not enabled'}")
+        line(f"modes     key {found.key_mode}, project {found.project_mode}")
+        if differ:
+            run.console.warn(f"the key is a {found.key_mode} key, and the project is in {found.project_mode} mode")
+
+    run.finish({**asdict(found), "modes_differ": differ}, show)

@@ -1,0 +1,57 @@
+"""stackctl payments test-mode"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Annotated
+
+import typer
+
+from stackctl.cli.command import Run, command, uuid_argument
+from stackctl.cli.payments.shared import Tenancy
+
+
+class Switch(Enum):
+    on = "on"
+    off = "off"
+
+
+@command(example="stackctl payments test-mode\nstackctl payments test-mode off --dry-run")
+def test_mode(
+    run: Run,
+    state: Annotated[Switch | None, typer.Argument(metavar="[on|off]", help="None: show it.")] = None,
+    tenancy: Tenancy = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would change, and change nothing.")] = False,
+) -> None:
+    """Show or switch a tenancy's test mode, in which purchases cost nothing. Only its own key is written.
+
+    Exit codes: 0 shown or done, or nothing to change; 2 no such tenancy; 5 not confirmed, or the configuration was
+    changed by somebody else meanwhile.
+    """
+    from stackctl.backend.tenancies import chosen, read
+    from stackctl.payments import connection
+
+    with run.database() as conn:
+        layers = read(conn, chosen(conn, uuid_argument(tenancy) if tenancy else None))
+        before = connection.test_mode(layers)
+        after = before if state is None else state is Switch.on
+        if after != before and not dry_run:
+            what = "Purchases cost nothing from now on" if after else "Purchases cost real money from now on"
+            run.confirm(f"Switch test mode {state.value if state else ''} for {layers.tenancy}? {what}.", yes=yes)
+            connection.set_test_mode(conn, layers, after)
+    document = {"tenancy": layers.tenancy, "test_mode": before if dry_run else after, "changed": after != before}
+
+    def show() -> None:
+        if after == before:
+            run.console.line(f"test mode is {_on(before)}")
+        elif dry_run:
+            run.console.line(f"test mode: {_on(before)} -> {_on(after)}; nothing was changed")
+        else:
+            run.console.line(f"test mode is now {_on(after)}")
+
+    run.finish(document | {"dry_run": dry_run}, show)
+
+
+def _on(value: bool) -> str:
+    return "on" if value else "off"

@@ -1,0 +1,117 @@
+"""stackctl backfill"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stackctl.cli.command import Run, command, counted, uuid_argument
+from stackctl.cli.pipeline.shared import REFUSED, stopping
+from stackctl.core.errors import EXIT_INTERRUPTED, StateError, UsageError
+
+if TYPE_CHECKING:
+    from stackctl.core.console import Console
+    from stackctl.sync.check.backfill import Backfilled
+
+
+@command(example="stackctl backfill users --rate 500/s\nstackctl backfill users --dry-run")
+def backfill(
+    run: Run,
+    mapping: Annotated[str, typer.Argument(metavar="MAPPING", help="The mapping whose rows to send.")],
+    tenancy: Annotated[str | None, typer.Option("--tenancy", metavar="TENANCY", help="Only this tenancy.")] = None,
+    database: Annotated[str | None, typer.Option("--database", metavar="ID", help="Only this database.")] = None,
+    rate: Annotated[str | None, typer.Option("--rate", metavar="N/s", help="Rows a second at most.")] = None,
+    restart: Annotated[bool, typer.Option("--restart", help="From the beginning, not where it was left.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how many rows would go where.")] = False,
+) -> None:
+    """Send every row of a mapping again, in batches, beside live changes; an interrupted one goes on when run again.
+
+    Exit codes: 0 done, 1 a database or a row did not take it, 5 a database belongs to another tenancy, 130 interrupted.
+    """
+    from stackctl.sync import service
+    from stackctl.sync.check import backfill as feature
+    from stackctl.sync.pipeline import Pipeline
+
+    limit = _rate(rate)
+    scope = service.Scope([uuid_argument(tenancy)] if tenancy else None, database)
+    pipeline = Pipeline(run.settings)
+    plans = feature.plan(pipeline, mapping, scope, restart=restart)
+    if dry_run:
+        ok = all(plan.error is None for plan in plans)
+        run.finish(document(mapping, plans), lambda: _show(run.console, mapping, plans), ok=ok)
+        return
+    total = sum(plan.planned for plan in plans)
+    with stopping(None) as stop, run.console.progress(f"sending {mapping}", total) as progress:
+        options = feature.Options(limit, restart, progress.advance)
+        results = feature.backfill(pipeline, mapping, scope, options, stop)
+    refused = any(result.error is not None and result.error.code in REFUSED for result in results)
+    run.finish(
+        document(mapping, results),
+        lambda: _show(run.console, mapping, results),
+        ok=all(result.status == "ok" for result in results),
+        exit_code=EXIT_INTERRUPTED if stop.signalled else StateError.exit_code if refused else 1,
+    )
+
+
+def _rate(text: str | None) -> int | None:
+    if text is None:
+        return None
+    found = re.fullmatch(r"([1-9][0-9]{0,8})(/s)?", text)
+    if found is None:
+        raise UsageError(f"--rate: {text!r} is not a number of rows a second", code="usage", hint="e.g. --rate 500/s")
+    return int(found[1])
+
+
+def document(mapping: str, results: list[Backfilled]) -> dict[str, Any]:
+    return {
+        "ok": all(result.status in ("ok", "planned") for result in results),
+        "mapping": mapping,
+        "rows": sum(_rows(result) for result in results),
+        "databases": [
+            {
+                "tenancy": result.tenancy,
+                "database": result.database,
+                "rows": _rows(result),
+                "batches": result.batches,
+                "resumed": result.resumed,
+                "status": result.status,
+                "error": result.error.message if result.error else None,
+                "error_code": result.error.code if result.error else None,
+                "duration_ms": result.duration_ms,
+            }
+            for result in results
+        ],
+    }
+
+
+def _rows(result: Backfilled) -> int:
+    return result.planned if result.status == "planned" else result.rows
+
+
+def _show(console: Console, mapping: str, results: list[Backfilled]) -> None:
+    if not results:
+        console.line(f"no external database takes {mapping}")
+        return
+    rows = [
+        (
+            r.tenancy,
+            r.database,
+            f"{_rows(r):,}",
+            f"{r.batches:,}" if r.batches else None,
+            r.status + (" (resumed)" if r.resumed else ""),
+        )
+        for r in results
+    ]
+    console.table(("tenancy", "database", "rows", "batches", "status"), rows, right=("rows", "batches"))
+    console.line()
+    total = counted(sum(map(_rows, results)), "row", "rows")
+    planned = any(result.status == "planned" for result in results)
+    console.line(f"{total} of {mapping} " + ("would be sent" if planned else "sent"))
+    for result in results:
+        if result.error is not None:
+            hint = f" ({result.error.hint})" if result.error.hint else ""
+            console.warn(f"{result.tenancy} {result.database}: {result.error.message}{hint}")
+    if any(result.status == "interrupted" for result in results):
+        console.info("hint: run it again to go on where it stopped, or with --restart from the beginning")

@@ -1,0 +1,41 @@
+"""stackctl enqueue"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from stackctl.cli.command import Run, command, counted, one_of, uuid_argument
+from stackctl.core.errors import UsageError
+
+
+@command(example="stackctl enqueue 6fbbf22e-f4b2-4c6e-95a1-beab6fa41063\nstackctl enqueue --all")
+def enqueue(
+    run: Run,
+    tenancies: Annotated[list[str] | None, typer.Argument(metavar="[TENANCY]...", help="Ids of tenancies.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every configured tenancy.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say which, and queue none.")] = False,
+) -> None:
+    """Queue tenancies for the poller. One that is queued already is not queued twice."""
+    from stackctl.sync.pipeline import Pipeline
+    from stackctl.sync.queue import entries as queue
+
+    one_of(tenancies, everything, "tenancies")
+    pipeline = Pipeline(run.settings)
+    wanted = [uuid_argument(t) for t in tenancies] if tenancies else list(pipeline.databases)
+    with run.database() as conn:
+        known = queue.existing(conn, wanted)
+        if tenancies and (strange := sorted(set(wanted) - known)):
+            raise UsageError(
+                f"tenancy {strange[0]} does not exist in the operated database",
+                code="unknown-tenancy",
+                hint='the ids are in the table "Tenancy"',
+            )
+        if not dry_run:
+            queue.enqueue(conn, known)
+    word = "would queue" if dry_run else "queued"
+    run.finish(
+        {"enqueued": 0 if dry_run else len(known), "tenancies": sorted(known), "dry_run": dry_run},
+        lambda: run.console.line(f"{word} {counted(len(known), 'tenancy', 'tenancies')}"),
+    )

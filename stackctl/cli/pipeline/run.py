@@ -1,0 +1,76 @@
+"""stackctl run"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from stackctl import __version__
+from stackctl.cli.command import Run, command, counted
+from stackctl.cli.pipeline.service_log import ServiceLog
+from stackctl.cli.pipeline.shared import (
+    MaxDuration,
+    claim_limit,
+    database_document,
+    sequence_document,
+    sequence_line,
+    stopping,
+)
+
+if TYPE_CHECKING:
+    from stackctl.sync.engine.database import DatabaseResult
+    from stackctl.sync.pipeline import Pipeline
+
+
+@command(example="stackctl run\nstackctl run --max-duration 55s   # for a cron line")
+def run_(run: Run, max_duration: MaxDuration = None) -> None:
+    """Sequencer, poller and engine in one process, until a signal or --max-duration.
+
+    Ctrl-C or SIGTERM ends it after the batch in hand, with exit code 0; a second one ends it at once.
+    """
+    from stackctl.sync import service
+    from stackctl.sync.pipeline import Pipeline
+
+    log = ServiceLog(run, documents=True)
+    pipeline = Pipeline(run.settings)
+    with stopping(max_duration) as stop:
+        _start(log, pipeline)  # a mistake in a file is told before anything starts
+        service.run(
+            pipeline,
+            stop,
+            claim_limit=claim_limit(run),
+            reports=service.Reports(
+                sequenced=lambda done: log.say("sequence", sequence_line(done), sequence_document(done)),
+                synced=lambda done: _synced(log, done),
+                failing=log.failing,
+                recovered=log.recovered,
+                trouble=log.trouble,
+                regained=log.regained,
+                warned=log.warned,
+            ),
+        )
+        log.say("end", f"stopped by {stop.reason}", {"stopped_by": stop.reason})
+
+
+def _start(log: ServiceLog, pipeline: Pipeline) -> None:
+    databases = sum(len(databases) for databases in pipeline.databases.values())
+    document = {
+        "version": __version__,
+        "tenancies": len(pipeline.databases),
+        "databases": databases,
+        "mappings": list(pipeline.mappings),
+        "wakeup": pipeline.settings.get("sync.wakeup"),
+    }
+    line = (
+        f"stackctl {__version__} runs: {counted(databases, 'external database', 'external databases')} of "
+        f"{counted(len(pipeline.databases), 'tenancy', 'tenancies')}, "
+        f"{counted(len(pipeline.mappings), 'mapping', 'mappings')}; Ctrl-C ends it after the batch in hand"
+    )
+    log.say("start", line, document)
+
+
+def _synced(log: ServiceLog, result: DatabaseResult) -> None:
+    # What failed is told once, by `failing`; a batch that went through before is told all the same.
+    sent = [m for m in result.mappings if m.batches]
+    if sent:
+        what = ", ".join(f"{m.mapping} +{m.upserted:,} -{m.deleted:,}" for m in sent)
+        log.say("sync", f"{result.tenancy} {result.database}: {what}", database_document(result))

@@ -1,0 +1,57 @@
+"""stackctl sequence"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from stackctl.cli.command import Run, command
+from stackctl.cli.pipeline.shared import (
+    Interval,
+    Loop,
+    MaxDuration,
+    finish_stage,
+    loop_interval,
+    report,
+    sequence_document,
+    sequence_line,
+    stopping,
+)
+
+
+@command(example="stackctl sequence\nstackctl sequence --loop --max-duration 55s")
+def sequence(
+    run: Run,
+    loop: Loop = False,
+    interval: Interval = None,
+    max_duration: MaxDuration = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option("--batch-size", min=1, max=1_000_000, help="Rows of a table in one transaction."),
+    ] = None,
+) -> None:
+    """Stamp changed rows with sequence ids and queue their tenancies, until nothing is left.
+
+    Exit codes: 0 done or fuse off, 5 another sequencer held the lock.
+    """
+    from stackctl.sync import service
+    from stackctl.sync.pipeline import Pipeline
+
+    settings = run.settings
+    console = run.console
+    pause = loop_interval(loop, interval, "sync.sequencer_interval", run)
+    with stopping(max_duration) as stop, console.progress("stamping") as progress:
+        result = service.sequence(
+            Pipeline(settings),
+            stop,
+            batch_size=batch_size or settings.get("sync.stamp_batch_size"),
+            interval=pause,
+            reports=service.Reports(
+                stamped=progress.advance,
+                sequenced=lambda done: report(run, sequence_document(done), sequence_line(done)),
+                trouble=lambda error: console.warn(error.message),
+                warned=console.warn,
+            ),
+        )
+    finish_stage(run, sequence_document(result), sequence_line(result), result.stopped_by, loop=loop)

@@ -1,0 +1,135 @@
+"""What the commands of stackctl pipeline share."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stackctl.cli.command import Run, counted, duration_option
+from stackctl.core.errors import EXIT_INTERRUPTED, StateError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import timedelta
+
+    from stackctl.core.console import Console
+    from stackctl.sync.changes.sequencer import SequenceResult
+    from stackctl.sync.engine.database import DatabaseResult
+    from stackctl.sync.loop import Stop
+
+Loop = Annotated[bool, typer.Option("--loop", help="Go on until a signal or --max-duration.")]
+
+
+Interval = Annotated[str | None, typer.Option("--interval", metavar="DURATION", help="Pause between two passes.")]
+
+
+MaxDuration = Annotated[
+    str | None, typer.Option("--max-duration", metavar="DURATION", help="End after this time, e.g. 55s.")
+]
+
+
+Tenancies = Annotated[list[str] | None, typer.Argument(metavar="[TENANCY]...", help="Ids of tenancies.")]
+
+
+REFUSED = ("other-tenancy", "operated-database", "shared-database")
+
+
+def claim_limit(run: Run) -> int:
+    # Twice the workers: whoever finishes finds the next entry at hand, and little is held that others could do.
+    return 2 * run.settings.get("sync.workers")
+
+
+def loop_interval(loop: bool, interval: str | None, key: str, run: Run) -> timedelta | None:
+    given = duration_option(interval, "--interval")
+    if not loop:
+        if given is not None:
+            raise UsageError("--interval goes with --loop", code="usage")
+        return None
+    return given or run.settings.get(key)
+
+
+@contextmanager
+def stopping(max_duration: str | None) -> Iterator[Stop]:
+    """The first signal asks for a stop after the batch in hand; a second one ends the process at once."""
+    from stackctl.sync.loop import Stop
+
+    stop = Stop(duration_option(max_duration, "--max-duration"))
+
+    def handle(signum: int, frame: object) -> None:
+        if stop.signalled:
+            os._exit(EXIT_INTERRUPTED)
+        stop.set()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def report(run: Run, document: dict[str, Any], line: str) -> None:
+    if run.json_output:
+        run.console.json_line(document)
+    elif not run.console.quiet:
+        run.console.line(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {line}")
+
+
+def finish_stage(
+    run: Run, document: dict[str, Any], line: str, stopped_by: str, *, loop: bool, failed: bool = False
+) -> None:
+    """A loop that was asked to end has done its work (0); a single pass that was cut short has not (130)."""
+    if loop:
+        report(run, document, f"{line}; stopped by {stopped_by}")
+        return
+    suffix = "" if stopped_by == "drained" else f"; stopped by {stopped_by}"
+    code = {"signal": EXIT_INTERRUPTED, "lock-held": StateError.exit_code}.get(stopped_by, 1 if failed else 0)
+    if stopped_by == "fuse":
+        run.console.warn("the fuse is off: nothing was done (`stackctl fuse show`)")
+    run.finish(document, lambda: run.console.line(line + suffix), ok=code == 0, exit_code=code)
+
+
+def sequence_document(result: SequenceResult) -> dict[str, Any]:
+    return {
+        "rows": result.rows,
+        "batches": result.batches,
+        "tenancies": len(result.touched),
+        "by_table": dict(result.by_table),
+        "enqueued": result.enqueued,
+        "duration_ms": result.duration_ms,
+        "stopped_by": result.stopped_by,
+    }
+
+
+def sequence_line(result: SequenceResult) -> str:
+    if not result.rows:
+        return "nothing to stamp"
+    tables = ", ".join(f"{table} {rows:,}" for table, rows in result.by_table.most_common())
+    return (
+        f"stamped {counted(result.rows, 'row', 'rows')} ({tables}) "
+        f"of {counted(len(result.touched), 'tenancy', 'tenancies')} in {result.duration_ms / 1000:.2f} s"
+    )
+
+
+def database_document(result: DatabaseResult) -> dict[str, Any]:
+    return {
+        "tenancy": result.tenancy,
+        "database": result.database,
+        "type": result.type,
+        "status": result.status,
+        "error": result.error.message if result.error else None,
+        "error_code": result.error.code if result.error else None,
+        "mappings": [asdict(mapping) for mapping in result.mappings],
+    }
+
+
+def warn_failed(console: Console, result: DatabaseResult) -> None:
+    if result.error is not None:
+        hint = f" ({result.error.hint})" if result.error.hint else ""
+        console.warn(f"{result.tenancy} {result.database}: {result.error.message}{hint}")

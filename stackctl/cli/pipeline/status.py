@@ -1,0 +1,193 @@
+"""stackctl status"""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stackctl.cli.command import Run, command, counted, duration_option, uuid_argument
+from stackctl.core.durations import format_duration
+from stackctl.core.errors import AnswerNo, UsageError
+
+if TYPE_CHECKING:
+    from stackctl.core.console import Console
+    from stackctl.migrate.capture import Capture
+    from stackctl.postgres.connect import Connection
+    from stackctl.sync.status import DatabaseStatus, Status
+
+WATCH_INTERVAL = 2.0  # seconds
+
+
+REFUSED_SHOWN = 5  # rows of a database
+
+
+@command(
+    example="stackctl status\nstackctl status --watch\nstackctl status --check --max-backlog 1000 --max-lag 5m",
+)
+def status(
+    run: Run,
+    tenancy: Annotated[str | None, typer.Option("--tenancy", metavar="TENANCY", help="Only this tenancy.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Refresh until Ctrl-C.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Exit 1 when something is wrong or a limit is passed.")
+    ] = False,
+    max_backlog: Annotated[
+        int | None, typer.Option("--max-backlog", min=0, metavar="N", help="With --check: rows behind, per mapping.")
+    ] = None,
+    max_lag: Annotated[
+        str | None, typer.Option("--max-lag", metavar="DURATION", help="With --check: time behind, per mapping.")
+    ] = None,
+) -> None:
+    """The pipeline at a glance: fuses, stamps, queue, and how far each copy is behind.
+
+    Exit codes: 0 read (with --check: all well), 1 --check found something wrong.
+    """
+    from stackctl.sync.pipeline import Pipeline
+    from stackctl.sync.status import status as read
+
+    if not check and (max_backlog is not None or max_lag is not None):
+        raise UsageError("--max-backlog and --max-lag go with --check", code="usage")
+    if check and watch:
+        raise UsageError("--check and --watch exclude each other", code="usage")
+    lag_limit = duration_option(max_lag, "--max-lag")
+    pipeline = Pipeline(run.settings)
+    only = uuid_argument(tenancy) if tenancy else None
+    with run.database() as conn:
+        if only is not None:
+            _must_exist(run, pipeline, conn, only)
+        captured = _captured(run, conn)
+        found = read(pipeline, conn, only)
+        if watch:
+            with suppress(KeyboardInterrupt):  # Ctrl-C and SIGTERM are how a watch ends
+                while True:
+                    _refresh(run, found, captured)
+                    time.sleep(WATCH_INTERVAL)
+                    found = read(pipeline, conn, only)
+            return
+    problems = found.problems(max_backlog=max_backlog, max_lag=lag_limit) if check else []
+    document = status_document(found, captured) | ({"ok": not problems, "problems": problems} if check else {})
+    if run.json_output:
+        run.console.document(document)
+    else:
+        show(run.console, found, captured)
+    if problems:
+        for problem in problems[1:]:
+            run.console.warn(problem)
+        if run.json_output:
+            raise typer.Exit(AnswerNo.exit_code)
+        raise AnswerNo(problems[0], code="check-failed", hint="`stackctl status` and `stackctl queue list` say more")
+
+
+def _must_exist(run: Run, pipeline: Any, conn: Any, tenancy: Any) -> None:
+    from stackctl.sync.queue import entries
+
+    if tenancy not in pipeline.databases and not entries.existing(conn, [tenancy]):
+        raise UsageError(
+            f"tenancy {tenancy} exists neither in the database nor in the configuration",
+            code="unknown-tenancy",
+            hint="`stackctl config show` lists the configured ones",
+        )
+
+
+def _captured(run: Run, conn: Connection) -> Capture:
+    from stackctl.migrate.capture import capture
+    from stackctl.migrate.files import discover
+
+    files = discover(run.settings.migrations_dir())
+    return capture(conn, files, run.settings.get("database.schema"), run.settings.get("database.change_capture"))
+
+
+def _refresh(run: Run, found: Status, captured: Capture) -> None:
+    if run.json_output:
+        run.console.json_line(status_document(found, captured))
+        return
+    run.console.rich.clear()
+    show(run.console, found, captured)
+
+
+def status_document(found: Status, captured: Capture) -> dict[str, Any]:
+    return {
+        "generated_at": found.generated_at,
+        "change_capture": captured,
+        "fuses": asdict(found.fuses),
+        "sequencer": {"tables": {name: asdict(table) for name, table in found.tables.items()}},
+        "queue": asdict(found.queue),
+        "tenancies": [
+            {"tenancy": tenancy, "databases": [asdict(database) for database in databases]}
+            for tenancy, databases in found.tenancies.items()
+        ],
+    }
+
+
+def show(console: Console, found: Status, captured: Capture) -> None:
+    """The status as tables."""
+    fuses = "  ".join(f"{name} {'on' if on else 'OFF'}" for name, on in asdict(found.fuses).items())
+    queue = found.queue
+    oldest = f", oldest {format_duration(queue.oldest_age_ms / 1000)}" if queue.oldest_age_ms is not None else ""
+    console.line(f"fuses   {fuses}")
+    console.line(
+        f"queue   {queue.pending} pending, {queue.in_flight} in flight, {queue.stale} stale, {queue.dead} dead{oldest}"
+    )
+    console.line("changes " + ("marked by triggers" if captured == "triggers" else "marked by the application"))
+    console.line()
+    console.table(
+        ("table", "rows", "to stamp", "first stamp", "last stamp"),
+        [
+            (name, f"{t.total:,}", f"{t.pending:,}", t.min_sequence_id, t.max_sequence_id)
+            for name, t in found.tables.items()
+            if t.total or t.pending
+        ],
+        right=("rows", "to stamp", "first stamp", "last stamp"),
+    )
+    for tenancy, databases in found.tenancies.items():
+        for database in databases:
+            console.line()
+            console.line(
+                f"tenancy {tenancy}  {database.database} ({database.type}, {database.connection})", style="bold"
+            )
+            _show_database(console, database)
+    if not found.tenancies:
+        console.line()
+        console.line("no external database is configured; see `tenancies:` in stackctl.yaml")
+
+
+def _next_attempt(database: DatabaseStatus) -> str:
+    if database.next_attempt_at is None:
+        return "given up: the next change, the sweep or `stackctl queue retry` wakes it"
+    left = (database.next_attempt_at - datetime.now(UTC)).total_seconds()
+    return f"next in {format_duration(left)}" if left > 0 else "next now"
+
+
+def _show_database(console: Console, database: DatabaseStatus) -> None:
+    if database.error is not None:
+        since = ""
+        if database.failing_since is not None:
+            age = format_duration((datetime.now(UTC) - database.failing_since).total_seconds())
+            since = f" (for {age}, {counted(database.attempts, 'attempt', 'attempts')}, {_next_attempt(database)})"
+        console.line(f"error{since}: {database.error}", style="red")
+    for row in database.refused[:REFUSED_SHOWN]:
+        console.line(f"refused: {row.mapping} {', '.join(map(str, row.key))}: {row.error}", style="red")
+    if len(database.refused) > REFUSED_SHOWN:
+        console.line(
+            f"and {len(database.refused) - REFUSED_SHOWN:,} more refused rows (--json lists them)", style="red"
+        )
+    console.table(
+        ("mapping", "cursor", "last stamp", "backlog", "behind", "synced"),
+        [
+            (
+                copy.mapping,
+                copy.cursor,
+                copy.max_sequence_id,
+                f"{copy.backlog:,}",
+                None if copy.lag_ms is None else format_duration(copy.lag_ms / 1000) if copy.backlog else "0",
+                None if copy.updated_at is None or copy.cursor < 0 else f"{copy.updated_at:%Y-%m-%d %H:%M:%S}",
+            )
+            for copy in database.mappings
+        ],
+        right=("cursor", "last stamp", "backlog", "behind"),
+    )

@@ -1,0 +1,111 @@
+"""stackctl verify"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stackctl.cli.command import Run, command, counted, uuid_argument
+from stackctl.cli.pipeline.shared import REFUSED, Tenancies, stopping
+from stackctl.core.errors import EXIT_INTERRUPTED, StateError
+
+if TYPE_CHECKING:
+    from stackctl.core.console import Console
+    from stackctl.sync.check.verify import Check
+
+
+@command(example="stackctl verify\nstackctl verify --database analytics --mapping users --repair")
+def verify(
+    run: Run,
+    tenancies: Tenancies = None,
+    database: Annotated[str | None, typer.Option("--database", metavar="ID", help="Only this database.")] = None,
+    mapping: Annotated[str | None, typer.Option("--mapping", metavar="NAME", help="Only this mapping.")] = None,
+    repair: Annotated[bool, typer.Option("--repair", help="Mend the rows that differ, and no others.")] = False,
+) -> None:
+    """Compare external databases with their source row for row, by checksums; changes may go on meanwhile.
+
+    Exit codes: 0 equal (or mended by --repair), 1 differences or a database that could not be compared, 5 one belongs
+    to another tenancy.
+    """
+    from stackctl.sync import service
+    from stackctl.sync.check import verify as feature
+    from stackctl.sync.pipeline import Pipeline
+
+    scope = service.Scope([uuid_argument(t) for t in tenancies] if tenancies else None, database, mapping)
+    with stopping(None) as stop, run.console.progress("comparing") as progress:
+        checks = feature.verify(Pipeline(run.settings), scope, stop, repair=repair, on_rows=progress.advance)
+    refused = any(check.error is not None and check.error.code in REFUSED for check in checks)
+    run.finish(
+        document(checks),
+        lambda: show(run.console, checks, repair=repair),
+        ok=all(check.ok for check in checks) and not stop.signalled,
+        exit_code=EXIT_INTERRUPTED if stop.signalled else StateError.exit_code if refused else 1,
+    )
+
+
+def document(checks: list[Check]) -> dict[str, Any]:
+    return {"ok": all(check.ok for check in checks), "checks": [_document(check) for check in checks]}
+
+
+def _document(check: Check) -> dict[str, Any]:
+    error = check.error
+    return {
+        "tenancy": check.tenancy,
+        "database": check.database,
+        "mapping": check.mapping,
+        "source_rows": check.source_rows,
+        "target_rows": check.target_rows,
+        "missing": check.missing,
+        "extra": check.extra,
+        "different": check.different,
+        "repaired": check.repaired,
+        "in_flight": check.in_flight,
+        "status": "error" if error else "interrupted" if check.interrupted else "ok" if check.ok else "differs",
+        "error": error.message if error else None,
+        "error_code": error.code if error else None,
+        "duration_ms": check.duration_ms,
+    }
+
+
+def show(console: Console, checks: list[Check], *, repair: bool) -> None:
+    """A line for each copy, what is wrong, and what to do about it."""
+    numbers = ["source", "copy", "missing", "extra", "different", *(["repaired"] if repair else []), "in flight"]
+    rows: list[tuple[object, ...]] = []
+    for check in checks:
+        counts = [check.source_rows, check.target_rows, check.missing, check.extra, check.different]
+        counts += [check.repaired] if repair else []
+        shown = [None] * (len(counts) + 1) if check.source_rows is None else [*counts, check.in_flight]
+        cells = [None if number is None else f"{number:,}" for number in shown]
+        rows.append((check.tenancy, check.database, check.mapping, *cells))
+    if rows:
+        console.table(("tenancy", "database", "mapping", *numbers), rows, right=numbers)
+        console.line()
+    console.line(_summary(checks))
+    said: set[tuple[object, ...]] = set()
+    for check in checks:
+        # What is wrong with a whole database is said once.
+        if check.error is not None and (what := (check.tenancy, check.database, check.error.message)) not in said:
+            said.add(what)
+            hint = f" ({check.error.hint})" if check.error.hint else ""
+            console.warn(f"{check.tenancy} {check.database}: {check.error.message}{hint}")
+    if any(check.differences > check.repaired for check in checks) and not repair:
+        console.info("hint: `stackctl verify --repair` mends these rows in the copies, and touches no others")
+
+
+def _summary(checks: list[Check]) -> str:
+    if not checks:
+        return "no external database is configured"
+    compared = [check for check in checks if check.source_rows is not None and not check.interrupted]
+    found = sum(check.differences for check in compared)
+    repaired = sum(check.repaired for check in compared)
+    rows = counted(sum(check.source_rows or 0 for check in compared), "row", "rows")
+    copies = counted(len(compared), "copy", "copies")
+    outcome = counted(found, "difference", "differences") if found else "equal"
+    parts = [f"{rows} in {copies} compared: {outcome}" if compared else "nothing compared"]
+    parts += [f"{repaired:,} repaired"] if repaired else []
+    if failed := sum(check.error is not None for check in checks):
+        parts.append(f"{failed:,} failed")
+    if interrupted := sum(check.interrupted for check in checks):
+        parts.append(f"{interrupted:,} interrupted")
+    return ", ".join(parts)

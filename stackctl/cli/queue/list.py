@@ -1,0 +1,71 @@
+"""stackctl queue list"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stackctl.cli.command import Run, command
+from stackctl.core.durations import format_duration
+
+if TYPE_CHECKING:
+    from stackctl.sync.queue.retries import Failure
+
+
+@command(example="stackctl queue list --json")
+def list_(
+    run: Run,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=1_000_000, help="Entries to list, oldest first.")] = 50,
+) -> None:
+    """List queue entries, and the databases that are waiting for another attempt or given up."""
+    from stackctl.sync.queue import entries as queue
+    from stackctl.sync.queue import retries
+
+    with run.database() as conn:
+        entries = queue.entries(conn, limit)
+        failures = retries.failures(conn)
+        summary = queue.summary(conn)
+
+    def tables() -> None:
+        now = datetime.now(UTC).replace(tzinfo=None)
+        run.console.table(
+            ("entry", "tenancy", "age", "state"),
+            [
+                (
+                    entry.id,
+                    entry.tenancy,
+                    format_duration((now - entry.created_at).total_seconds()),
+                    "pending" if entry.claimed_at is None else "stale" if entry.stale else "in flight",
+                )
+                for entry in entries
+            ],
+        ) if entries else run.console.line("the queue is empty")
+        if failures:
+            run.console.line()
+            run.console.table(
+                ("tenancy", "database", "attempts", "failing for", "next attempt", "error"),
+                [_failure_row(failure) for failure in failures],
+                right=("attempts",),
+            )
+            run.console.info("`stackctl queue retry` tries failing databases at once")
+
+    document = {
+        "summary": asdict(summary),
+        "entries": [asdict(entry) for entry in entries],
+        "failing": [asdict(failure) | {"dead": failure.dead} for failure in failures],
+    }
+    run.finish(document, tables)
+
+
+def _failure_row(failure: Failure) -> tuple[object, ...]:
+    now = datetime.now(UTC)
+    upcoming = failure.next_attempt_at
+    if upcoming is None:
+        when = "given up"
+    else:
+        when = f"in {format_duration((upcoming - now).total_seconds())}" if upcoming > now else "due"
+    since = format_duration((now - failure.failing_since).total_seconds())
+    return (failure.tenancy, failure.database, failure.attempts, since, when, failure.error)

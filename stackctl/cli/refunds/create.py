@@ -1,0 +1,189 @@
+"""stackctl refunds create"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from enum import Enum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stackctl.cli.command import Run, command, text_option, uuid_argument
+from stackctl.cli.payments.shared import ApiBase, ApiKey, stripe
+from stackctl.cli.refunds.shared import (
+    Invoice,
+    PurchaseId,
+    Tenancy,
+    finish_outcome,
+    read_balance,
+    run_announced,
+    tenancy_argument,
+)
+from stackctl.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from stackctl.payments.refunds.balance import Position
+    from stackctl.payments.refunds.request import Entry, Wanted
+
+_ENTRY = re.compile(r"([0-9]{1,9}):([0-9]{1,9}):(.*)", re.DOTALL)
+
+
+class Reason(Enum):
+    duplicate = "duplicate"
+    fraudulent = "fraudulent"
+    requested_by_customer = "requested_by_customer"
+
+
+@command(
+    example="stackctl refunds create 0d4a9a10-5a0b-4d8e-9f2b-1c2d3e4f5a6b --full --dry-run\n"
+    "stackctl refunds create 0d4a9a10-5a0b-4d8e-9f2b-1c2d3e4f5a6b --amount 5.00 --reason requested_by_customer",
+)
+def create(
+    run: Run,
+    id_: PurchaseId,
+    full: Annotated[bool, typer.Option("--full", help="All money that remains; everything is revoked.")] = False,
+    amount: Annotated[str | None, typer.Option("--amount", metavar="USD", help="So many dollars, as in 19.99.")] = None,
+    quantity: Annotated[
+        int | None, typer.Option("--quantity", min=0, help="With --amount: how many are revoked; else none.")
+    ] = None,
+    entry: Annotated[
+        list[str] | None, typer.Option("--entry", metavar="INDEX:QTY:USD", help="Of one entry of the preview.")
+    ] = None,
+    reason: Annotated[Reason | None, typer.Option("--reason", help="Told to Stripe.")] = None,
+    note: Annotated[str | None, typer.Option("--note", metavar="TEXT", help="Kept in the ledger.")] = None,
+    invoice: Invoice = None,
+    request_id: Annotated[
+        str | None,
+        typer.Option("--request-id", metavar="ID", help="Yours: repeated with it, the command refunds once."),
+    ] = None,
+    again: Annotated[bool, typer.Option("--again", help="Though the same was refunded moments ago.")] = False,
+    tenancy: Tenancy = None,
+    stripe_api_key: ApiKey = None,
+    stripe_api_base: ApiBase = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the exact request, and send nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Refund a purchase or a subscription's payment, wholly or in part.
+
+    The refund is written into a ledger before Stripe is asked. Whatever happens then, it is not made twice: when the
+    outcome is not known (exit code 6), `stackctl refunds resume` finds it out.
+
+    Exit codes: 0 refunded; 2 bad usage, no such purchase; 4 Stripe can't be reached or refuses the key; 5 refused, or
+    not confirmed; 6 sent, and the outcome is unknown or not final.
+    """
+    from stackctl.payments.purchases import find
+    from stackctl.payments.refunds import execute
+    from stackctl.payments.refunds.request import Wanted, entries
+
+    wanted = Wanted(
+        entries=_wanted(full, amount, quantity, entry),
+        reason=reason.value if reason else None,
+        note=text_option(note, "--note"),
+        request_id=text_option(request_id, "--request-id"),
+        invoice=text_option(invoice, "--invoice"),
+        again=again,
+    )
+    opened = stripe(run, stripe_api_key, stripe_api_base)
+    with run.database() as conn:
+        purchase = find(conn, uuid_argument(id_, "purchase"), tenancy_argument(tenancy))
+        known = execute.of_request(conn, purchase, wanted)
+        if known is not None and not dry_run:
+            run.console.info(f"request {wanted.request_id} has led to refund {known.id} before")
+            finish_outcome(
+                run, run_announced(run, known, lambda: execute.carry_out(conn, opened(known.account), known))
+            )
+            return
+        balance, gateway = read_balance(conn, purchase, invoice, opened)
+        asked = entries(wanted, balance)
+        assert gateway is not None, "what has no payment is refused"
+        execute.check_item(gateway, balance, asked)
+        if dry_run:
+            _dry_run(run, balance, asked, wanted)
+            return
+        run.confirm(_question(balance, asked, gateway.mode), yes=yes)
+        refund = execute.plan(conn, balance, asked, wanted)
+
+        def unanswered(seconds: float) -> None:
+            run.console.info("Stripe has not answered; looking for the refund")
+            time.sleep(seconds)
+
+        finish_outcome(
+            run,
+            run_announced(
+                run, refund, lambda: execute.carry_out(conn, gateway, refund, balance, unanswered=unanswered)
+            ),
+        )
+
+
+def _wanted(full: bool, amount: str | None, quantity: int | None, given: list[str] | None) -> tuple[Entry, ...] | None:
+    from stackctl.payments.money import cents
+    from stackctl.payments.refunds.request import GRANT, Entry
+
+    if [full, amount is not None, bool(given)].count(True) != 1:
+        raise UsageError(
+            "say what to refund: one of --full, --amount and --entry", code="usage", hint="e.g. --amount 5.00"
+        )
+    if quantity is not None and amount is None:
+        raise UsageError("--quantity goes with --amount", code="usage", hint="or write --entry INDEX:QTY:USD")
+    if full:
+        return None
+    if amount is not None:
+        return (Entry(GRANT, quantity or 0, cents(amount)),)
+    found: list[Entry] = []
+    for text in given or ():
+        match = _ENTRY.fullmatch(text)
+        if match is None:
+            raise UsageError(f"{text[:40]!r} is not INDEX:QTY:USD", code="schema-error", hint="e.g. --entry 0:1:19.99")
+        found.append(Entry(int(match[1]), int(match[2]), cents(match[3])))
+    return tuple(found)
+
+
+def _question(balance: Position, asked: tuple[Entry, ...], mode: str) -> str:
+    from stackctl.payments.money import shown
+
+    purchase = balance.purchase
+    money = shown(sum(entry.amount for entry in asked), "usd")
+    taken = sum(entry.quantity for entry in asked)
+    revoking = f", and revoke {taken} of {balance.bought}" if taken else ""
+    kind = "test money" if mode == "test" else "REAL MONEY"
+    return f"Refund {money} ({kind}) of {purchase.name} to {purchase.customer_type} {purchase.customer}{revoking}?"
+
+
+def _dry_run(run: Run, balance: Position, asked: tuple[Entry, ...], wanted: Wanted) -> None:
+    from stackctl.payments.refunds.execute import key_of
+    from stackctl.payments.refunds.request import request
+
+    id_ = "<id of the refund>"
+    taken = sum(entry.quantity for entry in asked)
+    requests: list[dict[str, Any]] = [
+        {
+            "method": "POST",
+            "path": "/v1/refunds",
+            "headers": {"Stripe-Account": balance.account, "Idempotency-Key": key_of(id_)},
+            "params": request(balance, asked, wanted, id_),
+        }
+    ]
+    if balance.purchase.type == "subscription" and taken:
+        left = balance.quantity_left - taken
+        item = {"items": [{"id": "<its item>", "quantity": left}], "proration_behavior": "none"}
+        requests.append(
+            {
+                "method": "POST",
+                "path": f"/v1/subscriptions/{balance.purchase.stripe_id}",
+                "headers": {"Stripe-Account": balance.account},
+                "params": item if left else {"cancel_at_period_end": True},
+            }
+        )
+    entries = [entry.document for entry in asked]
+
+    def show() -> None:
+        for one in requests:
+            run.console.line(f"{one['method']} {one['path']}")
+            for name, value in one["headers"].items():
+                run.console.line(f"{name}: {value}")
+            run.console.line(json.dumps(one["params"], indent=2))
+        run.console.line("nothing was sent")
+
+    run.finish({"dry_run": True, "requests": requests, "entries": entries}, show)

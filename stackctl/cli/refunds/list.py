@@ -1,0 +1,135 @@
+"""stackctl refunds list"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stackctl.cli.command import Run, command, counted, text_option, time_option, uuid_argument
+from stackctl.cli.payments.shared import ApiBase, ApiKey, stripe
+from stackctl.cli.refunds.shared import OnlyTenancy, refund_document, refunds_table
+from stackctl.core.errors import ServiceError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+    from uuid import UUID
+
+    from stackctl.payments.gateway import Gateway
+    from stackctl.payments.refunds.reconcile import Difference
+    from stackctl.postgres.connect import Connection
+
+
+class StatusName(Enum):
+    planned = "planned"
+    submitted = "submitted"
+    pending = "pending"
+    succeeded = "succeeded"
+    failed = "failed"
+    canceled = "canceled"
+
+
+@command(
+    example="stackctl refunds list --since 24h\nstackctl refunds list --status submitted --json\n"
+    "stackctl refunds list --reconcile --since 720h",
+)
+def list_(
+    run: Run,
+    tenancy: OnlyTenancy = None,
+    customer: Annotated[str | None, typer.Option("--customer", metavar="ID", help="Only this customer's.")] = None,
+    status: Annotated[StatusName | None, typer.Option("--status", help="Only of this status.")] = None,
+    since: Annotated[
+        str | None, typer.Option("--since", metavar="TIME", help="Asked for since; a time, or e.g. 24h.")
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option("--until", metavar="TIME", help="Asked for before; a time, or e.g. 1h.")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=1_000_000, help="At most so many, the newest.")] = 100,
+    reconcile: Annotated[bool, typer.Option("--reconcile", help="Name every difference from Stripe.")] = False,
+    stripe_api_key: ApiKey = None,
+    stripe_api_base: ApiBase = None,
+) -> None:
+    """List the refunds of the ledger, the newest first; with --reconcile, compare the ledger with Stripe.
+
+    Exit codes: 0 listed, nothing differs; 1 ledger and Stripe differ; 4 Stripe can't be reached or refuses the key, for
+    one of the accounts at least.
+    """
+    from stackctl.payments.refunds import ledger
+
+    only, customer = uuid_argument(tenancy) if tenancy else None, text_option(customer, "--customer")
+    start, end = time_option(since, "--since"), time_option(until, "--until")
+    opened = stripe(run, stripe_api_key, stripe_api_base)
+    if reconcile and (customer or status or until):
+        raise UsageError("--reconcile goes with --tenancy and --since only", code="usage")
+    with run.database() as conn:
+        if reconcile:
+            _reconcile(run, conn, opened, only, start)
+            return
+        found = ledger.find(conn, tenancy=only, customer=customer, status=status.value if status else None,
+                            since=start, until=end, limit=limit + 1)  # fmt: skip
+    more, found = len(found) > limit, found[:limit]
+
+    def show() -> None:
+        refunds_table(run, found)
+        if not found:
+            run.console.line("no refunds")
+        if more:
+            run.console.line(f"the newest {limit}; --limit shows more")
+
+    run.finish({"refunds": [refund_document(one) for one in found], "more": more}, show)
+
+
+def _reconcile(
+    run: Run, conn: Connection, opened: Callable[[str], Gateway], tenancy: UUID | None, since: datetime | None
+) -> None:
+    from stackctl.payments import connection
+    from stackctl.payments.refunds import ledger
+    from stackctl.payments.refunds.reconcile import compare
+
+    differences: list[tuple[str, Difference]] = []
+    compared = skipped = 0
+    accounts, problems = connection.accounts(conn, tenancy), dict[str, ServiceError]()
+    for account in accounts:
+        gateway = opened(account)
+        try:
+            made = gateway.refunds_since(since)
+            known = ledger.find(conn, account=account)
+            own = [one for one in known if one.livemode == (gateway.mode == "live")]
+            found = compare(gateway, made, own, since)
+        except ServiceError as error:  # of one that was disconnected, say: the others are compared all the same
+            problems[account] = error
+            continue
+        skipped += len(known) - len(own)
+        compared += sum(since is None or one.created_at >= since for one in own)
+        differences += [(account, one) for one in found]
+    if problems and len(problems) == len(accounts):
+        raise next(iter(problems.values()))
+    for account, problem in problems.items():
+        run.console.warn(f"account {account} could not be compared: {problem.message}")
+    if skipped:
+        run.console.warn(f"{counted(skipped, 'refund', 'refunds')} of the key's other mode could not be compared")
+
+    def show() -> None:
+        rows = [(one.kind, str(one.refund or ""), one.stripe_refund or "", one.message) for _, one in differences]
+        if rows:
+            run.console.table(("difference", "refund", "in Stripe", ""), rows)
+        elif compared:
+            run.console.line(f"ledger and Stripe agree: {counted(compared, 'refund', 'refunds')} compared", "green")
+        else:
+            run.console.line("neither the ledger nor Stripe has a refund")
+
+    listed = [
+        {
+            "account": account,
+            "kind": one.kind,
+            "refund": one.refund,
+            "stripe_refund_id": one.stripe_refund,
+            "message": one.message,
+        }
+        for account, one in differences
+    ]
+    ok = not differences and not problems
+    result = {"ok": ok, "compared": compared, "skipped": skipped, "not_compared": list(problems), "differences": listed}
+    run.finish(result, show, ok=ok, exit_code=1 if differences else ServiceError.exit_code)

@@ -1,0 +1,117 @@
+"""stackctl refunds preview"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from stackctl.cli.command import Run, command, text_option, uuid_argument
+from stackctl.cli.payments.shared import ApiBase, ApiKey, stripe
+from stackctl.cli.refunds.shared import Invoice, PurchaseId, Tenancy, read_balance, refund_document, tenancy_argument
+
+if TYPE_CHECKING:
+    from stackctl.core.errors import StackctlError
+    from stackctl.payments.purchases import Purchase
+    from stackctl.payments.refunds.balance import Position
+
+
+@command(example="stackctl refunds preview 0d4a9a10-5a0b-4d8e-9f2b-1c2d3e4f5a6b")
+def preview(
+    run: Run,
+    id_: PurchaseId,
+    invoice: Invoice = None,
+    tenancy: Tenancy = None,
+    stripe_api_key: ApiKey = None,
+    stripe_api_base: ApiBase = None,
+) -> None:
+    """Show what was bought, charged and refunded, what remains, and why it can't be refunded when it can't.
+
+    Exit codes: 0 shown; 2 no such purchase; 4 Stripe can't be reached or refuses the key.
+    """
+    from stackctl.payments.purchases import find
+
+    opened = stripe(run, stripe_api_key, stripe_api_base)
+    with run.database() as conn:
+        purchase = find(conn, uuid_argument(id_, "purchase"), tenancy_argument(tenancy))
+        balance, _ = read_balance(conn, purchase, text_option(invoice, "--invoice"), opened)
+    run.finish(_preview_document(balance), lambda: _show_preview(run, balance))
+
+
+def _preview_document(balance: Position) -> dict[str, Any]:
+    from stackctl.payments.money import decimal
+
+    purchase, payment = balance.purchase, balance.payment
+    currency = payment.currency if payment else "usd"
+    refusal = balance.refusal
+    entries: list[dict[str, Any]] = [
+        {
+            "index": 0,
+            "type": "product_grant",
+            "product_id": purchase.product_id,
+            "name": purchase.name,
+            "price_id": purchase.price_id,
+            "unit_prices": purchase.prices,
+            "quantity": balance.bought,
+            "quantity_left": balance.quantity_left,
+        }
+    ]
+    if payment:
+        entries.append(
+            {
+                "index": 1,
+                "type": "money_transfer",
+                "currency": currency,
+                "charged": decimal(balance.charged, currency),
+                "refunded": decimal(balance.refunded, currency),
+                "held": decimal(balance.held, currency),
+                "remaining": decimal(balance.remaining, currency),
+            }
+        )
+    return {
+        "purchase_type": purchase.type,
+        "purchase_id": purchase.id,
+        "tenancy": purchase.tenancy,
+        "customer": purchase.customer,
+        "customer_type": purchase.customer_type,
+        "created_at": purchase.created_at,
+        "payment_intent": payment.intent if payment else None,
+        "invoice": balance.invoice,
+        "refundable": refusal is None,
+        "refusal": {"code": refusal.code, "message": refusal.message} if refusal else None,
+        "entries": entries,
+        "refunds": [refund_document(one) for one in balance.ledger],
+    }
+
+
+def _show_preview(run: Run, balance: Position) -> None:
+    from stackctl.payments.money import shown
+
+    purchase, payment, line = balance.purchase, balance.payment, run.console.line
+    line(f"{'subscription' if purchase.type == 'subscription' else 'purchase'} {purchase.id}")
+    line(f"customer   {purchase.customer_type} {purchase.customer}")
+    line(f"bought     {purchase.created_at:%Y-%m-%d %H:%M} UTC")
+    if payment:
+        line(f"payment    {payment.intent}" + (f", invoice {balance.invoice}" if balance.invoice else ""))
+    prices = ", ".join(f"{value} {currency}" for currency, value in purchase.prices.items())
+    rows = [("0", purchase.name, f"{balance.bought} at {prices or 'no listed price'}",
+             f"{balance.quantity_left} left")]  # fmt: skip
+    if payment:
+        currency = payment.currency
+        rows.append(("1", "charge", shown(balance.charged, currency), f"{shown(balance.remaining, currency)} remain"))
+    line()
+    run.console.table(("entry", "", "", ""), rows)
+    if payment and (balance.refunded or balance.held):
+        line()
+        line(f"refunded   {shown(balance.refunded, payment.currency)}")
+        if balance.held:
+            line(f"under way  {shown(balance.held, payment.currency)}", "yellow")
+    for one in balance.ledger:
+        line(f"           {one.created_at:%Y-%m-%d %H:%M}  {shown(one.amount, one.currency)}  {one.status}  {one.id}")
+    line()
+    _show_verdict(run, balance.refusal, purchase)
+
+
+def _show_verdict(run: Run, refusal: StackctlError | None, purchase: Purchase) -> None:
+    if refusal:
+        run.console.line(f"can't be refunded: {refusal.message}", "yellow")
+    else:
+        run.console.line(f"to refund it: stackctl refunds create {purchase.id} --full | --amount USD")

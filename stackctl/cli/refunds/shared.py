@@ -1,0 +1,157 @@
+"""What the commands of stackctl refunds share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stackctl.cli.command import Run, uuid_argument
+from stackctl.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from uuid import UUID
+
+    from stackctl.payments.gateway import Gateway
+    from stackctl.payments.purchases import Purchase
+    from stackctl.payments.refunds.balance import Position
+    from stackctl.payments.refunds.execute import Outcome
+    from stackctl.payments.refunds.ledger import Refund
+    from stackctl.postgres.connect import Connection
+
+UNSETTLED, REFUSED = 6, 5  # exit codes
+
+
+PurchaseId = Annotated[str, typer.Argument(metavar="ID", help="Of a purchase or a subscription.")]
+
+
+Tenancy = Annotated[
+    str | None, typer.Option("--tenancy", metavar="TENANCY", help="Only needed where several have this id.")
+]
+
+
+Invoice = Annotated[
+    str | None,
+    typer.Option("--invoice", metavar="ID", help="Of a subscription: this one's payment, not the creation's."),
+]
+
+
+def run_announced(run: Run, refund: Refund, work: Callable[[], Outcome]) -> Outcome:
+    """Do it; who interrupts it hears which refund is left to be settled."""
+    try:
+        return work()
+    except KeyboardInterrupt:
+        run.console.warn(f"refund {refund.id} is left unsettled; `stackctl refunds resume {refund.id}` goes on with it")
+        raise
+
+
+def finish_outcome(run: Run, outcome: Outcome) -> None:
+    refund, problem = outcome.refund, outcome.problem
+    if problem is not None:
+        run.console.warn(problem.message)
+    code = 0 if refund.status == "succeeded" and refund.revoked else UNSETTLED if refund.holds_money else REFUSED
+    run.finish({"refund": refund_document(refund)}, lambda: show_outcome(run, outcome), ok=code == 0, exit_code=code)
+
+
+def refund_document(refund: Refund) -> dict[str, Any]:
+    from stackctl.payments.money import decimal
+
+    return {
+        "id": refund.id,
+        "status": refund.status,
+        "tenancy": refund.tenancy,
+        "purchase_type": refund.purchase_type,
+        "purchase_id": refund.purchase_id,
+        "amount_usd": decimal(refund.amount, refund.currency),
+        "entries": refund.entries,
+        "stripe_refund_id": refund.stripe_refund,
+        "failure": refund.failure,
+        "created_at": refund.created_at,
+        "customer": refund.customer,
+        "payment_intent": refund.intent,
+        "invoice": refund.invoice,
+        "reason": refund.params.get("reason"),
+        "note": refund.note,
+        "request_id": refund.request_id,
+        "created_by": refund.created_by,
+        "submitted_at": refund.submitted_at,
+        "revoked": refund.revoked,
+    }
+
+
+def show_outcome(run: Run, outcome: Outcome) -> None:
+    from stackctl.payments.money import shown
+
+    refund, line = outcome.refund, run.console.line
+    money, resume = shown(refund.amount, refund.currency), f"run `stackctl refunds resume {refund.id}`"
+    match refund.status:
+        case "succeeded":
+            is_taken = refund.revoked and (not refund.subscription or refund.quantity_left is not None)
+            taken = f", {refund.quantity} revoked" if refund.quantity and is_taken else ""
+            if taken and refund.quantity_left == 0:
+                taken += "; the subscription ends with its period"
+            line(f"refunded {money}{taken}  ({refund.stripe_refund})", "green")
+            if not refund.revoked:
+                line(f"the subscription's quantity is not lowered yet: {resume}", "yellow")
+        case "pending":
+            line(f"{money} are on their way, which may take days: Stripe says pending  ({refund.stripe_refund})")
+            line(f"to see what became of it, {resume}")
+        case "planned" | "submitted":
+            line(f"whether {money} were refunded is not known yet: {resume}", "yellow")
+        case "failed" | "canceled":
+            line(f"not refunded: {refund.failure or f'Stripe says {refund.status}'}", "red")
+            if refund.stays_revoked:
+                line(f"{refund.quantity} stay revoked; give the money back alone, with --amount", "yellow")
+    line(f"refund {refund.id}")
+
+
+def tenancy_argument(given: str | None) -> UUID | None:
+    return uuid_argument(given) if given else None
+
+
+def read_balance(
+    conn: Connection, purchase: Purchase, invoice: str | None, opened: Callable[[str], Gateway]
+) -> tuple[Position, Gateway | None]:
+    from stackctl.backend.tenancies import read
+    from stackctl.payments import connection
+    from stackctl.payments.refunds import balance
+
+    if invoice is not None and purchase.type != "subscription":
+        raise UsageError("--invoice goes with a subscription; this is a one-time purchase", code="usage")
+    gateways: list[Gateway] = []
+
+    def on() -> tuple[str, Gateway]:
+        account = connection.account(conn, read(conn, purchase.tenancy))
+        gateways.append(opened(account))
+        return account, gateways[0]
+
+    found = balance.read(conn, purchase, invoice, on)
+    return found, gateways[0] if gateways else None
+
+
+OnlyTenancy = Annotated[str | None, typer.Option("--tenancy", metavar="TENANCY", help="Only this tenancy's.")]
+
+
+RefundId = Annotated[str, typer.Argument(metavar="REFUND", help="The id that create printed.")]
+
+
+COLOURS = {"succeeded": "green", "failed": "red", "canceled": "red"}
+
+
+def refunds_table(run: Run, refunds: Sequence[Refund]) -> None:
+    from stackctl.payments.money import shown
+
+    rows = [
+        (
+            str(one.id),
+            f"{one.created_at:%Y-%m-%d %H:%M}",
+            shown(one.amount, one.currency),
+            one.status if one.is_settled or one.status != "succeeded" else "succeeded, quantity not lowered",
+            one.customer,
+        )
+        for one in refunds
+    ]
+    if rows:
+        columns = ("refund", "asked (UTC)", "amount", "status", "customer")
+        run.console.table(columns, rows, right=("amount",), whole=("refund", "amount"))

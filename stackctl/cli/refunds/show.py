@@ -1,0 +1,45 @@
+"""stackctl refunds show"""
+
+from __future__ import annotations
+
+from stackctl.cli.command import Run, command, uuid_argument
+from stackctl.cli.refunds.shared import COLOURS, RefundId, refund_document
+
+
+@command(example="stackctl refunds show 7c9e6679-7425-40de-944b-e07fc1f90ae7")
+def show(run: Run, refund: RefundId) -> None:
+    """Show one refund as the ledger has it. Stripe is not asked; `resume` does that.
+
+    Exit codes: 0 shown; 2 no such refund.
+    """
+    from stackctl.payments.money import shown
+    from stackctl.payments.refunds import ledger
+
+    with run.database() as conn:
+        one = ledger.get(conn, uuid_argument(refund, "refund"))
+    taken = f", {one.quantity} revoked" if one.quantity else ""
+    facts = {
+        "refund": str(one.id),
+        "status": one.status,
+        "amount": shown(one.amount, one.currency) + taken,
+        "purchase": f"{one.purchase_id} ({one.purchase_type})",
+        "customer": one.customer,
+        "tenancy": str(one.tenancy),
+        "payment": one.intent + (f", invoice {one.invoice}" if one.invoice else ""),
+        "in Stripe": one.stripe_refund,
+        "failure": one.failure,
+        "reason": one.params.get("reason"),
+        "note": one.note,
+        "request": one.request_id,
+        "asked": f"{one.created_at:%Y-%m-%d %H:%M:%S} UTC by {one.created_by}",
+        "sent": f"{one.submitted_at:%Y-%m-%d %H:%M:%S} UTC" if one.submitted_at else None,
+    }
+
+    def lines() -> None:
+        for name, value in facts.items():
+            if value is not None:
+                run.console.line(f"{name:<10}{value}", COLOURS.get(one.status) if name == "status" else None)
+        if not one.is_settled:
+            run.console.line(f"\nnot settled: stackctl refunds resume {one.id}", "yellow")
+
+    run.finish({"refund": refund_document(one)}, lines)

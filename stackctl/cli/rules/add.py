@@ -1,0 +1,93 @@
+"""stackctl rules add"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stackctl.cli.command import Run, command
+from stackctl.cli.rules.shared import (
+    ActionName,
+    After,
+    Before,
+    Condition,
+    DryRun,
+    Id,
+    Message,
+    Name,
+    Or,
+    Priority,
+    RulesFile,
+    Where,
+    Yes,
+    condition_of,
+    place_rule,
+    rules_path,
+    write_change,
+)
+from stackctl.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from stackctl.rules.model import RuleSet
+
+_FIRST, _STEP = 100, 10  # priority of a first rule, and how far below the others a new one goes
+
+
+@command(
+    example="stackctl rules add block-disposable --condition 'emailDomain in [\"tempmail.com\"]' --action reject\n"
+    "stackctl rules add risky --where 'riskScores.bot > 80' --or 'email == \"\"' --action restrict --dry-run",
+)
+def add(
+    run: Run,
+    id_: Id,
+    action: Annotated[ActionName, typer.Option("--action", help="What it does.")],
+    condition: Condition = None,
+    where: Where = None,
+    or_: Or = None,
+    display_name: Name = None,
+    message: Message = None,
+    priority: Priority = None,
+    before: Before = None,
+    after: After = None,
+    disabled: Annotated[bool, typer.Option("--disabled", help="Not yet enabled.")] = False,
+    rules: RulesFile = None,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Add a rule to the file: below all others, unless --priority, --before or --after says where.
+
+    Exit codes: 0 written; 2 there is such a rule; 3 the rule is wrong; 5 tests fail, and it was not confirmed.
+    """
+    from stackctl.rules.edits import read, with_rules
+    from stackctl.rules.model import Action, Rule
+
+    held = read(rules_path(run, rules))
+    if any(rule.id == id_ for rule in held.rules.rules):
+        raise UsageError(f"there is a rule {id_} already", code="rule-exists", hint=f"stackctl rules edit {id_}")
+    if not id_.strip():
+        raise UsageError("a rule needs an id", code="usage")
+    if "." in id_:
+        raise UsageError(
+            f"the id {id_} has a dot, which the backend would read as a path", code="usage", hint="name it otherwise"
+        )
+    text = condition_of(condition, where, or_)
+    if text is None:
+        raise UsageError("say when it matches", code="usage", hint="--condition CEL, or --where CEL")
+    own = _below(held.rules) if priority is None else priority
+    new = Rule(id_, display_name or id_, not disabled, own, text, Action(action.value, message))
+    wanted = with_rules(held.rules, [new])
+    if priority is not None and (before or after):
+        raise UsageError("--priority says where it stands, as --before and --after do", code="usage")
+    if before or after:
+        wanted = place_rule(held, wanted, id_, before, after)
+    elif priority is None and held.rules.rules:
+        from stackctl.rules.edits import moved
+
+        wanted = moved(wanted, id_, len(held.rules.rules))
+    write_change(run, held, wanted, yes=yes, dry_run=dry_run)
+
+
+def _below(rules: RuleSet) -> int:
+    lowest = min((rule.priority for rule in rules.rules), default=_FIRST + _STEP)
+    return lowest - _STEP if lowest > _STEP else max(lowest - 1, 0)

@@ -1,0 +1,138 @@
+"""stackctl rules backtest"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stackctl.cli.command import Run, command, counted, time_option, uuid_argument
+from stackctl.cli.rules.shared import RulesFile, rules_path
+from stackctl.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from stackctl.rules.backtest import Report
+    from stackctl.rules.model import RuleSet
+
+_COUNTS = ("matched", "decided", "restricted", "error", "unknown")
+
+
+_WORDS = {
+    "newly_rejected": "newly rejected",
+    "newly_allowed": "newly allowed",
+    "newly_restricted": "newly restricted",
+    "no_longer_restricted": "no longer restricted",
+}
+
+
+@command(
+    example="stackctl rules backtest --since 2026-01-01\n"
+    "stackctl rules backtest --against new-rules.yaml --auth-method password --json",
+)
+def backtest(
+    run: Run,
+    since: Annotated[
+        str | None, typer.Option("--since", metavar="TIME", help="Signed up since; a time, or e.g. 30d.")
+    ] = None,
+    tenancy: Annotated[str | None, typer.Option("--tenancy", metavar="TENANCY", help="Only its users.")] = None,
+    sample: Annotated[
+        int | None, typer.Option("--sample", min=1, metavar="N", help="At most so many users, the same ones each time.")
+    ] = None,
+    auth_method: Annotated[
+        str | None,
+        typer.Option("--auth-method", metavar="METHOD", help="Of those of whom the database does not tell."),
+    ] = None,
+    against: Annotated[
+        Path | None, typer.Option("--against", metavar="FILE", help="Other rules: show whom they treat otherwise.")
+    ] = None,
+    show_emails: Annotated[bool, typer.Option("--show-emails", help="Show addresses in full.")] = False,
+    rules: RulesFile = None,
+) -> None:
+    """Show what the rules would have done to the users who are in the database. Nothing is written.
+
+    Anonymous users are left out. Where the database does not tell how a user signed up, rules that depend on it are
+    unknown for that user, unless --auth-method says.
+    Exit codes: 0 done; 2 bad usage; 3 a rules file is bad; 4 no database.
+    """
+    from stackctl.rules import backtest as backtests
+    from stackctl.rules.files import load
+    from stackctl.rules.model import AUTH_METHODS
+
+    if auth_method is not None and auth_method not in AUTH_METHODS:
+        raise UsageError(f"--auth-method: {auth_method!r} is none of {', '.join(AUTH_METHODS)}", code="usage")
+    scope = backtests.Scope(
+        since=time_option(since, "--since"),
+        tenancy=uuid_argument(tenancy) if tenancy else None,
+        sample=sample,
+        auth_method=auth_method,
+    )
+    own = load(rules_path(run, rules))
+    other = load(against) if against else None
+    with run.database() as conn:
+        report = backtests.backtest(
+            conn, own, scope, other, lambda done: run.console.info(f"{done:,} users judged one by one")
+        )
+    run.finish(_document(report, own, other, show_emails), lambda: _show(run, report, own, other, show_emails))
+
+
+def _document(report: Report, rules: RuleSet, against: RuleSet | None, show_emails: bool) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "users": report.users,
+        "unknown_auth_method": report.unknown_method,
+        "judged_in_python": report.in_python,
+        "rules": [
+            {"rule_id": rule.id, "enabled": rule.enabled, "action": rule.action.type}
+            | {{"error": "errors"}.get(kind, kind): report.by_rule[rule.id, kind] for kind in _COUNTS}
+            for rule in rules.ordered
+        ],
+        "outcomes": {
+            name: report.outcomes[name]
+            for name in ("allow", "reject", "default-allow", "default-reject", "restricted", "unknown")
+        },
+    }
+    if against is not None:
+        document["against"] = {
+            name: {
+                "users": report.changes[name],
+                "examples": [
+                    {"tenancy": one.tenancy, "user": one.user, "email": one.email if show_emails else masked(one.email)}
+                    for one in report.examples
+                    if one.change == name
+                ],
+            }
+            for name in _WORDS
+        }
+    return document
+
+
+def _show(run: Run, report: Report, rules: RuleSet, against: RuleSet | None, show_emails: bool) -> None:
+    console = run.console
+    rows = [
+        (rule.id, rule.action.type if rule.enabled else "off", *(report.by_rule[rule.id, kind] for kind in _COUNTS))
+        for rule in rules.ordered
+    ]
+    if rows:
+        headings = ("matched", "decided", "restricted", "errors", "unknown")
+        console.table(("rule", "action", *headings), rows, right=headings)
+        console.line()
+    names = [name for name in report.outcomes if report.outcomes[name]]
+    shown = ", ".join(f"{report.outcomes[name]:,} {name}" for name in sorted(names))
+    console.line(f"{counted(report.users, 'user', 'users')}" + (f": {shown}" if shown else ""))
+    if report.unknown_method:
+        users = counted(report.unknown_method, "user", "users")
+        console.line(f"the database does not tell how {users} signed up; --auth-method METHOD sets it")
+    if against is None:
+        return
+    for name, words in _WORDS.items():
+        console.line()
+        console.line(f"{words}: {counted(report.changes[name], 'user', 'users')}", "bold")
+        for one in report.examples:
+            if one.change == name:
+                console.line(f"  {one.user}  {one.email if show_emails else masked(one.email)}")
+
+
+def masked(email: str) -> str:
+    """`a***@example.com`."""
+    local, at, domain = email.strip().rpartition("@")
+    return f"{local[:1]}***@{domain}" if at else (f"{domain[:1]}***" if domain else "")

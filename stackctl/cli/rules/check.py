@@ -1,0 +1,101 @@
+"""stackctl rules check"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stackctl.cli.command import Run, command, counted
+from stackctl.cli.rules.shared import RulesFile, rules_path
+from stackctl.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from stackctl.core.console import Console
+    from stackctl.rules.check import Finding
+    from stackctl.rules.model import RuleSet
+
+
+class Format(Enum):
+    text = "text"
+    json = "json"
+    github = "github"
+
+
+@command(
+    example="stackctl rules check\nstackctl rules check --rules sign-up-rules.yaml --format github",
+)
+def check(
+    run: Run,
+    rules: RulesFile = None,
+    format_: Annotated[Format, typer.Option("--format", help="How to show the findings.")] = Format.text,
+) -> None:
+    """Find what is wrong with rules before anybody signs up: mistakes, and comparisons that never come true.
+
+    Exit codes: 0 nothing found but information, 1 an error or a warning.
+    """
+    from stackctl.rules import check as checks
+    from stackctl.rules.files import load
+
+    if format_ is Format.json:
+        run.options["json_output"] = True
+    elif run.json_output and format_ is not Format.text:
+        raise UsageError("--json and --format github exclude each other", code="usage")
+    path = rules_path(run, rules)
+    found = load(path)
+    findings = checks.check(found)
+    ok = all(finding.severity == "info" for finding in findings)
+    decision_document = {"ok": ok, "findings": [_finding(path, finding) for finding in findings]}
+
+    def show() -> None:
+        if format_ is Format.github:
+            _annotate(run.console, path, findings)
+        else:
+            _show_findings(run.console, path, found, findings)
+
+    run.finish(decision_document, show, ok=ok)
+
+
+def _finding(path: Path, finding: Finding) -> dict[str, Any]:
+    return {
+        "file": str(path),
+        "line": finding.line,
+        "column": finding.column,
+        "rule": finding.code,
+        "rule_id": finding.rule_id,
+        "severity": finding.severity,
+        "message": finding.message,
+        "suggestion": finding.suggestion,
+    }
+
+
+def _annotate(console: Console, path: Path, findings: Sequence[Finding]) -> None:
+    for finding in findings:
+        text = f"{finding.rule_id}: {finding.message}".replace("%", "%25").replace("\n", "%0A")
+        level = "notice" if finding.severity == "info" else finding.severity
+        console.line(f"::{level} file={path},line={finding.line},title={finding.code}::{text}")
+
+
+def _show_findings(console: Console, path: Path, rules: RuleSet, findings: Sequence[Finding]) -> None:
+    from stackctl.rules.cel.parse import pointed
+
+    conditions = {rule.id: rule for rule in rules.rules}
+    for finding in findings:
+        style = {"error": "red", "warning": "yellow"}.get(finding.severity)
+        console.line(f"{path}:{finding.line}: {finding.rule_id}: {finding.severity} {finding.code}", style)
+        console.line(f"  {finding.message}")
+        rule = conditions[finding.rule_id]
+        if rule.condition:
+            lines = rule.condition.split("\n")
+            at = sum(len(line) + 1 for line in lines[: finding.line - rule.line]) + finding.column - 1
+            for line in pointed(rule.condition, min(at, len(rule.condition))).split("\n"):
+                console.line(f"    {line}")
+        if finding.suggestion:
+            console.line(f"  suggestion: {finding.suggestion}")
+        console.line()
+    rule_count = counted(len(rules.rules), "rule", "rules")
+    console.line(f"{rule_count}: {counted(len(findings), 'finding', 'findings') if findings else 'nothing found'}")

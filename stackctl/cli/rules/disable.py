@@ -1,0 +1,15 @@
+"""stackctl rules disable"""
+
+from __future__ import annotations
+
+from stackctl.cli.command import Run, command
+from stackctl.cli.rules.shared import DryRun, Ids, RulesFile, Yes, switch_rules
+
+
+@command(example="stackctl rules disable block-disposable --dry-run")
+def disable(run: Run, ids: Ids, rules: RulesFile = None, yes: Yes = False, dry_run: DryRun = False) -> None:
+    """Disable rules; they stay in the file.
+
+    Exit codes: 0 written, or nothing to change; 2 no such rule; 5 tests fail, and it was not confirmed.
+    """
+    switch_rules(run, ids, rules, on=False, yes=yes, dry_run=dry_run)

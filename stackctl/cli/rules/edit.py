@@ -1,0 +1,64 @@
+"""stackctl rules edit"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated
+
+import typer
+
+from stackctl.cli.command import Run, command
+from stackctl.cli.rules.shared import (
+    ActionName,
+    Condition,
+    DryRun,
+    Id,
+    Message,
+    Name,
+    Or,
+    Priority,
+    RulesFile,
+    Where,
+    Yes,
+    condition_of,
+    rules_path,
+    write_change,
+)
+
+
+@command(
+    example='stackctl rules edit block-disposable --condition \'emailDomain in ["tempmail.com", "trash.me"]\'\n'
+    "stackctl rules edit block-disposable --action log --dry-run",
+)
+def edit(
+    run: Run,
+    id_: Id,
+    action: Annotated[ActionName | None, typer.Option("--action", help="What it does.")] = None,
+    condition: Condition = None,
+    where: Where = None,
+    or_: Or = None,
+    display_name: Name = None,
+    message: Message = None,
+    priority: Priority = None,
+    rules: RulesFile = None,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Change what a rule says; --message '' takes the note away.
+
+    Exit codes: 0 written, or nothing to change; 2 no such rule; 3 the rule would be wrong; 5 tests fail, and it was not
+    confirmed.
+    """
+    from stackctl.rules.edits import read, with_rules
+
+    held = read(rules_path(run, rules))
+    rule = held.rule(id_)
+    note = rule.action.message if message is None else message or None
+    new = replace(
+        rule,
+        display_name=rule.display_name if display_name is None else display_name or id_,
+        priority=rule.priority if priority is None else priority,
+        condition=condition_of(condition, where, or_) or rule.condition,
+        action=replace(rule.action, type=action.value if action else rule.action.type, message=note),
+    )
+    write_change(run, held, with_rules(held.rules, [new]), yes=yes, dry_run=dry_run)

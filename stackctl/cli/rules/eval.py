@@ -1,0 +1,132 @@
+"""stackctl rules eval"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stackctl.cli.command import Run, command, counted
+from stackctl.cli.rules.shared import RulesFile, decision_document, format_cel, format_outcome, load_rules
+from stackctl.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from stackctl.core.console import Console
+    from stackctl.rules.decide import Decision, Judge
+
+_RISK = "NAME=0..100"
+
+
+@command(
+    example="stackctl rules eval --email bob@tempmail.com --country-code DE --risk bot=80\n"
+    "stackctl rules eval --auth-method oauth --oauth-provider github --json\n"
+    "stackctl rules eval --users users.csv",
+)
+def eval_(
+    run: Run,
+    email: Annotated[str | None, typer.Option("--email", metavar="ADDRESS", help="None: a user without one.")] = None,
+    auth_method: Annotated[
+        str, typer.Option("--auth-method", metavar="METHOD", help="password, otp, oauth or passkey.")
+    ] = "password",
+    oauth_provider: Annotated[
+        str | None, typer.Option("--oauth-provider", metavar="ID", help="With --auth-method oauth.")
+    ] = None,
+    country_code: Annotated[str | None, typer.Option("--country-code", metavar="XX", help="Two letters.")] = None,
+    risk: Annotated[
+        list[str] | None, typer.Option("--risk", metavar=_RISK, help="bot or free_trial_abuse; repeatable.")
+    ] = None,
+    users: Annotated[
+        Path | None, typer.Option("--users", metavar="FILE", help="Many sample users: .csv, .jsonl or .yaml.")
+    ] = None,
+    rules: RulesFile = None,
+) -> None:
+    """Show what the rules decide about a sample user, and why; or about every user of a file.
+
+    A CSV has the columns email and auth_method, and may have oauth_provider, country_code, bot, free_trial_abuse.
+    Exit codes: 0 evaluated, whatever the decision; 2 no such user can be; 3 a file is bad.
+    """
+    from stackctl.rules.decide import Judge
+    from stackctl.rules.model import Context
+
+    judge = Judge(load_rules(run, rules))
+    if users is not None:
+        _many(run, judge, users)
+        return
+    try:
+        context = Context.of(
+            email=email,
+            auth_method=auth_method,
+            oauth_provider=oauth_provider,
+            country_code=country_code,
+            risk_scores=_risks(risk or []),
+        )
+    except ValueError as error:
+        raise UsageError(str(error), code="usage") from None
+    decision = judge.decide(context)
+    run.finish(decision_document(decision), lambda: _show(run.console, decision))
+
+
+def _risks(given: Sequence[str]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for text in given:
+        name, _, score = text.partition("=")
+        if not score.isascii() or not score.isdigit():
+            raise UsageError(f"--risk: {text!r} is not {_RISK}", code="usage", hint="e.g. --risk bot=80")
+        found[name] = int(score)
+    return found
+
+
+def _show(console: Console, decision: Decision) -> None:
+    from stackctl.rules.cel.trace import parts
+
+    fields = decision.context.fields()
+    risks = fields.pop("riskScores")
+    for name, value in {**fields, **{f"riskScores.{risk}": score for risk, score in risks.items()}}.items():
+        console.line(f"{name:<28}{value!r}" if isinstance(value, str) else f"{name:<28}{value}")
+    console.line()
+    styles = {"matched": "bold", "error": "red"}
+    for evaluation in decision.evaluations:
+        what = f"{evaluation.status.replace('_', ' ')}" + (
+            f" ({evaluation.action})" if evaluation.status == "matched" else ""
+        )
+        console.line(f"{evaluation.rule.id}: {what}", styles.get(evaluation.status))
+        if evaluation.error:
+            console.line(f"  {evaluation.error}")
+        if evaluation.status in ("matched", "not_matched", "error"):
+            for part in parts(evaluation.rule.condition or "", decision.context):
+                seen = ", ".join(f"{name} = {value!r}" for name, value in part.fields.items())
+                value = f"error: {part.error}" if part.error else format_cel(part.value)
+                console.line(f"  {part.text} → {value}" + (f"   ({seen})" if seen else ""))
+    console.line()
+    console.line(format_outcome(decision), "green" if decision.should_allow else "red")
+
+
+def _many(run: Run, judge: Judge, path: Path) -> None:
+    from collections import Counter
+
+    from stackctl.rules.sample_users import load
+
+    counts: Counter[str] = Counter()
+    results: list[tuple[int, Decision]] = []
+    for person in load(path):
+        decision = judge.decide(person.context)
+        counts[decision.outcome] += 1
+        counts["restricted"] += decision.restricted_by is not None
+        results.append((person.place, decision))
+    summary = {name: counts[name] for name in ("allow", "reject", "default-allow", "default-reject", "restricted")}
+    rows = [(place, d.context.email, d.outcome, d.decided_by, d.restricted_by) for place, d in results]
+    listed = [
+        {"row": place, "email": email, "decision": format_outcome, "rule": rule, "restricted_by": restricted}
+        for place, email, format_outcome, rule, restricted in rows
+    ]
+
+    def show() -> None:
+        run.console.table(("row", "email", "decision", "rule", "restricted by"), rows, right=("row",))
+        run.console.line()
+        shown = ", ".join(f"{number:,} {name}" for name, number in summary.items() if number)
+        run.console.line(f"{counted(len(rows), 'user', 'users')}" + (f": {shown}" if shown else ""))
+
+    run.finish({"users": listed, "summary": summary}, show)

@@ -1,0 +1,44 @@
+"""stackctl rules list"""
+
+from __future__ import annotations
+
+from stackctl.cli.command import Run, command, counted
+from stackctl.cli.rules.shared import RulesFile, load_rules
+
+
+@command(example="stackctl rules list\nstackctl rules list --rules sign-up-rules.yaml --json")
+def list_(run: Run, rules: RulesFile = None) -> None:
+    """List the rules in the order in which they are evaluated."""
+    found = load_rules(run, rules)
+    decision_document = {
+        "default_action": found.default_action,
+        "rules": [
+            {
+                "id": rule.id,
+                "display_name": rule.display_name,
+                "enabled": rule.enabled,
+                "priority": rule.priority,
+                "condition": rule.condition,
+                "action": {"type": rule.action.type, "message": rule.action.message},
+            }
+            for rule in found.ordered
+        ],
+    }
+    rows = [
+        (
+            rule.id,
+            rule.priority,
+            "on" if rule.enabled else "off",
+            rule.action.type,
+            " ".join((rule.condition or "").split()),
+        )
+        for rule in found.ordered
+    ]
+
+    def show() -> None:
+        if rows:
+            run.console.table(("rule", "priority", "", "action", "condition"), rows, right=("priority",))
+            run.console.line()
+        run.console.line(f"{counted(len(rows), 'rule', 'rules')}; otherwise {found.default_action}")
+
+    run.finish(decision_document, show)

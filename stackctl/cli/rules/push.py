@@ -1,0 +1,76 @@
+"""stackctl rules push"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from stackctl.cli.command import Run, command, counted, uuid_argument
+from stackctl.cli.rules.shared import (
+    DifferenceOnly,
+    RulesFile,
+    Tenancy,
+    Unasked,
+    finish_transfer,
+    rules_path,
+    show_diff,
+)
+from stackctl.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from stackctl.rules.model import RuleSet
+
+
+@command(example="stackctl rules push --dry-run\nstackctl rules push --yes")
+def push(
+    run: Run, tenancy: Tenancy = None, rules: RulesFile = None, yes: Unasked = False, dry_run: DifferenceOnly = False
+) -> None:
+    """Make the file's rules those that the backend enforces for a tenancy; nothing else of its configuration changes.
+
+    Exit codes: 0 written, or nothing to change; 2 no such tenancy; 3 the file is bad, or `check` finds an error in it;
+    5 not confirmed, or the configuration was changed by somebody else meanwhile.
+    """
+    from stackctl.backend.tenancies import chosen, read, write
+    from stackctl.rules import backend_rules, files
+    from stackctl.rules.check import check
+
+    path = rules_path(run, rules)
+    wanted = files.load(path)
+    findings = check(wanted)
+    if errors := [one for one in findings if one.severity == "error"]:
+        raise ConfigError(
+            f"{path}:{errors[0].line}: {errors[0].rule_id}: {errors[0].message}; nothing was written",
+            code="invalid-rule",
+            hint="`stackctl rules check` says more",
+        )
+    with run.database() as conn:
+        layers = read(conn, chosen(conn, uuid_argument(tenancy) if tenancy else None))
+        config = backend_rules.with_rules(layers, wanted)
+        before = backend_rules.read(layers)
+        diff = _difference(before, wanted, str(layers.tenancy))
+        changed = bool(diff)
+        if changed and not dry_run:
+            show_diff(run, diff)
+            if warnings := sum(one.severity == "warning" for one in findings):
+                run.console.warn(f"`stackctl rules check` has {counted(warnings, 'warning', 'warnings')}")
+            run.confirm(f"Make these the rules of tenancy {layers.tenancy}?", yes=yes)
+            write(conn, layers, config)
+    document = {"changed": changed and not dry_run, "dry_run": dry_run, "tenancy": layers.tenancy, "diff": diff}
+    run.finish(
+        document,
+        lambda: finish_transfer(run, diff, changed, dry_run, f"tenancy {layers.tenancy} has the rules of {path}"),
+    )
+
+
+def _difference(before: RuleSet, after: RuleSet, name: str) -> str:
+    one, other = (_text(rules).splitlines() for rules in (before, after))
+    return "\n".join(difflib.unified_diff(one, other, name, name, lineterm="", n=1))
+
+
+def _text(rules: RuleSet) -> str:
+    from stackctl.rules.files import parse
+    from stackctl.rules.rewrite_file import rewritten
+
+    whole: Any = rewritten("", "", replace(rules, rules=rules.ordered)) if rules != parse("", "") else ""
+    return whole

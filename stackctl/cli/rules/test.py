@@ -1,0 +1,236 @@
+"""stackctl rules test"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stackctl.cli.command import Run, command, counted
+from stackctl.cli.rules.shared import RulesFile, format_cel, format_outcome
+from stackctl.core.errors import ConfigError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from stackctl.core.console import Console
+    from stackctl.rules.suites import Report, Result, Suite
+
+_SHOWN = 30  # failing tests that are shown in full
+
+
+@command(
+    example="stackctl rules test\nstackctl rules test sign-up.rules-test.yaml --junit report.xml --strict",
+)
+def test(
+    run: Run,
+    suites: Annotated[
+        list[Path] | None, typer.Argument(metavar="[FILE]...", help="None: every *.rules-test.yaml here and below.")
+    ] = None,
+    rules: RulesFile = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Fail, too, on rules that are errors or that no test matches.")
+    ] = False,
+    junit: Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write a JUnit report.")] = None,
+    record: Annotated[
+        bool, typer.Option("--record", help="Write what happens today into the suites as what is expected.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="With --record: show the change only.")] = False,
+) -> None:
+    """Run suites of sample users against the rules, and show what came out otherwise, and why.
+
+    Exit codes: 0 all passed, 1 some failed, 3 a suite or the rules file is bad.
+    """
+    from stackctl.rules import suites as all_suites
+
+    if dry_run and not record:
+        raise UsageError("--dry-run goes with --record", code="usage")
+    if record and (strict or junit):
+        raise UsageError("--record takes neither --strict nor --junit", code="usage")
+    paths = suites or all_suites.find(Path())
+    if not paths:
+        raise ConfigError(
+            "there is no *.rules-test.yaml here or below",
+            code="no-suites",
+            hint="write one (docs/rules.md), or name a FILE",
+        )
+    loaded = [all_suites.load(path, rules or _configured(run, path)) for path in paths]
+    report = all_suites.run(loaded)
+    if record:
+        _record(run, loaded, report, dry_run=dry_run)
+        return
+    if junit is not None:
+        _write_junit(junit, report, report.strict if strict else [])
+    held_against = report.strict if strict else []
+    document = {
+        "passed": len(report.results) - len(report.failed),
+        "failed": len(report.failed),
+        "tests": [_document(result) for result in report.results],
+        "coverage": [
+            {"file": str(one.file), "rule_id": one.rule_id, "enabled": one.enabled, "matched": one.matched,
+             "decided": one.decided, "errors": one.errors}
+            for one in report.coverage
+        ],
+        "strict": held_against,
+    }  # fmt: skip
+    run.finish(document, lambda: _show(run.console, report, held_against), ok=not report.failed and not held_against)
+
+
+def _configured(run: Run, path: Path) -> Path | None:
+    """The configured rules file, for a suite that names none of its own."""
+    text = path.read_text(encoding="utf-8-sig", errors="replace") if path.is_file() else ""
+    return None if re.search(r"^rules\s*:", text, re.MULTILINE) else run.settings.get("sign_up_rules")
+
+
+def _document(result: Result) -> dict[str, Any]:
+    return {
+        "file": str(result.suite.path),
+        "line": result.test.line,
+        "name": result.test.name,
+        "passed": result.passed,
+        "expected": dict(result.test.expect),
+        "actual": dict(result.actual),
+        "trace": _trace(result),
+    }
+
+
+def _trace(result: Result) -> list[dict[str, Any]]:
+    """What each rule said; of a test that failed, with the parts of the conditions."""
+    from stackctl.rules.cel.trace import parts
+
+    found: list[dict[str, Any]] = []
+    for one in result.decision.evaluations:
+        entry: dict[str, Any] = {"rule_id": one.rule.id, "status": one.status, "action": one.action}
+        if one.error:
+            entry["error"] = one.error
+        if not result.passed and one.status in ("matched", "not_matched", "error"):
+            entry["parts"] = [
+                {"text": part.text, "value": part.value, "fields": part.fields}
+                | ({"error": part.error} if part.error else {})
+                for part in parts(one.rule.condition or "", result.decision.context)
+            ]
+        found.append(entry)
+    return found
+
+
+def _show(console: Console, report: Report, held_against: Sequence[str]) -> None:
+    for result in report.failed[:_SHOWN]:
+        console.line(f"FAILED {result.suite.path}:{result.test.line}: {result.test.name}", "bold red")
+        for line in _difference(result):
+            console.line(f"  {line}")
+        console.line(f"  {format_outcome(result.decision)}, because")
+        for line in _because(result):
+            console.line(f"    {line}")
+        console.line()
+    if len(report.failed) > _SHOWN:
+        console.line(f"and {len(report.failed) - _SHOWN:,} more that failed\n")
+    unmatched = [one.rule_id for one in report.coverage if one.enabled and not one.matched]
+    undecided = [
+        one.rule_id for one in report.coverage if one.enabled and one.deciding and one.matched and not one.decided
+    ]
+    vacuous = sum(not one.test.expect for one in report.results)
+    if vacuous:
+        console.warn(f"{counted(vacuous, 'test expects', 'tests expect')} nothing; --record writes what happens today")
+    if unmatched:
+        console.line(f"never matched: {', '.join(unmatched)}", "yellow")
+    if undecided:
+        console.line(f"never decided: {', '.join(undecided)}", "yellow")
+    for what in held_against:
+        console.line(f"strict: {what}", "red")
+    passed = len(report.results) - len(report.failed)
+    console.line(
+        f"{counted(len(report.results), 'test', 'tests')}: {passed:,} passed"
+        + (f", {len(report.failed):,} failed" if report.failed else ""),
+        "red" if report.failed or held_against else "green",
+    )
+
+
+def _difference(result: Result) -> list[str]:
+    return [
+        line
+        for key in result.differences
+        for line in (f"- {key}: {_plain(result.test.expect[key])}", f"+ {key}: {_plain(result.actual[key])}")
+    ]
+
+
+def _because(result: Result) -> list[str]:
+    from stackctl.rules.cel.trace import parts
+
+    lines: list[str] = []
+    for one in result.decision.evaluations:
+        lines.append(f"{one.rule.id}: {one.status.replace('_', ' ')}" + (f": {one.error}" if one.error else ""))
+        if one.status in ("matched", "not_matched", "error"):
+            for part in parts(one.rule.condition or "", result.decision.context):
+                seen = ", ".join(f"{name} = {value!r}" for name, value in part.fields.items())
+                lines.append(
+                    f"  {part.text} → {part.error or format_cel(part.value)}" + (f"   ({seen})" if seen else "")
+                )
+    return lines
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(str, value))}]"
+    return "none" if value is None else format_cel(value) if isinstance(value, bool) else str(value)
+
+
+def _record(run: Run, suites: Sequence[Suite], report: Report, *, dry_run: bool) -> None:
+    import difflib
+
+    from stackctl.rules.suites import recorded, write
+
+    changes: list[dict[str, Any]] = []
+    for suite in suites:
+        text = recorded(suite, [result for result in report.results if result.suite is suite])
+        if text == suite.text:
+            continue
+        name = str(suite.path)
+        diff = difflib.unified_diff(suite.text.splitlines(), text.splitlines(), name, name, lineterm="", n=1)
+        changes.append({"file": name, "diff": "\n".join(diff)})
+        if not dry_run:
+            write(suite, text)
+
+    def show() -> None:
+        for change in changes:
+            run.console.line(change["diff"])
+        done = "would change" if dry_run else "changed"
+        run.console.line(f"{counted(len(changes), 'suite', 'suites')} {done}" if changes else "nothing to record")
+
+    run.finish({"recorded": changes, "dry_run": dry_run}, show)
+
+
+def _write_junit(path: Path, report: Report, held_against: Sequence[str]) -> None:
+    from xml.etree import ElementTree
+
+    root = ElementTree.Element("testsuites")
+    by_file: dict[str, list[Result]] = {}
+    for result in report.results:
+        by_file.setdefault(str(result.suite.path), []).append(result)
+    for file, results in by_file.items():
+        failed = str(sum(not one.passed for one in results))
+        suite = ElementTree.SubElement(root, "testsuite", name=file, tests=str(len(results)), failures=failed)
+        for result in results:
+            case = ElementTree.SubElement(
+                suite, "testcase", classname=file, name=_xml(result.test.name), file=file, line=str(result.test.line)
+            )
+            if not result.passed:
+                failure = ElementTree.SubElement(case, "failure", message=_xml("; ".join(_difference(result))))
+                failure.text = _xml("\n".join(_because(result)))
+    if held_against:
+        suite = ElementTree.SubElement(
+            root, "testsuite", name="strict", tests=str(len(held_against)), failures=str(len(held_against))
+        )
+        for what in held_against:
+            case = ElementTree.SubElement(suite, "testcase", classname="strict", name=_xml(what))
+            ElementTree.SubElement(case, "failure", message=_xml(what))
+    try:
+        ElementTree.ElementTree(root).write(path, encoding="utf-8", xml_declaration=True)
+    except OSError as error:
+        raise UsageError(f"--junit: {path} can't be written: {error.strerror}", code="usage") from error
+
+
+def _xml(text: str) -> str:
+    """XML has no place for most control characters."""
+    return re.sub(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\N{REPLACEMENT CHARACTER}", text)

@@ -1,0 +1,84 @@
+"""stackctl demo"""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stackctl.cli.command import Run, command
+
+if TYPE_CHECKING:
+    from stackctl.cli.start.demo_tour import DemoResult, Step
+
+
+@command(example="stackctl demo\nstackctl demo /tmp/try-it")
+def demo(
+    run: Run,
+    directory: Annotated[Path, typer.Argument(metavar="[DIR]", help="A folder for the demo.")] = Path("stackctl-demo"),
+) -> None:
+    """Everything end to end on an embedded PostgreSQL: migrate, seed, sync, change, sync again, compare.
+
+    Leaves the folder with a working stackctl.yaml. Run it again and it starts afresh.
+    """
+    from stackctl.cli.start.demo_tour import demo as play
+
+    console = run.console
+
+    def tell(step: Step) -> None:
+        if not run.json_output and not console.quiet:
+            console.line(f"{step.title:<28}{step.outcome}  ({step.seconds:.1f} s)")
+
+    result = play(directory.absolute(), tell)
+    document = {
+        "ok": result.ok,
+        "directory": result.directory,
+        "steps": [asdict(step) for step in result.steps],
+        "checks": [
+            {"tenancy": checked.tenancy, "database": checked.database} | asdict(comparison)
+            for checked in result.checks
+            for comparison in checked.mappings
+        ],
+    }
+    run.finish(document, lambda: _show(run, result, directory), ok=result.ok)
+
+
+def _show(run: Run, result: DemoResult, directory: Path) -> None:
+    console = run.console
+    for checked in result.checks:
+        console.line()
+        console.line(f"tenancy {checked.tenancy}  →  {checked.database} ({checked.type})", style="bold")
+        console.table(
+            ("mapping", "source", "target", "missing", "extra", "different"),
+            [
+                (c.mapping, f"{c.source_rows:,}", f"{c.target_rows:,}", c.missing, c.extra, c.different)
+                for c in checked.mappings
+            ],
+            right=("source", "target", "missing", "extra", "different"),
+        )
+    console.line()
+    if not result.ok:
+        console.line("The two sides differ. That should never happen; please report it.", style="bold red")
+        return
+    console.line("Both sides are equal. What to try next:", style="bold")
+    program = _program()
+    place = shlex.quote(str(directory))
+    console.line(f"  cd -- {place}" if place.startswith("-") else f"  cd {place}")
+    console.line(f"  {program} status                  # how far each copy is behind")
+    console.line(f"  {program} run                     # keep syncing; Ctrl-C ends it")
+    console.line(f"  {program} fuse off sequencer      # and `fuse show`")
+    console.line(f"  {program} mappings show users     # the SQL behind a copy")
+    console.line("  sqlite3 warehouse.db 'SELECT * FROM users LIMIT 5'")
+
+
+def _program() -> str:
+    """How to call stackctl from another folder: it may live in a virtual environment that is not on the path."""
+    if shutil.which("stackctl"):
+        return "stackctl"
+    called = Path(sys.argv[0]).absolute()
+    return f"{shlex.quote(sys.executable)} -m stackctl" if called.suffix == ".py" else shlex.quote(str(called))

@@ -1,0 +1,295 @@
+"""`stackctl demo`: the whole pipeline on an embedded PostgreSQL, with every step told as it happens.
+
+Works in a folder of its own, which keeps a stackctl.yaml that every other command understands.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from stackctl.config.settings import CONFIG_NAME, Flags, Settings
+from stackctl.core.bundled import bundled
+from stackctl.core.errors import StateError, UsageError
+from stackctl.migrate.files import discover
+from stackctl.migrate.run import up
+from stackctl.postgres import embedded
+from stackctl.postgres.connect import connect, connect_operated, operated_session
+from stackctl.postgres.errors import translated
+from stackctl.postgres.statements import statements
+from stackctl.sync import service
+from stackctl.sync.check.compare import Comparison, compare
+from stackctl.sync.loop import Stop
+from stackctl.sync.pipeline import Pipeline
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from stackctl.postgres.connect import Connection
+
+_SQL = statements(__file__)
+_MARK = "# Written by `stackctl demo`; safe to delete together with this folder.\n"
+_OPERATED, _EXTERNAL = "backend", "analytics"
+
+
+@dataclass(frozen=True)
+class Customer:
+    """A tenancy of the demo, and how many users it starts with."""
+
+    tenancy: UUID
+    project: str
+    name: str
+    users: int
+
+
+CUSTOMERS = (
+    Customer(UUID("6fbbf22e-f4b2-4c6e-95a1-beab6fa41063"), "acme", "Acme Rockets", 3000),
+    Customer(UUID("0b7cf1c3-51a4-4f0c-9d3e-2f6f1f0c7a11"), "globex", "Globex Health", 1500),
+)
+
+_CONFIG = f"""{_MARK}version: 1
+database:
+  url: "embedded:./postgres?dbname={_OPERATED}"
+tenancies:
+  {CUSTOMERS[0].tenancy}:   # {CUSTOMERS[0].name}
+    external_databases:
+      analytics: {{type: postgres, url: "embedded:./postgres?dbname={_EXTERNAL}"}}
+  {CUSTOMERS[1].tenancy}:   # {CUSTOMERS[1].name}
+    external_databases:
+      warehouse: {{type: sqlite, path: ./warehouse.db}}
+"""
+
+_SEED = (
+    "users",
+    "channels",
+    "teams",
+    "members",
+    "team_permissions",
+    "project_permissions",
+    "preferences",
+    "sessions",
+    "accounts",
+    "emails",
+    "invitations",
+)
+_CHANGES = ("rename_users", "verify_emails", "rename_teams")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing that was done: what, how it went, and how long it took in seconds."""
+
+    title: str
+    outcome: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Checked:
+    """One external database compared with its source."""
+
+    tenancy: UUID
+    database: str
+    type: str
+    mappings: tuple[Comparison, ...]
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    directory: Path
+    steps: tuple[Step, ...]
+    checks: tuple[Checked, ...]
+
+    @property
+    def ok(self) -> bool:
+        return all(comparison.equal for checked in self.checks for comparison in checked.mappings)
+
+
+def demo(directory: Path, tell: Callable[[Step], None]) -> DemoResult:
+    """Run the demo in `directory`, which is new, empty, or left by an earlier demo (then it starts afresh).
+
+    Raises StateError `not-a-demo` when something else is there, `demo-running` when another demo is.
+    """
+    with _alone(directory):
+        return _play(directory, tell)
+
+
+def _play(directory: Path, tell: Callable[[Step], None]) -> DemoResult:
+    steps: list[Step] = []
+
+    def step(title: str, work: Callable[[], str]) -> None:
+        started = time.monotonic()
+        outcome = work()
+        steps.append(Step(title, outcome, time.monotonic() - started))
+        tell(steps[-1])
+
+    step("Start PostgreSQL", lambda: _start(directory))
+    settings = Settings(Flags(config=directory / CONFIG_NAME), environ={}, cwd=directory)
+    pipeline = Pipeline(settings)
+    step("Migrate", lambda: _migrate(pipeline))
+    step("Seed two tenancies", lambda: _seed(pipeline))
+    step("Stamp and queue", lambda: _sequence(pipeline))
+    step("Sync both", lambda: _poll(pipeline))
+    step("Change, delete, re-create", lambda: _change(pipeline))
+    step("Stamp and queue", lambda: _sequence(pipeline))
+    step("Sync both", lambda: _poll(pipeline))
+    checks: list[Checked] = []
+    step("Compare row for row", lambda: _compare(pipeline, checks))
+    return DemoResult(directory, tuple(steps), tuple(checks))
+
+
+@contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """The folder made ready, and ours for the time of the demo: a second demo would drop the first one's databases."""
+    try:
+        _prepare(directory)
+        lock = (directory / CONFIG_NAME).open("r+")
+    except OSError as error:
+        raise UsageError(
+            f"{directory} can't be used: {error.strerror}", code="usage", hint="name another folder: stackctl demo DIR"
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StateError(
+                f"another demo is running in {directory}",
+                code="demo-running",
+                hint="wait for it, or name another folder",
+            ) from None
+        # Only now: the other demo's file is not to be changed under it.
+        lock.truncate()
+        lock.write(_CONFIG)
+        lock.flush()
+        yield
+
+
+def _prepare(directory: Path) -> None:
+    config = directory / CONFIG_NAME
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        ours = config.is_file() and config.read_text(encoding="utf-8", errors="replace").startswith(_MARK)
+        # An interrupted first run may have left only the server's folder.
+        names = {entry.name for entry in directory.iterdir()} if directory.is_dir() else {"a file"}
+        unfinished = names <= {"postgres", CONFIG_NAME} and not (config.is_file() and config.stat().st_size)
+        if not ours and not unfinished:
+            raise StateError(
+                f"{directory} is not empty and was not made by `stackctl demo`",
+                code="not-a-demo",
+                hint="name another folder: stackctl demo DIR",
+            )
+    directory.mkdir(parents=True, exist_ok=True)
+    config.touch()
+
+
+def _start(directory: Path) -> str:
+    server = embedded.attach(directory / "postgres")
+    with translated("the embedded server"), connect(server.url(), autocommit=True) as conn:
+        from psycopg import sql
+
+        for name in (_OPERATED, _EXTERNAL):
+            conn.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+            conn.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        version = conn.info.parameter_status("server_version") or "?"
+    for leftover in directory.glob("warehouse.db*"):
+        leftover.unlink()
+    return f"PostgreSQL {version}, in {directory / 'postgres'}"
+
+
+def _migrate(pipeline: Pipeline) -> str:
+    conn = connect_operated(pipeline.settings)
+    try:
+        result = up(conn, discover(bundled("migrations")), schema=pipeline.settings.get("database.schema"))
+    finally:
+        conn.close()
+    return f"{len(result.applied)} migrations applied"
+
+
+def _each(conn: Connection, names: tuple[str, ...]) -> Iterator[tuple[Customer, dict[str, Any], str, int]]:
+    for customer in CUSTOMERS:
+        values = {
+            "tenancy": customer.tenancy,
+            "project": customer.project,
+            "name": customer.name,
+            "users": customer.users,
+        }
+        for name in names:
+            yield customer, values, name, conn.execute(_SQL[name], values).rowcount
+
+
+def _seed(pipeline: Pipeline) -> str:
+    counts: dict[str, int] = {}
+    with operated_session(pipeline.settings) as conn, conn.transaction():
+        for _, _, name, rows in _each(conn, ("project", "tenancy", *_SEED)):
+            counts[name] = counts.get(name, 0) + rows
+    return (
+        f"{counts['users']:,} users, {counts['channels']:,} channels, {counts['teams']:,} teams, "
+        f"{counts['members']:,} members, {counts['team_permissions'] + counts['project_permissions']:,} permissions, "
+        f"{sum(counts[name] for name in ('preferences', 'sessions', 'accounts', 'emails', 'invitations')):,} other rows"
+    )
+
+
+def _sequence(pipeline: Pipeline) -> str:
+    result = service.sequence(
+        pipeline,
+        Stop(),
+        batch_size=pipeline.settings.get("sync.stamp_batch_size"),
+        interval=None,
+        reports=service.Reports(),
+    )
+    return f"{result.rows:,} rows stamped in {len(result.by_table)} tables, {len(result.touched)} tenancies queued"
+
+
+def _poll(pipeline: Pipeline) -> str:
+    sent: dict[str, tuple[int, int]] = {}
+
+    def synced(done: service.DatabaseResult) -> None:
+        upserted, deleted = sent.get(done.database, (0, 0))
+        if done.error is not None:
+            raise done.error
+        sent[done.database] = (
+            upserted + sum(m.upserted for m in done.mappings),
+            deleted + sum(m.deleted for m in done.mappings),
+        )
+
+    service.poll(pipeline, Stop(), claim_limit=8, interval=None, reports=service.Reports(synced=synced))
+    return "; ".join(f"{name}: {up:,} rows sent, {gone:,} deleted" for name, (up, gone) in sorted(sent.items()))
+
+
+def _change(pipeline: Pipeline) -> str:
+    changed = deleted = returned = 0
+    with operated_session(pipeline.settings) as conn, conn.transaction():
+        changed = sum(rows for _, _, _, rows in _each(conn, _CHANGES))
+        for customer in CUSTOMERS:
+            values: dict[str, Any] = {"tenancy": customer.tenancy, "project": customer.project}
+            ids = [row[0] for row in conn.execute(_SQL["delete_users"], values)]
+            back = ids[: len(ids) // 4]
+            conn.execute(_SQL["return_users"], values | {"ids": back})
+            deleted += len(ids)
+            returned += len(back)
+    return (
+        f"{changed:,} rows changed, {deleted:,} users deleted with all they had, "
+        f"{returned:,} of them re-created with the same address"
+    )
+
+
+def _compare(pipeline: Pipeline, checks: list[Checked]) -> str:
+    with operated_session(pipeline.settings) as conn:
+        for databases in pipeline.databases.values():
+            for database in databases:
+                target = pipeline.open_target(database)
+                try:
+                    found = tuple(
+                        compare(conn, target, compiled.mapping, database.tenancy)
+                        for compiled in pipeline.compiled(database)
+                    )
+                finally:
+                    target.close()
+                checks.append(Checked(database.tenancy, database.id, database.type, found))
+    rows = sum(comparison.source_rows for checked in checks for comparison in checked.mappings)
+    differences = sum(not comparison.equal for checked in checks for comparison in checked.mappings)
+    return f"{rows:,} rows, {differences} differences" if differences else f"{rows:,} rows, all equal"

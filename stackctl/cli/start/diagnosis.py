@@ -1,0 +1,362 @@
+"""`stackctl doctor`: what is wrong or missing, and what to do about it. Reads; changes nothing."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import psycopg
+
+from stackctl.backend import tenancies
+from stackctl.backend.drift import drifts
+from stackctl.backend.schema import SEQUENCE_INCREMENT
+from stackctl.core.errors import StackctlError, StateError
+from stackctl.mapping.check import check as check_mappings
+from stackctl.mapping.files import paths
+from stackctl.migrate.capture import capture, left_out, restore
+from stackctl.migrate.files import discover
+from stackctl.migrate.history import status as migration_status
+from stackctl.postgres.statements import statements
+from stackctl.sync.changes.stamping import TOMBSTONES, sources
+from stackctl.sync.pipeline import Pipeline
+from stackctl.sync.queue import entries, fuses, retries
+from stackctl.sync.status import read_target
+from stackctl.sync.targets.protocol import check_owner
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from stackctl.config.settings import ExternalDatabase, Settings
+    from stackctl.payments.gateway import Gateway
+    from stackctl.postgres.connect import Connection
+
+OLDEST_SERVER = 140000  # PostgreSQL 14: the oldest that this is tested to understand
+MOST_ACCOUNTS = 20  # tenancies whose connected accounts are looked at
+CLOCK_SKEW = 5.0  # seconds between this machine and the server before it is worth a word
+
+_SQL = statements(__file__)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding; `hint` names the fix where there is something to fix."""
+
+    name: str
+    status: Literal["ok", "warning", "error"]
+    message: str
+    hint: str | None = None
+
+
+def examine(settings: Settings) -> Iterator[Check]:
+    """Each check as it is done. One that fails ends only those that rest on it."""
+    try:
+        where = settings.config_path
+        _ = settings.file
+        yield Check("configuration", "ok", f"{where}" if where else "no stackctl.yaml; flags and environment only")
+    except StackctlError as error:
+        yield _failed("configuration", error)
+        if settings.flags.database_url is None:
+            return
+    pipeline = Pipeline(settings)
+    mapped = True
+    try:
+        yield Check("mappings", "ok", f"{len(pipeline.mappings)} mappings in {settings.mappings_dir()}")
+    except StackctlError as error:
+        mapped = False
+        yield _failed("mappings", error)
+    try:
+        with pipeline.session() as conn:
+            yield from _server(conn)
+            yield from _migrations(conn, settings)
+            if mapped and _has_tables(conn):
+                yield from _schema(conn, pipeline)
+                yield from _pipeline(conn, pipeline)
+            yield from _payments(conn, settings)
+    except StackctlError as error:
+        yield _failed("database", error)
+    if mapped:
+        yield from _externals(pipeline)
+
+
+def _failed(name: str, error: StackctlError) -> Check:
+    return Check(name, "error", error.message, error.hint)
+
+
+def _server(conn: Connection) -> Iterator[Check]:
+    row = conn.execute(_SQL["server"]).fetchone()
+    assert row is not None
+    number, version, standby, clock, read_only = row
+    if number < OLDEST_SERVER:
+        yield Check("database", "warning", f"PostgreSQL {version} is older than 14", "upgrade the server")
+    elif standby:
+        yield Check(
+            "database", "error", "this is a standby: nothing can be written", "name the primary in database.url"
+        )
+    elif read_only:
+        yield Check("database", "error", "transactions of this role are read-only", "connect as a role that may write")
+    else:
+        yield Check("database", "ok", f"PostgreSQL {version}")
+    skew = abs(time.time() - clock)
+    if skew > CLOCK_SKEW:
+        yield Check(
+            "clock", "warning", f"this machine and the server are {skew:.0f} s apart", "synchronise both clocks (NTP)"
+        )
+
+
+def _migrations(conn: Connection, settings: Settings) -> Iterator[Check]:
+    try:
+        files, schema = discover(settings.migrations_dir()), settings.get("database.schema")
+        omitted = left_out(conn, files, schema, settings.get("database.change_capture"))
+        found = migration_status(conn, files, schema, omitted)
+    except StackctlError as error:
+        yield _failed("migrations", error)
+        return
+    if found.pending:
+        yield Check("migrations", "error", f"{len(found.pending)} pending", "run `stackctl migrate up`")
+    elif found.drifted or found.unknown:
+        names = ", ".join((*found.drifted, *found.unknown))
+        yield Check("migrations", "warning", f"edited or unknown: {names}", "see `stackctl migrate status`")
+    else:
+        yield Check("migrations", "ok", f"{len(found.applied)} applied, none pending")
+
+
+def _has_tables(conn: Connection) -> bool:
+    """Whether there is anything to look at; a database never migrated has one finding, not twenty."""
+    row = conn.execute(_SQL["has_tables"]).fetchone()
+    return bool(row and row[0])
+
+
+def _schema(conn: Connection, pipeline: Pipeline) -> Iterator[Check]:
+    problems = [
+        f for f in check_mappings(paths(pipeline.settings.mappings_dir()), catalog=conn) if f.severity == "error"
+    ]
+    for finding in problems:
+        yield Check(
+            "mappings",
+            "error",
+            f"{finding.file}:{finding.line}:{finding.column}: {finding.message}",
+            finding.suggestion or "run `stackctl migrate up`, or correct the mapping",
+        )
+    tables = [source.table for source in sources(pipeline.mappings.values())]
+    lacking = conn.execute(_SQL["missing_rights"], {"tables": [*tables, TOMBSTONES]}).fetchall()
+    if lacking:
+        yield Check(
+            "privileges",
+            "error",
+            "this role lacks " + ", ".join(f'{privilege} on "{name}"' for name, privilege in lacking),
+            "grant these rights, or connect as the owner of the tables",
+        )
+    else:
+        yield Check("privileges", "ok", "this role may stamp and queue")
+    different = [Check("schema", drift.severity, drift.message, drift.hint) for drift in drifts(conn)]
+    yield from different or [Check("schema", "ok", "tables, columns, keys and indexes are a live backend's")]
+    yield from _sequence(conn)
+    yield from _capture(conn, pipeline, tables)
+
+
+def _sequence(conn: Connection) -> Iterator[Check]:
+    row = conn.execute(_SQL["sequence"]).fetchone()
+    if row is None:
+        yield Check("sequence", "error", "global_seq_id does not exist", "run `stackctl migrate up`")
+        return
+    increment, cache, is_bigint, cycles = row
+    if cache > 1:
+        yield Check(
+            "sequence",
+            "error",
+            f"global_seq_id has CACHE {cache}: ids would be given out of order, and rows skipped",
+            "ALTER SEQUENCE global_seq_id CACHE 1",
+        )
+    elif increment < 1 or not is_bigint or cycles:
+        yield Check(
+            "sequence",
+            "error",
+            "global_seq_id must be an ascending bigint sequence that does not cycle",
+            f"ALTER SEQUENCE global_seq_id AS bigint INCREMENT BY {SEQUENCE_INCREMENT} NO CYCLE",
+        )
+    elif increment != SEQUENCE_INCREMENT:
+        yield Check(
+            "sequence",
+            "warning",
+            f"global_seq_id has increment {increment}, a backend's has {SEQUENCE_INCREMENT}",
+            f"ALTER SEQUENCE global_seq_id INCREMENT BY {SEQUENCE_INCREMENT}",
+        )
+    else:
+        yield Check("sequence", "ok", f"global_seq_id, increment {increment}, no cache")
+
+
+def _capture(conn: Connection, pipeline: Pipeline, tables: list[str]) -> Iterator[Check]:
+    settings = pipeline.settings
+    setting, schema = settings.get("database.change_capture"), settings.get("database.schema")
+    files = discover(settings.migrations_dir())
+    if capture(conn, files, schema, setting) == "application":
+        yield from _application(found_out=setting == "auto")
+        return
+    bare = [
+        f'"{name}" ({" and ".join(what for what, missing in (("updates", a), ("deletes", b)) if missing)})'
+        for name, a, b in conn.execute(_SQL["uncaptured"], {"tables": tables})
+        if a or b
+    ]
+    if not bare:
+        yield Check("capture", "ok", f"triggers capture updates and deletes of {len(tables)} tables")
+        return
+    disabled = [sql for (sql,) in conn.execute(_SQL["enable_triggers"], {"tables": tables})]
+    hint = "; ".join(disabled) or restore(conn, files, schema)
+    yield Check(
+        "capture",
+        "error",
+        f"no trigger captures the changes of {', '.join(bare)}",
+        f"{hint}; and `stackctl verify --repair` for what changed meanwhile. If the application marks its rows, set"
+        " database.change_capture: application",
+    )
+
+
+def _application(*, found_out: bool) -> Iterator[Check]:
+    means = "deletes made outside it, cascades included, stay in the copies until `stackctl verify --repair` mends them"
+    if found_out:
+        yield Check(
+            "capture",
+            "warning",
+            f"no trigger captures changes, so the application is taken to mark its rows; {means}",
+            "say so (database.change_capture: application), or set it to triggers and run `stackctl migrate up`",
+        )
+    else:
+        yield Check("capture", "ok", f"the application marks changed rows (change_capture: application); {means}")
+
+
+def _pipeline(conn: Connection, pipeline: Pipeline) -> Iterator[Check]:
+    state = fuses.read(conn)
+    off = [name for name in ("sequencer", "poller") if not getattr(state, name)]
+    if off:
+        yield Check(
+            "fuses", "warning", f"off: {', '.join(off)}", f"`stackctl fuse on {off[0]}` when the reason is gone"
+        )
+    else:
+        yield Check("fuses", "ok", "both on")
+    waiting = entries.summary(conn)
+    if waiting.dead or waiting.stale:
+        yield Check(
+            "queue",
+            "warning",
+            f"{waiting.stale} expired claims, {waiting.dead} databases given up",
+            "`stackctl queue list` says why, `stackctl queue retry --all` tries again",
+        )
+    else:
+        yield Check("queue", "ok", f"{waiting.pending} pending, {waiting.in_flight} in flight")
+    strange = set(pipeline.databases) - entries.existing(conn, pipeline.databases)
+    for tenancy in sorted(strange):
+        yield Check("tenancies", "error", f"tenancy {tenancy} does not exist", 'correct its id; they are in "Tenancy"')
+    for failure in retries.failures(conn):
+        since = f"{failure.failing_since:%Y-%m-%d %H:%M:%S}"
+        yield Check(
+            f"{failure.tenancy}/{failure.database}",
+            "error",
+            f"failing since {since}, {failure.attempts} attempts: {failure.error}",
+            "mend the cause; it is retried by itself, or at once by `stackctl queue retry`",
+        )
+
+
+def _externals(pipeline: Pipeline) -> Iterator[Check]:
+    try:
+        databases = [database for found in pipeline.databases.values() for database in found]
+    except StackctlError as error:
+        yield _failed("external databases", error)
+        return
+    backend = pipeline.settings.get("external_databases_from") == "backend"
+    if not databases:
+        place = (
+            "`dbSync.externalDatabases` in the backend's configuration" if backend else "`tenancies:` in stackctl.yaml"
+        )
+        yield Check("external databases", "warning", "none is configured", f"add one under {place}")
+    if backend and pipeline.settings.tenancies():
+        yield Check(
+            "external databases",
+            "warning",
+            "`tenancies:` in stackctl.yaml is not used: external_databases_from is backend",
+            "take it out, or set external_databases_from: config",
+        )
+    for database in databases:
+        yield _guarded(f"{database.tenancy}/{database.id}", lambda database=database: _external(pipeline, database))
+
+
+def _payments(conn: Connection, settings: Settings) -> Iterator[Check]:
+    """Stripe's key and the connected accounts; nothing where neither is."""
+    from stackctl.payments import connection
+
+    try:
+        connected = connection.connected(conn, MOST_ACCOUNTS + 1)
+        key, base = settings.get("payments.stripe_api_key"), settings.get("payments.stripe_api_base")
+    except psycopg.errors.UndefinedTable:
+        return
+    except StackctlError as error:
+        yield _failed("stripe", error)
+        return
+    if not key:
+        if connected:
+            yield Check("stripe", "warning", "projects are connected to Stripe, and no key is set",
+                        "set payments.stripe_api_key, or STRIPE_API_KEY")  # fmt: skip
+        return
+    from stackctl.payments.gateway import Gateway
+
+    try:
+        platform = Gateway(key, base, None)
+        holder, asked, answered = platform.key_holder()
+    except StackctlError as error:
+        yield _failed("stripe", error)
+        return
+    if asked == answered:
+        yield Check("stripe", "ok", f"the {platform.mode} key of {holder} is good; API version {asked}")
+    else:
+        yield Check("stripe", "warning", f"API version {asked} was asked for, and {answered} answers",
+                    "upgrade stackctl, or ask Stripe's support")  # fmt: skip
+    modes: dict[str, list[str]] = {}
+    for tenancy, account in connected[:MOST_ACCOUNTS]:
+        layers = tenancies.read(conn, tenancy)
+        if connection.test_mode(layers) != (platform.mode == "test"):
+            modes.setdefault(account, []).append(str(tenancy))
+    for account in dict.fromkeys(account for _, account in connected[:MOST_ACCOUNTS]):
+        yield _account(platform, account, modes.get(account, []))
+    if len(connected) > MOST_ACCOUNTS:
+        yield Check("stripe", "ok", f"the first {MOST_ACCOUNTS} connected tenancies were looked at")
+
+
+def _account(platform: Gateway, account: str, of_other_mode: list[str]) -> Check:
+    from stackctl.payments import connection
+
+    name = f"stripe {account}"
+    try:
+        due, charges = connection.readiness(platform, account)
+    except StackctlError as error:
+        return _failed(name, error)
+    if due or not charges:
+        waits = f"Stripe waits for {', '.join(due)}" if due else "it can't take charges"
+        return Check(name, "warning", waits, "finish the account's setup in Stripe's dashboard")
+    if of_other_mode:
+        other = "test" if platform.mode == "live" else "live"
+        return Check(
+            name, "warning", f"the key is a {platform.mode} key, and {', '.join(of_other_mode)} in {other} mode",
+            "`stackctl payments test-mode` switches the project, STRIPE_API_KEY the key",
+        )  # fmt: skip
+    return Check(name, "ok", "reachable, may take charges")
+
+
+def _guarded(name: str, work: Callable[[], str]) -> Check:
+    try:
+        return Check(name, "ok", work())
+    except StackctlError as error:
+        return _failed(name, error)
+
+
+def _external(pipeline: Pipeline, database: ExternalDatabase) -> str:
+    resolved = pipeline.settings.resolved(database)
+    state = read_target(pipeline, resolved)
+    if state is None:
+        return f"{resolved.connection}: will be created by the first sync"
+    if state.operated:
+        raise StateError(
+            f"{resolved.connection} holds the backend's own tables", code="operated-database", hint="name another one"
+        )
+    check_owner(state.owner, database.tenancy, resolved.connection)
+    synced = sum(cursor.sequence_id >= 0 for cursor in state.cursors.values())
+    return f"{resolved.connection}: reachable, {synced} mappings synced"

@@ -1,0 +1,35 @@
+"""stackctl doctor"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from stackctl.cli.command import Run, command
+
+_STYLES = {"ok": "green", "warning": "yellow", "error": "bold red"}
+
+
+@command(example="stackctl doctor\nstackctl doctor --json")
+def doctor(run: Run) -> None:
+    """Check the configuration and every database; each finding names its fix. Changes nothing.
+
+    Exit codes: 0 nothing is wrong (warnings aside), 1 something is.
+    """
+    from stackctl.cli.start.diagnosis import examine
+
+    console = run.console
+    checks = []
+    for check in examine(run.settings):
+        checks.append(check)
+        if not run.json_output:
+            console.line(f"{check.status:<8} {check.name}: {check.message}", style=_STYLES[check.status])
+            if check.hint and check.status != "ok":
+                console.line(f"         → {check.hint}")
+    ok = all(check.status != "error" for check in checks)
+
+    def verdict() -> None:
+        wrong = sum(check.status == "error" for check in checks)
+        console.line()
+        console.line("all well" if ok else f"{wrong} of {len(checks)} checks found something wrong")
+
+    run.finish({"ok": ok, "checks": [asdict(check) for check in checks]}, verdict, ok=ok)

@@ -1,0 +1,133 @@
+"""The one table of settings: each key's kind and default, and the flag and variable that override the file."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from stackctl.core.durations import parse_duration
+from stackctl.core.redaction import is_ambiguous, remember, remember_url
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Kind = Literal["text", "id", "url", "secret", "path", "integer", "duration", "choice", "names"]
+
+_REFERENCE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
+
+
+@dataclass(frozen=True)
+class Key:
+    """One setting: what it holds, its default, and the flag and variable that override the file."""
+
+    kind: Kind
+    default: Any = None
+    flag: str | None = None
+    variable: str | None = None
+    choices: tuple[str, ...] = ()
+    minimum: int = 1
+
+
+KEYS: dict[str, Key] = {
+    "database.url": Key("url", flag="database_url", variable="STACKCTL_DATABASE_URL"),
+    "database.replica_url": Key("url"),
+    "database.schema": Key("text", "public"),
+    "database.change_capture": Key("choice", "auto", choices=("triggers", "application", "auto")),
+    "mappings_dir": Key("path"),
+    "migrations_dir": Key("path"),
+    "sync.batch_size": Key("integer", 20000),
+    "sync.stamp_batch_size": Key("integer", 1000),
+    "sync.workers": Key("integer", 4),
+    "sync.sequencer_interval": Key("duration", "50ms"),
+    "sync.poller_interval": Key("duration", "50ms"),
+    "sync.wakeup": Key("choice", "poll", choices=("poll", "notify")),
+    "sync.dispatch": Key("choice", "direct", choices=("direct", "http")),
+    "sync.endpoint": Key("url"),
+    "external_databases_from": Key("choice", "config", choices=("config", "backend")),
+    "sign_up_rules": Key("path", "./sign-up-rules.yaml"),
+    "payments.stripe_api_key": Key("secret", flag="stripe_api_key", variable="STRIPE_API_KEY"),
+    "payments.stripe_api_base": Key("url", flag="stripe_api_base", variable="STACKCTL_STRIPE_API_BASE"),
+    "payments.telegram.bot_token": Key("secret"),
+    "payments.telegram.chat_id": Key("id"),
+}
+
+# The keys of one entry under tenancies.<uuid>.external_databases.
+DATABASE_TYPES = ("postgres", "sqlite", "duckdb")
+DATABASE_KEYS: dict[str, Key] = {
+    "type": Key("choice", choices=DATABASE_TYPES),
+    "url": Key("url"),
+    "path": Key("path"),
+    "mappings": Key("names"),
+}
+
+
+def is_reference(value: object) -> bool:
+    """Whether the value waits for the environment (`${NAME}`), so that its form can't be judged yet."""
+    return isinstance(value, str) and _REFERENCE.search(value) is not None
+
+
+def fill_references(text: str, fill: Callable[[str, str | None], str]) -> str:
+    """`text` with what `fill` makes of each `${NAME}` (name, None) and `${NAME:-default}` (name, default)."""
+    return _REFERENCE.sub(lambda match: fill(match["name"], match["default"]), text)
+
+
+def check_references(text: str) -> None:
+    """ValueError when a `${` in the text is not a whole `${NAME}` or `${NAME:-default}`."""
+    if "${" in _REFERENCE.sub("", text) or any("${" in (match["default"] or "") for match in _REFERENCE.finditer(text)):
+        raise ValueError("a `${` that is neither ${NAME} nor ${NAME:-default}")
+
+
+def convert(spec: Key, value: Any, base: Path) -> Any:
+    """`value` as the key's kind asks; ValueError says what was expected."""
+    match spec.kind:
+        case "integer":
+            if isinstance(value, bool) or not re.fullmatch(r"[+-]?[0-9]{1,9}", str(value)):
+                raise ValueError(f"expected a whole number, got {described(value)}")
+            if int(value) < spec.minimum:
+                raise ValueError(f"expected at least {spec.minimum}, got {value}")
+            return int(value)
+        case "duration":
+            return parse_duration(str(value) if isinstance(value, str | int) else described(value))
+        case "choice":
+            if value not in spec.choices:
+                raise ValueError(f"expected one of {', '.join(spec.choices)}; got {described(value)}")
+            return value
+        case "names":
+            if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+                raise ValueError(f"expected a list of names, got {described(value)}")
+            return value
+        case "id" if isinstance(value, int) and not isinstance(value, bool):
+            return str(value)
+        case "url" | "secret" if not isinstance(value, str):
+            raise ValueError(f"expected text, got {type(value).__name__}")
+        case _ if not isinstance(value, str):
+            raise ValueError(f"expected text, got {described(value)}")
+        case "path":
+            try:
+                return base / Path(value).expanduser()
+            except RuntimeError as problem:  # ~user, and there is no such user
+                raise ValueError(str(problem)) from None
+        case "url":
+            remember_url(value)
+            if value.startswith(("postgres:", "postgresql:")) and is_ambiguous(value):
+                raise ValueError("an @ or / in the user, password or database name must be written as %40 or %2F")
+        case "secret":
+            remember(value)
+        case _:
+            pass
+    return value
+
+
+def described(value: Any) -> str:
+    """A value of a file for a message; what is nested is named by its kind only (it may hold secrets, or be huge)."""
+    match value:
+        case bool():
+            return str(value).lower()
+        case dict():
+            return "a block of keys"
+        case list() | set():
+            return "a list"
+        case _:
+            return repr(value)

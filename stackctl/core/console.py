@@ -1,0 +1,248 @@
+"""What stackctl shows: results on stdout, everything else on stderr, no secret on either.
+
+The only module (with the CLI's) that prints.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import time
+from contextlib import contextmanager
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from functools import cached_property
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+from uuid import UUID
+
+from stackctl.core.durations import format_duration
+from stackctl.core.redaction import mask_shapes, scrub, scrub_values
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from rich.console import Console as RichConsole
+
+    from stackctl.core.errors import StackctlError
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but the tab and the end of a line
+PLAIN_PROGRESS_INTERVAL = 3.0  # seconds between progress lines off a terminal
+
+
+def harmless(text: str) -> str:
+    """Without secrets, and without what a terminal would obey: names and notes are anybody's."""
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", mask_shapes(text))
+
+
+def to_json(document: Any, *, indent: int | None = None) -> str:
+    """One JSON document; times are ISO 8601 in UTC, ids and amounts are strings."""
+    return json.dumps(document, default=_plain, indent=indent, ensure_ascii=False)
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case datetime():
+            aware = value if value.tzinfo else value.replace(tzinfo=UTC)
+            return aware.astimezone(UTC).isoformat().replace("+00:00", "Z")
+        case date():
+            return value.isoformat()
+        case UUID() | Path() | Decimal():
+            return str(value)
+        case _:
+            raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+class Console:
+    """The two streams of one process, and how much to say on them."""
+
+    def __init__(
+        self,
+        *,
+        json_output: bool = False,
+        quiet: bool = False,
+        no_color: bool = False,
+        stdout: IO[str] | None = None,
+        stderr: IO[str] | None = None,
+    ) -> None:
+        self.json_output = json_output
+        self.quiet = quiet
+        self._out = stdout or sys.stdout
+        self._err = stderr or sys.stderr
+        self._no_color = no_color or bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
+
+    # -- stdout: the result
+
+    def document(self, document: Any) -> None:
+        """The one JSON document of a command, indented for eyes on a terminal, compact lines off it."""
+        self._write_json(document, indent=2 if self._out.isatty() else None)
+
+    def json_line(self, document: Any) -> None:
+        """One object of a `--loop` or `--watch`, flushed."""
+        self._write_json(document)
+
+    def _write_json(self, document: Any, *, indent: int | None = None) -> None:
+        text = mask_shapes(to_json(document, indent=indent))
+        try:
+            text.encode(getattr(self._out, "encoding", None) or "utf-8")
+        except UnicodeEncodeError:  # a stream of another encoding, or a file name that is not text
+            text = json.dumps(json.loads(text), indent=indent)
+        self._out.write(text + "\n")
+        self._out.flush()
+
+    def line(self, text: str = "", style: str | None = None) -> None:
+        """One line of the result."""
+        self.rich.print(harmless(text), style=style, markup=False, highlight=False, soft_wrap=True)
+
+    def table(
+        self,
+        columns: Sequence[str],
+        rows: Iterable[Sequence[Any]],
+        *,
+        right: Sequence[str] = (),
+        whole: Sequence[str] = (),
+    ) -> None:
+        """A table; the columns named in `right` are aligned right, those in `whole` stay on one line, to be copied.
+
+        None is shown as a dash.
+        """
+        from rich import box
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
+        for column in columns:
+            justify = "right" if column in right else "left"
+            table.add_column(column, justify=justify, overflow="fold", no_wrap=column in whole)
+        for row in rows:
+            cells = ["-" if cell is None else cell for cell in row]
+            table.add_row(*(cell if isinstance(cell, Text) else Text(harmless(str(cell))) for cell in cells))
+        self.rich.print(table)
+
+    @cached_property
+    def rich(self) -> RichConsole:
+        """The rich console on stdout."""
+        return self._rich(self._out)
+
+    def _rich(self, stream: IO[str]) -> RichConsole:
+        from rich.console import Console as RichConsole
+
+        # Off a terminal a table is as wide as it needs to be: scripts and logs must not find it folded at 80.
+        width = None if stream.isatty() or os.environ.get("COLUMNS") else 200
+        # Said outright, because rich by itself would let FORCE_COLOR and CI variables colour a file.
+        colored = stream.isatty() and not self._no_color
+        color_system = "auto" if colored else None
+        return RichConsole(
+            file=stream, force_terminal=stream.isatty(), color_system=color_system, width=width, highlight=False
+        )
+
+    # -- stderr: everything else
+
+    @property
+    def interactive(self) -> bool:
+        """Whether a person can be asked: both stdin and stderr are terminals."""
+        return sys.stdin is not None and sys.stdin.isatty() and self._err.isatty()
+
+    def info(self, text: str) -> None:
+        """A remark that --quiet drops."""
+        if not self.quiet:
+            self._say(harmless(text))
+
+    def warn(self, text: str) -> None:
+        self._say(self._styled("warning: ", "33") + harmless(text))
+
+    def error(self, error: StackctlError) -> None:
+        """`error:` and `hint:` on stderr; under --json the error document on stdout as well."""
+        self._say(self._styled("error: ", "1;31") + harmless(error.message))
+        if error.hint:
+            self._say(self._styled("hint: ", "36") + harmless(error.hint))
+        if self.json_output:
+            body = {"code": error.code, "message": error.message, "hint": error.hint, "details": error.details}
+            # Value by value: a password that reads `message` must not take the place of a key.
+            self._write_json({"error": {**scrub_values(json.loads(to_json(body))), "code": error.code}})
+
+    def traceback(self, text: str) -> None:
+        self._say(text.rstrip("\n"))
+
+    def _say(self, text: str) -> None:
+        try:
+            self._err.write(scrub(text) + "\n")
+            self._err.flush()
+        except BrokenPipeError:
+            pass
+
+    def _styled(self, text: str, code: str) -> str:
+        return text if self._no_color or not self._err.isatty() else f"\x1b[{code}m{text}\x1b[0m"
+
+    @contextmanager
+    def progress(self, label: str, total: int | None = None, unit: str = "rows") -> Iterator[Progress]:
+        """Progress of long work: a bar on a terminal, a plain line every few seconds off one, nothing when quiet."""
+        if self.quiet:
+            yield Progress()
+        elif self._err.isatty() and not self._no_color:
+            with _BarProgress(self._rich(self._err), label, total) as bar:
+                yield bar
+        else:
+            yield _LineProgress(self, label, total, unit)
+
+
+class Progress:
+    """Progress that nobody sees."""
+
+    def advance(self, amount: int, note: str = "") -> None:
+        """`amount` more is done; `note` says what is in hand."""
+
+
+class _BarProgress(Progress):
+    def __init__(self, console: RichConsole, label: str, total: int | None) -> None:
+        from rich import progress
+
+        self._bar = progress.Progress(
+            progress.SpinnerColumn(),
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            progress.TextColumn("{task.fields[rate]}"),
+            progress.TimeRemainingColumn(),
+            console=console,
+            transient=True,
+        )
+        self._label = label
+        self._started = time.monotonic()
+        self._done = 0
+        self._task = self._bar.add_task(label, total=total, rate="")
+
+    def __enter__(self) -> _BarProgress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._bar.stop()
+
+    def advance(self, amount: int, note: str = "") -> None:
+        self._done += amount
+        rate = self._done / max(time.monotonic() - self._started, 0.001)
+        description = f"{self._label} {note}".rstrip()
+        self._bar.update(self._task, advance=amount, description=description, rate=f"{rate:,.0f}/s")
+
+
+class _LineProgress(Progress):
+    def __init__(self, console: Console, label: str, total: int | None, unit: str) -> None:
+        self._console, self._label, self._total, self._unit = console, label, total, unit
+        self._started = self._spoke = time.monotonic()
+        self._done = 0
+
+    def advance(self, amount: int, note: str = "") -> None:
+        self._done += amount
+        now = time.monotonic()
+        if now - self._spoke < PLAIN_PROGRESS_INTERVAL:
+            return
+        self._spoke = now
+        rate = self._done / (now - self._started)
+        text = f"{self._label} {note}".rstrip() + f": {self._done:,} {self._unit}, {rate:,.0f}/s"
+        if self._total and rate:
+            left = max(self._total - self._done, 0) / rate
+            text += f", {100 * self._done / self._total:.0f} %, {format_duration(left)} left"
+        self._console.info(text)

@@ -1,0 +1,160 @@
+"""Rules about constraints: they read every row of the table unless they are added in steps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from stackctl.migrate.lint.facts import ColumnAdded, ConstraintAdded, ConstraintValidated, NotNullSet
+from stackctl.migrate.lint.registry import OUTSIDE, SPLIT, Found, allowed, rule
+
+if TYPE_CHECKING:
+    from stackctl.migrate.lint.facts import Constraint
+    from stackctl.migrate.lint.reader import Name
+    from stackctl.migrate.lint.schema_state import Seen
+
+_READS_ALL = "all rows are read while everything else on the table waits, reads included"
+_BUILDS = "its index is built while everything else on the table waits, reads included"
+
+
+@rule("constraint-not-valid-missing", "error", "a check is added without NOT VALID", why=_READS_ALL,
+      fact=ConstraintAdded, by_size=True)  # fmt: skip
+def constraint_not_valid_missing(fact: ConstraintAdded, seen: Seen) -> Found | None:
+    constraint = fact.constraint
+    if constraint.kind not in ("check", "not null") or constraint.not_valid or _exempt(fact, seen):
+        return None
+    return Found(f"{_described(constraint)} is added to {fact.table}", _in_two_steps(fact), fact.table)
+
+
+@rule("foreign-key-not-valid-missing", "error", "a foreign key is added without NOT VALID",
+      why="all rows are looked up in the other table, and until that is done writes to both wait",
+      fact=ConstraintAdded, by_size=True)  # fmt: skip
+def foreign_key_not_valid_missing(fact: ConstraintAdded, seen: Seen) -> Found | None:
+    constraint = fact.constraint
+    if constraint.kind != "foreign key" or constraint.not_valid or _exempt(fact, seen):
+        return None
+    if fact.added_column and fact.column and not fact.column.filled:
+        return None  # a new column without values has nothing to look up
+    return Found(f"{_described(constraint)} is added to {fact.table}", _in_two_steps(fact), fact.table)
+
+
+@rule("validated-in-same-transaction", "error", "a constraint is validated in the transaction that added it",
+      why="the lock that adding took is held while all rows are read: NOT VALID has gained nothing",
+      fact=ConstraintValidated)  # fmt: skip
+def validated_in_same_transaction(fact: ConstraintValidated, seen: Seen) -> Found | None:
+    if not seen.added_not_valid_here(fact.table, fact.name) or seen.made("table", fact.table):
+        return None
+    name = fact.table.beside(fact.name)
+    return Found(
+        f"constraint {name.shown} of {fact.table} is validated",
+        f"{OUTSIDE}ALTER TABLE {fact.table} VALIDATE CONSTRAINT {name.shown};",
+    )
+
+
+@rule("unique-not-using-index", "error", "a unique constraint is added without USING INDEX", why=_BUILDS,
+      fact=ConstraintAdded, by_size=True)  # fmt: skip
+def unique_not_using_index(fact: ConstraintAdded, seen: Seen) -> Found | None:
+    constraint = fact.constraint
+    if constraint.kind != "unique" or constraint.using_index or _exempt(fact, seen):
+        return None
+    return Found(f"{_described(constraint)} is added to {fact.table}", _from_an_index(fact), fact.table)
+
+
+@rule("primary-key-not-using-index", "error", "a primary key is added without USING INDEX",
+      why=_BUILDS + "; columns that are not NOT NULL yet are read as well", fact=ConstraintAdded,
+      by_size=True)  # fmt: skip
+def primary_key_not_using_index(fact: ConstraintAdded, seen: Seen) -> Found | None:
+    constraint = fact.constraint
+    if constraint.kind != "primary key" or constraint.using_index or _exempt(fact, seen):
+        return None
+    safe = "-- its columns must be NOT NULL before (see set-not-null)\n" + _from_an_index(fact)
+    return Found(f"{_described(constraint)} is added to {fact.table}", safe, fact.table)
+
+
+@rule("exclusion-constraint-added", "error", "an exclusion constraint is added",
+      why=_BUILDS + "; PostgreSQL knows no other way", fact=ConstraintAdded, by_size=True)  # fmt: skip
+def exclusion_constraint_added(fact: ConstraintAdded, seen: Seen) -> Found | None:
+    if fact.constraint.kind != "exclude" or _exempt(fact, seen):
+        return None
+    safe = allowed("exclusion-constraint-added", "in a maintenance window, because …", fact.text)
+    return Found(f"{_described(fact.constraint)} is added to {fact.table}", safe, fact.table)
+
+
+@rule("set-not-null", "error", "NOT NULL is set without a validated check", why=_READS_ALL, fact=NotNullSet,
+      by_size=True)  # fmt: skip
+def set_not_null(fact: NotNullSet, seen: Seen) -> Found | None:
+    table, column = fact.table, fact.column
+    if seen.made("table", table) or seen.made("type", table) or seen.history.certain(table, column):
+        return None
+    if seen.asked and seen.asked.never_null(table, column):
+        return None
+    if column == "VALUE":
+        return Found(f"domain {table} becomes NOT NULL", allowed("set-not-null", "few rows use it: …", fact.text))
+    shown, check = table.beside(column).shown, table.beside(f"{table.name}_{column}_check").shown
+    return Found(
+        f"column {shown} of {table} becomes NOT NULL",
+        f"ALTER TABLE {table} ADD CONSTRAINT {check} CHECK ({shown} IS NOT NULL) NOT VALID;\n"
+        f"{OUTSIDE}ALTER TABLE {table} VALIDATE CONSTRAINT {check};\n"
+        f"{SPLIT}ALTER TABLE {table} ALTER COLUMN {shown} SET NOT NULL;\n"
+        f"ALTER TABLE {table} DROP CONSTRAINT {check};",
+        table,
+    )
+
+
+@rule("not-null-without-default", "error", "a column is added NOT NULL without a default",
+      why="it fails if the table has rows, and the previous version of the application can insert none any more",
+      fact=ColumnAdded)  # fmt: skip
+def not_null_without_default(fact: ColumnAdded, seen: Seen) -> Found | None:
+    column = fact.column
+    if not column.not_null or column.filled or seen.made("table", fact.table):
+        return None
+    return Found(
+        f"column {column.shown} of {fact.table} is NOT NULL and has no default",
+        f"ALTER TABLE {fact.table} ADD COLUMN {column.shown} {column.type.text};\n"
+        "-- or NOT NULL with a DEFAULT. Without one: let the application write it, fill the rows that are there in\n"
+        "-- batches (stackctl:repeat), and set NOT NULL in a later file, after a validated check",
+    )
+
+
+def _exempt(fact: ConstraintAdded, seen: Seen) -> bool:
+    return seen.made("type" if fact.domain else "table", fact.table)
+
+
+def _described(constraint: Constraint) -> str:
+    return f"constraint {constraint.name}, {constraint.body}," if constraint.named else constraint.body
+
+
+def _label(table: Name, constraint: Constraint) -> str:
+    return table.beside(constraint.name).shown
+
+
+def _body(constraint: Constraint, table: Name) -> str:
+    """The constraint as a table's, where it stood in a column's definition."""
+    if constraint.body.upper().startswith("REFERENCES"):
+        return f"FOREIGN KEY ({table.beside(constraint.columns[0]).shown}) {constraint.body}"
+    return constraint.body
+
+
+def _in_two_steps(fact: ConstraintAdded) -> str:
+    table, label = fact.table, _label(fact.table, fact.constraint)
+    what = "DOMAIN" if fact.domain else "TABLE"
+    first = ""
+    if fact.added_column and fact.column:
+        first = f"ALTER TABLE {table} ADD COLUMN {fact.column.shown} {fact.column.type.text};\n"
+    return (
+        f"{first}ALTER {what} {table} ADD CONSTRAINT {label} {_body(fact.constraint, table)} NOT VALID;\n"
+        f"{OUTSIDE}ALTER {what} {table} VALIDATE CONSTRAINT {label};"
+    )
+
+
+def _from_an_index(fact: ConstraintAdded) -> str:
+    table, constraint = fact.table, fact.constraint
+    label = _label(table, constraint)
+    columns = ", ".join(table.beside(column).shown for column in constraint.columns)
+    nulls = " NULLS NOT DISTINCT" if "NULLS NOT DISTINCT" in constraint.body.upper() else ""
+    first = ""
+    if fact.added_column and fact.column:
+        first = f"ALTER TABLE {table} ADD COLUMN {fact.column.shown} {fact.column.type.text};\n"
+    return (
+        f"{first}{OUTSIDE}CREATE UNIQUE INDEX CONCURRENTLY {label} ON {table} ({columns}){nulls};\n"
+        f"{SPLIT}ALTER TABLE {table} ADD CONSTRAINT {label} {constraint.kind.upper()} USING INDEX {label};"
+    )

@@ -1,0 +1,187 @@
+"""What only a database can tell. Nothing of the migrations is executed, and nothing is written."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, LiteralString, cast
+
+from psycopg import errors, sql
+
+from stackctl.migrate import files
+from stackctl.migrate.lint.columns import not_null_columns
+from stackctl.migrate.lint.reader import tokens_of
+
+if TYPE_CHECKING:
+    from stackctl.migrate.lint.facts import Type
+    from stackctl.migrate.lint.reader import Name
+    from stackctl.postgres.connect import Connection
+
+TINY = 1024 * 1024  # bytes; whatever is done to such a table is done in a moment
+
+_SIZE = """
+SELECT sum(greatest(part.reltuples, 0))::bigint, sum(pg_table_size(part.oid))::bigint,
+       bool_or(part.reltuples < 0 AND pg_relation_size(part.oid) > 0)
+FROM pg_class AS t
+JOIN pg_namespace AS n ON n.oid = t.relnamespace
+CROSS JOIN LATERAL (
+  SELECT t.oid UNION SELECT relid FROM pg_partition_tree(t.oid)
+) AS tree (oid)
+JOIN pg_class AS part ON part.oid = tree.oid
+WHERE n.nspname = %s AND t.relname = %s
+HAVING count(*) > 0
+"""
+_KIND = """
+SELECT t.relkind = 'p' FROM pg_class AS t JOIN pg_namespace AS n ON n.oid = t.relnamespace
+WHERE n.nspname = %s AND t.relname = %s
+"""
+_NOT_NULL = """
+SELECT a.attnotnull, array(
+  SELECT pg_get_expr(c.conbin, c.conrelid) FROM pg_constraint AS c
+  WHERE c.conrelid = t.oid AND c.contype = 'c' AND c.convalidated
+)
+FROM pg_class AS t
+JOIN pg_namespace AS n ON n.oid = t.relnamespace
+JOIN pg_attribute AS a ON a.attrelid = t.oid AND NOT a.attisdropped
+WHERE n.nspname = %s AND t.relname = %s AND a.attname = %s
+"""
+# PostgreSQL 18 gives NOT NULL a row of its own, which may be unvalidated.
+_NOT_NULL_VALID = """
+SELECT NOT EXISTS (
+  SELECT FROM pg_constraint AS c
+  JOIN pg_class AS t ON t.oid = c.conrelid
+  JOIN pg_namespace AS n ON n.oid = t.relnamespace
+  JOIN pg_attribute AS a ON a.attrelid = t.oid AND a.attnum = ANY (c.conkey)
+  WHERE n.nspname = %s AND t.relname = %s AND a.attname = %s AND c.contype = 'n' AND NOT c.convalidated
+)
+"""
+_VOLATILE = """
+SELECT bool_or(p.provolatile = 'v') FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
+WHERE p.proname = %(name)s AND CASE WHEN %(schema)s::text IS NULL THEN pg_function_is_visible(p.oid)
+                                    ELSE n.nspname = %(schema)s END
+"""
+_TYPES = """
+SELECT old.typname::text, a.atttypmod, new.typname::text,
+       EXISTS (
+         SELECT FROM pg_cast AS c
+         WHERE c.castsource = a.atttypid AND c.casttarget = new.oid AND c.castmethod = 'b'
+       )
+FROM pg_class AS t
+JOIN pg_namespace AS n ON n.oid = t.relnamespace
+JOIN pg_attribute AS a ON a.attrelid = t.oid AND NOT a.attisdropped
+JOIN pg_type AS old ON old.oid = a.atttypid
+JOIN pg_type AS new ON new.oid = to_regtype(%s)
+WHERE n.nspname = %s AND t.relname = %s AND a.attname = %s
+"""
+# PL/pgSQL gives these another meaning than SQL does.
+_NOT_TO_CHECK = re.compile(
+    r"\s*(?:\(|(?:FETCH|MOVE|OPEN|CLOSE|EXECUTE|PREPARE|BEGIN|START|COMMIT|END|ROLLBACK|ABORT|SAVEPOINT|RELEASE)\b"
+    r"|(?:SELECT|WITH)\b.*\bINTO\b)",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large a table is: rows as the planner estimates them (None: never analyzed), and bytes."""
+
+    rows: int | None
+    bytes: int
+
+    @property
+    def tiny(self) -> bool:
+        return self.bytes <= TINY
+
+    @property
+    def described(self) -> str:
+        shown = f"{self.bytes / 1024**2:,.1f} MB" if self.bytes < 1024**3 else f"{self.bytes / 1024**3:,.1f} GB"
+        return shown if self.rows is None else f"about {self.rows:,} rows, {shown}"
+
+
+@dataclass(frozen=True)
+class SyntaxProblem:
+    """`at`: offset in the statement, in characters."""
+
+    message: str
+    at: int
+
+
+class Asked:
+    """Questions to one database; what it does not have is answered with None or False."""
+
+    def __init__(self, conn: Connection) -> None:
+        self._conn = conn
+        conn.execute("SET default_transaction_read_only = on")
+
+    def size(self, table: Name) -> Size | None:
+        """The table with its partitions."""
+        row = self._conn.execute(_SIZE, (table.schema, table.name)).fetchone()
+        return Size(None if row[2] else row[0], row[1]) if row else None
+
+    def partitioned(self, table: Name) -> bool | None:
+        row = self._conn.execute(_KIND, (table.schema, table.name)).fetchone()
+        return row[0] if row else None
+
+    def never_null(self, table: Name, column: str) -> bool:
+        """NOT NULL is set, or a validated check says the same."""
+        key = (table.schema, table.name, column)
+        row = self._conn.execute(_NOT_NULL, key).fetchone()
+        if row is None:
+            return False
+        checked = any(column in not_null_columns(tokens_of(expression)) for expression in row[1])
+        return checked or (row[0] and bool((self._conn.execute(_NOT_NULL_VALID, key).fetchone() or (False,))[0]))
+
+    def volatile(self, function: str) -> bool | None:
+        """`function` as it is called, folded: `f` or `schema.f`."""
+        schema, _, name = function.rpartition(".")
+        row = self._conn.execute(_VOLATILE, {"name": name, "schema": schema or None}).fetchone()
+        return row[0] if row else None
+
+    def same_bytes(self, table: Name, column: str, new: Type) -> bool:
+        """The column's rows need not be written anew, nor read, to become of that type."""
+        row = self._conn.execute(_TYPES, (new.text, table.schema, table.name, column)).fetchone()
+        if row is None:
+            return False
+        old, typmod, wanted, coercible = row
+        if new.base.endswith("[]") or (old != wanted and not coercible):
+            return False
+        if not new.modifier:
+            # bpchar loses its padding; every other type without a modifier takes what it finds.
+            return wanted != "bpchar" and old != "bpchar"
+        return _widens(wanted, typmod if old in (wanted, "varchar") else -1, new.modifier)
+
+    def syntax_error(self, statement: str) -> SyntaxProblem | None:
+        """What the server's parser says of the statement, which it does not run."""
+        # Any name will do; of the same length, it keeps the places.
+        text = statement.replace(files.SCHEMA_SENTINEL, f'"{"s" * (len(files.SCHEMA_SENTINEL) - 2)}"')
+        if _NOT_TO_CHECK.match(text):
+            return None
+        tag = "$stackctl$"
+        while tag in text:
+            tag = f"{tag[:-1]}_$"
+        opening = f"DO {tag} BEGIN RETURN; "
+        try:
+            self._conn.execute(sql.SQL(cast("LiteralString", f"{opening}{text}\n; END {tag}")))
+        except errors.SyntaxError as error:
+            at = int(error.diag.statement_position or 1) - 1 - len(opening)
+            return SyntaxProblem(error.diag.message_primary or "syntax error", max(0, min(at, len(statement) - 1)))
+        return None
+
+
+def _widens(type_: str, typmod: int, modifier: str) -> bool:
+    """Whether the modifier allows at least what the old one did, in the same bytes."""
+    numbers = [int(number) for number in re.findall(r"\d+", modifier)]
+    if typmod == -1 or not numbers:
+        return False
+    match type_:
+        case "varchar":
+            return numbers[0] >= typmod - 4
+        case "varbit":
+            return numbers[0] >= typmod
+        case "numeric":
+            precision, scale = (typmod - 4) >> 16 & 0xFFFF, (typmod - 4) & 0x7FF
+            return numbers[0] >= precision and (numbers[1:] or [0])[0] == scale
+        case "timestamp" | "timestamptz" | "time" | "timetz":
+            return numbers[0] >= typmod
+        case _:
+            return False

@@ -1,0 +1,302 @@
+"""Apply migrations to a database, one runner at a time, and tell what was applied."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, LiteralString, cast
+
+import psycopg
+from psycopg import errors
+from psycopg.pq import TransactionStatus
+from psycopg.rows import dict_row
+
+from stackctl.core.errors import AnswerNo, StackctlError
+from stackctl.migrate import backfill, concurrently, failures, history, plan, retry, runner_lock
+from stackctl.migrate.events import Event
+from stackctl.migrate.history import Progress
+from stackctl.migrate.session import Limits, Session
+from stackctl.migrate.statement import concurrent, done_before, position, with_schema
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Sequence
+    from contextlib import AbstractContextManager
+
+    from psycopg.errors import Diagnostic
+
+    from stackctl.migrate.backfill import Changed
+    from stackctl.migrate.files import Migration, Piece, Statement
+    from stackctl.migrate.session import Connection
+
+
+@dataclass(frozen=True)
+class AppliedMigration:
+    """A migration applied by this run. `repeats`: how often the file asked to run again."""
+
+    name: str
+    duration_ms: int
+    repeats: int
+
+
+@dataclass(frozen=True)
+class UpResult:
+    """What this run applied, in order."""
+
+    applied: tuple[AppliedMigration, ...]
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What a statement of a repeated piece says: whether to run again, what it changed, what remains."""
+
+    again: bool = False
+    changed: Changed | None = None
+    remaining: int | None = None
+
+
+def up(
+    conn: Connection,
+    migrations: Sequence[Migration],
+    *,
+    to: str | None = None,
+    schema: str = "public",
+    limits: Limits = Limits(),  # noqa: B008 - frozen
+    out_of_order: bool = False,
+    left_out: Callable[[], Collection[str]] = tuple,
+    on_event: Callable[[Event], None] = lambda event: None,
+    sleep: Callable[[float], None] = time.sleep,
+    around: Callable[[Migration, Statement], AbstractContextManager[None]] = lambda migration, statement: nullcontext(),
+) -> UpResult:
+    """Apply what is pending, up to and including `to` (a version or a name), on `conn`, which is in autocommit mode.
+
+    Each file commits together with its history row; pieces marked to run outside the transaction are recorded one by
+    one, and a rerun goes on behind the last. A transaction that can't have its locks in time is rolled back and tried
+    again after a pause. `left_out` is asked under the lock for the names of pending ones that are to stay so. `around`
+    gives a context that each statement runs in, on the same connection.
+
+    Raises UsageError (`unknown-migration`), StateError (`lock-held`, `transaction-pooler`, `out-of-order`,
+    `not-adopted`, `migration-edited-halfway`, `lock-timeout`, `deadlock`, `index-being-built`), ServiceError
+    (`permission-denied`, `read-only`, `connection-lost`) and AnswerNo (`migration-failed`, `migration-never-ends`),
+    each with what was applied before in `details["applied"]`.
+    """
+    plan.through(migrations, to)
+    done: list[AppliedMigration] = []
+    try:
+        session = Session.begin(conn, schema, limits)
+        with runner_lock.only_runner(session, on_event, sleep):
+            pending = plan.pending(conn, migrations, schema, to=to, left_out=left_out(), out_of_order=out_of_order)
+            if pending:
+                history.prepare(session)
+            run = _Run(session, on_event, sleep, around)
+            with _remarks(conn, on_event):
+                for migration, so_far in pending:
+                    done.append(run.apply(migration, so_far))
+    except StackctlError as error:
+        error.details["applied"] = [migration.name for migration in done]
+        raise
+    except psycopg.Error as error:
+        details = {"applied": [migration.name for migration in done]}
+        if conn.closed:
+            raise failures.connection_lost(failures.sentence(error), details) from error
+        if isinstance(error, errors.InsufficientPrivilege | errors.ReadOnlySqlTransaction):
+            raise failures.refused(error, failures.sentence(error), details) from error
+        raise
+    return UpResult(tuple(done))
+
+
+@contextmanager
+def _remarks(conn: Connection, on_event: Callable[[Event], None]) -> Iterator[None]:
+    """Tell what the server remarks meanwhile, except that IF [NOT] EXISTS had nothing to do."""
+
+    def tell(said: Diagnostic) -> None:
+        text = said.message_primary or ""
+        if not text.endswith(", skipping"):
+            on_event(Event("remark", detail=f"{(said.severity or '').lower()}: {text}"))
+
+    conn.add_notice_handler(tell)
+    try:
+        yield
+    finally:
+        conn.remove_notice_handler(tell)
+
+
+@dataclass(frozen=True)
+class _Run:
+    session: Session
+    on_event: Callable[[Event], None]
+    sleep: Callable[[float], None]
+    around: Callable[[Migration, Statement], AbstractContextManager[None]]
+
+    @property
+    def conn(self) -> Connection:
+        return self.session.conn
+
+    def apply(self, migration: Migration, so_far: Progress) -> AppliedMigration:
+        """Run one file to its end. Whatever is committed when this returns or raises is recorded as committed."""
+        started = time.monotonic()
+        self.session.reset()
+        self.on_event(Event("resumed" if so_far.begun else "started", migration.name, _resumed_at(migration, so_far)))
+        passes = backfill.Passes(migration)
+        while True:
+            before = so_far
+            so_far, answer = self._until_it_goes(migration, so_far, started)
+            if so_far.applied:
+                break
+            if so_far.repeats == before.repeats:
+                self.on_event(Event("committed", migration.name, _place(so_far.done, migration.pieces)))
+                continue
+            batch = passes.passed(answer.changed, answer.remaining)
+            self.on_event(Event("repeating", migration.name, f"pass {so_far.repeats} committed", batch))
+            self.sleep(passes.pause)
+        duration_ms = _milliseconds_since(started)
+        self.on_event(Event("applied", migration.name, f"{duration_ms} ms"))
+        return AppliedMigration(migration.name, duration_ms, so_far.repeats)
+
+    def _until_it_goes(self, migration: Migration, so_far: Progress, started: float) -> tuple[Progress, _Answer]:
+        """The next commit of a file, tried again while locks are in the way; between two tries nothing is held."""
+        tried = 0
+        while True:
+            tried += 1
+            try:
+                return self._next_commit(migration, so_far, started)
+            except retry.Blocked as error:
+                blocked = error
+            except psycopg.Error as error:  # of the commit itself: a deferred constraint, a serialization failure
+                statement = migration.pieces[so_far.done].statements[0]
+                if not isinstance(error, retry.TRANSIENT):
+                    raise self._failed(migration, statement, failures.sentence(error), error) from error
+                blocked = retry.Blocked(statement, error, retry.TRIES)
+            retry.wait_or_give_up(self.session, migration, blocked, tried, on_event=self.on_event, sleep=self.sleep)
+
+    def _next_commit(self, migration: Migration, so_far: Progress, started: float) -> tuple[Progress, _Answer]:
+        pieces = migration.pieces
+        done, repeats = so_far.done, so_far.repeats
+        answer = _Answer()
+        if done < len(pieces) and pieces[done].outside_transaction:
+            runner_lock.refuse_lost(self.session)
+            self._record(migration, Progress(done, repeats, attempted=done), started)
+            # In a later pass, or after a crash, the piece may find its work done.
+            answer = self._outside(migration, done, tolerant=repeats > 0 or so_far.attempted == done)
+            reached = Progress(0, repeats + 1) if answer.again else Progress(done + 1, repeats)
+            return self._record(migration, reached, started), answer
+        with self.conn.transaction():
+            runner_lock.refuse_lost(self.session)
+            while not answer.again and done < len(pieces) and not pieces[done].outside_transaction:
+                answer = self._inside(migration, pieces[done])
+                done += 1
+            reached = Progress(0, repeats + 1) if answer.again else Progress(done, repeats)
+            return self._record(migration, reached, started), answer
+
+    def _inside(self, migration: Migration, piece: Piece) -> _Answer:
+        """Run a piece in the file's transaction."""
+        answer = _Answer()
+        for statement in piece.statements:
+            before = backfill.changed(self.session) if piece.repeat else None
+            answer = self._execute(migration, statement, tries=retry.TRIES)
+            if self.conn.info.transaction_status != TransactionStatus.INTRANS:
+                raise self._failed(migration, statement, "the statement ended the transaction of its migration")
+            if before is not None and answer.again:
+                after = backfill.changed(self.session)
+                answer = replace(answer, changed=after and after.since(before))
+        return answer if piece.repeat else _Answer()
+
+    def _outside(self, migration: Migration, at: int, *, tolerant: bool) -> _Answer:
+        """Run a piece in autocommit."""
+        piece = migration.pieces[at]
+        (statement,) = piece.statements
+        text = with_schema(statement.sql, self.session.schema)
+        what = concurrent(text)
+        accept = done_before(text) if tolerant else ()
+        if what is None:
+            try:
+                answer = self._execute(migration, statement, accept=accept, tries=retry.TRIES)
+            except (StackctlError, retry.Blocked):
+                self._forget_attempt(migration)
+                raise
+            return answer if piece.repeat else _Answer()
+        with self.session.patient():
+            try:
+                finished = concurrently.clear(
+                    self.session, what, migration.name, on_event=self.on_event, sleep=self.sleep
+                )
+                if what.kind == "create" and not concurrently.built(self.session, what):
+                    accept = ()
+                if not finished:
+                    self._execute(migration, statement, accept=accept, tries=retry.TRIES_CONCURRENTLY)
+            except retry.TRANSIENT as error:
+                self._forget_attempt(migration)
+                raise retry.Blocked(statement, error, retry.TRIES_CONCURRENTLY) from error
+            except (StackctlError, retry.Blocked):
+                self._forget_attempt(migration)
+                if not self.conn.closed:
+                    concurrently.clear_if_possible(self.session, what, migration.name, self.on_event)
+                raise
+        for row in concurrently.invalid(self.session, what):
+            raise self._failed(migration, statement, f"index {row['index']} is INVALID after it was built")
+        return _Answer()
+
+    def _execute(
+        self, migration: Migration, statement: Statement, *, tries: int, accept: tuple[type[psycopg.Error], ...] = ()
+    ) -> _Answer:
+        """Run one statement, and read its row. Raises Blocked when its locks could not be had."""
+        # Without parameters the text goes to the server as it is, `%` included; the files are the operator's own.
+        text = cast("LiteralString", with_schema(statement.sql, self.session.schema))
+        try:
+            with self.around(migration, statement), self.conn.cursor(row_factory=dict_row) as cursor:
+                cursor.execute(text, prepare=False)
+                row = cursor.fetchone() if cursor.description else None
+        except accept:
+            return _Answer()
+        except retry.TRANSIENT as error:
+            raise retry.Blocked(statement, error, tries) from error
+        except psycopg.Error as error:
+            raise self._failed(migration, statement, failures.sentence(error), error) from error
+        if row is None:
+            return _Answer()
+        remaining = row.get("remaining")
+        return _Answer(
+            again=row.get("should_repeat_migration") is True,
+            remaining=int(remaining) if isinstance(remaining, int) else None,
+        )
+
+    def _failed(
+        self, migration: Migration, statement: Statement, what: str, error: psycopg.Error | None = None
+    ) -> StackctlError:
+        line, column = position(statement, self.session.schema, error)
+        details: dict[str, Any] = {"file": str(migration.path), "line": line, "column": column}
+        if error is not None:
+            details |= {"sqlstate": error.sqlstate, "detail": error.diag.message_detail}
+        message = f"{migration.path}:{line}:{column}: {what}"
+        if self.conn.closed:
+            return failures.connection_lost(message, details)
+        if isinstance(error, errors.InsufficientPrivilege | errors.ReadOnlySqlTransaction):
+            return failures.refused(error, message, details)
+        hint = error.diag.message_hint if error is not None else None
+        return AnswerNo(
+            message, code="migration-failed", hint=failures.advice(error) or hint or failures.MEND, details=details
+        )
+
+    def _record(self, migration: Migration, reached: Progress, started: float) -> Progress:
+        return history.record(self.session, migration, reached, _milliseconds_since(started))
+
+    def _forget_attempt(self, migration: Migration) -> None:
+        """The server answered: the next try starts afresh, and must not take another's object for its own work."""
+        if not self.conn.closed:
+            self.session.run("forget_attempt", name=migration.name)
+
+
+def _resumed_at(migration: Migration, so_far: Progress) -> str:
+    place = _place(so_far.done, migration.pieces)
+    if so_far.attempted is not None:
+        line = migration.pieces[so_far.attempted].line
+        return f"{place}; an earlier run ended in the statement of line {line}"
+    return f"{place}, after {so_far.repeats} passes" if so_far.repeats else place
+
+
+def _place(done: int, pieces: Sequence[Piece]) -> str:
+    return f"{done} of {len(pieces)} pieces done"
+
+
+def _milliseconds_since(started: float) -> int:
+    return round((time.monotonic() - started) * 1000)

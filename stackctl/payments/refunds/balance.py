@@ -1,0 +1,181 @@
+"""What a purchase stands at: charged, refunded, held by refunds under way, and what remains."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from stackctl.core.errors import StateError
+from stackctl.payments import purchases
+from stackctl.payments.money import shown
+from stackctl.payments.refunds import ledger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from stackctl.payments.gateway import Gateway, Made, Payment
+    from stackctl.payments.purchases import Purchase
+    from stackctl.payments.refunds.ledger import Refund
+    from stackctl.postgres.connect import Connection
+
+
+@dataclass(frozen=True)
+class Position:
+    """`payment` is None where nothing was paid through Stripe. `made`: the payment's refunds as Stripe has them;
+    `ledger`: the purchase's refunds, the newest first. Money is in the smallest unit of the payment's currency."""
+
+    purchase: Purchase
+    account: str | None
+    invoice: str | None
+    payment: Payment | None
+    made: Sequence[Made]
+    ledger: Sequence[Refund]
+
+    @property
+    def charged(self) -> int:
+        return self.payment.received if self.payment else 0
+
+    @property
+    def refunded(self) -> int:
+        """Given back, or on the way to be."""
+        return sum(one.amount for one in self.made if one.holds_money)
+
+    @property
+    def held(self) -> int:
+        """By refunds of the ledger that Stripe did not have when it was asked."""
+        return sum(one.amount for one in self._only_in_ledger() if one.holds_money)
+
+    @property
+    def remaining(self) -> int:
+        return max(0, self.charged - self.refunded - self.held)
+
+    @property
+    def is_paid_back(self) -> bool:
+        """All of the charge is back, for good."""
+        back = sum(one.amount for one in self.made if one.status == "succeeded")
+        back += sum(one.amount for one in self._only_in_ledger() if one.status == "succeeded")
+        # One that Stripe called pending when it was asked, and that has succeeded since.
+        later = {one.stripe_refund for one in self.ledger if one.status == "succeeded"}
+        back += sum(one.amount for one in self.made if one.status == "pending" and one.id in later)
+        return 0 < self.charged <= back
+
+    @property
+    def bought(self) -> int:
+        """Of a subscription: before anything was revoked, as far as the ledger knows."""
+        if self.purchase.type == "subscription":
+            return self.purchase.quantity + sum(
+                one.quantity for one in self.ledger if one.revoked and one.quantity_left
+            )
+        return self.purchase.quantity
+
+    @property
+    def quantity_left(self) -> int:
+        """What was bought and is neither revoked nor about to be."""
+        if self.purchase.type == "one-time-purchase":
+            taken = sum(one.quantity for one in self.ledger if one.holds_money)
+            return 0 if self.purchase.revoked else max(0, self.purchase.quantity - taken)
+        if self.purchase.revoked and any(one.quantity_left == 0 and one.holds_money for one in self.ledger):
+            return 0
+        taken = sum(one.quantity for one in self.ledger if one.holds_money and not one.revoked)
+        return max(0, self.purchase.quantity - taken)
+
+    @property
+    def is_taken_back(self) -> bool:
+        """All of a one-time purchase is revoked, for good."""
+        taken = sum(one.quantity for one in self.ledger if one.status == "succeeded")
+        return self.purchase.type == "one-time-purchase" and 0 < self.purchase.quantity <= taken
+
+    @property
+    def refusal(self) -> StateError | None:
+        """Why nothing can be refunded."""
+        purchase, payment = self.purchase, self.payment
+        if purchase.source == "TEST_MODE":
+            return StateError(f"{purchase.id} is a test-mode purchase: no money was taken",
+                              code="test-mode-purchase-non-refundable")  # fmt: skip
+        if purchase.stripe_id is None:
+            return StateError(
+                f"{purchase.id} has no payment in Stripe: it was made as {purchase.source}", code="purchase-not-found"
+            )
+        if payment is None or payment.received == 0:
+            what = f"invoice {self.invoice} has" if self.invoice else f"{purchase.id} has"
+            return StateError(
+                f"{what} no completed payment: nothing was charged", code="not-charged", hint=self._renewals
+            )
+        if payment.currency != "usd":
+            return StateError(
+                f"{purchase.id} was paid in {payment.currency.upper()}; only US dollars can be refunded here",
+                code="currency-not-supported",
+                hint="refund it in Stripe's dashboard",
+            )
+        if payment.disputed:
+            return StateError(
+                f"the charge of {purchase.id} is disputed: the bank decides about the money",
+                code="charge-disputed",
+                hint="answer the dispute in Stripe's dashboard",
+            )
+        if self.remaining == 0:
+            return self._nothing_remains(payment)
+        return None
+
+    def _nothing_remains(self, payment: Payment) -> StateError:
+        under_way = [one for one in self.ledger if one.holds_money and one.status != "succeeded" and self._of(one)]
+        if under_way:
+            return StateError(
+                f"all that remains of {self.purchase.id} is held by refund {under_way[0].id}, which is "
+                f"{under_way[0].status}",
+                code="refund-under-way",
+                hint=f"`stackctl refunds resume {under_way[0].id}` finds out what became of it",
+            )
+        return StateError(
+            f"{self.purchase.id} is refunded: all {shown(payment.received, payment.currency)}",
+            code="already-refunded",
+            hint=self._renewals,
+        )
+
+    @property
+    def _renewals(self) -> str | None:
+        return "a renewal is refunded with --invoice" if self.purchase.type == "subscription" else None
+
+    def _of(self, refund: Refund) -> bool:
+        return self.payment is not None and refund.intent == self.payment.intent
+
+    def _only_in_ledger(self) -> Sequence[Refund]:
+        ids, ours = {one.id for one in self.made}, {one.ours for one in self.made}
+        return [
+            one for one in self.ledger if self._of(one) and one.stripe_refund not in ids and str(one.id) not in ours
+        ]
+
+    def again(self, conn: Connection) -> Position:
+        """As the database has it now; what Stripe said stays."""
+        purchase = purchases.find(conn, self.purchase.id, self.purchase.tenancy)
+        return replace(self, purchase=purchase, ledger=of_purchase(conn, purchase))
+
+
+def of_purchase(conn: Connection, purchase: Purchase) -> Sequence[Refund]:
+    return ledger.find(conn, tenancy=purchase.tenancy, purchase=purchase.id)
+
+
+def read(conn: Connection, purchase: Purchase, invoice: str | None, on: Callable[[], tuple[str, Gateway]]) -> Position:
+    """At most two calls to Stripe, and none where nothing was paid. `on` says the account, and opens it.
+
+    Raises UsageError and StateError `invoice-not-found`, StateError `invoice-paid-in-parts`, and what Stripe's gateway
+    does. The ledger is read first: a refund that ends meanwhile is rather counted as held than forgotten.
+    """
+    known = of_purchase(conn, purchase)
+    if purchase.stripe_id is None or purchase.source == "TEST_MODE":
+        return Position(purchase, None, None, None, (), known)
+    account, gateway = on()
+    if purchase.type == "one-time-purchase":
+        payment, number = gateway.payment(purchase.stripe_id), None
+    else:
+        number = purchases.invoice(conn, purchase, invoice)
+        paid = gateway.paid_by(number)
+        if len(paid) > 1:
+            raise StateError(
+                f"invoice {number} was paid in {len(paid)} parts; which one is meant is not known",
+                code="invoice-paid-in-parts",
+                hint="refund it in Stripe's dashboard",
+            )
+        payment = paid[0] if paid else None
+    made = gateway.refunds(payment.intent) if payment else ()
+    return Position(purchase, account, number, payment, made, known)

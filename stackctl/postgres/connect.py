@@ -1,0 +1,164 @@
+"""Connections to PostgreSQL.
+
+Every connection speaks UTC and ISO dates, so that `timestamp` columns (which the backend fills in UTC) mean the same
+to everyone.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg import errors as pg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from stackctl.core.errors import ConfigError, ServiceError, StackctlError
+from stackctl.core.redaction import redact_url, remember_url
+from stackctl.postgres.errors import one_line, translated
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from stackctl.config.settings import Settings
+
+OPERATED = "the operated database"  # in messages
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+_NO_FILE = "/dev/null/none"  # of /dev/null itself, libpq complains on stderr
+CONNECT_TIMEOUT = 10  # seconds, unless the connection string says otherwise
+
+# What libpq says of a parameter that it can't use; it has no code of its own.
+_BAD_PARAMETER = ("invalid sslmode value", "invalid integer value", "invalid port number", "definition of service")
+
+_SESSION = """
+SELECT set_config('TimeZone', 'UTC', false), set_config('DateStyle', 'ISO, YMD', false),
+       set_config('IntervalStyle', 'iso_8601', false), set_config('extra_float_digits', '1', false),
+       CASE WHEN %(schema)s::text IS NOT NULL THEN set_config('search_path', quote_ident(%(schema)s), false) END
+"""
+
+
+def resolve(url: str, base: Path) -> str:
+    """A libpq connection string for `url`; an `embedded…` one starts (or joins) its server first."""
+    if not url.startswith("embedded"):
+        return url
+    from stackctl.postgres import embedded
+    from stackctl.postgres.embedded_url import parse
+
+    parsed = parse(url, base)
+    if parsed is None:
+        return url
+    server = embedded.attach(parsed.directory)
+    server.ensure_database(parsed.dbname)
+    return server.url(parsed.dbname)
+
+
+def connect(
+    url: str,
+    *,
+    base: Path | None = None,
+    schema: str | None = None,
+    autocommit: bool = False,
+    what: str = "the database",
+    application_name: str = "stackctl",
+    ambient: bool = True,
+) -> Connection:
+    """Open a connection, or raise one of this family:
+
+    ConfigError `bad-database-url`; ServiceError `unreachable`, `auth-failed`, `no-such-database`, `not-postgresql`.
+    `schema` becomes the search path; None leaves the server's. `what` names the database in messages.
+    Unless `ambient`, a password that the string lacks comes from nowhere else: the server may be anybody's.
+    """
+    remember_url(url)
+    target = resolve(url, base or Path.cwd())
+    try:
+        parameters = conninfo_to_dict(target)
+    except psycopg.ProgrammingError as error:
+        raise _bad_url(what, f"not a PostgreSQL connection string: {redact_url(url)}") from error
+    if not ambient:
+        parameters.setdefault("password", "")
+        parameters["passfile"] = _NO_FILE
+    parameters.setdefault("connect_timeout", CONNECT_TIMEOUT)
+    parameters.setdefault("application_name", application_name)
+    # Bytes pass between databases unparsed: both sides must mean the same by them, whatever PGCLIENTENCODING says.
+    parameters["client_encoding"] = "UTF8"
+    # A peer that vanished without a word is noticed in about a minute instead of two hours.
+    for name, value in (("keepalives_idle", 30), ("keepalives_interval", 10), ("keepalives_count", 3)):
+        parameters.setdefault(name, value)
+    try:
+        conn = psycopg.connect(make_conninfo("", **parameters), autocommit=True)
+    except psycopg.Error as error:
+        raise _connect_error(error, what, parameters) from error
+    try:
+        conn.execute(_SESSION, {"schema": schema})
+    except psycopg.Error as error:
+        conn.close()
+        raise _connect_error(error, what, parameters) from error
+    conn.autocommit = autocommit
+    return conn
+
+
+def connect_operated(settings: Settings, *, application_name: str = "stackctl") -> Connection:
+    """A connection to the operated database of the settings, in autocommit mode. Raises as `connect` does."""
+    return connect(
+        settings.database_url(),
+        base=settings.base,
+        schema=settings.get("database.schema"),
+        autocommit=True,
+        what=OPERATED,
+        application_name=application_name,
+    )
+
+
+@contextmanager
+def operated_session(settings: Settings) -> Iterator[Connection]:
+    """`connect_operated`, closed at the end; PostgreSQL's errors inside come out as StackctlErrors."""
+    conn = connect_operated(settings)
+    try:
+        with translated(OPERATED):
+            yield conn
+    finally:
+        conn.close()
+
+
+def _bad_url(what: str, problem: str) -> ConfigError:
+    return ConfigError(
+        f"{what}: {problem}",
+        code="bad-database-url",
+        hint="write postgresql://USER@HOST:5432/DBNAME; a password goes after the user, or into ~/.pgpass",
+    )
+
+
+def _connect_error(error: psycopg.Error, what: str, parameters: dict[str, Any]) -> StackctlError:
+    if any(text in str(error) for text in _BAD_PARAMETER):
+        return _bad_url(what, one_line(str(error).removeprefix("connection is bad: ")))
+    host = parameters.get("hostaddr") or parameters.get("host") or "localhost"
+    place = f"{host}:{parameters.get('port') or 5432}"
+    reason = one_line(str(error))
+    user = parameters.get("user")
+    if isinstance(error, pg.InvalidPassword | pg.InvalidAuthorizationSpecification) or "password" in reason:
+        return ServiceError(
+            f"{what} at {place} refuses the credentials of {user or 'the default user'}: {reason}",
+            code="auth-failed",
+            hint="check the user and password in the connection string, and pg_hba.conf",
+        )
+    if isinstance(error, pg.InvalidCatalogName) or ("database" in reason and "does not exist" in reason):
+        return ServiceError(
+            f"{what} at {place}: {reason}",
+            code="no-such-database",
+            hint="create it, or correct the database name in the connection string",
+        )
+    strangers = ("expected authentication request", "invalid response to", "server closed the connection")
+    if any(text in reason for text in strangers):
+        return ServiceError(
+            f"what answers at {place} is not PostgreSQL: {reason}",
+            code="not-postgresql",
+            hint="check host and port",
+        )
+    return ServiceError(
+        f"{what} can't be reached at {place}: {reason}",
+        code="unreachable",
+        hint="check that the server runs, and host, port and firewall",
+    )

@@ -1,0 +1,437 @@
+"""The PostgreSQL that stackctl starts itself, named `embedded`, `embedded:DIR` or `embedded:DIR?dbname=NAME`.
+
+DIR holds `data` (PGDATA), `server.log`, `run-*` (the socket) and three files that are only ever locked with flock(),
+so that the kernel lets go of them with the process that held them, however it ended:
+
+- `start.lock`, exclusive: while a process attaches or lets go.
+- `use.lock`, shared: as long as a process uses the server. Who can have it exclusively is the last one out.
+- `server.lock`, exclusive: postgres inherits it, so it is held as long as any of its processes lives. This, and not
+  the PID in postmaster.pid, which may be another program's by now, says whether the server runs.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import fcntl
+import hashlib
+import os
+import pwd
+import re
+import shlex
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+import psycopg
+from psycopg import pq, sql
+from psycopg.conninfo import make_conninfo
+
+from stackctl.core.errors import ServiceError, StackctlError, StateError
+from stackctl.postgres.binaries import MAJOR_VERSION, find_binaries, let_through, open_binaries, server_account
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+_PORT = 5432  # only a part of the socket's name: there is no TCP
+_SUPERUSER = "postgres"
+_WAIT_SECONDS = 30.0  # for another process that is starting or stopping the server
+_POLL_SECONDS = 0.02
+_LINGER_SECONDS = 5.0  # for a server to stop that can't be told to
+_START_SECONDS = 60  # crash recovery included
+_SOCKET_PATH_BYTES = 107 if sys.platform == "linux" else 103
+_LOG_LINES = 10
+_ANOTHER_PLACE = "name another directory (embedded:DIR), or a PostgreSQL of your own (postgresql://...)"
+
+
+class EmbeddedServer:
+    """A running server that this process keeps running until `release()` or its end. Made by `attach`."""
+
+    def __init__(self, directory: Path, binaries: Path) -> None:
+        self.directory = directory
+        self._data = directory / "data"
+        self._binaries = binaries
+        self._sockets: Path | None = None
+        self._use: int | None = None
+
+    def url(self, dbname: str = "postgres") -> str:
+        """The libpq URL of one of the server's databases."""
+        host = quote(os.fsencode(self._socket_directory()), safe="/")
+        # The port is spelled out because PGPORT in the environment would otherwise change the socket's name.
+        return f"postgresql://{_SUPERUSER}@/{quote(dbname, safe='')}?host={host}&port={_PORT}"
+
+    def ensure_database(self, dbname: str) -> None:
+        """Create the database unless it exists; several processes may do so at once."""
+        with psycopg.connect(self.url(), autocommit=True) as connection:
+            if connection.execute("SELECT FROM pg_database WHERE datname = %s", [dbname]).fetchone() is not None:
+                return
+            # Two that create it at once: one of them fails, on the name or on the catalogue's unique index.
+            with contextlib.suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
+                connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(dbname)))
+
+    def release(self) -> None:
+        """Let go, and stop the server when no other process uses it.
+
+        Never fails: a server that can't be stopped now is stopped by the last one of the processes that use it later.
+        """
+        with _registry_lock:
+            if _attached.get(self.directory) is self:
+                del _attached[self.directory]
+            if self._use is not None:
+                with contextlib.suppress(OSError, StackctlError, subprocess.SubprocessError), self._alone():
+                    self._let_go()
+            self.forget()
+
+    def hold(self, options: Mapping[str, str]) -> None:
+        """Keep the server for this process, starting it if it does not run; what `attach` does."""
+        if self._use is not None and self._ping() is pq.Ping.OK:
+            return
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if (self.directory / "PG_VERSION").exists():
+            raise ServiceError(
+                f"{self.directory} is itself a PostgreSQL data directory",
+                code="embedded-directory",
+                hint=_ANOTHER_PLACE,
+            )
+        with self._alone():
+            try:
+                # Anew each time: somebody may have removed the directory, with the file that was locked.
+                self.forget()
+                self._use = self._open("use.lock")
+                fcntl.flock(self._use, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                self._ensure_running(options)
+            except BaseException:
+                self._let_go()
+                raise
+
+    def forget(self) -> None:
+        """Drop this process's claim and leave the server as it is."""
+        if self._use is not None:
+            os.close(self._use)
+            self._use = None
+
+    def _let_go(self) -> None:
+        if self._use is not None:
+            # Not only closed: a child that is just being forked has it open too, until it execs or forgets.
+            fcntl.flock(self._use, fcntl.LOCK_UN)
+        self.forget()
+        use = self._open("use.lock")
+        try:
+            if _try_exclusive(use):
+                self._stop()
+        finally:
+            os.close(use)
+
+    def _stop(self) -> None:
+        deadline = time.monotonic() + _LINGER_SECONDS
+        while self._runs() and time.monotonic() < deadline:
+            # pg_ctl signals whatever process postmaster.pid names, so only when that file is a living server's. It is
+            # not yet after an interrupted start, and not any more when postgres is about to end by itself.
+            if self._ping() is pq.Ping.NO_RESPONSE:
+                time.sleep(_POLL_SECONDS)
+            else:
+                self._run("pg_ctl", "stop", "-D", "data", "-m", "fast", "-w", "-t", str(int(_WAIT_SECONDS)))
+        if self._sockets is not None:
+            with contextlib.suppress(OSError):
+                self._sockets.rmdir()
+
+    def _runs(self) -> bool:
+        lock = self._open("server.lock")
+        try:
+            return not _try_exclusive(lock)
+        finally:
+            os.close(lock)
+
+    def _ensure_running(self, options: Mapping[str, str]) -> None:
+        deadline = time.monotonic() + _WAIT_SECONDS
+        while True:
+            lock = self._open("server.lock")
+            try:
+                if _try_exclusive(lock):
+                    self._start(lock, options)
+                    return
+                if self._ping() is pq.Ping.OK:
+                    return
+            finally:
+                # Never LOCK_UN: postgres shares the lock, and closing leaves it its part.
+                os.close(lock)
+            if time.monotonic() > deadline:
+                raise StateError(
+                    f"the PostgreSQL in {self.directory} runs but does not take connections",
+                    code="embedded-busy",
+                    hint=f"it may be recovering or stopping: see {self.directory / 'server.log'}, and try again",
+                )
+            time.sleep(_POLL_SECONDS)
+
+    def _start(self, lock: int, options: Mapping[str, str]) -> None:
+        account = self._account()
+        if account is not None:
+            let_through(self.directory, account)
+            open_binaries(self._binaries, account)
+        self._initialise(lock, durable=options.get("fsync") != "off")
+        self._clear_stale_files()
+        self._sockets = self._make_socket_directory()
+        log = self._open("server.log")
+        try:
+            written = os.fstat(log).st_size
+        finally:
+            os.close(log)
+        settings = {
+            "max_connections": "200",
+            "timezone": "UTC",
+            "log_timezone": "UTC",
+            **options,
+            "listen_addresses": "",
+            "port": str(_PORT),
+            "unix_socket_directories": str(self._sockets),
+            "unix_socket_permissions": "0700",
+        }
+        arguments = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        # pg_ctl hands its arguments to a shell, -D and -l only in double quotes: hence names relative to DIR.
+        done = self._run(
+            *("pg_ctl", "start", "-D", "data", "-l", "server.log", "-w", "-t", str(_START_SECONDS)),
+            *("-o", shlex.join(arguments)),
+            inherit=lock,
+        )
+        if done.returncode != 0:
+            raise self._failed("start", self._log_since(written) or done.stderr.splitlines())
+
+    def _initialise(self, lock: int, durable: bool) -> None:
+        version = self._data / "PG_VERSION"
+        if version.exists():
+            found = version.read_text().strip()
+            if found != str(MAJOR_VERSION):
+                raise ServiceError(
+                    f"{self._data} belongs to PostgreSQL {found}, and the embedded one is {MAJOR_VERSION}",
+                    code="embedded-version",
+                    hint=f"dump it with PostgreSQL {found} and restore it, or name another directory (embedded:DIR)",
+                )
+            return
+        if self._data.exists() and any(self._data.iterdir()):
+            raise ServiceError(
+                f"{self._data} is not a PostgreSQL data directory", code="embedded-directory", hint=_ANOTHER_PLACE
+            )
+        # Beside `data` and renamed, so that `data` is never half of one.
+        fresh = self.directory / "data.new"
+        if fresh.exists():
+            shutil.rmtree(fresh)
+        self._make_private(fresh)
+        done = self._run(
+            *("initdb", "-D", "data.new", "--username", _SUPERUSER, "--auth-local=trust", "--auth-host=reject"),
+            *("--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"),
+            *("--no-instructions", "--sync-method=fsync" if durable else "--no-sync"),
+            inherit=lock,
+        )
+        if done.returncode != 0:
+            raise self._failed("initialise", done.stderr.splitlines())
+        fresh.rename(self._data)
+        if durable:
+            parent = os.open(self.directory, os.O_RDONLY | os.O_CLOEXEC)
+            os.fsync(parent)
+            os.close(parent)
+
+    def _clear_stale_files(self) -> None:
+        if self._ping() is not pq.Ping.NO_RESPONSE:
+            raise StateError(
+                f"a PostgreSQL that stackctl did not start runs on {self._data}",
+                code="embedded-busy",
+                hint=f"stop it with pg_ctl stop -D {self._data}",
+            )
+        # Left by a server that died; postgres refuses to start when the PID in it is some live process of its user.
+        (self._data / "postmaster.pid").unlink(missing_ok=True)
+
+    def _make_socket_directory(self) -> Path:
+        # The data directory's inode is in the name: a server whose files somebody removed takes the socket it made
+        # along when it notices, and that must not be the socket of its successor.
+        inode = self._data.stat().st_ino
+        sockets = self.directory / f"run-{inode:x}"
+        too_long = len(os.fsencode(sockets / f".s.PGSQL.{_PORT}")) > _SOCKET_PATH_BYTES
+        # libpq and postgres read a list there: split at commas, with quotes, without the blanks around.
+        if too_long or not re.fullmatch(r"[\w./+=~-]+", str(sockets), re.ASCII):
+            name = hashlib.sha256(os.fsencode(self.directory) + b"\0%x" % inode).hexdigest()[:16]
+            sockets = Path(tempfile.gettempdir()).resolve() / f"stackctl-{name}"
+        with contextlib.suppress(FileExistsError):
+            self._make_private(sockets)
+        account = self._account()
+        owner = os.geteuid() if account is None else account.pw_uid
+        found = sockets.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != owner or stat.S_IMODE(found.st_mode) & 0o077:
+            raise ServiceError(
+                f"the socket directory {sockets} is not a private directory of user {owner}",
+                code="embedded-socket-directory",
+                hint="remove it, or set TMPDIR to a directory of your own",
+            )
+        if account is not None:
+            let_through(sockets.parent, account)
+        for leftover in sockets.glob(".s.PGSQL.*"):
+            leftover.unlink()
+        return sockets
+
+    def _socket_directory(self) -> Path:
+        if self._sockets is None:
+            raise StateError(
+                f"the PostgreSQL in {self.directory} was never attached to", code="embedded-busy", hint="attach first"
+            )
+        return self._sockets
+
+    def _ping(self) -> pq.Ping:
+        """Ask at the socket that postmaster.pid names; a server that another process started may have its own."""
+        try:
+            lines = os.fsdecode((self._data / "postmaster.pid").read_bytes()).splitlines()
+        except FileNotFoundError:
+            return pq.Ping.NO_RESPONSE
+        if len(lines) < 5 or not lines[4]:
+            return pq.Ping.NO_RESPONSE
+        conninfo = make_conninfo(host=lines[4], port=_PORT, dbname="postgres", user=_SUPERUSER, connect_timeout=5)
+        answer = pq.Ping(pq.PGconn.ping(conninfo.encode()))
+        if answer is pq.Ping.OK:
+            self._sockets = Path(lines[4])
+        return answer
+
+    def _failed(self, what: str, lines: list[str]) -> ServiceError:
+        tail = lines[-_LOG_LINES:]
+        return ServiceError(
+            f"cannot {what} the PostgreSQL in {self.directory}: {' / '.join(tail) or 'it said nothing'}",
+            code="embedded-start-failed",
+            hint=f"see {self.directory / 'server.log'}, or name another directory (embedded:DIR)",
+            details={"log": tail},
+        )
+
+    def _log_since(self, offset: int) -> list[str]:
+        with (self.directory / "server.log").open("rb") as log:
+            log.seek(offset)
+            return log.read().decode(errors="replace").splitlines()
+
+    def _run(self, program: str, *arguments: str, inherit: int | None = None) -> subprocess.CompletedProcess[str]:
+        account = self._account()
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_", "LANG"))}
+        return subprocess.run(
+            [str(self._binaries / program), *arguments],
+            cwd=self.directory,
+            env=environment | {"LC_ALL": "C"},
+            user=None if account is None else account.pw_uid,
+            group=None if account is None else account.pw_gid,
+            extra_groups=None if account is None else [],
+            umask=0o077,
+            # Ctrl-C at the terminal is for this process, which then stops the server if it is the last one.
+            start_new_session=True,
+            pass_fds=() if inherit is None else (inherit,),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+
+    def _account(self) -> pwd.struct_passwd | None:
+        """Whom postgres runs as when that is not this process's user: it refuses to run as root."""
+        if os.geteuid() != 0:
+            return None
+        with contextlib.suppress(FileNotFoundError, KeyError):
+            owner = self._data.stat().st_uid
+            if owner != 0:
+                return pwd.getpwuid(owner)
+        return server_account()
+
+    def _make_private(self, path: Path) -> None:
+        path.mkdir(mode=0o700)
+        account = self._account()
+        if account is not None:
+            os.chown(path, account.pw_uid, account.pw_gid)
+
+    def _open(self, name: str) -> int:
+        """Open a file of DIR, made on first use so that root and the user postgres runs as can both use it."""
+        path = self.directory / name
+        flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            return os.open(path, flags)
+        account = self._account()
+        if account is not None:
+            os.fchown(descriptor, account.pw_uid, account.pw_gid)
+        return descriptor
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        lock = self._open("start.lock")
+        try:
+            deadline = time.monotonic() + _WAIT_SECONDS
+            while not _try_exclusive(lock):
+                if time.monotonic() > deadline:
+                    raise StateError(
+                        f"another process is starting or stopping the PostgreSQL in {self.directory}",
+                        code="embedded-busy",
+                        hint=f"wait for it, or see who holds {self.directory / 'start.lock'}",
+                    )
+                time.sleep(_POLL_SECONDS)
+            yield
+        finally:
+            fcntl.flock(lock, fcntl.LOCK_UN)
+            os.close(lock)
+
+
+def attach(directory: Path, *, options: Mapping[str, str] | None = None) -> EmbeddedServer:
+    """Have the server of `directory` running for as long as this process lives or until its `release()`.
+
+    Made and started when it is not; `options` are PostgreSQL settings for the case that this process starts it.
+    Attaching again gives the same object. Raises ServiceError (binaries missing, unusable directory, failed start) and
+    StateError (another process is still starting or stopping it after 30 s).
+    """
+    binaries = find_binaries()
+    if not str(directory).isprintable():
+        # pg_ctl reads postmaster.pid line by line, with the directory in it.
+        raise ServiceError(
+            f"cannot keep a PostgreSQL in {str(directory)!r}: the name has unprintable characters",
+            code="embedded-directory",
+            hint=_ANOTHER_PLACE,
+        )
+    with _registry_lock:
+        try:
+            directory = directory.expanduser().resolve()
+            server = _attached.get(directory) or EmbeddedServer(directory, binaries)
+            server.hold(options or {})
+        except (OSError, RuntimeError) as error:
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            raise ServiceError(
+                f"cannot keep a PostgreSQL in {directory}: {reason}", code="embedded-directory", hint=_ANOTHER_PLACE
+            ) from error
+        _attached[directory] = server
+        return server
+
+
+_attached: dict[Path, EmbeddedServer] = {}
+_registry_lock = threading.RLock()
+
+
+@atexit.register
+def _release_all() -> None:
+    for server in list(_attached.values()):
+        server.release()
+
+
+def _forget_all() -> None:
+    # A forked child shares its parent's locks, and would hold them past the parent's end.
+    global _registry_lock
+    _registry_lock = threading.RLock()
+    for server in _attached.values():
+        server.forget()
+    _attached.clear()
+
+
+os.register_at_fork(after_in_child=_forget_all)
+
+
+def _try_exclusive(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

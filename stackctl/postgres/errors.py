@@ -1,0 +1,85 @@
+"""PostgreSQL's errors in stackctl's terms: the single place where SQLSTATEs become a hint and an exit code."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import psycopg
+from psycopg import errors as pg
+
+from stackctl.core.errors import ServiceError, StackctlError, StateError
+from stackctl.core.redaction import scrub
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@contextmanager
+def translated(what: str) -> Iterator[None]:
+    """Inside, errors of PostgreSQL come out as StackctlErrors that name `what`."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise translate(error, what) from error
+
+
+def translate(error: psycopg.Error, what: str = "the database") -> StackctlError:
+    """The StackctlError for an error of the driver or the server, by SQLSTATE."""
+    # The server's own sentence; its DETAIL may quote rows of customers.
+    reason = one_line(error.diag.message_primary or str(error))
+    details = {"sqlstate": error.sqlstate} if error.sqlstate else {}
+    match error:
+        case pg.UndefinedTable() | pg.UndefinedColumn() | pg.InvalidSchemaName() | pg.UndefinedFunction():
+            return StateError(
+                f"{what} was never migrated, or not far enough: {reason}",
+                code="not-migrated",
+                hint="run `stackctl migrate up` (`stackctl doctor` says what is missing)",
+                details=details,
+            )
+        case pg.InsufficientPrivilege():
+            return ServiceError(
+                f"{what} does not permit this: {reason}",
+                code="permission-denied",
+                hint="connect as a role that has this right, or grant it",
+                details=details,
+            )
+        case pg.ReadOnlySqlTransaction():
+            return ServiceError(
+                f"{what} is read-only: {reason}",
+                code="read-only",
+                hint="connect to the primary with a role whose transactions are not read-only",
+                details=details,
+            )
+        case pg.LockNotAvailable():
+            return StateError(
+                f"{what}: a lock could not be had in time: {reason}",
+                code="lock-timeout",
+                hint="try again, or find the holder in pg_stat_activity",
+                details=details,
+            )
+        case pg.DeadlockDetected() | pg.SerializationFailure():
+            return ServiceError(
+                f"{what}: {reason}",
+                code="deadlock",
+                hint="try again; the transaction was rolled back whole",
+                details=details,
+            )
+        case pg.QueryCanceled():
+            return ServiceError(f"{what}: {reason}", code="statement-timeout", details=details)
+        case pg.InsufficientResources():
+            return ServiceError(f"{what} is out of resources: {reason}", code="out-of-resources", details=details)
+        case psycopg.OperationalError():
+            return ServiceError(
+                f"the connection to {what} was lost: {reason}",
+                code="connection-lost",
+                hint="try again; work that was not committed is redone",
+                details=details,
+            )
+        case _:
+            return ServiceError(f"{what}: {reason}", code="database-error", details=details)
+
+
+def one_line(text: str) -> str:
+    """The first paragraph of a server's message on one line, without secrets."""
+    return scrub(" ".join(line.strip() for line in text.strip().splitlines()))

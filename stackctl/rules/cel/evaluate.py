@@ -1,0 +1,296 @@
+"""Conditions as functions, with CEL's answers: a closure for each node of the tree.
+
+cel-python's interpreter is the reference (see reference.py) and forty times slower; where the two differ, the
+specification decides. What the closures do not know (macros, conversions) is left to the reference.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import TYPE_CHECKING, Any
+
+from stackctl.rules.cel import patterns
+from stackctl.rules.cel.operators import BINARY, to_int64
+from stackctl.rules.cel.parse import (
+    Binary,
+    Call,
+    Choice,
+    Field,
+    Foreign,
+    Group,
+    Index,
+    Items,
+    Literal,
+    Name,
+    Node,
+    Unary,
+    parse,
+    walk,
+)
+from stackctl.rules.cel.values import Evaluate, Fields, NoValue, describe_kind, is_int
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+METHODS = ("contains", "startsWith", "endsWith", "matches", "size")
+
+
+class NotKnown(Exception):
+    """The closures do not know this part of CEL."""
+
+
+def compiled(condition: str) -> Evaluate:
+    """A function from the fields of a context to what the condition yields; it raises NoValue.
+
+    Raises syntax.Unreadable.
+    """
+    tree = parse(condition)
+    try:
+        return evaluator(tree)
+    except NotKnown:
+        from stackctl.rules.cel.reference import program
+
+        return program(condition)
+
+
+def known(tree: Node) -> bool:
+    """Whether the closures know all of it."""
+    try:
+        for node in walk(tree):
+            _check(node)
+    except NotKnown:
+        return False
+    return True
+
+
+def _check(node: Node) -> None:
+    match node:
+        case Foreign(what=what):
+            raise NotKnown(what)
+        case Call(of=None, name=name) if name not in ("size", "has"):
+            raise NotKnown(name)
+        case Call(name=name) if node.of is not None and name not in METHODS:
+            raise NotKnown(name)
+        case _:
+            pass
+
+
+def evaluator(node: Node) -> Evaluate:
+    """The function of a part of a condition. Raises NotKnown."""
+    _check(node)
+    match node:
+        case Literal(value=value):
+            return lambda fields: value
+        case Name(name=name):
+            return _name(name)
+        case Field(of=of, name=name):
+            return _field(evaluator(of), name)
+        case Index(of=of, by=by):
+            return _index(evaluator(of), evaluator(by))
+        case Items(items=items):
+            parts = [evaluator(item) for item in items]
+            if all(isinstance(item, Literal) for item in items):
+                constant = [part({}) for part in parts]
+                return lambda fields: constant
+            return lambda fields: [part(fields) for part in parts]
+        case Group(operator=sign, parts=nodes):
+            return _group([evaluator(part) for part in nodes], decisive=sign == "||")
+        case Unary(operator=sign, of=of):
+            return _not(evaluator(of)) if sign == "!" else _minus(evaluator(of))
+        case Choice(when=when, then=then, otherwise=otherwise):
+            return _choice(evaluator(when), evaluator(then), evaluator(otherwise))
+        case Binary(operator="in", left=left, right=Items(items=items)) if all(
+            isinstance(item, Literal) and isinstance(item.value, str) for item in items
+        ):
+            return _in_strings(evaluator(left), frozenset(item.value for item in items if isinstance(item, Literal)))
+        case Binary(operator=sign, left=left, right=right):
+            return _binary(BINARY[sign], evaluator(left), evaluator(right))
+        case Call(of=of, name=name, arguments=arguments):
+            return _call(of, name, arguments)
+        case Foreign(what=what):
+            raise NotKnown(what)
+
+
+# -- names, fields
+
+
+def _name(name: str) -> Evaluate:
+    def value(fields: Fields) -> Any:
+        try:
+            return fields[name]
+        except KeyError:
+            raise NoValue(f"there is no field {name}") from None
+
+    return value
+
+
+def _field(of: Evaluate, name: str) -> Evaluate:
+    def value(fields: Fields) -> Any:
+        found = of(fields)
+        if not isinstance(found, dict):
+            raise NoValue(f"{describe_kind(found)} has no field {name}")
+        if name not in found:
+            raise NoValue(f"there is no field {name}")
+        return found[name]
+
+    return value
+
+
+def _index(of: Evaluate, by: Evaluate) -> Evaluate:
+    def value(fields: Fields) -> Any:
+        found, key = of(fields), by(fields)
+        if isinstance(found, dict):
+            if key not in found:
+                raise NoValue("there is no such key")
+            return found[key]
+        if isinstance(found, list) and is_int(key):
+            if not 0 <= key < len(found):
+                raise NoValue("the index is out of range")
+            return found[key]
+        raise NoValue(f"{describe_kind(found)} has no [{describe_kind(key)}]")
+
+    return value
+
+
+# -- logic: an error is absorbed by a part that decides without it
+
+
+def _group(parts: list[Evaluate], *, decisive: bool) -> Evaluate:
+    def value(fields: Fields) -> Any:
+        wrong: NoValue | None = None
+        for part in parts:
+            try:
+                found = part(fields)
+            except NoValue as error:
+                wrong = wrong or error
+                continue
+            if found is decisive:
+                return decisive
+            if found is not (not decisive):
+                wrong = wrong or NoValue(f"{describe_kind(found)} is not true or false")
+        if wrong is not None:
+            raise wrong
+        return not decisive
+
+    return value
+
+
+def _not(of: Evaluate) -> Evaluate:
+    return lambda fields: not _boolean(of(fields))
+
+
+def _choice(when: Evaluate, then: Evaluate, otherwise: Evaluate) -> Evaluate:
+    return lambda fields: then(fields) if _boolean(when(fields)) else otherwise(fields)
+
+
+def _boolean(value: Any) -> bool:
+    if value is True or value is False:
+        return value
+    raise NoValue(f"{describe_kind(value)} is not true or false")
+
+
+def _in_strings(of: Evaluate, strings: frozenset[Any]) -> Evaluate:
+    def value(fields: Fields) -> bool:
+        found = of(fields)
+        return isinstance(found, str) and found in strings
+
+    return value
+
+
+def _minus(of: Evaluate) -> Evaluate:
+    def value(fields: Fields) -> Any:
+        found = of(fields)
+        if is_int(found):
+            return to_int64(-found)
+        if isinstance(found, float):
+            return -found
+        raise NoValue(f"-{describe_kind(found)} is not possible")
+
+    return value
+
+
+def _binary(apply: Callable[[Any, Any], Any], left: Evaluate, right: Evaluate) -> Evaluate:
+    return lambda fields: apply(left(fields), right(fields))
+
+
+# -- functions
+
+
+def _call(of: Node | None, name: str, arguments: tuple[Node, ...]) -> Evaluate:
+    if name == "has":
+        return _has(arguments)
+    if name == "size":
+        (measured,) = arguments if of is None else (of,)
+        return _size(evaluator(measured))
+    if of is None or len(arguments) != 1:
+        raise NotKnown(name)
+    subject, argument = evaluator(of), evaluator(arguments[0])
+    if name == "matches":
+        pattern = arguments[0]
+        if isinstance(pattern, Literal) and isinstance(pattern.value, str):
+            return _matches_constant(subject, pattern.value)
+        return _on_strings(name, patterns.found, subject, argument)
+    return _on_strings(name, _ON_STRINGS[name], subject, argument)
+
+
+_ON_STRINGS: dict[str, Callable[[str, str], bool]] = {
+    "contains": operator.contains,
+    "startsWith": str.startswith,
+    "endsWith": str.endswith,
+}
+
+
+def _on_strings(name: str, apply: Callable[[str, str], bool], subject: Evaluate, argument: Evaluate) -> Evaluate:
+    def value(fields: Fields) -> bool:
+        left, right = subject(fields), argument(fields)
+        if isinstance(left, str) and isinstance(right, str):
+            return apply(left, right)
+        raise NoValue(f"{describe_kind(left)}.{name}({describe_kind(right)}) is not possible")
+
+    return value
+
+
+def _matches_constant(subject: Evaluate, pattern: str) -> Evaluate:
+    try:
+        search = patterns.compiled(pattern)
+    except ValueError as error:
+        wrong = str(error)
+
+        def never(fields: Fields) -> bool:
+            raise NoValue(f"invalid pattern: {wrong}")
+
+        return never
+
+    def value(fields: Fields) -> bool:
+        found = subject(fields)
+        if isinstance(found, str):
+            return search(found)
+        raise NoValue(f"{describe_kind(found)}.matches(string) is not possible")
+
+    return value
+
+
+def _size(of: Evaluate) -> Evaluate:
+    def value(fields: Fields) -> int:
+        found = of(fields)
+        if isinstance(found, str | list | dict):
+            return len(found)
+        raise NoValue(f"size({describe_kind(found)}) is not possible")
+
+    return value
+
+
+def _has(arguments: tuple[Node, ...]) -> Evaluate:
+    match arguments:
+        case (Field(of=of, name=name),):
+            owner = evaluator(of)
+
+            def value(fields: Fields) -> bool:
+                found = owner(fields)
+                if isinstance(found, dict):
+                    return name in found
+                raise NoValue(f"{describe_kind(found)} has no fields")
+
+            return value
+        case _:
+            raise NotKnown("has")

@@ -1,0 +1,96 @@
+"""What stands for each of CEL's binary operators."""
+
+from __future__ import annotations
+
+import operator
+from typing import TYPE_CHECKING, Any
+
+from stackctl.rules.cel.values import NoValue, describe_kind, is_int, is_number
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_BITS = 2**63
+
+
+# -- comparison
+
+
+def equal(left: Any, right: Any) -> bool:
+    """CEL's equality: numbers by value, other kinds only among themselves."""
+    if isinstance(left, bool) or isinstance(right, bool):
+        return left is right
+    if isinstance(left, int | float) and isinstance(right, int | float):
+        return left == right
+    if type(left) is not type(right):
+        return False
+    if isinstance(left, list):
+        return len(left) == len(right) and all(map(equal, left, right))
+    return left == right
+
+
+def _ordered(compare: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
+    def value(left: Any, right: Any) -> bool:
+        numbers = is_number(left) and is_number(right)
+        if not numbers and not (type(left) is type(right) and isinstance(left, str | bool)):
+            raise NoValue(f"{describe_kind(left)} and {describe_kind(right)} have no order")
+        return compare(left, right)
+
+    return value
+
+
+def _in(left: Any, right: Any) -> bool:
+    if isinstance(right, list):
+        return any(equal(left, item) for item in right)
+    if isinstance(right, dict):
+        return any(equal(left, key) for key in right)
+    raise NoValue(f"nothing is in {describe_kind(right)}: in takes a list")
+
+
+# -- arithmetic, in 64 bits
+
+
+def to_int64(value: int) -> int:
+    if not -_BITS <= value < _BITS:
+        raise NoValue("the number does not fit into 64 bits")
+    return value
+
+
+def _arithmetic(sign: str, ints: Callable[[int, int], int], floats: Callable[[float, float], float] | None) -> Any:
+    def value(left: Any, right: Any) -> Any:
+        if is_int(left) and is_int(right):
+            return to_int64(ints(left, right))
+        if floats is not None and isinstance(left, float) and isinstance(right, float):
+            return floats(left, right)
+        if sign == "+" and type(left) is type(right) and isinstance(left, str | list):
+            return left + right
+        raise NoValue(f"{describe_kind(left)} {sign} {describe_kind(right)} is not possible")
+
+    return value
+
+
+def _divided(left: int, right: int) -> int:
+    if right == 0:
+        raise NoValue("division by zero")
+    quotient = abs(left) // abs(right)
+    return quotient if (left < 0) == (right < 0) else -quotient
+
+
+def _rest(left: int, right: int) -> int:
+    return left - right * _divided(left, right)
+
+
+def _quotient(left: float, right: float) -> float:
+    if right:
+        return left / right
+    return float("nan") if left == 0 or left != left else float("inf") if left > 0 else float("-inf")
+
+
+# What stands for each operator.
+BINARY: dict[str, Callable[[Any, Any], Any]] = {
+    "==": equal, "!=": lambda left, right: not equal(left, right), "in": _in,
+    "<": _ordered(operator.lt), "<=": _ordered(operator.le), ">": _ordered(operator.gt), ">=": _ordered(operator.ge),
+    "+": _arithmetic("+", operator.add, operator.add), "-": _arithmetic("-", operator.sub, operator.sub),
+    "*": _arithmetic("*", operator.mul, operator.mul), "/": _arithmetic("/", _divided, _quotient),
+    "%": _arithmetic("%", _rest, None),
+}  # fmt: skip

@@ -1,0 +1,119 @@
+"""The reference evaluator: cel-python's interpreter, with its errors kept in and its deviations mended.
+
+Its compiling runner gives wrong answers under threads and is not used. Numbers of different types are compared by
+value, and values of different types are unequal, as the specification says and cel-python does not.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from typing import TYPE_CHECKING, Any, cast
+
+from stackctl.rules.cel import patterns
+from stackctl.rules.cel.operators import BINARY
+from stackctl.rules.cel.parse import Call, Field, parse, walk
+from stackctl.rules.cel.values import NoValue
+
+if TYPE_CHECKING:
+    from celpy.evaluation import Context
+
+    from stackctl.rules.cel.values import Evaluate, Fields
+
+FRAMES = 50_000  # its walk over a tree takes some dozen frames for each level
+_LIMIT = threading.Lock()
+
+
+def program(condition: str) -> Evaluate:
+    """A function from the fields of a context to what the condition yields; it raises NoValue.
+
+    Raises syntax.Unreadable.
+    """
+    from celpy import Environment, InterpretedRunner
+    from celpy.adapter import json_to_cel
+
+    for node in walk(parse(condition)):
+        if isinstance(node, Call) and (node.of, node.name) == (None, "has") and not _of_a_field(node):
+            raise NoValue("has() takes a field of something: has(riskScores.bot)")
+    environment = Environment(runner_class=InterpretedRunner)
+    _deep()
+    built = environment.program(environment.compile(condition), functions=_functions())
+
+    def value(fields: Fields) -> Any:
+        try:
+            return _plain(built.evaluate(cast("Context", json_to_cel(dict(fields)))))
+        except NoValue:
+            raise
+        # Whatever it raises is CEL's error value; the message may hold kilobytes of the user's own data.
+        except Exception as error:  # noqa: BLE001
+            raise NoValue(_said(error)) from None
+
+    return value
+
+
+def _of_a_field(call: Call) -> bool:
+    return len(call.arguments) == 1 and isinstance(call.arguments[0], Field)
+
+
+def _deep() -> None:
+    with _LIMIT:
+        sys.setrecursionlimit(max(sys.getrecursionlimit(), FRAMES))
+
+
+def _said(error: Exception) -> str:
+    from celpy.evaluation import CELEvalError
+
+    if isinstance(error, CELEvalError) and error.args and isinstance(error.args[0], str):
+        known = ("no such overload", "no matching overload", "no such member", "divide by zero", "modulus by zero",
+                 "overflow", "undeclared reference", "no such key", "invalid_argument")  # fmt: skip
+        for words in known:
+            if words in error.args[0]:
+                return words
+    return "it can't be evaluated"
+
+
+def _functions() -> dict[str, Any]:
+    from celpy import celtypes
+
+    def pair(name: str) -> Any:
+        apply = BINARY[name]
+
+        def function(left: Any, right: Any) -> Any:
+            # It hands errors on as values.
+            for operand in (left, right):
+                if isinstance(operand, Exception):
+                    return operand
+            return celtypes.BoolType(apply(_plain(left), _plain(right)))
+
+        return function
+
+    def matches(text: Any, pattern: Any) -> Any:
+        if not isinstance(text, str) or not isinstance(pattern, str):
+            raise NoValue("matches takes strings")
+        return celtypes.BoolType(patterns.found(str(text), str(pattern)))
+
+    return {
+        "_==_": pair("=="), "_!=_": pair("!="), "_<_": pair("<"), "_<=_": pair("<="), "_>_": pair(">"),
+        "_>=_": pair(">="), "_in_": pair("in"), "matches": matches,
+    }  # fmt: skip
+
+
+def _plain(value: Any) -> Any:
+    """cel-python's value as Python's own."""
+    from celpy import celtypes
+
+    match value:
+        case celtypes.BoolType():
+            return bool(value)
+        case celtypes.StringType():
+            return str(value)
+        case celtypes.UintType() | celtypes.IntType():
+            return int(value)
+        case celtypes.DoubleType():
+            return float(value)
+        case celtypes.ListType():
+            return [_plain(item) for item in value]
+        case celtypes.MapType():
+            return {_plain(key): _plain(item) for key, item in value.items()}
+        case _:
+            return value

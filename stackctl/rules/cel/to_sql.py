@@ -1,0 +1,161 @@
+"""Conditions as predicates of PostgreSQL, with CEL's answers: what is an error there is NULL here.
+
+SQL's three-valued AND, OR and NOT take in a NULL just as CEL's take in an error. A part that can't be expressed is
+NULL, too; so a row for which a condition is NULL is one that only Python can judge.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal as OneOf
+from typing import LiteralString
+
+from psycopg import sql
+
+from stackctl.rules.cel.parse import (
+    Binary,
+    Call,
+    Choice,
+    Field,
+    Group,
+    Items,
+    Literal,
+    Name,
+    Node,
+    Unary,
+    Unreadable,
+    parse,
+)
+from stackctl.rules.cel.pattern_sql import translated
+from stackctl.rules.model import RISKS
+
+Composable = sql.Composable
+
+# Columns of the relation: texts of collation C, and integers. The text of an unknown field is NULL.
+TEXTS = {
+    "email": "email",
+    "emailDomain": "email_domain",
+    "countryCode": "country_code",
+    "authMethod": "auth_method",
+    "oauthProvider": "oauth_provider",
+}
+_SIGNS: dict[str, LiteralString] = {"==": "=", "!=": "<>", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
+_UNKNOWN = sql.SQL("NULL::boolean")
+
+
+@dataclass(frozen=True)
+class _Value:
+    kind: OneOf["text", "number", "bool"]
+    sql: Composable
+
+
+class _No(Exception):
+    """SQL can't say it."""
+
+
+def predicate(condition: str) -> Composable:
+    """A boolean expression over a relation with the columns of TEXTS and those of the risk scores."""
+    try:
+        return _boolean(parse(condition))
+    except Unreadable:
+        return _UNKNOWN
+
+
+def _boolean(node: Node) -> Composable:
+    try:
+        return _condition(node)
+    except _No:
+        return _UNKNOWN
+
+
+def _condition(node: Node) -> Composable:
+    match node:
+        case Literal(value=bool() as value):
+            return sql.SQL("TRUE" if value else "FALSE")
+        case Group(operator=sign, parts=parts):
+            joint = sql.SQL(" AND " if sign == "&&" else " OR ")
+            return sql.SQL("({})").format(joint.join([_boolean(part) for part in parts]))
+        case Unary(operator="!", of=of):
+            return sql.SQL("(NOT {})").format(_boolean(of))
+        case Choice(when=when, then=then, otherwise=otherwise):
+            found = _boolean(when)
+            return sql.SQL("(CASE WHEN {0} THEN {1} WHEN NOT {0} THEN {2} END)").format(
+                found, _boolean(then), _boolean(otherwise)
+            )
+        case Binary(operator="in", left=left, right=Items(items=items)):
+            return _in(_value(left), items)
+        case Binary(operator=sign, left=left, right=right) if sign in _SIGNS:
+            return _compared(sign, _value(left), _value(right))
+        case Call(of=of, name=name, arguments=(argument,)) if of is not None:
+            return _on_text(name, _text(of), argument)
+        case Call(of=None, name="has", arguments=(Field(of=Name(name="riskScores"), name=name),)):
+            return sql.SQL("TRUE" if name in RISKS else "FALSE")
+        case _:
+            raise _No
+
+
+def _in(value: _Value, items: tuple[Node, ...]) -> Composable:
+    own = [found.sql for item in items if (found := _value(item)).kind == value.kind]
+    if not own:
+        return _unless_null(value, "FALSE") if items else sql.SQL("FALSE")
+    return sql.SQL("({} IN ({}))").format(value.sql, sql.SQL(", ").join(own))
+
+
+def _compared(sign: str, left: _Value, right: _Value) -> Composable:
+    if left.kind == right.kind and (left.kind != "bool" or sign in ("==", "!=")):
+        return sql.SQL("({} {} {})").format(left.sql, sql.SQL(_SIGNS[sign]), right.sql)
+    if left.kind != right.kind and sign in ("==", "!="):  # values of different types are unequal
+        answer = "FALSE" if sign == "==" else "TRUE"
+        return sql.SQL("({} AND {})" if answer == "TRUE" else "({} OR {})").format(
+            _unless_null(left, answer), _unless_null(right, answer)
+        )
+    raise _No
+
+
+def _unless_null(value: _Value, answer: OneOf["TRUE", "FALSE"]) -> Composable:
+    return sql.SQL("(CASE WHEN {} IS NOT NULL THEN {} END)").format(value.sql, sql.SQL(answer))
+
+
+def _on_text(name: str, subject: Composable, argument: Node) -> Composable:
+    if name == "matches":
+        value = argument.value if isinstance(argument, Literal) else None
+        if not isinstance(value, str) or (pattern := translated(value)) is None:
+            raise _No
+        return sql.SQL("({} ~ {})").format(subject, sql.Literal(pattern))
+    text = _text(argument)
+    match name:
+        case "contains":
+            return sql.SQL("(strpos({}, {}) > 0)").format(subject, text)
+        case "startsWith":
+            return sql.SQL("starts_with({}, {})").format(subject, text)
+        case "endsWith":
+            return sql.SQL("(right({0}, char_length({1})) = {1})").format(subject, text)
+        case _:
+            raise _No
+
+
+def _text(node: Node) -> Composable:
+    found = _value(node)
+    if found.kind != "text":
+        raise _No
+    return found.sql
+
+
+def _value(node: Node) -> _Value:
+    match node:
+        case Name(name=name) if name in TEXTS:
+            return _Value("text", sql.Identifier(TEXTS[name]))
+        case Field(of=Name(name="riskScores"), name=name) if name in RISKS:
+            return _Value("number", sql.Identifier(name))
+        case Literal(value=str() as value) if "\0" not in value:
+            return _Value("text", sql.SQL("{}::text").format(sql.Literal(value)))
+        case Literal(value=bool() as value):
+            return _Value("bool", sql.SQL("TRUE" if value else "FALSE"))
+        case Literal(value=int() | float() as value) if abs(value) < 2**53:
+            return _Value("number", sql.Literal(value))
+        case Call(of=None, name="size", arguments=(of,)):
+            return _Value("number", sql.SQL("char_length({})").format(_text(of)))
+        case Call(of=of, name="size", arguments=()) if of is not None:
+            return _Value("number", sql.SQL("char_length({})").format(_text(of)))
+        case _:
+            raise _No

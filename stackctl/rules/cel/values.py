@@ -1,0 +1,39 @@
+"""CEL's values, and the functions that yield them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+Fields: TypeAlias = Mapping[str, Any]
+Evaluate: TypeAlias = Callable[[Fields], Any]
+
+
+class NoValue(Exception):
+    """CEL's error value. The message says what is wrong, and holds nothing of the user's."""
+
+
+def is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def describe_kind(value: Any) -> str:
+    match value:
+        case bool():
+            return "a boolean"
+        case str():
+            return "a string"
+        case int():
+            return "an int"
+        case float():
+            return "a double"
+        case list():
+            return "a list"
+        case dict():
+            return "a map"
+        case _:
+            return "null"

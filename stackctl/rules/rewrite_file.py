@@ -1,0 +1,268 @@
+"""A rules file's text with other rules in it: what does not change stays as it is, comments and layout included."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from stackctl.core.errors import ConfigError
+from stackctl.core.yaml_reader import is_null
+from stackctl.rules.files import parse
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from stackctl.rules.model import Rule, RuleSet
+
+_INDENT = 2
+_COMMA = re.compile(r"\s*,")
+
+
+def rewritten(text: str, name: str, wanted: RuleSet) -> str:
+    """`text`, so that it reads as `wanted`: values are replaced, rules added at the end, or taken out, in place.
+
+    Comments stay, also those of a rule that goes. Raises ConfigError: `invalid-rules` for a text that is no rules
+    file, `edit-by-hand` where a value is an alias.
+    """
+    held = parse(text, name)
+    if _same(held, wanted):
+        return text
+    editor = _Editor(text, name)
+    editor.apply(held, wanted)
+    found = editor.text()
+    if not _same(parse(found, name), wanted):
+        raise _by_hand(name, 1)
+    return found
+
+
+def _same(one: RuleSet, other: RuleSet) -> bool:
+    def rules(found: RuleSet) -> dict[str, Rule]:
+        return {rule.id: replace(rule, line=0, condition=rule.condition or None) for rule in found.rules}
+
+    return one.default_action == other.default_action and rules(one) == rules(other)
+
+
+def _by_hand(name: str, line: int) -> ConfigError:
+    return ConfigError(
+        f"{name}:{line}: written so that it can't be changed in place",
+        code="edit-by-hand",
+        hint="anchors, aliases and unusual layouts are for an editor; then run `stackctl rules check`",
+    )
+
+
+class _Editor:
+    """Collects changes by place in the text, which are made all at once."""
+
+    def __init__(self, text: str, name: str) -> None:
+        self._text = text
+        self._name = name
+        self._newline = "\r\n" if "\r\n" in text else "\n"
+        self._changes: list[tuple[int, int, str]] = []
+
+    def text(self) -> str:
+        found = self._text
+        # From the end on. At one place, what is taken out goes before what comes in; insertions keep their order.
+        for start, end, new in (one for _, one in sorted(enumerate(self._changes), key=_from_the_end, reverse=True)):
+            found = found[:start] + new + found[end:]
+        return found
+
+    def apply(self, held: RuleSet, wanted: RuleSet) -> None:
+        root = yaml.compose(self._text, Loader=yaml.SafeLoader)
+        if root is None or is_null(root):
+            self._append(self._line(0, "default_action", wanted.default_action) + self._rules_block(wanted))
+            return
+        assert isinstance(root, yaml.MappingNode)
+        if held.default_action != wanted.default_action:
+            self._set(root, {"default_action": wanted.default_action})
+        before = {rule.id: rule for rule in held.rules}
+        after = {rule.id: rule for rule in wanted.rules}
+        rules = _value(root, "rules")
+        if rules is None:
+            self._insert_rules(root, wanted)
+            return
+        if is_null(rules):
+            self._changes.append((rules.start_mark.index, rules.end_mark.index, ""))
+            end = self._end_of_line(rules)
+            blocks = "".join(self._block(rule, _INDENT) for rule in wanted.rules)
+            self._changes.append((end, end, self._newline + blocks.removesuffix(self._newline)))
+            return
+        assert isinstance(rules, yaml.MappingNode)
+        stay = [value for key, value in rules.value if key.value in after]
+        if rules.flow_style and not stay:
+            entries = ", ".join(f"{_flow(id_)}: {_flow(_values(rule))}" for id_, rule in after.items())
+            self._changes.append((rules.start_mark.index, rules.end_mark.index, f"{{{entries}}}"))
+            return
+        for place, (key, _) in enumerate(rules.value):
+            if key.value not in after:
+                self._remove(rules, place, first=not any(one.value in after for one, _ in rules.value[:place]))
+        for id_, rule in after.items():
+            if id_ not in before:
+                self._add(rules, rule, stay[-1] if stay else None)
+            elif changes := _differences(before[id_], rule):
+                node = _value(rules, id_)
+                assert isinstance(node, yaml.MappingNode)
+                self._set(node, changes)
+
+    def _set(self, node: yaml.MappingNode, values: Mapping[str, Any]) -> None:
+        # What goes inside a value goes before what comes behind it, at the same place.
+        for key, value in sorted(values.items(), key=lambda one: not isinstance(one[1], dict)):
+            old = _value(node, key)
+            if value is None:
+                self._drop(node, key)
+                continue
+            if old is None:
+                self._insert(node, key, value)
+                continue
+            if not _key(node, key).end_mark.index <= old.start_mark.index <= node.end_mark.index:
+                raise _by_hand(self._name, _key(node, key).start_mark.line + 1)
+            if isinstance(value, dict) and isinstance(old, yaml.MappingNode):
+                self._set(old, value)
+            else:
+                start, end = old.start_mark.index, self._end(old)
+                gap = " " if start == end and self._text[start - 1] == ":" else ""  # `key:` without a value
+                self._changes.append((start, end, gap + _flow(value)))
+
+    def _insert_rules(self, root: yaml.MappingNode, wanted: RuleSet) -> None:
+        """Behind the other keys, and so before the end of the document, should one be marked."""
+        if root.flow_style and not root.value:
+            raise _by_hand(self._name, root.start_mark.line + 1)
+        if root.flow_style:
+            self._insert(root, "rules", {rule.id: _values(rule) for rule in wanted.rules})
+            return
+        end = self._end_of_line(root.value[-1][1])
+        self._changes.append((end, end, self._newline + self._rules_block(wanted).removesuffix(self._newline)))
+
+    def _drop(self, node: yaml.MappingNode, name: str) -> None:
+        place = next(place for place, (key, _) in enumerate(node.value) if key.value == name)
+        key, value = node.value[place]
+        if node.flow_style or place == 0:
+            self._remove(node, place, first=place == 0)
+            return
+        # With the line's end before it rather than its own, where something may be inserted.
+        start = key.start_mark.index - key.start_mark.column - len(self._newline)
+        self._changes.append((start, self._end_of_line(value), ""))
+
+    def _insert(self, node: yaml.MappingNode, key: str, value: Any) -> None:
+        if node.flow_style:
+            end = self._end(node.value[-1][1])
+            self._changes.append((end, end, f", {_flow(key)}: {_flow(value)}"))
+        else:
+            end = self._end_of_line(node.value[-1][1])
+            line = self._line(node.value[0][0].start_mark.column, key, value)
+            self._changes.append((end, end, self._newline + line.removesuffix(self._newline)))
+
+    def _add(self, rules: yaml.MappingNode, rule: Rule, behind: yaml.Node | None) -> None:
+        if rules.flow_style:
+            assert behind is not None
+            end = self._end(behind)
+            self._changes.append((end, end, f", {_flow(rule.id)}: {_flow(_values(rule))}"))
+            return
+        first = rules.value[0][0].start_mark
+        block = self._block(rule, first.column)
+        if behind:
+            end = self._end_of_line(behind)
+            self._changes.append((end, end, self._newline + block.removesuffix(self._newline)))
+        else:
+            start = first.index - first.column
+            self._changes.append((start, start, block))
+
+    def _remove(self, rules: yaml.MappingNode, place: int, *, first: bool) -> None:
+        """`first`: no rule before it stays."""
+        key, value = rules.value[place]
+        start, end = key.start_mark.index, self._end(value)
+        if not rules.flow_style:
+            start -= key.start_mark.column
+            end = min(self._end_of_line(value) + len(self._newline), len(self._text))
+        elif self._commented(rules):
+            end = found.end() if (found := _COMMA.match(self._text, end)) else end
+        elif not first:
+            start = self._end(rules.value[place - 1][1])
+        elif place + 1 < len(rules.value):
+            end = rules.value[place + 1][0].start_mark.index
+        self._changes.append((start, end, ""))
+
+    def _commented(self, node: yaml.MappingNode) -> bool:
+        """Whether a comment stands between the values of a mapping in braces."""
+        return any(
+            "#" in self._text[self._end(one) : other.start_mark.index] for (_, one), (other, _) in pairwise(node.value)
+        )
+
+    def _append(self, block: str) -> None:
+        gap = "" if not self._text or self._text.endswith("\n") else self._newline
+        self._changes.append((len(self._text), len(self._text), gap + block))
+
+    def _rules_block(self, wanted: RuleSet) -> str:
+        return f"rules:{self._newline}" + "".join(self._block(rule, _INDENT) for rule in wanted.rules)
+
+    def _block(self, rule: Rule, indent: int) -> str:
+        lines = f"{' ' * indent}{_flow(rule.id)}:{self._newline}"
+        return lines + "".join(self._line(indent + _INDENT, key, value) for key, value in _values(rule).items())
+
+    def _line(self, indent: int, key: str, value: Any) -> str:
+        return f"{' ' * indent}{_flow(key)}: {_flow(value)}{self._newline}"
+
+    def _end(self, node: yaml.Node) -> int:
+        """Where a value really ends: a block's own mark stands at the next token, behind comments and empty lines."""
+        if isinstance(node, yaml.CollectionNode) and not node.flow_style and node.value:
+            last = node.value[-1]
+            return self._end(last[1] if isinstance(last, tuple) else last)
+        if isinstance(node, yaml.ScalarNode) and node.style in ("|", ">"):
+            return len(self._text[: node.end_mark.index].rstrip())
+        return node.end_mark.index
+
+    def _end_of_line(self, node: yaml.Node) -> int:
+        """Behind the comment that stands in the value's last line, before the line's end."""
+        at = self._text.find("\n", self._end(node))
+        at = len(self._text) if at < 0 else at
+        return at - 1 if self._newline == "\r\n" and self._text[at - 1 : at] == "\r" else at
+
+
+def _from_the_end(change: tuple[int, tuple[int, int, str]]) -> tuple[int, int, int]:
+    order, (start, end, _) = change
+    return start, end, order
+
+
+def _key(node: yaml.MappingNode, name: str) -> yaml.Node:
+    return next(key for key, _ in node.value if key.value == name)
+
+
+def _value(node: yaml.MappingNode, name: str) -> yaml.Node | None:
+    return next((value for key, value in node.value if key.value == name), None)
+
+
+def _values(rule: Rule) -> dict[str, Any]:
+    """A rule as it is written, without what reads the same when left out."""
+    named = {"display_name": rule.display_name} if rule.display_name != rule.id else {}
+    off = {} if rule.enabled else {"enabled": False}
+    condition = {"condition": rule.condition} if rule.condition else {}
+    message = {"message": rule.action.message} if rule.action.message is not None else {}
+    return {**named, **off, "priority": rule.priority, **condition, "action": {"type": rule.action.type, **message}}
+
+
+def _differences(before: Rule, after: Rule) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        key: getattr(after, key)
+        for key in ("display_name", "enabled", "priority", "condition")
+        if getattr(after, key) != getattr(before, key)
+    }
+    action = {
+        key: getattr(after.action, key)
+        for key in ("type", "message")
+        if getattr(after.action, key) != getattr(before.action, key)
+    }
+    return found | ({"action": action} if action else {})
+
+
+def _flow(value: Any) -> str:
+    """A value in one line that may stand anywhere."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_flow(key)}: {_flow(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, str) and not value.isprintable():
+        # As YAML reads it, too; its own way to quote would break the line.
+        return '"' + "".join(f"\\U{ord(one):08x}" if one > "\uffff" else json.dumps(one)[1:-1] for one in value) + '"'
+    return yaml.safe_dump([value], default_flow_style=True, width=1 << 30, allow_unicode=True).strip()[1:-1]

@@ -1,0 +1,206 @@
+"""Stage 1: marked rows get their sequence ids, and their tenancies are queued.
+
+Order, the invariant everything behind this stage rests on: a cursor may pass N only if everything below N is visible.
+`nextval` is not transactional, so two stampers could commit out of order, and the rows of the later commit would be
+skipped for ever. Therefore a transaction-level advisory lock is held from before the first `nextval` until the commit
+has released it; a second sequencer steps aside.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+from uuid import UUID
+
+from psycopg import errors
+
+from stackctl.postgres.statements import statements
+from stackctl.sync.changes.stamping import compose
+from stackctl.sync.changes.wakeup import Signs, Watch
+from stackctl.sync.queue import entries
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+    from datetime import timedelta
+
+    from stackctl.mapping.model import Mapping
+    from stackctl.postgres.connect import Connection
+    from stackctl.sync.loop import Stop
+
+LOCK_WAIT = 5.0  # seconds that a single pass waits for another sequencer's commit
+LOCK_POLL = 0.02  # seconds between two tries
+LOOK_INTERVAL = 0.2  # seconds for which a look at the marks and fuses holds while one full batch follows another
+HELD_PAUSE = 1.0  # seconds in which a tenancy whose queue entry is locked is left out
+
+StoppedBy = Literal["drained", "fuse", "max-duration", "signal", "lock-held"]
+
+_SQL = statements(__file__)
+
+
+@dataclass
+class SequenceResult:
+    """What a run of the sequencer did. `tenancies` were touched, `enqueued` queue entries written."""
+
+    rows: int = 0
+    batches: int = 0
+    by_table: Counter[str] = field(default_factory=Counter[str])
+    touched: set[UUID] = field(default_factory=set[UUID])
+    enqueued: int = 0
+    duration_ms: int = 0
+    stopped_by: StoppedBy = "drained"
+
+
+def prune_stamp_log(conn: Connection) -> None:
+    """Forget the times of old stamps; a copy further behind than that shows the age of the oldest one kept."""
+    conn.execute(_SQL["prune_log"])
+
+
+@dataclass
+class _Batch:
+    """What one transaction has done so far: rows by table, their tenancies, and the highest id given."""
+
+    stamped: Counter[str] = field(default_factory=Counter[str])
+    tenancies: set[UUID] = field(default_factory=set[UUID])
+    highest: int = 0
+
+
+class Sequencer:
+    """Stamps over one connection (autocommit), for the tables of these mappings.
+
+    `signs` is what it saw when it last looked for work; given the `lease` of a poller, it looks for the poller's, too.
+    Raises StateError `not-migrated` when a table is missing.
+    """
+
+    def __init__(
+        self, conn: Connection, mappings: Sequence[Mapping], *, batch_size: int, lease: timedelta | None = None
+    ) -> None:
+        self._conn = conn
+        self._batch_size = batch_size
+        self._stampings = compose(conn, mappings)
+        # Put together once, not for every batch.
+        self._statements = [stamping.statement.as_bytes(conn) for stamping in self._stampings]
+        self._watch = Watch(conn, self._stampings, lease=lease)
+        self.signs: Signs | None = None
+        self._looked = 0.0
+        self._full = False  # the last batch was, so that more is likely to wait
+        self._skipped: dict[UUID, float] = {}
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """Those whose changes it waits for."""
+        return tuple(stamping.table for stamping in self._stampings)
+
+    def batch(self, result: SequenceResult) -> Literal["stamped", "idle", "fuse", "busy"]:
+        """One transaction: stamps up to a batch of every table that has marked rows.
+
+        The stamps, the parents' marks, the stamp log and the queue entries commit together (no lost wake-up), and
+        with them the sequencers' lock is released. Adds to `result` after the commit.
+
+        An application that queues a tenancy itself and then changes its rows takes these locks in the other order. So
+        the entries are waited for only shortly; whose entry can't be had is left out for a while.
+        """
+        fresh = not self._full or time.monotonic() - self._looked >= LOOK_INTERVAL
+        if fresh or self.signs is None:
+            self.signs, self._looked = self._watch.look(), time.monotonic()
+        if not self.signs.fuses.sequencer:
+            return "fuse"
+        waiting = self.signs.marked
+        if not waiting:
+            return "idle"
+        while True:
+            batch = _Batch()
+            try:
+                with self._conn.pipeline(), self._conn.transaction():
+                    # One round trip with the first stamps, which are none without the lock.
+                    asked = self._conn.execute(_SQL["try_lock"])
+                    self._stamp_all(batch, waiting)
+                    if asked.fetchall()[0][0] is False:
+                        return "busy"
+                break
+            except errors.LockNotAvailable:
+                if not self._skip_held(batch.tenancies):
+                    return "busy"
+        self._full = batch.stamped.total() >= self._batch_size
+        if not batch.stamped:
+            if not fresh:
+                return self.batch(result)
+            # What waits is locked by transactions of the application: its turn comes when they end.
+            return "idle"
+        result.rows += batch.stamped.total()
+        result.batches += 1
+        result.by_table.update(batch.stamped)
+        result.touched |= batch.tenancies
+        result.enqueued += len(batch.tenancies)
+        return "stamped"
+
+    def _stamp_all(self, batch: _Batch, waiting: Collection[int]) -> None:
+        now = time.monotonic()
+        self._skipped = {tenancy: until for tenancy, until in self._skipped.items() if until > now}
+        marked: set[str] = set()
+        for number, stamping in enumerate(self._stampings):
+            # Parents come after their children, and may have been marked in this very transaction.
+            if number in waiting or stamping.table in marked:
+                self._stamp(stamping.table, self._statements[number], batch)
+                marked |= stamping.marks
+        if batch.stamped:
+            with self._conn.pipeline():
+                self._conn.execute(_SQL["bound_waits"])
+                entries.enqueue(self._conn, batch.tenancies)
+                self._conn.execute(_SQL["log_stamps"], {"up_to": batch.highest})
+
+    def _stamp(self, table: str, statement: bytes, batch: _Batch) -> None:
+        limit = self._batch_size
+        repeated = False
+        while True:
+            rows = self._conn.execute(statement, {"limit": limit, "skipped": list(self._skipped)}).fetchall()
+            _, _, stamped, picked = rows[0]
+            if stamped:
+                batch.stamped[table] += stamped
+                batch.highest = max(batch.highest, *(highest for _, highest, _, _ in rows))
+                batch.tenancies |= {tenancy for tenancy, _, _, _ in rows if tenancy is not None}
+            if not stamped and picked == limit:
+                # All that was picked waits for parents that are locked; others behind them need not.
+                limit *= 4
+            elif stamped == picked or repeated:
+                return
+            else:
+                # What changed while the statement ran is seen by the next one; it is locked by now.
+                repeated = True
+
+    def _skip_held(self, tenancies: set[UUID]) -> bool:
+        """Leave out those of the tenancies whose queue entry is locked; the others get one, which does no harm."""
+        held: set[UUID] = set()
+        for tenancy in sorted(tenancies):
+            try:
+                with self._conn.transaction():
+                    self._conn.execute(_SQL["bound_waits"])
+                    entries.enqueue(self._conn, [tenancy])
+            except errors.LockNotAvailable:
+                held.add(tenancy)
+        self._skipped |= dict.fromkeys(held, time.monotonic() + HELD_PAUSE)
+        return bool(held)
+
+    def drain(
+        self, result: SequenceResult, stop: Stop, on_batch: Callable[[int], None], *, lock_wait: float = LOCK_WAIT
+    ) -> StoppedBy:
+        """Batches until no row waits, or another sequencer has been at work for `lock_wait` seconds; returns why."""
+        waited = 0.0
+        before = 0
+        while not stop.requested:
+            match self.batch(result):
+                case "stamped":
+                    waited = 0.0
+                    on_batch(result.rows - before)
+                    before = result.rows
+                case "idle":
+                    return "drained"
+                case "fuse":
+                    return "fuse"
+                case "busy" if waited >= lock_wait:
+                    return "lock-held"
+                case "busy":
+                    stop.wait(LOCK_POLL)
+                    waited += LOCK_POLL
+        return stop.reason

@@ -1,0 +1,369 @@
+"""The stamping statement of each sequenced table, composed from the mappings and the catalog.
+
+One statement, per table and batch: picks marked rows that nobody has locked, marks the parents that depend on them,
+and gives the picked rows their sequence ids. Composed once a process, run many times.
+
+What a batch costs must follow from its rows, not from the table, and on a table where all rows were just marked the
+planner's statistics are wrong. So the statement leaves it little to decide: rows are found again by their place (ctid)
+and compared by hashes, never joined by their keys. A place names a version of a row: one that was changed since the
+snapshot is found locked elsewhere or not at all, and waits for the next batch. Partitioned tables, where a place is not
+unique, are not sequenced.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from graphlib import TopologicalSorter
+from typing import TYPE_CHECKING, LiteralString, cast
+
+from psycopg import sql
+
+from stackctl.core.errors import StateError
+from stackctl.postgres.statements import statements
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from psycopg.sql import Composable, Composed
+
+    from stackctl.mapping.model import Dependency, Mapping, TenancyJoin
+    from stackctl.postgres.connect import Connection
+
+TOMBSTONES = "DeletedRow"
+
+_SQL = statements(__file__, "sequencer")
+_PLAIN_COLUMN = re.compile(r'"[^"]+"')
+_LOCKED = sql.SQL("current_setting('stackctl.stamping', true) = 'on'")  # the sequencers' lock is held
+_UUID_TEXT = "^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A sequenced table as the mappings use it: which of its rows count, and how they reach their tenancy.
+
+    `tombstones_first`: a mapping finds the rows of a page by a `lookup` column. A row that was deleted, or moved, and
+    came back under another value of that column must then be stamped after its tombstone, for on a later page of its
+    own the tombstone would look for it in the wrong place, and delete it.
+    """
+
+    table: str
+    filter: str | None
+    tenancy: TenancyJoin | None
+    deleted_as: frozenset[str]
+    tombstones_first: bool = False
+
+
+@dataclass(frozen=True)
+class Stamping:
+    """One table: a probe that tells whether any row waits, and the statement that stamps a batch.
+
+    The statement does nothing unless the sequencers' lock is held. It takes `%(limit)s` rows, none of the tenancies in
+    `%(skipped)s`. It returns a row for each tenancy, and at least one: tenancy, highest sequence id (both null when
+    nothing was stamped, the tenancy also for rows without one), rows stamped, rows picked. `marks` are the tables in
+    which it may mark rows.
+    """
+
+    table: str
+    probe: Composed
+    statement: Composed
+    marks: frozenset[str]
+
+
+@dataclass(frozen=True)
+class _Parent:
+    """A table whose rows are marked when a row of the child changes."""
+
+    source: Source
+    dependency: Dependency
+
+
+def sources(mappings: Iterable[Mapping]) -> tuple[Source, ...]:
+    """The sequenced tables of these mappings; several mappings of one table become one source."""
+    by_table: dict[str, list[Mapping]] = {}
+    for mapping in mappings:
+        by_table.setdefault(mapping.source, []).append(mapping)
+    found: list[Source] = []
+    for table, users in by_table.items():
+        filters = {m.filter for m in users}
+        condition = None if None in filters else " OR ".join(f"({text})" for text in sorted(f for f in filters if f))
+        found.append(
+            Source(
+                table,
+                condition,
+                users[0].tenancy,
+                deleted_as=frozenset(m.deleted_as for m in users),
+                tombstones_first=any(m.lookup for m in users),
+            )
+        )
+    return tuple(found)
+
+
+def compose(conn: Connection, mappings: Sequence[Mapping]) -> tuple[Stamping, ...]:
+    """The stampings of all sequenced tables, children before the parents that they mark, tombstones first.
+
+    In this order the parents that a batch marks are stamped in the same transaction.
+    """
+    known = {source.table: source for source in sources(mappings)}
+    parents: dict[str, list[_Parent]] = {}
+    order: TopologicalSorter[str] = TopologicalSorter(dict.fromkeys(known, ()))
+    for mapping in mappings:
+        for dependency in mapping.depends_on:
+            parent = _Parent(known[mapping.source], dependency)
+            if parent not in parents.setdefault(dependency.table, []):
+                parents[dependency.table].append(parent)
+            order.add(mapping.source, dependency.table)
+    stampings = [_tombstones(conn, known, parents)]
+    for table in order.static_order():
+        # A dependency that no mapping sends carries no stamps of its own, but its changes still mark its parents.
+        source = known.get(table) or Source(table, None, None, frozenset({table}))
+        stampings.append(_stamping(conn, source, parents.get(table, [])))
+    return tuple(stampings)
+
+
+def _require(conn: Connection, table: str) -> None:
+    if not conn.execute(_SQL["primary_key"], {"table": table}).fetchall():
+        raise StateError(
+            f'the table "{table}" does not exist in the operated database, or has no primary key',
+            code="not-migrated",
+            hint="run `stackctl migrate up`",
+            details={"table": table},
+        )
+
+
+def _column_type(conn: Connection, table: str, column: str) -> str:
+    row = conn.execute(_SQL["column_type"], {"table": table, "column": column}).fetchone()
+    return row[0] if row else "text"
+
+
+def _names(columns: Iterable[str], alias: str | None = None) -> Composed:
+    qualify = (alias,) if alias else ()
+    return sql.SQL(", ").join(sql.Identifier(*qualify, column) for column in columns)
+
+
+def _condition(text: str | None) -> Composable:
+    return sql.SQL("({})").format(_raw(text)) if text else sql.SQL("true")
+
+
+def _raw(text: str) -> Composable:
+    """SQL that a mapping's author wrote and the checker has read; % is literal in it."""
+    return sql.SQL(cast("LiteralString", text.replace("%", "%%")))
+
+
+def _stamping(conn: Connection, source: Source, parents: list[_Parent]) -> Stamping:
+    table = sql.Identifier(source.table)
+    _require(conn, source.table)
+    where = sql.SQL('"shouldUpdateSequenceId" AND {}').format(_condition(source.filter))
+    order = _order(conn, source.table) if source.tenancy is None else sql.SQL("")
+    columns = sorted({column for parent in parents for column in parent.dependency.on})
+    carried = [*columns, *(["tenancyId"] if source.tenancy is None else source.tenancy.on.values())]
+    picked = sql.SQL(
+        "SELECT ctid AS _stack_place, {} FROM {} WHERE {} AND {} AND {} AND {} {} LIMIT %(limit)s "
+        "FOR UPDATE SKIP LOCKED"
+    ).format(
+        _names(dict.fromkeys(carried)), table, _LOCKED, where, _not_skipped(source), _after_tombstones(source), order
+    )
+    joined = [_match(conn, source.table, parent, tombstone=False) for parent in parents]
+    if source.tenancy is None:
+        tenancies = sql.SQL('SELECT "tenancyId", max("sequenceId") FROM stamped GROUP BY 1')
+        returned = sql.SQL('t."tenancyId"')
+    else:
+        # A row may belong to no tenancy, or to several: it is stamped all the same, and each of them is queued.
+        tenancies = sql.SQL(
+            'SELECT o.id, max(s."sequenceId") FROM stamped AS s LEFT JOIN "Tenancy" AS o ON {} GROUP BY 1'
+        ).format(_tenancy_condition(source.tenancy, "o", "s"))
+        returned = _names(source.tenancy.on.values(), "t")
+    return Stamping(
+        source.table,
+        sql.SQL("SELECT 1 FROM {} WHERE {} {} LIMIT 1").format(table, where, order),
+        _assemble(table=table, picked=picked, parents=parents, joined=joined, returned=returned, tail=tenancies),
+        frozenset(parent.source.table for parent in parents),
+    )
+
+
+def _order(conn: Connection, table: str) -> sql.SQL:
+    """The order that only the index of the marks has: so the planner takes it even on stale statistics.
+
+    Any other index that begins with the tenancy would be read from its start again for every batch.
+    """
+    row = conn.execute(_SQL["marks_ordered_by"], {"table": table}).fetchone()
+    by_mark = row is not None and row[0]
+    return sql.SQL('ORDER BY "shouldUpdateSequenceId", "tenancyId"' if by_mark else 'ORDER BY "tenancyId"')
+
+
+def _not_skipped(source: Source) -> Composable:
+    if source.tenancy is None:
+        return sql.SQL('"tenancyId" <> ALL (%(skipped)s::uuid[])')
+    return sql.SQL('NOT EXISTS (SELECT 1 FROM "Tenancy" AS o WHERE o.id = ANY (%(skipped)s::uuid[]) AND {})').format(
+        _tenancy_condition(source.tenancy, "o", source.table)
+    )
+
+
+def _after_tombstones(source: Source) -> Composable:
+    """Whether every tombstone that is visible together with a row has its stamp already.
+
+    Row and tombstone are judged in one snapshot. A row whose key changes after that snapshot was taken is not stamped
+    by this statement at all, because its new key is not visible to it.
+    """
+    if not source.tombstones_first:
+        return sql.SQL("true")
+    return sql.SQL(
+        'NOT EXISTS (SELECT 1 FROM "DeletedRow" AS d WHERE d."shouldUpdateSequenceId" '
+        'AND d."tenancyId" = {} AND d."tableName" = ANY ({}))'
+    ).format(sql.Identifier(source.table, "tenancyId"), sql.Literal(sorted(source.deleted_as)))
+
+
+def _tombstones(conn: Connection, known: dict[str, Source], parents: dict[str, list[_Parent]]) -> Stamping:
+    table, order = sql.Identifier(TOMBSTONES), _order(conn, TOMBSTONES)
+    affected = [(child, parent) for child, marked in parents.items() for parent in marked]
+    joined = [
+        sql.SQL('c."tableName" = ANY({}) AND {}').format(
+            sql.Literal(sorted(known[child].deleted_as if child in known else {child})),
+            _match(conn, child, parent, tombstone=True),
+        )
+        for child, parent in affected
+    ]
+    picked = sql.SQL(
+        'SELECT ctid AS _stack_place, "tenancyId", "tableName", "primaryKey", data FROM {} '
+        'WHERE {} AND "shouldUpdateSequenceId" '
+        'AND "tenancyId" <> ALL (%(skipped)s::uuid[]) {} LIMIT %(limit)s FOR UPDATE SKIP LOCKED'
+    ).format(table, _LOCKED, order)
+    return Stamping(
+        TOMBSTONES,
+        sql.SQL('SELECT 1 FROM {} WHERE "shouldUpdateSequenceId" {} LIMIT 1').format(table, order),
+        _assemble(
+            table=table,
+            picked=picked,
+            parents=[parent for _, parent in affected],
+            joined=joined,
+            returned=sql.SQL('t."tenancyId"'),
+            tail=sql.SQL('SELECT "tenancyId", max("sequenceId") FROM stamped GROUP BY 1'),
+        ),
+        frozenset(parent.source.table for _, parent in affected),
+    )
+
+
+def _tenancy_condition(join: TenancyJoin, tenancy: str, row: str) -> Composed:
+    return sql.SQL(" AND ").join(
+        sql.SQL("{} = {}").format(sql.Identifier(tenancy, column), sql.Identifier(row, of_source))
+        for column, of_source in join.on.items()
+    )
+
+
+def _match(conn: Connection, child: str, parent: _Parent, *, tombstone: bool) -> Composable:
+    """Whether the parent row `p` (see `_wanted`) depends on the picked row `c`."""
+    conditions: list[Composable] = []
+    for number, (column, expression) in enumerate(parent.dependency.on.items()):
+        of_parent: Composable = sql.Identifier("p", f"_stack_{number}")
+        plain = _PLAIN_COLUMN.fullmatch(expression) is not None
+        type_ = _column_type(conn, parent.source.table, expression.strip('"')) if plain else "text"
+        of_child: Composable = sql.Identifier("c", column)
+        if tombstone:
+            text = sql.SQL('coalesce(c."primaryKey" ->> {name}, c.data ->> {name})').format(name=sql.Literal(column))
+            # A tombstone that was written by hand must not stop the sequencer with a cast that fails.
+            of_child = (
+                sql.SQL("CASE WHEN {text} ~ {form} THEN ({text})::uuid END").format(
+                    text=text, form=sql.Literal(_UUID_TEXT)
+                )
+                if type_ == "uuid"
+                else text
+            )
+        if type_ != "uuid":
+            of_parent, of_child = sql.SQL("{}::text").format(of_parent), sql.SQL("({})::text").format(of_child)
+        conditions.append(sql.SQL("{} = {}").format(of_parent, of_child))
+    source = parent.source
+    if source.tenancy is None:
+        conditions.append(sql.SQL('p."tenancyId" = c."tenancyId"'))
+    else:
+        conditions.append(
+            sql.SQL('EXISTS (SELECT 1 FROM "Tenancy" AS o WHERE o.id = c."tenancyId" AND {})').format(
+                _tenancy_condition(source.tenancy, "o", "p")
+            )
+        )
+    return sql.SQL(" AND ").join(conditions)
+
+
+def _wanted(parent: _Parent, joined: Composable) -> Composed:
+    """Parents that must be marked, each with the picked row that asks for it.
+
+    The inner SELECT keeps the author's expressions apart from the child's columns; the planner folds it away. The mark
+    is asked for by CASE, of which there are no statistics: they say that hardly any row is unmarked after all were
+    marked, and every picked row would be compared with every parent.
+    """
+    source = parent.source
+    expressions = sql.SQL(", ").join(
+        sql.SQL("{} AS {}").format(_raw(expression), sql.Identifier(f"_stack_{number}"))
+        for number, expression in enumerate(parent.dependency.on.values())
+    )
+    reach = ["tenancyId"] if source.tenancy is None else list(source.tenancy.on.values())
+    return sql.SQL(
+        "SELECT p._stack_place AS parent, c._stack_place AS child FROM picked AS c "
+        "JOIN (SELECT ctid AS _stack_place, {columns}, {expressions} FROM {table} "
+        'WHERE CASE WHEN "shouldUpdateSequenceId" THEN false ELSE true END AND {filter}) AS p ON {joined}'
+    ).format(
+        columns=_names(dict.fromkeys(reach)),
+        expressions=expressions,
+        table=sql.Identifier(source.table),
+        filter=_condition(source.filter),
+        joined=joined,
+    )
+
+
+def _assemble(
+    *,
+    table: sql.Identifier,
+    picked: Composable,
+    parents: list[_Parent],
+    joined: Sequence[Composable],
+    returned: Composable,
+    tail: Composable,
+) -> Composed:
+    """The whole statement.
+
+    A parent that the application holds locked is not waited for (the sequencer would stall) and not skipped (the
+    mark would be lost): its children stay marked and come again in a later round. A parent that is marked already
+    needs no lock: only a sequencer takes marks away, and this one holds the sequencers' lock.
+    """
+    steps: list[Composable] = [sql.SQL("picked AS MATERIALIZED ({})").format(picked)]
+    ready: list[Composable] = []
+    for number, (parent, condition) in enumerate(zip(parents, joined, strict=True)):
+        wanted, locked, marked = (sql.Identifier(f"{name}_{number}") for name in ("wanted", "locked", "marked"))
+        parent_table = sql.Identifier(parent.source.table)
+        steps += [
+            sql.SQL("{} AS MATERIALIZED ({})").format(wanted, _wanted(parent, condition)),
+            sql.SQL(
+                "{} AS MATERIALIZED (SELECT ctid AS place FROM {} WHERE ctid = ANY (ARRAY(SELECT parent FROM {})) "
+                "FOR NO KEY UPDATE SKIP LOCKED)"
+            ).format(locked, parent_table, wanted),
+            sql.SQL(
+                '{} AS (UPDATE {} SET "shouldUpdateSequenceId" = true WHERE ctid = ANY (ARRAY(SELECT place FROM {})))'
+            ).format(marked, parent_table, locked),
+        ]
+        ready.append(
+            sql.SQL("k._stack_place NOT IN (SELECT child FROM {} WHERE parent NOT IN (SELECT place FROM {}))").format(
+                wanted, locked
+            )
+        )
+    places = sql.SQL("SELECT k._stack_place FROM picked AS k WHERE {}").format(
+        sql.SQL(" AND ").join(ready) if ready else sql.SQL("true")
+    )
+    steps.append(
+        sql.SQL(
+            "stamped AS (UPDATE {} AS t SET \"sequenceId\" = nextval('global_seq_id'), "
+            '"shouldUpdateSequenceId" = false WHERE t.ctid = ANY (ARRAY({})) RETURNING t."sequenceId", {})'
+        ).format(table, places, returned)
+    )
+    return sql.SQL(
+        "WITH {} SELECT found.*, (SELECT count(*) FROM stamped), (SELECT count(*) FROM picked) "
+        "FROM (SELECT) AS always LEFT JOIN ({}) AS found ON true"
+    ).format(sql.SQL(", ").join(steps), tail)
+
+
+def probe(stampings: Sequence[Stamping]) -> Composed:
+    """One cheap query over all tables: the list of those, by number, in which a row waits."""
+    arms: list[Composable] = [
+        # Not EXISTS, which would drop the order that holds the planner to the index of the marks.
+        sql.SQL("SELECT {} WHERE ({}) = 1").format(sql.Literal(number), stamping.probe)
+        for number, stamping in enumerate(stampings)
+    ]
+    return sql.SQL("{}").format(sql.SQL(" UNION ALL ").join(arms))

@@ -1,0 +1,290 @@
+"""Every row of a mapping sent again, in small batches, beside the live pipeline and without touching the source.
+
+The walk follows the sequence ids, which have an index, up to the highest one of the start: a row that changes on the
+way gets a higher id, and the pipeline sends it. A batch is a transaction of the target under the lock of the cursor,
+which stays where it is; between two batches the lock is free for live changes.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+from stackctl.core.errors import StackctlError
+from stackctl.postgres.statements import statements
+from stackctl.sync.check.verify import refuse_set_back
+from stackctl.sync.engine import database as engine
+from stackctl.sync.engine import rejected_rows
+from stackctl.sync.engine.batches import Batches
+from stackctl.sync.engine.database import MappingResult
+from stackctl.sync.engine.watch import watched
+from stackctl.sync.scope import select, strangers
+from stackctl.sync.streams import OperatedDatabaseLost
+from stackctl.sync.targets.protocol import NEVER_SYNCED
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from uuid import UUID
+
+    from stackctl.config.settings import ExternalDatabase
+    from stackctl.mapping.compile import Compiled
+    from stackctl.sync.engine.source import Source
+    from stackctl.sync.loop import Stop
+    from stackctl.sync.pipeline import Pipeline
+    from stackctl.sync.scope import Scope
+    from stackctl.sync.targets.protocol import Applied, Target
+
+BATCH = 5_000  # rows under one lock
+ROOM = 0.02  # seconds between two batches, in which a live change gets hold of the cursor
+STOP_GRACE = 10.0  # seconds that a stop leaves the batch in hand
+
+_SQL = statements(__file__)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to send: rows a second at most, forgetting how far an earlier run came, and who hears of rows sent."""
+
+    rate: int | None = None
+    restart: bool = False
+    on_rows: Callable[[int], None] = lambda rows: None
+
+
+@dataclass
+class Backfilled:
+    """What was done for one database. `planned`: rows that were to be sent; `resumed`: the rest of an earlier run."""
+
+    tenancy: UUID
+    database: str
+    rows: int = 0
+    planned: int = 0
+    batches: int = 0
+    refused: int = 0
+    resumed: bool = False
+    status: Literal["ok", "error", "interrupted", "planned"] = "ok"
+    error: StackctlError | None = None
+    duration_ms: int = 0
+
+
+@dataclass
+class _Progress:
+    position: int
+    up_to: int
+    rows: int
+
+
+def plan(pipeline: Pipeline, mapping: str, scope: Scope, *, restart: bool) -> list[Backfilled]:
+    """How many rows a backfill would send, and where; changes nothing. Raises UsageError for an unknown name."""
+    results: list[Backfilled] = []
+    with pipeline.session() as conn:
+        pipeline.check(conn)
+        found = select(pipeline, replace(scope, mapping=mapping))
+        strange = strangers(conn, found, scope)
+    source = pipeline.open_source()
+    try:
+        for database in found:
+            problem = strange.get(database.tenancy)
+            (compiled,) = pipeline.compiled(database, mapping)
+            result = Backfilled(database.tenancy, database.id, status="planned", error=problem)
+            if problem is not None:
+                result.status = "error"
+            else:
+                progress = _progress(source, result, mapping, restart=restart)
+                result.planned = _left(source, compiled, result, progress)
+            results.append(result)
+    finally:
+        source.close()
+    return results
+
+
+def backfill(pipeline: Pipeline, mapping: str, scope: Scope, options: Options, stop: Stop) -> list[Backfilled]:
+    """Send all rows of the mapping to the databases of the scope, one after the other.
+
+    A database's failure is recorded in its result, and the others go on. Raises UsageError for an unknown name,
+    OperatedDatabaseLost.
+    """
+    results: list[Backfilled] = []
+    with pipeline.session() as conn:
+        pipeline.check(conn)
+        found = select(pipeline, replace(scope, mapping=mapping))
+        strange = strangers(conn, found, scope)
+    source = pipeline.open_source()
+    try:
+        for database in found:
+            problem = strange.get(database.tenancy)
+            result = Backfilled(database.tenancy, database.id, error=problem)
+            results.append(result)
+            started = time.monotonic()
+            if problem is None:
+                _attempt(pipeline, source, database, mapping, result, options=options, stop=stop)
+            if result.error is not None:
+                result.status = "error"
+            result.duration_ms = round((time.monotonic() - started) * 1000)
+    finally:
+        source.close()
+    return results
+
+
+def _attempt(
+    pipeline: Pipeline,
+    source: Source,
+    database: ExternalDatabase,
+    mapping: str,
+    result: Backfilled,
+    *,
+    options: Options,
+    stop: Stop,
+) -> None:
+    if stop.requested:
+        result.status = "interrupted"
+        return
+    try:
+        (compiled,) = pipeline.compiled(database, mapping)
+        target = pipeline.open_target(database)
+        try:
+            with watched(source, target, stop, grace=STOP_GRACE):
+                target.prepare(database.tenancy, [compiled])
+                _Walk(source, target, compiled, result, options, stop).run()
+        finally:
+            target.close()
+    except OperatedDatabaseLost:
+        raise
+    except StackctlError as error:
+        if stop.requested:
+            result.status = "interrupted"  # it was broken off
+        else:
+            result.error = error
+
+
+def _progress(source: Source, result: Backfilled, mapping: str, *, restart: bool) -> _Progress:
+    """Where an earlier run stopped, or the beginning."""
+    last = source.last_sequence_id()
+    named = {"tenancy": result.tenancy, "database": result.database, "mapping": mapping}
+    row = None if restart else source.primary.execute(_SQL["progress"], named).fetchone()
+    if row is not None and row[1] <= last:  # else the operated database was set back
+        result.resumed = True
+        return _Progress(*row)
+    return _Progress(0, last, 0)
+
+
+def _left(source: Source, compiled: Compiled, result: Backfilled, progress: _Progress) -> int:
+    asked = {"tenancy_id": result.tenancy, "cursor": progress.position, "up_to": progress.up_to}
+    with source.snapshot(compiled.mapping.name) as conn:
+        row = conn.execute(compiled.resend_total, asked).fetchone()
+    return row[0] if row else 0
+
+
+class _Walk:
+    """One mapping into one database."""
+
+    def __init__(
+        self, source: Source, target: Target, compiled: Compiled, result: Backfilled, options: Options, stop: Stop
+    ) -> None:
+        self._source = source
+        self._target = target
+        self._compiled = compiled
+        self._name = compiled.mapping.name
+        self._result = result
+        self._options = options
+        self._stop = stop
+        self._progress = _progress(source, result, self._name, restart=options.restart)
+        self._aside = rejected_rows.Aside(source.primary, result.tenancy, result.database, self._name)
+
+    def run(self) -> None:
+        """Batches to the end of the walk; raises what is wrong with the database, the mapping, or single rows."""
+        result = self._result
+        cursor = self._target.state().cursors.get(self._name)
+        never = cursor is None or cursor.sequence_id == NEVER_SYNCED
+        result.planned = _left(self._source, self._compiled, result, self._progress)
+        if not (self._load() if never else self._resend()):
+            result.status = "interrupted"
+            return
+        self._source.primary.execute(_SQL["forget"], self._named())
+        left = rejected_rows.rows(self._source.primary, result.tenancy, result.database)
+        mine = [row for row in left if row.mapping == self._name]
+        if mine:
+            raise rejected_rows.error(mine)
+
+    def _resend(self) -> bool:
+        """Batches from where the progress stands; False when the stop came first."""
+        result, rate = self._result, self._options.rate
+        whole = BATCH if rate is None else min(BATCH, max(rate, 1))
+        size, started, sent = rejected_rows.PageSize(whole, whole), time.monotonic(), 0
+        while True:
+            if self._stop.requested:
+                return False
+            try:
+                applied = self._batch(size.rows)
+            except StackctlError as error:
+                if size.shrink(error):
+                    self._set_aside(error)
+                continue
+            result.rows += applied.upserted
+            result.batches += 1
+            self._options.on_rows(applied.rows)
+            self._advance(applied)
+            sent += applied.rows
+            if applied.rows < size.rows or applied.highest >= self._progress.up_to:
+                return True
+            size.grow()
+            owed = sent / rate - (time.monotonic() - started) if rate is not None else 0.0
+            self._stop.wait(max(owed, ROOM))
+
+    def _batch(self, limit: int) -> Applied:
+        """One transaction of the target."""
+        with self._target.locked(self._compiled) as cursor:
+            refuse_set_back(self._source, self._name, cursor)
+            # Only now: what is read must not be older than what another engine wrote before.
+            self._source.catch_up()
+            page = self._source.batch(
+                self._compiled, self._result.tenancy, self._progress.position, limit, lambda rows: None
+            )
+            applied = self._target.apply(self._compiled, replace(page, statement=self._compiled.resend))
+            # Whoever reads ahead of its lock must see that somebody wrote.
+            self._target.advance(self._compiled, cursor)
+        return applied
+
+    def _load(self) -> bool:
+        """A first load, as any sync would do it; it sends everything. False when the stop came first."""
+        entry = MappingResult(self._name)
+        batches = Batches(
+            self._source,
+            self._target,
+            self._compiled,
+            tenancy=self._result.tenancy,
+            database=self._result.database,
+            entry=entry,
+            options=engine.Options(BATCH, on_rows=lambda mapping, rows: self._options.on_rows(rows)),
+            stop=self._stop,
+        )
+        finished = batches.send()
+        self._result.rows, self._result.batches = entry.upserted, entry.batches
+        return finished
+
+    def _advance(self, applied: Applied) -> None:
+        progress = self._progress
+        progress.position = max(progress.position, applied.highest)
+        progress.rows += applied.upserted
+        self._record()
+
+    def _record(self) -> None:
+        progress = self._progress
+        values = {"position": progress.position, "up_to": progress.up_to, "rows": progress.rows}
+        self._source.primary.execute(_SQL["record"], self._named() | values)
+
+    def _set_aside(self, error: StackctlError) -> None:
+        """Pass the next row, which is recorded as refused: the pipeline tries it again."""
+        asked = {"tenancy_id": self._result.tenancy, "cursor": self._progress.position}
+        with self._source.snapshot(self._name) as conn:
+            row = conn.execute(self._compiled.resend_next, asked).fetchone()
+        if row is None:
+            return
+        key, sequence_id = row
+        self._aside.add(key, sequence_id, error)
+        self._result.refused = self._aside.count
+        self._progress.position = sequence_id
+        self._record()
+
+    def _named(self) -> dict[str, object]:
+        return {"tenancy": self._result.tenancy, "database": self._result.database, "mapping": self._name}

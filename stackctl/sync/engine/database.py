@@ -1,0 +1,171 @@
+"""Stage 4: bring one external database up to date, mapping by mapping, batch by batch.
+
+Exactly-once effect: one batch is one transaction of the target. It takes the cursor with a lock, *then* reads the
+source, writes the rows, advances the cursor and commits. A kill at any point leaves the batch whole or absent, and
+two engines on one mapping serialise at the cursor.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Literal
+
+from stackctl.core.errors import StackctlError, StateError
+from stackctl.sync.engine import rejected_rows
+from stackctl.sync.engine.batches import Batches
+from stackctl.sync.streams import OperatedDatabaseLost
+from stackctl.sync.targets.protocol import NEVER_SYNCED, SET_BACK, Target
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from uuid import UUID
+
+    from stackctl.mapping.compile import Compiled
+    from stackctl.sync.engine.source import Source
+    from stackctl.sync.loop import Stop
+
+
+@dataclass
+class MappingResult:
+    """What was done for one mapping; `cursor` is where it stands now."""
+
+    mapping: str
+    upserted: int = 0
+    deleted: int = 0
+    batches: int = 0
+    cursor: int = NEVER_SYNCED
+    duration_ms: int = 0
+
+
+@dataclass
+class DatabaseResult:
+    """What was done for one external database. `interrupted`: stopped by a signal with rows left to send."""
+
+    tenancy: UUID
+    database: str
+    type: str
+    status: Literal["ok", "error"] = "ok"
+    error: StackctlError | None = None
+    interrupted: bool = False
+    mappings: list[MappingResult] = field(default_factory=list[MappingResult])
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to sync: rows a batch, whether everything is to be sent again, and who hears of rows read (mapping, rows).
+
+    Rows that were refused are tried again unless that was done less than `retry_pause` ago.
+    """
+
+    batch_size: int
+    full: bool = False
+    retry_pause: timedelta = timedelta(0)
+    on_rows: Callable[[str, int], None] = lambda mapping, rows: None
+
+
+def sync_database(
+    source: Source, target: Target, compiled: Sequence[Compiled], result: DatabaseResult, options: Options, stop: Stop
+) -> None:
+    """Send everything that is above the cursors; fills `result` as it goes.
+
+    Raises what belongs to this database (or to a mapping's statement) after recording what was done before it;
+    ServiceErrors of the operated database pass through as well.
+    """
+    known = target.prepare(result.tenancy, compiled).cursors
+    source.catch_up()
+    cursors = {
+        c.mapping.name: known[c.mapping.name].sequence_id if c.mapping.name in known else NEVER_SYNCED for c in compiled
+    }
+    waiting = [c for c in compiled if options.full or cursors[c.mapping.name] == NEVER_SYNCED]
+    seen = [c for c in compiled if c not in waiting]
+    news = source.with_news(seen, result.tenancy, cursors) if seen else set[str]()
+    troubled = {row.mapping for row in rejected_rows.rows(source.primary, result.tenancy, result.database)}
+    failure = _refuse_set_back(source, target, seen, cursors)
+    if failure is not None:
+        raise failure
+    for one in compiled:
+        name = one.mapping.name
+        entry = MappingResult(name, cursor=cursors[name])
+        result.mappings.append(entry)
+        if name not in news and one not in waiting and name not in troubled:
+            continue
+        try:
+            batches = Batches(source, target, one, tenancy=result.tenancy, database=result.database, entry=entry,
+                              options=options, stop=stop)  # fmt: skip
+            finished = batches.send()
+            if name in troubled and finished:
+                batches.retry()
+            if not finished:
+                result.interrupted = True
+                return
+        except OperatedDatabaseLost:
+            raise
+        except StackctlError as error:
+            if error.code in _DATABASE_IS_GONE:
+                raise
+            # One mapping that can't be sent does not hold up the others.
+            failure = failure or error
+    if failure is not None:
+        raise failure
+    names = {c.mapping.name for c in compiled}
+    left = [row for row in rejected_rows.rows(source.primary, result.tenancy, result.database) if row.mapping in names]
+    if left:
+        raise rejected_rows.error(left)
+
+
+_DATABASE_IS_GONE = ("connection-lost", "unreachable", "out-of-resources", "lock-timeout")
+
+
+def _refuse_set_back(
+    source: Source, target: Target, compiled: Sequence[Compiled], cursors: dict[str, int]
+) -> StackctlError | None:
+    """A cursor above every id ever given means that the source was set back: what comes next would be skipped.
+
+    That is written down in place of the cursor, because the ids will pass it one day. Only --full takes it away.
+    """
+    last = source.last_sequence_id() if any(cursors[c.mapping.name] > 0 for c in compiled) else 0
+    names = [c.mapping.name for c in compiled if cursors[c.mapping.name] == SET_BACK]
+    for one in compiled:
+        cursor = cursors[one.mapping.name]
+        if cursor > last:
+            names.append(f"{one.mapping.name} (cursor {cursor})")
+            with target.locked(one) as locked:
+                if locked == cursor:
+                    target.advance(one, SET_BACK)
+    if not names:
+        return None
+    return StateError(
+        f"the copies of {', '.join(names)} are ahead of the operated database, which has given ids up to {last}: "
+        "it was restored, or another one took its place",
+        code="cursor-ahead",
+        hint="send everything again: `stackctl sync TENANCY --full`",
+        details={"last_sequence_id": last},
+    )
+
+
+def attempt(
+    source: Source,
+    open_target: Callable[[], Target],
+    compiled: Callable[[], Sequence[Compiled]],
+    result: DatabaseResult,
+    options: Options,
+    stop: Stop,
+) -> Target | None:
+    """`sync_database` with this database's failure recorded in `result` instead of raised, so that others go on.
+
+    Returns the target, still good for the next time, or None after a failure. OperatedDatabaseLost is raised:
+    nobody can go on without it.
+    """
+    target: Target | None = None
+    try:
+        target = open_target()
+        sync_database(source, target, compiled(), result, options, stop)
+    except BaseException as error:
+        if target is not None:
+            target.close()
+        if isinstance(error, OperatedDatabaseLost) or not isinstance(error, StackctlError):
+            raise
+        result.status, result.error = "error", error
+        return None
+    return target

@@ -1,0 +1,114 @@
+"""The keys of a copy: found in parts that fit in memory, looked up in the source, and put right there.
+
+A file takes any text for an id, so a copy may have keys that the source can't even be asked for: they are gone.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from psycopg.types.json import Jsonb
+
+from stackctl.mapping.checksums import checksums
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from uuid import UUID
+
+    from stackctl.mapping.checksums import Key, Sums
+    from stackctl.mapping.compile import Compiled
+    from stackctl.mapping.model import ColumnType, Mapping
+    from stackctl.sync.engine import rejected_rows
+    from stackctl.sync.engine.source import Source
+    from stackctl.sync.streams import Stream
+    from stackctl.sync.targets.protocol import Target
+
+AT_ONCE = 2_000  # keys that are looked at, or mended, together
+HASHES_AT_ONCE = 200_000  # rows of a side whose hashes are in memory
+
+_DAY = "(?:[0-9]{4,6}|[1-4][0-9]{6})-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])"
+_TIME = " [0-2][0-9]:[0-5][0-9]:[0-5][0-9](?:[.][0-9]{1,6})?"
+_FORMS: dict[ColumnType, re.Pattern[str]] = {
+    "uuid": re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"),
+    "text": re.compile("[^\\x00\\ud800-\\udfff]*"),
+    "boolean": re.compile("[01]"),
+    "integer": re.compile("-?[0-9]{1,10}"),
+    "bigint": re.compile("-?[0-9]{1,19}"),
+    "numeric": re.compile("-?(?:[0-9]+(?:[.][0-9]+)?|Infinity)|NaN"),
+    "date": re.compile(f"-?infinity|{_DAY}(?: BC)?"),
+    "timestamp": re.compile(f"-?infinity|{_DAY}{_TIME}(?: BC)?"),
+    "timestamptz": re.compile(f"(?:-?infinity|{_DAY}{_TIME}(?: BC)?)[+]00"),
+}
+_BITS: dict[ColumnType, int] = {"integer": 31, "bigint": 63}
+
+
+def fits(mapping: Mapping, key: Key) -> bool:
+    """Whether the source can have this key."""
+    return all(
+        _FORMS[column.type].fullmatch(text)
+        and (column.type not in _BITS or -(1 << _BITS[column.type]) <= int(text) < 1 << _BITS[column.type])
+        for column, text in zip(mapping.key_columns, key, strict=True)
+    )
+
+
+def mend(source: Source, target: Target, compiled: Compiled, tenancy: UUID, keys: Sequence[Key]) -> None:
+    """Make the rows with these keys what they are in the source, under the lock of the cursor."""
+    known: list[rejected_rows.Key] = [list(key) for key in keys if fits(compiled.mapping, key)]
+    if known:
+        target.apply(compiled, source.by_key(compiled, tenancy, known))
+    strange = [key for key in keys if not fits(compiled.mapping, key)]
+    if strange:
+        target.apply(compiled, cast("Stream", _Gone(compiled, strange)))
+
+
+def prune(source: Source, target: Target, compiled: Compiled, tenancy: UUID) -> None:
+    """Delete the rows of the copy that the source does not have, under the lock of the cursor."""
+    there = checksums(compiled.mapping).source.by_key
+    for buckets in slices({}, target.sums(compiled)):
+        found = [tuple(key) for *key, _ in target.hashes(compiled, buckets)]
+        for start in range(0, len(found), AT_ONCE):
+            part = found[start : start + AT_ONCE]
+            asked = Jsonb([key for key in part if fits(compiled.mapping, key)])
+            with source.snapshot(compiled.mapping.name) as conn:
+                kept = {tuple(key) for *key, _ in conn.execute(there, {"tenancy_id": tenancy, "keys": asked})}
+            mend(source, target, compiled, tenancy, [key for key in part if key not in kept])
+
+
+def slices(ours: Sums, theirs: Sums) -> Iterator[list[int]]:
+    """The buckets that differ, in parts of which either side holds no more than HASHES_AT_ONCE rows or so."""
+    nothing = (0, 0)
+    part: list[int] = []
+    rows = 0
+    for bucket in sorted(ours.keys() | theirs.keys()):
+        mine, their = ours.get(bucket, nothing), theirs.get(bucket, nothing)
+        if mine == their:
+            continue
+        part.append(bucket)
+        rows += max(mine[0], their[0])
+        if rows >= HASHES_AT_ONCE:
+            yield part
+            part, rows = [], 0
+    if part:
+        yield part
+
+
+@dataclass(frozen=True)
+class _Gone:
+    """A batch that says of keys that they are deleted, for keys that the source can't be asked for."""
+
+    compiled: Compiled
+    keys: Sequence[Key]
+
+    def chunks(self, size: int) -> Iterator[list[tuple[Any, ...]]]:
+        names = list(self.compiled.mapping.key)
+        for start in range(0, len(self.keys), size):
+            given = (dict(zip(names, key, strict=True)) for key in self.keys[start : start + size])
+            yield [(0, True, *(key.get(column.name) for column in self.compiled.mapping.columns)) for key in given]
+
+    def csv(self) -> Iterator[bytes]:
+        for chunk in self.chunks(AT_ONCE):
+            for row in chunk:
+                values = ("" if value is None else '"' + str(value).replace('"', '""') + '"' for value in row)
+                yield (",".join(values) + "\n").encode()

@@ -1,0 +1,133 @@
+"""What failed to reach an external database, and when it is tried again.
+
+Kept per (tenancy, database) apart from the queue: the tenancy's queue entry is finished all the same, so that new
+changes still wake its healthy databases.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from stackctl.core.redaction import scrub
+from stackctl.postgres.statements import statements
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from uuid import UUID
+
+    from stackctl.core.errors import StackctlError
+    from stackctl.postgres.connect import Connection
+
+FIRST_DELAY = timedelta(seconds=1)  # doubled with each further failure
+LONGEST_DELAY = timedelta(minutes=10)
+MAX_ATTEMPTS = 12  # after which it waits for the next change, the sweep or `queue retry`
+SWEEP_INTERVAL = timedelta(minutes=10)
+
+_SQL = statements(__file__)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A database that does not take its rows; `next_attempt_at` None: a dead letter."""
+
+    tenancy: UUID
+    database: str
+    attempts: int
+    failing_since: datetime
+    error: str
+    code: str
+    next_attempt_at: datetime | None
+
+    @property
+    def dead(self) -> bool:
+        return self.next_attempt_at is None
+
+
+def failures(conn: Connection) -> list[Failure]:
+    """All failing databases, longest first."""
+    return [Failure(*row) for row in conn.execute(_SQL["failures"])]
+
+
+def failure(conn: Connection, tenancy: UUID, database: str) -> Failure | None:
+    """What is recorded of this database, if it is failing."""
+    row = conn.execute(_SQL["failure"], {"tenancy": tenancy, "database": database}).fetchone()
+    return Failure(*row) if row is not None else None
+
+
+def waiting(conn: Connection, tenancy: UUID) -> set[str]:
+    """The tenancy's databases whose next attempt lies ahead: a new change does not hurry it."""
+    return {row[0] for row in conn.execute(_SQL["waiting"], {"tenancy": tenancy})}
+
+
+def claim_due(conn: Connection, limit: int, lease: timedelta, busy: Iterable[UUID] = ()) -> list[tuple[UUID, str]]:
+    """Databases whose next attempt is due, taken for the length of a lease; not those of the `busy` tenancies."""
+    rows = conn.execute(_SQL["claim_due"], {"limit": limit, "lease": lease, "busy": list(busy)}).fetchall()
+    return [(tenancy, database) for tenancy, database in rows]
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a failure came to. `dead`: it is given up. `recovered`: the database answers again, all but some rows."""
+
+    dead: bool
+    recovered: bool
+
+
+def record_failure(
+    conn: Connection, tenancy: UUID, database: str, error: StackctlError, *, scheduled: bool
+) -> Recorded:
+    """Plan the next attempt: exponential, with jitter so that many do not come back at once.
+
+    A database that only refuses some rows does not rest: it goes on with every change, and only an attempt that was
+    `scheduled` for those rows counts. After `recovered` the tenancy must be queued again, as after a success.
+    """
+    row = conn.execute(
+        _SQL["record_failure"],
+        {
+            "tenancy": tenancy,
+            "database": database,
+            "error": scrub(error.message),
+            "code": error.code,
+            "delay": FIRST_DELAY * random.uniform(0.7, 1.3),
+            "longest": LONGEST_DELAY,
+            "limit": MAX_ATTEMPTS,
+            "scheduled": scheduled,
+        },
+    ).fetchone()
+    assert row is not None
+    return Recorded(*row)
+
+
+def hold(conn: Connection, tenancy: UUID, database: str, lease: timedelta) -> None:
+    """An attempt is under way that gets no answer: until the lease ends, the database rests."""
+    conn.execute(_SQL["hold"], {"tenancy": tenancy, "database": database, "lease": lease})
+
+
+def record_success(conn: Connection, tenancy: UUID, database: str) -> bool:
+    """Forget a failure, in the caller's transaction. True: there was one, and the tenancy must be queued again.
+
+    While the database rested, changes may have passed it over, also after this attempt read its rows.
+    """
+    return conn.execute(_SQL["record_success"], {"tenancy": tenancy, "database": database}).rowcount == 1
+
+
+def retry(conn: Connection, databases: Sequence[tuple[UUID, str]] | None) -> list[tuple[UUID, str]]:
+    """Make the next attempt of these databases (None: all) due now; returns those that were failing."""
+    chosen = databases or ()
+    rows = conn.execute(
+        _SQL["retry"],
+        {
+            "everything": databases is None,
+            "tenancies": [tenancy for tenancy, _ in chosen],
+            "databases": [database for _, database in chosen],
+        },
+    ).fetchall()
+    return [(tenancy, database) for tenancy, database in rows]
+
+
+def sweep_due(conn: Connection, interval: timedelta = SWEEP_INTERVAL) -> bool:
+    """Whether it is time to queue every configured tenancy; says so to one caller an interval."""
+    return conn.execute(_SQL["sweep_due"], {"interval": interval}).fetchone() is not None

@@ -1,0 +1,386 @@
+"""A DuckDB file as an external database: CSV through a pipe, then one delete and one insert a batch.
+
+DuckDB lets one process write, or several read. So the file is opened when it is first needed, and should be closed as
+soon as nothing is left to send: `keep_open` is false.
+"""
+
+# ruff: noqa: S608 - DuckDB has no composer of names: they are quoted here, values are parameters.
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from stackctl.core.errors import AnswerNo, ConfigError, ServiceError, StackctlError, StateError
+from stackctl.mapping.checksums import Hasher
+from stackctl.mapping.sql_text import quote
+from stackctl.mapping.target_statements import TYPES
+from stackctl.sync.streams import Form, Stream
+from stackctl.sync.targets import duckdb_csv
+from stackctl.sync.targets import file_statements as on_file
+from stackctl.sync.targets.protocol import (
+    NEVER_SYNCED,
+    Applied,
+    Cursor,
+    TargetState,
+    Waiting,
+    check_owner,
+    table_differs,
+    two_rows,
+)
+
+try:
+    import duckdb
+except ImportError as error:
+    raise ConfigError(
+        "an external database of type duckdb needs the package duckdb",
+        code="missing-extra",
+        hint="pip install 'stackctl[duckdb]'",
+    ) from error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Sequence
+    from uuid import UUID
+
+    from stackctl.config.settings import ExternalDatabase
+    from stackctl.mapping.checksums import Key, Sums
+    from stackctl.mapping.compile import Compiled
+    from stackctl.mapping.dialect import Dialect
+    from stackctl.mapping.model import Column, Mapping
+    from stackctl.sync.targets.protocol import Rows
+
+BUSY_TIMEOUT = 30.0  # seconds to wait until another thread or process has closed the file
+BUSY_POLL = 0.05  # seconds
+
+_SETTINGS: dict[str, str | bool | int | float | list[str]] = {
+    "memory_limit": "192MB",  # it spills to the disk beyond that
+    "threads": 2,
+    "preserve_insertion_order": False,
+    # Nothing is downloaded behind the operator's back.
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+}
+_METADATA = """
+CREATE TABLE IF NOT EXISTS _stack_sync_metadata (
+    mapping_name VARCHAR PRIMARY KEY,
+    last_synced_sequence_id BIGINT NOT NULL DEFAULT -1,
+    updated_at TIMESTAMP NOT NULL
+)
+"""
+_OWNER = """
+CREATE TABLE IF NOT EXISTS _stack_sync_owner (
+    singleton INTEGER PRIMARY KEY DEFAULT 1 CHECK (singleton = 1),
+    tenancy_id UUID NOT NULL
+)
+"""
+_HAS_TABLE = "SELECT 1 FROM duckdb_tables() WHERE schema_name = 'main' AND NOT temporary AND table_name = ?"
+_COLUMNS = """
+SELECT column_name, data_type, NOT is_nullable AND column_default IS NULL FROM duckdb_columns()
+WHERE schema_name = 'main' AND table_name = ?
+"""
+_KEY = """
+SELECT constraint_column_names FROM duckdb_constraints()
+WHERE schema_name = 'main' AND table_name = ? AND constraint_type = 'PRIMARY KEY'
+"""
+_STAGED = {"_stack_sequence_id": "BIGINT", "_stack_deleted": "BOOLEAN"}
+
+_open_here: dict[str, threading.Lock] = {}  # by path: within a process DuckDB would share one database
+
+
+class DuckdbTarget:
+    """See target.Target. The file and its `.wal` beside it belong together."""
+
+    dialect: Dialect = "duckdb"
+    form = Form(Stream.csv, depth=64)
+    keep_open = False
+
+    def __init__(self, database: ExternalDatabase) -> None:
+        assert database.path is not None
+        self._path = database.path
+        self._where = f"the external database {database.id} ({database.path})"
+        self._opened: duckdb.DuckDBPyConnection | None = None
+        self._here = _open_here.setdefault(str(database.path.resolve()), threading.Lock())
+        self._checked: set[str] = set()
+        self._written = 0
+        self.waiting = Waiting()
+
+    @property
+    def _conn(self) -> duckdb.DuckDBPyConnection:
+        """Open from the first use to `close`; nobody else can write meanwhile."""
+        if self._opened is None:
+            self._opened = self._open(read_only=False)
+        return self._opened
+
+    def _open(self, *, read_only: bool) -> duckdb.DuckDBPyConnection:
+        deadline = time.monotonic() + BUSY_TIMEOUT
+        with self.waiting():
+            if not self._here.acquire(timeout=BUSY_TIMEOUT):
+                raise self._locked("another worker of this process has it open")
+            try:
+                while True:
+                    try:
+                        return duckdb.connect(str(self._path), read_only=read_only, config=_SETTINGS)
+                    except duckdb.Error as error:
+                        translated = self._translated(error)
+                        if translated.code != "lock-timeout" or time.monotonic() >= deadline:
+                            raise translated from error
+                    time.sleep(BUSY_POLL)
+            except BaseException:
+                self._here.release()
+                raise
+
+    def close(self) -> None:
+        if self._opened is not None:
+            opened, self._opened = self._opened, None
+            try:
+                with suppress(duckdb.Error):  # what was committed is safe in the `.wal`
+                    opened.close()
+            finally:
+                self._here.release()
+
+    def abort(self) -> None:
+        if (opened := self._opened) is not None:
+            opened.interrupt()
+
+    def prepare(self, tenancy: UUID, compiled: Sequence[Compiled]) -> TargetState:
+        missing = [c for c in compiled if c.mapping.name not in self._checked]
+        with self._errors():
+            if not missing and self._checked:
+                self._check_owner(tenancy)
+                return self._state()
+            # Tables, cursors and owner commit together, or not at all.
+            with self._transaction():
+                self._execute(_METADATA)
+                self._execute(_OWNER)
+                if self._one(on_file.OWNED_BY) is None:
+                    self._execute(on_file.CLAIM, tenancy)
+                self._check_owner(tenancy)
+                for one in missing:
+                    if self._one(_HAS_TABLE, one.mapping.target) is None:
+                        # A cursor left from a table that was dropped would leave the new one empty.
+                        self._execute(on_file.FORGET_CURSOR, one.mapping.name)
+                        self._execute(one.create_table)
+                    self._check_table(one)
+                    self._execute(on_file.ADD_CURSOR, one.mapping.name, _now())
+            self._checked.update(one.mapping.name for one in missing)
+            return self._state()
+
+    def _check_owner(self, tenancy: UUID) -> None:
+        check_owner(self._one(on_file.OWNED_BY), tenancy, self._where)
+
+    def _check_table(self, compiled: Compiled) -> None:
+        mapping = compiled.mapping
+        found = {name: (type_, needed) for name, type_, needed in self._execute(_COLUMNS, mapping.target).fetchall()}
+        problems: list[str] = []
+        for column in mapping.columns:
+            wanted = TYPES["duckdb"][column.type]
+            if column.name not in found:
+                problems.append(f"{column.name} is missing")
+            elif _canonical(found[column.name][0]) != _canonical(wanted):
+                problems.append(f"{column.name} is {found[column.name][0]}, not {wanted}")
+        known = {column.name for column in mapping.columns}
+        problems += [f"{name} must not be null" for name, (_, needed) in found.items() if needed and name not in known]
+        if not problems and set(self._one(_KEY, mapping.target) or ()) != set(mapping.key):
+            problems.append(f"the primary key is not ({', '.join(mapping.key)})")
+        if problems:
+            raise table_differs(self._where, mapping.target, problems)
+
+    def state(self) -> TargetState:
+        if self._opened is not None:
+            return self._state()
+        if not self._path.exists():
+            return TargetState(None, {})
+        # Beside programs that only read, too.
+        self._opened = self._open(read_only=True)
+        try:
+            return self._state()
+        finally:
+            self.close()
+
+    def _state(self) -> TargetState:
+        with self._errors():
+            if self._one(_HAS_TABLE, "_stack_sync_metadata") is None:
+                return TargetState(None, {})
+            cursors = {name: Cursor(at, updated) for name, at, updated in self._execute(on_file.CURSORS).fetchall()}
+            owner = self._one(on_file.OWNED_BY) if self._one(_HAS_TABLE, "_stack_sync_owner") is not None else None
+        return TargetState(owner, cursors)
+
+    @contextmanager
+    def locked(self, compiled: Compiled) -> Iterator[int]:
+        with self._errors(), self._transaction():
+            cursor = self._one(on_file.CURSOR, compiled.mapping.name)
+            if cursor is None:  # somebody deleted it: from the beginning
+                self._execute(on_file.ADD_CURSOR, compiled.mapping.name, _now())
+            yield NEVER_SYNCED if cursor is None else cursor
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._execute("BEGIN")
+        try:
+            yield
+        except BaseException:
+            with suppress(duckdb.Error):  # after some errors it is over already
+                self._execute("ROLLBACK")
+            raise
+        self._execute("COMMIT")
+
+    def apply(self, compiled: Compiled, batch: Rows, on_read: Callable[[int, int], None] | None = None) -> Applied:
+        columns = compiled.mapping.columns
+        keys = ", ".join(quote(name) for name in compiled.mapping.key)
+        with self._errors():
+            self._execute(compiled.create_staging)
+            self._fill(quote(compiled.staging), columns, batch, _STAGED)
+            rows, distinct, highest, gone = self._execute(
+                f"SELECT count(*), count(DISTINCT ({keys})), coalesce(max(_stack_sequence_id), 0),"
+                f" count(*) FILTER (_stack_deleted) FROM {quote(compiled.staging)}"
+            ).fetchall()[0]
+            if rows != distinct:
+                raise two_rows(compiled)
+            if rows == 0:
+                return Applied(0, 0, 0)
+            if on_read is not None:
+                on_read(rows, highest)
+            upserted = self._count(compiled.upsert) if gone < rows else 0
+            deleted = self._count(compiled.delete) if gone else 0
+        return Applied(rows, upserted, deleted, highest)
+
+    def load(self, compiled: Compiled, rows: Rows) -> Applied:
+        target = quote(compiled.mapping.target)
+        with self._errors(), self.waiting.patiently():
+            removed = self._count(f"DELETE FROM {target}")
+            loaded = self._fill(target, compiled.mapping.columns, rows, {})
+        return Applied(loaded, loaded, max(removed - loaded, 0))
+
+    def _fill(self, table: str, columns: Sequence[Column], rows: Rows, extra: dict[str, str]) -> int:
+        """Insert a stream; `extra` are the columns before the mapping's, and their types."""
+        with duckdb_csv.pipe(rows.csv()) as path:
+            return self._count(duckdb_csv.insert(table, columns, extra, path))
+
+    def advance(self, compiled: Compiled, cursor: int) -> None:
+        self._written += 1
+        with self._errors():
+            self._execute(on_file.ADVANCE, cursor, _now(), compiled.mapping.name)
+
+    def version(self, compiled: Compiled) -> str:
+        """While the file is open here nobody else writes it."""
+        return str(self._written)
+
+    def sums(self, compiled: Compiled) -> Sums:
+        return Hasher(compiled.mapping).sums(self._read(_select(compiled.mapping)))
+
+    def hashes(self, compiled: Compiled, wanted: Collection[int]) -> list[tuple[Any, ...]]:
+        rows = self._read(_select(compiled.mapping))
+        return Hasher(compiled.mapping).hashes(rows, set(wanted))
+
+    def hashes_by_key(self, compiled: Compiled, keys: Collection[Key]) -> list[tuple[Any, ...]]:
+        mapping, hasher = compiled.mapping, Hasher(compiled.mapping)
+        names = ", ".join(quote(column.name) for column in mapping.key_columns)
+        given = ", ".join(f"unnest(?::VARCHAR[])::{TYPES['duckdb'][column.type]}" for column in mapping.key_columns)
+        statement = f"{_select(mapping)} WHERE ({names}) IN (SELECT ({given}))"
+        found = self._read(statement, *([key[n] for key in keys] for n in range(len(mapping.key))))
+        return [(*hasher.key(row), hasher.hash(row)) for row in found]
+
+    def rows(self, mapping: Mapping) -> list[tuple[Any, ...]]:
+        return list(self._read(_select(mapping)))
+
+    def _read(self, statement: str, *parameters: object) -> Iterator[tuple[Any, ...]]:
+        with self._errors():
+            cursor = self._execute(statement, *parameters)
+            while chunk := cursor.fetchmany(1000):
+                yield from chunk
+
+    def _execute(self, statement: str, *parameters: object) -> duckdb.DuckDBPyConnection:
+        return self._conn.execute(statement, parameters or None)
+
+    def _one(self, statement: str, *parameters: object) -> Any:
+        row = self._execute(statement, *parameters).fetchone()
+        return row[0] if row else None
+
+    def _count(self, statement: str) -> int:
+        """How many rows a statement (the last, of several) wrote."""
+        return self._one(statement)
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except duckdb.Error as error:
+            raise self._translated(error) from error
+
+    def _locked(self, reason: str) -> StateError:
+        return StateError(
+            f"{self._where} is locked: {reason}",
+            code="lock-timeout",
+            hint="close the program that has it open: DuckDB lets one process write a file, or several read it",
+        )
+
+    def _translated(self, error: duckdb.Error) -> StackctlError:
+        reason = " ".join(str(error).split("\n\n")[0].split())
+        service = partial(ServiceError, f"{self._where}: {reason}")
+        if "Could not set lock" in reason or "Conflicting lock" in reason:
+            return self._locked(reason.split(". See also")[0])
+        if isinstance(error, duckdb.InterruptException):
+            return service(code="connection-lost", hint="try again; work that was not committed is redone")
+        if isinstance(error, duckdb.OutOfMemoryException) or any(text in reason for text in _EXHAUSTED):
+            return service(code="out-of-resources", hint="free space on its disk, or make the file writable")
+        if isinstance(error, duckdb.CatalogException | duckdb.BinderException):
+            return StateError(
+                f"{self._where} was changed: {reason}", code="table-differs", hint="`stackctl sync --full`"
+            )
+        if isinstance(error, _REFUSALS):
+            return AnswerNo(f"{self._where}: {_refusal(str(error))}", code="row-refused")
+        return service(code="unreachable", hint="check the path and its permissions")
+
+
+_EXHAUSTED = ("No space left", "Read-only file system", "read-only mode", "Disk quota", "File too large", "out of disk")
+_REFUSALS = (
+    duckdb.ConstraintException,
+    duckdb.ConversionException,
+    duckdb.InvalidInputException,
+    duckdb.OutOfRangeException,
+)
+
+
+def _refusal(reason: str) -> str:
+    """What is wrong with a value, without the row that DuckDB quotes."""
+    if found := re.search(r'converting column "(.*?)"\. .* to \'([^\']*)\'', reason):
+        return f"a value of the column {found[1]} is no {found[2]}"
+    if "CSV Error" in reason or "Maximum line size" in reason:
+        return f"DuckDB can't read a row; the largest has {duckdb_csv.LARGEST_ROW // 1024 // 1024} MB"
+    return " ".join(re.sub(r'"[^"]*"', "…", reason.split("\n")[0]).split())
+
+
+def _select(mapping: Mapping) -> str:
+    columns = ", ".join(_spelled(column) for column in mapping.columns)
+    return f"SELECT {columns} FROM {quote(mapping.target)}"
+
+
+def _spelled(column: Column) -> str:
+    """The value as PostgreSQL spells it for SQLite."""
+    name = quote(column.name)
+    match column.type:
+        case "boolean":
+            return f"{name}::INTEGER"
+        case "integer" | "bigint" | "text" | "double":
+            return name
+        case "numeric":
+            return f"rtrim(rtrim({name}::VARCHAR, '0'), '.')"
+        case "timestamptz":
+            # Whatever the machine's time zone; infinity has no microseconds.
+            finite = f"make_timestamp(epoch_us({name}))::VARCHAR"
+            return f"CASE WHEN isfinite({name}) THEN {finite} ELSE {name}::VARCHAR END || '+00'"
+        case _:
+            return f"{name}::VARCHAR"
+
+
+def _canonical(type_: str) -> str:
+    return type_.upper().replace(", ", ",").replace("TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ")
+
+
+def _now() -> datetime:
+    return datetime.now(UTC).replace(tzinfo=None)

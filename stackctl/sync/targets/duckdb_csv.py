@@ -1,0 +1,74 @@
+"""How DuckDB reads rows that PostgreSQL writes as CSV: through a pipe, and every value as it is or not at all."""
+
+# ruff: noqa: S608 - DuckDB has no composer of names: they are quoted here, values come through the pipe.
+
+from __future__ import annotations
+
+import os
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from stackctl.mapping.sql_text import quote, quote_literal
+from stackctl.mapping.target_statements import TYPES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from stackctl.mapping.model import Column
+
+LARGEST_ROW = 32 * 1024 * 1024  # bytes of CSV
+# Read as text first: DuckDB rounds a number that is too precise, takes BC for AD, and knows no `infinity+00`.
+_CHECKED = {
+    "numeric": "CASE WHEN length(rtrim(split_part({0}, '.', 2), '0')) > 10"
+    " THEN error('more than ten decimal places') ELSE {0}::DECIMAL(38, 10) END",
+    "date": "CASE WHEN {0} LIKE '%BC' THEN error('a date BC') ELSE {0}::DATE END",
+    "timestamp": "CASE WHEN {0} LIKE '%BC' THEN error('a date BC') ELSE {0}::TIMESTAMP END",
+    "timestamptz": "CASE WHEN {0} LIKE '%BC+00' THEN error('a date BC')"
+    " ELSE replace({0}, 'infinity+00', 'infinity')::TIMESTAMPTZ END",
+}
+
+
+def insert(table: str, columns: Sequence[Column], extra: dict[str, str], path: str) -> str:
+    """The statement that inserts what is read from `path`; `extra` are columns before these, and their types."""
+    types = extra | {c.name: "VARCHAR" if c.type in _CHECKED else TYPES["duckdb"][c.type] for c in columns}
+    values = [*extra, *(_CHECKED.get(c.type, "{0}").format(quote(c.name)) for c in columns)]
+    names = ", ".join([*extra, *(quote(column.name) for column in columns)])
+    return f"INSERT INTO {table} ({names}) SELECT {', '.join(values)} FROM {_csv(path, types)}"
+
+
+@contextmanager
+def pipe(pieces: Iterable[bytes]) -> Iterator[str]:
+    """A path from which the pieces can be read, once; a thread writes them. Raises what they raise."""
+    reading, writing = os.pipe()
+    failures: list[BaseException] = []
+    thread = threading.Thread(target=_feed, args=(writing, pieces, failures), name="stackctl-duckdb-feed", daemon=True)
+    thread.start()
+    try:
+        yield f"/dev/fd/{reading}"
+    finally:
+        # Whoever still writes is told that nobody reads.
+        os.close(reading)
+        thread.join()
+        if failures and not isinstance(failures[0], BrokenPipeError):
+            # Not what DuckDB makes of a stream that ends too early.
+            raise failures[0]
+
+
+def _csv(path: str, types: dict[str, str]) -> str:
+    """DuckDB's reader of what `Stream.csv` writes; nothing is left to be guessed from the data."""
+    columns = ", ".join(f"{quote_literal(name)}: {quote_literal(type_)}" for name, type_ in types.items())
+    return (
+        f"read_csv({quote_literal(path)}, columns = {{{columns}}}, auto_detect = false, header = false, delim = ',',"
+        " quote = '\"', escape = '\"', new_line = '\\n', comment = '', nullstr = '', allow_quoted_nulls = false,"
+        f" strict_mode = true, parallel = false, max_line_size = {LARGEST_ROW}, buffer_size = {LARGEST_ROW})"
+    )
+
+
+def _feed(writing: int, pieces: Iterable[bytes], failures: list[BaseException]) -> None:
+    try:
+        with open(writing, "wb", buffering=0) as pipe:
+            for piece in pieces:
+                pipe.write(piece)
+    except BaseException as error:  # noqa: BLE001 - raised by the thread that waits for the rows
+        failures.append(error)

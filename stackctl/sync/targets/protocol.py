@@ -1,0 +1,200 @@
+"""Stage 5: what an external database must be able to do, and which kinds there are.
+
+A target keeps its own cursors, so that rows and cursor commit together. The methods between `locked` and its end run
+in that one transaction.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from stackctl.core.errors import AnswerNo, StateError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Sequence
+    from contextlib import AbstractContextManager
+    from datetime import datetime
+    from uuid import UUID
+
+    from stackctl.mapping.checksums import Key, Sums
+    from stackctl.mapping.compile import Compiled
+    from stackctl.mapping.dialect import Dialect
+    from stackctl.mapping.model import Mapping
+    from stackctl.sync.streams import Ahead, Form, Stream
+
+    Rows = Stream | Ahead
+
+NEVER_SYNCED = -1  # the cursor of a mapping that was never loaded
+SET_BACK = -2  # the cursor of a copy whose source was set back: refused until it is loaded again
+PATIENCE = 60.0  # seconds without an answer after which a target counts as hung
+LONG_PATIENCE = 1800.0  # the same while a whole table is emptied or filled
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What one batch did to a target table. `rows` were read, up to the sequence id `highest` (0: none)."""
+
+    rows: int
+    upserted: int
+    deleted: int
+    highest: int = 0
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """How far a mapping has come; `updated_at` is UTC."""
+
+    sequence_id: int
+    updated_at: datetime
+
+
+@dataclass(frozen=True)
+class TargetState:
+    """An external database as it stands: the tenancy it belongs to (None: nobody's yet), and its cursors by mapping.
+
+    `operated`: it holds the backend's own tables, and must not be synced into.
+    """
+
+    owner: UUID | None
+    cursors: dict[str, Cursor]
+    operated: bool = False
+
+
+class Waiting:
+    """Since when, by the monotonic clock, somebody waits for an answer of the target; None: nobody does.
+
+    `patience` is how many seconds without an answer are normal.
+    """
+
+    def __init__(self) -> None:
+        self.since: float | None = None
+        self.patience = PATIENCE
+
+    def begin(self) -> None:
+        self.since = time.monotonic()
+
+    def end(self) -> None:
+        self.since = None
+
+    @contextmanager
+    def __call__(self) -> Iterator[Waiting]:
+        self.begin()
+        try:
+            yield self
+        finally:
+            self.end()
+
+    @contextmanager
+    def patiently(self) -> Iterator[None]:
+        """Inside, single steps may take long: a whole table is emptied or filled."""
+        self.patience = LONG_PATIENCE
+        try:
+            yield
+        finally:
+            self.patience = PATIENCE
+
+
+class Target(Protocol):
+    """One open external database. Errors of its driver come out as StackctlErrors.
+
+    A value that it does not take is an error with the code `row-refused`: the engine finds the row and goes on.
+    Without `keep_open` it is closed as soon as a sync is done, because nobody else can open it meanwhile.
+    """
+
+    dialect: Dialect
+    waiting: Waiting
+    form: Form
+    keep_open: bool
+
+    def abort(self) -> None:
+        """From another thread: break off what waits; whoever waits gets `connection-lost`."""
+        ...
+
+    def prepare(self, tenancy: UUID, compiled: Sequence[Compiled]) -> TargetState:
+        """Claim the database for the tenancy, create what is missing, check what exists; the state after that.
+
+        Raises StateError `other-tenancy`, `operated-database`, `table-differs`.
+        """
+        ...
+
+    def state(self) -> TargetState:
+        """What stackctl knows of itself there; reads only."""
+        ...
+
+    def locked(self, compiled: Compiled) -> AbstractContextManager[int]:
+        """One transaction that holds the mapping's cursor; two engines on one mapping serialise here.
+
+        Yields the cursor; commits at the end, rolls back on an error.
+        """
+        ...
+
+    def apply(self, compiled: Compiled, batch: Rows, on_read: Callable[[int, int], None] | None = None) -> Applied:
+        """Upsert the rows of a batch that were found, delete those that were not.
+
+        `on_read` (rows, highest sequence id) is told when the source has been read to the end of the batch.
+        """
+        ...
+
+    def load(self, compiled: Compiled, rows: Rows) -> Applied:
+        """Make the table equal to these rows, whatever it held."""
+        ...
+
+    def advance(self, compiled: Compiled, cursor: int) -> None:
+        """Set the cursor, also to what it was: every write to a mapping's rows is followed by this."""
+        ...
+
+    def version(self, compiled: Compiled) -> str:
+        """Changes whenever the mapping's cursor row is written, by anybody."""
+        ...
+
+    def sums(self, compiled: Compiled) -> Sums:
+        """Count and sum of the hashes of all rows, by bucket; see mapping/checksums.py."""
+        ...
+
+    def hashes(self, compiled: Compiled, wanted: Collection[int]) -> list[tuple[Any, ...]]:
+        """Of the rows in these buckets: the key's columns as text, and the row's hash."""
+        ...
+
+    def hashes_by_key(self, compiled: Compiled, keys: Collection[Key]) -> list[tuple[Any, ...]]:
+        """The same of the rows with these keys, as far as they exist."""
+        ...
+
+    def rows(self, mapping: Mapping) -> list[tuple[Any, ...]]:
+        """The whole table, the mapping's columns only: numbers as numbers, everything else as text."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def check_owner(owner: UUID | None, tenancy: UUID, where: str) -> None:
+    """Two tenancies never share an external database: their rows and cursors would mix."""
+    if owner is not None and owner != tenancy:
+        raise StateError(
+            f"{where} already holds the data of tenancy {owner}; tenancy {tenancy} can't be synced into it",
+            code="other-tenancy",
+            hint="give each tenancy a database of its own",
+            details={"owner": str(owner), "tenancy": str(tenancy)},
+        )
+
+
+def table_differs(where: str, table: str, differences: Sequence[str]) -> StateError:
+    """A target table that exists, but is not what the mapping needs."""
+    return StateError(
+        f'{where}: the table "{table}" exists with other columns: {"; ".join(differences)}',
+        code="table-differs",
+        hint="rename or drop that table (stackctl creates its own), or correct the mapping",
+        details={"table": table, "differences": list(differences)},
+    )
+
+
+def two_rows(compiled: Compiled) -> AnswerNo:
+    """Which of two rows for one key is right nobody can tell: the batch stops."""
+    name = compiled.mapping.name
+    return AnswerNo(
+        f"the mapping {name} yields two rows for one key",
+        code="two-rows-for-a-key",
+        hint=f"correct the joins in its select: at most one row for each ({', '.join(compiled.mapping.key)})",
+    )

@@ -1,0 +1,298 @@
+"""A SQLite file as an external database: one write transaction a batch, rows and cursor together."""
+
+# ruff: noqa: S608 - SQLite has no composer of names: they are quoted here, values are parameters.
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import partial
+from math import isnan
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from stackctl.core.errors import AnswerNo, ServiceError, StackctlError, StateError
+from stackctl.mapping.checksums import Hasher
+from stackctl.mapping.sql_text import quote
+from stackctl.mapping.target_statements import TYPES
+from stackctl.sync.streams import Form
+from stackctl.sync.targets import file_statements as on_file
+from stackctl.sync.targets.protocol import (
+    NEVER_SYNCED,
+    Applied,
+    Cursor,
+    TargetState,
+    Waiting,
+    check_owner,
+    table_differs,
+    two_rows,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Sequence
+
+    from stackctl.config.settings import ExternalDatabase
+    from stackctl.mapping.checksums import Key, Sums
+    from stackctl.mapping.compile import Compiled
+    from stackctl.mapping.dialect import Dialect
+    from stackctl.mapping.model import Mapping
+    from stackctl.sync.targets.protocol import Rows
+
+BUSY_TIMEOUT = 30.0  # seconds to wait for another engine's transaction
+CHUNK = 500  # rows in memory at a time; some are large
+CACHE = 64 * 1024  # KiB of pages kept in memory while rows are written: keys come in no order
+KEPT_LOG = 64 * 1024 * 1024  # bytes of the `-wal` file kept for the next batches
+
+_METADATA = """
+CREATE TABLE IF NOT EXISTS _stack_sync_metadata (
+    mapping_name TEXT PRIMARY KEY,
+    last_synced_sequence_id INTEGER NOT NULL DEFAULT -1,
+    updated_at TEXT NOT NULL
+) WITHOUT ROWID
+"""
+_OWNER = """
+CREATE TABLE IF NOT EXISTS _stack_sync_owner (
+    singleton INTEGER PRIMARY KEY DEFAULT 1 CHECK (singleton = 1),
+    tenancy_id TEXT NOT NULL
+)
+"""
+_HAS_TABLE = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?"
+_COLUMNS = 'SELECT name, type, "notnull" AND dflt_value IS NULL, pk FROM pragma_table_info(?)'
+
+
+class SqliteTarget:
+    """See target.Target. The file and its folder's `-wal` and `-shm` files belong together."""
+
+    dialect: Dialect = "sqlite"
+    form = Form(lambda stream: stream.chunks(CHUNK), depth=16)
+    keep_open = True
+
+    def __init__(self, database: ExternalDatabase) -> None:
+        assert database.path is not None
+        self._where = f"the external database {database.id} ({database.path})"
+        self._checked: set[str] = set()
+        self._written = 0
+        self.waiting = Waiting()
+        try:
+            self._conn = sqlite3.connect(
+                database.path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
+            )
+        except sqlite3.Error as error:
+            raise self._translated(error) from error
+
+    def prepare(self, tenancy: UUID, compiled: Sequence[Compiled]) -> TargetState:
+        missing = [c for c in compiled if c.mapping.name not in self._checked]
+        with self._errors():
+            if missing or not self._checked:
+                # With WAL, readers see the last commit while a batch is written. A commit that a power cut takes
+                # back takes its cursor along: the batch is sent again.
+                self._conn.execute("PRAGMA synchronous = NORMAL")
+                self._conn.execute("PRAGMA journal_mode = WAL")
+                self._conn.execute(f"PRAGMA journal_size_limit = {KEPT_LOG}")
+                self._conn.execute(f"PRAGMA cache_size = -{CACHE}")
+                # Tables, cursors and owner commit together, or not at all.
+                with self._transaction():
+                    self._conn.execute(_METADATA)
+                    self._conn.execute(_OWNER)
+                    if self._one(on_file.OWNED_BY) is None:
+                        self._conn.execute(on_file.CLAIM, (str(tenancy),))
+                    self._check_owner(tenancy)
+                    for one in missing:
+                        if self._one(_HAS_TABLE, one.mapping.target) is None:
+                            # A cursor left from a table that was dropped would leave the new one empty.
+                            self._conn.execute(on_file.FORGET_CURSOR, (one.mapping.name,))
+                            self._conn.execute(one.create_table)
+                        self._check_table(one)
+                        self._conn.execute(on_file.ADD_CURSOR, (one.mapping.name, _now()))
+                self._checked.update(one.mapping.name for one in missing)
+            else:
+                self._check_owner(tenancy)
+        return self.state()
+
+    def _check_owner(self, tenancy: UUID) -> None:
+        owner = self._one(on_file.OWNED_BY)
+        check_owner(UUID(str(owner)) if owner else None, tenancy, self._where)
+
+    def _check_table(self, compiled: Compiled) -> None:
+        mapping = compiled.mapping
+        found = {
+            name: (type_, bool(needed), pk)
+            for name, type_, needed, pk in self._conn.execute(_COLUMNS, (mapping.target,))
+        }
+        problems: list[str] = []
+        for column in mapping.columns:
+            wanted = TYPES["sqlite"][column.type]
+            if column.name not in found:
+                problems.append(f"{column.name} is missing")
+            elif found[column.name][0].upper() != wanted:
+                problems.append(f"{column.name} is {found[column.name][0]}, not {wanted}")
+        known = {column.name for column in mapping.columns}
+        problems += [
+            f"{name} must not be null" for name, (_, needed, _) in found.items() if needed and name not in known
+        ]
+        if not problems and {name for name, (_, _, pk) in found.items() if pk} != set(mapping.key):
+            problems.append(f"the primary key is not ({', '.join(mapping.key)})")
+        if problems:
+            raise table_differs(self._where, mapping.target, problems)
+
+    def state(self) -> TargetState:
+        with self._errors():
+            if self._one(_HAS_TABLE, "_stack_sync_metadata") is None:
+                return TargetState(None, {})
+            cursors = {
+                name: Cursor(sequence_id, datetime.fromisoformat(updated_at))
+                for name, sequence_id, updated_at in self._conn.execute(on_file.CURSORS)
+            }
+            owned = self._one(_HAS_TABLE, "_stack_sync_owner") is not None
+            owner = self._one(on_file.OWNED_BY) if owned else None
+        return TargetState(UUID(str(owner)) if owner else None, cursors)
+
+    @contextmanager
+    def locked(self, compiled: Compiled) -> Iterator[int]:
+        with self._errors(), self._transaction():
+            name = compiled.mapping.name
+            row = self._conn.execute(on_file.CURSOR, (name,)).fetchone()
+            if row is None:  # somebody deleted it: from the beginning
+                self._conn.execute(on_file.ADD_CURSOR, (name, _now()))
+            yield row[0] if row else NEVER_SYNCED
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        # IMMEDIATE takes the write lock at once: whoever comes second waits here, before reading the source.
+        with self.waiting():
+            self._conn.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            if self._conn.in_transaction:
+                self._conn.execute("ROLLBACK")
+            raise
+        self._conn.execute("COMMIT")
+        # An idle connection keeps no pages.
+        self._conn.execute("PRAGMA shrink_memory")
+
+    def apply(self, compiled: Compiled, batch: Rows, on_read: Callable[[int, int], None] | None = None) -> Applied:
+        names = [column.name for column in compiled.mapping.columns]
+        # Each row: sequence id, whether it is gone, then the mapping's columns.
+        keys = [2 + names.index(name) for name in compiled.mapping.key]
+        rows = upserted = deleted = highest = 0
+        seen: set[tuple[Any, ...]] = set()
+        with self._errors():
+            for chunk in batch.chunks(CHUNK):
+                found = [row[2:] for row in chunk if not row[1]]
+                gone = [tuple(row[i] for i in keys) for row in chunk if row[1]]
+                seen.update(tuple(row[i] for i in keys) for row in chunk)
+                rows += len(chunk)
+                if len(seen) != rows:
+                    raise two_rows(compiled)
+                _refuse_nan(compiled.mapping, found)
+                if found:
+                    upserted += self._conn.executemany(compiled.upsert, found).rowcount
+                if gone:
+                    deleted += self._conn.executemany(compiled.delete, gone).rowcount
+                highest = max(highest, *(row[0] for row in chunk))
+            if on_read is not None and rows:
+                on_read(rows, highest)
+        return Applied(rows, upserted, deleted, highest)
+
+    def load(self, compiled: Compiled, rows: Rows) -> Applied:
+        """The table is emptied and filled in the transaction; readers see the old rows until the commit."""
+        with self._errors():
+            removed = self._conn.execute(f"DELETE FROM {quote(compiled.mapping.target)}").rowcount
+            loaded = 0
+            for chunk in rows.chunks(CHUNK):
+                _refuse_nan(compiled.mapping, chunk)
+                self._conn.executemany(compiled.upsert, chunk)
+                loaded += len(chunk)
+            if self._one(f"SELECT count(*) FROM {quote(compiled.mapping.target)}") != loaded:
+                raise two_rows(compiled)
+        return Applied(loaded, loaded, max(removed - loaded, 0))
+
+    def advance(self, compiled: Compiled, cursor: int) -> None:
+        self._written += 1
+        with self._errors():
+            self._conn.execute(on_file.ADVANCE, (cursor, _now(), compiled.mapping.name))
+
+    def version(self, compiled: Compiled) -> str:
+        """SQLite counts the commits of other connections; our own are counted here."""
+        with self._errors():
+            return f"{self._one('PRAGMA data_version')} {self._written}"
+
+    def abort(self) -> None:
+        self._conn.interrupt()
+
+    def sums(self, compiled: Compiled) -> Sums:
+        with self._errors():
+            return Hasher(compiled.mapping).sums(self._conn.execute(_select(compiled.mapping)))
+
+    def hashes(self, compiled: Compiled, wanted: Collection[int]) -> list[tuple[Any, ...]]:
+        with self._errors():
+            return Hasher(compiled.mapping).hashes(self._conn.execute(_select(compiled.mapping)), set(wanted))
+
+    def hashes_by_key(self, compiled: Compiled, keys: Collection[Key]) -> list[tuple[Any, ...]]:
+        hasher = Hasher(compiled.mapping)
+        one = f"{_select(compiled.mapping)} WHERE " + " AND ".join(f"{quote(k)} = ?" for k in compiled.mapping.key)
+        with self._errors():
+            return [(*key, hasher.hash(row)) for key in keys for row in self._conn.execute(one, key)]
+
+    def rows(self, mapping: Mapping) -> list[tuple[Any, ...]]:
+        with self._errors():
+            return self._conn.execute(_select(mapping)).fetchall()
+
+    def close(self) -> None:
+        self._conn.close()
+
+    def _one(self, statement: str, *parameters: object) -> object:
+        row = self._conn.execute(statement, parameters).fetchone()
+        return row[0] if row else None
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise self._translated(error) from error
+
+    def _translated(self, error: sqlite3.Error) -> StackctlError:
+        reason = str(error)
+        if "locked" in reason or "busy" in reason:
+            return StateError(
+                f"{self._where} is locked by another program: {reason}",
+                code="lock-timeout",
+                hint="end the transaction that holds it open",
+            )
+        if "no such table" in reason or "no column" in reason or "no such column" in reason:
+            return StateError(
+                f"{self._where} was changed: {reason}", code="table-differs", hint="`stackctl sync --full`"
+            )
+        if isinstance(error, sqlite3.IntegrityError | sqlite3.DataError):
+            return AnswerNo(f"{self._where}: {reason}", code="row-refused")
+        service = partial(ServiceError, f"{self._where}: {reason}")
+        if any(text in reason for text in _EXHAUSTED):
+            return service(code="out-of-resources", hint="free space on its disk, or make the file writable")
+        if "interrupted" in reason:
+            return service(code="connection-lost", hint="try again; work that was not committed is redone")
+        return service(code="unreachable", hint="check the path and its permissions")
+
+
+_EXHAUSTED = ("is full", "disk I/O error", "readonly")
+
+
+def _refuse_nan(mapping: Mapping, rows: Sequence[tuple[Any, ...]]) -> None:
+    """SQLite would keep null for it."""
+    width = len(mapping.columns)
+    for position, column in enumerate(mapping.columns):
+        if column.type == "double":
+            for row in rows:
+                value = row[position - width]
+                if value is not None and isnan(value):
+                    raise AnswerNo(f"the column {column.name} is NaN, which SQLite does not keep", code="row-refused")
+
+
+def _select(mapping: Mapping) -> str:
+    return f"SELECT {', '.join(quote(column.name) for column in mapping.columns)} FROM {quote(mapping.target)}"
+
+
+def _now() -> str:
+    return datetime.now(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
