@@ -1,1 +1,1 @@
-"""Migrations: files are read into a plan (`files`), the plan is applied to a database (`apply`)."""
+"""Migrations: `files` are read into a `plan`, which `run` applies to a database and `history` records."""

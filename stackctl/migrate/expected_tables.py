@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stackctl.migrate.lint import facts as f
-from stackctl.migrate.lint import statements
-from stackctl.migrate.lint.reader import Name
+from stackctl.migrate.parser import facts as f
+from stackctl.migrate.parser import statements
+from stackctl.migrate.parser.token_reader import Name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

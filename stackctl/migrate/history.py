@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from stackctl.migrate.files import Migration
     from stackctl.migrate.session import Connection, Session
 
-_SQL = statements(__file__)
+_SQL = statements(__file__, "runner")
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Literal
 
 from psycopg import sql
 
-from stackctl.migrate.lint import facts as f
-from stackctl.migrate.lint import statements
-from stackctl.migrate.lint.reader import Name, NotUnderstood, Reader, tokens_of
-from stackctl.migrate.lint.volatility import most_volatile
-from stackctl.migrate.statement import with_schema
+from stackctl.migrate.parser import facts as f
+from stackctl.migrate.parser import statements
+from stackctl.migrate.parser.token_reader import Name, NotUnderstood, Reader, tokens_of
+from stackctl.migrate.parser.volatility import most_volatile
+from stackctl.migrate.statement_text import with_schema
 from stackctl.postgres import lexer
 
 if TYPE_CHECKING:

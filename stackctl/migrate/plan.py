@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from stackctl.migrate.history import Progress
     from stackctl.migrate.session import Connection
 
-_SQL = statements(__file__, "history")
+_SQL = statements(__file__, "runner")
 _QUERIES = {"SchemaMigration": "backend_history", "_prisma_migrations": "prisma_history"}
 _SHOWN = 5  # names in a message
 

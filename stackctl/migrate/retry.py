@@ -12,7 +12,7 @@ from stackctl.core.durations import format_duration
 from stackctl.core.errors import StateError
 from stackctl.migrate import failures
 from stackctl.migrate.events import Event
-from stackctl.migrate.statement import position, with_schema
+from stackctl.migrate.statement_text import position, with_schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable

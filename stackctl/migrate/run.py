@@ -13,11 +13,11 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row
 
 from stackctl.core.errors import AnswerNo, StackctlError
-from stackctl.migrate import backfill, concurrently, failures, history, plan, retry, runner_lock
+from stackctl.migrate import concurrent_leftovers, failures, history, plan, repeated_passes, retry, runner_lock
 from stackctl.migrate.events import Event
 from stackctl.migrate.history import Progress
 from stackctl.migrate.session import Limits, Session
-from stackctl.migrate.statement import concurrent, done_before, position, with_schema
+from stackctl.migrate.statement_text import concurrent, done_before, position, with_schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from psycopg.errors import Diagnostic
 
-    from stackctl.migrate.backfill import Changed
     from stackctl.migrate.files import Migration, Piece, Statement
+    from stackctl.migrate.repeated_passes import Changed
     from stackctl.migrate.session import Connection
 
 
@@ -137,7 +137,7 @@ class _Run:
         started = time.monotonic()
         self.session.reset()
         self.on_event(Event("resumed" if so_far.begun else "started", migration.name, _resumed_at(migration, so_far)))
-        passes = backfill.Passes(migration)
+        passes = repeated_passes.Passes(migration)
         while True:
             before = so_far
             so_far, answer = self._until_it_goes(migration, so_far, started)
@@ -192,12 +192,12 @@ class _Run:
         """Run a piece in the file's transaction."""
         answer = _Answer()
         for statement in piece.statements:
-            before = backfill.changed(self.session) if piece.repeat else None
+            before = repeated_passes.changed(self.session) if piece.repeat else None
             answer = self._execute(migration, statement, tries=retry.TRIES)
             if self.conn.info.transaction_status != TransactionStatus.INTRANS:
                 raise self._failed(migration, statement, "the statement ended the transaction of its migration")
             if before is not None and answer.again:
-                after = backfill.changed(self.session)
+                after = repeated_passes.changed(self.session)
                 answer = replace(answer, changed=after and after.since(before))
         return answer if piece.repeat else _Answer()
 
@@ -217,10 +217,10 @@ class _Run:
             return answer if piece.repeat else _Answer()
         with self.session.patient():
             try:
-                finished = concurrently.clear(
+                finished = concurrent_leftovers.clear(
                     self.session, what, migration.name, on_event=self.on_event, sleep=self.sleep
                 )
-                if what.kind == "create" and not concurrently.built(self.session, what):
+                if what.kind == "create" and not concurrent_leftovers.built(self.session, what):
                     accept = ()
                 if not finished:
                     self._execute(migration, statement, accept=accept, tries=retry.TRIES_CONCURRENTLY)
@@ -230,9 +230,9 @@ class _Run:
             except (StackctlError, retry.Blocked):
                 self._forget_attempt(migration)
                 if not self.conn.closed:
-                    concurrently.clear_if_possible(self.session, what, migration.name, self.on_event)
+                    concurrent_leftovers.clear_if_possible(self.session, what, migration.name, self.on_event)
                 raise
-        for row in concurrently.invalid(self.session, what):
+        for row in concurrent_leftovers.invalid(self.session, what):
             raise self._failed(migration, statement, f"index {row['index']} is INVALID after it was built")
         return _Answer()
 

@@ -24,7 +24,7 @@ LOCK_TIMEOUT = timedelta(seconds=3)
 # CONCURRENTLY holds nobody up while it waits, and what it has built is lost when it gives up: it may wait longer.
 CONCURRENTLY_PATIENCE = 10  # times lock_timeout
 
-_SQL = statements(__file__, "history")
+_SQL = statements(__file__, "runner")
 
 
 @dataclass(frozen=True)

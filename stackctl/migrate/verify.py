@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from stackctl.migrate import concurrently, history, plan
+from stackctl.migrate import concurrent_leftovers, history, plan
 from stackctl.migrate.session import Limits, Session
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def verify(
         elif history.edited_halfway(migration, so_far):
             message, hint = f"{message}, and what is applied was edited since", "restore that part of the file"
         found.append(Finding("half-applied", name, message, hint))
-    for row in concurrently.invalid_in_schema(Session(conn, schema, Limits())):
+    for row in concurrent_leftovers.invalid_in_schema(Session(conn, schema, Limits())):
         doing = f", being built by process {row['builder']}" if row["builder"] else ""
         message = f"INVALID index on {row['table']}: it is kept up to date and never used{doing}"
         hint = f'DROP INDEX CONCURRENTLY "{row["schema"]}"."{row["index"]}", and build it anew'

@@ -9,8 +9,9 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from stackctl.migrate.compatibility import catalog, contract
-from stackctl.migrate.contract_rules import RULES
+from stackctl.migrate.compatibility import contract
+from stackctl.migrate.compatibility.contract_rules import RULES
+from stackctl.migrate.schema import catalog
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

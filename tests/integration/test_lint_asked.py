@@ -10,7 +10,7 @@ import pytest
 from psycopg import sql
 
 from stackctl.migrate.lint.database_facts import Asked
-from stackctl.migrate.lint.lint import Source, lint
+from stackctl.migrate.lint.linter import Source, lint
 from tests.unit.test_lint_rules import BAD, GOOD, cases
 
 if TYPE_CHECKING:

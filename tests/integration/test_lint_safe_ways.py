@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from stackctl.migrate.files import discover
-from stackctl.migrate.lint.lint import Source, lint
+from stackctl.migrate.lint.linter import Source, lint
 from stackctl.migrate.run import up
 
 if TYPE_CHECKING:

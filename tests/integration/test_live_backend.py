@@ -13,7 +13,7 @@ from stackctl.backend import external_databases
 from stackctl.backend.drift import drifts
 from stackctl.backend.external_databases import BackendDatabases
 from stackctl.core.bundled import bundled
-from stackctl.migrate.capture import capture, left_out
+from stackctl.migrate.change_capture import capture, left_out
 from stackctl.migrate.files import discover
 from stackctl.migrate.history import status
 from stackctl.migrate.run import up

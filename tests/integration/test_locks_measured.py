@@ -10,13 +10,13 @@ import pytest
 from psycopg import sql
 
 from stackctl.migrate import lock_forecast
-from stackctl.migrate.compatibility.observe import MODES, Observer
+from stackctl.migrate.compatibility.statement_observer import MODES, Observer
 from stackctl.migrate.files import parse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from stackctl.migrate.compatibility.observe import Measured
+    from stackctl.migrate.compatibility.statement_observer import Measured
     from stackctl.postgres.embedded import EmbeddedServer
 
 SCENE = """

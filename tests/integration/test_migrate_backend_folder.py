@@ -9,10 +9,10 @@ import pytest
 
 from stackctl.core.errors import StateError, UsageError
 from stackctl.migrate.adopt import adopt
-from stackctl.migrate.compatibility.schema_dump import dump
 from stackctl.migrate.files import discover
 from stackctl.migrate.history import status
 from stackctl.migrate.run import up
+from stackctl.migrate.schema.dump import dump
 from stackctl.migrate.verify import verify
 
 if TYPE_CHECKING:

@@ -204,8 +204,8 @@ REBUILT = "rebuilding pieces: dropping INVALID index first of an earlier try"
     ("again", "rebuilt"),
     [
         (None, [REBUILT]),
-        ("stackctl.migrate.concurrently:_drop:before", [REBUILT]),
-        ("stackctl.migrate.concurrently:_drop:after", []),
+        ("stackctl.migrate.concurrent_leftovers:_drop:before", [REBUILT]),
+        ("stackctl.migrate.concurrent_leftovers:_drop:after", []),
     ],
     ids=["once", "and before the INVALID index is dropped", "and after the INVALID index is dropped"],
 )

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from stackctl.core.bundled import bundled
-from stackctl.migrate.compatibility.schema_dump import dump
 from stackctl.migrate.files import discover
 from stackctl.migrate.run import up
+from stackctl.migrate.schema.dump import dump
 from stackctl.postgres.binaries import find_binaries
 
 if TYPE_CHECKING:

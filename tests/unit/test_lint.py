@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from stackctl.core.bundled import bundled
+from stackctl.migrate.lint.file_selection import sources
 from stackctl.migrate.lint.findings import Finding, failing, github
-from stackctl.migrate.lint.lint import Source, lint
+from stackctl.migrate.lint.linter import Source, lint
 from stackctl.migrate.lint.registry import RULES
-from stackctl.migrate.lint.sources import sources
 
 DATA = Path(__file__).parents[1] / "data"
 DOCS = Path(__file__).parents[2] / "docs" / "lint.md"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from stackctl.migrate.lint.lint import Source, lint
+from stackctl.migrate.lint.linter import Source, lint
 from stackctl.migrate.lint.registry import RULES
 
 if TYPE_CHECKING:

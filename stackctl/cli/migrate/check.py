@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from stackctl.core.console import Console
     from stackctl.migrate.compatibility.check import Finding, Report
     from stackctl.migrate.compatibility.check import Run as CommandRun
-    from stackctl.migrate.compatibility.observe import Measured
+    from stackctl.migrate.compatibility.statement_observer import Measured
 
 _SQL_WIDTH = 60
 

@@ -22,7 +22,7 @@ def dump(
 
     Without owners, versions and data, so that two databases with the same schema give the same text.
     """
-    from stackctl.migrate.compatibility.schema_dump import dump as read
+    from stackctl.migrate.schema.dump import dump as read
 
     schema = run.settings.get("database.schema")
     with session(run) as conn:

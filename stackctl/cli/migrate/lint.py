@@ -49,9 +49,9 @@ def lint(
         run.options["json_output"] = True  # errors come as JSON, too
     elif run.json_output and format_ is not Format.text:
         raise UsageError("--json and --format github exclude each other", code="usage")
+    from stackctl.migrate.lint.file_selection import sources
     from stackctl.migrate.lint.findings import failing
-    from stackctl.migrate.lint.lint import lint as judge
-    from stackctl.migrate.lint.sources import sources
+    from stackctl.migrate.lint.linter import lint as judge
 
     folders = sources(paths or [run.settings.migrations_dir()], base)
     schema = run.settings.get("database.schema")

@@ -62,7 +62,7 @@ def writable(path: Path) -> None:
 
 def write_dump(run: Run, conn: Connection, path: Path) -> None:
     """Write the operated schema as SQL. Raises ConfigError (`dump-unwritable`)."""
-    from stackctl.migrate.compatibility.schema_dump import dump
+    from stackctl.migrate.schema.dump import dump
 
     text = dump(conn, run.settings.get("database.schema"))
     try:

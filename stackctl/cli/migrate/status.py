@@ -25,7 +25,7 @@ def status(
 
     Exit codes: 0 read (with --check: up to date), 1 --check found something.
     """
-    from stackctl.migrate.capture import left_out
+    from stackctl.migrate.change_capture import left_out
     from stackctl.migrate.history import status as read
 
     migrations, schema = read_migrations(run, directory), run.settings.get("database.schema")

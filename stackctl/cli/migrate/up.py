@@ -68,7 +68,7 @@ def up(
     Exit codes: 0 applied or nothing to do, 1 a migration failed, 4 the database can't be reached or may not be changed,
     5 another run or another session is in the way, or files and history do not fit.
     """
-    from stackctl.migrate.capture import left_out
+    from stackctl.migrate.change_capture import left_out
     from stackctl.migrate.run import up as apply
     from stackctl.migrate.session import Limits
 

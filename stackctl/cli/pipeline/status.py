@@ -16,7 +16,7 @@ from stackctl.core.errors import AnswerNo, UsageError
 
 if TYPE_CHECKING:
     from stackctl.core.console import Console
-    from stackctl.migrate.capture import Capture
+    from stackctl.migrate.change_capture import Capture
     from stackctl.postgres.connect import Connection
     from stackctl.sync.status import DatabaseStatus, Status
 
@@ -95,7 +95,7 @@ def _must_exist(run: Run, pipeline: Any, conn: Any, tenancy: Any) -> None:
 
 
 def _captured(run: Run, conn: Connection) -> Capture:
-    from stackctl.migrate.capture import capture
+    from stackctl.migrate.change_capture import capture
     from stackctl.migrate.files import discover
 
     files = discover(run.settings.migrations_dir())

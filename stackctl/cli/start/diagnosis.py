@@ -14,7 +14,7 @@ from stackctl.backend.schema import SEQUENCE_INCREMENT
 from stackctl.core.errors import StackctlError, StateError
 from stackctl.mapping.check import check as check_mappings
 from stackctl.mapping.files import paths
-from stackctl.migrate.capture import capture, left_out, restore
+from stackctl.migrate.change_capture import capture, left_out, restore
 from stackctl.migrate.files import discover
 from stackctl.migrate.history import status as migration_status
 from stackctl.postgres.statements import statements

@@ -13,23 +13,24 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from stackctl.core.errors import AnswerNo, ServiceError
-from stackctl.migrate import contract_rules, files
+from stackctl.migrate import files
 from stackctl.migrate import run as apply
-from stackctl.migrate.compatibility import baseline, catalog, contract, sample_rows, scratch
-from stackctl.migrate.compatibility import command as trial
-from stackctl.migrate.compatibility.observe import Observer
-from stackctl.migrate.lint.allow import allows
+from stackctl.migrate.allow_comments import allows
+from stackctl.migrate.compatibility import baseline, contract, contract_rules, sample_rows, scratch_server
+from stackctl.migrate.compatibility import shell_command as trial
+from stackctl.migrate.compatibility.statement_observer import Observer
+from stackctl.migrate.schema import catalog
 from stackctl.postgres import lexer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
-    from stackctl.migrate.compatibility.command import Outcome
-    from stackctl.migrate.compatibility.observe import Measured
+    from stackctl.migrate.compatibility.contract_rules import Severity
     from stackctl.migrate.compatibility.sample_rows import Skipped
-    from stackctl.migrate.compatibility.scratch import Connection, Databases
-    from stackctl.migrate.contract_rules import Severity
+    from stackctl.migrate.compatibility.scratch_server import Connection, Databases
+    from stackctl.migrate.compatibility.shell_command import Outcome
+    from stackctl.migrate.compatibility.statement_observer import Measured
     from stackctl.migrate.files import Migration
     from stackctl.postgres.embedded import EmbeddedServer
 
@@ -109,7 +110,7 @@ def check(
     """Try the migrations that `directory` (read as `present`) has beyond `ref`; `tell` hears what is being done.
 
     Nothing but `server`, or a temporary one where that is None, is touched. Raises what `baseline.read` and
-    `scratch.server` raise, ServiceError `extension-missing`, and AnswerNo `base-broken` when the base's own files
+    `scratch_server.server` raise, ServiceError `extension-missing`, and AnswerNo `base-broken` when the base's own files
     don't apply.
     """
     base = baseline.read(directory, ref)
@@ -124,8 +125,8 @@ def check(
     with ExitStack() as stack:
         if server is None:
             tell("starting a scratch PostgreSQL")
-            server = stack.enter_context(scratch.server())
-        databases = stack.enter_context(scratch.Databases(server, f"check_{secrets.token_hex(4)}_"))
+            server = stack.enter_context(scratch_server.server())
+        databases = stack.enter_context(scratch_server.Databases(server, f"check_{secrets.token_hex(4)}_"))
         trials = _Trials(databases, old, new, options, tell)
         return trials.report(ref, findings)
 

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from stackctl.migrate.compatibility import contract_constraints as constraints
-from stackctl.migrate.contract_rules import RULES
+from stackctl.migrate.compatibility.contract_rules import RULES
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-    from stackctl.migrate.compatibility.catalog import Catalog, Column, Grant, Relation, Routine
-    from stackctl.migrate.contract_rules import Found, Severity
+    from stackctl.migrate.compatibility.contract_rules import Found, Severity
+    from stackctl.migrate.schema.catalog import Catalog, Column, Grant, Relation, Routine
 
 _VARYING = re.compile(r"character varying(?:\((\d+)\))?|text")
 _NEVER_NULL = re.compile(r'CHECK \((\w+|"[^"]+") IS NOT NULL\)(?: NOT VALID)?')

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from stackctl.migrate.compatibility.catalog import Catalog, Constraint, Index
-    from stackctl.migrate.contract_rules import Found
+    from stackctl.migrate.compatibility.contract_rules import Found
+    from stackctl.migrate.schema.catalog import Catalog, Constraint, Index
 
 _ADDED = {"c": "check-added", "f": "foreign-key-added", "x": "exclusion-added"}
 _DROPPED = {"f": "drop-foreign-key", "x": "drop-unique"}

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import psycopg
 from psycopg import sql
 
-from stackctl.migrate.compatibility.catalog import read
+from stackctl.migrate.schema.catalog import read
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from stackctl.migrate.compatibility.catalog import Catalog, Column, Constraint, Relation
+    from stackctl.migrate.schema.catalog import Catalog, Column, Constraint, Relation
 
 Connection: TypeAlias = "psycopg.Connection[Any]"
 

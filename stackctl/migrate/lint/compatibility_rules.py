@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stackctl.migrate.lint.facts import (
+from stackctl.migrate.lint.registry import RULES, Found, Rule, allowed, rule
+from stackctl.migrate.parser.facts import (
     ColumnDropped,
     ColumnRenamed,
     ConstraintDropped,
@@ -13,7 +14,6 @@ from stackctl.migrate.lint.facts import (
     EnumValueRenamed,
     Renamed,
 )
-from stackctl.migrate.lint.registry import RULES, Found, Rule, allowed, rule
 
 if TYPE_CHECKING:
     from collections.abc import Callable

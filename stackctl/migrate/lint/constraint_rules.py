@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stackctl.migrate.lint.facts import ColumnAdded, ConstraintAdded, ConstraintValidated, NotNullSet
 from stackctl.migrate.lint.registry import OUTSIDE, SPLIT, Found, allowed, rule
+from stackctl.migrate.parser.facts import ColumnAdded, ConstraintAdded, ConstraintValidated, NotNullSet
 
 if TYPE_CHECKING:
-    from stackctl.migrate.lint.facts import Constraint
-    from stackctl.migrate.lint.reader import Name
     from stackctl.migrate.lint.schema_state import Seen
+    from stackctl.migrate.parser.facts import Constraint
+    from stackctl.migrate.parser.token_reader import Name
 
 _READS_ALL = "all rows are read while everything else on the table waits, reads included"
 _BUILDS = "its index is built while everything else on the table waits, reads included"

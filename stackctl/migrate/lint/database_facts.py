@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, LiteralString, cast
 from psycopg import errors, sql
 
 from stackctl.migrate import files
-from stackctl.migrate.lint.columns import not_null_columns
-from stackctl.migrate.lint.reader import tokens_of
+from stackctl.migrate.parser.definitions import not_null_columns
+from stackctl.migrate.parser.token_reader import tokens_of
 
 if TYPE_CHECKING:
-    from stackctl.migrate.lint.facts import Type
-    from stackctl.migrate.lint.reader import Name
+    from stackctl.migrate.parser.facts import Type
+    from stackctl.migrate.parser.token_reader import Name
     from stackctl.postgres.connect import Connection
 
 TINY = 1024 * 1024  # bytes; whatever is done to such a table is done in a moment

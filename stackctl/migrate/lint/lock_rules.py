@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from stackctl.migrate.lint import volatility
-from stackctl.migrate.lint.facts import (
+from stackctl.migrate.lint.registry import OUTSIDE, SPLIT, Found, allowed, backfill, rule
+from stackctl.migrate.parser import volatility
+from stackctl.migrate.parser.facts import (
     ColumnAdded,
     Compacted,
     Dropped,
@@ -21,7 +22,6 @@ from stackctl.migrate.lint.facts import (
     Truncated,
     TypeChanged,
 )
-from stackctl.migrate.lint.registry import OUTSIDE, SPLIT, Found, allowed, backfill, rule
 
 if TYPE_CHECKING:
     from stackctl.migrate.lint.schema_state import Seen

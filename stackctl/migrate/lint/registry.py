@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from stackctl.migrate.lint.facts import Fact
-    from stackctl.migrate.lint.reader import Name
     from stackctl.migrate.lint.schema_state import Seen
+    from stackctl.migrate.parser.facts import Fact
+    from stackctl.migrate.parser.token_reader import Name
 
 Severity = Literal["error", "warning", "advice"]
 

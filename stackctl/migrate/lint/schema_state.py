@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from stackctl.migrate.lint.facts import (
+from stackctl.migrate.parser.facts import (
     ColumnAdded,
     ColumnDropped,
     ColumnRenamed,
@@ -20,7 +20,7 @@ from stackctl.migrate.lint.facts import (
     NotNullSet,
     Renamed,
 )
-from stackctl.migrate.lint.reader import Name
+from stackctl.migrate.parser.token_reader import Name
 
 if TYPE_CHECKING:
     from stackctl.migrate.lint.database_facts import Asked

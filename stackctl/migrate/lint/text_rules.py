@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stackctl.migrate.lint.facts import Dynamic, EnumValueUsed, TransactionControl, Unknown
 from stackctl.migrate.lint.registry import OUTSIDE, SPLIT, Found, about_the_file, rule
+from stackctl.migrate.parser.facts import Dynamic, EnumValueUsed, TransactionControl, Unknown
 
 if TYPE_CHECKING:
     from stackctl.migrate.lint.schema_state import Seen

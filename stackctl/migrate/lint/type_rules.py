@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stackctl.migrate.lint.facts import ColumnAdded
 from stackctl.migrate.lint.registry import Found, rule
+from stackctl.migrate.parser.facts import ColumnAdded
 
 if TYPE_CHECKING:
     from stackctl.migrate.lint.schema_state import Seen

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from stackctl.core.errors import ConfigError
 from stackctl.migrate import files
-from stackctl.migrate.contract_rules import ALLOWABLE
-from stackctl.migrate.lint import compatibility_rules, constraint_rules, lock_rules, statements, text_rules, type_rules
-from stackctl.migrate.lint.allow import allows
-from stackctl.migrate.lint.facts import EnumValueAdded, EnumValueUsed, Fact
+from stackctl.migrate.allow_comments import allows
+from stackctl.migrate.compatibility.contract_rules import ALLOWABLE
+from stackctl.migrate.lint import compatibility_rules, constraint_rules, lock_rules, text_rules, type_rules
 from stackctl.migrate.lint.findings import Finding
 from stackctl.migrate.lint.registry import RULES, Rule
 from stackctl.migrate.lint.schema_state import History, Seen
+from stackctl.migrate.parser import statements
+from stackctl.migrate.parser.facts import EnumValueAdded, EnumValueUsed, Fact
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

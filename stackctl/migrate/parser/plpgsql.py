@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stackctl.migrate.lint.reader import literal, tokens_of
+from stackctl.migrate.parser.token_reader import literal, tokens_of
 from stackctl.postgres import lexer
 
 if TYPE_CHECKING:

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from psycopg import sql
 
-from stackctl.migrate.compatibility.catalog import dependencies, needed_schemas, read
+from stackctl.migrate.schema.catalog import dependencies, needed_schemas, read
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import psycopg
 
-    from stackctl.migrate.compatibility.catalog import Catalog, Column, Grant, Relation, Type
-    from stackctl.migrate.compatibility.catalog import Sequence as SequenceOf
+    from stackctl.migrate.schema.catalog import Catalog, Column, Grant, Relation, Type
+    from stackctl.migrate.schema.catalog import Sequence as SequenceOf
 
 Connection: TypeAlias = "psycopg.Connection[Any]"
 

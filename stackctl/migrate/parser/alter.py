@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stackctl.migrate.lint import columns
-from stackctl.migrate.lint.facts import (
+from stackctl.migrate.parser import definitions
+from stackctl.migrate.parser.facts import (
     ColumnAdded,
     ColumnDropped,
     ColumnRenamed,
@@ -24,12 +24,12 @@ from stackctl.migrate.lint.facts import (
     Rewritten,
     TypeChanged,
 )
-from stackctl.migrate.lint.reader import split, text_of
+from stackctl.migrate.parser.token_reader import split, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from stackctl.migrate.lint.reader import Name, Reader
+    from stackctl.migrate.parser.token_reader import Name, Reader
 
 _RELATIONS = {
     "TABLE": "table", "FOREIGN TABLE": "table", "VIEW": "view", "MATERIALIZED VIEW": "view", "SEQUENCE": "sequence",
@@ -148,12 +148,12 @@ def _rename(reader: Reader, table: Name, kind: str, at: int) -> Iterator[Fact]:
 
 
 def _add(reader: Reader, table: Name, at: int, text: str) -> Iterator[Fact]:
-    if columns.is_definition(reader):
-        yield ConstraintAdded(table, columns.table_constraint(reader, table), at=at, text=text)
+    if definitions.is_definition(reader):
+        yield ConstraintAdded(table, definitions.table_constraint(reader, table), at=at, text=text)
         return
     reader.accept("COLUMN")
     reader.accept("IF", "NOT", "EXISTS")
-    column, constraints = columns.column_of(reader, table, added=True, text=text)
+    column, constraints = definitions.column_of(reader, table, added=True, text=text)
     yield ColumnAdded(table, column, at=at, text=text)
     yield from constraints
 
@@ -178,7 +178,7 @@ def _column_action(reader: Reader, table: Name, at: int, text: str) -> Iterator[
         yield TypeChanged(
             table,
             column,
-            columns.type_of(tokens[: min(using, collate)]),
+            definitions.type_of(tokens[: min(using, collate)]),
             text_of(tokens[using + 1 :]) or None,
             at=at,
             text=text,
@@ -226,7 +226,7 @@ def _attribute(reader: Reader, name: Name) -> Iterator[Fact]:
     elif reader.accept("ALTER", "ATTRIBUTE"):
         attribute = reader.identifier()
         reader.one_of("TYPE", "SET DATA TYPE")
-        yield TypeChanged(name, attribute, columns.type_of(reader.rest), None, at=at, text=text)
+        yield TypeChanged(name, attribute, definitions.type_of(reader.rest), None, at=at, text=text)
     else:
         reader.expect("ADD", "ATTRIBUTE")
 
@@ -235,7 +235,7 @@ def _domain(reader: Reader) -> Iterator[Fact]:
     name = reader.name()
     at, text = reader.offset, f"ALTER DOMAIN {name} {text_of(reader.rest)}"
     if reader.accept("ADD"):
-        yield ConstraintAdded(name, columns.table_constraint(reader, name), domain=True, at=at, text=text)
+        yield ConstraintAdded(name, definitions.table_constraint(reader, name), domain=True, at=at, text=text)
     elif reader.accept("DROP", "CONSTRAINT"):
         reader.accept("IF", "EXISTS")
         yield ConstraintDropped(name, reader.identifier(), at=at, text=text)

@@ -6,14 +6,14 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from stackctl.migrate.lint.facts import Column, Constraint, ConstraintAdded, Fact, Type
-from stackctl.migrate.lint.reader import folded, levels, split, text_of
+from stackctl.migrate.parser.facts import Column, Constraint, ConstraintAdded, Fact, Type
+from stackctl.migrate.parser.token_reader import folded, levels, split, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from stackctl.migrate.lint.facts import ConstraintKind
-    from stackctl.migrate.lint.reader import Name, Reader
+    from stackctl.migrate.parser.facts import ConstraintKind
+    from stackctl.migrate.parser.token_reader import Name, Reader
     from stackctl.postgres.lexer import Token
 
 _KINDS: dict[str, ConstraintKind] = {

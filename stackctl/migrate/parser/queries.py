@@ -10,11 +10,11 @@ import sqlglot
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
-from stackctl.migrate.lint import volatility
-from stackctl.migrate.lint.columns import calls_in
-from stackctl.migrate.lint.facts import Fact, RowsWritten
-from stackctl.migrate.lint.reader import Name, NotUnderstood, levels, split, text_of, tokens_of
-from stackctl.migrate.statement import with_schema
+from stackctl.migrate.parser import volatility
+from stackctl.migrate.parser.definitions import calls_in
+from stackctl.migrate.parser.facts import Fact, RowsWritten
+from stackctl.migrate.parser.token_reader import Name, NotUnderstood, levels, split, text_of, tokens_of
+from stackctl.migrate.statement_text import with_schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,9 +6,9 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from stackctl.migrate.lint import blocks, columns, queries
-from stackctl.migrate.lint.alter import alter
-from stackctl.migrate.lint.facts import (
+from stackctl.migrate.parser import definitions, plpgsql, queries
+from stackctl.migrate.parser.alter import alter
+from stackctl.migrate.parser.facts import (
     ColumnAdded,
     Compacted,
     ConstraintAdded,
@@ -26,7 +26,7 @@ from stackctl.migrate.lint.facts import (
     Truncated,
     Unknown,
 )
-from stackctl.migrate.lint.reader import NotUnderstood, Reader, levels, literal, split, text_of, tokens_of
+from stackctl.migrate.parser.token_reader import NotUnderstood, Reader, levels, literal, split, text_of, tokens_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -208,10 +208,10 @@ def _table(reader: Reader) -> Iterator[Fact]:
         if not element or part.accept("LIKE"):
             continue
         at, text = part.offset, text_of(element)
-        if columns.is_definition(part):
-            facts.append(ConstraintAdded(name, columns.table_constraint(part, name), at=at, text=text))
+        if definitions.is_definition(part):
+            facts.append(ConstraintAdded(name, definitions.table_constraint(part, name), at=at, text=text))
             continue
-        column, constraints = columns.column_of(part, name, added=False, text=text)
+        column, constraints = definitions.column_of(part, name, added=False, text=text)
         facts += [ColumnAdded(name, column, at=at, text=text), *constraints]
     keys = [
         f.constraint.columns for f in facts if isinstance(f, ConstraintAdded) and f.constraint.kind == "primary key"
@@ -231,7 +231,7 @@ def _argument(tokens: Sequence[Token]) -> str:
     if tokens and tokens[0].text.upper() in ("IN", "OUT", "INOUT", "VARIADIC"):
         tokens = tokens[1:]
     for first in range(len(tokens)):  # the longest tail that names a type; before it stands the argument's name
-        known = columns.type_of(tokens[first:]).base
+        known = definitions.type_of(tokens[first:]).base
         if first == len(tokens) - 1 or known != text_of(tokens[first:]).lower() or known == "double precision":
             return known
     return ""
@@ -328,7 +328,7 @@ def _do(reader: Reader, schema: str) -> Iterator[Fact | StatementFacts]:
     content = literal(body)
     # Where quotes are doubled, places inside do not count: a finding then stands at the block.
     shift = body.text.index(content) if content in body.text else None
-    for embedded in blocks.statements(content):
+    for embedded in plpgsql.statements(content):
         at = body.start if shift is None else body.start + shift + embedded.at
         if embedded.dynamic:
             yield Dynamic(at=at, text=embedded.text)

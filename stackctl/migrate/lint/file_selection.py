@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from stackctl.core.errors import ConfigError, StateError, UsageError
 from stackctl.migrate import files
-from stackctl.migrate.lint.lint import Source
+from stackctl.migrate.lint.linter import Source
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from stackctl.migrate.lint.reader import Name
+    from stackctl.migrate.parser.token_reader import Name
 
 ConstraintKind = Literal["check", "not null", "unique", "primary key", "foreign key", "exclude"]
 

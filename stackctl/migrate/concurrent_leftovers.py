@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from stackctl.migrate.session import Session
-    from stackctl.migrate.statement import Concurrent
+    from stackctl.migrate.statement_text import Concurrent
 
 BUILD_POLL = 0.5  # seconds
 
