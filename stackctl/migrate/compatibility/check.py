@@ -110,8 +110,8 @@ def check(
     """Try the migrations that `directory` (read as `present`) has beyond `ref`; `tell` hears what is being done.
 
     Nothing but `server`, or a temporary one where that is None, is touched. Raises what `baseline.read` and
-    `scratch_server.server` raise, ServiceError `extension-missing`, and AnswerNo `base-broken` when the base's own files
-    don't apply.
+    `scratch_server.server` raise, ServiceError `extension-missing`, and AnswerNo `base-broken` when the base's own
+    files don't apply.
     """
     base = baseline.read(directory, ref)
     drift = baseline.compare(base, present)

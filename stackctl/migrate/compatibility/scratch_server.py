@@ -27,7 +27,12 @@ Connection: TypeAlias = "psycopg.Connection[tuple[object, ...]]"
 _OPTIONS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "autovacuum": "off"}
 
 # Ends when its standard input does: that is, with the command, however it ends.
-_CLEANER = "import sys; sys.stdin.read(); from stackctl.migrate.compatibility.scratch_server import remove; remove(sys.argv[1])"
+_CLEANER = """
+import sys
+sys.stdin.read()
+from stackctl.migrate.compatibility.scratch_server import remove
+remove(sys.argv[1])
+"""
 
 
 @contextmanager

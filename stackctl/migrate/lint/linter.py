@@ -10,9 +10,21 @@ from stackctl.core.errors import ConfigError
 from stackctl.migrate import files
 from stackctl.migrate.allow_comments import allows
 from stackctl.migrate.compatibility.contract_rules import ALLOWABLE
-from stackctl.migrate.lint import compatibility_rules, constraint_rules, lock_rules, text_rules, type_rules
 from stackctl.migrate.lint.findings import Finding
 from stackctl.migrate.lint.registry import RULES, Rule
+from stackctl.migrate.lint.rules import (
+    columns,
+    constraints,
+    drops,
+    indexes,
+    partitions,
+    renames,
+    rows,
+    tables,
+    text,
+    transactions,
+    types,
+)
 from stackctl.migrate.lint.schema_state import History, Seen
 from stackctl.migrate.parser import statements
 from stackctl.migrate.parser.facts import EnumValueAdded, EnumValueUsed, Fact
@@ -24,13 +36,10 @@ if TYPE_CHECKING:
     from stackctl.migrate.files import Piece, Statement
     from stackctl.migrate.lint.database_facts import Asked
 
-THEMES = (
-    lock_rules,
-    constraint_rules,
-    compatibility_rules,
-    type_rules,
-    text_rules,
-)  # importing them has registered their rules
+# Importing them registers their rules, in the order of the alphabet.
+FAMILIES = (
+    columns, constraints, drops, indexes, partitions, renames, rows, tables, text, transactions, types,
+)  # fmt: skip
 _SEVERITIES = {"error": 0, "warning": 1, "advice": 2}
 
 
@@ -103,7 +112,7 @@ class _File:
     def _statement(self, statement: Statement) -> Iterator[Finding]:
         seen = self._seen
         if seen.asked and (problem := seen.asked.syntax_error(statement.sql)):
-            yield self._finding(text_rules.SYNTAX, statement, problem.at, problem.message, "")
+            yield self._finding(text.SYNTAX, statement, problem.at, problem.message, "")
             return
         read = statements.read(statement.sql, self._schema)
         facts: list[Fact] = list(read.facts)
@@ -148,17 +157,17 @@ class _File:
                 near = difflib.get_close_matches(comment.rule, RULES, n=1, cutoff=0.4)
                 what = f"there is no rule {comment.rule}" if comment.rule else "no rule is named"
                 safe = f"-- stackctl:allow {near[0]} {comment.reason or '…'}" if near else ""
-                found.append(self._made(text_rules.NO_RULE, line, column, what, safe))
+                found.append(self._made(text.NO_RULE, line, column, what, safe))
                 continue
             if not comment.reason:
                 safe = f"-- stackctl:allow {comment.rule} why it is safe here"
-                found.append(self._made(text_rules.NO_REASON, line, column, f"stackctl:allow {comment.rule}", safe))
+                found.append(self._made(text.NO_REASON, line, column, f"stackctl:allow {comment.rule}", safe))
             used = any(hit.finding.rule == comment.rule and self._covers(comment.statement, hit) for hit in hits)
             if comment.rule not in RULES:
                 continue  # `migrate check` alone hears it
             # A database that was asked may have settled the finding that the comment is there for.
             if not used and self._seen.asked is None:
-                found.append(self._made(text_rules.UNUSED, line, column, f"stackctl:allow {comment.rule}", ""))
+                found.append(self._made(text.UNUSED, line, column, f"stackctl:allow {comment.rule}", ""))
         return found
 
     @staticmethod
@@ -176,7 +185,7 @@ class _File:
         line, column = error.details.get("line", 1), error.details.get("column", 1)
         what = error.message.removeprefix(f"{self._path}:").removeprefix(f"{line}:").strip()
         hint = f"-- {error.hint}" if error.hint else ""
-        return self._made(text_rules.UNREADABLE, line, column, what, hint)
+        return self._made(text.UNREADABLE, line, column, what, hint)
 
     def _offset(self, statement: Statement) -> int:
         before = 0

@@ -62,26 +62,3 @@ def about_the_file(id_: str, severity: Severity, title: str, why: str) -> Rule:
     """Register a rule that is not about a statement's facts."""
     RULES[id_] = Rule(id_, severity, title, why)
     return RULES[id_]
-
-
-OUTSIDE = "-- stackctl:split\n-- stackctl:outside-transaction\n"
-SPLIT = "-- stackctl:split\n"
-
-
-def allowed(rule_id: str, reason: str, statement: str) -> str:
-    """The same statement, with the comment that lets it pass."""
-    return f"-- stackctl:allow {rule_id} {reason}\n{statement};"
-
-
-def backfill(table: Name, assignment: str, still_to_do: str) -> str:
-    """A piece that updates rows in batches. It runs the file again and again: what stands before must bear that."""
-    return (  # shown, never run
-        f"{SPLIT}-- stackctl:repeat\n"  # noqa: S608
-        "WITH filled AS (\n"
-        f"  UPDATE {table} SET {assignment}\n"
-        f"  WHERE ctid = ANY (ARRAY(SELECT ctid FROM {table} WHERE {still_to_do} LIMIT 1000 FOR UPDATE))\n"
-        f"    AND {still_to_do}\n"
-        "  RETURNING 1\n"
-        ")\n"
-        "SELECT count(*) > 0 AS should_repeat_migration FROM filled;"
-    )

@@ -1,31 +1,14 @@
-"""Rules about the text of a migration itself, and about the comments that let findings pass."""
+"""Rules about SQL that can't be read, and about the comments that let findings pass."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stackctl.migrate.lint.registry import OUTSIDE, SPLIT, Found, about_the_file, rule
-from stackctl.migrate.parser.facts import Dynamic, EnumValueUsed, TransactionControl, Unknown
+from stackctl.migrate.lint.registry import Found, about_the_file, rule
+from stackctl.migrate.parser.facts import Dynamic, Unknown
 
 if TYPE_CHECKING:
     from stackctl.migrate.lint.schema_state import Seen
-
-
-@rule("transaction-control", "error", "BEGIN, COMMIT and the like in a file",
-      why="a file commits together with its history row; `migrate up` refuses it", fact=TransactionControl)  # fmt: skip
-def transaction_control(fact: TransactionControl, seen: Seen) -> Found | None:
-    if fact.in_block and seen.outside:
-        return None
-    return Found(fact.word, f"-- leave {fact.word} out; for what can't run in a transaction:\n{OUTSIDE.rstrip()}")
-
-
-@rule("enum-value-used", "error", "an enum value is used in the transaction that added it",
-      why="the server refuses it until the value is committed (55P04)", fact=EnumValueUsed)  # fmt: skip
-def enum_value_used(fact: EnumValueUsed, seen: Seen) -> Found | None:
-    return Found(
-        f"the new value '{fact.value}' of {fact.type} is used",
-        f"{OUTSIDE}ALTER TYPE {fact.type} ADD VALUE IF NOT EXISTS '{fact.value}';\n{SPLIT}{fact.text};",
-    )
 
 
 @rule("dynamic-sql", "warning", "SQL that is put together when it runs, or a procedure that is called",

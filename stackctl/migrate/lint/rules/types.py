@@ -1,4 +1,4 @@
-"""Advice about types: said once a file, and no reason to fail."""
+"""Advice about the types of columns: said once a file, and no reason to fail."""
 
 from __future__ import annotations
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stackctl.migrate.lint.registry import OUTSIDE, SPLIT, Found, allowed, rule
-from stackctl.migrate.parser.facts import ColumnAdded, ConstraintAdded, ConstraintValidated, NotNullSet
+from stackctl.migrate.lint.registry import Found, rule
+from stackctl.migrate.lint.wording import OUTSIDE, READS_ALL, SPLIT, suggest_allow
+from stackctl.migrate.parser.facts import ConstraintAdded, ConstraintValidated
 
 if TYPE_CHECKING:
     from stackctl.migrate.lint.schema_state import Seen
     from stackctl.migrate.parser.facts import Constraint
     from stackctl.migrate.parser.token_reader import Name
 
-_READS_ALL = "all rows are read while everything else on the table waits, reads included"
 _BUILDS = "its index is built while everything else on the table waits, reads included"
 
 
-@rule("constraint-not-valid-missing", "error", "a check is added without NOT VALID", why=_READS_ALL,
+@rule("constraint-not-valid-missing", "error", "a check is added without NOT VALID", why=READS_ALL,
       fact=ConstraintAdded, by_size=True)  # fmt: skip
 def constraint_not_valid_missing(fact: ConstraintAdded, seen: Seen) -> Found | None:
     constraint = fact.constraint
@@ -75,44 +75,8 @@ def primary_key_not_using_index(fact: ConstraintAdded, seen: Seen) -> Found | No
 def exclusion_constraint_added(fact: ConstraintAdded, seen: Seen) -> Found | None:
     if fact.constraint.kind != "exclude" or _exempt(fact, seen):
         return None
-    safe = allowed("exclusion-constraint-added", "in a maintenance window, because …", fact.text)
+    safe = suggest_allow("exclusion-constraint-added", "in a maintenance window, because …", fact.text)
     return Found(f"{_described(fact.constraint)} is added to {fact.table}", safe, fact.table)
-
-
-@rule("set-not-null", "error", "NOT NULL is set without a validated check", why=_READS_ALL, fact=NotNullSet,
-      by_size=True)  # fmt: skip
-def set_not_null(fact: NotNullSet, seen: Seen) -> Found | None:
-    table, column = fact.table, fact.column
-    if seen.made("table", table) or seen.made("type", table) or seen.history.certain(table, column):
-        return None
-    if seen.asked and seen.asked.never_null(table, column):
-        return None
-    if column == "VALUE":
-        return Found(f"domain {table} becomes NOT NULL", allowed("set-not-null", "few rows use it: …", fact.text))
-    shown, check = table.beside(column).shown, table.beside(f"{table.name}_{column}_check").shown
-    return Found(
-        f"column {shown} of {table} becomes NOT NULL",
-        f"ALTER TABLE {table} ADD CONSTRAINT {check} CHECK ({shown} IS NOT NULL) NOT VALID;\n"
-        f"{OUTSIDE}ALTER TABLE {table} VALIDATE CONSTRAINT {check};\n"
-        f"{SPLIT}ALTER TABLE {table} ALTER COLUMN {shown} SET NOT NULL;\n"
-        f"ALTER TABLE {table} DROP CONSTRAINT {check};",
-        table,
-    )
-
-
-@rule("not-null-without-default", "error", "a column is added NOT NULL without a default",
-      why="it fails if the table has rows, and the previous version of the application can insert none any more",
-      fact=ColumnAdded)  # fmt: skip
-def not_null_without_default(fact: ColumnAdded, seen: Seen) -> Found | None:
-    column = fact.column
-    if not column.not_null or column.filled or seen.made("table", fact.table):
-        return None
-    return Found(
-        f"column {column.shown} of {fact.table} is NOT NULL and has no default",
-        f"ALTER TABLE {fact.table} ADD COLUMN {column.shown} {column.type.text};\n"
-        "-- or NOT NULL with a DEFAULT. Without one: let the application write it, fill the rows that are there in\n"
-        "-- batches (stackctl:repeat), and set NOT NULL in a later file, after a validated check",
-    )
 
 
 def _exempt(fact: ConstraintAdded, seen: Seen) -> bool:

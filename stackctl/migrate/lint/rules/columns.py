@@ -1,0 +1,131 @@
+"""Rules about columns that are added, or get another type or NOT NULL."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from stackctl.migrate.lint.registry import Found, rule
+from stackctl.migrate.lint.wording import OUTSIDE, READS_ALL, REWRITES, SPLIT, suggest_allow, suggest_backfill
+from stackctl.migrate.parser import volatility
+from stackctl.migrate.parser.facts import ColumnAdded, NotNullSet, TypeChanged
+
+if TYPE_CHECKING:
+    from stackctl.migrate.lint.schema_state import Seen
+
+
+@rule("not-null-without-default", "error", "a column is added NOT NULL without a default",
+      why="it fails if the table has rows, and the previous version of the application can insert none any more",
+      fact=ColumnAdded)  # fmt: skip
+def not_null_without_default(fact: ColumnAdded, seen: Seen) -> Found | None:
+    column = fact.column
+    if not column.not_null or column.filled or seen.made("table", fact.table):
+        return None
+    return Found(
+        f"column {column.shown} of {fact.table} is NOT NULL and has no default",
+        f"ALTER TABLE {fact.table} ADD COLUMN {column.shown} {column.type.text};\n"
+        "-- or NOT NULL with a DEFAULT. Without one: let the application write it, fill the rows that are there in\n"
+        "-- batches (stackctl:repeat), and set NOT NULL in a later file, after a validated check",
+    )
+
+
+@rule("set-not-null", "error", "NOT NULL is set without a validated check", why=READS_ALL, fact=NotNullSet,
+      by_size=True)  # fmt: skip
+def set_not_null(fact: NotNullSet, seen: Seen) -> Found | None:
+    table, column = fact.table, fact.column
+    if seen.made("table", table) or seen.made("type", table) or seen.history.certain(table, column):
+        return None
+    if seen.asked and seen.asked.never_null(table, column):
+        return None
+    if column == "VALUE":
+        return Found(f"domain {table} becomes NOT NULL", suggest_allow("set-not-null", "few rows use it: …", fact.text))
+    shown, check = table.beside(column).shown, table.beside(f"{table.name}_{column}_check").shown
+    return Found(
+        f"column {shown} of {table} becomes NOT NULL",
+        f"ALTER TABLE {table} ADD CONSTRAINT {check} CHECK ({shown} IS NOT NULL) NOT VALID;\n"
+        f"{OUTSIDE}ALTER TABLE {table} VALIDATE CONSTRAINT {check};\n"
+        f"{SPLIT}ALTER TABLE {table} ALTER COLUMN {shown} SET NOT NULL;\n"
+        f"ALTER TABLE {table} DROP CONSTRAINT {check};",
+        table,
+    )
+
+
+@rule("generated-column-added", "error", "a stored generated column is added", why=REWRITES, fact=ColumnAdded,
+      by_size=True)  # fmt: skip
+def generated_column_added(fact: ColumnAdded, seen: Seen) -> Found | None:
+    column = fact.column
+    if not column.stored or seen.made("table", fact.table):
+        return None
+    return Found(
+        f"column {column.shown} of {fact.table} is generated and stored",
+        f"ALTER TABLE {fact.table} ADD COLUMN IF NOT EXISTS {column.shown} {column.type.text};\n"
+        "-- keep it up to date with a trigger, and fill the rows that are there in batches (stackctl:repeat)",
+        fact.table,
+    )
+
+
+@rule("volatile-default", "error", "a column is added with a volatile default", why=REWRITES, fact=ColumnAdded,
+      by_size=True)  # fmt: skip
+def volatile_default(fact: ColumnAdded, seen: Seen) -> Found | None:
+    return _default(fact, seen, volatile=True)
+
+
+@rule("default-not-known", "warning", "a column is added with a default whose function is not known",
+      why="if the function is volatile, the whole table is written anew while everything else on it waits; "
+      "--ask-database finds out",
+      fact=ColumnAdded, by_size=True)  # fmt: skip
+def default_not_known(fact: ColumnAdded, seen: Seen) -> Found | None:
+    return _default(fact, seen, volatile=None)
+
+
+def _default(fact: ColumnAdded, seen: Seen, *, volatile: bool | None) -> Found | None:
+    column = fact.column
+    if column.default is None or column.stored or seen.made("table", fact.table):
+        return None
+    call, is_volatile = volatility.most_volatile(column.calls, seen.asked)
+    if is_volatile is not volatile:
+        return None
+    table, name = fact.table, column.shown
+    safe = (
+        f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {name} {column.type.text};\n"
+        f"ALTER TABLE {table} ALTER COLUMN {name} SET DEFAULT {column.default};\n"
+        + suggest_backfill(table, f"{name} = {column.default}", f"{name} IS NULL")
+    )
+    return Found(f"column {name} of {table} has the default {call}()", safe, table)
+
+
+@rule("serial-added", "error", "a serial or identity column is added", why=REWRITES, fact=ColumnAdded, by_size=True)
+def serial_added(fact: ColumnAdded, seen: Seen) -> Found | None:
+    column, table = fact.column, fact.table
+    if not (column.serial or column.identity) or seen.made("table", table):
+        return None
+    sequence = table.beside(f"{table.name}_{column.name}_seq").shown
+    return Found(
+        f"column {column.shown} of {table} numbers the rows",
+        f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {column.shown} bigint;\n"
+        f"CREATE SEQUENCE IF NOT EXISTS {sequence} OWNED BY {table}.{column.shown};\n"
+        f"ALTER TABLE {table} ALTER COLUMN {column.shown} SET DEFAULT nextval('{sequence}');\n"
+        + suggest_backfill(table, f"{column.shown} = nextval('{sequence}')", f"{column.shown} IS NULL"),
+        table,
+    )
+
+
+@rule("column-type-change", "error", "a column's type is changed",
+      why="as a rule the whole table is written anew while everything else on it waits, "
+      "and the previous version of the application reads values of another type",
+      fact=TypeChanged, by_size=True)  # fmt: skip
+def column_type_change(fact: TypeChanged, seen: Seen) -> Found | None:
+    if seen.made("table", fact.table) or seen.made("type", fact.table):
+        return None
+    if seen.asked and fact.using is None and seen.asked.same_bytes(fact.table, fact.column, fact.type):
+        return None
+    new = fact.table.beside(f"{fact.column}_new").shown
+    old = fact.table.beside(fact.column).shown
+    value = fact.using or f"{old}::{fact.type.text}"
+    return Found(
+        f"column {old} of {fact.table} becomes {fact.type.text}",
+        f"ALTER TABLE {fact.table} ADD COLUMN IF NOT EXISTS {new} {fact.type.text};\n"
+        "-- let the application write both columns, and fill the rows that are there:\n"
+        f"{suggest_backfill(fact.table, f'{new} = {value}', f'{new} IS DISTINCT FROM ({value})')}\n"
+        "-- then let it read the new one; drop the old one in a later file",
+        fact.table,
+    )
