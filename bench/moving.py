@@ -107,7 +107,7 @@ class _Moving:
         self._source = source
         stamp(scene.pipeline({}), SYNC_BATCH)
         self._vacuum(source)
-        self._compiled = compile_mapping(scene.pipeline({}).mapping("users"), "postgres")
+        self._compiled = compile_mapping(scene.pipeline({}).find_mapping("users"), "postgres")
 
     def _vacuum(self, conn: Connection) -> None:
         conn.execute("VACUUM ANALYZE")

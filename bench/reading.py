@@ -9,7 +9,7 @@ from bench.scene import SYNC_BATCH, TENANCY, at_most, interleaved, run, seconds,
 from stackctl.mapping.compile import compile_mapping
 from stackctl.sync import service
 from stackctl.sync.check.verify import verify
-from stackctl.sync.loop import Stop
+from stackctl.sync.stop import Stop
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -49,7 +49,7 @@ def _cursor(scene: Scene) -> Figure:
     run(source, _STAMPED_USERS, TENANCY, rows)
     run(source, again)
     source.execute("VACUUM ANALYZE")
-    fetch = compile_mapping(scene.pipeline({}).mapping("users"), "postgres").fetch
+    fetch = compile_mapping(scene.pipeline({}).find_mapping("users"), "postgres").fetch
     copy = cast("LiteralString", f"COPY ({fetch}) TO STDOUT (FORMAT binary)")
 
     def page(cursor: int) -> float:
@@ -79,7 +79,7 @@ def _verify(scene: Scene) -> Figure:
     sync(pipeline)
     for conn in (source, target):
         conn.execute("VACUUM ANALYZE")
-    select = compile_mapping(pipeline.mapping("users"), "postgres").load
+    select = compile_mapping(pipeline.find_mapping("users"), "postgres").load
     checksum = "SELECT count(*), md5(string_agg(u::text, '' ORDER BY id)) FROM ({}) AS u"
 
     def whole() -> float:

@@ -18,9 +18,9 @@ from stackctl.migrate.run import up
 from stackctl.postgres import embedded
 from stackctl.sync import service
 from stackctl.sync.engine.database import Options
-from stackctl.sync.loop import Stop
 from stackctl.sync.pipeline import Pipeline
 from stackctl.sync.reports import Reports
+from stackctl.sync.stop import Stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, LiteralString
 
 from bench.scene import STAMP_BATCH, at_least, interleaved, run, seconds, stamp
 from stackctl.sync.changes.sequencer import Sequencer, SequenceResult
-from stackctl.sync.loop import Stop
+from stackctl.sync.stop import Stop
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator

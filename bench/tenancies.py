@@ -10,8 +10,8 @@ from uuid import UUID
 
 from bench.scene import Figure, at_most, run, stamp
 from stackctl.sync import service
-from stackctl.sync.loop import Stop
 from stackctl.sync.reports import Reports
+from stackctl.sync.stop import Stop
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator

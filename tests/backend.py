@@ -20,9 +20,9 @@ from stackctl.config.settings import Flags, Settings
 from stackctl.sync import service
 from stackctl.sync.check.compare import Comparison, compare
 from stackctl.sync.engine.database import DatabaseResult, Options
-from stackctl.sync.loop import Stop
 from stackctl.sync.pipeline import Pipeline
 from stackctl.sync.queue import entries, retries
+from stackctl.sync.stop import Stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -288,12 +288,12 @@ def settle(pipeline: Pipeline) -> None:
 
 def comparisons(pipeline: Pipeline) -> Iterator[Comparison]:
     """Every mapping of every configured database against its source."""
-    with pipeline.session() as conn:
+    with pipeline.open_session() as conn:
         for tenancy, databases in pipeline.databases.items():
             for database in databases:
                 target = pipeline.open_target(database)
                 try:
-                    for compiled in pipeline.compiled(database):
+                    for compiled in pipeline.compile_mappings(database):
                         yield compare(conn, target, compiled.mapping, tenancy)
                 finally:
                     target.close()
@@ -304,5 +304,5 @@ def differences(pipeline: Pipeline) -> list[Comparison]:
 
 
 def failures(pipeline: Pipeline) -> list[retries.Failure]:
-    with pipeline.session() as conn:
-        return retries.failures(conn)
+    with pipeline.open_session() as conn:
+        return retries.list_failures(conn)

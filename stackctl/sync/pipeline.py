@@ -48,13 +48,13 @@ class Pipeline:
     def _loaded(self) -> Loaded:
         return load_mappings(self.settings.mappings_dir())
 
-    def check(self, conn: Connection, used: Iterable[Compiled] | None = None) -> None:
+    def check_ready(self, conn: Connection, used: Iterable[Compiled] | None = None) -> None:
         """What must hold before anything is stamped or sent; `used` are the mappings concerned, all when left out.
 
         Raises StateError `not-migrated`, and ConfigError `mapping-invalid` for a mapping that the operated database
         does not bear out.
         """
-        row = conn.execute(_SQL["migrated"]).fetchone()
+        row = conn.execute(_SQL["is_migrated"]).fetchone()
         if not (row and row[0]):
             raise StateError(
                 "the operated database was never migrated",
@@ -73,7 +73,7 @@ class Pipeline:
         if self._backend is None:
             return self._configured
         if not self._backend.was_read:
-            with self.session() as conn:
+            with self.open_session() as conn:
                 self._backend.refresh(conn)
         return self._backend.databases
 
@@ -98,7 +98,7 @@ class Pipeline:
         for database in self.settings.external_databases():
             for name in database.mappings or ():
                 if name not in self.mappings:
-                    error = unknown("mapping", name, self.mappings)
+                    error = unknown_name_error("mapping", name, self.mappings)
                     raise ConfigError(f"{database.mappings_origin}: {error.message}", code=error.code, hint=error.hint)
             found[database.tenancy].append(database)
         self._refuse_shared([database for databases in found.values() for database in databases])
@@ -129,13 +129,13 @@ class Pipeline:
     def _compiled(self) -> dict[tuple[str, str], Compiled]:
         return {}
 
-    def mapping(self, name: str) -> Mapping:
+    def find_mapping(self, name: str) -> Mapping:
         """The mapping of that name; UsageError `unknown-mapping` with the nearest one."""
         if name not in self.mappings:
-            raise unknown("mapping", name, self.mappings)
+            raise unknown_name_error("mapping", name, self.mappings)
         return self.mappings[name]
 
-    def compiled(self, database: ExternalDatabase, only: str | None = None) -> list[Compiled]:
+    def compile_mappings(self, database: ExternalDatabase, only: str | None = None) -> list[Compiled]:
         """The database's mappings in its dialect; `only` narrows them to one."""
         names = database.mappings if database.mappings is not None else tuple(self.mappings)
         # Of one that can't be used, the type may be anything; a report still names its mappings.
@@ -144,7 +144,7 @@ class Pipeline:
 
     def _compile(self, name: str, dialect: Dialect) -> Compiled:
         if (name, dialect) not in self._compiled:
-            self._compiled[name, dialect] = compile_mapping(self.mapping(name), dialect)
+            self._compiled[name, dialect] = compile_mapping(self.find_mapping(name), dialect)
         return self._compiled[name, dialect]
 
     def open_source(self) -> Source:
@@ -166,7 +166,7 @@ class Pipeline:
             raise
         return Source(primary, replica)
 
-    def session(self) -> AbstractContextManager[Connection]:
+    def open_session(self) -> AbstractContextManager[Connection]:
         """A connection to the operated database that is closed at the end; its errors come out as StackctlErrors."""
         return operated_session(self.settings)
 
@@ -180,7 +180,7 @@ def _place(database: ExternalDatabase) -> tuple[str, ...]:
     return place(database.url or "")
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
+def unknown_name_error(kind: str, name: str, known: Iterable[str]) -> UsageError:
     """Something that the user named and that does not exist, with the nearest that does."""
     import difflib
 

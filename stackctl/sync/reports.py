@@ -46,14 +46,14 @@ class Reports:
     warned: Callable[[str], None] = lambda text: None
 
 
-class Outcomes:
+class OutcomeReporter:
     """What the attempts of a loop came to, of which only the changes are told."""
 
     def __init__(self, reports: Reports) -> None:
         self._reports = reports
         self._failing: dict[tuple[UUID, str], retries.Failure] = {}
 
-    def heard(self, conn: Connection, result: DatabaseResult) -> None:
+    def report(self, conn: Connection, result: DatabaseResult) -> None:
         """After the outcome was recorded; `conn` reads what was."""
         self._reports.synced(result)
         key = (result.tenancy, result.database)
@@ -62,7 +62,7 @@ class Outcomes:
             if before is not None and not result.interrupted:
                 self._reports.recovered(self._failing.pop(key))
             return
-        failure = retries.failure(conn, *key)
+        failure = retries.find_failure(conn, *key)
         if failure is None:
             return  # another instance was through meanwhile
         self._failing[key] = failure
@@ -70,7 +70,7 @@ class Outcomes:
             self._reports.failing(failure)
 
 
-def once(hear: Callable[[str], None]) -> Callable[[str], None]:
+def hear_once(hear: Callable[[str], None]) -> Callable[[str], None]:
     """`hear`, but of each text once."""
     heard: set[str] = set()
 
@@ -91,11 +91,11 @@ class LoadedFiles:
     def __init__(self, settings: Settings, warned: Callable[[str], None]) -> None:
         self._config = settings.config_path
         self._mappings = settings.mappings_dir()
-        self._warned = once(warned)
+        self._warned = hear_once(warned)
         self._states = self._read()
         self._looked = time.monotonic()
 
-    def look(self) -> None:
+    def warn_of_changes(self) -> None:
         """Warn of each file that was changed, added or taken away; looks now and then, however often it is called."""
         if time.monotonic() - self._looked < FILES_INTERVAL:
             return

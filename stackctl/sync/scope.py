@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from stackctl.core.errors import StackctlError, StateError, UsageError
-from stackctl.sync.pipeline import unknown
+from stackctl.sync.pipeline import unknown_name_error
 from stackctl.sync.queue import entries
 
 if TYPE_CHECKING:
@@ -27,10 +27,10 @@ class Scope:
     mapping: str | None = None
 
 
-def select(pipeline: Pipeline, scope: Scope) -> list[ExternalDatabase]:
+def select_databases(pipeline: Pipeline, scope: Scope) -> list[ExternalDatabase]:
     """The configured databases that the scope names; UsageError for a name that there is not."""
     if scope.mapping is not None:
-        pipeline.mapping(scope.mapping)
+        pipeline.find_mapping(scope.mapping)
     for tenancy in scope.tenancies or ():
         if tenancy not in pipeline.databases:
             raise UsageError(
@@ -43,27 +43,29 @@ def select(pipeline: Pipeline, scope: Scope) -> list[ExternalDatabase]:
     if scope.database is not None:
         named = [database for database in found if database.id == scope.database]
         if not named:
-            raise unknown("external database", scope.database, [database.id for database in found])
+            raise unknown_name_error("external database", scope.database, [database.id for database in found])
         found = named
     if scope.mapping is not None:
         found = [d for d in found if d.mappings is None or scope.mapping in d.mappings]
     return found
 
 
-def strangers(conn: Connection, databases: Sequence[ExternalDatabase], scope: Scope) -> dict[UUID, StackctlError]:
+def find_unknown_tenancies(
+    conn: Connection, databases: Sequence[ExternalDatabase], scope: Scope
+) -> dict[UUID, StackctlError]:
     """Tenancies of these databases that the operated database does not know, each with what to say of it.
 
     Raises UsageError for one that was named.
     """
     tenancies = {database.tenancy for database in databases}
-    strange = tenancies - entries.existing(conn, tenancies)
+    unknown = tenancies - entries.find_existing_tenancies(conn, tenancies)
     message = "tenancy {} does not exist in the operated database"
-    if scope.tenancies is not None and strange:
+    if scope.tenancies is not None and unknown:
         raise UsageError(
-            message.format(min(strange)),
+            message.format(min(unknown)),
             code="unknown-tenancy",
             hint='the ids are in the table "Tenancy"; correct the command or stackctl.yaml',
         )
     return {
-        one: StateError(message.format(one), code="unknown-tenancy", hint="correct stackctl.yaml") for one in strange
+        one: StateError(message.format(one), code="unknown-tenancy", hint="correct stackctl.yaml") for one in unknown
     }

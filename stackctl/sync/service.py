@@ -14,21 +14,21 @@ from typing import TYPE_CHECKING
 
 from stackctl.core.errors import ServiceError, StateError
 from stackctl.sync.changes.sequencer import LOCK_WAIT, Sequencer, SequenceResult, prune_stamp_log
-from stackctl.sync.changes.wakeup import SLOW_TICK, Listener, Signs, Watch, listen
+from stackctl.sync.changes.wakeup import SLOW_TICK, Listener, PendingWork, WorkProbe, open_listener
 from stackctl.sync.engine.database import DatabaseResult, Options
 from stackctl.sync.engine.poller import Poller, PollResult
 from stackctl.sync.engine.workers import Workers
 from stackctl.sync.queue import entries, retries
-from stackctl.sync.reports import LoadedFiles, Outcomes, Reports, once
-from stackctl.sync.scope import Scope, select, strangers
+from stackctl.sync.reports import LoadedFiles, OutcomeReporter, Reports, hear_once
+from stackctl.sync.scope import Scope, find_unknown_tenancies, select_databases
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from stackctl.core.errors import StackctlError
     from stackctl.postgres.connect import Connection
-    from stackctl.sync.loop import Bell, Stop
     from stackctl.sync.pipeline import Pipeline
+    from stackctl.sync.stop import Stop, WakeUpSignal
 
 FIRST_PAUSE = 0.5  # seconds before knocking at a lost database again, doubled up to the longest
 LONGEST_PAUSE = 30.0  # seconds
@@ -49,7 +49,7 @@ QUEUE = "OutgoingRequest"
 _LAZY = "SET synchronous_commit = off"
 
 
-class Check:
+class OneTimeCheck:
     """The check of a pipeline: once a process, however often its loops connect.
 
     A mapping that the database stops bearing out later fails by itself; it does not end the loop.
@@ -60,10 +60,10 @@ class Check:
         self._lock = threading.Lock()
         self._done = False
 
-    def once(self, conn: Connection) -> None:
+    def run_once(self, conn: Connection) -> None:
         with self._lock:
             if not self._done:
-                self._pipeline.check(conn)
+                self._pipeline.check_ready(conn)
                 self._done = True
 
 
@@ -74,32 +74,36 @@ def sequence(
     batch_size: int,
     interval: timedelta | None,
     reports: Reports,
-    saw: Callable[[Signs], None] | None = None,
-    check: Check | None = None,
+    on_pending_work: Callable[[PendingWork], None] | None = None,
+    check: OneTimeCheck | None = None,
 ) -> SequenceResult:
     """Stamp until nothing is left, or with an `interval` for ever; returns the last pass.
 
-    Given `saw`, the loop looks for the poller's work as well, and tells what it saw at each tick. `check` is shared
+    Given `on_pending_work`, the loop looks for the poller's work as well, and says at each tick what it found. `check`
+    is shared
     with another loop of this process.
     """
     result = SequenceResult()
-    check = check or Check(pipeline)
+    check = check or OneTimeCheck(pipeline)
     link = _Link(reports)
     loaded = LoadedFiles(pipeline.settings, reports.warned)
-    warned = once(reports.warned)
+    warned = hear_once(reports.warned)
 
     def work() -> None:
         nonlocal result
-        with pipeline.session() as conn:
+        with pipeline.open_session() as conn:
             link.reached = True
-            check.once(conn)
+            check.run_once(conn)
             link.up()
             sequencer = Sequencer(
-                conn, list(pipeline.mappings.values()), batch_size=batch_size, lease=entries.LEASE if saw else None
+                conn,
+                list(pipeline.mappings.values()),
+                batch_size=batch_size,
+                lease=entries.LEASE if on_pending_work else None,
             )
             looping = interval is not None
-            tables = [*sequencer.tables, *([QUEUE] if saw else [])]
-            listener = _listener(pipeline, conn, tables, warned) if looping else None
+            tables = [*sequencer.tables, *([QUEUE] if on_pending_work else [])]
+            listener = _open_listener(pipeline, conn, tables, warned) if looping else None
             while True:
                 result, started = SequenceResult(), time.monotonic()
                 # In a loop, one that finds another at work has other things to look for meanwhile.
@@ -111,18 +115,18 @@ def sequence(
                     return
                 if result.rows:
                     reports.sequenced(result)
-                signs = sequencer.signs
-                if saw is not None and signs is not None:
-                    saw(signs)
-                loaded.look()
+                found = sequencer.pending_work
+                if on_pending_work is not None and found is not None:
+                    on_pending_work(found)
+                loaded.warn_of_changes()
                 pause = interval.total_seconds()
-                if result.stopped_by == "fuse" and saw is None:
+                if result.stopped_by == "fuse" and on_pending_work is None:
                     pause = max(pause, FUSE_PAUSE)
-                if listener is not None and not (signs is not None and (signs.marked or signs.queued)):
+                if listener is not None and not (found is not None and (found.marked or found.queued)):
                     pause = max(pause, SLOW_TICK)
                 _pause(stop, pause, listener=listener)
 
-    _persistent(work, link, stop, forever=interval is not None)
+    _repeat_until_done(work, link, stop, forever=interval is not None)
     if interval is not None:
         result.stopped_by = stop.reason
     return result
@@ -135,76 +139,76 @@ def poll(
     claim_limit: int,
     interval: timedelta | None,
     reports: Reports,
-    wake: Bell | None = None,
+    wakeup: WakeUpSignal | None = None,
     lease: timedelta = entries.LEASE,
-    check: Check | None = None,
+    check: OneTimeCheck | None = None,
 ) -> PollResult:
     """Work off the queue until nothing is left, or with an `interval` for ever; returns the last pass.
 
-    The loop also sweeps. `wake`, a bell of `stop`, ends a pause early: whoever rings it has seen work.
+    The loop also sweeps. `wakeup`, a signal of `stop`, ends a pause early: whoever sends it has found work.
     """
     result = PollResult()
-    check = check or Check(pipeline)
+    check = check or OneTimeCheck(pipeline)
     link = _Link(reports)
     settings = pipeline.settings
     options = Options(batch_size=settings.get("sync.batch_size"), retry_pause=RETRY_PAUSE)
-    outcomes = Outcomes(reports)
+    outcomes = OutcomeReporter(reports)
     loaded = LoadedFiles(settings, reports.warned)
-    warned = once(reports.warned)
+    warned = hear_once(reports.warned)
 
     def work() -> None:
         nonlocal result
         workers = Workers(pipeline, settings.get("sync.workers"), options, stop)
         try:
-            with pipeline.session() as conn:
+            with pipeline.open_session() as conn:
                 link.reached = True
-                check.once(conn)
+                check.run_once(conn)
                 _ = pipeline.databases  # a mistake in them is told before anything is claimed
                 link.up()
                 conn.execute(_LAZY)
-                watch = Watch(conn, lease=lease)
+                probe = WorkProbe(conn, lease=lease)
                 poller = Poller(
                     conn,
                     pipeline,
                     workers,
                     claim_limit=claim_limit,
-                    interval=settings.get("sync.poller_interval") if interval is None or wake else interval,
+                    interval=settings.get("sync.poller_interval") if interval is None or wakeup else interval,
                     lease=lease,
-                    on_result=lambda outcome: outcomes.heard(conn, outcome) if interval else reports.synced(outcome),
+                    on_result=lambda outcome: outcomes.report(conn, outcome) if interval else reports.synced(outcome),
                 )
-                looping = interval is not None and wake is None
-                listener = _listener(pipeline, conn, [QUEUE], warned) if looping else None
-                signs: Signs | None = None
-                looked, rung = -SLOW_TICK, False
+                looping = interval is not None and wakeup is None
+                listener = _open_listener(pipeline, conn, [QUEUE], warned) if looping else None
+                found: PendingWork | None = None
+                looked, woken = -SLOW_TICK, False
                 while True:
                     result, started = PollResult(), time.monotonic()
                     if interval is not None:
                         poller.reconfigure()
-                    if interval is not None and not (rung and started - looked < SLOW_TICK):
-                        looked, signs = started, watch.look()
-                        if signs.sweep and retries.sweep_due(conn):
-                            entries.enqueue(conn, entries.existing(conn, pipeline.databases))
+                    if interval is not None and not (woken and started - looked < SLOW_TICK):
+                        looked, found = started, probe.find_work()
+                        if found.sweep_due and retries.claim_sweep(conn):
+                            entries.enqueue(conn, entries.find_existing_tenancies(conn, pipeline.databases))
                             prune_stamp_log(conn)
-                            rung = True
+                            woken = True
                         poller.reconfigure()
-                    if signs is None or rung or (signs.queued and signs.fuses.poller):
+                    if found is None or woken or (found.queued and found.fuses.poller):
                         result.stopped_by = poller.drain(result, stop)
                         result.duration_ms = _milliseconds(started)
                     if interval is None or stop.requested:
                         return
                     if result.claimed or result.failed or result.recovered:
                         reports.polled(result)
-                    loaded.look()
+                    loaded.warn_of_changes()
                     pause = interval.total_seconds()
-                    if signs is not None and not signs.fuses.poller:
+                    if found is not None and not found.fuses.poller:
                         pause = max(pause, FUSE_PAUSE)
-                    if listener is not None and not (signs is not None and signs.queued):
+                    if listener is not None and not (found is not None and found.queued):
                         pause = max(pause, SLOW_TICK)
-                    rung = _pause(stop, pause, bell=wake, listener=listener)
+                    woken = _pause(stop, pause, signal=wakeup, listener=listener)
         finally:
             workers.close()
 
-    _persistent(work, link, stop, forever=interval is not None)
+    _repeat_until_done(work, link, stop, forever=interval is not None)
     if interval is not None:
         result.stopped_by = stop.reason
     return result
@@ -216,22 +220,22 @@ def run(pipeline: Pipeline, stop: Stop, *, claim_limit: int, reports: Reports) -
     The sequencer's ticks look for both. The poller's own are slow: they are there for when the sequencer is held up.
     """
     settings = pipeline.settings
-    reports = replace(reports, warned=once(reports.warned))
-    wake = stop.bell()
-    check = Check(pipeline)
+    reports = replace(reports, warned=hear_once(reports.warned))
+    wakeup = stop.new_wakeup_signal()
+    check = OneTimeCheck(pipeline)
     failures: list[BaseException] = []
     ticks: timedelta = settings.get("sync.sequencer_interval")
     own: timedelta = settings.get("sync.poller_interval")
     if ticks <= own:
         own = max(own, timedelta(seconds=SLOW_TICK))
 
-    def saw(signs: Signs) -> None:
-        if signs.fuses.poller and (signs.queued or signs.sweep):
-            wake.ring()
+    def on_pending_work(found: PendingWork) -> None:
+        if found.fuses.poller and (found.queued or found.sweep_due):
+            wakeup.send()
 
     def trouble(error: StackctlError) -> None:
         reports.trouble(error)
-        wake.ring()  # the poller notices now, and not when this one is through it again
+        wakeup.send()  # the poller notices now, and not when this one is through it again
 
     def stamp() -> None:
         try:
@@ -240,8 +244,8 @@ def run(pipeline: Pipeline, stop: Stop, *, claim_limit: int, reports: Reports) -
                 stop,
                 batch_size=settings.get("sync.stamp_batch_size"),
                 interval=ticks,
-                reports=replace(reports, stamped=lambda rows: wake.ring(), trouble=trouble),
-                saw=saw,
+                reports=replace(reports, stamped=lambda rows: wakeup.send(), trouble=trouble),
+                on_pending_work=on_pending_work,
                 check=check,
             )
             if last.rows:  # the pass that the stop cut short
@@ -253,7 +257,7 @@ def run(pipeline: Pipeline, stop: Stop, *, claim_limit: int, reports: Reports) -
     thread = threading.Thread(target=stamp, name="stackctl-sequencer")
     thread.start()
     try:
-        poll(pipeline, stop, claim_limit=claim_limit, interval=own, reports=reports, wake=wake, check=check)
+        poll(pipeline, stop, claim_limit=claim_limit, interval=own, reports=reports, wakeup=wakeup, check=check)
     except BaseException:
         stop.set()
         raise
@@ -268,17 +272,19 @@ def sync(pipeline: Pipeline, scope: Scope, options: Options, stop: Stop, reports
 
     Raises UsageError for a tenancy, database or mapping that was named and does not exist.
     """
-    chosen = select(pipeline, scope)
-    with pipeline.session() as conn:
-        pipeline.check(conn, [one for database in chosen for one in pipeline.compiled(database, scope.mapping)])
-        strange = strangers(conn, chosen, scope)
+    databases = select_databases(pipeline, scope)
+    with pipeline.open_session() as conn:
+        pipeline.check_ready(
+            conn, [one for database in databases for one in pipeline.compile_mappings(database, scope.mapping)]
+        )
+        unknown = find_unknown_tenancies(conn, databases, scope)
         workers = Workers(pipeline, pipeline.settings.get("sync.workers"), options, stop, only=scope.mapping)
         results: list[DatabaseResult] = []
         try:
-            jobs = [(one, workers.submit(one) if one.tenancy not in strange else None) for one in chosen]
+            jobs = [(one, workers.submit(one) if one.tenancy not in unknown else None) for one in databases]
             for database, job in jobs:
                 if job is None:
-                    error = strange[database.tenancy]
+                    error = unknown[database.tenancy]
                     result = DatabaseResult(database.tenancy, database.id, database.type, status="error", error=error)
                 else:
                     result = workers.wait(job)
@@ -329,7 +335,7 @@ class _Link:
         self._reports.trouble(error)
 
 
-def _persistent(work: Callable[[], None], link: _Link, stop: Stop, *, forever: bool) -> None:
+def _repeat_until_done(work: Callable[[], None], link: _Link, stop: Stop, *, forever: bool) -> None:
     """Do `work`; a loop repeats it while it fails for want of the operated database, once that was reached."""
     if not forever:
         work()
@@ -350,14 +356,14 @@ def _persistent(work: Callable[[], None], link: _Link, stop: Stop, *, forever: b
         pause = min(pause * 2, LONGEST_PAUSE)
 
 
-def _listener(
+def _open_listener(
     pipeline: Pipeline, conn: Connection, tables: Sequence[str], warned: Callable[[str], None]
 ) -> Listener | None:
     """What hears of changes of these tables, where the configuration asks for it and it is possible."""
     if pipeline.settings.get("sync.wakeup") != "notify":
         return None
     try:
-        return listen(conn, tables, pipeline.session)
+        return open_listener(conn, tables, pipeline.open_session)
     except StateError as error:
         if error.code != "no-notifications":
             raise
@@ -365,9 +371,9 @@ def _listener(
         return None
 
 
-def _pause(stop: Stop, seconds: float, *, bell: Bell | None = None, listener: Listener | None = None) -> bool:
-    """Until the next tick, the stop, a notification or the `bell`; whether that was rung."""
+def _pause(stop: Stop, seconds: float, *, signal: WakeUpSignal | None = None, listener: Listener | None = None) -> bool:
+    """Until the next tick, the stop, a notification or the `signal`; whether that was sent."""
     if listener is None:
-        return stop.wait(seconds, bell)
+        return stop.wait(seconds, signal)
     listener.wait(seconds, stop)
     return False

@@ -11,7 +11,7 @@ from psycopg import sql
 
 from stackctl.core.errors import StackctlError
 from stackctl.postgres.statements import statements
-from stackctl.sync.changes.stamping import TOMBSTONES, Source, sources
+from stackctl.sync.changes.stamping import TOMBSTONES, SequencedTable, list_sequenced_tables
 from stackctl.sync.engine import rejected_rows
 from stackctl.sync.queue import entries, fuses, retries
 from stackctl.sync.targets.protocol import NEVER_SYNCED, Cursor, TargetState
@@ -82,10 +82,10 @@ class Status:
     generated_at: datetime
     fuses: fuses.Fuses
     tables: dict[str, TableStatus]
-    queue: entries.Summary
+    queue: entries.QueueSummary
     tenancies: dict[UUID, tuple[DatabaseStatus, ...]] = field(default_factory=dict[UUID, tuple[DatabaseStatus, ...]])
 
-    def problems(self, *, max_backlog: int | None, max_lag: timedelta | None) -> list[str]:
+    def find_problems(self, *, max_backlog: int | None, max_lag: timedelta | None) -> list[str]:
         """What `--check` complains of, one line each; empty when all is well."""
         found = [f"the {name} fuse is off" for name in ("sequencer", "poller") if not getattr(self.fuses, name)]
         if self.queue.dead:
@@ -104,23 +104,23 @@ class Status:
         return found
 
 
-def status(pipeline: Pipeline, conn: Connection, tenancy: UUID | None = None) -> Status:
+def read_status(pipeline: Pipeline, conn: Connection, tenancy: UUID | None = None) -> Status:
     """Read everything; an external database that can't be reached is an error of its own, not of the whole.
 
     `tenancy` narrows tables and databases to one.
     """
     pipeline.refresh(conn)
-    failing = {(f.tenancy, f.database): f for f in retries.failures(conn)}
+    failing = {(f.tenancy, f.database): f for f in retries.list_failures(conn)}
     set_aside = rejected_rows.by_database(conn, tenancy)
     return Status(
         generated_at=datetime.now(UTC),
-        fuses=fuses.read(conn),
-        tables=_tables(conn, pipeline, tenancy),
-        queue=entries.summary(conn),
+        fuses=fuses.read_fuses(conn),
+        tables=_read_tables(conn, pipeline, tenancy),
+        queue=entries.summarize_queue(conn),
         tenancies={
             id_: tuple(
                 replace(
-                    _database(conn, pipeline, one, failing.get((id_, one.id))),
+                    _read_database(conn, pipeline, one, failing.get((id_, one.id))),
                     refused=tuple(set_aside.get((id_, one.id), ())),
                 )
                 for one in databases
@@ -131,44 +131,47 @@ def status(pipeline: Pipeline, conn: Connection, tenancy: UUID | None = None) ->
     )
 
 
-def _tables(conn: Connection, pipeline: Pipeline, tenancy: UUID | None) -> dict[str, TableStatus]:
-    found = sources(pipeline.mappings.values())
-    names = sorted({name for source in found for name in source.deleted_as})
-    tombstones = Source(TOMBSTONES, None, None, frozenset())
+def _read_tables(conn: Connection, pipeline: Pipeline, tenancy: UUID | None) -> dict[str, TableStatus]:
+    found = list_sequenced_tables(pipeline.mappings.values())
+    names = sorted({name for one in found for name in one.deleted_as})
+    tombstones = SequencedTable(TOMBSTONES, None, None, frozenset())
     by_kind = sql.SQL("CROSS JOIN unnest({}::text[]) AS kind (name)").format(sql.Literal(names))
     own_kind = sql.SQL('"tenancyId" = t.id AND "tableName" = kind.name')
-    statuses = {source.table: _table(conn, source, tenancy, owned=_owned(source)) for source in found}
-    return statuses | {TOMBSTONES: _table(conn, tombstones, tenancy, owned=own_kind, each=by_kind)}
+    statuses = {
+        sequenced.table: _read_table(conn, sequenced, tenancy, owned=_ownership_condition(sequenced))
+        for sequenced in found
+    }
+    return statuses | {TOMBSTONES: _read_table(conn, tombstones, tenancy, owned=own_kind, each=by_kind)}
 
 
-def _owned(source: Source) -> Composable:
-    """Whether a row of the source belongs to the tenancy `t`."""
-    if source.tenancy is None:
+def _ownership_condition(sequenced: SequencedTable) -> Composable:
+    """Whether a row of the table belongs to the tenancy `t`."""
+    if sequenced.tenancy is None:
         return sql.SQL('"tenancyId" = t.id')
     return sql.SQL(" AND ").join(
         sql.SQL("{} = t.{}").format(sql.Identifier(of_source), sql.Identifier(column))
-        for column, of_source in source.tenancy.on.items()
+        for column, of_source in sequenced.tenancy.on.items()
     )
 
 
-def _table(
-    conn: Connection, source: Source, tenancy: UUID | None, *, owned: Composable, each: Composable = _NOTHING
+def _read_table(
+    conn: Connection, sequenced: SequencedTable, tenancy: UUID | None, *, owned: Composable, each: Composable = _NOTHING
 ) -> TableStatus:
     """One table, or one tenancy's part of it; `each` joins what the index has between tenancy and sequence id."""
-    table = sql.Identifier(source.table)
-    filter_ = sql.SQL(cast("LiteralString", f"({source.filter})" if source.filter else "true"))
+    table = sql.Identifier(sequenced.table)
+    filter_ = sql.SQL(cast("LiteralString", f"({sequenced.filter})" if sequenced.filter else "true"))
     limit = sql.Literal(EXACT_TOTAL + 1)
     if tenancy is not None:
         parts = {"table": table, "owned": owned, "filter": filter_, "tenancy": sql.Literal(tenancy), "each": each}
-        total, pending, low, high = _row(conn, sql.SQL(_SQL["of_tenancy"]).format(**parts))
+        total, pending, low, high = _row(conn, sql.SQL(_SQL["read_tenancys_part"]).format(**parts))
         return TableStatus(total, pending, low, high)
-    (total,) = _row(conn, sql.SQL(_SQL["bounded_count"]).format(table=table, limit=limit))
-    ends = sql.SQL(_SQL["range_small"]).format(table=table)
+    (total,) = _row(conn, sql.SQL(_SQL["count_bounded"]).format(table=table, limit=limit))
+    ends = sql.SQL(_SQL["read_range_small"]).format(table=table)
     if total > EXACT_TOTAL:
-        (plan,) = _row(conn, sql.SQL(_SQL["estimate"]).format(table=table))
+        (plan,) = _row(conn, sql.SQL(_SQL["estimate_rows"]).format(table=table))
         total = max(int(plan[0]["Plan"]["Plan Rows"]), EXACT_TOTAL + 1)
-        ends = sql.SQL(_SQL["range_large"]).format(table=table, owned=owned, filter=filter_, each=each)
-    (pending,) = _row(conn, sql.SQL(_SQL["pending"]).format(table=table, filter=filter_))
+        ends = sql.SQL(_SQL["read_range_large"]).format(table=table, owned=owned, filter=filter_, each=each)
+    (pending,) = _row(conn, sql.SQL(_SQL["count_marked"]).format(table=table, filter=filter_))
     low, high = _row(conn, ends)
     return TableStatus(total, pending, low, high)
 
@@ -179,7 +182,7 @@ def _row(conn: Connection, query: sql.Composed) -> tuple[Any, ...]:
     return row
 
 
-def _database(
+def _read_database(
     conn: Connection, pipeline: Pipeline, database: ExternalDatabase, failure: retries.Failure | None
 ) -> DatabaseStatus:
     error = failure.error if failure else None
@@ -188,7 +191,7 @@ def _database(
     try:
         resolved = pipeline.settings.resolved(database)
         connection = resolved.connection
-        state = read_target(pipeline, resolved)
+        state = read_target_state(pipeline, resolved)
         cursors = state.cursors if state is not None else {}
     except StackctlError as problem:
         error = problem.message
@@ -202,13 +205,13 @@ def _database(
         failing_since=failure.failing_since if failure else None,
         attempts=failure.attempts if failure else 0,
         next_attempt_at=failure.next_attempt_at if failure else None,
-        mappings=tuple(copies(conn, database.tenancy, pipeline.compiled(database), known))
+        mappings=tuple(read_mapping_statuses(conn, database.tenancy, pipeline.compile_mappings(database), known))
         if cursors is not None
         else (),
     )
 
 
-def read_target(pipeline: Pipeline, database: ExternalDatabase) -> TargetState | None:
+def read_target_state(pipeline: Pipeline, database: ExternalDatabase) -> TargetState | None:
     """The state of a resolved database; None for a file that is not there yet, which this does not create."""
     if database.path is not None and not database.path.exists():
         return None
@@ -219,7 +222,7 @@ def read_target(pipeline: Pipeline, database: ExternalDatabase) -> TargetState |
         target.close()
 
 
-def copies(
+def read_mapping_statuses(
     conn: Connection, tenancy: UUID, compiled: Sequence[Compiled], cursors: dict[str, Cursor]
 ) -> Iterable[MappingStatus]:
     """How far each mapping's copy is behind, given its cursor."""
@@ -242,7 +245,7 @@ def copies(
 
 
 def _lag(conn: Connection, sequence_id: int) -> int | None:
-    row = conn.execute(_SQL["stamped_at"], {"sequence_id": sequence_id}).fetchone()
+    row = conn.execute(_SQL["read_stamp_time"], {"sequence_id": sequence_id}).fetchone()
     if row is None:
         return None
     return max(round((datetime.now(UTC) - row[0]) / timedelta(milliseconds=1)), 0)

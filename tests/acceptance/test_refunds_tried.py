@@ -74,7 +74,7 @@ def test_a_refund_of_the_dashboard_while_the_question_waits(
 ) -> None:
     """Nothing remains then, though the refunds were read before."""
     bought, on = shop.buy(1999), opened(stripe)
-    with shop.pipeline().session() as conn:
+    with shop.pipeline().open_session() as conn:
         wanted = Wanted(entries=(Entry(0, 0, 1500),))
         found = balance.read(conn, purchases.find(conn, bought), None, lambda: (ACCOUNT, on))
         refund = execute.plan(conn, found, entries(wanted, found), wanted)

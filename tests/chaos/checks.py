@@ -156,14 +156,14 @@ def comparisons(world: World) -> dict[str, list[Comparison]]:
     """Every mapping of every copy against its source, row for row, past `verify` and its checksums."""
     pipeline = world.pipeline()
     found: dict[str, list[Comparison]] = {}
-    with pipeline.session() as conn:
+    with pipeline.open_session() as conn:
         for databases in pipeline.databases.values():
             for database in databases:
                 target = pipeline.open_target(database)
                 try:
                     found[f"tenancy {database.tenancy}, {database.id}"] = [
                         compare(conn, target, compiled.mapping, database.tenancy)
-                        for compiled in pipeline.compiled(database)
+                        for compiled in pipeline.compile_mappings(database)
                     ]
                 finally:
                     target.close()

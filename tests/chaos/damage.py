@@ -41,7 +41,7 @@ def damage(world: World, rng: random.Random) -> str | None:
     tenancy = rng.choice([t for t in TENANCIES if t.copies])
     kind = rng.choice(tenancy.copies)
     (database,) = (d for d in world.pipeline().databases[tenancy.id] if d.id == kind)
-    mapping = rng.choice([compiled.mapping for compiled in world.pipeline().compiled(database)])
+    mapping = rng.choice([compiled.mapping for compiled in world.pipeline().compile_mappings(database)])
     how = rng.choice([_update, _delete, _insert])
     try:
         if kind == "postgres":

@@ -148,9 +148,9 @@ class Faults:
     # -- queue and fuses
 
     def flip_fuse(self) -> None:
-        name: fuses.Name = self._rng.choice(["sequencer", "poller"])
+        name: fuses.FuseName = self._rng.choice(["sequencer", "poller"])
         with self._world.connect("source") as conn:
-            fuses.switch(conn, name, on=self._rng.random() < 0.6)
+            fuses.switch_fuse(conn, name, on=self._rng.random() < 0.6)
         self.counts["fuses flipped"] += 1
 
     def duplicate_entries(self) -> None:
@@ -206,8 +206,8 @@ class Faults:
         for proxy in self._world.proxies.values():
             proxy.heal()
         with self._world.connect("source") as conn:
-            fuses.switch(conn, "sequencer", on=True)
-            fuses.switch(conn, "poller", on=True)
+            fuses.switch_fuse(conn, "sequencer", on=True)
+            fuses.switch_fuse(conn, "poller", on=True)
         self.let_leases_expire()
 
     def touched_foreign(self) -> int:

@@ -36,7 +36,7 @@ from backend import (
 from stackctl.core.errors import UsageError
 from stackctl.sync import service
 from stackctl.sync.check import backfill
-from stackctl.sync.loop import Stop
+from stackctl.sync.stop import Stop
 
 if TYPE_CHECKING:
     from conftest import Connect

@@ -156,7 +156,7 @@ def test_a_killed_pollers_entry_comes_back(
     process.kill()
     ended(process)
     blocker.commit()
-    assert entries.summary(source).in_flight == 1
+    assert entries.summarize_queue(source).in_flight == 1
     result = poll(pipeline, lease=timedelta(seconds=-1))
     assert (result.recovered, result.delivered, result.failed) == (1, 1, 0)
     assert differences(pipeline) == []
@@ -270,10 +270,10 @@ def test_two_sequencers_and_three_engines_over_a_random_workload(
 
     def stamp(pipeline: Pipeline, size: int) -> Callable[[], None]:
         def body() -> None:
-            with pipeline.session() as conn:
+            with pipeline.open_session() as conn:
                 sequencer = Sequencer(conn, list(pipeline.mappings.values()), batch_size=size)
                 while not over.is_set():
-                    sequencer.batch(SequenceResult())
+                    sequencer.stamp_batch(SequenceResult())
 
         return body
 
@@ -375,7 +375,7 @@ def test_a_lagging_replica_is_waited_for(
             "SELECT 1 FROM pg_stat_activity WHERE query LIKE '%%pg_last_wal_replay_lsn%%' AND pid <> pg_backend_pid()"
         )
         wait_for(lambda: fetch(replica, polls))
-        assert entries.summary(source).in_flight == 1
+        assert entries.summarize_queue(source).in_flight == 1
         assert one(connect(external_db, autocommit=True), "SELECT count(*) FROM users") == 1
     finally:
         replica.execute("SELECT pg_wal_replay_resume()")

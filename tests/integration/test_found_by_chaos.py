@@ -78,9 +78,9 @@ def test_a_deadlock_while_mappings_are_checked_is_no_fault_of_the_file(
     with (
         deadlock(source, connect(migrated_db)),
         pytest.raises(ServiceError) as caught,
-        pipeline.session() as conn,
+        pipeline.open_session() as conn,
     ):
-        pipeline.check(conn)
+        pipeline.check_ready(conn)
     assert caught.value.code == "deadlock"
 
 
@@ -91,7 +91,7 @@ def test_a_deadlock_while_news_are_looked_for_is_no_fault_of_the_mapping(
     pipeline = project.postgres(MINE, external_db).pipeline()
     settle(pipeline)
     (database,) = pipeline.databases[MINE]
-    compiled = pipeline.compiled(database)
+    compiled = pipeline.compile_mappings(database)
     reader = pipeline.open_source()
     try:
         with deadlock(source, connect(migrated_db)), pytest.raises(ServiceError) as caught:

@@ -26,8 +26,8 @@ from psycopg.conninfo import make_conninfo
 
 from stackctl.sync import service
 from stackctl.sync.engine import workers
-from stackctl.sync.loop import Stop
 from stackctl.sync.queue import retries
+from stackctl.sync.stop import Stop
 from stackctl.sync.targets import protocol
 
 if TYPE_CHECKING:
@@ -145,8 +145,8 @@ def test_a_stop_does_not_wait_for_what_hangs(
     (failure,) = failures(pipeline)
     assert not failure.dead
     proxy.heal()
-    with pipeline.session() as conn:
-        retries.retry(conn, None)
+    with pipeline.open_session() as conn:
+        retries.retry_now(conn, None)
     poll(pipeline)
     assert differences(pipeline) == []
 

@@ -433,7 +433,7 @@ def test_entries_of_other_kinds_are_left_alone(source: Connection, project: Proj
     result = poll(project.postgres(MINE, external_db).pipeline())
     assert (result.claimed, result.recovered) == (0, 0)
     assert fetch(source, 'SELECT * FROM "OutgoingRequest" ORDER BY id') == before
-    assert entries.summary(source).pending == 0
+    assert entries.summarize_queue(source).pending == 0
 
 
 def test_an_entry_of_ours_and_one_of_the_backends_are_one(source: Connection) -> None:
@@ -447,5 +447,5 @@ def test_dead_letters_of_a_database_that_came_back_elsewhere_are_tried(source: C
     source.execute(
         "INSERT INTO stackctl.delivery VALUES (%s, 'analytics', 12, now(), now(), 'gone', 'unreachable', NULL)", (MINE,)
     )
-    retries.retry(source, [(MINE, "analytics")])
-    assert [f.dead for f in retries.failures(source)] == [False]
+    retries.retry_now(source, [(MINE, "analytics")])
+    assert [f.dead for f in retries.list_failures(source)] == [False]

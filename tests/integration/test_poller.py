@@ -32,8 +32,8 @@ from psycopg import sql
 
 from stackctl.core.errors import ServiceError
 from stackctl.sync import service
-from stackctl.sync.loop import Stop
 from stackctl.sync.queue import entries, fuses, retries
+from stackctl.sync.stop import Stop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,7 +83,7 @@ def test_an_unreachable_database_beside_a_healthy_one(
     (again,) = failures(pipeline)
     assert (again.attempts, again.failing_since) == (2, failure.failing_since)
     assert again.next_attempt_at is not None
-    assert entries.summary(source).pending == 0
+    assert entries.summarize_queue(source).pending == 0
 
 
 def test_what_comes_back_gets_everything(project: Project, source: Connection, external_db: str) -> None:
@@ -111,7 +111,7 @@ def test_a_change_that_passes_a_database_over_while_it_recovers_is_sent(
     pipeline = project.postgres(MINE, external_db).pipeline()
     populate(source)
     settle(pipeline)
-    with pipeline.session() as conn:
+    with pipeline.open_session() as conn:
         retries.record_failure(conn, MINE, "analytics", ServiceError("down", code="unreachable"), scheduled=True)
     rest(source)
     add_user(source)
@@ -151,7 +151,7 @@ def test_a_dead_letter_and_what_wakes_it(
     assert [poll(broken).dead, due(source), poll(broken).dead, due(source), poll(broken).dead] == [0, None, 0, None, 1]
     (failure,) = failures(broken)
     assert (failure.dead, failure.attempts) == (True, 3)
-    assert entries.summary(source).dead == 1
+    assert entries.summarize_queue(source).dead == 1
     due(source)
     assert counts(poll(broken)) == (0, 0, 0, 0)  # time alone does not wake it
     # The next change does; failing once more, it is dead again.
@@ -159,9 +159,9 @@ def test_a_dead_letter_and_what_wakes_it(
     sequence(broken)
     assert counts(poll(broken)) == (1, 0, 1, 1)
     # So does a person, with the attempts counted anew.
-    assert retries.retry(source, None) == [(MINE, "analytics")]
+    assert retries.retry_now(source, None) == [(MINE, "analytics")]
     assert counts(poll(broken)) == (0, 0, 1, 0)
-    retries.retry(source, [(MINE, "analytics")])
+    retries.retry_now(source, [(MINE, "analytics")])
     whole = project.postgres(MINE, external_db).pipeline()
     assert poll(whole).failed == 0
     assert failures(whole) == []
@@ -314,7 +314,7 @@ def trouble(
     add_user(source)
     settle(project.postgres(MINE, external_db).pipeline())
     source.execute('DELETE FROM "OutgoingRequest"')
-    retries.sweep_due(source)
+    retries.claim_sweep(source)
     stop = Stop()
     heard: list[str] = []
     reports = service.Reports(trouble=lambda error: heard.append(error.code))
@@ -362,9 +362,9 @@ def test_a_loop_outlives_a_worker_that_finds_the_operated_database_shut(
 
 
 def test_the_sweep_queues_every_tenancy_now_and_then(project: Project, source: Connection, external_db: str) -> None:
-    assert retries.sweep_due(source)
-    assert not retries.sweep_due(source)
-    assert retries.sweep_due(source, timedelta(0))
+    assert retries.claim_sweep(source)
+    assert not retries.claim_sweep(source)
+    assert retries.claim_sweep(source, timedelta(0))
     source.execute("DELETE FROM stackctl.sweep")
     pipeline = project.postgres(MINE, external_db).sqlite(OTHER).sqlite(uuid.uuid4(), "strange.db").pipeline()
     stop = Stop()
@@ -381,19 +381,19 @@ def test_the_sweep_queues_every_tenancy_now_and_then(project: Project, source: C
 
 def test_fuses(project: Project, source: Connection, external_db: str, connect: Connect) -> None:
     pipeline = project.postgres(MINE, external_db).pipeline()
-    assert fuses.read(source) == fuses.Fuses(sequencer=True, poller=True)
+    assert fuses.read_fuses(source) == fuses.Fuses(sequencer=True, poller=True)
     assert one(source, 'SELECT count(*) FROM "ExternalDbSyncMetadata"') == 0
     add_user(source)
-    fuses.switch(source, "sequencer", on=False)
+    fuses.switch_fuse(source, "sequencer", on=False)
     assert (sequence(pipeline).stopped_by, sequence(pipeline).rows) == ("fuse", 0)
-    fuses.switch(source, "sequencer", on=True)
-    assert fuses.switch(source, "poller", on=False) == fuses.Fuses(sequencer=True, poller=False)
+    fuses.switch_fuse(source, "sequencer", on=True)
+    assert fuses.switch_fuse(source, "poller", on=False) == fuses.Fuses(sequencer=True, poller=False)
     assert sequence(pipeline).rows == 1
     result = poll(pipeline)
     assert (result.stopped_by, result.claimed) == ("fuse", 0)
     assert [r.error for r in sync(pipeline)] == [None]  # asked for by hand
     assert one(connect(external_db), "SELECT count(*) FROM users") == 1
-    fuses.switch(source, "poller", on=True)
+    fuses.switch_fuse(source, "poller", on=True)
     assert poll(pipeline).delivered == 1
     assert one(source, 'SELECT count(*) FROM "ExternalDbSyncMetadata"') == 1
     with pytest.raises(psycopg.errors.UniqueViolation):
@@ -413,7 +413,7 @@ def test_the_fuse_stops_after_the_batch_in_hand(
     thread = threading.Thread(target=lambda: results.append(poll(project.pipeline())))
     thread.start()
     wait_until_blocked(connect(external_db, autocommit=True), "stackctl sync")
-    fuses.switch(source, "poller", on=False)
+    fuses.switch_fuse(source, "poller", on=False)
     entries.enqueue(source, [OTHER])
     blocker.commit()
     thread.join()

@@ -61,16 +61,16 @@ def test_claims_pass_over_busy_tenancies_and_other_urls(source: Connection) -> N
     source.execute(
         'UPDATE "OutgoingRequest" SET "startedFulfillingAt" = now() - interval \'1 day\' WHERE id = %s', (foreign,)
     )
-    assert entries.recover(source) == 0
+    assert entries.recover_expired(source) == 0
     assert (foreign, True) in state(source)
-    assert entries.summary(source).in_flight == 2
-    assert foreign not in {e.id for e in entries.entries(source, 10)}
+    assert entries.summarize_queue(source).in_flight == 2
+    assert foreign not in {e.id for e in entries.list_entries(source, 10)}
 
 
 def test_finish_only_while_the_claim_is_ours(source: Connection) -> None:
     entries.enqueue(source, [MINE])
     (lost,) = entries.claim(source, 1)
-    assert entries.recover(source, EXPIRED) == 1
+    assert entries.recover_expired(source, EXPIRED) == 1
     source.execute("SELECT pg_sleep(0.002)")  # tokens have milliseconds
     (ours,) = entries.claim(source, 1)
     assert not entries.finish(source, lost)
@@ -90,7 +90,7 @@ def test_renewed_claims_do_not_expire(source: Connection) -> None:
     (renewed,) = entries.renew(source, [kept])
     assert (renewed.id, renewed.tenancy) == (kept.id, kept.tenancy)
     assert renewed.claimed_at > kept.claimed_at
-    assert entries.recover(source, timedelta(seconds=30)) == 1
+    assert entries.recover_expired(source, timedelta(seconds=30)) == 1
     assert not entries.finish(source, kept)
     assert entries.finish(source, renewed)
     assert state(source) == [(left.id, False)]
@@ -102,12 +102,12 @@ def test_an_expired_lease_returns_once(source: Connection, migrated_db: str, con
     first, second = connect(migrated_db), connect(migrated_db)
     before = fetch(source, 'SELECT "createdAt", "qstashOptions" FROM "OutgoingRequest"')
     with first.transaction():
-        assert entries.recover(first, EXPIRED) == 1
-        assert entries.recover(second, EXPIRED) == 0  # it steps over what another is recovering
+        assert entries.recover_expired(first, EXPIRED) == 1
+        assert entries.recover_expired(second, EXPIRED) == 0  # it steps over what another is recovering
         second.commit()
     assert state(source) == [(id_, False)]
     assert fetch(source, 'SELECT "createdAt", "qstashOptions" FROM "OutgoingRequest"') == before
-    assert entries.recover(source, EXPIRED) == 0
+    assert entries.recover_expired(source, EXPIRED) == 0
 
 
 def test_a_newer_pending_entry_wins(source: Connection) -> None:
@@ -116,7 +116,7 @@ def test_a_newer_pending_entry_wins(source: Connection) -> None:
     stale = {claim.tenancy: claim.id for claim in entries.claim(source, 2)}
     entries.enqueue(source, [MINE])
     ((newer, _),) = [row for row in state(source) if not row[1]]
-    assert entries.recover(source, EXPIRED) == 2
+    assert entries.recover_expired(source, EXPIRED) == 2
     assert set(state(source)) == {(newer, False), (stale[str(OTHER)], False)}
 
 
@@ -124,14 +124,14 @@ def test_several_stale_entries_of_one_key(source: Connection) -> None:
     for _ in range(3):
         entries.enqueue(source, [MINE])
         entries.claim(source, 1)
-    assert entries.recover(source, EXPIRED) == 3
+    assert entries.recover_expired(source, EXPIRED) == 3
     assert [claimed for _, claimed in state(source)] == [False]
 
 
 def test_entries_without_a_key_do_not_meet(source: Connection) -> None:
     ids = {entry(source, None) for _ in range(3)}
     assert {claim.id for claim in entries.claim(source, 10)} == ids
-    assert entries.recover(source, EXPIRED) == 3
+    assert entries.recover_expired(source, EXPIRED) == 3
     assert {id_ for id_, claimed in state(source) if not claimed} == ids
 
 
@@ -184,7 +184,7 @@ BODIES = [{"url": URL}, {"url": URL, "body": {}}, {"url": URL, "body": "x"}, {"u
 @pytest.mark.parametrize("body", BODIES)
 def test_a_malformed_body_can_be_claimed_and_listed(source: Connection, body: Any) -> None:
     entry(source, None, body)
-    assert len(entries.entries(source, 10)) == 1
+    assert len(entries.list_entries(source, 10)) == 1
     (claim,) = entries.claim(source, 10, busy=[MINE])
     assert entries.finish(source, claim)
 
@@ -196,7 +196,7 @@ def test_what_is_no_entry_of_ours_stays(source: Connection, options: Any) -> Non
         (json.dumps(options),),
     )
     assert entries.claim(source, 10) == []
-    assert entries.summary(source) == entries.Summary(0, 0, 0, 0, None)
+    assert entries.summarize_queue(source) == entries.QueueSummary(0, 0, 0, 0, None)
 
 
 def test_summary_and_order(source: Connection) -> None:
@@ -209,8 +209,8 @@ def test_summary_and_order(source: Connection) -> None:
     entries.enqueue(source, [OTHER])
     entries.claim(source, 1)
     entries.enqueue(source, [OTHER])
-    found = entries.summary(source)
+    found = entries.summarize_queue(source)
     assert (found.pending, found.in_flight, found.stale, found.dead) == (1, 1, 1, 0)
     assert found.oldest_age_ms is not None
     assert 180_000 <= found.oldest_age_ms < 240_000
-    assert [(e.tenancy, e.stale) for e in entries.entries(source, 1)] == [(str(MINE), True)]
+    assert [(e.tenancy, e.stale) for e in entries.list_entries(source, 1)] == [(str(MINE), True)]

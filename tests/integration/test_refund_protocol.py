@@ -116,7 +116,7 @@ def test_an_answer_that_never_comes(shop: Shop, stripe: Running, monkeypatch: py
     monkeypatch.setattr(gateway, "TIMEOUT", 0.2)
     bought, pauses = shop.buy(1999), []
     stripe.fault("delay", method="POST", seconds=1.0)
-    with shop.pipeline().session() as conn:
+    with shop.pipeline().open_session() as conn:
         refund = shop.planned(conn, bought)
 
         def pause(seconds: float) -> None:
@@ -182,7 +182,7 @@ def test_planned_long_ago_is_not_sent_out_of_the_blue(shop: Shop, stripe: Runnin
 def test_the_key_of_the_other_mode_settles_nothing(shop: Shop, stripe: Running) -> None:
     bought = shop.buy(1999)
     shop.killed(f"{GATEWAY}.refund:before", bought)
-    with shop.pipeline().session() as conn:
+    with shop.pipeline().open_session() as conn:
         refund = ledger.find(conn)[0]
         with pytest.raises(StateError, match="test mode, and the key is a live key"):
             execute.settle(conn, opened(stripe, "sk_live_fake"), refund)
@@ -207,7 +207,7 @@ def outcomes(processes: list[Started]) -> list[Outcome]:
 
 def test_a_database_that_goes_away_after_the_call(shop: Shop, stripe: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     bought = shop.buy(1999)
-    with shop.pipeline().session() as conn:
+    with shop.pipeline().open_session() as conn:
         refund = shop.planned(conn, bought)
         on = opened(stripe)
         whole = on.refund

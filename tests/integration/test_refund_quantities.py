@@ -85,7 +85,7 @@ def test_one_who_slept_does_not_raise_the_quantity(
     Stripe only, and not yet in the database."""
     id_, later = shop.subscribe(3000, 3), ("--amount", "11", "--quantity", "1")
     shop.killed(REVOKING["the item is read"], id_, "--amount", "10", "--quantity", "1")
-    with shop.pipeline().session() as conn:
+    with shop.pipeline().open_session() as conn:
         refund, on = ledger.find(conn)[0], opened(stripe)
         whole = on.set_quantity
 
@@ -121,7 +121,7 @@ def test_seats_bought_meanwhile_are_counted_once_by_two_who_settle(
     shop.killed(f"{REFUNDS}:_revoke:before", id_, "--amount", "10", "--quantity", "1")
     item = shop.item(id_)
     item["quantity"] = 10
-    with shop.pipeline().session() as conn:
+    with shop.pipeline().open_session() as conn:
         refund, on = ledger.find(conn)[0], opened(stripe)
         whole = on.item
 

@@ -71,7 +71,7 @@ def test_the_later_of_two_who_look_does_not_take_it_back(shop: Shop, stripe: Run
     bought = shop.buy(1999)
     stripe.state.next_statuses.append("pending")
     assert shop.refund(bought, "--full").code == 6
-    with shop.pipeline().session() as conn:
+    with shop.pipeline().open_session() as conn:
         refund = ledger.find(conn)[0]
         assert refund.stripe_refund
         ledger.record(conn, refund.id, status="succeeded", stripe=refund.stripe_refund, failure=None)
@@ -85,7 +85,7 @@ def test_the_later_of_two_who_look_does_not_take_it_back(shop: Shop, stripe: Run
 def test_closed_wrongly_is_mended_by_what_stripe_has(shop: Shop) -> None:
     bought = shop.buy(1999)
     shop.killed("stackctl.payments.gateway:Gateway.refund:after", bought)
-    with shop.pipeline().session() as conn:
+    with shop.pipeline().open_session() as conn:
         refund = ledger.find(conn)[0]
         ledger.close(conn, refund.id, "failed", "thought so")
         ledger.record(conn, refund.id, status="succeeded", stripe="re_1", failure=None)
@@ -99,7 +99,7 @@ def test_a_purchase_locked_by_the_application(shop: Shop, stripe: Running, monke
     wanted = Wanted(None)
     with shop.connect() as other, other.transaction():
         other.execute('SELECT 1 FROM "OneTimePurchase" WHERE id = %s FOR UPDATE', (bought,))
-        with pytest.raises(StateError) as caught, shop.pipeline().session() as conn:
+        with pytest.raises(StateError) as caught, shop.pipeline().open_session() as conn:
             found = balance.read(conn, purchases.find(conn, bought), None, lambda: (ACCOUNT, opened(stripe)))
             execute.plan(conn, found, entries(wanted, found), wanted)
     assert caught.value.code == "lock-timeout"
@@ -111,7 +111,7 @@ def test_refused_while_somebody_else_sends_it_again(
 ) -> None:
     """Who was refused does not say that nothing was refunded, nor free the money."""
     bought = shop.buy(1999)
-    with shop.pipeline().session() as conn:
+    with shop.pipeline().open_session() as conn:
         refund, on = shop.planned(conn, bought), opened(stripe)
 
         def refuse(*_: Any) -> gateway.Made:

@@ -29,9 +29,9 @@ from backend import (
 from stackctl.sync import service
 from stackctl.sync.engine import rejected_rows
 from stackctl.sync.engine.database import Options
-from stackctl.sync.loop import Stop
 from stackctl.sync.queue import retries
-from stackctl.sync.status import status
+from stackctl.sync.status import read_status
+from stackctl.sync.stop import Stop
 
 if TYPE_CHECKING:
     from conftest import Connect
@@ -86,8 +86,8 @@ def test_the_rest_of_the_page_goes_through(pipeline: Pipeline, source: Connectio
         one(target, "SELECT last_synced_sequence_id FROM _stack_sync_metadata WHERE mapping_name = 'users'") == highest
     )
     # It shows, and what is done later goes through.
-    with pipeline.session() as conn:
-        (shown,) = status(pipeline, conn).tenancies[MINE]
+    with pipeline.open_session() as conn:
+        (shown,) = read_status(pipeline, conn).tenancies[MINE]
     assert shown.status == "error"
     assert sorted(row.key for row in shown.refused) == [[str(user)] for user in bad]
     add_user(source, displayName="later")
@@ -107,8 +107,8 @@ def test_a_corrected_row_arrives_and_is_forgotten(pipeline: Pipeline, source: Co
     sync(pipeline)
     assert set_aside(source) == [str(third)]
     target.execute("ALTER TABLE users DROP CONSTRAINT polite")
-    with pipeline.session() as conn:
-        assert retries.retry(conn, None) == [(MINE, "analytics")]
+    with pipeline.open_session() as conn:
+        assert retries.retry_now(conn, None) == [(MINE, "analytics")]
     source.execute("UPDATE stackctl.refused_row SET tried_at = tried_at - interval '1 minute'")
     assert poll(pipeline).failed == 0
     assert set_aside(source) == []

@@ -37,9 +37,9 @@ from stackctl.core.bundled import bundled
 from stackctl.mapping import files
 from stackctl.sync.changes import sequencer
 from stackctl.sync.changes.sequencer import Sequencer, SequenceResult
-from stackctl.sync.changes.stamping import compose
-from stackctl.sync.loop import Bell, Stop
+from stackctl.sync.changes.stamping import compose_stampings
 from stackctl.sync.queue import entries
+from stackctl.sync.stop import Stop, WakeUpSignal
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -172,12 +172,12 @@ def test_a_second_sequencer_waits_shortly_and_goes_on(
     class Watched(Stop):
         waits = 0
 
-        def wait(self, seconds: float, bell: Bell | None = None) -> bool:
+        def wait(self, seconds: float, signal: WakeUpSignal | None = None) -> bool:
             Watched.waits += 1
             first.commit()
             return False
 
-    with project.pipeline().session() as conn:
+    with project.pipeline().open_session() as conn:
         result = SequenceResult()
         Sequencer(conn, list(MAPPINGS.values()), batch_size=10).drain(result, Watched(), lambda rows: None)
     assert (result.rows, Watched.waits) == (1, 1)
@@ -396,8 +396,8 @@ def test_a_row_changed_while_the_statement_runs_is_stamped_with_its_change(
             super()._stamp_all(batch, waiting)
 
     def stamp() -> None:
-        with pipeline.session() as conn:
-            Gated(conn, gated, batch_size=100).batch(results[0])
+        with pipeline.open_session() as conn:
+            Gated(conn, gated, batch_size=100).stamp_batch(results[0])
 
     thread = threading.Thread(target=stamp)
     thread.start()
@@ -423,7 +423,7 @@ def test_a_batch_reads_no_index_but_that_of_the_marks(source: Connection) -> Non
     source.execute('CREATE INDEX by_name ON "ProjectUser" ("tenancyId", "displayName")')
     add_many_users(source, 2000)
     source.execute('ANALYZE "ProjectUser"')
-    (stamping,) = [one for one in compose(source, list(MAPPINGS.values())) if one.table == "ProjectUser"]
+    (stamping,) = [one for one in compose_stampings(source, list(MAPPINGS.values())) if one.table == "ProjectUser"]
     for statement in (stamping.probe, stamping.statement):
         explain = sql.SQL("EXPLAIN (FORMAT TEXT) {}").format(statement)
         plan = "\n".join(line for (line,) in source.execute(explain, {"limit": 100, "skipped": []}).fetchall())
@@ -435,7 +435,7 @@ def test_stopped_before_it_starts(project: Project, source: Connection) -> None:
     add_user(source, id=uuid.UUID(int=1))
     stop = Stop()
     stop.set()
-    with project.pipeline().session() as conn:
+    with project.pipeline().open_session() as conn:
         result = SequenceResult()
         reason = Sequencer(conn, list(MAPPINGS.values()), batch_size=10).drain(result, stop, lambda rows: None)
     assert (reason, result.rows, marked(source, "ProjectUser")) == ("signal", 0, 1)

@@ -30,8 +30,8 @@ from stackctl import __version__
 from stackctl.core.bundled import bundled
 from stackctl.sync import reports as reporting
 from stackctl.sync import service
-from stackctl.sync.loop import Stop
 from stackctl.sync.queue import retries
+from stackctl.sync.stop import Stop
 
 if TYPE_CHECKING:
     import pytest
@@ -192,7 +192,7 @@ def test_two_processes_share_the_work_and_outlive_a_killed_one(
 
 def test_a_live_claim_is_left_alone(project: Project, source: Connection, external_db: str, connect: Connect) -> None:
     settle(project.postgres(MINE, external_db).pipeline())
-    retries.sweep_due(source)
+    retries.claim_sweep(source)
     add_user(source)
     assert project.run("sequence").code == 0
     source.execute('UPDATE "OutgoingRequest" SET "startedFulfillingAt" = now() AT TIME ZONE \'UTC\'')

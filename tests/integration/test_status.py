@@ -27,7 +27,7 @@ from backend import (
 from stackctl.core.errors import ServiceError
 from stackctl.sync import status as status_module
 from stackctl.sync.queue import entries, retries
-from stackctl.sync.status import MappingStatus, Status, status
+from stackctl.sync.status import MappingStatus, Status, read_status
 
 if TYPE_CHECKING:
     import pytest
@@ -39,8 +39,8 @@ UNREACHABLE = "postgresql://nobody@127.0.0.1:1/nothing"
 
 
 def read(pipeline: Pipeline, tenancy: uuid.UUID | None = None) -> Status:
-    with pipeline.session() as conn:
-        return status(pipeline, conn, tenancy)
+    with pipeline.open_session() as conn:
+        return read_status(pipeline, conn, tenancy)
 
 
 def copy_of(found: Status, mapping: str = "users", tenancy: uuid.UUID = MINE) -> MappingStatus:

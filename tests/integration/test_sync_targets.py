@@ -133,7 +133,7 @@ def test_another_table_of_that_name(
     populate(source)
     pipeline = project.postgres(MINE, external_db).pipeline()
     sequence(pipeline)
-    compiled = {c.mapping.name: c for c in pipeline.compiled(pipeline.databases[MINE][0])}
+    compiled = {c.mapping.name: c for c in pipeline.compile_mappings(pipeline.databases[MINE][0])}
     outside.execute(compiled["users"].create_table.replace('"users"', "right_one"))
     for statement in statements.split("; "):
         outside.execute(statement)  # type: ignore[arg-type]
@@ -411,7 +411,7 @@ def test_sqlite_tells_when_another_wrote_the_cursor(project: Project, source: Co
     pipeline = project.sqlite(MINE).pipeline()
     settle(pipeline)
     (database,) = pipeline.databases[MINE]
-    (users,) = pipeline.compiled(database, "users")
+    (users,) = pipeline.compile_mappings(database, "users")
     first, second = pipeline.open_target(database), pipeline.open_target(database)
     with first.locked(users) as cursor:
         first.advance(users, cursor)

@@ -37,7 +37,7 @@ from stackctl.mapping.model import Column, Mapping
 from stackctl.sync import service
 from stackctl.sync.check import verify
 from stackctl.sync.engine.source import Source
-from stackctl.sync.loop import Stop
+from stackctl.sync.stop import Stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable

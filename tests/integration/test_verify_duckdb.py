@@ -25,7 +25,7 @@ from backend import (
 
 from stackctl.sync import service
 from stackctl.sync.check import verify
-from stackctl.sync.loop import Stop
+from stackctl.sync.stop import Stop
 
 if TYPE_CHECKING:
     from stackctl.sync.pipeline import Pipeline

@@ -9,7 +9,7 @@ from backend import MINE, Connection, Project, add_user, differences, sequence, 
 
 from stackctl.sync import service
 from stackctl.sync.check import verify
-from stackctl.sync.loop import Stop
+from stackctl.sync.stop import Stop
 
 if TYPE_CHECKING:
     import uuid

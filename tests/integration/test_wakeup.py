@@ -27,10 +27,10 @@ from backend import (
 from stackctl.core.errors import StateError
 from stackctl.sync import service
 from stackctl.sync.changes import wakeup
-from stackctl.sync.changes.stamping import compose
-from stackctl.sync.changes.wakeup import CHANNEL, Watch, listen
-from stackctl.sync.loop import Stop
+from stackctl.sync.changes.stamping import compose_stampings
+from stackctl.sync.changes.wakeup import CHANNEL, WorkProbe, open_listener
 from stackctl.sync.queue import entries, fuses, retries
+from stackctl.sync.stop import Stop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,15 +46,15 @@ LISTENING = "INSERT INTO stackctl.listening (listening_until) VALUES (now() + in
 
 
 @pytest.fixture
-def watch(project: Project, source: Connection) -> Watch:
+def probe(project: Project, source: Connection) -> WorkProbe:
     """Over everything; the sweep was just done."""
-    retries.sweep_due(source)
-    return Watch(source, compose(source, list(project.pipeline().mappings.values())), lease=entries.LEASE)
+    retries.claim_sweep(source)
+    return WorkProbe(source, compose_stampings(source, list(project.pipeline().mappings.values())), lease=entries.LEASE)
 
 
-def test_an_idle_look_shows_nothing(watch: Watch) -> None:
-    signs = watch.look()
-    assert (signs.fuses, signs.marked, signs.queued, signs.sweep) == (
+def test_an_idle_look_shows_nothing(probe: WorkProbe) -> None:
+    found = probe.find_work()
+    assert (found.fuses, found.marked, found.queued, found.sweep_due) == (
         fuses.Fuses(True, True),
         frozenset(),
         False,
@@ -62,53 +62,53 @@ def test_an_idle_look_shows_nothing(watch: Watch) -> None:
     )
 
 
-def test_marked_rows_show_in_every_table(watch: Watch, source: Connection) -> None:
+def test_marked_rows_show_in_every_table(probe: WorkProbe, source: Connection) -> None:
     rows = populate(source)
-    assert len(watch.look().marked) == 11
+    assert len(probe.find_work().marked) == 11
     source.execute('DELETE FROM "Team" WHERE "teamId" = %s', (rows.team,))
     # Team and what hangs on it are gone; the tombstones are marked instead.
-    assert 0 in watch.look().marked
+    assert 0 in probe.find_work().marked
 
 
-def test_whatever_the_poller_has_to_do_shows(watch: Watch, source: Connection) -> None:
-    assert not watch.look().queued
+def test_whatever_the_poller_has_to_do_shows(probe: WorkProbe, source: Connection) -> None:
+    assert not probe.find_work().queued
     entries.enqueue(source, [MINE])
-    assert watch.look().queued
+    assert probe.find_work().queued
     (claim,) = entries.claim(source, 1)
-    assert not watch.look().queued  # it is in somebody's hands
+    assert not probe.find_work().queued  # it is in somebody's hands
     source.execute('UPDATE "OutgoingRequest" SET "startedFulfillingAt" = "startedFulfillingAt" - interval \'61 s\'')
-    assert watch.look().queued
+    assert probe.find_work().queued
     source.execute('DELETE FROM "OutgoingRequest"')
-    assert not watch.look().queued
+    assert not probe.find_work().queued
     retries.record_failure(source, MINE, "analytics", StateError("no", code="no"), scheduled=True)
-    assert not watch.look().queued
+    assert not probe.find_work().queued
     source.execute("UPDATE stackctl.delivery SET next_attempt_at = now()")
-    assert watch.look().queued
+    assert probe.find_work().queued
     source.execute("UPDATE stackctl.delivery SET next_attempt_at = NULL")  # a dead letter
-    assert not watch.look().queued
+    assert not probe.find_work().queued
     assert claim.tenancy == str(MINE)
 
 
-def test_what_is_not_ours_is_no_sign(watch: Watch, source: Connection) -> None:
+def test_what_is_not_ours_is_no_sign(probe: WorkProbe, source: Connection) -> None:
     source.execute(
         'INSERT INTO "OutgoingRequest" (id, "qstashOptions", "createdAt") VALUES (gen_random_uuid(), %s, now())',
         ('{"url": "/api/latest/internal/something-else"}',),
     )
-    assert not watch.look().queued
+    assert not probe.find_work().queued
 
 
-def test_sweep_and_fuses_show(watch: Watch, source: Connection) -> None:
+def test_sweep_and_fuses_show(probe: WorkProbe, source: Connection) -> None:
     source.execute("UPDATE stackctl.sweep SET last_swept_at = now() - interval '601 s'")
-    fuses.switch(source, "poller", on=False)
-    signs = watch.look()
-    assert signs.sweep
-    assert signs.fuses == fuses.Fuses(sequencer=True, poller=False)
+    fuses.switch_fuse(source, "poller", on=False)
+    found = probe.find_work()
+    assert found.sweep_due
+    assert found.fuses == fuses.Fuses(sequencer=True, poller=False)
 
 
-def test_a_look_changes_nothing(watch: Watch, source: Connection) -> None:
+def test_a_look_changes_nothing(probe: WorkProbe, source: Connection) -> None:
     before = one(source, "SELECT pg_current_xact_id()::text::bigint")
     for _ in range(20):
-        watch.look()
+        probe.find_work()
     assert one(source, "SELECT pg_current_xact_id()::text::bigint") == before + 1
 
 
@@ -186,10 +186,10 @@ def test_an_application_without_rights_on_our_schema_is_not_disturbed(ear: Conne
 
 
 def test_every_bundled_source_notifies(project: Project, source: Connection) -> None:
-    tables = [s.table for s in compose(source, list(project.pipeline().mappings.values()))]
+    tables = [s.table for s in compose_stampings(source, list(project.pipeline().mappings.values()))]
     assert len(tables) == 12
-    with project.pipeline().session() as conn:
-        listen(conn, [*tables, "OutgoingRequest"], project.pipeline().session)
+    with project.pipeline().open_session() as conn:
+        open_listener(conn, [*tables, "OutgoingRequest"], project.pipeline().open_session)
 
 
 # -- listening
@@ -205,15 +205,18 @@ def test_every_bundled_source_notifies(project: Project, source: Connection) -> 
 )
 def test_a_table_that_does_not_notify_is_named(harm: str, source: Connection, project: Project) -> None:
     source.execute(cast("LiteralString", harm))
-    with project.pipeline().session() as conn, pytest.raises(StateError, match=r'changes to "ProjectUser"$') as caught:
-        listen(conn, LISTENED, project.pipeline().session)
+    with (
+        project.pipeline().open_session() as conn,
+        pytest.raises(StateError, match=r'changes to "ProjectUser"$') as caught,
+    ):
+        open_listener(conn, LISTENED, project.pipeline().open_session)
     assert caught.value.code == "no-notifications"
 
 
 def test_a_database_without_any_of_it_says_so(source: Connection, project: Project) -> None:
     source.execute("DROP TABLE stackctl.listening")
-    with project.pipeline().session() as conn, pytest.raises(StateError, match="no trigger notifies"):
-        listen(conn, LISTENED, project.pipeline().session)
+    with project.pipeline().open_session() as conn, pytest.raises(StateError, match="no trigger notifies"):
+        open_listener(conn, LISTENED, project.pipeline().open_session)
 
 
 def test_a_connection_that_hears_nothing_is_found_out(
@@ -227,18 +230,18 @@ def test_a_connection_that_hears_nothing_is_found_out(
     def elsewhere() -> Iterator[Any]:
         # What the server would do if the listening session were another: nothing reaches this one.
         conn.execute(f"UNLISTEN {CHANNEL}")
-        with pipeline.session() as sender:
+        with pipeline.open_session() as sender:
             yield sender
 
-    with pipeline.session() as conn, pytest.raises(StateError, match="do not arrive") as caught:
-        listen(conn, LISTENED, elsewhere)
+    with pipeline.open_session() as conn, pytest.raises(StateError, match="do not arrive") as caught:
+        open_listener(conn, LISTENED, elsewhere)
     assert caught.value.code == "no-notifications"
 
 
 def test_two_listeners_keep_the_longer_promise(project: Project, source: Connection) -> None:
     source.execute("INSERT INTO stackctl.listening (listening_until) VALUES (now() + interval '1 hour')")
-    with project.pipeline().session() as conn:
-        listen(conn, LISTENED, project.pipeline().session)
+    with project.pipeline().open_session() as conn:
+        open_listener(conn, LISTENED, project.pipeline().open_session)
     assert one(source, "SELECT listening_until > now() + interval '59 minutes' FROM stackctl.listening")
 
 
@@ -246,8 +249,8 @@ def test_a_promise_is_renewed_while_waiting(
     project: Project, source: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stop = Stop()
-    with project.pipeline().session() as conn:
-        listener = listen(conn, LISTENED, project.pipeline().session)
+    with project.pipeline().open_session() as conn:
+        listener = open_listener(conn, LISTENED, project.pipeline().open_session)
         source.execute("DELETE FROM stackctl.listening")
         monkeypatch.setattr(wakeup, "RENEW_INTERVAL", 0.0)
         waiting = threading.Thread(target=listener.wait, args=(3600, stop))
@@ -259,8 +262,8 @@ def test_a_promise_is_renewed_while_waiting(
 
 
 def test_what_came_while_busy_ends_the_next_wait(project: Project, source: Connection) -> None:
-    with project.pipeline().session() as conn:
-        listener = listen(conn, LISTENED, project.pipeline().session)
+    with project.pipeline().open_session() as conn:
+        listener = open_listener(conn, LISTENED, project.pipeline().open_session)
         conn.execute("SELECT pg_notify(%s, '')", (CHANNEL,))
         assert not listener.wait(0, Stop())  # its own is none
         add_user(source)
@@ -302,7 +305,7 @@ def test_run_is_woken_by_a_change_and_by_an_entry(
     slow: Project, source: Connection, external_db: str, connect: Connect
 ) -> None:
     settle(slow.postgres(MINE, external_db).pipeline())
-    retries.sweep_due(source)
+    retries.claim_sweep(source)
     outside = connect(external_db, autocommit=True)
     warnings: list[str] = []
     with running(slow, warnings, source):
@@ -323,7 +326,7 @@ def test_a_poller_alone_is_woken_by_the_queue(
 ) -> None:
     pipeline = slow.postgres(MINE, external_db).pipeline()
     settle(pipeline)
-    retries.sweep_due(source)
+    retries.claim_sweep(source)
     stop = Stop()
     thread = threading.Thread(
         target=service.poll,
@@ -381,7 +384,7 @@ def test_the_listener_is_back_after_the_connection_was_cut(
 ) -> None:
     monkeypatch.setattr(service, "FIRST_PAUSE", 0.01)
     settle(slow.postgres(MINE, external_db).pipeline())
-    retries.sweep_due(source)
+    retries.claim_sweep(source)
     outside = connect(external_db, autocommit=True)
     with running(slow, [], source):
         wait_for(lambda: fetch(source, LISTENS))

@@ -18,7 +18,7 @@ def switch(run: Run, name: Literal["sequencer", "poller"], *, on: bool) -> None:
     from stackctl.sync.queue import fuses
 
     with run.database() as conn:
-        finish(run, fuses.switch(conn, name, on=on))
+        finish(run, fuses.switch_fuse(conn, name, on=on))
 
 
 def finish(run: Run, fuses: Fuses) -> None:

@@ -12,4 +12,4 @@ def show(run: Run) -> None:
     from stackctl.sync.queue import fuses
 
     with run.database() as conn:
-        finish(run, fuses.read(conn))
+        finish(run, fuses.read_fuses(conn))

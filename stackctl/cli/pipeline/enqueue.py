@@ -25,7 +25,7 @@ def enqueue(
     pipeline = Pipeline(run.settings)
     wanted = [uuid_argument(t) for t in tenancies] if tenancies else list(pipeline.databases)
     with run.database() as conn:
-        known = queue.existing(conn, wanted)
+        known = queue.find_existing_tenancies(conn, wanted)
         if tenancies and (strange := sorted(set(wanted) - known)):
             raise UsageError(
                 f"tenancy {strange[0]} does not exist in the operated database",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from stackctl.core.console import Console
     from stackctl.sync.changes.sequencer import SequenceResult
     from stackctl.sync.engine.database import DatabaseResult
-    from stackctl.sync.loop import Stop
+    from stackctl.sync.stop import Stop
 
 Loop = Annotated[bool, typer.Option("--loop", help="Go on until a signal or --max-duration.")]
 
@@ -57,7 +57,7 @@ def loop_interval(loop: bool, interval: str | None, key: str, run: Run) -> timed
 @contextmanager
 def stopping(max_duration: str | None) -> Iterator[Stop]:
     """The first signal asks for a stop after the batch in hand; a second one ends the process at once."""
-    from stackctl.sync.loop import Stop
+    from stackctl.sync.stop import Stop
 
     stop = Stop(duration_option(max_duration, "--max-duration"))
 

@@ -48,7 +48,7 @@ def status(
     Exit codes: 0 read (with --check: all well), 1 --check found something wrong.
     """
     from stackctl.sync.pipeline import Pipeline
-    from stackctl.sync.status import status as read
+    from stackctl.sync.status import read_status as read
 
     if not check and (max_backlog is not None or max_lag is not None):
         raise UsageError("--max-backlog and --max-lag go with --check", code="usage")
@@ -69,7 +69,7 @@ def status(
                     time.sleep(WATCH_INTERVAL)
                     found = read(pipeline, conn, only)
             return
-    problems = found.problems(max_backlog=max_backlog, max_lag=lag_limit) if check else []
+    problems = found.find_problems(max_backlog=max_backlog, max_lag=lag_limit) if check else []
     document = status_document(found, captured) | ({"ok": not problems, "problems": problems} if check else {})
     if run.json_output:
         run.console.document(document)
@@ -86,7 +86,7 @@ def status(
 def _must_exist(run: Run, pipeline: Any, conn: Any, tenancy: Any) -> None:
     from stackctl.sync.queue import entries
 
-    if tenancy not in pipeline.databases and not entries.existing(conn, [tenancy]):
+    if tenancy not in pipeline.databases and not entries.find_existing_tenancies(conn, [tenancy]):
         raise UsageError(
             f"tenancy {tenancy} exists neither in the database nor in the configuration",
             code="unknown-tenancy",

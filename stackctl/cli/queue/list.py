@@ -25,9 +25,9 @@ def list_(
     from stackctl.sync.queue import retries
 
     with run.database() as conn:
-        entries = queue.entries(conn, limit)
-        failures = retries.failures(conn)
-        summary = queue.summary(conn)
+        entries = queue.list_entries(conn, limit)
+        failures = retries.list_failures(conn)
+        summary = queue.summarize_queue(conn)
 
     def tables() -> None:
         now = datetime.now(UTC).replace(tzinfo=None)

@@ -28,7 +28,7 @@ def retry(
     with run.database() as conn:
         chosen = None
         if ids:
-            failing = retries.failures(conn)
+            failing = retries.list_failures(conn)
             chosen = [(f.tenancy, f.database) for f in failing if _named(f, ids)]
             for id_ in ids:
                 if not any(_named(failure, [id_]) for failure in failing):
@@ -37,7 +37,7 @@ def retry(
                         code="unknown-database",
                         hint="`stackctl queue list` shows those that fail",
                     )
-        retried = retries.retry(conn, chosen)
+        retried = retries.retry_now(conn, chosen)
     run.finish(
         {"retried": [{"tenancy": tenancy, "database": database} for tenancy, database in retried]},
         lambda: run.console.line(f"{counted(len(retried), 'database', 'databases')} due now"),

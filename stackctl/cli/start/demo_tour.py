@@ -23,8 +23,8 @@ from stackctl.postgres.errors import translated
 from stackctl.postgres.statements import statements
 from stackctl.sync import service
 from stackctl.sync.check.compare import Comparison, compare
-from stackctl.sync.loop import Stop
 from stackctl.sync.pipeline import Pipeline
+from stackctl.sync.stop import Stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -285,7 +285,7 @@ def _compare(pipeline: Pipeline, checks: list[Checked]) -> str:
                 try:
                     found = tuple(
                         compare(conn, target, compiled.mapping, database.tenancy)
-                        for compiled in pipeline.compiled(database)
+                        for compiled in pipeline.compile_mappings(database)
                     )
                 finally:
                     target.close()

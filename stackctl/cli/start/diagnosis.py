@@ -18,10 +18,10 @@ from stackctl.migrate.change_capture import capture, left_out, restore
 from stackctl.migrate.files import discover
 from stackctl.migrate.history import status as migration_status
 from stackctl.postgres.statements import statements
-from stackctl.sync.changes.stamping import TOMBSTONES, sources
+from stackctl.sync.changes.stamping import TOMBSTONES, list_sequenced_tables
 from stackctl.sync.pipeline import Pipeline
 from stackctl.sync.queue import entries, fuses, retries
-from stackctl.sync.status import read_target
+from stackctl.sync.status import read_target_state
 from stackctl.sync.targets.protocol import check_owner
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def examine(settings: Settings) -> Iterator[Check]:
         mapped = False
         yield _failed("mappings", error)
     try:
-        with pipeline.session() as conn:
+        with pipeline.open_session() as conn:
             yield from _server(conn)
             yield from _migrations(conn, settings)
             if mapped and _has_tables(conn):
@@ -138,7 +138,7 @@ def _schema(conn: Connection, pipeline: Pipeline) -> Iterator[Check]:
             f"{finding.file}:{finding.line}:{finding.column}: {finding.message}",
             finding.suggestion or "run `stackctl migrate up`, or correct the mapping",
         )
-    tables = [source.table for source in sources(pipeline.mappings.values())]
+    tables = [source.table for source in list_sequenced_tables(pipeline.mappings.values())]
     lacking = conn.execute(_SQL["missing_rights"], {"tables": [*tables, TOMBSTONES]}).fetchall()
     if lacking:
         yield Check(
@@ -226,7 +226,7 @@ def _application(*, found_out: bool) -> Iterator[Check]:
 
 
 def _pipeline(conn: Connection, pipeline: Pipeline) -> Iterator[Check]:
-    state = fuses.read(conn)
+    state = fuses.read_fuses(conn)
     off = [name for name in ("sequencer", "poller") if not getattr(state, name)]
     if off:
         yield Check(
@@ -234,7 +234,7 @@ def _pipeline(conn: Connection, pipeline: Pipeline) -> Iterator[Check]:
         )
     else:
         yield Check("fuses", "ok", "both on")
-    waiting = entries.summary(conn)
+    waiting = entries.summarize_queue(conn)
     if waiting.dead or waiting.stale:
         yield Check(
             "queue",
@@ -244,10 +244,10 @@ def _pipeline(conn: Connection, pipeline: Pipeline) -> Iterator[Check]:
         )
     else:
         yield Check("queue", "ok", f"{waiting.pending} pending, {waiting.in_flight} in flight")
-    strange = set(pipeline.databases) - entries.existing(conn, pipeline.databases)
+    strange = set(pipeline.databases) - entries.find_existing_tenancies(conn, pipeline.databases)
     for tenancy in sorted(strange):
         yield Check("tenancies", "error", f"tenancy {tenancy} does not exist", 'correct its id; they are in "Tenancy"')
-    for failure in retries.failures(conn):
+    for failure in retries.list_failures(conn):
         since = f"{failure.failing_since:%Y-%m-%d %H:%M:%S}"
         yield Check(
             f"{failure.tenancy}/{failure.database}",
@@ -350,7 +350,7 @@ def _guarded(name: str, work: Callable[[], str]) -> Check:
 
 def _external(pipeline: Pipeline, database: ExternalDatabase) -> str:
     resolved = pipeline.settings.resolved(database)
-    state = read_target(pipeline, resolved)
+    state = read_target_state(pipeline, resolved)
     if state is None:
         return f"{resolved.connection}: will be created by the first sync"
     if state.operated:

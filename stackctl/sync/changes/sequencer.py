@@ -17,8 +17,8 @@ from uuid import UUID
 from psycopg import errors
 
 from stackctl.postgres.statements import statements
-from stackctl.sync.changes.stamping import compose
-from stackctl.sync.changes.wakeup import Signs, Watch
+from stackctl.sync.changes.stamping import compose_stampings
+from stackctl.sync.changes.wakeup import PendingWork, WorkProbe
 from stackctl.sync.queue import entries
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from stackctl.mapping.model import Mapping
     from stackctl.postgres.connect import Connection
-    from stackctl.sync.loop import Stop
+    from stackctl.sync.stop import Stop
 
 LOCK_WAIT = 5.0  # seconds that a single pass waits for another sequencer's commit
 LOCK_POLL = 0.02  # seconds between two tries
@@ -54,7 +54,7 @@ class SequenceResult:
 
 def prune_stamp_log(conn: Connection) -> None:
     """Forget the times of old stamps; a copy further behind than that shows the age of the oldest one kept."""
-    conn.execute(_SQL["prune_log"])
+    conn.execute(_SQL["prune_stamp_log"])
 
 
 @dataclass
@@ -69,7 +69,7 @@ class _Batch:
 class Sequencer:
     """Stamps over one connection (autocommit), for the tables of these mappings.
 
-    `signs` is what it saw when it last looked for work; given the `lease` of a poller, it looks for the poller's, too.
+    `pending_work` is what it found when it last looked; given the `lease` of a poller, it looks for the poller's, too.
     Raises StateError `not-migrated` when a table is missing.
     """
 
@@ -78,11 +78,11 @@ class Sequencer:
     ) -> None:
         self._conn = conn
         self._batch_size = batch_size
-        self._stampings = compose(conn, mappings)
+        self._stampings = compose_stampings(conn, mappings)
         # Put together once, not for every batch.
         self._statements = [stamping.statement.as_bytes(conn) for stamping in self._stampings]
-        self._watch = Watch(conn, self._stampings, lease=lease)
-        self.signs: Signs | None = None
+        self._probe = WorkProbe(conn, self._stampings, lease=lease)
+        self.pending_work: PendingWork | None = None
         self._looked = 0.0
         self._full = False  # the last batch was, so that more is likely to wait
         self._skipped: dict[UUID, float] = {}
@@ -92,7 +92,7 @@ class Sequencer:
         """Those whose changes it waits for."""
         return tuple(stamping.table for stamping in self._stampings)
 
-    def batch(self, result: SequenceResult) -> Literal["stamped", "idle", "fuse", "busy"]:
+    def stamp_batch(self, result: SequenceResult) -> Literal["stamped", "idle", "fuse", "busy"]:
         """One transaction: stamps up to a batch of every table that has marked rows.
 
         The stamps, the parents' marks, the stamp log and the queue entries commit together (no lost wake-up), and
@@ -102,11 +102,11 @@ class Sequencer:
         the entries are waited for only shortly; whose entry can't be had is left out for a while.
         """
         fresh = not self._full or time.monotonic() - self._looked >= LOOK_INTERVAL
-        if fresh or self.signs is None:
-            self.signs, self._looked = self._watch.look(), time.monotonic()
-        if not self.signs.fuses.sequencer:
+        if fresh or self.pending_work is None:
+            self.pending_work, self._looked = self._probe.find_work(), time.monotonic()
+        if not self.pending_work.fuses.sequencer:
             return "fuse"
-        waiting = self.signs.marked
+        waiting = self.pending_work.marked
         if not waiting:
             return "idle"
         while True:
@@ -125,7 +125,7 @@ class Sequencer:
         self._full = batch.stamped.total() >= self._batch_size
         if not batch.stamped:
             if not fresh:
-                return self.batch(result)
+                return self.stamp_batch(result)
             # What waits is locked by transactions of the application: its turn comes when they end.
             return "idle"
         result.rows += batch.stamped.total()
@@ -146,7 +146,7 @@ class Sequencer:
                 marked |= stamping.marks
         if batch.stamped:
             with self._conn.pipeline():
-                self._conn.execute(_SQL["bound_waits"])
+                self._conn.execute(_SQL["limit_lock_wait"])
                 entries.enqueue(self._conn, batch.tenancies)
                 self._conn.execute(_SQL["log_stamps"], {"up_to": batch.highest})
 
@@ -175,7 +175,7 @@ class Sequencer:
         for tenancy in sorted(tenancies):
             try:
                 with self._conn.transaction():
-                    self._conn.execute(_SQL["bound_waits"])
+                    self._conn.execute(_SQL["limit_lock_wait"])
                     entries.enqueue(self._conn, [tenancy])
             except errors.LockNotAvailable:
                 held.add(tenancy)
@@ -189,7 +189,7 @@ class Sequencer:
         waited = 0.0
         before = 0
         while not stop.requested:
-            match self.batch(result):
+            match self.stamp_batch(result):
                 case "stamped":
                     waited = 0.0
                     on_batch(result.rows - before)

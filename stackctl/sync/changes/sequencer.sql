@@ -1,7 +1,7 @@
--- What the sequencer runs besides the stamping statements, which are composed per table (see sync/stamping.py).
+-- What the sequencer runs besides the stamping statements, which are composed per table (see stamping.py).
 
 -- name: try_lock
--- Released by the commit, never before: see sync/sequencer.py on order. Stamping statements pick nothing unless
+-- Released by the commit, never before: see sequencer.py on order. Stamping statements pick nothing unless
 -- stackctl.stamping is on; and stamps are no news to those who listen for changes.
 -- The commit is durable whatever the server's default: a crash must not take back stamps that were sent already.
 -- A batch is small beside its tables: it must not read one of them whole, whatever the statistics say.
@@ -11,17 +11,17 @@ SELECT set_config('stackctl.stamping', CASE WHEN taken THEN 'on' ELSE 'off' END,
        set_config('random_page_cost', '1.1', true)
 FROM pg_try_advisory_xact_lock(hashtextextended('stackctl.sequencer', 0)) AS taken
 
--- name: bound_waits
+-- name: limit_lock_wait
 -- Shorter than any deadlock_timeout in use: it is never the application that is told of a deadlock.
 SET LOCAL lock_timeout = '50ms'
 
 -- name: log_stamps
 INSERT INTO stackctl.stamp_log (up_to_sequence_id) VALUES (%(up_to)s) ON CONFLICT DO NOTHING
 
--- name: prune_log
+-- name: prune_stamp_log
 DELETE FROM stackctl.stamp_log WHERE stamped_at < clock_timestamp() - interval '7 days'
 
--- name: primary_key
+-- name: read_primary_key
 SELECT a.attname, format_type(a.atttypid, a.atttypmod)
 FROM pg_index AS i
 JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, position) ON true
@@ -29,11 +29,11 @@ JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
 WHERE i.indrelid = to_regclass(quote_ident(%(table)s)) AND i.indisprimary
 ORDER BY k.position
 
--- name: column_type
+-- name: read_column_type
 SELECT format_type(atttypid, atttypmod) FROM pg_attribute
 WHERE attrelid = to_regclass(quote_ident(%(table)s)) AND attname = %(column)s AND NOT attisdropped
 
--- name: marks_ordered_by
+-- name: read_order_of_marks
 -- By what the index of the marks orders the rows that wait: a partial index by tenancy, one of all rows by mark and
 -- tenancy.
 SELECT NOT coalesce(bool_or(i.indpred IS NOT NULL), false) AND coalesce(bool_or(i.indpred IS NULL), false)

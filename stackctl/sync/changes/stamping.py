@@ -39,7 +39,7 @@ _UUID_TEXT = "^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"
 
 
 @dataclass(frozen=True)
-class Source:
+class SequencedTable:
     """A sequenced table as the mappings use it: which of its rows count, and how they reach their tenancy.
 
     `tombstones_first`: a mapping finds the rows of a page by a `lookup` column. A row that was deleted, or moved, and
@@ -71,24 +71,24 @@ class Stamping:
 
 
 @dataclass(frozen=True)
-class _Parent:
+class _ParentTable:
     """A table whose rows are marked when a row of the child changes."""
 
-    source: Source
+    source: SequencedTable
     dependency: Dependency
 
 
-def sources(mappings: Iterable[Mapping]) -> tuple[Source, ...]:
+def list_sequenced_tables(mappings: Iterable[Mapping]) -> tuple[SequencedTable, ...]:
     """The sequenced tables of these mappings; several mappings of one table become one source."""
     by_table: dict[str, list[Mapping]] = {}
     for mapping in mappings:
         by_table.setdefault(mapping.source, []).append(mapping)
-    found: list[Source] = []
+    found: list[SequencedTable] = []
     for table, users in by_table.items():
         filters = {m.filter for m in users}
         condition = None if None in filters else " OR ".join(f"({text})" for text in sorted(f for f in filters if f))
         found.append(
-            Source(
+            SequencedTable(
                 table,
                 condition,
                 users[0].tenancy,
@@ -99,30 +99,30 @@ def sources(mappings: Iterable[Mapping]) -> tuple[Source, ...]:
     return tuple(found)
 
 
-def compose(conn: Connection, mappings: Sequence[Mapping]) -> tuple[Stamping, ...]:
+def compose_stampings(conn: Connection, mappings: Sequence[Mapping]) -> tuple[Stamping, ...]:
     """The stampings of all sequenced tables, children before the parents that they mark, tombstones first.
 
     In this order the parents that a batch marks are stamped in the same transaction.
     """
-    known = {source.table: source for source in sources(mappings)}
-    parents: dict[str, list[_Parent]] = {}
+    known = {source.table: source for source in list_sequenced_tables(mappings)}
+    parents: dict[str, list[_ParentTable]] = {}
     order: TopologicalSorter[str] = TopologicalSorter(dict.fromkeys(known, ()))
     for mapping in mappings:
         for dependency in mapping.depends_on:
-            parent = _Parent(known[mapping.source], dependency)
+            parent = _ParentTable(known[mapping.source], dependency)
             if parent not in parents.setdefault(dependency.table, []):
                 parents[dependency.table].append(parent)
             order.add(mapping.source, dependency.table)
-    stampings = [_tombstones(conn, known, parents)]
+    stampings = [_compose_tombstone_stamping(conn, known, parents)]
     for table in order.static_order():
         # A dependency that no mapping sends carries no stamps of its own, but its changes still mark its parents.
-        source = known.get(table) or Source(table, None, None, frozenset({table}))
-        stampings.append(_stamping(conn, source, parents.get(table, [])))
+        source = known.get(table) or SequencedTable(table, None, None, frozenset({table}))
+        stampings.append(_compose_stamping(conn, source, parents.get(table, [])))
     return tuple(stampings)
 
 
-def _require(conn: Connection, table: str) -> None:
-    if not conn.execute(_SQL["primary_key"], {"table": table}).fetchall():
+def _require_primary_key(conn: Connection, table: str) -> None:
+    if not conn.execute(_SQL["read_primary_key"], {"table": table}).fetchall():
         raise StateError(
             f'the table "{table}" does not exist in the operated database, or has no primary key',
             code="not-migrated",
@@ -131,39 +131,45 @@ def _require(conn: Connection, table: str) -> None:
         )
 
 
-def _column_type(conn: Connection, table: str, column: str) -> str:
-    row = conn.execute(_SQL["column_type"], {"table": table, "column": column}).fetchone()
+def _read_column_type(conn: Connection, table: str, column: str) -> str:
+    row = conn.execute(_SQL["read_column_type"], {"table": table, "column": column}).fetchone()
     return row[0] if row else "text"
 
 
-def _names(columns: Iterable[str], alias: str | None = None) -> Composed:
+def _format_columns(columns: Iterable[str], alias: str | None = None) -> Composed:
     qualify = (alias,) if alias else ()
     return sql.SQL(", ").join(sql.Identifier(*qualify, column) for column in columns)
 
 
-def _condition(text: str | None) -> Composable:
-    return sql.SQL("({})").format(_raw(text)) if text else sql.SQL("true")
+def _filter_condition(text: str | None) -> Composable:
+    return sql.SQL("({})").format(_to_sql(text)) if text else sql.SQL("true")
 
 
-def _raw(text: str) -> Composable:
+def _to_sql(text: str) -> Composable:
     """SQL that a mapping's author wrote and the checker has read; % is literal in it."""
     return sql.SQL(cast("LiteralString", text.replace("%", "%%")))
 
 
-def _stamping(conn: Connection, source: Source, parents: list[_Parent]) -> Stamping:
+def _compose_stamping(conn: Connection, source: SequencedTable, parents: list[_ParentTable]) -> Stamping:
     table = sql.Identifier(source.table)
-    _require(conn, source.table)
-    where = sql.SQL('"shouldUpdateSequenceId" AND {}').format(_condition(source.filter))
-    order = _order(conn, source.table) if source.tenancy is None else sql.SQL("")
+    _require_primary_key(conn, source.table)
+    where = sql.SQL('"shouldUpdateSequenceId" AND {}').format(_filter_condition(source.filter))
+    order = _order_by_marks(conn, source.table) if source.tenancy is None else sql.SQL("")
     columns = sorted({column for parent in parents for column in parent.dependency.on})
     carried = [*columns, *(["tenancyId"] if source.tenancy is None else source.tenancy.on.values())]
     picked = sql.SQL(
         "SELECT ctid AS _stack_place, {} FROM {} WHERE {} AND {} AND {} AND {} {} LIMIT %(limit)s "
         "FOR UPDATE SKIP LOCKED"
     ).format(
-        _names(dict.fromkeys(carried)), table, _LOCKED, where, _not_skipped(source), _after_tombstones(source), order
+        _format_columns(dict.fromkeys(carried)),
+        table,
+        _LOCKED,
+        where,
+        _not_skipped_condition(source),
+        _after_tombstones_condition(source),
+        order,
     )
-    joined = [_match(conn, source.table, parent, tombstone=False) for parent in parents]
+    joined = [_dependency_condition(conn, source.table, parent, tombstone=False) for parent in parents]
     if source.tenancy is None:
         tenancies = sql.SQL('SELECT "tenancyId", max("sequenceId") FROM stamped GROUP BY 1')
         returned = sql.SQL('t."tenancyId"')
@@ -172,26 +178,28 @@ def _stamping(conn: Connection, source: Source, parents: list[_Parent]) -> Stamp
         tenancies = sql.SQL(
             'SELECT o.id, max(s."sequenceId") FROM stamped AS s LEFT JOIN "Tenancy" AS o ON {} GROUP BY 1'
         ).format(_tenancy_condition(source.tenancy, "o", "s"))
-        returned = _names(source.tenancy.on.values(), "t")
+        returned = _format_columns(source.tenancy.on.values(), "t")
     return Stamping(
         source.table,
         sql.SQL("SELECT 1 FROM {} WHERE {} {} LIMIT 1").format(table, where, order),
-        _assemble(table=table, picked=picked, parents=parents, joined=joined, returned=returned, tail=tenancies),
+        _compose_statement(
+            table=table, picked=picked, parents=parents, joined=joined, returned=returned, found=tenancies
+        ),
         frozenset(parent.source.table for parent in parents),
     )
 
 
-def _order(conn: Connection, table: str) -> sql.SQL:
+def _order_by_marks(conn: Connection, table: str) -> sql.SQL:
     """The order that only the index of the marks has: so the planner takes it even on stale statistics.
 
     Any other index that begins with the tenancy would be read from its start again for every batch.
     """
-    row = conn.execute(_SQL["marks_ordered_by"], {"table": table}).fetchone()
+    row = conn.execute(_SQL["read_order_of_marks"], {"table": table}).fetchone()
     by_mark = row is not None and row[0]
     return sql.SQL('ORDER BY "shouldUpdateSequenceId", "tenancyId"' if by_mark else 'ORDER BY "tenancyId"')
 
 
-def _not_skipped(source: Source) -> Composable:
+def _not_skipped_condition(source: SequencedTable) -> Composable:
     if source.tenancy is None:
         return sql.SQL('"tenancyId" <> ALL (%(skipped)s::uuid[])')
     return sql.SQL('NOT EXISTS (SELECT 1 FROM "Tenancy" AS o WHERE o.id = ANY (%(skipped)s::uuid[]) AND {})').format(
@@ -199,7 +207,7 @@ def _not_skipped(source: Source) -> Composable:
     )
 
 
-def _after_tombstones(source: Source) -> Composable:
+def _after_tombstones_condition(source: SequencedTable) -> Composable:
     """Whether every tombstone that is visible together with a row has its stamp already.
 
     Row and tombstone are judged in one snapshot. A row whose key changes after that snapshot was taken is not stamped
@@ -213,13 +221,15 @@ def _after_tombstones(source: Source) -> Composable:
     ).format(sql.Identifier(source.table, "tenancyId"), sql.Literal(sorted(source.deleted_as)))
 
 
-def _tombstones(conn: Connection, known: dict[str, Source], parents: dict[str, list[_Parent]]) -> Stamping:
-    table, order = sql.Identifier(TOMBSTONES), _order(conn, TOMBSTONES)
+def _compose_tombstone_stamping(
+    conn: Connection, known: dict[str, SequencedTable], parents: dict[str, list[_ParentTable]]
+) -> Stamping:
+    table, order = sql.Identifier(TOMBSTONES), _order_by_marks(conn, TOMBSTONES)
     affected = [(child, parent) for child, marked in parents.items() for parent in marked]
     joined = [
         sql.SQL('c."tableName" = ANY({}) AND {}').format(
             sql.Literal(sorted(known[child].deleted_as if child in known else {child})),
-            _match(conn, child, parent, tombstone=True),
+            _dependency_condition(conn, child, parent, tombstone=True),
         )
         for child, parent in affected
     ]
@@ -231,13 +241,13 @@ def _tombstones(conn: Connection, known: dict[str, Source], parents: dict[str, l
     return Stamping(
         TOMBSTONES,
         sql.SQL('SELECT 1 FROM {} WHERE "shouldUpdateSequenceId" {} LIMIT 1').format(table, order),
-        _assemble(
+        _compose_statement(
             table=table,
             picked=picked,
             parents=[parent for _, parent in affected],
             joined=joined,
             returned=sql.SQL('t."tenancyId"'),
-            tail=sql.SQL('SELECT "tenancyId", max("sequenceId") FROM stamped GROUP BY 1'),
+            found=sql.SQL('SELECT "tenancyId", max("sequenceId") FROM stamped GROUP BY 1'),
         ),
         frozenset(parent.source.table for _, parent in affected),
     )
@@ -250,13 +260,13 @@ def _tenancy_condition(join: TenancyJoin, tenancy: str, row: str) -> Composed:
     )
 
 
-def _match(conn: Connection, child: str, parent: _Parent, *, tombstone: bool) -> Composable:
-    """Whether the parent row `p` (see `_wanted`) depends on the picked row `c`."""
+def _dependency_condition(conn: Connection, child: str, parent: _ParentTable, *, tombstone: bool) -> Composable:
+    """Whether the parent row `p` (see `_select_parents_to_mark`) depends on the picked row `c`."""
     conditions: list[Composable] = []
     for number, (column, expression) in enumerate(parent.dependency.on.items()):
         of_parent: Composable = sql.Identifier("p", f"_stack_{number}")
         plain = _PLAIN_COLUMN.fullmatch(expression) is not None
-        type_ = _column_type(conn, parent.source.table, expression.strip('"')) if plain else "text"
+        type_ = _read_column_type(conn, parent.source.table, expression.strip('"')) if plain else "text"
         of_child: Composable = sql.Identifier("c", column)
         if tombstone:
             text = sql.SQL('coalesce(c."primaryKey" ->> {name}, c.data ->> {name})').format(name=sql.Literal(column))
@@ -283,7 +293,7 @@ def _match(conn: Connection, child: str, parent: _Parent, *, tombstone: bool) ->
     return sql.SQL(" AND ").join(conditions)
 
 
-def _wanted(parent: _Parent, joined: Composable) -> Composed:
+def _select_parents_to_mark(parent: _ParentTable, joined: Composable) -> Composed:
     """Parents that must be marked, each with the picked row that asks for it.
 
     The inner SELECT keeps the author's expressions apart from the child's columns; the planner folds it away. The mark
@@ -292,31 +302,31 @@ def _wanted(parent: _Parent, joined: Composable) -> Composed:
     """
     source = parent.source
     expressions = sql.SQL(", ").join(
-        sql.SQL("{} AS {}").format(_raw(expression), sql.Identifier(f"_stack_{number}"))
+        sql.SQL("{} AS {}").format(_to_sql(expression), sql.Identifier(f"_stack_{number}"))
         for number, expression in enumerate(parent.dependency.on.values())
     )
-    reach = ["tenancyId"] if source.tenancy is None else list(source.tenancy.on.values())
+    tenancy_columns = ["tenancyId"] if source.tenancy is None else list(source.tenancy.on.values())
     return sql.SQL(
         "SELECT p._stack_place AS parent, c._stack_place AS child FROM picked AS c "
         "JOIN (SELECT ctid AS _stack_place, {columns}, {expressions} FROM {table} "
         'WHERE CASE WHEN "shouldUpdateSequenceId" THEN false ELSE true END AND {filter}) AS p ON {joined}'
     ).format(
-        columns=_names(dict.fromkeys(reach)),
+        columns=_format_columns(dict.fromkeys(tenancy_columns)),
         expressions=expressions,
         table=sql.Identifier(source.table),
-        filter=_condition(source.filter),
+        filter=_filter_condition(source.filter),
         joined=joined,
     )
 
 
-def _assemble(
+def _compose_statement(
     *,
     table: sql.Identifier,
     picked: Composable,
-    parents: list[_Parent],
+    parents: list[_ParentTable],
     joined: Sequence[Composable],
     returned: Composable,
-    tail: Composable,
+    found: Composable,
 ) -> Composed:
     """The whole statement.
 
@@ -327,21 +337,21 @@ def _assemble(
     steps: list[Composable] = [sql.SQL("picked AS MATERIALIZED ({})").format(picked)]
     ready: list[Composable] = []
     for number, (parent, condition) in enumerate(zip(parents, joined, strict=True)):
-        wanted, locked, marked = (sql.Identifier(f"{name}_{number}") for name in ("wanted", "locked", "marked"))
+        to_mark, locked, marked = (sql.Identifier(f"{name}_{number}") for name in ("to_mark", "locked", "marked"))
         parent_table = sql.Identifier(parent.source.table)
         steps += [
-            sql.SQL("{} AS MATERIALIZED ({})").format(wanted, _wanted(parent, condition)),
+            sql.SQL("{} AS MATERIALIZED ({})").format(to_mark, _select_parents_to_mark(parent, condition)),
             sql.SQL(
                 "{} AS MATERIALIZED (SELECT ctid AS place FROM {} WHERE ctid = ANY (ARRAY(SELECT parent FROM {})) "
                 "FOR NO KEY UPDATE SKIP LOCKED)"
-            ).format(locked, parent_table, wanted),
+            ).format(locked, parent_table, to_mark),
             sql.SQL(
                 '{} AS (UPDATE {} SET "shouldUpdateSequenceId" = true WHERE ctid = ANY (ARRAY(SELECT place FROM {})))'
             ).format(marked, parent_table, locked),
         ]
         ready.append(
             sql.SQL("k._stack_place NOT IN (SELECT child FROM {} WHERE parent NOT IN (SELECT place FROM {}))").format(
-                wanted, locked
+                to_mark, locked
             )
         )
     places = sql.SQL("SELECT k._stack_place FROM picked AS k WHERE {}").format(
@@ -356,14 +366,14 @@ def _assemble(
     return sql.SQL(
         "WITH {} SELECT found.*, (SELECT count(*) FROM stamped), (SELECT count(*) FROM picked) "
         "FROM (SELECT) AS always LEFT JOIN ({}) AS found ON true"
-    ).format(sql.SQL(", ").join(steps), tail)
+    ).format(sql.SQL(", ").join(steps), found)
 
 
-def probe(stampings: Sequence[Stamping]) -> Composed:
+def compose_probe(stampings: Sequence[Stamping]) -> Composed:
     """One cheap query over all tables: the list of those, by number, in which a row waits."""
-    arms: list[Composable] = [
+    selects: list[Composable] = [
         # Not EXISTS, which would drop the order that holds the planner to the index of the marks.
         sql.SQL("SELECT {} WHERE ({}) = 1").format(sql.Literal(number), stamping.probe)
         for number, stamping in enumerate(stampings)
     ]
-    return sql.SQL("{}").format(sql.SQL(" UNION ALL ").join(arms))
+    return sql.SQL("{}").format(sql.SQL(" UNION ALL ").join(selects))

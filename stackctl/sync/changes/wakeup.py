@@ -18,16 +18,16 @@ from psycopg import sql
 
 from stackctl.core.errors import StateError
 from stackctl.postgres.statements import statements
-from stackctl.sync.changes.stamping import probe
-from stackctl.sync.loop import Stop
+from stackctl.sync.changes.stamping import compose_probe
 from stackctl.sync.queue import fuses, retries
+from stackctl.sync.stop import Stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
 
     from psycopg import Notify
-    from psycopg.sql import Composable
+    from psycopg.sql import Composable, Composed
 
     from stackctl.postgres.connect import Connection
     from stackctl.sync.changes.stamping import Stamping
@@ -43,8 +43,8 @@ _SQL = statements(__file__)
 
 
 @dataclass(frozen=True)
-class Signs:
-    """What one look showed. `marked`: the stampings (by number) that have marked rows; `queued`: the poller has work.
+class PendingWork:
+    """What there is to do. `marked`: the stampings (by number) that have marked rows; `queued`: the poller has work.
 
     `sweep`: it is time to queue every tenancy. What was not looked for is empty.
     """
@@ -52,30 +52,32 @@ class Signs:
     fuses: fuses.Fuses
     marked: frozenset[int] = frozenset()
     queued: bool = False
-    sweep: bool = False
+    sweep_due: bool = False
 
 
-class Watch:
-    """Looks over one connection (autocommit) for marked rows of these stampings; given a `lease`, at the queue too."""
+class WorkProbe:
+    """Looks over one connection (autocommit) for marked rows of these stampings; given a `lease`, in the queue too."""
 
     def __init__(self, conn: Connection, stampings: Sequence[Stamping] = (), *, lease: timedelta | None = None) -> None:
         self._cursor = conn.cursor()
         nothing: Composable = sql.SQL("ARRAY[]::integer[]")
-        unasked: Composable = sql.SQL("false, false")
         # The values are spelled out: without parameters the server keeps one plan, and a look costs no planning.
-        statement = sql.SQL(_SQL["look"]).format(
-            marked=sql.SQL("ARRAY({})").format(probe(stampings)) if stampings else nothing,
-            queued=sql.SQL(_SQL["queued"]).format(lease=sql.Literal(lease), sweep=sql.Literal(retries.SWEEP_INTERVAL))
-            if lease is not None
-            else unasked,
+        statement = sql.SQL(_SQL["find_work"]).format(
+            marked=sql.SQL("ARRAY({})").format(compose_probe(stampings)) if stampings else nothing,
+            queued=_compose_queued(lease) if lease is not None else sql.SQL("false, false"),
         )
-        self._look = statement.as_bytes(conn)  # put together once, not twenty times a second
+        self._statement = statement.as_bytes(conn)  # put together once, not twenty times a second
 
-    def look(self) -> Signs:
-        row = self._cursor.execute(self._look, {}).fetchone()
+    def find_work(self) -> PendingWork:
+        row = self._cursor.execute(self._statement, {}).fetchone()
         assert row is not None
         sequencer, poller, marked, queued, sweep = row
-        return Signs(fuses.Fuses(sequencer, poller), frozenset(marked), queued, sweep)
+        return PendingWork(fuses.Fuses(sequencer, poller), frozenset(marked), queued, sweep)
+
+
+def _compose_queued(lease: timedelta) -> Composed:
+    interval = sql.Literal(retries.SWEEP_INTERVAL)
+    return sql.SQL(_SQL["find_queued_work"]).format(lease=sql.Literal(lease), sweep=interval)
 
 
 class Listener:
@@ -110,10 +112,10 @@ class Listener:
         taken, self._heard = self._heard, []
         return taken
 
-    def renew(self) -> None:
+    def renew_listening(self) -> None:
         """Say that somebody listens, if it was not said lately."""
         if not self._renewed or time.monotonic() - self._renewed >= RENEW_INTERVAL:
-            self._conn.execute(_SQL["renew"], {"span": LISTENING_SPAN})
+            self._conn.execute(_SQL["renew_listening"], {"span": LISTENING_SPAN})
             self._renewed = time.monotonic()
 
     def wait(self, seconds: float, stop: Stop, payload: str | None = None) -> bool:
@@ -121,11 +123,11 @@ class Listener:
 
         One that came since the last wait counts.
         """
-        deadline = time.monotonic() + stop.left(seconds)
+        deadline = time.monotonic() + stop.time_left(seconds)
         with selectors.DefaultSelector() as selector:
             selector.register(self._conn.fileno(), selectors.EVENT_READ)
             while True:
-                self.renew()
+                self.renew_listening()
                 taken = self._take()
                 if taken if payload is None else payload in taken:
                     return True
@@ -135,17 +137,17 @@ class Listener:
                 selector.select(min(left, STOP_NOTICED))
 
 
-def listen(
-    conn: Connection, tables: Sequence[str], another: Callable[[], AbstractContextManager[Connection]]
+def open_listener(
+    conn: Connection, tables: Sequence[str], connect_sender: Callable[[], AbstractContextManager[Connection]]
 ) -> Listener:
     """Listen for changes of these tables; `another` connection sends a notification on trial.
 
     Raises StateError `no-notifications` where the triggers or the connection do not serve.
     """
-    row = conn.execute(_SQL["deaf"], {"tables": list(tables)}).fetchone()
-    deaf = row[0] if row else None
-    if deaf is None or deaf:
-        names = ", ".join(f'"{name}"' for name in deaf or tables)
+    row = conn.execute(_SQL["find_tables_without_trigger"], {"tables": list(tables)}).fetchone()
+    missing = row[0] if row else None
+    if missing is None or missing:
+        names = ", ".join(f'"{name}"' for name in missing or tables)
         raise StateError(
             f"no trigger notifies of changes to {names}",
             code="no-notifications",
@@ -154,7 +156,7 @@ def listen(
     conn.execute(sql.SQL("LISTEN {}").format(sql.Identifier(CHANNEL)))
     listener = Listener(conn)
     payload = str(uuid.uuid4())
-    with another() as sender:
+    with connect_sender() as sender:
         sender.execute(_SQL["notify"], {"channel": CHANNEL, "payload": payload})
     if not listener.wait(ECHO_WAIT, Stop(), payload):
         conn.execute(sql.SQL("UNLISTEN {}").format(sql.Identifier(CHANNEL)))

@@ -1,12 +1,12 @@
 -- How the loops learn that there is work: one query a tick, and notifications.
 
--- name: look
--- Everything that a loop may wait for, in one row; composed in sync/wakeup.py.
+-- name: find_work
+-- Everything that a loop may wait for, in one row; composed in wakeup.py.
 SELECT coalesce((SELECT "sequencerEnabled" FROM "ExternalDbSyncMetadata" LIMIT 1), true),
        coalesce((SELECT "pollerEnabled" FROM "ExternalDbSyncMetadata" LIMIT 1), true),
        {marked}, {queued}
 
--- name: queued
+-- name: find_queued_work
 -- An entry to claim, one whose claim has expired, a retry that is due; and whether it is time for the sweep.
 -- now() and not clock_timestamp(): the statement is its own transaction, and the index can be used.
 EXISTS (SELECT FROM "OutgoingRequest"
@@ -18,7 +18,7 @@ OR EXISTS (SELECT FROM "OutgoingRequest"
 OR EXISTS (SELECT FROM stackctl.delivery WHERE next_attempt_at <= now()),
 NOT EXISTS (SELECT FROM stackctl.sweep WHERE last_swept_at > now() - {sweep}::interval)
 
--- name: deaf
+-- name: find_tables_without_trigger
 -- Tables whose triggers do not notify (disabled, or only in a replica); null: nothing of it is installed.
 SELECT CASE WHEN to_regclass('stackctl.listening') IS NOT NULL THEN ARRAY(
     SELECT name FROM unnest(%(tables)s::text[]) AS name
@@ -28,7 +28,7 @@ SELECT CASE WHEN to_regclass('stackctl.listening') IS NOT NULL THEN ARRAY(
           AND p.proname = 'wake_listeners' AND p.pronamespace = to_regnamespace('stackctl'))
     ORDER BY name) END
 
--- name: renew
+-- name: renew_listening
 -- Several may listen: the promise of one must not be cut short by another.
 INSERT INTO stackctl.listening AS l (singleton, listening_until) VALUES (true, now() + %(span)s::interval)
 ON CONFLICT (singleton) DO UPDATE SET listening_until = greatest(l.listening_until, EXCLUDED.listening_until)

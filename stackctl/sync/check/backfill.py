@@ -19,7 +19,7 @@ from stackctl.sync.engine import rejected_rows
 from stackctl.sync.engine.batches import Batches
 from stackctl.sync.engine.database import MappingResult
 from stackctl.sync.engine.watch import watched
-from stackctl.sync.scope import select, strangers
+from stackctl.sync.scope import find_unknown_tenancies, select_databases
 from stackctl.sync.streams import OperatedDatabaseLost
 from stackctl.sync.targets.protocol import NEVER_SYNCED
 
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from stackctl.config.settings import ExternalDatabase
     from stackctl.mapping.compile import Compiled
     from stackctl.sync.engine.source import Source
-    from stackctl.sync.loop import Stop
     from stackctl.sync.pipeline import Pipeline
     from stackctl.sync.scope import Scope
+    from stackctl.sync.stop import Stop
     from stackctl.sync.targets.protocol import Applied, Target
 
 BATCH = 5_000  # rows under one lock
@@ -77,15 +77,15 @@ class _Progress:
 def plan(pipeline: Pipeline, mapping: str, scope: Scope, *, restart: bool) -> list[Backfilled]:
     """How many rows a backfill would send, and where; changes nothing. Raises UsageError for an unknown name."""
     results: list[Backfilled] = []
-    with pipeline.session() as conn:
-        pipeline.check(conn)
-        found = select(pipeline, replace(scope, mapping=mapping))
-        strange = strangers(conn, found, scope)
+    with pipeline.open_session() as conn:
+        pipeline.check_ready(conn)
+        found = select_databases(pipeline, replace(scope, mapping=mapping))
+        unknown = find_unknown_tenancies(conn, found, scope)
     source = pipeline.open_source()
     try:
         for database in found:
-            problem = strange.get(database.tenancy)
-            (compiled,) = pipeline.compiled(database, mapping)
+            problem = unknown.get(database.tenancy)
+            (compiled,) = pipeline.compile_mappings(database, mapping)
             result = Backfilled(database.tenancy, database.id, status="planned", error=problem)
             if problem is not None:
                 result.status = "error"
@@ -105,14 +105,14 @@ def backfill(pipeline: Pipeline, mapping: str, scope: Scope, options: Options, s
     OperatedDatabaseLost.
     """
     results: list[Backfilled] = []
-    with pipeline.session() as conn:
-        pipeline.check(conn)
-        found = select(pipeline, replace(scope, mapping=mapping))
-        strange = strangers(conn, found, scope)
+    with pipeline.open_session() as conn:
+        pipeline.check_ready(conn)
+        found = select_databases(pipeline, replace(scope, mapping=mapping))
+        unknown = find_unknown_tenancies(conn, found, scope)
     source = pipeline.open_source()
     try:
         for database in found:
-            problem = strange.get(database.tenancy)
+            problem = unknown.get(database.tenancy)
             result = Backfilled(database.tenancy, database.id, error=problem)
             results.append(result)
             started = time.monotonic()
@@ -140,7 +140,7 @@ def _attempt(
         result.status = "interrupted"
         return
     try:
-        (compiled,) = pipeline.compiled(database, mapping)
+        (compiled,) = pipeline.compile_mappings(database, mapping)
         target = pipeline.open_target(database)
         try:
             with watched(source, target, stop, grace=STOP_GRACE):

@@ -22,7 +22,7 @@ from stackctl.mapping.checksums import checksums
 from stackctl.sync.engine import rejected_rows
 from stackctl.sync.engine.keys import AT_ONCE, fits, mend, slices
 from stackctl.sync.engine.watch import watched
-from stackctl.sync.scope import select, strangers
+from stackctl.sync.scope import find_unknown_tenancies, select_databases
 from stackctl.sync.streams import OperatedDatabaseLost
 from stackctl.sync.targets.protocol import NEVER_SYNCED, SET_BACK, check_owner
 
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from stackctl.mapping.checksums import Key, Sums
     from stackctl.mapping.compile import Compiled
     from stackctl.sync.engine.source import Source
-    from stackctl.sync.loop import Stop
     from stackctl.sync.pipeline import Pipeline
     from stackctl.sync.scope import Scope
+    from stackctl.sync.stop import Stop
     from stackctl.sync.targets.protocol import Target, TargetState
 
 STOP_GRACE = 2.0  # seconds after which a stop breaks off the comparison in hand
@@ -88,18 +88,18 @@ def verify(
     were compared. Raises UsageError for a name that does not exist, OperatedDatabaseLost.
     """
     checks: list[Check] = []
-    with pipeline.session() as conn:
-        pipeline.check(conn)
-        found = select(pipeline, scope)
-        strange = strangers(conn, found, scope)
+    with pipeline.open_session() as conn:
+        pipeline.check_ready(conn)
+        found = select_databases(pipeline, scope)
+        unknown = find_unknown_tenancies(conn, found, scope)
     source = pipeline.open_source()
     try:
         for database in found:
-            compiled = pipeline.compiled(database, scope.mapping)
+            compiled = pipeline.compile_mappings(database, scope.mapping)
             mine = [Check(database.tenancy, database.id, one.mapping.name) for one in compiled]
             checks += mine
-            if database.tenancy in strange:
-                _fail(mine, strange[database.tenancy])
+            if database.tenancy in unknown:
+                _fail(mine, unknown[database.tenancy])
             elif stop.requested:
                 _interrupt(mine)
             else:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from stackctl.sync.engine.database import MappingResult, Options
     from stackctl.sync.engine.rejected_rows import Key
     from stackctl.sync.engine.source import Source
-    from stackctl.sync.loop import Stop
+    from stackctl.sync.stop import Stop
     from stackctl.sync.targets.protocol import Target
 
 FIRST_PAGE = 5_000  # rows; doubled with each full page up to the batch size

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from stackctl.mapping.compile import Compiled
     from stackctl.sync.engine.source import Source
-    from stackctl.sync.loop import Stop
+    from stackctl.sync.stop import Stop
 
 
 @dataclass

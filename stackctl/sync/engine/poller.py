@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from stackctl.config.settings import ExternalDatabase
     from stackctl.postgres.connect import Connection
     from stackctl.sync.engine.workers import Workers
-    from stackctl.sync.loop import Stop
     from stackctl.sync.pipeline import Pipeline
+    from stackctl.sync.stop import Stop
 
 RECOVERY_INTERVAL = 5.0  # seconds between two looks for expired leases
 
@@ -91,7 +91,7 @@ class Poller:
         try:
             while True:
                 stopped = stop.requested
-                fuse = not stopped and not fuses.read(self._conn).poller
+                fuse = not stopped and not fuses.read_fuses(self._conn).poller
                 if not stopped and not fuse:
                     self.reconfigure()
                     self._recover(result)
@@ -115,7 +115,7 @@ class Poller:
         with self._conn.transaction():
             for one in changes.gone:
                 retries.record_success(self._conn, one.tenancy, one.id)
-            retries.retry(self._conn, [(one.tenancy, one.id) for one in changes.altered])
+            retries.retry_now(self._conn, [(one.tenancy, one.id) for one in changes.altered])
             entries.enqueue(self._conn, {one.tenancy for one in changes.altered})
         self._workers.forget(self._pipeline.databases)
 
@@ -123,7 +123,7 @@ class Poller:
         if self._recovered and time.monotonic() - self._recovered < RECOVERY_INTERVAL:
             return
         self._recovered = time.monotonic()
-        result.recovered += entries.recover(self._conn, self._lease)
+        result.recovered += entries.recover_expired(self._conn, self._lease)
 
     def _busy(self) -> list[UUID]:
         # A tenancy in hand is not taken a second time: its jobs would wait for the cursor and block the workers.
@@ -157,7 +157,7 @@ class Poller:
             # No tenancy can be read from it, now or later; it is finished without jobs.
             return _Work(claim, UUID(int=0))
         databases = self._pipeline.databases.get(tenancy, [])
-        resting = retries.waiting(self._conn, tenancy) if databases else set[str]()
+        resting = retries.list_databases_in_backoff(self._conn, tenancy) if databases else set[str]()
         return self._submit(_Work(claim, tenancy), [d for d in databases if d.id not in resting])
 
     def _submit(self, work: _Work, databases: Iterable[ExternalDatabase]) -> _Work:
@@ -185,7 +185,7 @@ class Poller:
 
     def _hold(self, work: _Work) -> None:
         for job in work.jobs:
-            retries.hold(self._conn, work.tenancy, job.database.id, self._lease)
+            retries.record_no_answer(self._conn, work.tenancy, job.database.id, self._lease)
 
     def _settle(self, result: PollResult) -> None:
         for work in list(self._works):

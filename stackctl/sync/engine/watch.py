@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from stackctl.sync.engine.source import Source
-    from stackctl.sync.loop import Stop
+    from stackctl.sync.stop import Stop
     from stackctl.sync.targets.protocol import Target
 
 LOOK_INTERVAL = 0.25  # seconds

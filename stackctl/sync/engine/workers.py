@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from stackctl.config.settings import ExternalDatabase
+    from stackctl.mapping.compile import Compiled
     from stackctl.sync.engine.database import Options
     from stackctl.sync.engine.source import Source
-    from stackctl.sync.loop import Stop
     from stackctl.sync.pipeline import Pipeline
+    from stackctl.sync.stop import Stop
     from stackctl.sync.targets.protocol import Target
 
 IDLE_TARGETS = 32  # connections to external databases kept open between jobs
@@ -163,13 +164,14 @@ class Workers:
         database = job.database
         result = DatabaseResult(database.tenancy, database.id, database.type)
 
-        def opened() -> Target:
+        def open_target() -> Target:
             job.begin()
             return job.connected(idle or self._pipeline.open_target(database))
 
-        target = attempt(
-            source, opened, lambda: self._pipeline.compiled(database, self._only), result, self._options, self._stop
-        )
+        def compile_mappings() -> Sequence[Compiled]:
+            return self._pipeline.compile_mappings(database, self._only)
+
+        target = attempt(source, open_target, compile_mappings, result, self._options, self._stop)
         job.target = None
         if target is not None and target.keep_open:
             self._keep(database, target)

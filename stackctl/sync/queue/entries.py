@@ -44,7 +44,7 @@ class QueueEntry:
 
 
 @dataclass(frozen=True)
-class Summary:
+class QueueSummary:
     """The queue in numbers; `oldest_age_ms` is None when it is empty."""
 
     pending: int
@@ -58,13 +58,13 @@ def enqueue(conn: Connection, tenancies: Iterable[UUID]) -> int:
     """Make sure that each tenancy has a pending entry; inside the caller's transaction, if there is one."""
     ids = sorted(tenancies)
     if ids:
-        conn.execute(_SQL["enqueue"], {"tenancies": ids})
+        conn.execute(_SQL["enqueue_tenancies"], {"tenancies": ids})
     return len(ids)
 
 
 def claim(conn: Connection, limit: int, busy: Iterable[UUID] = ()) -> list[Claim]:
     """Take up to `limit` pending entries, oldest first, passing over what others claim and the `busy` tenancies."""
-    rows = conn.execute(_SQL["claim"], {"limit": limit, "busy": [str(tenancy) for tenancy in busy]}).fetchall()
+    rows = conn.execute(_SQL["claim_entries"], {"limit": limit, "busy": [str(tenancy) for tenancy in busy]}).fetchall()
     return [Claim(*row) for row in rows]
 
 
@@ -73,7 +73,7 @@ def renew(conn: Connection, claims: Sequence[Claim]) -> list[Claim]:
     if not claims:
         return []
     rows = conn.execute(
-        _SQL["renew"], {"ids": [c.id for c in claims], "claims": [c.claimed_at for c in claims]}
+        _SQL["renew_claims"], {"ids": [c.id for c in claims], "claims": [c.claimed_at for c in claims]}
     ).fetchall()
     renewed = dict(rows)
     return [replace(c, claimed_at=renewed[c.id]) for c in claims if c.id in renewed]
@@ -81,36 +81,36 @@ def renew(conn: Connection, claims: Sequence[Claim]) -> list[Claim]:
 
 def finish(conn: Connection, claim: Claim) -> bool:
     """Delete a finished entry, if the claim is still ours."""
-    return conn.execute(_SQL["finish"], {"id": claim.id, "claimed_at": claim.claimed_at}).rowcount == 1
+    return conn.execute(_SQL["finish_entry"], {"id": claim.id, "claimed_at": claim.claimed_at}).rowcount == 1
 
 
 def release(conn: Connection, claim: Claim) -> None:
     """Give an entry back to pending, if the claim is still ours."""
-    conn.execute(_SQL["release"], {"id": claim.id, "claimed_at": claim.claimed_at})
+    conn.execute(_SQL["release_entry"], {"id": claim.id, "claimed_at": claim.claimed_at})
 
 
-def recover(conn: Connection, lease: timedelta = LEASE) -> int:
+def recover_expired(conn: Connection, lease: timedelta = LEASE) -> int:
     """Return entries whose claim has expired to pending, or drop them where a newer one is; returns how many."""
     with conn.transaction():
-        expired = conn.execute(_SQL["expired"], {"lease": lease}).fetchall()
+        expired = conn.execute(_SQL["find_expired"], {"lease": lease}).fetchall()
         for id_, claimed_at in expired:
             release(conn, Claim(id_, None, claimed_at))
     return len(expired)
 
 
-def entries(conn: Connection, limit: int, lease: timedelta = LEASE) -> list[QueueEntry]:
+def list_entries(conn: Connection, limit: int, lease: timedelta = LEASE) -> list[QueueEntry]:
     """The queue, oldest first."""
-    rows = conn.execute(_SQL["entries"], {"limit": limit, "lease": lease}).fetchall()
+    rows = conn.execute(_SQL["list_entries"], {"limit": limit, "lease": lease}).fetchall()
     return [QueueEntry(id_, tenancy, created, claimed, bool(stale)) for id_, tenancy, created, claimed, stale in rows]
 
 
-def summary(conn: Connection, lease: timedelta = LEASE) -> Summary:
-    row = conn.execute(_SQL["summary"], {"lease": lease}).fetchone()
+def summarize_queue(conn: Connection, lease: timedelta = LEASE) -> QueueSummary:
+    row = conn.execute(_SQL["summarize_queue"], {"lease": lease}).fetchone()
     assert row is not None
     pending, in_flight, stale, dead, oldest = row
-    return Summary(pending, in_flight, stale, dead, int(oldest) if oldest is not None else None)
+    return QueueSummary(pending, in_flight, stale, dead, int(oldest) if oldest is not None else None)
 
 
-def existing(conn: Connection, tenancies: Iterable[UUID]) -> set[UUID]:
+def find_existing_tenancies(conn: Connection, tenancies: Iterable[UUID]) -> set[UUID]:
     """Those of the tenancies that the operated database knows."""
-    return {row[0] for row in conn.execute(_SQL["existing_tenancies"], {"tenancies": list(tenancies)})}
+    return {row[0] for row in conn.execute(_SQL["find_existing_tenancies"], {"tenancies": list(tenancies)})}

@@ -2,7 +2,7 @@
 -- engine's (a path, or with the backend's address before it) are ours. A claim is a lease: "startedFulfillingAt" is
 -- both the mark and the token of the claim.
 
--- name: enqueue
+-- name: enqueue_tenancies
 -- DO UPDATE, not DO NOTHING: the write locks the pending entry, so that a poller can't claim it, sync before the
 -- caller's stamps are visible, and delete it. In tenancy order, so that two callers can't deadlock.
 INSERT INTO "OutgoingRequest" (id, "qstashOptions", "deduplicationKey", "createdAt")
@@ -18,7 +18,7 @@ ORDER BY tenancy
 ON CONFLICT ("deduplicationKey") WHERE "startedFulfillingAt" IS NULL
 DO UPDATE SET "qstashOptions" = EXCLUDED."qstashOptions"
 
--- name: claim
+-- name: claim_entries
 UPDATE "OutgoingRequest" AS entry
 SET "startedFulfillingAt" = clock_timestamp() AT TIME ZONE 'UTC'
 FROM (
@@ -33,17 +33,17 @@ FROM (
 WHERE entry.id = pending.id
 RETURNING entry.id, entry."qstashOptions" -> 'body' ->> 'tenancyId', entry."startedFulfillingAt"
 
--- name: renew
+-- name: renew_claims
 UPDATE "OutgoingRequest" AS entry
 SET "startedFulfillingAt" = clock_timestamp() AT TIME ZONE 'UTC'
 FROM unnest(%(ids)s::uuid[], %(claims)s::timestamp[]) AS ours (id, claimed_at)
 WHERE entry.id = ours.id AND entry."startedFulfillingAt" = ours.claimed_at
 RETURNING entry.id, entry."startedFulfillingAt"
 
--- name: finish
+-- name: finish_entry
 DELETE FROM "OutgoingRequest" WHERE id = %(id)s AND "startedFulfillingAt" = %(claimed_at)s
 
--- name: release
+-- name: release_entry
 -- Back to pending by deleting and queueing again: an UPDATE to null would violate the unique index when a newer
 -- pending entry of the same key exists, and would take the whole statement with it.
 WITH given_up AS (
@@ -56,14 +56,14 @@ SELECT id, "qstashOptions", "deduplicationKey", "createdAt" FROM given_up
 ON CONFLICT ("deduplicationKey") WHERE "startedFulfillingAt" IS NULL
 DO UPDATE SET "qstashOptions" = EXCLUDED."qstashOptions"
 
--- name: expired
+-- name: find_expired
 SELECT id, "startedFulfillingAt" FROM "OutgoingRequest"
 WHERE "startedFulfillingAt" < (clock_timestamp() AT TIME ZONE 'UTC') - %(lease)s::interval
   AND "qstashOptions" ->> 'url' LIKE '%%/api/latest/internal/external-db-sync/sync-engine'
 ORDER BY "deduplicationKey", id
 FOR UPDATE SKIP LOCKED
 
--- name: entries
+-- name: list_entries
 SELECT id, "qstashOptions" -> 'body' ->> 'tenancyId', "createdAt", "startedFulfillingAt",
        "startedFulfillingAt" < (clock_timestamp() AT TIME ZONE 'UTC') - %(lease)s::interval
 FROM "OutgoingRequest"
@@ -71,7 +71,7 @@ WHERE "qstashOptions" ->> 'url' LIKE '%%/api/latest/internal/external-db-sync/sy
 ORDER BY "createdAt"
 LIMIT %(limit)s
 
--- name: summary
+-- name: summarize_queue
 SELECT count(*) FILTER (WHERE "startedFulfillingAt" IS NULL),
        count(*) FILTER (WHERE "startedFulfillingAt" >= (clock_timestamp() AT TIME ZONE 'UTC') - %(lease)s::interval),
        count(*) FILTER (WHERE "startedFulfillingAt" < (clock_timestamp() AT TIME ZONE 'UTC') - %(lease)s::interval),
@@ -80,7 +80,7 @@ SELECT count(*) FILTER (WHERE "startedFulfillingAt" IS NULL),
 FROM "OutgoingRequest"
 WHERE "qstashOptions" ->> 'url' LIKE '%%/api/latest/internal/external-db-sync/sync-engine'
 
--- name: existing_tenancies
+-- name: find_existing_tenancies
 -- A deleted tenancy still exists here while it has tombstones: its copies must be emptied.
 SELECT tenancy FROM unnest(%(tenancies)s::uuid[]) AS tenancy
 WHERE EXISTS (SELECT 1 FROM "Tenancy" WHERE id = tenancy)

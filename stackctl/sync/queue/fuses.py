@@ -10,7 +10,7 @@ from stackctl.postgres.statements import statements
 if TYPE_CHECKING:
     from stackctl.postgres.connect import Connection
 
-Name = Literal["sequencer", "poller"]
+FuseName = Literal["sequencer", "poller"]
 
 _SQL = statements(__file__)
 
@@ -23,14 +23,14 @@ class Fuses:
     poller: bool
 
 
-def read(conn: Connection) -> Fuses:
-    row = conn.execute(_SQL["fuses"]).fetchone()
+def read_fuses(conn: Connection) -> Fuses:
+    row = conn.execute(_SQL["read_fuses"]).fetchone()
     assert row is not None
     return Fuses(*row)
 
 
-def switch(conn: Connection, name: Name, *, on: bool) -> Fuses:
+def switch_fuse(conn: Connection, name: FuseName, *, on: bool) -> Fuses:
     """Switch one fuse, atomically; returns both as they now are."""
     with conn.transaction():
-        conn.execute(_SQL["set_sequencer" if name == "sequencer" else "set_poller"], {"on": on})
-        return read(conn)
+        conn.execute(_SQL["switch_sequencer" if name == "sequencer" else "switch_poller"], {"on": on})
+        return read_fuses(conn)

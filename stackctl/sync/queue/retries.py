@@ -46,20 +46,20 @@ class Failure:
         return self.next_attempt_at is None
 
 
-def failures(conn: Connection) -> list[Failure]:
+def list_failures(conn: Connection) -> list[Failure]:
     """All failing databases, longest first."""
-    return [Failure(*row) for row in conn.execute(_SQL["failures"])]
+    return [Failure(*row) for row in conn.execute(_SQL["list_failures"])]
 
 
-def failure(conn: Connection, tenancy: UUID, database: str) -> Failure | None:
+def find_failure(conn: Connection, tenancy: UUID, database: str) -> Failure | None:
     """What is recorded of this database, if it is failing."""
-    row = conn.execute(_SQL["failure"], {"tenancy": tenancy, "database": database}).fetchone()
+    row = conn.execute(_SQL["find_failure"], {"tenancy": tenancy, "database": database}).fetchone()
     return Failure(*row) if row is not None else None
 
 
-def waiting(conn: Connection, tenancy: UUID) -> set[str]:
+def list_databases_in_backoff(conn: Connection, tenancy: UUID) -> set[str]:
     """The tenancy's databases whose next attempt lies ahead: a new change does not hurry it."""
-    return {row[0] for row in conn.execute(_SQL["waiting"], {"tenancy": tenancy})}
+    return {row[0] for row in conn.execute(_SQL["list_databases_in_backoff"], {"tenancy": tenancy})}
 
 
 def claim_due(conn: Connection, limit: int, lease: timedelta, busy: Iterable[UUID] = ()) -> list[tuple[UUID, str]]:
@@ -69,7 +69,7 @@ def claim_due(conn: Connection, limit: int, lease: timedelta, busy: Iterable[UUI
 
 
 @dataclass(frozen=True)
-class Recorded:
+class FailureOutcome:
     """What a failure came to. `dead`: it is given up. `recovered`: the database answers again, all but some rows."""
 
     dead: bool
@@ -78,7 +78,7 @@ class Recorded:
 
 def record_failure(
     conn: Connection, tenancy: UUID, database: str, error: StackctlError, *, scheduled: bool
-) -> Recorded:
+) -> FailureOutcome:
     """Plan the next attempt: exponential, with jitter so that many do not come back at once.
 
     A database that only refuses some rows does not rest: it goes on with every change, and only an attempt that was
@@ -98,12 +98,12 @@ def record_failure(
         },
     ).fetchone()
     assert row is not None
-    return Recorded(*row)
+    return FailureOutcome(*row)
 
 
-def hold(conn: Connection, tenancy: UUID, database: str, lease: timedelta) -> None:
+def record_no_answer(conn: Connection, tenancy: UUID, database: str, lease: timedelta) -> None:
     """An attempt is under way that gets no answer: until the lease ends, the database rests."""
-    conn.execute(_SQL["hold"], {"tenancy": tenancy, "database": database, "lease": lease})
+    conn.execute(_SQL["record_no_answer"], {"tenancy": tenancy, "database": database, "lease": lease})
 
 
 def record_success(conn: Connection, tenancy: UUID, database: str) -> bool:
@@ -114,11 +114,11 @@ def record_success(conn: Connection, tenancy: UUID, database: str) -> bool:
     return conn.execute(_SQL["record_success"], {"tenancy": tenancy, "database": database}).rowcount == 1
 
 
-def retry(conn: Connection, databases: Sequence[tuple[UUID, str]] | None) -> list[tuple[UUID, str]]:
+def retry_now(conn: Connection, databases: Sequence[tuple[UUID, str]] | None) -> list[tuple[UUID, str]]:
     """Make the next attempt of these databases (None: all) due now; returns those that were failing."""
     chosen = databases or ()
     rows = conn.execute(
-        _SQL["retry"],
+        _SQL["retry_now"],
         {
             "everything": databases is None,
             "tenancies": [tenancy for tenancy, _ in chosen],
@@ -128,6 +128,6 @@ def retry(conn: Connection, databases: Sequence[tuple[UUID, str]] | None) -> lis
     return [(tenancy, database) for tenancy, database in rows]
 
 
-def sweep_due(conn: Connection, interval: timedelta = SWEEP_INTERVAL) -> bool:
+def claim_sweep(conn: Connection, interval: timedelta = SWEEP_INTERVAL) -> bool:
     """Whether it is time to queue every configured tenancy; says so to one caller an interval."""
-    return conn.execute(_SQL["sweep_due"], {"interval": interval}).fetchone() is not None
+    return conn.execute(_SQL["claim_sweep"], {"interval": interval}).fetchone() is not None

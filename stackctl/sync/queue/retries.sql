@@ -1,15 +1,15 @@
 -- What failed to reach an external database, kept per (tenancy, database), so that one failing database neither
 -- holds up the others nor is forgotten. No row: the last attempt went well. next_attempt_at null: a dead letter.
 
--- name: failures
+-- name: list_failures
 SELECT tenancy_id, database_id, attempts, failing_since, last_error, last_error_code, next_attempt_at
 FROM stackctl.delivery ORDER BY failing_since, tenancy_id, database_id
 
--- name: failure
+-- name: find_failure
 SELECT tenancy_id, database_id, attempts, failing_since, last_error, last_error_code, next_attempt_at
 FROM stackctl.delivery WHERE tenancy_id = %(tenancy)s AND database_id = %(database)s
 
--- name: waiting
+-- name: list_databases_in_backoff
 SELECT database_id FROM stackctl.delivery
 WHERE tenancy_id = %(tenancy)s AND next_attempt_at > clock_timestamp() AND last_error_code <> 'rows-refused'
 
@@ -53,7 +53,7 @@ WITH before AS MATERIALIZED (
 SELECT dead, %(code)s = 'rows-refused' AND EXISTS (SELECT FROM before WHERE last_error_code <> 'rows-refused')
 FROM recorded
 
--- name: hold
+-- name: record_no_answer
 INSERT INTO stackctl.delivery AS d
     (tenancy_id, database_id, attempts, failing_since, last_attempt_at, last_error, last_error_code, next_attempt_at)
 VALUES (%(tenancy)s, %(database)s, 0, clock_timestamp(), clock_timestamp(), 'no answer yet', 'no-answer',
@@ -65,12 +65,12 @@ SET next_attempt_at = clock_timestamp() + %(lease)s::interval,
 -- name: record_success
 DELETE FROM stackctl.delivery WHERE tenancy_id = %(tenancy)s AND database_id = %(database)s
 
--- name: retry
+-- name: retry_now
 UPDATE stackctl.delivery SET next_attempt_at = clock_timestamp(), attempts = 0
 WHERE %(everything)s OR (tenancy_id, database_id) IN (SELECT * FROM unnest(%(tenancies)s::uuid[], %(databases)s::text[]))
 RETURNING tenancy_id, database_id
 
--- name: sweep_due
+-- name: claim_sweep
 INSERT INTO stackctl.sweep AS s (singleton, last_swept_at) VALUES (true, clock_timestamp())
 ON CONFLICT (singleton) DO UPDATE SET last_swept_at = EXCLUDED.last_swept_at
 WHERE s.last_swept_at <= clock_timestamp() - %(interval)s::interval

@@ -8,7 +8,7 @@ import time
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from stackctl.sync.loop import Bell, Stop
+from stackctl.sync.stop import Stop, WakeUpSignal
 
 if TYPE_CHECKING:
     import pytest
@@ -51,30 +51,30 @@ def test_a_wait_is_no_longer_than_the_time_that_is_left() -> None:
 
 
 def test_a_bell_ends_one_wait() -> None:
-    bell = Bell()
-    bell.ring()
-    bell.ring()
-    assert bell.wait(3600)
-    assert not bell.wait(0)
+    wakeup = WakeUpSignal()
+    wakeup.send()
+    wakeup.send()
+    assert wakeup.wait(3600)
+    assert not wakeup.wait(0)
 
 
 def test_the_stop_rings_every_bell_whenever_it_was_made() -> None:
     stop = Stop()
-    before = stop.bell()
+    before = stop.new_wakeup_signal()
     waiting = threading.Thread(target=stop.wait, args=(3600, before))
     waiting.start()
     stop.set()
     waiting.join(10)
     assert not waiting.is_alive()
-    assert not stop.wait(3600, stop.bell())
+    assert not stop.wait(3600, stop.new_wakeup_signal())
 
 
 def test_a_bell_that_is_rung_is_told_from_the_stop() -> None:
     stop = Stop()
-    bell = stop.bell()
-    bell.ring()
-    assert stop.wait(3600, bell)
-    assert not stop.wait(0, bell)
+    wakeup = stop.new_wakeup_signal()
+    wakeup.send()
+    assert stop.wait(3600, wakeup)
+    assert not stop.wait(0, wakeup)
 
 
 def test_several_threads_and_a_second_wait_see_the_stop() -> None:
@@ -109,4 +109,4 @@ def test_the_wall_clock_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     for jump in (-86400, 86400):
         monkeypatch.setattr(time, "time", lambda jump=jump: now + jump)
         assert not stop.requested
-        assert 3590 < stop.left(7200) <= 3600
+        assert 3590 < stop.time_left(7200) <= 3600

@@ -17,19 +17,19 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
 
-class Bell:
-    """Ends one wait: the one under way, or the next. Rung twice before that is rung once."""
+class WakeUpSignal:
+    """Ends one wait: the one under way, or the next. Sent twice before that counts once."""
 
     def __init__(self) -> None:
         self._gate = threading.Lock()
         self._gate.acquire()
 
-    def ring(self) -> None:
-        with suppress(RuntimeError):  # it is rung already
+    def send(self) -> None:
+        with suppress(RuntimeError):  # it was sent already
             self._gate.release()
 
     def wait(self, seconds: float) -> bool:
-        """Whether it was rung before the time was up."""
+        """Whether it was sent before the time was up."""
         return self._gate.acquire(timeout=max(seconds, 0))
 
 
@@ -40,20 +40,20 @@ class Stop:
         self._clock = clock
         self._deadline = clock() + max_duration.total_seconds() if max_duration is not None else None
         self._set = False
-        self._bells = (Bell(),)
+        self._signals = (WakeUpSignal(),)
 
     def set(self) -> None:
         self._set = True
-        for bell in self._bells:
-            bell.ring()
+        for signal in self._signals:
+            signal.send()
 
-    def bell(self) -> Bell:
-        """A bell that the stop rings as well."""
-        bell = Bell()
-        self._bells = (*self._bells, bell)
+    def new_wakeup_signal(self) -> WakeUpSignal:
+        """A signal that the stop sends as well."""
+        signal = WakeUpSignal()
+        self._signals = (*self._signals, signal)
         if self._set:
-            bell.ring()
-        return bell
+            signal.send()
+        return signal
 
     @property
     def requested(self) -> bool:
@@ -71,14 +71,14 @@ class Stop:
     def _overdue(self) -> bool:
         return self._deadline is not None and self._clock() >= self._deadline
 
-    def left(self, seconds: float) -> float:
+    def time_left(self, seconds: float) -> float:
         """`seconds`, or less when the time is up before."""
         return seconds if self._deadline is None else min(seconds, max(self._deadline - self._clock(), 0))
 
-    def wait(self, seconds: float, bell: Bell | None = None) -> bool:
-        """Sleep, but no longer than until the stop or the `bell` (one of this stop's). Whether that was rung."""
-        own = self._bells[0] if bell is None else bell
-        rung = own.wait(self.left(seconds))
+    def wait(self, seconds: float, signal: WakeUpSignal | None = None) -> bool:
+        """Sleep, but no longer than until the stop or the `signal` (one of this stop's). Whether that was sent."""
+        own = self._signals[0] if signal is None else signal
+        sent = own.wait(self.time_left(seconds))
         if self._set:
-            own.ring()  # it goes on ringing, for every other thread and every later wait
-        return rung and not self._set
+            own.send()  # it stays sent, for every other thread and every later wait
+        return sent and not self._set
