@@ -7,12 +7,11 @@ from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from stackctl.mapping.check_select import check_expression, check_select
 from stackctl.mapping.document import Document, read
 from stackctl.mapping.model import Finding, Mapping
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
     from pathlib import Path
     from typing import Any
 
@@ -31,11 +30,14 @@ def check(files: Iterable[Path], *, catalog: Connection[Any] | None = None) -> t
     return findings(inspect(files), catalog)
 
 
-def inspect(files: Iterable[Path]) -> list[Document]:
-    """The files as they could be understood, with what is wrong with each and with all of them together."""
+def inspect(files: Iterable[Path], *, sound: Collection[str] = ()) -> list[Document]:
+    """The files as they could be understood, with what is wrong with each and with all of them together.
+
+    `sound`: digests of files whose SQL is known to have no finding, and need not be parsed again.
+    """
     documents = [read(path) for path in files]
     for document in documents:
-        if document.mapping is not None:
+        if document.mapping is not None and document.digest not in sound:
             _check_sql(document, document.mapping)
     _check_together(documents)
     return documents
@@ -56,6 +58,8 @@ def findings(documents: Iterable[Document], catalog: Connection[Any] | None = No
 
 
 def _check_sql(document: Document, mapping: Mapping) -> None:
+    from stackctl.mapping.check_select import check_expression, check_select
+
     check_select(document, mapping)
     if mapping.filter is not None:
         check_expression(document, mapping.filter, "filter")

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 import sqlglot
 from sqlglot import exp
+from sqlglot.dialects.postgres import Postgres
 from sqlglot.errors import ParseError, TokenError
-from sqlglot.tokens import TokenType  # pyright: ignore[reportPrivateImportUsage]
+from sqlglot.tokens import Token, TokenType  # pyright: ignore[reportPrivateImportUsage]
 
 from stackctl.mapping.document import nearest
-from stackctl.mapping.sql_text import PARAMETER, parameters, quote, tokens
+from stackctl.mapping.sql_text import PARAMETER, parameters, quote
+from stackctl.postgres.lexer import Unclosed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,12 +77,16 @@ def check_expression(document: Document, text: str, *path: str) -> None:
     alone = isinstance(statement, exp.Select) and parts <= {"expressions"} and len(statement.expressions) == 1
     if not alone or not isinstance(statement.expressions[0], exp.Paren) or statement.find(exp.Subquery, exp.Exists):
         document.add("expression", "this must be one expression over the source's own columns", document.at(*path))
-    elif any(token.comments for token in tokens(text)) or "--" in _without_strings(text):
+    elif any(token.comments for token in _tokens(text)) or "--" in _without_strings(text):
         document.add("expression", "no comment may stand in an expression", document.at(*path))
     for column in statement.find_all(exp.Column):
         if column.table:
             at = document.inside(max(_offset(column) - len(prefix), 0), *path)
             document.add("expression", f"write the column {column.name} without an alias", at)
+
+
+def _tokens(sql: str) -> list[Token]:
+    return Postgres().tokenize(sql)
 
 
 def _without_strings(text: str) -> str:
@@ -90,20 +96,21 @@ def _without_strings(text: str) -> str:
 def _parsed(document: Document, text: str, shift: int, *path: str) -> exp.Expr | None:
     try:
         statements = [s for s in sqlglot.parse(text, read="postgres") if s is not None]
+        parameters(text)
     except ParseError as error:
         first = error.errors[0] if error.errors else {}
         offset = _line_offset(text, first.get("line") or 1, first.get("col") or 1) - len(first.get("highlight") or "")
         message = str(first.get("description") or "not understood").rstrip(".")
         document.add("syntax", f"SQL not understood: {message}", document.inside(max(offset - shift, 0), *path))
         return None
-    except TokenError:
+    except (TokenError, Unclosed):
         document.add("syntax", "SQL not understood: a string, name or comment does not end", document.at(*path))
         return None
     if not statements:
         document.add("syntax", "there is no SQL here", document.at(*path))
         return None
     if len(statements) > 1:
-        listed = tokens(text)
+        listed = _tokens(text)
         second = next(n for n, token in enumerate(listed) if token.token_type == TokenType.SEMICOLON) + 1
         at = document.inside(max(listed[second].start - shift, 0), *path)
         document.add("one-statement", "more than one statement", at, "keep one SELECT")
@@ -123,13 +130,13 @@ def _offset(node: exp.Expr) -> int:
 
 def _write_offset(text: str) -> int:
     words = (
-        t for t in tokens(text) if _WRITE_WORDS.fullmatch(text[t.start : t.end + 1]) or t.token_type == TokenType.INTO
+        t for t in _tokens(text) if _WRITE_WORDS.fullmatch(text[t.start : t.end + 1]) or t.token_type == TokenType.INTO
     )
     return next((token.start for token in words), 0)
 
 
 def _functions(document: Document, text: str, *path: str) -> None:
-    listed = tokens(text)
+    listed = _tokens(text)
     for token, following in pairwise(listed):
         if following.token_type != TokenType.L_PAREN or token.token_type in _NOT_FUNCTIONS:
             continue
@@ -153,7 +160,7 @@ def _parameters(document: Document, text: str) -> None:
                 "parameter", f"unknown parameter :{parameter.name}", document.inside(parameter.start, "select"),
                 f"the only parameter is :{PARAMETER}",
             )  # fmt: skip
-    for token in tokens(text):
+    for token in _tokens(text):
         if token.token_type in (TokenType.PARAMETER, TokenType.PLACEHOLDER) and token.text in ("$", "?"):
             message = f"{token.text} is not a parameter here"
             document.add("parameter", message, document.inside(token.start, "select"), f"write :{PARAMETER}")
@@ -205,7 +212,7 @@ def _own(node: exp.Expr) -> Iterator[exp.Expr]:
 def _word_offset(text: str, words: str) -> int:
     """Where the first word of `words` stands outside every parenthesis, or anywhere."""
     word, depth, anywhere = words.split()[0].lower(), 0, 0
-    for token in tokens(text):
+    for token in _tokens(text):
         if token.token_type == TokenType.L_PAREN:
             depth += 1
         elif token.token_type == TokenType.R_PAREN:

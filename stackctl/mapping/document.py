@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
@@ -29,9 +30,13 @@ _Loader: type[yaml.SafeLoader | yaml.CSafeLoader] = getattr(yaml, "CSafeLoader",
 
 @dataclass
 class Document:
-    """One file: what was understood of it, what was found wrong, and where everything stands."""
+    """One file: what was understood of it, what was found wrong, and where everything stands.
+
+    `digest` is the SHA-256 of its bytes, in hexadecimal.
+    """
 
     path: Path
+    digest: str = ""
     lines: list[str] = field(default_factory=list[str])
     mapping: Mapping | None = None
     findings: list[Finding] = field(default_factory=list[Finding])
@@ -79,11 +84,13 @@ def read(path: Path) -> Document:
     """Read one mapping file. `mapping` is None when too little of it holds to go on."""
     document = Document(path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        data = path.read_bytes()
+        text = data.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         document.add("unreadable", f"cannot read the file: {reason}", (1, 1))
         return document
+    document.digest = hashlib.sha256(data).hexdigest()
     document.lines = text.splitlines()
     try:
         root = yaml.compose(text, Loader=_Loader)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from stackctl.core.bundled import bundled
 from stackctl.core.errors import ConfigError
 from stackctl.mapping.check import findings, inspect
 
@@ -81,8 +82,18 @@ def refuse(found: tuple[Finding, ...]) -> None:
     )
 
 
+def sound_files() -> dict[str, str]:
+    """SHA-256 digest → name of the bundled mapping files, as they were when they last passed the whole check.
+
+    A mapping that is one of them byte for byte is taken as it is, which spares every command the SQL parser; any other
+    is checked each time. Written by `sha256sum *.yaml > sound.sha256`.
+    """
+    lines = (bundled("mappings") / "sound.sha256").read_text(encoding="utf-8").splitlines()
+    return {digest: name for digest, _, name in (line.partition("  ") for line in lines)}
+
+
 def _checked(files: list[Path]) -> Loaded:
-    documents = inspect(files)
+    documents = inspect(files, sound=sound_files())
     refuse(findings(documents))
     mappings = [document.mapping for document in documents if document.mapping is not None]
     return Loaded({mapping.name: mapping for mapping in sorted(mappings, key=lambda one: one.name)}, documents)

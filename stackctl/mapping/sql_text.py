@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlglot.dialects.postgres import Postgres
-from sqlglot.tokens import Token, TokenType  # pyright: ignore[reportPrivateImportUsage]
+from stackctl.postgres.lexer import tokens
 
 PARAMETER = "tenancy_id"
 
@@ -19,28 +18,28 @@ class Parameter:
     end: int
 
 
-def tokens(sql: str) -> list[Token]:
-    """The tokens of PostgreSQL text. Raises sqlglot's TokenError where a string or comment does not end."""
-    return Postgres().tokenize(sql)
-
-
 def parameters(sql: str) -> tuple[Parameter, ...]:
-    """Every `:name`, leaving casts, strings, comments and array slices alone."""
+    """Every `:name`, leaving casts, strings, comments and array slices alone.
+
+    Raises lexer.Unclosed where a string or comment does not end.
+    """
     found: list[Parameter] = []
-    brackets: list[TokenType] = []
-    listed = tokens(sql)
+    subscripts: list[bool] = []  # of each open bracket, whether a colon in it may part the bounds of a slice
+    listed = [token for token in tokens(sql) if token.kind != "comment"]
     for n, token in enumerate(listed):
-        if token.token_type in (TokenType.L_BRACKET, TokenType.L_PAREN):
-            brackets.append(token.token_type)
-        elif token.token_type in (TokenType.R_BRACKET, TokenType.R_PAREN) and brackets:
-            brackets.pop()
-        elif token.token_type == TokenType.COLON and n + 1 < len(listed):
+        before = listed[n - 1].text if n else ""
+        if token.text == "[":
+            inside_array = bool(subscripts) and not subscripts[-1]
+            subscripts.append(before.upper() != "ARRAY" and not (inside_array and before in ("[", ",")))
+        elif token.text == "(":
+            subscripts.append(False)
+        elif token.text in ("]", ")") and subscripts:
+            subscripts.pop()
+        elif token.text == ":" and n + 1 < len(listed):
             name = listed[n + 1]
-            written = sql[name.start : name.end + 1]
-            adjacent = name.start == token.end + 1 and (written[0].isalpha() or written[0] == "_")
-            in_slice = bool(brackets) and brackets[-1] == TokenType.L_BRACKET
-            if adjacent and not (in_slice and listed[n - 1].token_type != TokenType.COMMA):
-                found.append(Parameter(written, token.start, name.end + 1))
+            in_slice = bool(subscripts) and subscripts[-1] and before != ","
+            if name.kind == "word" and name.start == token.end and not in_slice:
+                found.append(Parameter(name.text, token.start, name.end))
     return tuple(found)
 
 

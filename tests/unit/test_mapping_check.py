@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,22 @@ def test_good_mapping_has_no_finding(tmp_path: Path) -> None:
 def test_bundled_mappings_have_no_finding() -> None:
     assert check(files.paths(bundled("mappings"))) == ()
     assert len(files.load(bundled("mappings")).mappings) == 11
+
+
+def test_the_digests_of_sound_files_are_those_of_the_bundled_mappings() -> None:
+    """When this fails, a bundled mapping was edited: `cd mappings && sha256sum *.yaml > sound.sha256`."""
+    folder = bundled("mappings")
+    current = {hashlib.sha256(path.read_bytes()).hexdigest(): path.name for path in files.paths(folder)}
+    assert files.sound_files() == current
+
+
+def test_a_file_that_is_no_longer_the_bundled_one_is_checked(tmp_path: Path) -> None:
+    text = (bundled("mappings") / "teams.yaml").read_text(encoding="utf-8")
+    write(tmp_path, text, "teams")
+    assert list(files.load(tmp_path).mappings) == ["teams"]
+    write(tmp_path, text.replace(":tenancy_id", "NULL"), "teams")
+    with pytest.raises(ConfigError, match="tenancy_id"):
+        files.load(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@ from __future__ import annotations
 import sqlite3
 
 import pytest
+import sqlglot
 
 from stackctl.core.bundled import bundled
 from stackctl.mapping import files
@@ -78,3 +79,18 @@ def test_parameters_are_replaced_by_place() -> None:
     assert for_driver(sql, "P") == (
         "SELECT ':tenancy_id', '5%%', a[1:tenancy_id], x::uuid /* :tenancy_id */ WHERE t = P"
     )
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        *(mapping.select for mapping in files.load(bundled("mappings")).mappings.values()),
+        "SELECT a[1:2], b[:2], c[1, :n], ARRAY[[:p], [:q, :r]], (ARRAY[:s])[1:2] FROM t",
+        "SELECT f(a => :x, VARIADIC ARRAY[:y, :z]), E'\\':q', $$ :q $$, $a$ ' :q $a$, \":q\" -- :q",
+        "SELECT x::text, y :: uuid, '{:q}'::jsonb -> 'k', 1 /* /* :q */ :q */ + :last",
+    ],
+)
+def test_parameters_are_what_a_parser_of_postgresql_takes_for_placeholders(sql: str) -> None:
+    tree = sqlglot.parse_one(sql, read="postgres")
+    placeholders = sorted(node.name for node in tree.find_all(sqlglot.exp.Placeholder))
+    assert sorted(parameter.name for parameter in parameters(sql)) == placeholders
