@@ -22,7 +22,7 @@ import yaml
 
 from stackctl.core.bundled import bundled
 from stackctl.migrate.files import discover
-from stackctl.migrate.run import up
+from stackctl.migrate.run import apply_migrations
 from stackctl.postgres import embedded
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def running(wakeup: Wakeup) -> Iterator[Running]:
             for database in ("backend", "analytics"):
                 server.ensure_database(database)
             with psycopg.connect(server.url("backend"), autocommit=True) as conn:
-                up(conn, discover(bundled("migrations")))
+                apply_migrations(conn, discover(bundled("migrations")))
                 conn.execute(_SEED)
             config = directory / "stackctl.yaml"
             analytics = {"type": "postgres", "url": server.url("analytics")}

@@ -14,7 +14,7 @@ import yaml
 from stackctl.config.settings import Flags, Settings
 from stackctl.core.bundled import bundled
 from stackctl.migrate.files import discover
-from stackctl.migrate.run import up
+from stackctl.migrate.run import apply_migrations
 from stackctl.postgres import embedded
 from stackctl.sync import service
 from stackctl.sync.engine.database import Options
@@ -103,7 +103,7 @@ class Scene:
     def backend(self, users: int, name: str = "backend") -> Connection:
         """A migrated backend with one tenancy and that many users with a channel each, all of them marked."""
         conn = self.fresh(name)
-        up(conn, discover(bundled("migrations")))
+        apply_migrations(conn, discover(bundled("migrations")))
         conn.execute(_SEED)
         conn.execute(_USERS, {"tenancy": TENANCY, "users": users})
         conn.execute(_CHANNELS)

@@ -19,7 +19,7 @@ from psycopg import sql
 
 from stackctl.core.bundled import bundled
 from stackctl.migrate.files import discover
-from stackctl.migrate.run import up
+from stackctl.migrate.run import apply_migrations
 from stackctl.postgres import embedded
 from stackctl.postgres.binaries import find_binaries, server_account
 from tests.shop import Shop
@@ -147,7 +147,7 @@ def template(server: embedded.EmbeddedServer) -> str:
     name = "template_migrated"
     server.ensure_database(name)
     with psycopg.connect(server.url(name), autocommit=True) as connection:
-        up(connection, discover(bundled("migrations")))
+        apply_migrations(connection, discover(bundled("migrations")))
         seed_tenancies(connection)
     return name
 

@@ -9,7 +9,7 @@ import pytest
 
 from stackctl.core.errors import StackctlError
 from stackctl.migrate.files import Migration, discover
-from stackctl.migrate.run import UpResult, up
+from stackctl.migrate.run import UpResult, apply_migrations
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -46,7 +46,7 @@ def valid(conn: Connection, index: str) -> bool | None:
 
 def raises(conn: Connection, migrations: tuple[Migration, ...], **options: Any) -> StackctlError:
     with pytest.raises(StackctlError) as caught:
-        up(conn, migrations, **options)
+        apply_migrations(conn, migrations, **options)
     return caught.value
 
 

@@ -56,38 +56,38 @@ def adopt(
     Raises UsageError (`nothing-to-adopt`, `unknown-migration`), StateError (`schema-mismatch` when the database plainly
     lacks what the files make, and those of the runner's lock) and ServiceError (`permission-denied`, `read-only`).
     """
-    plan.through(migrations, through)
+    plan.select_up_to(migrations, through)
     session = Session.begin(conn, schema, limits)
     try:
         if dry_run:
             return _adopt(session, migrations, through, dry_run=True)
-        with runner_lock.only_runner(session, on_event, sleep):
+        with runner_lock.hold_runner_lock(session, on_event, sleep):
             return _adopt(session, migrations, through, dry_run=False)
     except (errors.InsufficientPrivilege, errors.ReadOnlySqlTransaction) as error:
-        raise failures.refused(error, failures.sentence(error), {}) from error
+        raise failures.to_permission_error(error, failures.format_error(error), {}) from error
     except psycopg.OperationalError as error:
         if conn.closed:
-            raise failures.connection_lost(failures.sentence(error), {}) from error
+            raise failures.to_connection_lost(failures.format_error(error), {}) from error
         raise
 
 
 def _adopt(session: Session, migrations: Sequence[Migration], through: str | None, *, dry_run: bool) -> Adoption:
-    source, finished = _finished(session, migrations, through)
-    known = history.progress(session.conn, session.schema)
+    source, finished = _read_finished(session, migrations, through)
+    known = history.read_progress(session.conn, session.schema)
     chosen = [migration for migration in migrations if migration.name in finished]
     fresh = [migration for migration in chosen if migration.name not in known]
-    missing = expected_tables.missing(session, chosen)
+    missing = expected_tables.find_missing(session, chosen)
     # Another runner's own record is believed, unless it is plainly another schema's; a version on the command line is
     # a claim, and one too high would keep migrations from ever running.
-    if fresh and (missing.everything or (missing.what and through is not None)):
+    if fresh and (missing.all_tables or (missing.names and through is not None)):
         raise StateError(
-            f"the database lacks what these files make: {plan.some(missing.what)}",
+            f"the database lacks what these files make: {plan.format_names(missing.names)}",
             code="schema-mismatch",
             hint="name an earlier version with --through, or the right database and database.schema",
-            details={"missing": list(missing.what)},
+            details={"missing": list(missing.names)},
         )
     if fresh and not dry_run:
-        history.prepare(session)
+        history.create_history(session)
         with session.conn.transaction():
             session.run(
                 "adopt",
@@ -102,17 +102,17 @@ def _adopt(session: Session, migrations: Sequence[Migration], through: str | Non
         adopted=tuple(migration.name for migration in fresh),
         already=tuple(migration.name for migration in chosen if migration.name in known),
         without_file=tuple(name for name in finished if name not in files and name not in known),
-        doubtful=missing.what,
+        doubtful=missing.names,
     )
 
 
-def _finished(
+def _read_finished(
     session: Session, migrations: Sequence[Migration], through: str | None
 ) -> tuple[str, dict[str, datetime | None]]:
     """Where it is known from what is applied, and the names with their times."""
     if through is not None:
-        return "--through", {migration.name: None for migration in plan.through(migrations, through)}
-    found: dict[str, dict[str, Any]] = plan.recorded_elsewhere(session.conn, session.schema)
+        return "--through", {migration.name: None for migration in plan.select_up_to(migrations, through)}
+    found: dict[str, dict[str, Any]] = plan.read_other_histories(session.conn, session.schema)
     for table, names in found.items():
         if names:
             return table, names

@@ -15,7 +15,7 @@ _ALLOW = re.compile(r"--\s*stackctl:allow(?:\s+(\S+))?\s*(.*)")
 
 
 @dataclass(frozen=True)
-class Allow:
+class AllowComment:
     """One comment. `statement`: the number of the one it is about, from 0; None where no statement follows."""
 
     rule: str
@@ -24,20 +24,22 @@ class Allow:
     statement: int | None
 
 
-def allows(text: str, spans: Sequence[tuple[int, int]]) -> list[Allow]:
+def parse_allow_comments(text: str, spans: Sequence[tuple[int, int]]) -> list[AllowComment]:
     """The comments in a file whose statements begin and end at these offsets.
 
     A comment is about the statement it stands in or before; behind a statement on the same line, about that one.
     """
-    found: list[Allow] = []
+    found: list[AllowComment] = []
     for token in lexer.tokens(text):
         match = _ALLOW.fullmatch(token.text) if token.kind == "comment" else None
         if match is not None:
-            found.append(Allow(match[1] or "", match[2].strip(), token.start, _statement(text, token.start, spans)))
+            found.append(
+                AllowComment(match[1] or "", match[2].strip(), token.start, _find_statement(text, token.start, spans))
+            )
     return found
 
 
-def _statement(text: str, at: int, spans: Sequence[tuple[int, int]]) -> int | None:
+def _find_statement(text: str, at: int, spans: Sequence[tuple[int, int]]) -> int | None:
     for number, (_, end) in enumerate(spans):
         if end <= at and "\n" not in text[end:at]:
             following = spans[number + 1][0] if number + 1 < len(spans) else len(text)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from psycopg import sql
 
-from stackctl.migrate.history import status
+from stackctl.migrate.history import read_status
 from stackctl.postgres.statements import statements
 
 if TYPE_CHECKING:
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from stackctl.migrate.files import Migration
 
 Connection: TypeAlias = "psycopg.Connection[Any]"
-Capture = Literal["triggers", "application"]
+CaptureMode = Literal["triggers", "application"]
 
 _SQL = statements(__file__)
 
 
-def capture(
+def detect_capture(
     conn: Connection, migrations: Sequence[Migration], schema: str, setting: Literal["triggers", "application", "auto"]
-) -> Capture:
+) -> CaptureMode:
     """Who captures changes. `auto` finds out: triggers that are there count, and an empty database gets them.
 
     A database whose sequenced tables were there before stackctl, and without any trigger, is taken for one whose
@@ -37,7 +37,7 @@ def capture(
     triggers, sequenced, unique_stamps = row
     if triggers or not sequenced:
         return "triggers"
-    history = status(conn, migrations, schema)
+    history = read_status(conn, migrations, schema)
     applied = {entry.name for entry in history.applied}
     own = [migration.name for migration in migrations if migration.captures_changes]
     if applied.intersection(own):
@@ -48,23 +48,23 @@ def capture(
     return "application" if found_there else "triggers"
 
 
-def left_out(
+def find_excluded(
     conn: Connection, migrations: Sequence[Migration], schema: str, setting: Literal["triggers", "application", "auto"]
 ) -> tuple[str, ...]:
     """Names of the migrations that `migrate up` does not apply because the application captures changes."""
-    if capture(conn, migrations, schema, setting) == "triggers":
+    if detect_capture(conn, migrations, schema, setting) == "triggers":
         return ()
-    applied = {entry.name for entry in status(conn, migrations, schema).applied}
+    applied = {entry.name for entry in read_status(conn, migrations, schema).applied}
     return tuple(m.name for m in migrations if m.captures_changes and m.name not in applied)
 
 
-def restore(conn: Connection, migrations: Sequence[Migration], schema: str) -> str:
+def describe_restore(conn: Connection, migrations: Sequence[Migration], schema: str) -> str:
     """What to do, in words, when triggers that capture changes are missing.
 
     A migration that was applied is not applied again as long as the history says so; these install what is missing
     and leave the rest.
     """
-    applied = {entry.name for entry in status(conn, migrations, schema).applied}
+    applied = {entry.name for entry in read_status(conn, migrations, schema).applied}
     done = [migration.name for migration in migrations if migration.captures_changes and migration.name in applied]
     if not done:
         return "run `stackctl migrate up`"

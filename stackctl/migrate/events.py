@@ -11,7 +11,7 @@ EventKind = Literal[
 
 
 @dataclass(frozen=True)
-class Batch:
+class RepeatedPass:
     """One committed pass of a repeated piece.
 
     `rows`: changed by this pass; `total`: by all passes of this run (None: the server does not count them).
@@ -38,4 +38,4 @@ class Event:
     kind: EventKind
     name: str | None = None
     detail: str = ""
-    batch: Batch | None = None
+    repeated_pass: RepeatedPass | None = None

@@ -12,16 +12,16 @@ if TYPE_CHECKING:
     import psycopg
 
 
-MEND = "Nothing of this transaction is left. Mend the file and run stackctl migrate up again."
+FIX_AND_RERUN = "Nothing of this transaction is left. Mend the file and run stackctl migrate up again."
 
 
-def sentence(error: psycopg.Error) -> str:
+def format_error(error: psycopg.Error) -> str:
     """The server's message in one line, with its detail."""
     message = error.diag.message_primary or str(error).strip()
     return f"{message} ({error.diag.message_detail})" if error.diag.message_detail else message
 
 
-def advice(error: psycopg.Error | None) -> str | None:
+def find_hint(error: psycopg.Error | None) -> str | None:
     """What to do about an error whose own hint, if it has one, says less."""
     match error:
         case errors.ActiveSqlTransaction():
@@ -34,7 +34,7 @@ def advice(error: psycopg.Error | None) -> str | None:
             return None
 
 
-def refused(error: psycopg.Error, message: str, details: dict[str, Any]) -> ServiceError:
+def to_permission_error(error: psycopg.Error, message: str, details: dict[str, Any]) -> ServiceError:
     """The role or the server may not write: `read-only` or `permission-denied`."""
     if isinstance(error, errors.ReadOnlySqlTransaction):
         hint = "Give the primary's URL, and a role that may write."
@@ -43,7 +43,7 @@ def refused(error: psycopg.Error, message: str, details: dict[str, Any]) -> Serv
     return ServiceError(message, code="permission-denied", hint=hint, details=details)
 
 
-def connection_lost(message: str, details: dict[str, Any]) -> ServiceError:
+def to_connection_lost(message: str, details: dict[str, Any]) -> ServiceError:
     """The connection went away under a run: `connection-lost`."""
     hint = "Run stackctl migrate up again: it goes on after the last commit."
     return ServiceError(message, code="connection-lost", hint=hint, details=details)

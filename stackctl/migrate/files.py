@@ -28,13 +28,13 @@ _BACKEND_OUTSIDE = "RUN_OUTSIDE_TRANSACTION_SENTINEL"
 _BACKEND_REPEAT = "CONDITIONALLY_REPEAT_MIGRATION_SENTINEL"
 
 # stackctl's own fill a whole line comment, so that prose may mention them.
-_OWN = re.compile(r"--\s*stackctl:(\S+)\s*(.*)")
-_OWN_SPLIT = "split"
-_OWN_OUTSIDE = "outside-transaction"
-_OWN_REPEAT = "repeat"
-_OWN_ALLOW = "allow"  # read by the linter alone
-_OWN_CAPTURE = "change-capture"
-_OWN_NAMES = (_OWN_SPLIT, _OWN_OUTSIDE, _OWN_REPEAT, _OWN_ALLOW, _OWN_CAPTURE)
+_DIRECTIVE = re.compile(r"--\s*stackctl:(\S+)\s*(.*)")
+_SPLIT = "split"
+_OUTSIDE = "outside-transaction"
+_REPEAT = "repeat"
+_ALLOW = "allow"  # read by the linter alone
+_CAPTURE = "change-capture"
+_DIRECTIVES = (_SPLIT, _OUTSIDE, _REPEAT, _ALLOW, _CAPTURE)
 
 
 @dataclass(frozen=True)
@@ -84,10 +84,10 @@ def discover(directory: Path) -> tuple[Migration, ...]:
     Read are `<14 digits>_<name>.sql` and `<14 digits>_<name>/migration.sql`; anything else is left alone, but a SQL
     file that would silently not run is an error. Raises ConfigError naming file and line.
     """
-    return tuple(read(path, name) for name, path in listed(directory))
+    return tuple(read_file(path, name) for name, path in list_files(directory))
 
 
-def listed(directory: Path) -> list[tuple[str, Path]]:
+def list_files(directory: Path) -> list[tuple[str, Path]]:
     """Name and path of each migration in `directory`, in order, unread. Raises ConfigError."""
     if not directory.is_dir():
         raise ConfigError(
@@ -96,7 +96,7 @@ def listed(directory: Path) -> list[tuple[str, Path]]:
             hint="set migrations_dir in stackctl.yaml, or create one with stackctl migrate new NAME",
         )
     try:
-        found = sorted(_files(directory), key=lambda item: item[0])
+        found = sorted(_find_files(directory), key=lambda item: item[0])
     except OSError as error:
         raise ConfigError(f"{directory} can't be read: {error.strerror}", code="migrations-dir-unreadable") from error
     seen: dict[str, Path] = {}
@@ -112,12 +112,12 @@ def listed(directory: Path) -> list[tuple[str, Path]]:
     return found
 
 
-def read(path: Path, name: str) -> Migration:
+def read_file(path: Path, name: str) -> Migration:
     """Read one migration file. Raises ConfigError."""
-    return parse(text_of(path), path, name)
+    return parse_migration(read_text(path), path, name)
 
 
-def text_of(path: Path) -> str:
+def read_text(path: Path) -> str:
     """The text of a migration file. Raises ConfigError."""
     try:
         # Line endings are made one before anything runs, so a checkout on Windows defines the same function bodies.
@@ -134,17 +134,17 @@ def text_of(path: Path) -> str:
         raise ConfigError(f"{path} can't be read: {error.strerror}", code="migration-unreadable") from error
 
 
-def parse(text: str, path: Path, name: str, tolerated: list[ConfigError] | None = None) -> Migration:
+def parse_migration(text: str, path: Path, name: str, tolerated: list[ConfigError] | None = None) -> Migration:
     """The migration that a file's text holds.
 
     Raises ConfigError; but statements that may not stand in a migration are added to `tolerated`, if it is given.
     """
     parser = _Parser(path, text, tolerated)
-    pieces = parser.pieces()
-    return Migration(name[:14], name, path, pieces, checksum(pieces), captures_changes=parser.captures_changes)
+    pieces = parser.read_pieces()
+    return Migration(name[:14], name, path, pieces, compute_checksum(pieces), captures_changes=parser.captures_changes)
 
 
-def checksum(pieces: Iterable[Piece]) -> str:
+def compute_checksum(pieces: Iterable[Piece]) -> str:
     """sha256 over what the pieces do: blind to comments, line endings and the space between tokens."""
     digest = hashlib.sha256()
     for piece in pieces:
@@ -157,7 +157,7 @@ def checksum(pieces: Iterable[Piece]) -> str:
     return digest.hexdigest()
 
 
-def new(directory: Path, name: str, now: datetime) -> Path:
+def create_file(directory: Path, name: str, now: datetime) -> Path:
     """Write an empty migration with its directives explained; its version is above every existing one.
 
     Raises UsageError for a name without a letter or digit, ConfigError for a directory that can't be used.
@@ -172,9 +172,9 @@ def new(directory: Path, name: str, now: datetime) -> Path:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         version = now.astimezone(UTC).strftime(_VERSION_FORMAT)
-        latest = max((name[:14] for name, _ in _files(directory)), default="")
+        latest = max((name[:14] for name, _ in _find_files(directory)), default="")
         if version <= latest:
-            version = _after(latest)
+            version = _next_version(latest)
         path = directory / f"{version}_{slug}.sql"
         path.write_text(_TEMPLATE, encoding="utf-8", newline="\n")
     except OSError as error:
@@ -184,7 +184,7 @@ def new(directory: Path, name: str, now: datetime) -> Path:
     return path
 
 
-def _after(version: str) -> str:
+def _next_version(version: str) -> str:
     """The next version: one second later, or one number higher where an existing version is no real date."""
     try:
         return (datetime.strptime(version, _VERSION_FORMAT) + timedelta(seconds=1)).strftime(_VERSION_FORMAT)
@@ -192,7 +192,7 @@ def _after(version: str) -> str:
         return f"{int(version) + 1:014d}"
 
 
-def _files(directory: Path) -> Iterable[tuple[str, Path]]:
+def _find_files(directory: Path) -> Iterable[tuple[str, Path]]:
     for entry in directory.iterdir():
         if entry.name.startswith("."):
             continue
@@ -222,49 +222,49 @@ class _Parser:
         self._tolerated = tolerated
         self.captures_changes = False
 
-    def pieces(self) -> tuple[Piece, ...]:
+    def read_pieces(self) -> tuple[Piece, ...]:
         pieces: list[Piece] = []
         parts: list[list[lexer.Token]] = [[]]
         try:
             for token in lexer.tokens(self._text):
-                if token.kind == "comment" and (_BACKEND_SPLIT in token.text or self._own(token) == _OWN_SPLIT):
+                if token.kind == "comment" and (_BACKEND_SPLIT in token.text or self._parse_directive(token) == _SPLIT):
                     parts.append([])
                 else:
                     parts[-1].append(token)
         except lexer.Unclosed as unclosed:
-            raise self._error(f"this {unclosed.what} is never closed", unclosed.start) from unclosed
+            raise self._make_error(f"this {unclosed.what} is never closed", unclosed.start) from unclosed
         for part in parts:
-            pieces.extend(self._piece(part))
+            pieces.extend(self._read_piece(part))
         if not pieces:
-            raise self._error("the file holds no SQL statement", 0, code="empty-migration")
+            raise self._make_error("the file holds no SQL statement", 0, code="empty-migration")
         return tuple(pieces)
 
-    def _piece(self, part: Sequence[lexer.Token]) -> list[Piece]:
+    def _read_piece(self, part: Sequence[lexer.Token]) -> list[Piece]:
         comments = [token for token in part if token.kind == "comment" and token.text != SCHEMA_SENTINEL]
-        own = {name: token for token in comments if (name := self._own(token))}
+        own = {name: token for token in comments if (name := self._parse_directive(token))}
         said = " ".join(token.text for token in comments)
-        self.captures_changes |= _OWN_CAPTURE in own
-        outside = _OWN_OUTSIDE in own or _BACKEND_OUTSIDE in said
-        repeat = _OWN_REPEAT in own or _BACKEND_REPEAT in said
+        self.captures_changes |= _CAPTURE in own
+        outside = _OUTSIDE in own or _BACKEND_OUTSIDE in said
+        repeat = _REPEAT in own or _BACKEND_REPEAT in said
         single = repeat or _BACKEND_SINGLE in said
 
         sql_tokens = [token for token in part if token.kind != "comment" or token.text == SCHEMA_SENTINEL]
         spans = list(lexer.statements(sql_tokens))
         if not spans:
-            for name in (_OWN_OUTSIDE, _OWN_REPEAT):
+            for name in (_OUTSIDE, _REPEAT):
                 if name in own:
-                    raise self._error(f"stackctl:{name} stands before no statement", own[name].start)
+                    raise self._make_error(f"stackctl:{name} stands before no statement", own[name].start)
             return []
         for span in spans:
             self._refuse_transaction_control(span)
             self._refuse_client_copy(span)
         if single and len(spans) > 1:
-            raise self._error(
+            raise self._make_error(
                 f"this piece is declared a single statement and holds {len(spans)}",
                 spans[1][0].start,
                 hint="part them with a line: -- stackctl:split",
             )
-        statements = [self._statement(span) for span in spans]
+        statements = [self._to_statement(span) for span in spans]
         if outside:
             # One piece a statement: several statements in one autocommit string share a transaction, and progress
             # is kept by the piece.
@@ -275,19 +275,19 @@ class _Parser:
         text = self._text[spans[0][0].start : spans[-1][-1].end]
         return [Piece(text, statements[0].line, False, single, repeat, tuple(statements))]
 
-    def _statement(self, span: Sequence[lexer.Token]) -> Statement:
+    def _to_statement(self, span: Sequence[lexer.Token]) -> Statement:
         start = span[0].start
-        line, column = self._place(start)
+        line, column = self._find_place(start)
         return Statement(self._text[start : span[-1].end], line, column)
 
-    def _own(self, token: lexer.Token) -> str | None:
-        match = _OWN.fullmatch(token.text)
+    def _parse_directive(self, token: lexer.Token) -> str | None:
+        match = _DIRECTIVE.fullmatch(token.text)
         if match is None:
             return None
         name = match[1]
-        if name not in _OWN_NAMES or (match[2] and name != _OWN_ALLOW):
-            near = difflib.get_close_matches(name, _OWN_NAMES, n=1)
-            raise self._error(
+        if name not in _DIRECTIVES or (match[2] and name != _ALLOW):
+            near = difflib.get_close_matches(name, _DIRECTIVES, n=1)
+            raise self._make_error(
                 f"stackctl:{name} {match[2]}".rstrip() + " is no directive",
                 token.start,
                 code="unknown-directive",
@@ -321,16 +321,18 @@ class _Parser:
             )
 
     def _refuse(self, what: str, at: int, *, code: str, hint: str) -> None:
-        error = self._error(what, at, code=code, hint=hint)
+        error = self._make_error(what, at, code=code, hint=hint)
         if self._tolerated is None:
             raise error
         self._tolerated.append(error)
 
-    def _place(self, at: int) -> tuple[int, int]:
+    def _find_place(self, at: int) -> tuple[int, int]:
         return self._text.count("\n", 0, at) + 1, at - (self._text.rfind("\n", 0, at) + 1) + 1
 
-    def _error(self, what: str, at: int, *, code: str = "invalid-migration", hint: str | None = None) -> ConfigError:
-        line, column = self._place(at)
+    def _make_error(
+        self, what: str, at: int, *, code: str = "invalid-migration", hint: str | None = None
+    ) -> ConfigError:
+        line, column = self._find_place(at)
         return ConfigError(
             f"{self._path}:{line}: {what}",
             code=code,

@@ -33,7 +33,7 @@ class HistoryEntry:
 
 
 @dataclass(frozen=True)
-class Status:
+class MigrationStatus:
     """`current`: the highest name applied. `drifted`: applied, and edited since. `unknown`: applied, and no file."""
 
     current: str | None
@@ -44,7 +44,7 @@ class Status:
 
 
 @dataclass(frozen=True)
-class Progress:
+class MigrationProgress:
     """How far a migration is committed, and whether that makes it applied.
 
     `attempted`: the piece that was running outside a transaction, if one was. `checksum`: of the pieces done.
@@ -62,55 +62,55 @@ class Progress:
         return self.done > 0 or self.repeats > 0 or self.attempted is not None
 
 
-def status(
+def read_status(
     conn: Connection,
     migrations: Sequence[Migration],
     schema: str = "public",
-    left_out: Collection[str] = (),
-    elsewhere: Collection[str] = (),
-) -> Status:
+    excluded: Collection[str] = (),
+    names_elsewhere: Collection[str] = (),
+) -> MigrationStatus:
     """Compare the files with the history. Writes nothing, and a database never migrated has everything pending.
 
-    What is `left_out` is not pending, and what has its file `elsewhere` is not unknown.
+    What is `excluded` is not pending, and what has its file in another folder (`names_elsewhere`) is not unknown.
     Raises ServiceError (`permission-denied`).
     """
     applied = {
         row["name"]: HistoryEntry(row["name"], row["applied_at"], row["checksum"], row["applied_by"])
-        for row in _rows(conn, schema)
+        for row in _read_rows(conn, schema)
         if row["applied_at"] is not None
     }
     names = {migration.name for migration in migrations}
-    return Status(
+    return MigrationStatus(
         current=max(applied, default=None),
-        pending=tuple(m.name for m in migrations if m.name not in applied and m.name not in left_out),
+        pending=tuple(m.name for m in migrations if m.name not in applied and m.name not in excluded),
         applied=tuple(applied.values()),
         drifted=tuple(m.name for m in migrations if m.name in applied and applied[m.name].checksum != m.checksum),
-        unknown=tuple(name for name in applied if name not in names and name not in elsewhere),
+        unknown=tuple(name for name in applied if name not in names and name not in names_elsewhere),
     )
 
 
-def progress(conn: Connection, schema: str) -> dict[str, Progress]:
+def read_progress(conn: Connection, schema: str) -> dict[str, MigrationProgress]:
     """How far each migration of the history has come. Raises ServiceError (`permission-denied`)."""
     return {
-        row["name"]: Progress(
+        row["name"]: MigrationProgress(
             row["pieces_done"],
             row["repeats"],
             row["outside_piece"],
             applied=row["applied_at"] is not None,
             checksum=row["checksum"],
         )
-        for row in _rows(conn, schema)
+        for row in _read_rows(conn, schema)
     }
 
 
-def edited_halfway(migration: Migration, begun: Progress) -> bool:
+def is_edited_halfway(migration: Migration, begun: MigrationProgress) -> bool:
     """Whether what is applied of a half-applied migration reads differently now."""
-    return begun.checksum != files.checksum(migration.pieces[: begun.done])
+    return begun.checksum != files.compute_checksum(migration.pieces[: begun.done])
 
 
-def refuse_edited_halfway(migration: Migration, begun: Progress) -> None:
+def refuse_edited_halfway(migration: Migration, begun: MigrationProgress) -> None:
     """Raises StateError (`migration-edited-halfway`)."""
-    if edited_halfway(migration, begun):
+    if is_edited_halfway(migration, begun):
         raise StateError(
             f"{migration.path} was edited in the part that is applied already (its first {begun.done} pieces)",
             code="migration-edited-halfway",
@@ -119,7 +119,7 @@ def refuse_edited_halfway(migration: Migration, begun: Progress) -> None:
         )
 
 
-def prepare(session: Session) -> None:
+def create_history(session: Session) -> None:
     """Make the history's table and the schema where they are missing."""
     with session.conn.transaction():
         # Runners for other schemas hold other locks, and IF NOT EXISTS alone would let them collide.
@@ -131,7 +131,9 @@ def prepare(session: Session) -> None:
             session.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(session.schema)))
 
 
-def record(session: Session, migration: Migration, reached: Progress, duration_ms: int) -> Progress:
+def record_progress(
+    session: Session, migration: Migration, reached: MigrationProgress, duration_ms: int
+) -> MigrationProgress:
     """Write the history row, within the transaction in hand if there is one; tells whether that makes it applied."""
     applied = reached.done == len(migration.pieces) and reached.attempted is None
     with session.conn.transaction():
@@ -139,7 +141,7 @@ def record(session: Session, migration: Migration, reached: Progress, duration_m
         session.run(
             "record",
             name=migration.name,
-            checksum=files.checksum(migration.pieces[: reached.done]),
+            checksum=files.compute_checksum(migration.pieces[: reached.done]),
             applied=applied,
             duration_ms=duration_ms,
             repeats=reached.repeats,
@@ -149,10 +151,10 @@ def record(session: Session, migration: Migration, reached: Progress, duration_m
         if applied and session.fetch("backend_history_exists")[0]["exists"]:
             into = sql.SQL(_SQL["record_for_backend"]).format(sql.Identifier(session.schema, "SchemaMigration"))
             session.execute(into, {"name": migration.name})
-    return Progress(reached.done, reached.repeats, reached.attempted, applied)
+    return MigrationProgress(reached.done, reached.repeats, reached.attempted, applied)
 
 
-def _rows(conn: Connection, schema: str) -> list[dict[str, Any]]:
+def _read_rows(conn: Connection, schema: str) -> list[dict[str, Any]]:
     try:
         with conn.cursor(row_factory=dict_row) as cursor:
             exists = cursor.execute(_SQL["history_exists"]).fetchone()
@@ -160,4 +162,4 @@ def _rows(conn: Connection, schema: str) -> list[dict[str, Any]]:
                 return []
             return cursor.execute(_SQL["history"], {"schema": schema}).fetchall()
     except errors.InsufficientPrivilege as error:
-        raise failures.refused(error, failures.sentence(error), {}) from error
+        raise failures.to_permission_error(error, failures.format_error(error), {}) from error

@@ -9,9 +9,9 @@ from psycopg import sql
 
 from stackctl.migrate.parser import facts as f
 from stackctl.migrate.parser import statements
-from stackctl.migrate.parser.token_reader import Name, NotUnderstood, Reader, tokens_of
-from stackctl.migrate.parser.volatility import most_volatile
-from stackctl.migrate.statement_text import with_schema
+from stackctl.migrate.parser.token_reader import NotUnderstood, QualifiedName, TokenReader, tokenize
+from stackctl.migrate.parser.volatility import find_most_volatile
+from stackctl.migrate.statement_text import insert_schema
 from stackctl.postgres import lexer
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ _GENTLE_ALTERS = (
 
 
 @dataclass(frozen=True)
-class Lock:
+class ForecastLock:
     """A relation, its lock, and what is done under it.
 
     `relation`: as people read it; None: one that the text does not name. `new`: the file itself made it, so nobody
@@ -78,155 +78,165 @@ class Lock:
 
 
 @dataclass(frozen=True)
-class Forecast:
+class LockForecast:
     """The locks of one statement. `unknown`: what can't be told from the text, '' if nothing."""
 
-    locks: tuple[Lock, ...]
+    locks: tuple[ForecastLock, ...]
     unknown: str = ""
 
 
-def of_file(migration: Migration, schema: str, first_piece: int = 0) -> Iterator[tuple[Statement, bool, Forecast]]:
+def forecast_file(
+    migration: Migration, schema: str, first_piece: int = 0
+) -> Iterator[tuple[Statement, bool, LockForecast]]:
     """The statements of a migration as they are sent, from a piece on; whether outside a transaction; their locks."""
-    made: set[Name] = set()
+    made: set[QualifiedName] = set()
     for number, piece in enumerate(migration.pieces):
         for statement in piece.statements:
-            text = with_schema(statement.sql, schema)
-            found, names = _read(text, schema, made)
+            text = insert_schema(statement.sql, schema)
+            found, names = _forecast(text, schema, made)
             made |= names
             if number >= first_piece:
                 yield replace(statement, sql=text), piece.outside_transaction, found
 
 
-def of(text: str, schema: str) -> Forecast:
+def forecast_statement(text: str, schema: str) -> LockForecast:
     """The locks of one statement, the sentinel of the schema's name replaced."""
-    return _read(text, schema, set())[0]
+    return _forecast(text, schema, set())[0]
 
 
-def _read(text: str, schema: str, made: set[Name]) -> tuple[Forecast, set[Name]]:
-    facts = statements.read(text, schema).facts
-    created = {fact.name for fact in facts if isinstance(fact, f.Created) and fact.kind == "table"}
+def _forecast(text: str, schema: str, made: set[QualifiedName]) -> tuple[LockForecast, set[QualifiedName]]:
+    facts = statements.parse_statement(text, schema).facts
+    created = {fact.name for fact in facts if isinstance(fact, f.ObjectCreated) and fact.kind == "table"}
     unknown = ""
-    found: list[Lock] = []
+    found: list[ForecastLock] = []
     for fact in facts:
         match fact:
-            case f.Unknown(what=what):
+            case f.UnknownStatement(what=what):
                 unknown = what
-            case f.Dynamic():
+            case f.DynamicSql():
                 unknown = "SQL that is put together when it runs"
             case _:
-                found += _of_fact(fact, schema)
+                found += _find_fact_locks(fact, schema)
     try:
         if created:
-            found += _of_new_table(text, schema)
+            found += _find_parent_lock(text, schema)
         if not found and not unknown:
-            found, unknown = _by_its_words(text, schema)
+            found, unknown = _find_keyword_locks(text, schema)
     except NotUnderstood as problem:
         unknown = problem.what
-    new = {_identifier(name) for name in made | created}
-    return Forecast(_strongest(replace(lock, new=lock.qualified in new) for lock in found), unknown), created
+    new = {_quote(name) for name in made | created}
+    return LockForecast(_keep_strongest(replace(lock, new=lock.qualified in new) for lock in found), unknown), created
 
 
-def _of_fact(fact: f.Fact, schema: str) -> list[Lock]:
+def _find_fact_locks(fact: f.Fact, schema: str) -> list[ForecastLock]:
     match fact:
         case f.IndexBuilt(table=table, concurrently=concurrently):
-            return [_lock(table, _GENTLE if concurrently else _SHARE, BUILDS)]
-        case f.Dropped(kind="index", name=name, concurrently=concurrently):
+            return [_make_lock(table, _GENTLE if concurrently else _SHARE, BUILDS)]
+        case f.ObjectDropped(kind="index", name=name, concurrently=concurrently):
             mode = _GENTLE if concurrently else _ALL
-            return [_lock(name, mode), Lock(f"the table of {name}", mode)]
-        case f.Dropped(kind="table", name=name):
-            return [_lock(name, _ALL), Lock(f"what {name} is bound to by foreign keys or as a partition", _ALL)]
-        case f.Dropped(kind="view", name=name) | f.Truncated(table=name):
-            return [_lock(name, _ALL)]
-        case f.Renamed(kind="table" | "view", name=name):
-            return [_lock(name, _ALL)]
-        case f.Renamed(kind="index", name=name):
-            return [_lock(name, _GENTLE)]
+            return [_make_lock(name, mode), ForecastLock(f"the table of {name}", mode)]
+        case f.ObjectDropped(kind="table", name=name):
+            return [
+                _make_lock(name, _ALL),
+                ForecastLock(f"what {name} is bound to by foreign keys or as a partition", _ALL),
+            ]
+        case f.ObjectDropped(kind="view", name=name) | f.TableTruncated(table=name):
+            return [_make_lock(name, _ALL)]
+        case f.ObjectRenamed(kind="table" | "view", name=name):
+            return [_make_lock(name, _ALL)]
+        case f.ObjectRenamed(kind="index", name=name):
+            return [_make_lock(name, _GENTLE)]
         case f.ColumnAdded(table=table, column=column):
-            call, volatile = most_volatile(column.calls, None)
+            call, volatile = find_most_volatile(column.calls, None)
             if volatile or column.serial or column.identity or column.stored:
                 work = REWRITES
             else:
                 work = f"rewrites the table if {call}() is volatile" if volatile is None else ""
-            return [_lock(table, _ALL, work)]
+            return [_make_lock(table, _ALL, work)]
         case f.TypeChanged(table=table):
-            return [_lock(table, _ALL, MAY_REWRITE)]
+            return [_make_lock(table, _ALL, MAY_REWRITE)]
         case f.NotNullSet(table=table):
-            return [_lock(table, _ALL, f"{SCANS} unless a check says it")]
+            return [_make_lock(table, _ALL, f"{SCANS} unless a check says it")]
         case f.ConstraintAdded(domain=False):
-            return _of_constraint(fact, schema)
+            return _find_constraint_locks(fact, schema)
         case f.ConstraintValidated(table=table):
-            return [_lock(table, _GENTLE, SCANS)]
+            return [_make_lock(table, _GENTLE, SCANS)]
         case f.ColumnDropped(table=table) | f.ColumnRenamed(table=table) | f.DefaultDropped(table=table):
-            return [_lock(table, _ALL)]
+            return [_make_lock(table, _ALL)]
         case f.ConstraintDropped(table=table):
-            return [_lock(table, _ALL), Lock("the table that it refers to, if it is a foreign key", _ALL)]
-        case f.Rewritten(table=table):
-            return [_lock(table, _ALL, REWRITES)]
-        case f.Compacted(table=table):
-            return [_lock(table, _ALL, REWRITES) if table is not None else Lock("every table", _ALL, REWRITES)]
-        case f.Reindexed(name=name, kind=kind, concurrently=concurrently):
+            return [_make_lock(table, _ALL), ForecastLock("the table that it refers to, if it is a foreign key", _ALL)]
+        case f.TableRewritten(table=table):
+            return [_make_lock(table, _ALL, REWRITES)]
+        case f.TableCompacted(table=table):
+            return [
+                _make_lock(table, _ALL, REWRITES) if table is not None else ForecastLock("every table", _ALL, REWRITES)
+            ]
+        case f.IndexesRebuilt(name=name, kind=kind, concurrently=concurrently):
             mode = _GENTLE if concurrently else _SHARE
             if name is None or kind not in ("table", "index"):
-                return [Lock(f"every table of the {kind}", mode, BUILDS)]
+                return [ForecastLock(f"every table of the {kind}", mode, BUILDS)]
             if kind == "table":
-                return [_lock(name, mode, BUILDS)]
-            return [_lock(name, mode if concurrently else _ALL, BUILDS), Lock(f"the table of {name}", mode)]
-        case f.Refreshed(name=name, concurrently=concurrently):
-            return [_lock(name, _EXCLUSIVE if concurrently else _ALL, "runs its query")]
+                return [_make_lock(name, mode, BUILDS)]
+            return [
+                _make_lock(name, mode if concurrently else _ALL, BUILDS),
+                ForecastLock(f"the table of {name}", mode),
+            ]
+        case f.ViewRefreshed(name=name, concurrently=concurrently):
+            return [_make_lock(name, _EXCLUSIVE if concurrently else _ALL, "runs its query")]
         case f.PartitionMoved(how="attach", table=table, partition=partition):
-            return [_lock(table, _GENTLE), _lock(partition, _ALL, f"{SCANS} unless a check says it")]
+            return [_make_lock(table, _GENTLE), _make_lock(partition, _ALL, f"{SCANS} unless a check says it")]
         case f.PartitionMoved(table=table, partition=partition, concurrently=concurrently):
-            return [_lock(table, _GENTLE if concurrently else _ALL), _lock(partition, _ALL)]
+            return [_make_lock(table, _GENTLE if concurrently else _ALL), _make_lock(partition, _ALL)]
         case f.RowsWritten(table=table, everything=everything):
-            return [_lock(table, _WRITE, "locks every row" if everything else ROWS)]
+            return [_make_lock(table, _WRITE, "locks every row" if everything else ROWS)]
         case _:
             return []
 
 
-def _of_new_table(text: str, schema: str) -> list[Lock]:
+def _find_parent_lock(text: str, schema: str) -> list[ForecastLock]:
     """A partition's parent is locked as if the partition were taken away."""
-    tokens = tokens_of(text)
+    tokens = tokenize(text)
     said = lexer.words(tokens, len(tokens))
     at = next((n for n in range(len(said) - 1) if said[n : n + 2] == ["PARTITION", "OF"]), None)
-    return [] if at is None else [_lock(Reader(tokens[at + 2 :], schema).name(), _ALL)]
+    return [] if at is None else [_make_lock(TokenReader(tokens[at + 2 :], schema).read_name(), _ALL)]
 
 
-def _of_constraint(fact: f.ConstraintAdded, schema: str) -> list[Lock]:
+def _find_constraint_locks(fact: f.ConstraintAdded, schema: str) -> list[ForecastLock]:
     constraint = fact.constraint
     if constraint.kind == "foreign key":
         work = "" if constraint.not_valid else SCANS
-        other = _referenced(constraint.body, schema)
-        return [_lock(fact.table, _SHARE_ROW, work), *([_lock(other, _SHARE_ROW)] if other else [])]
+        other = _find_referenced(constraint.body, schema)
+        return [_make_lock(fact.table, _SHARE_ROW, work), *([_make_lock(other, _SHARE_ROW)] if other else [])]
     if constraint.kind in ("check", "not null"):
-        return [_lock(fact.table, _ALL, "" if constraint.not_valid else SCANS)]
-    return [_lock(fact.table, _ALL, "" if constraint.using_index else BUILDS)]
+        return [_make_lock(fact.table, _ALL, "" if constraint.not_valid else SCANS)]
+    return [_make_lock(fact.table, _ALL, "" if constraint.using_index else BUILDS)]
 
 
-def _referenced(body: str, schema: str) -> Name | None:
-    tokens = tokens_of(body)
+def _find_referenced(body: str, schema: str) -> QualifiedName | None:
+    tokens = tokenize(body)
     for n, token in enumerate(tokens):
         if token.text.upper() == "REFERENCES":
-            return Reader(tokens[n + 1 :], schema).name()
+            return TokenReader(tokens[n + 1 :], schema).read_name()
     return None
 
 
-def _by_its_words(text: str, schema: str) -> tuple[list[Lock], str]:
+def _find_keyword_locks(text: str, schema: str) -> tuple[list[ForecastLock], str]:
     """A statement that rules have no question about; raises NotUnderstood."""
-    tokens = tokens_of(text)
+    tokens = tokenize(text)
     said = lexer.words(tokens, len(tokens))
-    reader = Reader(tokens, schema)
+    reader = TokenReader(tokens, schema)
     if said[0] == "LOCK":
         reader.accept("LOCK")
         reader.accept("TABLE")
         reader.accept("ONLY")
-        name = reader.name()
+        name = reader.read_name()
         mode = (
             "".join(word.title() for word in said[said.index("IN") + 1 : -1]) if "MODE" in said else "AccessExclusive"
         )
-        return [_lock(name, f"{mode}Lock")], "" if "," not in said else "the tables after the first"
+        return [_make_lock(name, f"{mode}Lock")], "" if "," not in said else "the tables after the first"
     if said[0] == "INSERT" or said[0] == "MERGE":
         reader.accept(said[0], "INTO")
-        return [_lock(reader.name(), _WRITE, ROWS)], ""
+        return [_make_lock(reader.read_name(), _WRITE, ROWS)], ""
     if said[0] in ("SELECT", "WITH", "TABLE", "("):
         return [], "reads; what the functions it calls do is not seen"
     if said[0] == "DO":
@@ -234,45 +244,45 @@ def _by_its_words(text: str, schema: str) -> tuple[list[Lock], str]:
     if reader.accept("ALTER", "TABLE"):
         reader.accept("IF", "EXISTS")
         reader.accept("ONLY")
-        table = reader.name()
+        table = reader.read_name()
         rest = tuple(token.text.upper() for token in reader.rest)
         if any(rest[: len(words)] == words for words in _GENTLE_ALTERS) or "STATISTICS" in rest[:5]:
-            return [_lock(table, _GENTLE)], ""
+            return [_make_lock(table, _GENTLE)], ""
         trigger = rest[:2] in (("ENABLE", "TRIGGER"), ("DISABLE", "TRIGGER"))
-        return [_lock(table, _SHARE_ROW if trigger else _ALL)], ""
+        return [_make_lock(table, _SHARE_ROW if trigger else _ALL)], ""
     if said[0] == "CREATE" and "TRIGGER" in said[:5] and "ON" in said:
-        return [_lock(Reader(tokens[said.index("ON") + 1 :], schema).name(), _SHARE_ROW)], ""
+        return [_make_lock(TokenReader(tokens[said.index("ON") + 1 :], schema).read_name(), _SHARE_ROW)], ""
     if said[0] in ("CREATE", "DROP", "ALTER") and said[1] in ("POLICY", "RULE", "TRIGGER") and "ON" in said:
-        return [_lock(Reader(tokens[said.index("ON") + 1 :], schema).name(), _ALL)], ""
+        return [_make_lock(TokenReader(tokens[said.index("ON") + 1 :], schema).read_name(), _ALL)], ""
     if said[0] == "COMMENT" and said[2] in ("TABLE", "COLUMN"):
         reader.accept("COMMENT", "ON", said[2])
-        name = reader.name() if said[2] == "TABLE" else None
-        return [_lock(name, _GENTLE) if name else Lock("the column's table", _GENTLE)], ""
+        name = reader.read_name() if said[2] == "TABLE" else None
+        return [_make_lock(name, _GENTLE) if name else ForecastLock("the column's table", _GENTLE)], ""
     if said[0] in ("VACUUM", "ANALYZE"):
-        return [Lock("the tables it names", _GENTLE, SCANS)], ""
+        return [ForecastLock("the tables it names", _GENTLE, SCANS)], ""
     if said[:2] == ["CREATE", "STATISTICS"] and "FROM" in said:
-        return [_lock(Reader(tokens[said.index("FROM") + 1 :], schema).name(), _GENTLE)], ""
+        return [_make_lock(TokenReader(tokens[said.index("FROM") + 1 :], schema).read_name(), _GENTLE)], ""
     if reader.accept("ALTER", "SEQUENCE"):
         reader.accept("IF", "EXISTS")
-        return [_lock(reader.name(), _SHARE_ROW)], ""  # nextval waits as well
+        return [_make_lock(reader.read_name(), _SHARE_ROW)], ""  # nextval waits as well
     if said[0] == "CREATE" and "VIEW" in said[:5] and "REPLACE" in said[:3]:
-        return [_lock(Reader(tokens[said.index("VIEW") + 1 :], schema).name(), _ALL)], ""
+        return [_make_lock(TokenReader(tokens[said.index("VIEW") + 1 :], schema).read_name(), _ALL)], ""
     if " ".join(said[:2]) in _QUIET or said[0] in _QUIET or (said[:2] == ["CREATE", "TABLE"]):
         return [], ""
     return [], "not known"
 
 
-def _lock(name: Name, mode: str, work: str = "") -> Lock:
-    return Lock(str(name), mode, work, qualified=_identifier(name))
+def _make_lock(name: QualifiedName, mode: str, work: str = "") -> ForecastLock:
+    return ForecastLock(str(name), mode, work, qualified=_quote(name))
 
 
-def _identifier(name: Name) -> str:
+def _quote(name: QualifiedName) -> str:
     return sql.Identifier(name.schema, name.name).as_string()
 
 
-def _strongest(found: Iterable[Lock]) -> tuple[Lock, ...]:
+def _keep_strongest(found: Iterable[ForecastLock]) -> tuple[ForecastLock, ...]:
     """One lock a relation: the strongest, with all that is done under it."""
-    merged: dict[tuple[str | None, str], Lock] = {}
+    merged: dict[tuple[str | None, str], ForecastLock] = {}
     for lock in found:
         key = (lock.relation, lock.qualified)
         known = merged.get(key)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from stackctl.migrate.files import Migration
-    from stackctl.migrate.history import Progress
+    from stackctl.migrate.history import MigrationProgress
     from stackctl.migrate.session import Connection
 
 _SQL = statements(__file__, "runner")
@@ -23,26 +23,26 @@ _QUERIES = {"SchemaMigration": "backend_history", "_prisma_migrations": "prisma_
 _SHOWN = 5  # names in a message
 
 
-def pending(
+def find_pending(
     conn: Connection,
     migrations: Sequence[Migration],
     schema: str,
     *,
     to: str | None = None,
-    left_out: Collection[str] = (),
+    excluded: Collection[str] = (),
     out_of_order: bool = False,
-) -> tuple[tuple[Migration, Progress], ...]:
-    """What `up` applies, in order, each with how far it has come already. Writes nothing.
+) -> tuple[tuple[Migration, MigrationProgress], ...]:
+    """What a run applies, in order, each with how far it has come already. Writes nothing.
 
     Raises UsageError (`unknown-migration`), StateError (`out-of-order` unless that is allowed, `not-adopted`,
     `migration-edited-halfway`), ServiceError (`permission-denied`).
     """
-    wanted = through(migrations, to)
-    begun = history.progress(conn, schema)
+    wanted = select_up_to(migrations, to)
+    begun = history.read_progress(conn, schema)
     found = [
-        (migration, begun.get(migration.name, history.Progress()))
+        (migration, begun.get(migration.name, history.MigrationProgress()))
         for migration in wanted
-        if migration.name not in left_out
+        if migration.name not in excluded
     ]
     found = [(migration, so_far) for migration, so_far in found if not so_far.applied]
     if not found:
@@ -51,12 +51,12 @@ def pending(
         if migration.name in begun:
             history.refuse_edited_halfway(migration, so_far)
     if not out_of_order:
-        _refuse_out_of_order(found, late(migrations, begun))
+        _refuse_out_of_order(found, find_out_of_order(migrations, begun))
     _refuse_not_adopted(conn, found, schema)
     return tuple(found)
 
 
-def through(migrations: Sequence[Migration], to: str | None) -> Sequence[Migration]:
+def select_up_to(migrations: Sequence[Migration], to: str | None) -> Sequence[Migration]:
     """The migrations up to and including a version or a name. Raises UsageError (`unknown-migration`)."""
     if to is None:
         return migrations
@@ -70,13 +70,15 @@ def through(migrations: Sequence[Migration], to: str | None) -> Sequence[Migrati
     )
 
 
-def late(migrations: Sequence[Migration], begun: Mapping[str, Progress]) -> dict[str, str]:
+def find_out_of_order(migrations: Sequence[Migration], begun: Mapping[str, MigrationProgress]) -> dict[str, str]:
     """Pending migrations that come before one that is applied already, each with the highest applied name.
 
     Not late are those that the choice of who captures changes left out, and those that were begun. Names without a file
     here do not count: another folder may be migrated in the same schema.
     """
-    applied = [migration.name for migration in migrations if begun.get(migration.name, history.Progress()).applied]
+    applied = [
+        migration.name for migration in migrations if begun.get(migration.name, history.MigrationProgress()).applied
+    ]
     highest = max(applied, default="")
     return {
         migration.name: highest
@@ -85,7 +87,7 @@ def late(migrations: Sequence[Migration], begun: Mapping[str, Progress]) -> dict
     }
 
 
-def recorded_elsewhere(conn: Connection, schema: str) -> dict[str, dict[str, Any]]:
+def read_other_histories(conn: Connection, schema: str) -> dict[str, dict[str, Any]]:
     """What other runners have recorded as finished: by table of theirs, names with the time where it is known."""
     with conn.cursor(row_factory=dict_row) as cursor:
         tables = [row["name"] for row in cursor.execute(_SQL["adoptable"], {"schema": schema})]
@@ -96,29 +98,29 @@ def recorded_elsewhere(conn: Connection, schema: str) -> dict[str, dict[str, Any
     return found
 
 
-def some(names: Collection[str]) -> str:
+def format_names(names: Collection[str]) -> str:
     """A few of the names, and how many more there are."""
     shown = ", ".join(list(names)[:_SHOWN])
     return shown + f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else shown
 
 
-def _refuse_out_of_order(found: Sequence[tuple[Migration, Progress]], late: Mapping[str, str]) -> None:
-    names = [migration.name for migration, _ in found if migration.name in late]
+def _refuse_out_of_order(found: Sequence[tuple[Migration, MigrationProgress]], out_of_order: Mapping[str, str]) -> None:
+    names = [migration.name for migration, _ in found if migration.name in out_of_order]
     if names:
         raise StateError(
-            f"{some(names)}: older than {late[names[0]]}, which is applied already",
+            f"{format_names(names)}: older than {out_of_order[names[0]]}, which is applied already",
             code="out-of-order",
             hint="give the file a new version (it was never tried behind the newer ones), or pass --allow-out-of-order",
-            details={"names": names, "highest_applied": late[names[0]]},
+            details={"names": names, "highest_applied": out_of_order[names[0]]},
         )
 
 
-def _refuse_not_adopted(conn: Connection, found: Sequence[tuple[Migration, Progress]], schema: str) -> None:
-    for table, finished in recorded_elsewhere(conn, schema).items():
+def _refuse_not_adopted(conn: Connection, found: Sequence[tuple[Migration, MigrationProgress]], schema: str) -> None:
+    for table, finished in read_other_histories(conn, schema).items():
         names = [migration.name for migration, so_far in found if migration.name in finished and not so_far.done]
         if names:
             raise StateError(
-                f'the database records in "{table}" as applied what is pending here: {some(names)}',
+                f'the database records in "{table}" as applied what is pending here: {format_names(names)}',
                 code="not-adopted",
                 hint="take that history over with stackctl migrate adopt, then run this again",
                 details={"table": table, "names": names},

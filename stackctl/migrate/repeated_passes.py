@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from stackctl.core.errors import AnswerNo
-from stackctl.migrate.events import Batch
+from stackctl.migrate.events import RepeatedPass
 
 if TYPE_CHECKING:
     from stackctl.migrate.files import Migration
@@ -23,25 +23,25 @@ CHURN = 10  # updates a row
 
 
 @dataclass(frozen=True)
-class Changed:
+class RowChanges:
     """What the transaction in hand has changed so far: rows, those of them updated, and rows in the updated tables."""
 
     rows: int
     updates: int
     live: int
 
-    def since(self, before: Changed) -> Changed:
+    def since(self, before: RowChanges) -> RowChanges:
         """What came after an earlier look in the same transaction."""
-        return Changed(self.rows - before.rows, self.updates - before.updates, self.live)
+        return RowChanges(self.rows - before.rows, self.updates - before.updates, self.live)
 
 
-def changed(session: Session) -> Changed | None:
+def count_changes(session: Session) -> RowChanges | None:
     """Ask the server, which counts what triggers and cascades change as well; None when track_counts is off."""
     row = session.fetch("rows_changed")[0]
-    return Changed(row["rows"], row["updates"], row["live"]) if row["counted"] else None
+    return RowChanges(row["rows"], row["updates"], row["live"]) if row["counted"] else None
 
 
-class Passes:
+class RepeatedPasses:
     """The passes of one file in one run."""
 
     def __init__(self, migration: Migration) -> None:
@@ -50,19 +50,19 @@ class Passes:
         self._passes = self._idle = self._rows = self._updates = self._live = 0
         self._remaining: int | None = None
 
-    def passed(self, did: Changed | None, remaining: int | None) -> Batch:
-        """A pass is committed and asks for another; `did` is None when its rows can't be counted.
+    def add_pass(self, changes: RowChanges | None, remaining: int | None) -> RepeatedPass:
+        """A pass is committed and asks for another; `changes` is None when its rows can't be counted.
 
         Raises AnswerNo (`migration-never-ends`) when none may follow.
         """
         self._passes += 1
-        idle = did.rows == 0 if did is not None else remaining is not None and remaining == self._remaining
+        idle = changes.rows == 0 if changes is not None else remaining is not None and remaining == self._remaining
         self._idle = self._idle + 1 if idle else 0
         self._remaining = remaining
-        if did is not None:
-            self._rows += did.rows
-            self._updates += did.updates
-            self._live = max(self._live, did.live)
+        if changes is not None:
+            self._rows += changes.rows
+            self._updates += changes.updates
+            self._live = max(self._live, changes.live)
         if self._idle >= IDLE_PASSES:
             raise self._never_ends(f"{self._idle} passes in a row changed no row")
         if self._passes >= CHURN_PASSES and self._live and self._updates > CHURN * self._live:
@@ -70,9 +70,9 @@ class Passes:
         if self._passes >= MOST_PASSES:
             raise self._never_ends(f"{self._passes:,} passes have run")
         elapsed = max(time.monotonic() - self._started, 0.001)
-        return Batch(
-            rows=did.rows if did is not None else None,
-            total=self._rows if did is not None else None,
+        return RepeatedPass(
+            rows=changes.rows if changes is not None else None,
+            total=self._rows if changes is not None else None,
             remaining=remaining,
             per_second=self._rows / elapsed,
         )

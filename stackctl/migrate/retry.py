@@ -12,7 +12,7 @@ from stackctl.core.durations import format_duration
 from stackctl.core.errors import StateError
 from stackctl.migrate import failures
 from stackctl.migrate.events import Event
-from stackctl.migrate.statement_text import position, with_schema
+from stackctl.migrate.statement_text import find_position, insert_schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,11 +30,11 @@ LONGEST_PAUSE = 15.0  # seconds
 TRANSIENT = (errors.LockNotAvailable, errors.DeadlockDetected, errors.SerializationFailure)
 
 
-class Blocked(Exception):
+class StatementBlocked(Exception):
     """A statement could not have its locks: what it did is rolled back, and it may be tried again."""
 
     def __init__(self, statement: Statement, error: psycopg.Error, tries: int) -> None:
-        super().__init__(failures.sentence(error))
+        super().__init__(failures.format_error(error))
         self.statement = statement
         self.error = error
         self.tries = tries
@@ -69,7 +69,7 @@ class Blocker:
         return f"process {self.pid} ({', '.join(parts)}){query}"
 
 
-def pause(tried: int) -> float:
+def draw_pause(tried: int) -> float:
     """Seconds to wait after the try of that number, from 1: longer each time, and never the same for two runners."""
     return min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (tried - 1)) * random.uniform(0.5, 1.0)
 
@@ -77,19 +77,19 @@ def pause(tried: int) -> float:
 def wait_or_give_up(
     session: Session,
     migration: Migration,
-    blocked: Blocked,
+    blocked: StatementBlocked,
     tried: int,
     *,
     on_event: Callable[[Event], None],
     sleep: Callable[[float], None],
 ) -> None:
     """Sleep before the next try; after the last raise StateError (`lock-timeout`, `deadlock`): who is in the way."""
-    found = blockers(session, blocked.statement)
-    line, column = position(blocked.statement, session.schema, blocked.error)
+    found = find_blockers(session, blocked.statement)
+    line, column = find_position(blocked.statement, session.schema, blocked.error)
     what = f"{migration.path}:{line}:{column}: {blocked}"
     named = "; ".join(map(str, found))
     if tried < blocked.tries:
-        seconds = pause(tried)
+        seconds = draw_pause(tried)
         told = f"{what}; try {tried} of {blocked.tries}, the next in {format_duration(seconds)}"
         on_event(Event("retrying", migration.name, f"{told}; in the way: {named}" if named else told))
         sleep(seconds)
@@ -111,12 +111,12 @@ def wait_or_give_up(
     )
 
 
-def blockers(session: Session, statement: Statement) -> list[Blocker]:
+def find_blockers(session: Session, statement: Statement) -> list[Blocker]:
     """Who is in the way of a statement: asked right after it gave up, so they may have gone since."""
     # A parser comes with it, which a run that nobody holds up does not need.
     from stackctl.migrate import lock_forecast
 
-    taken = lock_forecast.of(with_schema(statement.sql, session.schema), session.schema)
+    taken = lock_forecast.forecast_statement(insert_schema(statement.sql, session.schema), session.schema)
     wanted = [lock for lock in taken.locks if lock.qualified and not lock.new]
     rows: list[dict[str, Any]] = session.fetch(
         "blockers",

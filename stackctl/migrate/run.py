@@ -15,9 +15,9 @@ from psycopg.rows import dict_row
 from stackctl.core.errors import AnswerNo, StackctlError
 from stackctl.migrate import concurrent_leftovers, failures, history, plan, repeated_passes, retry, runner_lock
 from stackctl.migrate.events import Event
-from stackctl.migrate.history import Progress
+from stackctl.migrate.history import MigrationProgress
 from stackctl.migrate.session import Limits, Session
-from stackctl.migrate.statement_text import concurrent, done_before, position, with_schema
+from stackctl.migrate.statement_text import find_already_done_errors, find_position, insert_schema, parse_concurrent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from psycopg.errors import Diagnostic
 
     from stackctl.migrate.files import Migration, Piece, Statement
-    from stackctl.migrate.repeated_passes import Changed
+    from stackctl.migrate.repeated_passes import RowChanges
     from stackctl.migrate.session import Connection
 
 
@@ -47,15 +47,15 @@ class UpResult:
 
 
 @dataclass(frozen=True)
-class _Answer:
+class _StatementResult:
     """What a statement of a repeated piece says: whether to run again, what it changed, what remains."""
 
     again: bool = False
-    changed: Changed | None = None
+    changed: RowChanges | None = None
     remaining: int | None = None
 
 
-def up(
+def apply_migrations(
     conn: Connection,
     migrations: Sequence[Migration],
     *,
@@ -63,50 +63,54 @@ def up(
     schema: str = "public",
     limits: Limits = Limits(),  # noqa: B008 - frozen
     out_of_order: bool = False,
-    left_out: Callable[[], Collection[str]] = tuple,
+    find_excluded: Callable[[], Collection[str]] = tuple,
     on_event: Callable[[Event], None] = lambda event: None,
     sleep: Callable[[float], None] = time.sleep,
-    around: Callable[[Migration, Statement], AbstractContextManager[None]] = lambda migration, statement: nullcontext(),
+    statement_context: Callable[[Migration, Statement], AbstractContextManager[None]] = lambda migration, statement: (
+        nullcontext()
+    ),
 ) -> UpResult:
     """Apply what is pending, up to and including `to` (a version or a name), on `conn`, which is in autocommit mode.
 
     Each file commits together with its history row; pieces marked to run outside the transaction are recorded one by
     one, and a rerun goes on behind the last. A transaction that can't have its locks in time is rolled back and tried
-    again after a pause. `left_out` is asked under the lock for the names of pending ones that are to stay so. `around`
-    gives a context that each statement runs in, on the same connection.
+    again after a pause. `find_excluded` is asked under the lock for the names of pending ones that are to stay so.
+    `statement_context` gives a context that each statement runs in, on the same connection.
 
     Raises UsageError (`unknown-migration`), StateError (`lock-held`, `transaction-pooler`, `out-of-order`,
     `not-adopted`, `migration-edited-halfway`, `lock-timeout`, `deadlock`, `index-being-built`), ServiceError
     (`permission-denied`, `read-only`, `connection-lost`) and AnswerNo (`migration-failed`, `migration-never-ends`),
     each with what was applied before in `details["applied"]`.
     """
-    plan.through(migrations, to)
+    plan.select_up_to(migrations, to)
     done: list[AppliedMigration] = []
     try:
         session = Session.begin(conn, schema, limits)
-        with runner_lock.only_runner(session, on_event, sleep):
-            pending = plan.pending(conn, migrations, schema, to=to, left_out=left_out(), out_of_order=out_of_order)
+        with runner_lock.hold_runner_lock(session, on_event, sleep):
+            pending = plan.find_pending(
+                conn, migrations, schema, to=to, excluded=find_excluded(), out_of_order=out_of_order
+            )
             if pending:
-                history.prepare(session)
-            run = _Run(session, on_event, sleep, around)
-            with _remarks(conn, on_event):
+                history.create_history(session)
+            run = _Runner(session, on_event, sleep, statement_context)
+            with _report_notices(conn, on_event):
                 for migration, so_far in pending:
-                    done.append(run.apply(migration, so_far))
+                    done.append(run.apply_file(migration, so_far))
     except StackctlError as error:
         error.details["applied"] = [migration.name for migration in done]
         raise
     except psycopg.Error as error:
         details = {"applied": [migration.name for migration in done]}
         if conn.closed:
-            raise failures.connection_lost(failures.sentence(error), details) from error
+            raise failures.to_connection_lost(failures.format_error(error), details) from error
         if isinstance(error, errors.InsufficientPrivilege | errors.ReadOnlySqlTransaction):
-            raise failures.refused(error, failures.sentence(error), details) from error
+            raise failures.to_permission_error(error, failures.format_error(error), details) from error
         raise
     return UpResult(tuple(done))
 
 
 @contextmanager
-def _remarks(conn: Connection, on_event: Callable[[Event], None]) -> Iterator[None]:
+def _report_notices(conn: Connection, on_event: Callable[[Event], None]) -> Iterator[None]:
     """Tell what the server remarks meanwhile, except that IF [NOT] EXISTS had nothing to do."""
 
     def tell(said: Diagnostic) -> None:
@@ -122,163 +126,174 @@ def _remarks(conn: Connection, on_event: Callable[[Event], None]) -> Iterator[No
 
 
 @dataclass(frozen=True)
-class _Run:
+class _Runner:
     session: Session
     on_event: Callable[[Event], None]
     sleep: Callable[[float], None]
-    around: Callable[[Migration, Statement], AbstractContextManager[None]]
+    statement_context: Callable[[Migration, Statement], AbstractContextManager[None]]
 
     @property
     def conn(self) -> Connection:
         return self.session.conn
 
-    def apply(self, migration: Migration, so_far: Progress) -> AppliedMigration:
+    def apply_file(self, migration: Migration, so_far: MigrationProgress) -> AppliedMigration:
         """Run one file to its end. Whatever is committed when this returns or raises is recorded as committed."""
         started = time.monotonic()
-        self.session.reset()
-        self.on_event(Event("resumed" if so_far.begun else "started", migration.name, _resumed_at(migration, so_far)))
-        passes = repeated_passes.Passes(migration)
+        self.session.reset_settings()
+        self.on_event(
+            Event("resumed" if so_far.begun else "started", migration.name, _describe_start(migration, so_far))
+        )
+        passes = repeated_passes.RepeatedPasses(migration)
         while True:
             before = so_far
-            so_far, answer = self._until_it_goes(migration, so_far, started)
+            so_far, answer = self._commit_with_retries(migration, so_far, started)
             if so_far.applied:
                 break
             if so_far.repeats == before.repeats:
-                self.on_event(Event("committed", migration.name, _place(so_far.done, migration.pieces)))
+                self.on_event(Event("committed", migration.name, _format_progress(so_far.done, migration.pieces)))
                 continue
-            batch = passes.passed(answer.changed, answer.remaining)
+            batch = passes.add_pass(answer.changed, answer.remaining)
             self.on_event(Event("repeating", migration.name, f"pass {so_far.repeats} committed", batch))
             self.sleep(passes.pause)
         duration_ms = _milliseconds_since(started)
         self.on_event(Event("applied", migration.name, f"{duration_ms} ms"))
         return AppliedMigration(migration.name, duration_ms, so_far.repeats)
 
-    def _until_it_goes(self, migration: Migration, so_far: Progress, started: float) -> tuple[Progress, _Answer]:
+    def _commit_with_retries(
+        self, migration: Migration, so_far: MigrationProgress, started: float
+    ) -> tuple[MigrationProgress, _StatementResult]:
         """The next commit of a file, tried again while locks are in the way; between two tries nothing is held."""
         tried = 0
         while True:
             tried += 1
             try:
-                return self._next_commit(migration, so_far, started)
-            except retry.Blocked as error:
+                return self._run_to_next_commit(migration, so_far, started)
+            except retry.StatementBlocked as error:
                 blocked = error
             except psycopg.Error as error:  # of the commit itself: a deferred constraint, a serialization failure
                 statement = migration.pieces[so_far.done].statements[0]
                 if not isinstance(error, retry.TRANSIENT):
-                    raise self._failed(migration, statement, failures.sentence(error), error) from error
-                blocked = retry.Blocked(statement, error, retry.TRIES)
+                    raise self._to_stackctl_error(migration, statement, failures.format_error(error), error) from error
+                blocked = retry.StatementBlocked(statement, error, retry.TRIES)
             retry.wait_or_give_up(self.session, migration, blocked, tried, on_event=self.on_event, sleep=self.sleep)
 
-    def _next_commit(self, migration: Migration, so_far: Progress, started: float) -> tuple[Progress, _Answer]:
+    def _run_to_next_commit(
+        self, migration: Migration, so_far: MigrationProgress, started: float
+    ) -> tuple[MigrationProgress, _StatementResult]:
         pieces = migration.pieces
         done, repeats = so_far.done, so_far.repeats
-        answer = _Answer()
+        answer = _StatementResult()
         if done < len(pieces) and pieces[done].outside_transaction:
-            runner_lock.refuse_lost(self.session)
-            self._record(migration, Progress(done, repeats, attempted=done), started)
+            runner_lock.refuse_lost_lock(self.session)
+            self._record(migration, MigrationProgress(done, repeats, attempted=done), started)
             # In a later pass, or after a crash, the piece may find its work done.
-            answer = self._outside(migration, done, tolerant=repeats > 0 or so_far.attempted == done)
-            reached = Progress(0, repeats + 1) if answer.again else Progress(done + 1, repeats)
+            answer = self._run_in_autocommit(migration, done, tolerant=repeats > 0 or so_far.attempted == done)
+            reached = MigrationProgress(0, repeats + 1) if answer.again else MigrationProgress(done + 1, repeats)
             return self._record(migration, reached, started), answer
         with self.conn.transaction():
-            runner_lock.refuse_lost(self.session)
+            runner_lock.refuse_lost_lock(self.session)
             while not answer.again and done < len(pieces) and not pieces[done].outside_transaction:
-                answer = self._inside(migration, pieces[done])
+                answer = self._run_in_transaction(migration, pieces[done])
                 done += 1
-            reached = Progress(0, repeats + 1) if answer.again else Progress(done, repeats)
+            reached = MigrationProgress(0, repeats + 1) if answer.again else MigrationProgress(done, repeats)
             return self._record(migration, reached, started), answer
 
-    def _inside(self, migration: Migration, piece: Piece) -> _Answer:
+    def _run_in_transaction(self, migration: Migration, piece: Piece) -> _StatementResult:
         """Run a piece in the file's transaction."""
-        answer = _Answer()
+        answer = _StatementResult()
         for statement in piece.statements:
-            before = repeated_passes.changed(self.session) if piece.repeat else None
+            before = repeated_passes.count_changes(self.session) if piece.repeat else None
             answer = self._execute(migration, statement, tries=retry.TRIES)
             if self.conn.info.transaction_status != TransactionStatus.INTRANS:
-                raise self._failed(migration, statement, "the statement ended the transaction of its migration")
+                raise self._to_stackctl_error(
+                    migration, statement, "the statement ended the transaction of its migration"
+                )
             if before is not None and answer.again:
-                after = repeated_passes.changed(self.session)
+                after = repeated_passes.count_changes(self.session)
                 answer = replace(answer, changed=after and after.since(before))
-        return answer if piece.repeat else _Answer()
+        return answer if piece.repeat else _StatementResult()
 
-    def _outside(self, migration: Migration, at: int, *, tolerant: bool) -> _Answer:
+    def _run_in_autocommit(self, migration: Migration, at: int, *, tolerant: bool) -> _StatementResult:
         """Run a piece in autocommit."""
         piece = migration.pieces[at]
         (statement,) = piece.statements
-        text = with_schema(statement.sql, self.session.schema)
-        what = concurrent(text)
-        accept = done_before(text) if tolerant else ()
+        text = insert_schema(statement.sql, self.session.schema)
+        what = parse_concurrent(text)
+        accept = find_already_done_errors(text) if tolerant else ()
         if what is None:
             try:
                 answer = self._execute(migration, statement, accept=accept, tries=retry.TRIES)
-            except (StackctlError, retry.Blocked):
+            except (StackctlError, retry.StatementBlocked):
                 self._forget_attempt(migration)
                 raise
-            return answer if piece.repeat else _Answer()
-        with self.session.patient():
+            return answer if piece.repeat else _StatementResult()
+        with self.session.extend_lock_timeout():
             try:
-                finished = concurrent_leftovers.clear(
+                finished = concurrent_leftovers.clear_leftovers(
                     self.session, what, migration.name, on_event=self.on_event, sleep=self.sleep
                 )
-                if what.kind == "create" and not concurrent_leftovers.built(self.session, what):
+                if what.kind == "create" and not concurrent_leftovers.is_index_built(self.session, what):
                     accept = ()
                 if not finished:
                     self._execute(migration, statement, accept=accept, tries=retry.TRIES_CONCURRENTLY)
             except retry.TRANSIENT as error:
                 self._forget_attempt(migration)
-                raise retry.Blocked(statement, error, retry.TRIES_CONCURRENTLY) from error
-            except (StackctlError, retry.Blocked):
+                raise retry.StatementBlocked(statement, error, retry.TRIES_CONCURRENTLY) from error
+            except (StackctlError, retry.StatementBlocked):
                 self._forget_attempt(migration)
                 if not self.conn.closed:
-                    concurrent_leftovers.clear_if_possible(self.session, what, migration.name, self.on_event)
+                    concurrent_leftovers.try_clear_leftovers(self.session, what, migration.name, self.on_event)
                 raise
-        for row in concurrent_leftovers.invalid(self.session, what):
-            raise self._failed(migration, statement, f"index {row['index']} is INVALID after it was built")
-        return _Answer()
+        for row in concurrent_leftovers.find_invalid_indexes(self.session, what):
+            raise self._to_stackctl_error(migration, statement, f"index {row['index']} is INVALID after it was built")
+        return _StatementResult()
 
     def _execute(
         self, migration: Migration, statement: Statement, *, tries: int, accept: tuple[type[psycopg.Error], ...] = ()
-    ) -> _Answer:
+    ) -> _StatementResult:
         """Run one statement, and read its row. Raises Blocked when its locks could not be had."""
         # Without parameters the text goes to the server as it is, `%` included; the files are the operator's own.
-        text = cast("LiteralString", with_schema(statement.sql, self.session.schema))
+        text = cast("LiteralString", insert_schema(statement.sql, self.session.schema))
         try:
-            with self.around(migration, statement), self.conn.cursor(row_factory=dict_row) as cursor:
+            with self.statement_context(migration, statement), self.conn.cursor(row_factory=dict_row) as cursor:
                 cursor.execute(text, prepare=False)
                 row = cursor.fetchone() if cursor.description else None
         except accept:
-            return _Answer()
+            return _StatementResult()
         except retry.TRANSIENT as error:
-            raise retry.Blocked(statement, error, tries) from error
+            raise retry.StatementBlocked(statement, error, tries) from error
         except psycopg.Error as error:
-            raise self._failed(migration, statement, failures.sentence(error), error) from error
+            raise self._to_stackctl_error(migration, statement, failures.format_error(error), error) from error
         if row is None:
-            return _Answer()
+            return _StatementResult()
         remaining = row.get("remaining")
-        return _Answer(
+        return _StatementResult(
             again=row.get("should_repeat_migration") is True,
             remaining=int(remaining) if isinstance(remaining, int) else None,
         )
 
-    def _failed(
+    def _to_stackctl_error(
         self, migration: Migration, statement: Statement, what: str, error: psycopg.Error | None = None
     ) -> StackctlError:
-        line, column = position(statement, self.session.schema, error)
+        line, column = find_position(statement, self.session.schema, error)
         details: dict[str, Any] = {"file": str(migration.path), "line": line, "column": column}
         if error is not None:
             details |= {"sqlstate": error.sqlstate, "detail": error.diag.message_detail}
         message = f"{migration.path}:{line}:{column}: {what}"
         if self.conn.closed:
-            return failures.connection_lost(message, details)
+            return failures.to_connection_lost(message, details)
         if isinstance(error, errors.InsufficientPrivilege | errors.ReadOnlySqlTransaction):
-            return failures.refused(error, message, details)
+            return failures.to_permission_error(error, message, details)
         hint = error.diag.message_hint if error is not None else None
         return AnswerNo(
-            message, code="migration-failed", hint=failures.advice(error) or hint or failures.MEND, details=details
+            message,
+            code="migration-failed",
+            hint=failures.find_hint(error) or hint or failures.FIX_AND_RERUN,
+            details=details,
         )
 
-    def _record(self, migration: Migration, reached: Progress, started: float) -> Progress:
-        return history.record(self.session, migration, reached, _milliseconds_since(started))
+    def _record(self, migration: Migration, reached: MigrationProgress, started: float) -> MigrationProgress:
+        return history.record_progress(self.session, migration, reached, _milliseconds_since(started))
 
     def _forget_attempt(self, migration: Migration) -> None:
         """The server answered: the next try starts afresh, and must not take another's object for its own work."""
@@ -286,15 +301,15 @@ class _Run:
             self.session.run("forget_attempt", name=migration.name)
 
 
-def _resumed_at(migration: Migration, so_far: Progress) -> str:
-    place = _place(so_far.done, migration.pieces)
+def _describe_start(migration: Migration, so_far: MigrationProgress) -> str:
+    place = _format_progress(so_far.done, migration.pieces)
     if so_far.attempted is not None:
         line = migration.pieces[so_far.attempted].line
         return f"{place}; an earlier run ended in the statement of line {line}"
     return f"{place}, after {so_far.repeats} passes" if so_far.repeats else place
 
 
-def _place(done: int, pieces: Sequence[Piece]) -> str:
+def _format_progress(done: int, pieces: Sequence[Piece]) -> str:
     return f"{done} of {len(pieces)} pieces done"
 
 

@@ -21,28 +21,30 @@ LOCK_POLL = 0.1  # seconds
 
 
 @contextlib.contextmanager
-def only_runner(session: Session, on_event: Callable[[Event], None], sleep: Callable[[float], None]) -> Iterator[None]:
+def hold_runner_lock(
+    session: Session, on_event: Callable[[Event], None], sleep: Callable[[float], None]
+) -> Iterator[None]:
     """Hold the runner's lock of the schema; the session's settings are the caller's again afterwards.
 
     Raises ServiceError (`read-only`), StateError (`transaction-pooler`, `lock-held`).
     """
     _refuse_read_only(session)
     _refuse_pooler(session)
-    _lock(session, on_event, sleep)
+    _take_lock(session, on_event, sleep)
     try:
         yield
     finally:
         # A connection that is gone has given back both.
         with contextlib.suppress(psycopg.OperationalError):
             if not session.conn.closed:
-                session.restore()
+                session.restore_settings()
                 session.fetch("unlock")
 
 
-def refuse_lost(session: Session) -> None:
+def refuse_lost_lock(session: Session) -> None:
     """Raises StateError (`transaction-pooler`) when this session does not hold the lock that it took."""
     if not session.fetch("holds_lock")[0]["held"]:
-        raise _pooler("the session that took the lock is not the one that statements run in now")
+        raise _pooler_error("the session that took the lock is not the one that statements run in now")
 
 
 def _refuse_read_only(session: Session) -> None:
@@ -63,25 +65,25 @@ def _refuse_pooler(session: Session) -> None:
     two connections of ours that are one session on the server, or one that is two, are not.
     """
     conn = session.conn
-    mine = _pid(session)
+    mine = _read_pid(session)
     if mine == conn.info.backend_pid:
         return
-    if _pid(session) != mine:
-        raise _pooler("one connection was given two sessions")
+    if _read_pid(session) != mine:
+        raise _pooler_error("one connection was given two sessions")
     again = make_conninfo(conn.info.dsn, password=conn.info.password or None)
     with psycopg.connect(again, autocommit=True) as second:
         row = second.execute("SELECT pg_backend_pid()").fetchone()
         if row == (mine,):
-            raise _pooler("two connections were given one session")
-        if _pid(session) != mine:
-            raise _pooler("one connection was given two sessions")
+            raise _pooler_error("two connections were given one session")
+        if _read_pid(session) != mine:
+            raise _pooler_error("one connection was given two sessions")
 
 
-def _pid(session: Session) -> int:
+def _read_pid(session: Session) -> int:
     return session.fetch("backend_pid")[0]["pid"]
 
 
-def _pooler(what: str) -> StateError:
+def _pooler_error(what: str) -> StateError:
     return StateError(
         f"the database is behind a pooler that shares sessions between transactions: {what}",
         code="transaction-pooler",
@@ -89,32 +91,32 @@ def _pooler(what: str) -> StateError:
     )
 
 
-def _lock(session: Session, on_event: Callable[[Event], None], sleep: Callable[[float], None]) -> None:
+def _take_lock(session: Session, on_event: Callable[[Event], None], sleep: Callable[[float], None]) -> None:
     """Take the runner's lock, asking again and again.
 
     Waiting inside pg_advisory_lock would hold a snapshot that CREATE INDEX CONCURRENTLY waits for in turn.
     """
     wait = session.limits.lock_wait.total_seconds()
     deadline = time.monotonic() + wait
-    told, who, details = False, "", dict[str, Any]()
+    reported, who, details = False, "", dict[str, Any]()
     while not session.fetch("try_lock")[0]["pg_try_advisory_lock"]:
-        late = time.monotonic() >= deadline
-        if late or not told:
-            who, details = _holder(session)
-        if late:
+        timed_out = time.monotonic() >= deadline
+        if timed_out or not reported:
+            who, details = _describe_holder(session)
+        if timed_out:
             raise StateError(
                 f"migrations are being applied by {who}",
                 code="lock-held",
                 hint="run it again once that is done; a session that hangs can be ended with pg_terminate_backend(pid)",
                 details={"waited_s": wait} | details,
             )
-        if not told:
+        if not reported:
             on_event(Event("waiting", detail=f"for {who}, which holds the lock of migrations"))
-            told = True
+            reported = True
         sleep(LOCK_POLL)
 
 
-def _holder(session: Session) -> tuple[str, dict[str, Any]]:
+def _describe_holder(session: Session) -> tuple[str, dict[str, Any]]:
     found = next(iter(session.fetch("lock_holder")), None)
     if found is None:
         return "another session", {}

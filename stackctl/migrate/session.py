@@ -22,7 +22,7 @@ Connection: TypeAlias = "psycopg.Connection[Any]"
 LOCK_WAIT = timedelta(seconds=10)
 LOCK_TIMEOUT = timedelta(seconds=3)
 # CONCURRENTLY holds nobody up while it waits, and what it has built is lost when it gives up: it may wait longer.
-CONCURRENTLY_PATIENCE = 10  # times lock_timeout
+CONCURRENTLY_LOCK_TIMEOUTS = 10  # times lock_timeout
 
 _SQL = statements(__file__, "runner")
 
@@ -45,7 +45,7 @@ class Session:
     conn: Connection
     schema: str
     limits: Limits = field(default_factory=Limits)
-    before: Sequence[tuple[str, str]] = ()
+    initial_settings: Sequence[tuple[str, str]] = ()
 
     @classmethod
     def begin(cls, conn: Connection, schema: str, limits: Limits) -> Session:
@@ -67,26 +67,26 @@ class Session:
     def execute(self, query: LiteralString | sql.Composed, values: Mapping[str, Any] | None = None) -> None:
         self.conn.execute(query, values)
 
-    def reset(self) -> None:
+    def reset_settings(self) -> None:
         """Undo what a file SET for the session, and say where unqualified names live and how long to wait."""
         wanted = {"search_path": sql.Identifier(self.schema).as_string(), **self._timeouts()}
-        self._set([*self.before, *wanted.items()])
+        self._set([*self.initial_settings, *wanted.items()])
         # A build whose client was killed would otherwise go on, and keep the lock, until it is done. Servers on some
         # systems can't check.
         with contextlib.suppress(errors.InvalidParameterValue, errors.UndefinedObject):
             self.execute("SET client_connection_check_interval = '1s'")
 
-    def restore(self) -> None:
+    def restore_settings(self) -> None:
         """Give the session back as it came."""
-        self._set(self.before)
+        self._set(self.initial_settings)
 
     @contextlib.contextmanager
-    def patient(self) -> Iterator[None]:
+    def extend_lock_timeout(self) -> Iterator[None]:
         """Inside, a lock may take as long as CONCURRENTLY may wait for one."""
         limit = self.fetch("get_setting", name="lock_timeout")[0]["value"]
         # A file that has set its own is taken at its word.
         if limit == self._timeouts()["lock_timeout"]:
-            self._set_one("lock_timeout", _milliseconds(self.limits.lock_timeout * CONCURRENTLY_PATIENCE))
+            self._set_one("lock_timeout", _milliseconds(self.limits.lock_timeout * CONCURRENTLY_LOCK_TIMEOUTS))
         try:
             yield
         finally:

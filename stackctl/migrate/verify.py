@@ -18,7 +18,7 @@ Kind = Literal["edited", "deleted", "ahead", "out-of-order", "half-applied", "in
 
 
 @dataclass(frozen=True)
-class Finding:
+class VerifyFinding:
     """`name`: of the migration, or the index. `message`: what is found; `hint`: what to do."""
 
     kind: Kind
@@ -28,29 +28,29 @@ class Finding:
 
 
 def verify(
-    conn: Connection, migrations: Sequence[Migration], schema: str = "public", elsewhere: Collection[str] = ()
-) -> tuple[Finding, ...]:
-    """What does not fit together. Writes nothing; a pending file is no finding, nor is one that lies `elsewhere`.
+    conn: Connection, migrations: Sequence[Migration], schema: str = "public", names_elsewhere: Collection[str] = ()
+) -> tuple[VerifyFinding, ...]:
+    """What does not fit together. Writes nothing; a pending file is no finding, nor is one whose name is in `names_elsewhere`.
 
     Raises ServiceError (`permission-denied`).
     """
-    compared = history.status(conn, migrations, schema, elsewhere=elsewhere)
-    begun = history.progress(conn, schema)
+    compared = history.read_status(conn, migrations, schema, names_elsewhere=names_elsewhere)
+    begun = history.read_progress(conn, schema)
     found = [
-        Finding("edited", name, "the file was edited after it was applied", "restore it as it was applied")
+        VerifyFinding("edited", name, "the file was edited after it was applied", "restore it as it was applied")
         for name in compared.drifted
     ]
     last = migrations[-1].name if migrations else ""
     for name in compared.unknown:
         if name > last:
             message, hint = "applied, and newer than every file here", "this database is ahead: deploy the newer code"
-            found.append(Finding("ahead", name, message, hint))
+            found.append(VerifyFinding("ahead", name, message, hint))
         else:
             hint = "restore the file from version control"
-            found.append(Finding("deleted", name, "applied, and there is no such file", hint))
-    for name, highest in plan.late(migrations, begun).items():
+            found.append(VerifyFinding("deleted", name, "applied, and there is no such file", hint))
+    for name, highest in plan.find_out_of_order(migrations, begun).items():
         found.append(
-            Finding(
+            VerifyFinding(
                 "out-of-order",
                 name,
                 f"not applied, and older than {highest}, which is",
@@ -60,7 +60,7 @@ def verify(
     by_name = {migration.name: migration for migration in migrations}
     for name, so_far in begun.items():
         migration = by_name.get(name)
-        if so_far.applied or not so_far.begun or (migration is None and name in elsewhere):
+        if so_far.applied or not so_far.begun or (migration is None and name in names_elsewhere):
             continue
         message = f"begun and not finished: {so_far.done} pieces are applied"
         if so_far.repeats:
@@ -68,12 +68,12 @@ def verify(
         hint = "run stackctl migrate up: it goes on from there"
         if migration is None:
             message, hint = f"{message}, and there is no such file", "restore the file from version control"
-        elif history.edited_halfway(migration, so_far):
+        elif history.is_edited_halfway(migration, so_far):
             message, hint = f"{message}, and what is applied was edited since", "restore that part of the file"
-        found.append(Finding("half-applied", name, message, hint))
-    for row in concurrent_leftovers.invalid_in_schema(Session(conn, schema, Limits())):
+        found.append(VerifyFinding("half-applied", name, message, hint))
+    for row in concurrent_leftovers.find_invalid_indexes_in_schema(Session(conn, schema, Limits())):
         doing = f", being built by process {row['builder']}" if row["builder"] else ""
         message = f"INVALID index on {row['table']}: it is kept up to date and never used{doing}"
         hint = f'DROP INDEX CONCURRENTLY "{row["schema"]}"."{row["index"]}", and build it anew'
-        found.append(Finding("invalid-index", row["index"], message, hint))
+        found.append(VerifyFinding("invalid-index", row["index"], message, hint))
     return tuple(found)

@@ -202,7 +202,7 @@ class Driver:
 def main() -> None:
     from stackctl.core.bundled import bundled
     from stackctl.migrate.files import discover
-    from stackctl.migrate.run import up
+    from stackctl.migrate.run import apply_migrations
     from stackctl.postgres import embedded
     from tests.backend import seed_tenancies
     from tests.shop import Shop
@@ -219,7 +219,7 @@ def main() -> None:
         import psycopg
 
         with psycopg.connect(server.url("shop"), autocommit=True) as conn:
-            up(conn, discover(bundled("migrations")))
+            apply_migrations(conn, discover(bundled("migrations")))
             seed_tenancies(conn)
         stripe = stack.enter_context(running())
         began = time.monotonic()

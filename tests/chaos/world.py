@@ -18,7 +18,7 @@ import yaml
 from stackctl.config.settings import Flags, Settings
 from stackctl.core.bundled import bundled
 from stackctl.migrate.files import discover
-from stackctl.migrate.run import up
+from stackctl.migrate.run import apply_migrations
 from stackctl.postgres import embedded
 from stackctl.sync.pipeline import Pipeline
 
@@ -116,7 +116,7 @@ class World:
     def populate(self) -> None:
         """The backend's tables and the tenancies; no other row."""
         with self.connect("source") as conn:
-            up(conn, discover(bundled("migrations")))
+            apply_migrations(conn, discover(bundled("migrations")))
             conn.execute(
                 'INSERT INTO "Project" (id, "updatedAt", "displayName", "isProductionMode")'
                 " VALUES ('p', now(), 'P', false)"

@@ -158,14 +158,14 @@ def conn(server: EmbeddedServer) -> Iterator[psycopg.Connection[Any]]:
 
 @pytest.fixture(scope="module")
 def base(conn: psycopg.Connection[Any]) -> catalog.Catalog:
-    return catalog.read(conn, "public")
+    return catalog.read_catalog(conn, "public")
 
 
 def rules(conn: psycopg.Connection[Any], base: catalog.Catalog, change: str) -> list[str]:
     """What the change breaks; it is rolled back."""
     with conn.transaction(force_rollback=True):
         conn.execute(change)  # type: ignore[arg-type]
-        return sorted(breach.rule for breach in contract.judge(base, catalog.read(conn, "public")))
+        return sorted(breach.rule for breach in contract.find_breaches(base, catalog.read_catalog(conn, "public")))
 
 
 @pytest.mark.parametrize("change", BREAKS)

@@ -9,15 +9,15 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from stackctl.migrate.lint.database_facts import Asked
-from stackctl.migrate.lint.linter import Source, lint
+from stackctl.migrate.lint.database_facts import DatabaseFacts
+from stackctl.migrate.lint.linter import LintFile, lint_files
 from tests.unit.test_lint_rules import BAD, GOOD, cases
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from stackctl.migrate.lint.findings import Finding
+    from stackctl.migrate.lint.findings import LintFinding
     from stackctl.postgres.embedded import EmbeddedServer
 
 SCHEMA = """
@@ -50,10 +50,10 @@ def conn(server: EmbeddedServer) -> Iterator[psycopg.Connection[Any]]:
         other.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
-def run(conn: psycopg.Connection[Any], directory: Path, text: str) -> list[Finding]:
+def run(conn: psycopg.Connection[Any], directory: Path, text: str) -> list[LintFinding]:
     path = directory / "20260101000000_case.sql"
     path.write_text(text, encoding="utf-8")
-    return lint([Source(path, path.stem)], schema="public", asked=Asked(conn))
+    return lint_files([LintFile(path, path.stem)], schema="public", database=DatabaseFacts(conn))
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from stackctl.migrate.files import discover
-from stackctl.migrate.lint.linter import Source, lint
-from stackctl.migrate.run import up
+from stackctl.migrate.lint.linter import LintFile, lint_files
+from stackctl.migrate.run import apply_migrations
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,9 +72,9 @@ def test_the_safe_way_arrives(
 ) -> None:
     path = tmp_path / "20260101000000_case.sql"
     path.write_text(statement, encoding="utf-8")
-    finding = next(f for f in lint([Source(path, path.stem)], schema="public") if f.rule == rule)
+    finding = next(f for f in lint_files([LintFile(path, path.stem)], schema="public") if f.rule == rule)
     path.write_text(finding.suggestion, encoding="utf-8")
     conn: psycopg.Connection[Any] = connect(empty_db, autocommit=True)
     conn.execute(SCHEMA)
-    up(connect(empty_db, autocommit=True), discover(tmp_path))
+    apply_migrations(connect(empty_db, autocommit=True), discover(tmp_path))
     assert conn.execute(question.encode()).fetchone() == (answer,)

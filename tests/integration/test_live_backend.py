@@ -13,10 +13,10 @@ from stackctl.backend import external_databases
 from stackctl.backend.drift import drifts
 from stackctl.backend.external_databases import BackendDatabases
 from stackctl.core.bundled import bundled
-from stackctl.migrate.change_capture import capture, left_out
+from stackctl.migrate.change_capture import detect_capture, find_excluded
 from stackctl.migrate.files import discover
-from stackctl.migrate.history import status
-from stackctl.migrate.run import up
+from stackctl.migrate.history import read_status
+from stackctl.migrate.run import apply_migrations
 from stackctl.sync.queue import entries, retries
 from tests.backend import (
     ENTRY,
@@ -63,35 +63,39 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def migrate(conn: Connection, setting: Any = "auto") -> tuple[str, ...]:
-    up(conn, BUNDLED, left_out=lambda: left_out(conn, BUNDLED, "public", setting))
+    apply_migrations(conn, BUNDLED, find_excluded=lambda: find_excluded(conn, BUNDLED, "public", setting))
     conn.execute("SET search_path = public")
-    return status(conn, BUNDLED, "public", left_out(conn, BUNDLED, "public", setting)).pending
+    return read_status(conn, BUNDLED, "public", find_excluded(conn, BUNDLED, "public", setting)).pending
 
 
 # -- who captures changes
 
 
 def test_a_live_backend_without_triggers_is_left_without(live: Connection) -> None:
-    assert capture(live, BUNDLED, "public", "auto") == "application"
+    assert detect_capture(live, BUNDLED, "public", "auto") == "application"
     assert migrate(live) == ()
     assert triggers(live) == []
     # Whoever comes again finds the same, and the files are not pending.
-    assert capture(live, BUNDLED, "public", "auto") == "application"
-    assert left_out(live, BUNDLED, "public", "auto") == CAPTURE
+    assert detect_capture(live, BUNDLED, "public", "auto") == "application"
+    assert find_excluded(live, BUNDLED, "public", "auto") == CAPTURE
 
 
 def test_that_holds_after_a_run_that_went_half_way(live: Connection) -> None:
-    up(live, BUNDLED, to="20260101000003", left_out=lambda: left_out(live, BUNDLED, "public", "auto"))
+    apply_migrations(
+        live, BUNDLED, to="20260101000003", find_excluded=lambda: find_excluded(live, BUNDLED, "public", "auto")
+    )
     assert migrate(live) == ()
     assert triggers(live) == []
 
 
 def test_an_empty_database_gets_triggers_even_by_two_runs(empty_db: str, connect: Connect) -> None:
     conn = connect(empty_db, autocommit=True)
-    up(conn, BUNDLED, to="20260101000003", left_out=lambda: left_out(conn, BUNDLED, "public", "auto"))
+    apply_migrations(
+        conn, BUNDLED, to="20260101000003", find_excluded=lambda: find_excluded(conn, BUNDLED, "public", "auto")
+    )
     assert migrate(conn) == ()
     assert triggers(conn)
-    assert left_out(conn, BUNDLED, "public", "auto") == ()
+    assert find_excluded(conn, BUNDLED, "public", "auto") == ()
 
 
 def test_one_trigger_that_captures_tells_that_the_database_does(live: Connection) -> None:
@@ -108,13 +112,13 @@ def test_application_means_no_trigger_and_triggers_can_be_had_later(empty_db: st
     conn = connect(empty_db, autocommit=True)
     migrate(conn, "application")
     assert triggers(conn) == []
-    before = {entry.name for entry in status(conn, BUNDLED).applied}
+    before = {entry.name for entry in read_status(conn, BUNDLED).applied}
     assert migrate(conn, "triggers") == ()
-    assert {entry.name for entry in status(conn, BUNDLED).applied} - before == set(CAPTURE)
+    assert {entry.name for entry in read_status(conn, BUNDLED).applied} - before == set(CAPTURE)
     assert triggers(conn)
     # Back again: what is installed stays, and is neither pending nor unknown.
-    assert left_out(conn, BUNDLED, "public", "application") == ()
-    assert status(conn, BUNDLED).unknown == ()
+    assert find_excluded(conn, BUNDLED, "public", "application") == ()
+    assert read_status(conn, BUNDLED).unknown == ()
 
 
 def test_nothing_of_a_live_schema_is_found_wanting_after_migrate_up(live: Connection) -> None:

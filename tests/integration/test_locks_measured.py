@@ -10,13 +10,13 @@ import pytest
 from psycopg import sql
 
 from stackctl.migrate import lock_forecast
-from stackctl.migrate.compatibility.statement_observer import MODES, Observer
-from stackctl.migrate.files import parse
+from stackctl.migrate.compatibility.statement_observer import MODES, StatementObserver
+from stackctl.migrate.files import parse_migration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from stackctl.migrate.compatibility.statement_observer import Measured
+    from stackctl.migrate.compatibility.statement_observer import MeasuredStatement
     from stackctl.postgres.embedded import EmbeddedServer
 
 SCENE = """
@@ -117,11 +117,11 @@ def conn(server: EmbeddedServer) -> Iterator[psycopg.Connection[Any]]:
         connection.execute(sql.SQL("DROP DATABASE locks WITH (FORCE)"))
 
 
-def measure(conn: psycopg.Connection[Any], text: str) -> Measured:
-    migration = parse(text, Path("x.sql"), "20260101000000_x")
+def measure(conn: psycopg.Connection[Any], text: str) -> MeasuredStatement:
+    migration = parse_migration(text, Path("x.sql"), "20260101000000_x")
     (statement,) = migration.pieces[0].statements
-    observer = Observer(conn, "public")
-    with conn.transaction(force_rollback=True), observer.around(migration, statement):
+    observer = StatementObserver(conn, "public")
+    with conn.transaction(force_rollback=True), observer.measure(migration, statement):
         conn.execute(cast("LiteralString", text))
     (measured,) = observer.measured
     return measured
@@ -138,7 +138,7 @@ def test_measured(conn: psycopg.Connection[Any], text: str) -> None:
 @pytest.mark.parametrize("text", LOCKS)
 def test_the_forecast_of_a_dry_run_is_not_weaker(text: str) -> None:
     """What holds the application up is named, or said to be there without a name."""
-    forecast = lock_forecast.of(text, "public")
+    forecast = lock_forecast.forecast_statement(text, "public")
     named = {lock.qualified: lock.mode for lock in forecast.locks if lock.qualified}
     nameless = max((MODES.index(lock.mode) for lock in forecast.locks if not lock.qualified), default=-1)
     for relation, mode in LOCKS[text].items():

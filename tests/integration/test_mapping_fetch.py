@@ -14,7 +14,7 @@ from stackctl.mapping import files
 from stackctl.mapping.check import check
 from stackctl.mapping.compile import compile_mapping
 from stackctl.migrate.files import discover
-from stackctl.migrate.run import up
+from stackctl.migrate.run import apply_migrations
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +37,7 @@ SET session_replication_role = replica;
 def db(empty_db: str, connect: Callable[..., Connection]) -> Connection:
     """A migrated database with two tenancies; no trigger fires, so that tests set every stamp themselves."""
     conn = connect(empty_db, autocommit=True)
-    up(conn, discover(bundled("migrations")))
+    apply_migrations(conn, discover(bundled("migrations")))
     conn.execute(SEED)
     return conn
 

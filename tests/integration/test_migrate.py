@@ -11,8 +11,8 @@ from migrating import Connection, names, plan, raises, valid, value
 
 from stackctl.core.errors import AnswerNo, ServiceError, StateError, UsageError
 from stackctl.migrate.files import discover
-from stackctl.migrate.history import status
-from stackctl.migrate.run import up
+from stackctl.migrate.history import read_status
+from stackctl.migrate.run import apply_migrations
 from stackctl.migrate.session import Limits
 
 if TYPE_CHECKING:
@@ -35,14 +35,14 @@ def cut(conn: Connection, url: str) -> None:
 
 def test_up_applies_once_and_status_follows(conn: Connection, tmp_path: Path) -> None:
     migrations = plan(tmp_path, a="CREATE TABLE a (x int)", b="INSERT INTO a VALUES (1); INSERT INTO a VALUES (2)")
-    before = status(conn, migrations)
+    before = read_status(conn, migrations)
     assert (before.current, len(before.pending), before.applied) == (None, 2, ())
     assert value(conn, "SELECT to_regnamespace('stackctl')") is None, "status created something"
 
-    assert names(up(conn, migrations)) == ["a", "b"]
-    assert names(up(conn, migrations)) == []
+    assert names(apply_migrations(conn, migrations)) == ["a", "b"]
+    assert names(apply_migrations(conn, migrations)) == []
     assert value(conn, "SELECT array_agg(x ORDER BY x) FROM a") == [1, 2]
-    after = status(conn, migrations)
+    after = read_status(conn, migrations)
     assert (after.current, after.pending) == (migrations[1].name, ())
     assert [(entry.name, entry.checksum) for entry in after.applied] == [(m.name, m.checksum) for m in migrations]
     assert after.applied[0].by == value(conn, "SELECT session_user")
@@ -51,18 +51,18 @@ def test_up_applies_once_and_status_follows(conn: Connection, tmp_path: Path) ->
 
 def test_to_stops_there(conn: Connection, tmp_path: Path) -> None:
     migrations = plan(tmp_path, a="SELECT 1", b="SELECT 1", c="SELECT 1")
-    assert names(up(conn, migrations, to="20260101000001")) == ["a"]
-    assert names(up(conn, migrations, to=migrations[1].name)) == ["b"]
+    assert names(apply_migrations(conn, migrations, to="20260101000001")) == ["a"]
+    assert names(apply_migrations(conn, migrations, to=migrations[1].name)) == ["b"]
     with pytest.raises(UsageError):
-        up(conn, migrations, to="20260101000009")
-    assert status(conn, migrations).pending == (migrations[2].name,)
+        apply_migrations(conn, migrations, to="20260101000009")
+    assert read_status(conn, migrations).pending == (migrations[2].name,)
 
 
 def test_status_tells_drifted_and_unknown_files(conn: Connection, tmp_path: Path) -> None:
-    up(conn, plan(tmp_path, a="SELECT 1", b="SELECT 2"))
+    apply_migrations(conn, plan(tmp_path, a="SELECT 1", b="SELECT 2"))
     (tmp_path / "20260101000001_a.sql").write_text("SELECT 3")
     (tmp_path / "20260101000002_b.sql").rename(tmp_path / "20260101000003_c.sql")
-    found = status(conn, discover(tmp_path))
+    found = read_status(conn, discover(tmp_path))
     assert found.drifted == ("20260101000001_a",)
     assert found.unknown == ("20260101000002_b",)
     assert found.pending == ("20260101000003_c",)
@@ -78,9 +78,9 @@ def test_a_failure_undoes_its_file_and_names_the_place(conn: Connection, tmp_pat
     assert error.details["applied"] == [migrations[0].name]
     assert value(conn, "SELECT to_regclass('b')") is None
     assert value(conn, "SELECT to_regclass('c')") is None
-    assert status(conn, migrations).pending == (migrations[1].name, migrations[2].name)
+    assert read_status(conn, migrations).pending == (migrations[1].name, migrations[2].name)
 
-    assert names(up(conn, plan(tmp_path, a="CREATE TABLE a ()", b="CREATE TABLE b ()"))) == ["b", "c"]
+    assert names(apply_migrations(conn, plan(tmp_path, a="CREATE TABLE a ()", b="CREATE TABLE b ()"))) == ["b", "c"]
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_an_error_has_its_line_and_column(conn: Connection, tmp_path: Path, text
 
 
 def test_percent_is_a_percent(conn: Connection, tmp_path: Path) -> None:
-    up(conn, plan(tmp_path, a="CREATE TABLE a AS SELECT '100% %s %(x)s'::text AS x, 5 % 3 AS y"))
+    apply_migrations(conn, plan(tmp_path, a="CREATE TABLE a AS SELECT '100% %s %(x)s'::text AS x, 5 % 3 AS y"))
     assert conn.execute("SELECT x, y FROM a").fetchone() == ("100% %s %(x)s", 2)
 
 
@@ -120,9 +120,9 @@ def test_a_held_lock_is_reported_with_its_holder(
             assert error.details["application_name"] == "the other one"
             assert error.details["since"]
 
-    assert names(up(other, migrations, on_event=while_applying)) == ["a"]
+    assert names(apply_migrations(other, migrations, on_event=while_applying)) == ["a"]
     assert [event.kind for event in events] == ["waiting"]
-    assert names(up(conn, migrations)) == []
+    assert names(apply_migrations(conn, migrations)) == []
 
 
 OUTSIDE = """CREATE TABLE a (x int);
@@ -143,7 +143,7 @@ def test_an_invalid_index_left_by_an_earlier_try_is_built_again(conn: Connection
     conn.execute("TRUNCATE a")
     events: list[Event] = []
     text = '-- stackctl:outside-transaction\nCREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS "A x" ON public."a" (x)'
-    up(conn, plan(tmp_path, a=text), on_event=events.append)
+    apply_migrations(conn, plan(tmp_path, a=text), on_event=events.append)
     assert valid(conn, "A x") is True
     assert "rebuilding" in [event.kind for event in events]
 
@@ -182,7 +182,7 @@ def test_a_run_cut_between_two_pieces_goes_on(
     assert isinstance(error, ServiceError)
     assert error.code == "connection-lost"
     again = connect(empty_db, autocommit=True)
-    assert names(up(again, migrations)) == ["a"]
+    assert names(apply_migrations(again, migrations)) == ["a"]
     assert value(again, "SELECT array_agg(x ORDER BY x) FROM a") == [1, 2]
     assert (valid(again, "first"), valid(again, "second")) == (True, True)
 
@@ -202,7 +202,7 @@ def test_a_piece_that_finished_just_before_the_crash_is_not_an_error(
 
     assert raises(conn, migrations, on_event=finish_the_piece_and_die).code == "connection-lost"
     again = connect(empty_db, autocommit=True)
-    assert names(up(again, migrations)) == ["a"]
+    assert names(apply_migrations(again, migrations)) == ["a"]
 
 
 def test_another_object_of_the_same_name_is_an_error_at_every_try(conn: Connection, tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_editing_the_part_that_is_applied_is_refused(conn: Connection, tmp_path:
     assert isinstance(error, StateError)
     assert error.code == "migration-edited-halfway"
     # What has not run yet may be mended.
-    assert names(up(conn, plan(tmp_path, a=OUTSIDE.replace("UNIQUE ", "")))) == ["a"]
+    assert names(apply_migrations(conn, plan(tmp_path, a=OUTSIDE.replace("UNIQUE ", "")))) == ["a"]
 
 
 BACKFILL = """CREATE TABLE IF NOT EXISTS log (at int);
@@ -242,7 +242,7 @@ def test_a_backfill_runs_in_committed_batches(conn: Connection, empty_db: str, t
         with psycopg.connect(empty_db) as other:
             seen.append(value(other, "SELECT count(*) FROM work WHERE done"))
 
-    (applied,) = up(conn, plan(tmp_path, a=BACKFILL), sleep=watch).applied
+    (applied,) = apply_migrations(conn, plan(tmp_path, a=BACKFILL), sleep=watch).applied
     assert seen == [10, 20, 30, 35]
     assert applied.repeats == 4
     assert value(conn, "SELECT count(*) FROM log") == 5, "the whole file runs again"
@@ -259,7 +259,7 @@ def test_a_backfill_that_is_cut_goes_on(
     assert raises(conn, migrations, sleep=lambda _: cut(conn, empty_db)).code == "connection-lost"
     again = connect(empty_db, autocommit=True)
     assert value(again, "SELECT count(*) FROM work WHERE done") == 10
-    (applied,) = up(again, migrations, sleep=lambda _: None).applied
+    (applied,) = apply_migrations(again, migrations, sleep=lambda _: None).applied
     assert applied.repeats == 4
     assert value(again, "SELECT count(*) FROM work WHERE times <> 1") == 0
 
@@ -272,7 +272,7 @@ def test_a_statement_that_returns_no_condition_is_done(conn: Connection, tmp_pat
         "CREATE TABLE q ()",
     )
     body = "\n-- stackctl:split\n".join(f"-- stackctl:repeat\n{text}" for text in texts)
-    (applied,) = up(conn, plan(tmp_path, a=body)).applied
+    (applied,) = apply_migrations(conn, plan(tmp_path, a=body)).applied
     assert applied.repeats == 0
 
 

@@ -10,9 +10,9 @@ import pytest
 from stackctl.core.errors import StateError, UsageError
 from stackctl.migrate.adopt import adopt
 from stackctl.migrate.files import discover
-from stackctl.migrate.history import status
-from stackctl.migrate.run import up
-from stackctl.migrate.schema.dump import dump
+from stackctl.migrate.history import read_status
+from stackctl.migrate.run import apply_migrations
+from stackctl.migrate.schema.dump import dump_schema
 from stackctl.migrate.verify import verify
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def before(name: str) -> Sequence[Migration]:
 
 def migrated_by_another(conn: psycopg.Connection[Any], table: str, names: Sequence[str] = NAMES) -> None:
     """The schema that the files make, and only the history of another tool."""
-    up(conn, FOLDER[: len(names)])
+    apply_migrations(conn, FOLDER[: len(names)])
     conn.execute("DROP SCHEMA stackctl CASCADE")
     conn.execute(_HISTORIES[table])
     conn.execute(_RECORD[table], (list(names),))
@@ -77,8 +77,8 @@ def test_the_folder_uses_every_directive() -> None:
 
 @pytest.mark.parametrize("schema", ["public", 'Other "one"'])
 def test_it_applies_once_to_any_schema(conn: psycopg.Connection[Any], schema: str) -> None:
-    assert [applied.name for applied in up(conn, FOLDER, schema=schema).applied] == NAMES
-    assert up(conn, FOLDER, schema=schema).applied == ()
+    assert [applied.name for applied in apply_migrations(conn, FOLDER, schema=schema).applied] == NAMES
+    assert apply_migrations(conn, FOLDER, schema=schema).applied == ()
     assert verify(conn, FOLDER, schema) == ()
     tables = conn.execute("SELECT count(*) FROM pg_tables WHERE schemaname = %s", (schema,)).fetchone()
     assert tables == (12,)
@@ -88,19 +88,19 @@ def test_it_applies_once_to_any_schema(conn: psycopg.Connection[Any], schema: st
 
 def test_the_same_files_make_the_same_schema_under_another_name(conn: psycopg.Connection[Any]) -> None:
     for schema in ("first", "other"):
-        up(conn, FOLDER, schema=schema)
-    assert dump(conn, "other").replace("other", "first") == dump(conn, "first")
+        apply_migrations(conn, FOLDER, schema=schema)
+    assert dump_schema(conn, "other").replace("other", "first") == dump_schema(conn, "first")
 
 
 def test_backfills_fill_every_row_once_in_batches(conn: psycopg.Connection[Any]) -> None:
-    up(conn, before(SEEDED_BEFORE))
+    apply_migrations(conn, before(SEEDED_BEFORE))
     conn.execute("INSERT INTO \"Project\" VALUES ('p', now(), now(), 'P', false)")
     conn.execute(
         'INSERT INTO "ProjectUser" ("projectUserId", "projectId", "updatedAt", "primaryEmail")'
         " SELECT gen_random_uuid(), 'p', now(), ' User' || n || '@Example.com' FROM generate_series(1, %s) AS n",
         (USERS,),
     )
-    repeats = {applied.name: applied.repeats for applied in up(conn, FOLDER).applied}
+    repeats = {applied.name: applied.repeats for applied in apply_migrations(conn, FOLDER).applied}
     assert {name: number for name, number in repeats.items() if number} == BACKFILLS
     found = conn.execute(
         'SELECT count(*), count(DISTINCT u."projectUserId"), count(u."tenancyId"), count(u."lastActiveAt"),'
@@ -113,18 +113,18 @@ def test_backfills_fill_every_row_once_in_batches(conn: psycopg.Connection[Any])
 @pytest.mark.parametrize("table", list(_HISTORIES))
 def test_another_tools_history_is_taken_over_and_nothing_runs(conn: psycopg.Connection[Any], table: str) -> None:
     migrated_by_another(conn, table)
-    schema = dump(conn, "public")
+    schema = dump_schema(conn, "public")
     with pytest.raises(StateError) as refused:
-        up(conn, FOLDER)
+        apply_migrations(conn, FOLDER)
     assert refused.value.code == "not-adopted"
     dry = adopt(conn, FOLDER, dry_run=True)
     assert (dry.source, list(dry.adopted)) == (table, NAMES)
     assert conn.execute("SELECT to_regclass('stackctl.migration_history')").fetchone() == (None,)
     assert adopt(conn, FOLDER) == dry
-    assert up(conn, FOLDER).applied == ()
+    assert apply_migrations(conn, FOLDER).applied == ()
     assert verify(conn, FOLDER) == ()
-    assert dump(conn, "public") == schema
-    times = {entry.applied_at.isoformat() for entry in status(conn, FOLDER).applied}
+    assert dump_schema(conn, "public") == schema
+    times = {entry.applied_at.isoformat() for entry in read_status(conn, FOLDER).applied}
     assert times == {"2025-09-01T10:00:00+00:00"}
     assert adopt(conn, FOLDER).adopted == ()
 
@@ -133,7 +133,7 @@ def test_the_rest_of_a_history_is_applied_and_told_to_the_backend(conn: psycopg.
     known = NAMES[:20]
     migrated_by_another(conn, "SchemaMigration", known)
     assert list(adopt(conn, FOLDER).adopted) == known
-    assert [applied.name for applied in up(conn, FOLDER).applied] == NAMES[20:]
+    assert [applied.name for applied in apply_migrations(conn, FOLDER).applied] == NAMES[20:]
     recorded = conn.execute('SELECT "migrationName" FROM "SchemaMigration" WHERE "finishedAt" IS NOT NULL ORDER BY 1')
     assert [name for (name,) in recorded] == NAMES
 
@@ -148,11 +148,11 @@ def test_what_prisma_did_not_finish_is_not_adopted(conn: psycopg.Connection[Any]
     found = adopt(conn, FOLDER)
     assert list(found.adopted) == NAMES[:10]
     assert found.without_file == ("20200101000000_gone",)
-    assert [applied.name for applied in up(conn, FOLDER).applied] == NAMES[10:]
+    assert [applied.name for applied in apply_migrations(conn, FOLDER).applied] == NAMES[10:]
 
 
 def test_a_version_named_by_hand_must_fit_the_database(conn: psycopg.Connection[Any]) -> None:
-    up(conn, before("20250108000000_customers"))
+    apply_migrations(conn, before("20250108000000_customers"))
     conn.execute("DROP SCHEMA stackctl CASCADE")
     with pytest.raises(UsageError) as nothing:
         adopt(conn, FOLDER)
@@ -164,7 +164,7 @@ def test_a_version_named_by_hand_must_fit_the_database(conn: psycopg.Connection[
     assert conn.execute("SELECT to_regclass('stackctl.migration_history')").fetchone() == (None,)
     right = NAMES[NAMES.index("20250108000000_customers") - 1]
     assert adopt(conn, FOLDER, through=right[:14]).adopted[-1] == right
-    assert up(conn, FOLDER).applied[0].name == "20250108000000_customers"
+    assert apply_migrations(conn, FOLDER).applied[0].name == "20250108000000_customers"
 
 
 def test_adopting_into_the_wrong_schema_is_noticed(conn: psycopg.Connection[Any]) -> None:
@@ -176,7 +176,7 @@ def test_adopting_into_the_wrong_schema_is_noticed(conn: psycopg.Connection[Any]
 
 
 def test_a_checkout_on_windows_or_a_new_comment_is_no_edit(conn: psycopg.Connection[Any], tmp_path: Path) -> None:
-    up(conn, FOLDER)
+    apply_migrations(conn, FOLDER)
     for migration in FOLDER:
         text = migration.path.read_text(encoding="utf-8-sig")
         folder = tmp_path / migration.name
@@ -190,8 +190,8 @@ def test_a_checkout_on_windows_or_a_new_comment_is_no_edit(conn: psycopg.Connect
 
 def test_the_table_of_a_statement_is_that_of_the_schema(conn: psycopg.Connection[Any]) -> None:
     """Two schemas with the same names: what is migrated in one leaves the other alone."""
-    up(conn, FOLDER)
-    schema = dump(conn, "public")
-    up(conn, FOLDER, schema="second")
-    assert dump(conn, "public") == schema
-    assert status(conn, FOLDER, "second").pending == ()
+    apply_migrations(conn, FOLDER)
+    schema = dump_schema(conn, "public")
+    apply_migrations(conn, FOLDER, schema="second")
+    assert dump_schema(conn, "public") == schema
+    assert read_status(conn, FOLDER, "second").pending == ()

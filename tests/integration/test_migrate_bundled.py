@@ -11,8 +11,8 @@ from psycopg import sql
 
 from stackctl.core.bundled import bundled
 from stackctl.migrate.files import discover
-from stackctl.migrate.history import status
-from stackctl.migrate.run import up
+from stackctl.migrate.history import read_status
+from stackctl.migrate.run import apply_migrations
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -126,15 +126,15 @@ def conn(empty_db: str, connect: Callable[..., Connection]) -> Connection:
 @pytest.fixture
 def db(conn: Connection) -> Connection:
     """A migrated database with the seed."""
-    up(conn, BUNDLED)
+    apply_migrations(conn, BUNDLED)
     run(conn, SEED)
     return conn
 
 
 def test_an_empty_database_gets_everything_once(conn: Connection) -> None:
-    assert len(up(conn, BUNDLED).applied) == len(BUNDLED)
-    assert up(conn, BUNDLED).applied == ()
-    assert status(conn, BUNDLED).pending == ()
+    assert len(apply_migrations(conn, BUNDLED).applied) == len(BUNDLED)
+    assert apply_migrations(conn, BUNDLED).applied == ()
+    assert read_status(conn, BUNDLED).pending == ()
     assert rows(conn, "SELECT data_type::text, start_value, increment_by, cache_size FROM pg_sequences") == [
         ("bigint", 1, 11, 1)
     ]
@@ -149,7 +149,7 @@ def test_an_empty_database_gets_everything_once(conn: Connection) -> None:
 
 
 def test_it_works_in_a_schema_of_another_name(conn: Connection, empty_db: str) -> None:
-    up(conn, BUNDLED, schema='Odd "name"')
+    apply_migrations(conn, BUNDLED, schema='Odd "name"')
     assert rows(conn, "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace") == [(0,)]
     conn.execute('SET search_path = "Odd ""name"""')
     run(conn, SEED)
@@ -225,7 +225,7 @@ def test_a_live_backend_gets_only_what_it_lacks(conn: Connection) -> None:
     conn.execute(LIVE)
     before = dict(rows(conn, CATALOG))
     user_before = rows(conn, 'SELECT u.*, xmin FROM "ProjectUser" AS u')
-    up(conn, BUNDLED)
+    apply_migrations(conn, BUNDLED)
     after = dict(rows(conn, CATALOG))
     assert {name: definition for name, definition in after.items() if name in before} == before
     assert rows(conn, 'SELECT u.*, xmin FROM "ProjectUser" AS u') == user_before

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from stackctl.core.errors import AnswerNo, ConfigError, ServiceError, StackctlError, StateError, UsageError
-from stackctl.migrate.compatibility.check import Options, Report, check
+from stackctl.migrate.compatibility.check import CheckOptions, CheckReport, check_compatibility
 from stackctl.migrate.files import discover
 from stackctl.postgres.binaries import find_binaries
 
@@ -76,14 +76,14 @@ def databases(server: EmbeddedServer) -> Any:
 
 @pytest.fixture
 def try_out(server: EmbeddedServer, repository: Repository, databases: Any) -> Any:
-    def run(ref: str = "main", **options: Any) -> Report:
-        given = replace(Options(rows=20), **options)
-        return check(repository.folder, discover(repository.folder), ref, given, server=server)
+    def run(ref: str = "main", **options: Any) -> CheckReport:
+        given = replace(CheckOptions(rows=20), **options)
+        return check_compatibility(repository.folder, discover(repository.folder), ref, given, server=server)
 
     return run
 
 
-def found(report: Report) -> list[tuple[str, int, str]]:
+def found(report: CheckReport) -> list[tuple[str, int, str]]:
     """File (`06_name`), line and rule of each finding."""
     return [(finding.file.stem[12:], finding.line, finding.rule) for finding in report.findings]
 
@@ -174,11 +174,11 @@ def test_files_in_folders_and_a_base_without_any(tmp_path: Path, server: Embedde
     folder = repository.folder / "20260101000001_start"
     folder.mkdir()
     (folder / "migration.sql").write_text(START)
-    first = check(repository.folder, discover(repository.folder), "HEAD", Options(), server=server)
+    first = check_compatibility(repository.folder, discover(repository.folder), "HEAD", CheckOptions(), server=server)
     assert (first.ok, len(first.new)) == (True, 1)
     repository.commit()
     (folder / "migration.sql").write_text("SELECT 1")
-    edited = check(repository.folder, discover(repository.folder), "HEAD", Options(), server=server)
+    edited = check_compatibility(repository.folder, discover(repository.folder), "HEAD", CheckOptions(), server=server)
     assert [(finding.file, finding.rule) for finding in edited.findings] == [(folder / "migration.sql", "file-edited")]
 
 
@@ -201,11 +201,11 @@ def test_no_repository_no_git_no_folder(
     outside.mkdir()
     for folder, code in ((outside, "not-a-git-repository"), (tmp_path / "none", "migrations-dir-missing")):
         with pytest.raises((StateError, ConfigError)) as caught:
-            check(folder, (), "main", Options())
+            check_compatibility(folder, (), "main", CheckOptions())
         assert caught.value.code == code
     monkeypatch.setenv("PATH", str(outside))
     with pytest.raises(StateError) as missing:
-        check(repository.folder, (), "main", Options())
+        check_compatibility(repository.folder, (), "main", CheckOptions())
     assert missing.value.code == "git-missing"
 
 

@@ -21,8 +21,8 @@ from migrating import Connection, kinds, names, plan, raises, valid, value
 from stackctl.core.errors import AnswerNo, ConfigError, StateError
 from stackctl.migrate import retry
 from stackctl.migrate.files import discover
-from stackctl.migrate.history import status
-from stackctl.migrate.run import up
+from stackctl.migrate.history import read_status
+from stackctl.migrate.run import apply_migrations
 from stackctl.migrate.session import Limits
 from stackctl.migrate.verify import verify
 
@@ -66,7 +66,9 @@ def test_twenty_runners_at_once_on_a_concurrently_migration(conn: Connection, em
     def run(one: Connection) -> tuple[list[str], list[str]]:
         events: list[Event] = []
         start.wait()
-        applied = names(up(one, migrations, limits=Limits(lock_wait=timedelta(seconds=60)), on_event=events.append))
+        applied = names(
+            apply_migrations(one, migrations, limits=Limits(lock_wait=timedelta(seconds=60)), on_event=events.append)
+        )
         return applied, kinds(events)
 
     with ThreadPoolExecutor(20) as pool:
@@ -109,9 +111,9 @@ def test_concurrently_blocked_by_an_old_snapshot_is_never_called_applied(
             assert f"process {other.info.backend_pid}" in error.message
             assert (error.details["line"], error.details["sqlstate"]) == (2, "55P03")
             assert valid(conn, "a_x") is not True
-            assert status(conn, migrations).applied == ()
+            assert read_status(conn, migrations).applied == ()
         assert len(pauses) == 2 * (retry.TRIES_CONCURRENTLY - 1)
-    assert names(up(conn, migrations)) == ["a"]
+    assert names(apply_migrations(conn, migrations)) == ["a"]
     assert valid(conn, "a_x") is True
     assert verify(conn, migrations) == ()
 
@@ -132,7 +134,7 @@ def test_concurrently_is_built_again_once_the_old_snapshot_is_gone(
         found.append(valid(conn, left))
         other.execute("ROLLBACK")
 
-    up(conn, plan(tmp_path, a=text), limits=IMPATIENT, on_event=events.append, sleep=let_go)
+    apply_migrations(conn, plan(tmp_path, a=text), limits=IMPATIENT, on_event=events.append, sleep=let_go)
     told = kinds(events)
     assert f"dropping INVALID index {left} " in events[told.index("rebuilding")].detail
     # Who reads the table does not let go of its index: then the next try clears it away.
@@ -170,7 +172,7 @@ def test_an_orphaned_build_is_waited_for_and_then_done_again(
             fetch(conn, "SELECT pg_terminate_backend(%s, 5000)", pid)
             other.execute("ROLLBACK")
 
-        assert names(up(conn, migrations, on_event=told.append, sleep=end_it)) == ["a"]
+        assert names(apply_migrations(conn, migrations, on_event=told.append, sleep=end_it)) == ["a"]
         other.execute("BEGIN")
     assert kinds(told) == ["started", "waiting", "rebuilding", "applied"]
     assert valid(conn, "a_x") is True
@@ -208,11 +210,11 @@ CREATE TABLE z ();
     assert valid(conn, "A x") is None
     assert value(conn, "SELECT count(*) FROM a") == 2
     assert value(conn, "SELECT to_regclass('z')") is None
-    assert status(conn, migrations).pending == (migrations[0].name,)
+    assert read_status(conn, migrations).pending == (migrations[0].name,)
 
     conn.execute("DELETE FROM a; INSERT INTO a VALUES (1)")
     events: list[Event] = []
-    assert names(up(conn, migrations, on_event=events.append)) == ["a"]
+    assert names(apply_migrations(conn, migrations, on_event=events.append)) == ["a"]
     assert events[0].kind == "resumed"
     assert valid(conn, "A x") is True
     assert value(conn, "SELECT count(*) FROM a") == 1, "the first piece ran again"
@@ -241,14 +243,14 @@ def test_a_condition_that_never_ends_is_stopped_with_a_clear_error(
     migrations = plan(tmp_path, a=f"-- stackctl:repeat\n{statement}")
     pauses: list[float] = []
     if why is None:
-        assert up(conn, migrations, sleep=pauses.append).applied[0].repeats == passes
+        assert apply_migrations(conn, migrations, sleep=pauses.append).applied[0].repeats == passes
         return
     error = raises(conn, migrations, sleep=pauses.append)
     assert isinstance(error, AnswerNo)
     assert (error.code, error.details["passes"]) == ("migration-never-ends", passes)
     assert f"20260101000001_a.sql: its should_repeat_migration stays true, and {why}" in error.message
     assert sum(pauses) < 60
-    assert status(conn, migrations).pending == (migrations[0].name,)
+    assert read_status(conn, migrations).pending == (migrations[0].name,)
 
 
 # -- 6: a long reader
@@ -284,7 +286,7 @@ def test_a_long_reader_has_the_whole_transaction_tried_again_while_readers_keep_
     with ThreadPoolExecutor(1) as pool:
         reading = pool.submit(read_on, connect(empty_db, autocommit=True))
         try:
-            up(conn, migrations, limits=IMPATIENT, on_event=events.append, sleep=between)
+            apply_migrations(conn, migrations, limits=IMPATIENT, on_event=events.append, sleep=between)
         finally:
             ends.set()
         reading.result()
@@ -311,7 +313,7 @@ def test_a_reader_that_never_ends_is_named_after_the_last_try(
     assert error.details["applied"] == [migrations[0].name]
     assert value(conn, "SELECT to_regclass('b')") is None
     other.execute("ROLLBACK")
-    assert names(up(conn, migrations)) == ["b"]
+    assert names(apply_migrations(conn, migrations)) == ["b"]
 
 
 # -- 7: a file with COMMIT, SET or search_path
@@ -338,7 +340,7 @@ current_setting('statement_timeout') AS b, current_setting('TimeZone') = '{zone}
 current_user = session_user AS e"""
     text = seen.format(zone=value(conn, "SHOW TimeZone"))
     migrations = plan(tmp_path, a=leaks, b=text, c=leaks)
-    up(conn, migrations)
+    apply_migrations(conn, migrations)
     assert conn.execute("SELECT * FROM public.made").fetchone() == ("3s", "0", True, "\\", True)
     assert value(conn, "SHOW lock_timeout") == "1234ms"
     assert value(conn, "SHOW search_path") == '"$user", public'
@@ -362,7 +364,7 @@ def test_the_splitter_knows_every_way_to_write_a_semicolon(conn: Connection, tmp
     file.write_bytes(b"\xef\xbb\xbf" + TRICKY.replace("\n", "\r\n").encode())
     (migration,) = discover(tmp_path)
     assert len(migration.pieces[0].statements) == 5
-    up(conn, (migration,))
+    apply_migrations(conn, (migration,))
     found = ["it's; 100%", '%s ; "', "a;b", "2", "dat;", "'"]
     assert [x for (x,) in fetch(conn, "SELECT x FROM a ORDER BY ctid")] == found
     assert value(conn, 'SELECT "%(odd)s" FROM "b;c"') == 1
@@ -390,9 +392,9 @@ INSERT INTO child VALUES (1);"""
     assert (error.code, error.details["sqlstate"], error.details["applied"]) == ("migration-failed", "23503", [])
     assert "Key (parent)=(1) is not present" in error.message
     assert value(conn, "SELECT to_regclass('child')") is None
-    assert status(conn, migrations).applied == ()
+    assert read_status(conn, migrations).applied == ()
     conn.execute("INSERT INTO parent VALUES (1)")
     events: list[Event] = []
-    assert names(up(conn, migrations, on_event=events.append)) == ["a", "b"]
+    assert names(apply_migrations(conn, migrations, on_event=events.append)) == ["a", "b"]
     assert kinds(events) == ["started", "applied"] * 2
     assert fetch(conn, "SELECT * FROM child") == [(1,)]

@@ -14,7 +14,7 @@ from chaos.processes import FAULTS
 from migrating import Connection, plan, raises, valid, value
 from psycopg import sql
 
-from stackctl.migrate.run import up
+from stackctl.migrate.run import apply_migrations
 from stackctl.migrate.verify import verify
 
 if TYPE_CHECKING:
@@ -57,34 +57,34 @@ TOLD_LAST = ["started last: 0 of 1 pieces done", "applied last"]
 AFTER_TABLES = [*TOLD_PIECES, *TOLD_FILL, *TOLD_LAST]
 EVERYTHING = [*TOLD_TABLES, *AFTER_TABLES]
 
-RUN = "stackctl.migrate.run:_Run"
-RECORD = "stackctl.migrate.history:record"
+RUN = "stackctl.migrate.run:_Runner"
+RECORD = "stackctl.migrate.history:record_progress"
 LOCK = "stackctl.migrate.runner_lock"
 IN_FIRST = "an earlier run ended in the statement of line 4"
 
 # Where the process dies, at which of its passes by that point, and what the rerun tells.
 POINTS: dict[str, tuple[str, int, list[str]]] = {
-    "the lock is taken": (f"{LOCK}:_lock:after", 1, EVERYTHING),
+    "the lock is taken": (f"{LOCK}:_take_lock:after", 1, EVERYTHING),
     "the history's table is made, not committed": ("stackctl.migrate.session:Session.run:after", 2, EVERYTHING),
-    "the history's table is committed": ("stackctl.migrate.history:prepare:after", 1, EVERYTHING),
+    "the history's table is committed": ("stackctl.migrate.history:create_history:after", 1, EVERYTHING),
     "the first of two statements is run": (f"{RUN}._execute:after", 1, EVERYTHING),
     "the SQL is run, the history row is not written": (f"{RECORD}:before", 1, EVERYTHING),
     "the history row is written, not committed": (f"{RECORD}:after", 1, EVERYTHING),
-    "a file is committed": (f"{RUN}._next_commit:after", 1, AFTER_TABLES),
+    "a file is committed": (f"{RUN}._run_to_next_commit:after", 1, AFTER_TABLES),
     "between two pieces": (
-        f"{RUN}._next_commit:after", 2,
+        f"{RUN}._run_to_next_commit:after", 2,
         ["resumed pieces: 1 of 4 pieces done", *TOLD_PIECES[2:], *TOLD_FILL, *TOLD_LAST],
     ),
     "CONCURRENTLY is announced, not sent": (
-        f"{RUN}._outside:before", 1,
+        f"{RUN}._run_in_autocommit:before", 1,
         [f"resumed pieces: 1 of 4 pieces done; {IN_FIRST}", *TOLD_PIECES[2:], *TOLD_FILL, *TOLD_LAST],
     ),
     "CONCURRENTLY is done, not recorded": (
-        f"{RUN}._outside:after", 1,
+        f"{RUN}._run_in_autocommit:after", 1,
         [f"resumed pieces: 1 of 4 pieces done; {IN_FIRST}", *TOLD_PIECES[2:], *TOLD_FILL, *TOLD_LAST],
     ),
     "CONCURRENTLY is recorded": (
-        f"{RUN}._next_commit:after", 3,
+        f"{RUN}._run_to_next_commit:after", 3,
         ["resumed pieces: 2 of 4 pieces done", *TOLD_PIECES[3:], *TOLD_FILL, *TOLD_LAST],
     ),
     "the last piece is recorded, not committed": (
@@ -100,11 +100,11 @@ POINTS: dict[str, tuple[str, int, list[str]]] = {
         ["resumed fill: 0 of 1 pieces done, after 2 passes", *TOLD_PASSES[2:], "applied fill", *TOLD_LAST],
     ),
     "a batch is committed": (
-        f"{RUN}._next_commit:after", 8,
+        f"{RUN}._run_to_next_commit:after", 8,
         ["resumed fill: 0 of 1 pieces done, after 3 passes", *TOLD_PASSES[3:], "applied fill", *TOLD_LAST],
     ),
-    "everything is applied, the lock is held": (f"{RUN}.apply:after", 4, []),
-    "the lock is given back": (f"{LOCK}:only_runner:left", 1, []),
+    "everything is applied, the lock is held": (f"{RUN}.apply_file:after", 4, []),
+    "the lock is given back": (f"{LOCK}:hold_runner_lock:left", 1, []),
 }  # fmt: skip
 
 
@@ -156,7 +156,7 @@ def rerun(
             told.append(f"{event.kind} {(event.name or '')[15:]}{detail}")
         on_event(event)
 
-    up(conn, migrations, on_event=note, sleep=lambda seconds: time.sleep(min(seconds, 0.02)))
+    apply_migrations(conn, migrations, on_event=note, sleep=lambda seconds: time.sleep(min(seconds, 0.02)))
     return told
 
 
@@ -170,7 +170,7 @@ def expect_the_end(conn: Connection, migrations: tuple[Migration, ...]) -> None:
     history = fetch(conn, "SELECT applied_at IS NOT NULL, outside_piece FROM stackctl.migration_history")
     assert history == [(True, None)] * 4
     assert value(conn, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == 0
-    assert up(conn, migrations).applied == ()
+    assert apply_migrations(conn, migrations).applied == ()
 
 
 @pytest.mark.parametrize("point", POINTS)
@@ -204,8 +204,8 @@ REBUILT = "rebuilding pieces: dropping INVALID index first of an earlier try"
     ("again", "rebuilt"),
     [
         (None, [REBUILT]),
-        ("stackctl.migrate.concurrent_leftovers:_drop:before", [REBUILT]),
-        ("stackctl.migrate.concurrent_leftovers:_drop:after", []),
+        ("stackctl.migrate.concurrent_leftovers:_drop_invalid_indexes:before", [REBUILT]),
+        ("stackctl.migrate.concurrent_leftovers:_drop_invalid_indexes:after", []),
     ],
     ids=["once", "and before the INVALID index is dropped", "and after the INVALID index is dropped"],
 )
@@ -241,7 +241,7 @@ def test_killed_inside_a_batch(
 ) -> None:
     """Its session may even finish the statement; but nobody is there who commits it."""
     migrations = plan(folder, tables=TABLES, pieces=PIECES, fill=FILL, last=LAST)
-    up(conn, migrations, to="20260101000002")
+    apply_migrations(conn, migrations, to="20260101000002")
     application = connect(empty_db, autocommit=True)
     application.execute("BEGIN; SELECT FROM work WHERE id = 15 FOR UPDATE")
     running = project.start("migrate", "up", "--dir", folder)
@@ -287,7 +287,7 @@ def test_killed_before_a_statement_that_never_worked_is_no_reason_to_call_it_don
     """Another table's index has the name, or the table is not there: what an earlier try made looks different."""
     conn.execute("CREATE TABLE a (x int); CREATE TABLE b (x int); CREATE INDEX first ON b (x)")
     migrations = plan(folder, a=f"-- stackctl:outside-transaction\n{statement}")
-    killed(project, folder, f"{RUN}._outside:before")
+    killed(project, folder, f"{RUN}._run_in_autocommit:before")
     for _ in range(2):
         assert raises(conn, migrations).details["sqlstate"] == sqlstate
 
@@ -316,7 +316,7 @@ def test_killed_after_a_statement_that_worked_does_it_once(
     try:
         statement = statement.format(database=conn.info.dbname)
         migrations = plan(folder, a=f"-- stackctl:outside-transaction\n{statement}")
-        killed(project, folder, f"{RUN}._outside:after")
+        killed(project, folder, f"{RUN}._run_in_autocommit:after")
         assert rerun(conn, migrations) == [
             "resumed a: 0 of 1 pieces done; an earlier run ended in the statement of line 2", "applied a",
         ]  # fmt: skip

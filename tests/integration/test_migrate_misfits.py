@@ -16,8 +16,8 @@ from psycopg import sql
 from stackctl.core.errors import AnswerNo, ServiceError, StateError
 from stackctl.migrate.adopt import adopt
 from stackctl.migrate.files import discover
-from stackctl.migrate.history import status
-from stackctl.migrate.run import up
+from stackctl.migrate.history import read_status
+from stackctl.migrate.run import apply_migrations
 from stackctl.migrate.verify import verify
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def conn(empty_db: str, connect: Connect) -> Connection:
 
 
 def test_a_late_merged_older_file_is_refused_until_it_is_allowed(conn: Connection, tmp_path: Path) -> None:
-    up(conn, plan(tmp_path, a="CREATE TABLE a ()", b="CREATE TABLE b ()"))
+    apply_migrations(conn, plan(tmp_path, a="CREATE TABLE a ()", b="CREATE TABLE b ()"))
     (tmp_path / "20260101000001_late.sql").write_text("CREATE TABLE late ()")
     (tmp_path / "20260101000001_late.sql").rename(tmp_path / "20251231000000_late.sql")
     (tmp_path / "20260102000000_newer.sql").write_text("CREATE TABLE newer ()")
@@ -49,12 +49,12 @@ def test_a_late_merged_older_file_is_refused_until_it_is_allowed(conn: Connectio
     assert isinstance(error, StateError)
     assert (error.code, error.details["names"]) == ("out-of-order", ["20251231000000_late"])
     assert value(conn, "SELECT to_regclass('newer')") is None
-    assert names(up(conn, migrations, out_of_order=True)) == ["late", "newer"]
+    assert names(apply_migrations(conn, migrations, out_of_order=True)) == ["late", "newer"]
     assert verify(conn, migrations) == ()
 
 
 def test_an_applied_file_edited_or_deleted_and_a_database_ahead_are_findings(conn: Connection, tmp_path: Path) -> None:
-    up(conn, plan(tmp_path, a="SELECT 1", b="SELECT 2", c="SELECT 3", d="SELECT 4"))
+    apply_migrations(conn, plan(tmp_path, a="SELECT 1", b="SELECT 2", c="SELECT 3", d="SELECT 4"))
     (tmp_path / "20260101000001_a.sql").write_text("SELECT 5")
     (tmp_path / "20260101000002_b.sql").unlink()
     (tmp_path / "20260101000004_d.sql").unlink()
@@ -62,7 +62,7 @@ def test_an_applied_file_edited_or_deleted_and_a_database_ahead_are_findings(con
     before = fetch(conn, "SELECT * FROM stackctl.migration_history")
     found = [(f.kind, f.name[15:]) for f in verify(conn, migrations)]
     assert sorted(found) == [("ahead", "d"), ("deleted", "b"), ("edited", "a")]
-    assert up(conn, migrations).applied == ()
+    assert apply_migrations(conn, migrations).applied == ()
     assert fetch(conn, "SELECT * FROM stackctl.migration_history") == before
 
 
@@ -105,7 +105,7 @@ def test_a_populated_database_is_adopted_before_it_is_migrated(
     adopted = adopt(conn, migrations, through=through)
     assert (adopted.source, adopted.adopted, adopted.without_file) == (source, (migrations[0].name,), without_file)
     assert adopt(conn, migrations, through=through).adopted == ()
-    assert names(up(conn, migrations)) == ["b"]
+    assert names(apply_migrations(conn, migrations)) == ["b"]
     assert fetch(conn, "SELECT x, y FROM a") == [(7, None)]
     assert verify(conn, migrations) == ()
 
@@ -121,16 +121,16 @@ def test_an_enum_value_used_in_the_transaction_that_adds_it(conn: Connection, tm
     assert (error.details["sqlstate"], error.details["line"]) == ("55P04", 2)
     assert "into a migration of its own" in (error.hint or "")
     assert value(conn, "SELECT enum_range(NULL::mood)::text") == "{good}"
-    assert names(up(conn, plan(tmp_path, a=add, b=use))) == ["a", "b"]
+    assert names(apply_migrations(conn, plan(tmp_path, a=add, b=use))) == ["a", "b"]
 
 
 def test_two_schemas_with_the_same_files_do_not_mix(
     conn: Connection, empty_db: str, connect: Connect, tmp_path: Path
 ) -> None:
     migrations = plan(tmp_path, a='CREATE TABLE here (); CREATE TABLE /* SCHEMA_NAME_SENTINEL */."there" ()')
-    up(conn, migrations, schema="One; Two")
-    assert status(conn, migrations, "two").pending == (migrations[0].name,)
-    up(conn, migrations, schema="two")
+    apply_migrations(conn, migrations, schema="One; Two")
+    assert read_status(conn, migrations, "two").pending == (migrations[0].name,)
+    apply_migrations(conn, migrations, schema="two")
     found = conn.execute("SELECT schemaname, count(*) FROM pg_tables WHERE tablename IN ('here', 'there') GROUP BY 1")
     assert dict(found.fetchall()) == {"One; Two": 2, "two": 2}
 
@@ -138,7 +138,11 @@ def test_two_schemas_with_the_same_files_do_not_mix(
     conns = [connect(empty_db, autocommit=True) for _ in wanted]
     conn.execute("DROP SCHEMA stackctl CASCADE")
     with ThreadPoolExecutor(6) as pool:
-        results = list(pool.map(lambda pair: up(pair[0], migrations, schema=pair[1]), zip(conns, wanted, strict=True)))
+        results = list(
+            pool.map(
+                lambda pair: apply_migrations(pair[0], migrations, schema=pair[1]), zip(conns, wanted, strict=True)
+            )
+        )
     assert [names(result) for result in results] == [["a"]] * 6
 
 
@@ -147,7 +151,7 @@ def test_an_invalid_index_of_another_schema_is_left_alone(conn: Connection, tmp_
     text = BUILD.replace("INDEX CON", "UNIQUE INDEX CON", 1)
     with pytest.raises(psycopg.errors.UniqueViolation):
         conn.execute("CREATE UNIQUE INDEX CONCURRENTLY a_x ON a (x)")
-    up(conn, plan(tmp_path, a=text), schema="two")
+    apply_migrations(conn, plan(tmp_path, a=text), schema="two")
     found = fetch(conn, "SELECT indexrelid::regclass::text, indisvalid FROM pg_index"
                         " WHERE indrelid IN ('a'::regclass, 'two.a'::regclass) ORDER BY 1")  # fmt: skip
     assert found == [("a_x", False), ("two.a_x", True)]
@@ -168,7 +172,7 @@ def test_a_transaction_pooling_proxy_is_detected_and_refused(
             adopt(pooled, migrations, through="20260101000001")
         # Reading needs no session of its own.
         with psycopg.connect(pooler.url, autocommit=True) as pooled:
-            assert status(pooled, migrations).pending == (migrations[0].name,)
+            assert read_status(pooled, migrations).pending == (migrations[0].name,)
             assert verify(pooled, migrations) == ()
     assert value(conn, "SELECT to_regclass('a')") is None
     assert value(conn, "SELECT to_regnamespace('stackctl')") is None
@@ -180,7 +184,7 @@ def test_a_session_pooling_proxy_is_no_harm(conn: Connection, empty_db: str, tmp
         Pooler(empty_db, per="session", size=3) as pooler,
         psycopg.connect(pooler.url, autocommit=True) as pooled,
     ):
-        assert names(up(pooled, migrations)) == ["a", "b"]
+        assert names(apply_migrations(pooled, migrations)) == ["a", "b"]
     assert valid(conn, "a_x") is True
 
 
@@ -198,9 +202,9 @@ def test_a_read_only_role_runs_status_and_verify(conn: Connection, empty_db: str
     for applied in (0, 1):
         with psycopg.connect(empty_db, user=reader, autocommit=True) as reading:
             reading.execute("SET default_transaction_read_only = on")
-            assert len(status(reading, migrations).applied) == applied
+            assert len(read_status(reading, migrations).applied) == applied
             assert verify(reading, migrations) == ()
-        up(conn, migrations, to="20260101000001")
+        apply_migrations(conn, migrations, to="20260101000001")
 
 
 def test_a_role_without_the_right_to_create(conn: Connection, empty_db: str, tmp_path: Path, reader: str) -> None:
@@ -212,15 +216,15 @@ def test_a_role_without_the_right_to_create(conn: Connection, empty_db: str, tmp
                 assert (error.code, error.exit_code) == ("permission-denied", 4)
                 assert "permission denied" in error.message
         assert value(conn, "SELECT to_regclass('b')") is None
-        up(conn, migrations, to="20260101000001")
-        assert len(status(conn, migrations).applied) == 1, applied
+        apply_migrations(conn, migrations, to="20260101000001")
+        assert len(read_status(conn, migrations).applied) == 1, applied
 
 
 def test_a_role_that_may_write_the_history_and_not_the_schema(
     conn: Connection, empty_db: str, tmp_path: Path, reader: str
 ) -> None:
     migrations = plan(tmp_path, a="CREATE TABLE a ()", b="SELECT 1;\nCREATE TABLE b ()")
-    up(conn, migrations, to="20260101000001")
+    apply_migrations(conn, migrations, to="20260101000001")
     grant = "GRANT ALL ON SCHEMA stackctl TO {0}; GRANT ALL ON stackctl.migration_history TO {0}"
     conn.execute(sql.SQL(grant).format(sql.Identifier(reader)))
     with psycopg.connect(empty_db, user=reader, autocommit=True) as reading:
@@ -238,7 +242,7 @@ def test_a_database_that_is_read_only(empty_db: str, tmp_path: Path) -> None:
 
 def test_a_standby(standby: str, conn: Connection, connect: Connect, tmp_path: Path) -> None:
     migrations = plan(tmp_path, a="CREATE TABLE a ()", b="CREATE TABLE b ()")
-    up(conn, migrations, to="20260101000001")
+    apply_migrations(conn, migrations, to="20260101000001")
     url = f"postgresql://postgres@/{conn.info.dbname}?host={standby}&port=5432"
 
     def there() -> bool:
@@ -252,6 +256,6 @@ def test_a_standby(standby: str, conn: Connection, connect: Connect, tmp_path: P
     assert isinstance(error, ServiceError)
     assert (error.code, error.exit_code) == ("read-only", 4)
     assert f"database {conn.info.dbname} is a standby" in error.message
-    assert status(copy, migrations).pending == (migrations[1].name,)
+    assert read_status(copy, migrations).pending == (migrations[1].name,)
     assert verify(copy, migrations) == ()
     copy.close()

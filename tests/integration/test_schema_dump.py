@@ -9,8 +9,8 @@ import pytest
 
 from stackctl.core.bundled import bundled
 from stackctl.migrate.files import discover
-from stackctl.migrate.run import up
-from stackctl.migrate.schema.dump import dump
+from stackctl.migrate.run import apply_migrations
+from stackctl.migrate.schema.dump import dump_schema
 from stackctl.postgres.binaries import find_binaries
 
 if TYPE_CHECKING:
@@ -87,11 +87,11 @@ def test_the_bundled_set_loads_into_an_empty_database_and_gives_the_same_text(
     empty_db: str, second_db: str, connect: Connect
 ) -> None:
     conn, copy = connect(empty_db, autocommit=True), connect(second_db, autocommit=True)
-    up(conn, discover(bundled("migrations")))
-    text = dump(conn, "public")
-    assert text == dump(conn, "public")
+    apply_migrations(conn, discover(bundled("migrations")))
+    text = dump_schema(conn, "public")
+    assert text == dump_schema(conn, "public")
     load(text, second_db)
-    assert dump(copy, "public") == text
+    assert dump_schema(copy, "public") == text
     for table in ("ProjectUser", "ContactChannel", "DeletedRow"):
         assert f'CREATE TABLE "{table}" (' in text
     assert "OWNER" not in text and "--" not in text.split("CREATE OR REPLACE")[0]
@@ -102,9 +102,9 @@ def test_every_kind_of_thing_survives_the_round_trip(empty_db: str, second_db: s
     conn.execute("CREATE ROLE dump_reader")
     try:
         conn.execute(EVERYTHING)
-        text = dump(conn, "public")
+        text = dump_schema(conn, "public")
         load(text, second_db)
-        assert dump(copy, "public") == text
+        assert dump_schema(copy, "public") == text
         assert "SET DATA" not in text
         facts = [_facts(connection) for connection in (conn, copy)]
         assert facts[0] == facts[1]
@@ -149,7 +149,7 @@ def test_the_way_there_does_not_show(empty_db: str, second_db: str, connect: Con
     other.execute("ALTER TABLE public.a ADD PRIMARY KEY (id); CREATE INDEX b1 ON public.b (a)")
     other.execute("CREATE VIEW public._first AS SELECT * FROM public.b")
     other.execute("ALTER TABLE public.b ADD FOREIGN KEY (a) REFERENCES public.a")
-    assert dump(other, "public") == dump(conn, "public")
+    assert dump_schema(other, "public") == dump_schema(conn, "public")
 
 
 def test_another_schema_with_an_awkward_name(empty_db: str, second_db: str, connect: Connect) -> None:
@@ -161,7 +161,7 @@ def test_another_schema_with_an_awkward_name(empty_db: str, second_db: str, conn
         CREATE FUNCTION f(n int) RETURNS int LANGUAGE sql AS 'SELECT 1';
         RESET search_path
     """)
-    text = dump(conn, "My.App")
+    text = dump_schema(conn, "My.App")
     load(text, second_db)
-    assert dump(copy, "My.App") == text
+    assert dump_schema(copy, "My.App") == text
     assert 'CREATE TABLE "select" (' in text and "CREATE OR REPLACE FUNCTION f(" in text

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from stackctl.core.bundled import bundled
-from stackctl.migrate.lint.file_selection import sources
-from stackctl.migrate.lint.findings import Finding, failing, github
-from stackctl.migrate.lint.linter import Source, lint
+from stackctl.migrate.lint.file_selection import select_files
+from stackctl.migrate.lint.findings import LintFinding, github, has_failures
+from stackctl.migrate.lint.linter import LintFile, lint_files
 from stackctl.migrate.lint.registry import RULES
 
 DATA = Path(__file__).parents[1] / "data"
@@ -19,14 +19,14 @@ SPLIT = "\n-- stackctl:split\n"
 OUTSIDE = "-- stackctl:outside-transaction\n"
 
 
-def run(directory: Path, *texts: str, schema: str = "public") -> list[Finding]:
+def run(directory: Path, *texts: str, schema: str = "public") -> list[LintFinding]:
     """The findings in the last of these files, which follow each other in a folder."""
-    listed: list[Source] = []
+    listed: list[LintFile] = []
     for number, text in enumerate(texts):
         path = directory / f"2026010100000{number}_case.sql"
         path.write_text(text, encoding="utf-8")
-        listed.append(Source(path, path.stem, report=number == len(texts) - 1))
-    return lint(listed, schema=schema)
+        listed.append(LintFile(path, path.stem, report=number == len(texts) - 1))
+    return lint_files(listed, schema=schema)
 
 
 def rules(directory: Path, *texts: str, schema: str = "public") -> list[str]:
@@ -43,15 +43,15 @@ def test_a_file_that_breaks_every_rule_is_found_out_line_by_line() -> None:
     ]
     # A comment behind the comment would be its reason.
     expected.append((len(path.read_text(encoding="utf-8").splitlines()) - 1, "allow-without-reason"))
-    found = lint([Source(path, path.stem)], schema="public")
+    found = lint_files([LintFile(path, path.stem)], schema="public")
     assert sorted((f.line, f.rule) for f in found) == sorted(expected)
     assert {f.rule for f in found} == set(RULES) - {"syntax-error"}
 
 
 def test_the_bundled_set_is_clean() -> None:
-    (folder,) = sources([bundled("migrations")])
+    (folder,) = select_files([bundled("migrations")])
     assert len(folder) > 5
-    assert lint(folder, schema="public") == []
+    assert lint_files(folder, schema="public") == []
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_advice_is_given_once_a_file_and_its_comment_holds_for_the_file(tmp_path
     (finding,) = run(tmp_path, text)
     assert (finding.rule, finding.line) == ("json-type", 1)
     assert "and 2 more in this file" in finding.message
-    assert not failing([finding])
+    assert not has_failures([finding])
     assert run(tmp_path, text + "\n-- stackctl:allow json-type the order of its keys matters\nSELECT 1") == []
 
 
@@ -203,7 +203,7 @@ def test_pieces_apart_share_a_transaction_unless_one_is_outside(tmp_path: Path) 
 def test_a_file_that_up_would_not_read_is_a_finding(content: bytes, line: int, says: str, tmp_path: Path) -> None:
     path = tmp_path / "20260101000000_bad.sql"
     path.write_bytes(content)
-    (finding,) = lint([Source(path, path.stem)], schema="public")
+    (finding,) = lint_files([LintFile(path, path.stem)], schema="public")
     assert (finding.rule, finding.line) == ("unreadable-file", line)
     assert says in finding.what
 
@@ -211,8 +211,8 @@ def test_a_file_that_up_would_not_read_is_a_finding(content: bytes, line: int, s
 def test_a_folder_out_of_order_is_a_finding(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / f"20260101000000_{name}.sql").write_text("SELECT 1", encoding="utf-8")
-    (folder,) = sources([tmp_path])
-    (finding,) = lint(folder, schema="public")
+    (folder,) = select_files([tmp_path])
+    (finding,) = lint_files(folder, schema="public")
     assert finding.rule == "unreadable-file"
     assert "the same version" in finding.what
 
@@ -221,12 +221,12 @@ def test_a_folder_out_of_order_is_a_finding(tmp_path: Path) -> None:
 
 
 def test_a_workflow_command_is_one_line_with_its_text_escaped() -> None:
-    finding = Finding(Path("x"), 3, 4, "drop-table", "warning", "100 %: a\nb", "why, so", "DROP TABLE t;\n-- x")
+    finding = LintFinding(Path("x"), 3, 4, "drop-table", "warning", "100 %: a\nb", "why, so", "DROP TABLE t;\n-- x")
     assert github(finding, "a,b:c/d.sql") == (
         "::warning file=a%2Cb%3Ac/d.sql,line=3,col=4,title=drop-table::"
         "100 %25: a%0Ab: why, so%0Asafe way:%0ADROP TABLE t;%0A-- x"
     )
-    advice = Finding(Path("x"), 1, 1, "json-type", "advice", "a", "b", "")
+    advice = LintFinding(Path("x"), 1, 1, "json-type", "advice", "a", "b", "")
     assert github(advice, "x") == "::notice file=x,line=1,col=1,title=json-type::a: b"
 
 

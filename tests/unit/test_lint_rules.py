@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from stackctl.migrate.lint.linter import Source, lint
+from stackctl.migrate.lint.linter import LintFile, lint_files
 from stackctl.migrate.lint.registry import RULES
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from stackctl.migrate.lint.findings import Finding
+    from stackctl.migrate.lint.findings import LintFinding
 
 OUTSIDE = "-- stackctl:outside-transaction\n"
 SPLIT = "\n-- stackctl:split\n"
@@ -511,14 +511,14 @@ GOOD: dict[str, list[str]] = {
 ABOUT_FILES = {"unreadable-file", "syntax-error", "allow-without-reason", "allow-unknown-rule", "allow-unused"}
 
 
-def run(directory: Path, *texts: str) -> list[Finding]:
-    sources: list[Source] = []
+def run(directory: Path, *texts: str) -> list[LintFinding]:
+    sources: list[LintFile] = []
     for number, text in enumerate(texts):
         name = f"2026010100000{number}_case"
         path = directory / f"{name}.sql"
         path.write_text(text, encoding="utf-8")
-        sources.append(Source(path, name, report=number == len(texts) - 1))
-    return lint(sources, schema="public")
+        sources.append(LintFile(path, name, report=number == len(texts) - 1))
+    return lint_files(sources, schema="public")
 
 
 def cases(table: dict[str, list[str]]) -> list[tuple[str, str]]:

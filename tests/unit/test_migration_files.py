@@ -9,7 +9,7 @@ import pytest
 
 from stackctl.core.bundled import bundled
 from stackctl.core.errors import ConfigError, UsageError
-from stackctl.migrate.files import Migration, discover, new
+from stackctl.migrate.files import Migration, create_file, discover
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -230,9 +230,9 @@ def test_the_checksum_sees_every_other_edit(tmp_path: Path, different: str) -> N
 
 def test_new_writes_a_file_above_every_other(tmp_path: Path) -> None:
     now = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
-    first = new(tmp_path / "m", "Add team-slug!", now)
+    first = create_file(tmp_path / "m", "Add team-slug!", now)
     assert first.name == "20260304050607_add_team_slug.sql"
-    second = new(tmp_path / "m", "again", now)
+    second = create_file(tmp_path / "m", "again", now)
     assert second.name == "20260304050608_again.sql"
     with pytest.raises(ConfigError) as caught:
         discover(tmp_path / "m")
@@ -248,13 +248,13 @@ def test_new_writes_a_file_above_every_other(tmp_path: Path) -> None:
 
 def test_new_after_a_version_that_is_no_date(tmp_path: Path) -> None:
     (tmp_path / "99990000000000_x.sql").write_text("SELECT 1")
-    assert new(tmp_path, "y", datetime(2026, 1, 1, tzinfo=UTC)).name == "99990000000001_y.sql"
+    assert create_file(tmp_path, "y", datetime(2026, 1, 1, tzinfo=UTC)).name == "99990000000001_y.sql"
 
 
 @pytest.mark.parametrize("name", ["", "  ", "///", "😀", "a" * 101])
 def test_new_refuses_what_is_no_name(tmp_path: Path, name: str) -> None:
     with pytest.raises(UsageError) as caught:
-        new(tmp_path, name, datetime(2026, 1, 1, tzinfo=UTC))
+        create_file(tmp_path, name, datetime(2026, 1, 1, tzinfo=UTC))
     assert caught.value.code == "invalid-migration-name"
     assert list(tmp_path.iterdir()) == []
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stackctl.cli.command import Run, command, counted
-from stackctl.cli.migrate.shared import Directory, read_migrations, session
+from stackctl.cli.migrate.shared import Directory, open_database, read_migrations
 
 if TYPE_CHECKING:
     from stackctl.core.console import Console
@@ -36,7 +36,7 @@ def adopt(
     from stackctl.migrate.adopt import adopt as take_over
 
     migrations, schema = read_migrations(run, directory), run.settings.get("database.schema")
-    with session(run) as conn:
+    with open_database(run) as conn:
         found = take_over(
             conn,
             migrations,

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from stackctl.core.console import Console
-    from stackctl.migrate.compatibility.check import Finding, Report
-    from stackctl.migrate.compatibility.check import Run as CommandRun
-    from stackctl.migrate.compatibility.statement_observer import Measured
+    from stackctl.migrate.compatibility.check import CheckReport, CompatibilityFinding
+    from stackctl.migrate.compatibility.check import CommandComparison as CommandRun
+    from stackctl.migrate.compatibility.statement_observer import MeasuredStatement
 
 _SQL_WIDTH = 60
 
@@ -49,15 +49,15 @@ def check(
     time. With --run, a command gets DATABASE_URL before and after; only what passed and then fails counts.
     Exit codes: 0 nothing breaks (warnings do not count), 1 something breaks, 2 no such commit, 5 no git repository.
     """
-    from stackctl.migrate.compatibility.check import Options
-    from stackctl.migrate.compatibility.check import check as try_out
+    from stackctl.migrate.compatibility.check import CheckOptions
+    from stackctl.migrate.compatibility.check import check_compatibility as try_out
 
     if format_ is Format.json:
         run.options["json_output"] = True  # errors come as JSON, too
     elif run.json_output and format_ is not Format.text:
         raise UsageError("--json and --format github exclude each other", code="usage")
     folder = directory or run.settings.migrations_dir()
-    options = Options(
+    options = CheckOptions(
         schema=run.settings.get("database.schema"),
         rows=rows,
         command=command,
@@ -68,7 +68,7 @@ def check(
     run.finish(_document(report), lambda: show(run.console, report), ok=report.ok)
 
 
-def _document(report: Report) -> dict[str, Any]:
+def _document(report: CheckReport) -> dict[str, Any]:
     return {
         "ok": report.ok,
         "base": report.base,
@@ -117,7 +117,7 @@ def _run_document(tried: CommandRun) -> dict[str, Any]:
     }
 
 
-def _show(console: Console, report: Report) -> None:
+def _show(console: Console, report: CheckReport) -> None:
     for _, group in groupby(report.statements, key=lambda measured: measured.migration.name):
         measured = list(group)
         console.line(_shown(measured[0].migration.path), "bold")
@@ -142,7 +142,7 @@ def _show(console: Console, report: Report) -> None:
     console.line(_summary(report), None if report.ok else "bold red")
 
 
-def _effects(measured: Measured, *, first: bool) -> Iterator[str]:
+def _effects(measured: MeasuredStatement, *, first: bool) -> Iterator[str]:
     if measured.outside_transaction:
         yield "outside a transaction: locks not measured"
     elif not measured.locks and not first:
@@ -169,19 +169,19 @@ def _show_run(console: Console, tried: CommandRun) -> None:
     console.line()
 
 
-def _annotate(console: Console, report: Report) -> None:
+def _annotate(console: Console, report: CheckReport) -> None:
     from stackctl.migrate.lint import findings
 
     for finding in report.findings:
         level = "error" if finding.severity == "breaking" else "warning"
-        shown = findings.Finding(
+        shown = findings.LintFinding(
             finding.file, finding.line, finding.column, finding.rule, level, finding.message, "", finding.suggestion
         )
         console.line(findings.github(shown, _shown(finding.file)))
     console.info(_summary(report))
 
 
-def _summary(report: Report) -> str:
+def _summary(report: CheckReport) -> str:
     new = counted(len(report.new), "new migration", "new migrations")
     breaking, warnings = (_count(report.findings, severity) for severity in ("breaking", "warning"))
     if not report.findings:
@@ -191,7 +191,7 @@ def _summary(report: Report) -> str:
     return f"{new} since {report.base}: {', '.join(parts)}. To let one pass: -- stackctl:allow RULE reason"
 
 
-def _count(findings: Sequence[Finding], severity: str) -> int:
+def _count(findings: Sequence[CompatibilityFinding], severity: str) -> int:
     return sum(finding.severity == severity for finding in findings)
 
 

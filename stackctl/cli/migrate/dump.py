@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from stackctl.cli.command import Run, command
-from stackctl.cli.migrate.shared import session, write_dump
+from stackctl.cli.migrate.shared import open_database, write_dump
 
 
 @command(
@@ -22,10 +22,10 @@ def dump(
 
     Without owners, versions and data, so that two databases with the same schema give the same text.
     """
-    from stackctl.migrate.schema.dump import dump as read
+    from stackctl.migrate.schema.dump import dump_schema as read
 
     schema = run.settings.get("database.schema")
-    with session(run) as conn:
+    with open_database(run) as conn:
         if output is not None:
             write_dump(run, conn, output)
             run.finish({"schema": schema, "output": output, "sql": None}, lambda: run.console.line(str(output)))

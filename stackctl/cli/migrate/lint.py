@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stackctl.cli.command import Run, command, counted
-from stackctl.cli.migrate.shared import Format, session
+from stackctl.cli.migrate.shared import Format, open_database
 from stackctl.core.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from stackctl.core.console import Console
-    from stackctl.migrate.lint.database_facts import Asked
-    from stackctl.migrate.lint.findings import Finding
+    from stackctl.migrate.lint.database_facts import DatabaseFacts
+    from stackctl.migrate.lint.findings import LintFinding
 
 
 @command(
@@ -49,33 +49,33 @@ def lint(
         run.options["json_output"] = True  # errors come as JSON, too
     elif run.json_output and format_ is not Format.text:
         raise UsageError("--json and --format github exclude each other", code="usage")
-    from stackctl.migrate.lint.file_selection import sources
-    from stackctl.migrate.lint.findings import failing
-    from stackctl.migrate.lint.linter import lint as judge
+    from stackctl.migrate.lint.file_selection import select_files
+    from stackctl.migrate.lint.findings import has_failures
+    from stackctl.migrate.lint.linter import lint_files as judge
 
-    folders = sources(paths or [run.settings.migrations_dir()], base)
+    folders = select_files(paths or [run.settings.migrations_dir()], base)
     schema = run.settings.get("database.schema")
-    with _asked(run, ask_database or run.options["database_url"] is not None) as asked:
-        findings = [finding for folder in folders for finding in judge(folder, schema=schema, asked=asked)]
+    with _open_database_facts(run, ask_database or run.options["database_url"] is not None) as asked:
+        findings = [finding for folder in folders for finding in judge(folder, schema=schema, database=asked)]
     count = sum(source.report for folder in folders for source in folder)
-    ok = not failing(findings)
+    ok = not has_failures(findings)
     document = {"ok": ok, "findings": [_document(finding) for finding in findings]}
     show = _annotate if format_ is Format.github else _show
     run.finish(document, lambda: show(run.console, findings, count), ok=ok)
 
 
 @contextmanager
-def _asked(run: Run, wanted: bool) -> Iterator[Asked | None]:
+def _open_database_facts(run: Run, wanted: bool) -> Iterator[DatabaseFacts | None]:
     if not wanted:
         yield None
         return
-    from stackctl.migrate.lint.database_facts import Asked
+    from stackctl.migrate.lint.database_facts import DatabaseFacts
 
-    with session(run) as conn:
-        yield Asked(conn)
+    with open_database(run) as conn:
+        yield DatabaseFacts(conn)
 
 
-def _document(finding: Finding) -> dict[str, Any]:
+def _document(finding: LintFinding) -> dict[str, Any]:
     return {
         "file": _shown(finding.file),
         "line": finding.line,
@@ -93,7 +93,7 @@ def _shown(path: Path) -> str:
     return str(absolute.relative_to(here)) if absolute.is_relative_to(here) else str(path)
 
 
-def _show(console: Console, findings: Sequence[Finding], count: int) -> None:
+def _show(console: Console, findings: Sequence[LintFinding], count: int) -> None:
     styles = {"error": "red", "warning": "yellow", "advice": "cyan"}
     for finding in findings:
         place = f"{_shown(finding.file)}:{finding.line}:{finding.column}"
@@ -108,7 +108,7 @@ def _show(console: Console, findings: Sequence[Finding], count: int) -> None:
     console.line(_summary(findings, count))
 
 
-def _annotate(console: Console, findings: Sequence[Finding], count: int) -> None:
+def _annotate(console: Console, findings: Sequence[LintFinding], count: int) -> None:
     from stackctl.migrate.lint.findings import github
 
     for finding in findings:
@@ -116,7 +116,7 @@ def _annotate(console: Console, findings: Sequence[Finding], count: int) -> None
     console.info(_summary(findings, count))
 
 
-def _summary(findings: Sequence[Finding], count: int) -> str:
+def _summary(findings: Sequence[LintFinding], count: int) -> str:
     files = counted(count, "file", "files")
     if not findings:
         return f"{files}: nothing found" if count else "no file to look at"

@@ -19,7 +19,7 @@ def new(
     directory: Directory = None,
 ) -> None:
     """Write an empty migration with its directives explained."""
-    from stackctl.migrate.files import new as write
+    from stackctl.migrate.files import create_file as write
 
     folder = directory or run.settings.get("migrations_dir")
     if folder is None:

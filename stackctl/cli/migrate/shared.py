@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from stackctl.postgres.connect import Connection
 
 
-def bundled_names() -> list[str]:
+def list_bundled_names() -> list[str]:
     """The bundled set is applied beside a folder of the operator's own, to the same schema."""
     from stackctl.core.bundled import bundled
-    from stackctl.migrate.files import listed
+    from stackctl.migrate.files import list_files
 
-    return [name for name, _ in listed(bundled("migrations"))]
+    return [name for name, _ in list_files(bundled("migrations"))]
 
 
 class Format(StrEnum):
@@ -52,7 +52,7 @@ def read_migrations(run: Run, directory: Path | None) -> tuple[Migration, ...]:
     return discover(directory or run.settings.migrations_dir())
 
 
-def writable(path: Path) -> None:
+def refuse_unwritable(path: Path) -> None:
     """Raises ConfigError (`dump-unwritable`) before anything is done for a file that can't be written afterwards."""
     if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
         raise ConfigError(
@@ -62,9 +62,9 @@ def writable(path: Path) -> None:
 
 def write_dump(run: Run, conn: Connection, path: Path) -> None:
     """Write the operated schema as SQL. Raises ConfigError (`dump-unwritable`)."""
-    from stackctl.migrate.schema.dump import dump
+    from stackctl.migrate.schema.dump import dump_schema
 
-    text = dump(conn, run.settings.get("database.schema"))
+    text = dump_schema(conn, run.settings.get("database.schema"))
     try:
         path.write_text(text, encoding="utf-8", newline="\n")
     except OSError as error:
@@ -72,14 +72,14 @@ def write_dump(run: Run, conn: Connection, path: Path) -> None:
 
 
 @contextmanager
-def session(run: Run, wait: timedelta = timedelta(0)) -> Iterator[Connection]:
+def open_database(run: Run, wait: timedelta = timedelta(0)) -> Iterator[Connection]:
     """A connection to the operated database, in autocommit; its errors come out as StackctlErrors.
 
     A server that does not answer is tried again for as long as `wait`.
     """
     from stackctl.postgres.errors import translated
 
-    conn = connect_patiently(run, time.monotonic() + wait.total_seconds())
+    conn = _connect_with_retries(run, time.monotonic() + wait.total_seconds())
     try:
         with translated("the operated database"):
             yield conn
@@ -87,11 +87,11 @@ def session(run: Run, wait: timedelta = timedelta(0)) -> Iterator[Connection]:
         conn.close()
 
 
-def connect_patiently(run: Run, deadline: float) -> Connection:
+def _connect_with_retries(run: Run, deadline: float) -> Connection:
     from stackctl.postgres.connect import connect
 
     settings = run.settings
-    told = False
+    reported = False
     while True:
         try:
             return connect(
@@ -107,7 +107,7 @@ def connect_patiently(run: Run, deadline: float) -> Connection:
             # Behind a proxy, a server that is coming up accepts and hangs up.
             if left <= 0 or error.code not in ("unreachable", "not-postgresql"):
                 raise
-            if not told:
+            if not reported:
                 run.console.info(f"waiting: {error.message}")
-                told = True
+                reported = True
             time.sleep(min(WAIT_POLL, left))

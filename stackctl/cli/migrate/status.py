@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stackctl.cli.command import Run, command
-from stackctl.cli.migrate.shared import Directory, bundled_names, read_migrations, session
+from stackctl.cli.migrate.shared import Directory, list_bundled_names, open_database, read_migrations
 from stackctl.core.errors import AnswerNo
 
 if TYPE_CHECKING:
-    from stackctl.migrate.history import Status
+    from stackctl.migrate.history import MigrationStatus
 
 
 @command(example="stackctl migrate status\nstackctl migrate status --check")
@@ -25,13 +25,13 @@ def status(
 
     Exit codes: 0 read (with --check: up to date), 1 --check found something.
     """
-    from stackctl.migrate.change_capture import left_out
-    from stackctl.migrate.history import status as read
+    from stackctl.migrate.change_capture import find_excluded
+    from stackctl.migrate.history import read_status as read
 
     migrations, schema = read_migrations(run, directory), run.settings.get("database.schema")
-    with session(run) as conn:
-        omitted = left_out(conn, migrations, schema, run.settings.get("database.change_capture"))
-        found = read(conn, migrations, schema, omitted, bundled_names())
+    with open_database(run) as conn:
+        omitted = find_excluded(conn, migrations, schema, run.settings.get("database.change_capture"))
+        found = read(conn, migrations, schema, omitted, list_bundled_names())
     if run.json_output:
         run.console.document(asdict(found) | ({"left_out": omitted} if omitted else {}))
     else:
@@ -51,7 +51,7 @@ def status(
         )
 
 
-def _show(run: Run, found: Status, left_out: tuple[str, ...]) -> None:
+def _show(run: Run, found: MigrationStatus, left_out: tuple[str, ...]) -> None:
     # Of a file that is left out, the application does the work (database.change_capture).
     states = dict.fromkeys(found.pending, "pending") | dict.fromkeys(left_out, "left out")
     applied = {entry.name: entry for entry in found.applied}

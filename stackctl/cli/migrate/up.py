@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stackctl.cli.command import Run, command, counted, duration_option
-from stackctl.cli.migrate.shared import Directory, read_migrations, session, writable, write_dump
+from stackctl.cli.migrate.shared import Directory, open_database, read_migrations, refuse_unwritable, write_dump
 from stackctl.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
     from stackctl.core.console import Console, Progress
     from stackctl.migrate import history, lock_forecast
-    from stackctl.migrate.events import Batch, Event
+    from stackctl.migrate.events import Event, RepeatedPass
     from stackctl.migrate.files import Migration, Statement
 
-    Planned = tuple[Migration, history.Progress, list[tuple[Statement, bool, lock_forecast.Forecast]]]
+    Planned = tuple[Migration, history.MigrationProgress, list[tuple[Statement, bool, lock_forecast.LockForecast]]]
 
 _LONGEST = timedelta(days=24)  # the server counts milliseconds in 31 bits
 
@@ -68,33 +68,33 @@ def up(
     Exit codes: 0 applied or nothing to do, 1 a migration failed, 4 the database can't be reached or may not be changed,
     5 another run or another session is in the way, or files and history do not fit.
     """
-    from stackctl.migrate.change_capture import left_out
-    from stackctl.migrate.run import up as apply
+    from stackctl.migrate.change_capture import find_excluded
+    from stackctl.migrate.run import apply_migrations as apply
     from stackctl.migrate.session import Limits
 
     limits = Limits(
-        lock_wait=_limit(lock_wait, "--lock-wait"),
-        lock_timeout=_limit(lock_timeout, "--lock-timeout"),
-        statement_timeout=None if statement_timeout is None else _limit(statement_timeout, "--statement-timeout"),
+        lock_wait=_parse_limit(lock_wait, "--lock-wait"),
+        lock_timeout=_parse_limit(lock_timeout, "--lock-timeout"),
+        statement_timeout=None if statement_timeout is None else _parse_limit(statement_timeout, "--statement-timeout"),
     )
     if schema_dump is not None and not dry_run:
-        writable(schema_dump)
+        refuse_unwritable(schema_dump)
     migrations = read_migrations(run, directory)
     schema = run.settings.get("database.schema")
     capture = run.settings.get("database.change_capture")
-    with session(run, _limit(wait, "--wait")) as conn:
+    with open_database(run, _parse_limit(wait, "--wait")) as conn:
 
         def omitted() -> tuple[str, ...]:
-            return left_out(conn, migrations, schema, capture)
+            return find_excluded(conn, migrations, schema, capture)
 
         if dry_run:
             from stackctl.migrate import lock_forecast, plan
 
-            pending = plan.pending(conn, migrations, schema, to=to, left_out=omitted(), out_of_order=out_of_order)
-            planned = [(m, so_far, list(lock_forecast.of_file(m, schema, so_far.done))) for m, so_far in pending]
-            run.finish(_dry_document(planned), lambda: _show_plan(run.console, planned))
+            pending = plan.find_pending(conn, migrations, schema, to=to, excluded=omitted(), out_of_order=out_of_order)
+            planned = [(m, so_far, list(lock_forecast.forecast_file(m, schema, so_far.done))) for m, so_far in pending]
+            run.finish(_plan_document(planned), lambda: _show_plan(run.console, planned))
             return
-        with _Teller(run.console) as teller:
+        with _EventDisplay(run.console) as teller:
             result = apply(
                 conn,
                 migrations,
@@ -102,8 +102,8 @@ def up(
                 schema=schema,
                 limits=limits,
                 out_of_order=out_of_order,
-                left_out=omitted,
-                on_event=teller.tell,
+                find_excluded=omitted,
+                on_event=teller.show,
             )
         if schema_dump is not None:
             write_dump(run, conn, schema_dump)
@@ -114,7 +114,7 @@ def up(
     )
 
 
-def _limit(text: str, flag: str) -> timedelta:
+def _parse_limit(text: str, flag: str) -> timedelta:
     found = duration_option(text, flag)
     assert found is not None
     if found > _LONGEST:
@@ -122,7 +122,7 @@ def _limit(text: str, flag: str) -> timedelta:
     return found
 
 
-class _Teller:
+class _EventDisplay:
     """Tells what a run does; the passes of a repeated piece as one progress."""
 
     def __init__(self, console: Console) -> None:
@@ -130,15 +130,15 @@ class _Teller:
         self._stack = ExitStack()
         self._progress: Progress | None = None
 
-    def __enter__(self) -> _Teller:
+    def __enter__(self) -> _EventDisplay:
         return self
 
     def __exit__(self, *exc: object) -> None:
         self._stack.close()
 
-    def tell(self, event: Event) -> None:
-        if event.batch is not None:
-            self._advance(event.name or "", event.batch)
+    def show(self, event: Event) -> None:
+        if event.repeated_pass is not None:
+            self._advance(event.name or "", event.repeated_pass)
             return
         self._stack.close()
         self._progress = None
@@ -146,7 +146,7 @@ class _Teller:
         if event.kind != "started":
             self._console.info(" ".join(part for part in (event.kind, event.name, event.detail) if part))
 
-    def _advance(self, name: str, batch: Batch) -> None:
+    def _advance(self, name: str, batch: RepeatedPass) -> None:
         rows = batch.rows or 0
         if self._progress is None:
             total = None if batch.remaining is None else rows + batch.remaining
@@ -154,7 +154,7 @@ class _Teller:
         self._progress.advance(rows)
 
 
-def _dry_document(planned: Sequence[Planned]) -> dict[str, Any]:
+def _plan_document(planned: Sequence[Planned]) -> dict[str, Any]:
     return {
         "would_apply": [migration.name for migration, _, _ in planned],
         "migrations": [
@@ -189,7 +189,7 @@ def _dry_document(planned: Sequence[Planned]) -> dict[str, Any]:
 def _show_plan(console: Console, planned: Sequence[Planned]) -> None:
     for migration, so_far, statements in planned:
         count = counted(len(statements), "statement", "statements")
-        remarks = [_remarks(forecast) for _, _, forecast in statements]
+        remarks = [_describe_locks(forecast) for _, _, forecast in statements]
         quiet = "" if any(remarks) else ", locks nothing that is there already"
         console.line(f"{migration.name}: {count}{quiet}", "bold")
         if so_far.done:
@@ -208,7 +208,7 @@ def _show_plan(console: Console, planned: Sequence[Planned]) -> None:
     console.line(f"would apply {count}" if planned else "nothing to do: no migration is pending")
 
 
-def _remarks(forecast: lock_forecast.Forecast) -> list[str]:
+def _describe_locks(forecast: lock_forecast.LockForecast) -> list[str]:
     found = []
     for lock in forecast.locks:
         if lock.new:

@@ -6,13 +6,13 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from stackctl.cli.command import Run, command, counted
-from stackctl.cli.migrate.shared import Directory, bundled_names, read_migrations, session
+from stackctl.cli.migrate.shared import Directory, list_bundled_names, open_database, read_migrations
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from stackctl.core.console import Console
-    from stackctl.migrate.verify import Finding
+    from stackctl.migrate.verify import VerifyFinding
 
 
 @command(example="stackctl migrate verify")
@@ -27,13 +27,13 @@ def verify(run: Run, directory: Directory = None) -> None:
     from stackctl.migrate.verify import verify as compare
 
     migrations, schema = read_migrations(run, directory), run.settings.get("database.schema")
-    with session(run) as conn:
-        found = compare(conn, migrations, schema, bundled_names())
+    with open_database(run) as conn:
+        found = compare(conn, migrations, schema, list_bundled_names())
     document = {"ok": not found, "findings": [asdict(finding) for finding in found]}
     run.finish(document, lambda: _show_findings(run.console, found, len(migrations)), ok=not found)
 
 
-def _show_findings(console: Console, found: Sequence[Finding], files: int) -> None:
+def _show_findings(console: Console, found: Sequence[VerifyFinding], files: int) -> None:
     for finding in found:
         console.line(f"{finding.name}: {finding.kind}", "red")
         console.line(f"  {finding.message}")

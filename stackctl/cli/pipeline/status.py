@@ -16,7 +16,7 @@ from stackctl.core.errors import AnswerNo, UsageError
 
 if TYPE_CHECKING:
     from stackctl.core.console import Console
-    from stackctl.migrate.change_capture import Capture
+    from stackctl.migrate.change_capture import CaptureMode
     from stackctl.postgres.connect import Connection
     from stackctl.sync.status import DatabaseStatus, Status
 
@@ -94,15 +94,15 @@ def _must_exist(run: Run, pipeline: Any, conn: Any, tenancy: Any) -> None:
         )
 
 
-def _captured(run: Run, conn: Connection) -> Capture:
-    from stackctl.migrate.change_capture import capture
+def _captured(run: Run, conn: Connection) -> CaptureMode:
+    from stackctl.migrate.change_capture import detect_capture
     from stackctl.migrate.files import discover
 
     files = discover(run.settings.migrations_dir())
-    return capture(conn, files, run.settings.get("database.schema"), run.settings.get("database.change_capture"))
+    return detect_capture(conn, files, run.settings.get("database.schema"), run.settings.get("database.change_capture"))
 
 
-def _refresh(run: Run, found: Status, captured: Capture) -> None:
+def _refresh(run: Run, found: Status, captured: CaptureMode) -> None:
     if run.json_output:
         run.console.json_line(status_document(found, captured))
         return
@@ -110,7 +110,7 @@ def _refresh(run: Run, found: Status, captured: Capture) -> None:
     show(run.console, found, captured)
 
 
-def status_document(found: Status, captured: Capture) -> dict[str, Any]:
+def status_document(found: Status, captured: CaptureMode) -> dict[str, Any]:
     return {
         "generated_at": found.generated_at,
         "change_capture": captured,
@@ -124,7 +124,7 @@ def status_document(found: Status, captured: Capture) -> dict[str, Any]:
     }
 
 
-def show(console: Console, found: Status, captured: Capture) -> None:
+def show(console: Console, found: Status, captured: CaptureMode) -> None:
     """The status as tables."""
     fuses = "  ".join(f"{name} {'on' if on else 'OFF'}" for name, on in asdict(found.fuses).items())
     queue = found.queue

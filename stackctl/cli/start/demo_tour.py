@@ -16,7 +16,7 @@ from stackctl.config.settings import CONFIG_NAME, Flags, Settings
 from stackctl.core.bundled import bundled
 from stackctl.core.errors import StateError, UsageError
 from stackctl.migrate.files import discover
-from stackctl.migrate.run import up
+from stackctl.migrate.run import apply_migrations
 from stackctl.postgres import embedded
 from stackctl.postgres.connect import connect, connect_operated, operated_session
 from stackctl.postgres.errors import translated
@@ -203,7 +203,9 @@ def _start(directory: Path) -> str:
 def _migrate(pipeline: Pipeline) -> str:
     conn = connect_operated(pipeline.settings)
     try:
-        result = up(conn, discover(bundled("migrations")), schema=pipeline.settings.get("database.schema"))
+        result = apply_migrations(
+            conn, discover(bundled("migrations")), schema=pipeline.settings.get("database.schema")
+        )
     finally:
         conn.close()
     return f"{len(result.applied)} migrations applied"

@@ -14,9 +14,9 @@ from stackctl.backend.schema import SEQUENCE_INCREMENT
 from stackctl.core.errors import StackctlError, StateError
 from stackctl.mapping.check import check as check_mappings
 from stackctl.mapping.files import paths
-from stackctl.migrate.change_capture import capture, left_out, restore
+from stackctl.migrate.change_capture import describe_restore, detect_capture, find_excluded
 from stackctl.migrate.files import discover
-from stackctl.migrate.history import status as migration_status
+from stackctl.migrate.history import read_status as migration_status
 from stackctl.postgres.statements import statements
 from stackctl.sync.changes.stamping import TOMBSTONES, list_sequenced_tables
 from stackctl.sync.pipeline import Pipeline
@@ -107,7 +107,7 @@ def _server(conn: Connection) -> Iterator[Check]:
 def _migrations(conn: Connection, settings: Settings) -> Iterator[Check]:
     try:
         files, schema = discover(settings.migrations_dir()), settings.get("database.schema")
-        omitted = left_out(conn, files, schema, settings.get("database.change_capture"))
+        omitted = find_excluded(conn, files, schema, settings.get("database.change_capture"))
         found = migration_status(conn, files, schema, omitted)
     except StackctlError as error:
         yield _failed("migrations", error)
@@ -190,7 +190,7 @@ def _capture(conn: Connection, pipeline: Pipeline, tables: list[str]) -> Iterato
     settings = pipeline.settings
     setting, schema = settings.get("database.change_capture"), settings.get("database.schema")
     files = discover(settings.migrations_dir())
-    if capture(conn, files, schema, setting) == "application":
+    if detect_capture(conn, files, schema, setting) == "application":
         yield from _application(found_out=setting == "auto")
         return
     bare = [
@@ -202,7 +202,7 @@ def _capture(conn: Connection, pipeline: Pipeline, tables: list[str]) -> Iterato
         yield Check("capture", "ok", f"triggers capture updates and deletes of {len(tables)} tables")
         return
     disabled = [sql for (sql,) in conn.execute(_SQL["enable_triggers"], {"tables": tables})]
-    hint = "; ".join(disabled) or restore(conn, files, schema)
+    hint = "; ".join(disabled) or describe_restore(conn, files, schema)
     yield Check(
         "capture",
         "error",

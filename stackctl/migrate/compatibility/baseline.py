@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Baseline:
-    """`migrations`: as they stand at the revision, their paths in the working folder. `elsewhere`: names that only
-    the revision has because the branch left it earlier; merging will bring them.
+    """`migrations`: as they stand at the revision, their paths in the working folder. `not_on_branch`: names
+    that only the revision has because the branch left it earlier; merging will bring them.
     """
 
     migrations: tuple[Migration, ...]
-    elsewhere: frozenset[str]
+    not_on_branch: frozenset[str]
 
 
 @dataclass(frozen=True)
-class Drift:
+class FolderChanges:
     """The folder against a baseline. `added` is in order; `out_of_order` are those of it that sort below its last."""
 
     edited: tuple[Migration, ...]
@@ -38,7 +38,7 @@ class Drift:
     out_of_order: tuple[Migration, ...]
 
 
-def read(directory: Path, ref: str) -> Baseline:
+def read_baseline(directory: Path, ref: str) -> Baseline:
     """The migrations that `ref` (a commit, branch or tag) has in `directory`; none when it has no such folder.
 
     Raises UsageError (`unknown-git-ref`), StateError (`git-missing`, `not-a-git-repository`, `git-failed`) and
@@ -67,28 +67,28 @@ def read(directory: Path, ref: str) -> Baseline:
             hint="name a branch, tag or commit; a shallow clone may have to fetch it first: git fetch origin main",
         )
     commit = found.stdout.decode().strip()
-    migrations = _at(directory, commit, prefix, ref)
+    migrations = _read_migrations(directory, commit, prefix, ref)
     fork = _git(directory, "merge-base", commit, "HEAD")
     had = _listing(directory, fork.stdout.decode().strip(), prefix) if fork.returncode == 0 else None
-    elsewhere = (m.name for m in migrations if had is not None and _inside(m.path, directory) not in had)
+    elsewhere = (m.name for m in migrations if had is not None and _format_path(m.path, directory) not in had)
     return Baseline(migrations, frozenset(elsewhere))
 
 
-def compare(baseline: Baseline, present: Sequence[Migration]) -> Drift:
+def compare_with_folder(baseline: Baseline, present: Sequence[Migration]) -> FolderChanges:
     """How the folder differs; edits are told by checksum, so comments and line endings do not count."""
     base = {migration.name: migration for migration in baseline.migrations}
     here = {migration.name for migration in present}
     added = tuple(migration for migration in present if migration.name not in base)
     last = max(base, default="")
-    return Drift(
+    return FolderChanges(
         edited=tuple(m for m in present if m.name in base and m.checksum != base[m.name].checksum),
-        deleted=tuple(m for name, m in base.items() if name not in here and name not in baseline.elsewhere),
+        deleted=tuple(m for name, m in base.items() if name not in here and name not in baseline.not_on_branch),
         added=added,
         out_of_order=tuple(migration for migration in added if migration.name < last),
     )
 
 
-def _at(directory: Path, commit: str, prefix: str, ref: str) -> tuple[Migration, ...]:
+def _read_migrations(directory: Path, commit: str, prefix: str, ref: str) -> tuple[Migration, ...]:
     blobs = _listing(directory, commit, prefix)
     wanted = {name: blob for name, blob in blobs.items() if name.lower().endswith(".sql") and name.count("/") <= 1}
     with tempfile.TemporaryDirectory(prefix="stackctl-base-") as name:
@@ -104,7 +104,7 @@ def _at(directory: Path, commit: str, prefix: str, ref: str) -> tuple[Migration,
         return tuple(replace(m, path=directory / m.path.relative_to(folder)) for m in migrations)
 
 
-def _inside(path: Path, directory: Path) -> str:
+def _format_path(path: Path, directory: Path) -> str:
     return path.relative_to(directory).as_posix()
 
 

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Literal
 from stackctl.core.errors import AnswerNo, ServiceError
 from stackctl.migrate import files
 from stackctl.migrate import run as apply
-from stackctl.migrate.allow_comments import allows
+from stackctl.migrate.allow_comments import parse_allow_comments
 from stackctl.migrate.compatibility import baseline, contract, contract_rules, sample_rows, scratch_server
 from stackctl.migrate.compatibility import shell_command as trial
-from stackctl.migrate.compatibility.statement_observer import Observer
+from stackctl.migrate.compatibility.statement_observer import StatementObserver
 from stackctl.migrate.schema import catalog
 from stackctl.postgres import lexer
 
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from stackctl.migrate.compatibility.contract_rules import Severity
-    from stackctl.migrate.compatibility.sample_rows import Skipped
-    from stackctl.migrate.compatibility.scratch_server import Connection, Databases
-    from stackctl.migrate.compatibility.shell_command import Outcome
-    from stackctl.migrate.compatibility.statement_observer import Measured
+    from stackctl.migrate.compatibility.sample_rows import SkippedTable
+    from stackctl.migrate.compatibility.scratch_server import Connection, ScratchDatabases
+    from stackctl.migrate.compatibility.shell_command import CommandOutcome
+    from stackctl.migrate.compatibility.statement_observer import MeasuredStatement
     from stackctl.migrate.files import Migration
     from stackctl.postgres.embedded import EmbeddedServer
 
@@ -41,7 +41,7 @@ _UNKNOWN_EXTENSION = re.compile(r'extension "(.+)" is not available')
 
 
 @dataclass(frozen=True)
-class Finding:
+class CompatibilityFinding:
     """Something that hurts the running version (`breaking`) or may (`warning`), with its place, from 1."""
 
     file: Path
@@ -54,12 +54,12 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Run:
+class CommandComparison:
     """The command before and after the new migrations. `broken_by`: the file since which it fails, if it passed."""
 
     command: str
-    before: Outcome
-    after: Outcome
+    before: CommandOutcome
+    after: CommandOutcome
     broken_by: Migration | None
 
     @property
@@ -70,15 +70,15 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Report:
+class CheckReport:
     """`new`: the migrations that were tried. `skipped`: tables that got no rows. `roles`: made up for the trial."""
 
     base: str
     new: tuple[Migration, ...]
-    findings: tuple[Finding, ...]
-    statements: tuple[Measured, ...]
-    run: Run | None
-    skipped: tuple[Skipped, ...]
+    findings: tuple[CompatibilityFinding, ...]
+    statements: tuple[MeasuredStatement, ...]
+    run: CommandComparison | None
+    skipped: tuple[SkippedTable, ...]
     roles: tuple[str, ...]
 
     @property
@@ -87,7 +87,7 @@ class Report:
 
 
 @dataclass(frozen=True)
-class Options:
+class CheckOptions:
     """`schema`: where unqualified names live. `rows`: how many each table gets before statements are measured.
     `command`: what to run against old and new. `capture`: whether migrations that capture changes belong to it.
     """
@@ -98,73 +98,73 @@ class Options:
     capture: bool = True
 
 
-def check(
+def check_compatibility(
     directory: Path,
     present: Sequence[Migration],
     ref: str,
-    options: Options,
+    options: CheckOptions,
     *,
     tell: Callable[[str], None] = lambda text: None,
     server: EmbeddedServer | None = None,
-) -> Report:
+) -> CheckReport:
     """Try the migrations that `directory` (read as `present`) has beyond `ref`; `tell` hears what is being done.
 
-    Nothing but `server`, or a temporary one where that is None, is touched. Raises what `baseline.read` and
-    `scratch_server.server` raise, ServiceError `extension-missing`, and AnswerNo `base-broken` when the base's own
+    Nothing but `server`, or a temporary one where that is None, is touched. Raises what `baseline.read_baseline`
+    and `run_scratch_server` raise, ServiceError `extension-missing`, and AnswerNo `base-broken` when the base's own
     files don't apply.
     """
-    base = baseline.read(directory, ref)
-    drift = baseline.compare(base, present)
-    findings = list(_drift_findings(drift, ref))
-    if base.elsewhere:
-        tell(f"{len(base.elsewhere)} migrations of {ref} are not on this branch yet; they count as applied")
-    old = _chosen(base.migrations, options)
-    new = _chosen(drift.added, options)
+    base = baseline.read_baseline(directory, ref)
+    drift = baseline.compare_with_folder(base, present)
+    findings = list(_to_folder_findings(drift, ref))
+    if base.not_on_branch:
+        tell(f"{len(base.not_on_branch)} migrations of {ref} are not on this branch yet; they count as applied")
+    old = _select(base.migrations, options)
+    new = _select(drift.added, options)
     if not new and options.command is None:
-        return Report(ref, (), tuple(findings), (), None, (), ())
+        return CheckReport(ref, (), tuple(findings), (), None, (), ())
     with ExitStack() as stack:
         if server is None:
             tell("starting a scratch PostgreSQL")
-            server = stack.enter_context(scratch_server.server())
-        databases = stack.enter_context(scratch_server.Databases(server, f"check_{secrets.token_hex(4)}_"))
-        trials = _Trials(databases, old, new, options, tell)
-        return trials.report(ref, findings)
+            server = stack.enter_context(scratch_server.run_scratch_server())
+        databases = stack.enter_context(scratch_server.ScratchDatabases(server, f"check_{secrets.token_hex(4)}_"))
+        trials = _Checker(databases, old, new, options, tell)
+        return trials.run(ref, findings)
 
 
-def _chosen(migrations: Iterable[Migration], options: Options) -> tuple[Migration, ...]:
+def _select(migrations: Iterable[Migration], options: CheckOptions) -> tuple[Migration, ...]:
     return tuple(m for m in migrations if options.capture or not m.captures_changes)
 
 
-def _drift_findings(drift: baseline.Drift, ref: str) -> Iterable[Finding]:
+def _to_folder_findings(drift: baseline.FolderChanges, ref: str) -> Iterable[CompatibilityFinding]:
     for migration in drift.edited:
-        yield Finding(
+        yield CompatibilityFinding(
             migration.path, 1, 1, "file-edited", "breaking",
             f"differs from {ref}: a database that has applied it keeps the old effect, a new one gets another",
             "restore the file, and write what is to change into a new migration",
         )  # fmt: skip
     for migration in drift.deleted:
-        yield Finding(
+        yield CompatibilityFinding(
             migration.path, 1, 1, "file-deleted", "breaking",
             f"{ref} has this file and the folder does not: databases that applied it no longer match the files",
             "restore the file; take its effect back in a new migration",
         )  # fmt: skip
     for migration in drift.out_of_order:
-        yield Finding(
+        yield CompatibilityFinding(
             migration.path, 1, 1, "file-out-of-order", "breaking",
             f"sorts below the last migration of {ref}: databases in use run it after that one, new ones before",
             "give it a timestamp of now: stackctl migrate new writes one",
         )  # fmt: skip
 
 
-class _Trials:
+class _Checker:
     """The databases of one check, and what was seen on them."""
 
     def __init__(
         self,
-        databases: Databases,
+        databases: ScratchDatabases,
         old: Sequence[Migration],
         new: Sequence[Migration],
-        options: Options,
+        options: CheckOptions,
         tell: Callable[[str], None],
     ) -> None:
         self._databases = databases
@@ -175,35 +175,35 @@ class _Trials:
         self._roles: list[str] = []
         self._states = {0: _BASE}  # databases by how many of the new files are applied
 
-    def report(self, ref: str, findings: list[Finding]) -> Report:
-        tried, catalogs, failure = self._prefixes()
-        findings += self._judged(tried, catalogs)
+    def run(self, ref: str, findings: list[CompatibilityFinding]) -> CheckReport:
+        tried, catalogs, failure = self._apply_one_by_one()
+        findings += self._compare_catalogs(tried, catalogs)
         if failure is not None:
             findings.append(failure)
         measured, skipped, refused = self._measure(tried)
         findings += refused
-        findings += [finding for one in measured for finding in _rewrites(one)]
-        run = self._run(tried) if self._options.command is not None and failure is None else None
+        findings += [finding for one in measured for finding in _find_rewrites(one)]
+        run = self._compare_command(tried) if self._options.command is not None and failure is None else None
         if run is not None and run.broken_by is not None:
-            findings.append(_broken(run, run.broken_by))
-        return Report(
+            findings.append(_to_broken_command(run, run.broken_by))
+        return CheckReport(
             ref,
             tuple(self._new),
-            tuple(sorted(_not_allowed(findings, self._new), key=_place_of)),
+            tuple(sorted(_drop_allowed(findings, self._new), key=_sort_key)),
             measured,
             run,
             skipped,
             tuple(self._roles),
         )
 
-    def _prefixes(self) -> tuple[list[Migration], list[catalog.Catalog], Finding | None]:
+    def _apply_one_by_one(self) -> tuple[list[Migration], list[catalog.Catalog], CompatibilityFinding | None]:
         """The new files that apply, and the catalog after each, the base's first; why the next one does not."""
         self._tell(f"applying the migrations of the base ({len(self._old)})")
         self._databases.create(_BASE)
         try:
             with self._databases.connect(_BASE) as conn:
                 self._apply(conn, self._old)
-                catalogs = [catalog.read(conn, self._options.schema)]
+                catalogs = [catalog.read_catalog(conn, self._options.schema)]
         except AnswerNo as error:
             raise AnswerNo(
                 f"the base's own migrations do not apply: {error.message}", code="base-broken", hint=error.hint,
@@ -218,13 +218,13 @@ class _Trials:
                     self._apply(conn, [*self._old, *tried, migration])
                 except AnswerNo as error:
                     what = "it does not apply to an empty database"
-                    return tried, catalogs, _failed(error, migration, "does-not-apply", "breaking", what, "mend it")
-                catalogs.append(catalog.read(conn, self._options.schema))
+                    return tried, catalogs, _to_failure(error, migration, "does-not-apply", "breaking", what, "mend it")
+                catalogs.append(catalog.read_catalog(conn, self._options.schema))
                 tried.append(migration)
         self._states[len(tried)] = _NEW
         return tried, catalogs, None
 
-    def _after(self, count: int) -> str:
+    def _create_state(self, count: int) -> str:
         """A database with the base and the first `count` new files applied, to be cloned and left as it is."""
         if count not in self._states:
             self._states[count] = f"after_{count}"
@@ -233,18 +233,20 @@ class _Trials:
                 self._apply(conn, [*self._old, *self._new[:count]])
         return self._states[count]
 
-    def _apply(self, conn: Connection, migrations: Sequence[Migration], observer: Observer | None = None) -> None:
-        """`apply.up`, with a stand-in for each role that the files name and this server lacks."""
-        around = observer.around if observer is not None else lambda migration, statement: nullcontext()
+    def _apply(
+        self, conn: Connection, migrations: Sequence[Migration], observer: StatementObserver | None = None
+    ) -> None:
+        """`apply_migrations`, with a stand-in for each role that the files name and this server lacks."""
+        around = observer.measure if observer is not None else lambda migration, statement: nullcontext()
         while True:
             try:
-                apply.up(
+                apply.apply_migrations(
                     conn,
                     migrations,
                     schema=self._options.schema,
                     out_of_order=True,
                     sleep=lambda seconds: None,
-                    around=around,
+                    statement_context=around,
                 )
                 return
             except AnswerNo as error:
@@ -258,27 +260,31 @@ class _Trials:
                     ) from error
                 if role is None or role[1] in self._roles:
                     raise
-                self._databases.stand_in(role[1])
+                self._databases.create_role(role[1])
                 self._roles.append(role[1])
 
-    def _judged(self, tried: Sequence[Migration], catalogs: Sequence[catalog.Catalog]) -> Iterable[Finding]:
+    def _compare_catalogs(
+        self, tried: Sequence[Migration], catalogs: Sequence[catalog.Catalog]
+    ) -> Iterable[CompatibilityFinding]:
         """Every state that a database passes through, against the base; a breach counts for the file that begins it."""
         seen: set[tuple[str, str]] = set()
         for migration, now in zip(tried, catalogs[1:], strict=True):
-            for breach in contract.judge(catalogs[0], now):
+            for breach in contract.find_breaches(catalogs[0], now):
                 key = (breach.rule, breach.what)
                 if key not in seen:
                     seen.add(key)
-                    line, column = _place(migration, breach.names)
-                    yield Finding(
+                    line, column = _find_statement(migration, breach.names)
+                    yield CompatibilityFinding(
                         migration.path, line, column, breach.rule, breach.severity, breach.message, breach.suggestion
                     )
 
-    def _measure(self, tried: Sequence[Migration]) -> tuple[tuple[Measured, ...], tuple[Skipped, ...], list[Finding]]:
+    def _measure(
+        self, tried: Sequence[Migration]
+    ) -> tuple[tuple[MeasuredStatement, ...], tuple[SkippedTable, ...], list[CompatibilityFinding]]:
         """Run the files once more, on rows; one that fails on them, on empty tables."""
-        measured: list[Measured] = []
-        refused: list[Finding] = []
-        database, skipped = self._with_rows(0)
+        measured: list[MeasuredStatement] = []
+        refused: list[CompatibilityFinding] = []
+        database, skipped = self._create_with_rows(0)
         for place, migration in enumerate(tried):
             self._tell(f"measuring {migration.name}")
             plan = [*self._old, *tried[: place + 1]]
@@ -287,38 +293,40 @@ class _Trials:
             except AnswerNo as error:
                 what = "it applies to empty tables (on which it is measured), and fails on made-up rows"
                 safe = "backfill first, or make sure that no row in use is like that"
-                refused.append(_failed(error, migration, "fails-on-rows", "warning", what, safe))
-                self._databases.create(f"empty_{place}", template=self._after(place))
+                refused.append(_to_failure(error, migration, "fails-on-rows", "warning", what, safe))
+                self._databases.create(f"empty_{place}", template=self._create_state(place))
                 measured += self._observe(f"empty_{place}", plan)
                 if place + 1 < len(tried):
-                    database, skipped = self._with_rows(place + 1)
+                    database, skipped = self._create_with_rows(place + 1)
         return tuple(measured), skipped, refused
 
-    def _with_rows(self, count: int) -> tuple[str, tuple[Skipped, ...]]:
+    def _create_with_rows(self, count: int) -> tuple[str, tuple[SkippedTable, ...]]:
         """A database with that many of the new files applied and then filled, and the tables left without rows."""
         database = f"rows_{count}"
-        self._databases.create(database, template=self._after(count))
+        self._databases.create(database, template=self._create_state(count))
         rows = self._options.rows
         if not rows:
             return database, ()
         self._tell(f"making up {rows:,} rows for each table")
         with self._databases.connect(database) as conn:
-            return database, sample_rows.fill(conn, self._options.schema, rows)
+            return database, sample_rows.insert_sample_rows(conn, self._options.schema, rows)
 
-    def _observe(self, database: str, plan: Sequence[Migration]) -> tuple[Measured, ...]:
+    def _observe(self, database: str, plan: Sequence[Migration]) -> tuple[MeasuredStatement, ...]:
         with self._databases.connect(database) as conn:
-            observer = Observer(conn, self._options.schema)
+            observer = StatementObserver(conn, self._options.schema)
             self._apply(conn, plan, observer)
         return observer.measured
 
-    def _run(self, tried: Sequence[Migration]) -> Run:
+    def _compare_command(self, tried: Sequence[Migration]) -> CommandComparison:
         command = self._options.command
         assert command is not None
 
-        def outcome(state: int) -> Outcome:
+        def outcome(state: int) -> CommandOutcome:
             self._tell(f"running the command {f'after {tried[state - 1].name}' if state else 'on the base'}")
             # On a clone: whatever the command writes must not reach its next run.
-            return trial.run(command, self._databases.create(f"run_{state}", template=self._after(state)))
+            return trial.run_command(
+                command, self._databases.create(f"run_{state}", template=self._create_state(state))
+            )
 
         before = outcome(0)
         after = outcome(len(tried)) if tried else before
@@ -332,45 +340,47 @@ class _Trials:
                 else:
                     failing = middle
             broken_by = tried[failing - 1]
-        return Run(command, before, after, broken_by)
+        return CommandComparison(command, before, after, broken_by)
 
 
-def _failed(error: AnswerNo, migration: Migration, rule: str, severity: Severity, what: str, safe: str) -> Finding:
+def _to_failure(
+    error: AnswerNo, migration: Migration, rule: str, severity: Severity, what: str, safe: str
+) -> CompatibilityFinding:
     line, column = error.details.get("line", 1), error.details.get("column", 1)
     reason = error.message.removeprefix(f"{migration.path}:{line}:{column}: ")
-    return Finding(migration.path, line, column, rule, severity, f"{what}: {reason}", safe)
+    return CompatibilityFinding(migration.path, line, column, rule, severity, f"{what}: {reason}", safe)
 
 
-def _rewrites(measured: Measured) -> Iterable[Finding]:
+def _find_rewrites(measured: MeasuredStatement) -> Iterable[CompatibilityFinding]:
     # Whatever writes a table anew holds that lock: an ALTER TABLE, CLUSTER, VACUUM FULL.
     for table in measured.rewrites:
-        yield Finding(
+        yield CompatibilityFinding(
             measured.migration.path, measured.statement.line, measured.statement.column, "table-rewrite", "warning",
             f"{table} is written anew under AccessExclusiveLock: nobody reads or writes it meanwhile",
             "add a new column without a rewriting default, backfill it in batches, and switch over later",
         )  # fmt: skip
 
 
-def _broken(run: Run, migration: Migration) -> Finding:
-    return Finding(
+def _to_broken_command(run: CommandComparison, migration: Migration) -> CompatibilityFinding:
+    return CompatibilityFinding(
         migration.path, 1, 1, "command-fails", "breaking",
         f"`{run.command}` passes before this migration and fails after it (exit code {run.after.exit_code})",
         "see the end of its output; the running version needs what this migration takes away",
     )  # fmt: skip
 
 
-def _place_of(finding: Finding) -> tuple[str, int, int, str, str]:
+def _sort_key(finding: CompatibilityFinding) -> tuple[str, int, int, str, str]:
     return str(finding.file), finding.line, finding.column, finding.severity, finding.rule
 
 
-def _place(migration: Migration, names: Sequence[str]) -> tuple[int, int]:
+def _find_statement(migration: Migration, names: Sequence[str]) -> tuple[int, int]:
     """The statement that names the most of what was changed, rather DDL than not; the file's first when none does."""
     statements = [statement for piece in migration.pieces for statement in piece.statements]
     if not statements:
         return 1, 1
 
     def weight(sql: str) -> int:
-        said = [_folded(token) for token in lexer.tokens(sql) if token.kind in ("word", "quoted")]
+        said = [_fold_identifier(token) for token in lexer.tokens(sql) if token.kind in ("word", "quoted")]
         named = sum(4 if name in said else 2 if name in sql else 0 for name in names)
         return named + (named > 0 and said[0] in _DEFINES)
 
@@ -378,25 +388,27 @@ def _place(migration: Migration, names: Sequence[str]) -> tuple[int, int]:
     return best.line, best.column
 
 
-def _folded(token: lexer.Token) -> str:
+def _fold_identifier(token: lexer.Token) -> str:
     if token.kind == "word":
         return token.text.lower()
     return token.text[1:-1].replace('""', '"')
 
 
-def _not_allowed(findings: Iterable[Finding], migrations: Iterable[Migration]) -> Iterable[Finding]:
+def _drop_allowed(
+    findings: Iterable[CompatibilityFinding], migrations: Iterable[Migration]
+) -> Iterable[CompatibilityFinding]:
     """Without those that a comment `-- stackctl:allow RULE reason` at their statement lets pass."""
-    allowed = {(m.path, line, rule) for m in migrations for line, rule in _allowances(m)}
+    allowed = {(m.path, line, rule) for m in migrations for line, rule in _find_allowed_rules(m)}
     return [f for f in findings if f.rule not in contract_rules.ALLOWABLE or (f.file, f.line, f.rule) not in allowed]
 
 
-def _allowances(migration: Migration) -> Iterable[tuple[int, str]]:
+def _find_allowed_rules(migration: Migration) -> Iterable[tuple[int, str]]:
     """The lines of statements, and the rules that a comment lets them break."""
-    text = files.text_of(migration.path)
+    text = files.read_text(migration.path)
     lines = [0, *(match.end() for match in re.finditer("\n", text))]
     statements = [statement for piece in migration.pieces for statement in piece.statements]
     starts = [lines[statement.line - 1] + statement.column - 1 for statement in statements]
     spans = [(start, start + len(statement.sql)) for start, statement in zip(starts, statements, strict=True)]
-    for allow in allows(text, spans):
+    for allow in parse_allow_comments(text, spans):
         if allow.statement is not None:
             yield statements[allow.statement].line, allow.rule

@@ -47,32 +47,40 @@ class Breach:
         return RULES[self.rule].safe
 
 
-def judge(before: Catalog, after: Catalog) -> tuple[Breach, ...]:
+def find_breaches(before: Catalog, after: Catalog) -> tuple[Breach, ...]:
     """Every breach, tables first; the order does not depend on anything but the two catalogs."""
     return tuple(
         Breach(rule, what, names)
-        for part in (_relations, constraints.judge, _types, _routines, _sequences, _rights, _triggers)
+        for part in (
+            _compare_relations,
+            constraints.find_constraint_breaches,
+            _compare_types,
+            _compare_routines,
+            _compare_sequences,
+            _compare_rights,
+            _compare_triggers,
+        )
         for rule, what, names in part(before, after)
     )
 
 
-def _relations(before: Catalog, after: Catalog) -> Iterator[Found]:
+def _compare_relations(before: Catalog, after: Catalog) -> Iterator[Found]:
     for name, old in before.relations.items():
         new = after.relations.get(name)
         if new is None:
-            yield _gone(old, before, after)
+            yield _to_missing_relation(old, before, after)
             continue
         if old.is_table != new.is_table:
             yield "relation-kind", f"{name} was a {_kind(old)} and is a {_kind(new)}", (name,)
         never_null = {c.columns for c in before.constraints if c.table == name and _NEVER_NULL.fullmatch(c.definition)}
-        for rule, what, names in _columns(old, new):
+        for rule, what, names in _compare_columns(old, new):
             if rule != "set-not-null" or names[1:] not in never_null:
                 yield rule, what, names
         if old.query is not None and new.query is not None and old.query != new.query and old.columns == new.columns:
             yield "view-changed", f"view {name} has another query", (name,)
 
 
-def _gone(old: Relation, before: Catalog, after: Catalog) -> Found:
+def _to_missing_relation(old: Relation, before: Catalog, after: Catalog) -> Found:
     if not old.is_table:
         return "drop-view", f"view {old.name} is dropped", (old.name,)
     shape = {column.name: column.type for column in old.columns.values()}
@@ -90,14 +98,14 @@ def _kind(relation: Relation) -> str:
     return "table" if relation.is_table else "view"
 
 
-def _columns(old: Relation, new: Relation) -> Iterator[Found]:
+def _compare_columns(old: Relation, new: Relation) -> Iterator[Found]:
     added = [column for name, column in new.columns.items() if name not in old.columns]
     unclaimed = list(added)
     for name, column in old.columns.items():
         at, names = f"{old.name}.{name}", (old.name, name)
         now = new.columns.get(name)
         if now is not None:
-            yield from _column(at, names, column, now, old.is_table)
+            yield from _compare_column(at, names, column, now, old.is_table)
             continue
         twin = next((c for c in unclaimed if c.type == column.type), None)
         if twin is None:
@@ -114,8 +122,8 @@ def _columns(old: Relation, new: Relation) -> Iterator[Found]:
                 yield "not-null-without-default", what, (old.name, column.name)
 
 
-def _column(at: str, names: tuple[str, ...], old: Column, new: Column, in_table: bool) -> Iterator[Found]:
-    if old.type != new.type and not _holds_all(old.type, new.type):
+def _compare_column(at: str, names: tuple[str, ...], old: Column, new: Column, in_table: bool) -> Iterator[Found]:
+    if old.type != new.type and not _is_longer_text(old.type, new.type):
         rule = "column-widened" if _is_wider(old.type, new.type) else "column-type-change"
         yield rule, f"column {at} was {old.type} and is {new.type}", names
     if not in_table:
@@ -130,7 +138,7 @@ def _column(at: str, names: tuple[str, ...], old: Column, new: Column, in_table:
         yield "default-changed", f"column {at} had the default {old.default} and has {new.default or 'none'}", names
 
 
-def _holds_all(old: str, new: str) -> bool:
+def _is_longer_text(old: str, new: str) -> bool:
     """Text of any length in place of text of some length: every client reads and writes it as before."""
     a, b = _VARYING.fullmatch(old), _VARYING.fullmatch(new)
     if a is None or b is None:
@@ -147,7 +155,7 @@ def _is_wider(old: str, new: str) -> bool:
     return b[1] is None or (a[2] == b[2] and int(a[1]) <= int(b[1]))
 
 
-def _types(before: Catalog, after: Catalog) -> Iterator[Found]:
+def _compare_types(before: Catalog, after: Catalog) -> Iterator[Found]:
     for name, old in before.types.items():
         new = after.types.get(name)
         if new is None:
@@ -168,36 +176,40 @@ def _types(before: Catalog, after: Catalog) -> Iterator[Found]:
             yield "type-changed", what, (name,)
 
 
-def _routines(before: Catalog, after: Catalog) -> Iterator[Found]:
+def _compare_routines(before: Catalog, after: Catalog) -> Iterator[Found]:
     now = {routine.signature: routine for routine in after.routines}
     for old in before.routines:
         if old.result == "trigger":  # what nobody calls is judged as the triggers that use it
             continue
         namesakes = [routine for routine in after.routines if routine.name == old.name]
-        new = now.get(old.signature) or next((routine for routine in namesakes if _takes(routine, old)), None)
+        new = now.get(old.signature) or next(
+            (routine for routine in namesakes if _accepts_calls_of(routine, old)), None
+        )
         if new is None and namesakes:
             what = f"function {old.signature} takes other arguments: {namesakes[0].signature}"
             yield "function-arguments", what, (old.name,)
         elif new is None:
             yield "drop-function", f"function {old.signature} is dropped", (old.name,)
         else:
-            if new.argument_names[: len(old.argument_names)] != old.argument_names or _least(new) > _least(old):
+            if new.argument_names[: len(old.argument_names)] != old.argument_names or _count_required_arguments(
+                new
+            ) > _count_required_arguments(old):
                 yield "function-arguments", f"the arguments of function {old.signature} changed", (old.name,)
             if new.result != old.result or new.kind != old.kind:
                 what = f"function {old.signature} returned {old.result} and returns {new.result}"
                 yield "function-result", what, (old.name,)
 
 
-def _takes(new: Routine, old: Routine) -> bool:
+def _accepts_calls_of(new: Routine, old: Routine) -> bool:
     count = len(old.arguments)
-    return new.arguments[:count] == old.arguments and _least(new) <= count
+    return new.arguments[:count] == old.arguments and _count_required_arguments(new) <= count
 
 
-def _least(routine: Routine) -> int:
+def _count_required_arguments(routine: Routine) -> int:
     return len(routine.arguments) - routine.defaults
 
 
-def _sequences(before: Catalog, after: Catalog) -> Iterator[Found]:
+def _compare_sequences(before: Catalog, after: Catalog) -> Iterator[Found]:
     for name, old in before.sequences.items():
         new = after.sequences.get(name)
         owner = after.relations.get(old.owner_table) if old.owner_table else None
@@ -215,13 +227,15 @@ def _sequences(before: Catalog, after: Catalog) -> Iterator[Found]:
                 break
 
 
-def _rights(before: Catalog, after: Catalog) -> Iterator[Found]:
+def _compare_rights(before: Catalog, after: Catalog) -> Iterator[Found]:
     routines = {routine.name for routine in after.routines}
-    kept = {(grant.kind, _named(grant), grant.column, grant.grantee, grant.privilege) for grant in after.grants}
+    kept = {
+        (grant.kind, _get_object_name(grant), grant.column, grant.grantee, grant.privilege) for grant in after.grants
+    }
     for grant in before.grants:
-        name = _named(grant)
+        name = _get_object_name(grant)
         # What is gone altogether is reported as such.
-        column = _bare(grant.column) if grant.column else None
+        column = _unquote(grant.column) if grant.column else None
         if grant.kind == "TABLE":
             relation = after.relations.get(name)
             there = relation is not None and (column is None or column in relation.columns)
@@ -236,7 +250,7 @@ def _rights(before: Catalog, after: Catalog) -> Iterator[Found]:
         }
         if there and not kept & held:
             on = f"{grant.kind.lower()} {name}" + (f" ({column})" if column else "")
-            grantee = _bare(grant.grantee)
+            grantee = _unquote(grant.grantee)
             yield "grant-revoked", f"{grantee} loses {grant.privilege} on {on}", (name, grantee)
     for name, old in before.relations.items():
         new = after.relations.get(name)
@@ -253,27 +267,31 @@ def _rights(before: Catalog, after: Catalog) -> Iterator[Found]:
             )
             for policy in sorted(was.keys() | now.keys()):
                 if was.get(policy) != now.get(policy):
-                    yield "policy-changed", f"policy {policy} of {name} is {_how(was, now, policy)}", (name, policy)
+                    yield (
+                        "policy-changed",
+                        f"policy {policy} of {name} is {_describe_change(was, now, policy)}",
+                        (name, policy),
+                    )
 
 
-def _named(grant: Grant) -> str:
+def _get_object_name(grant: Grant) -> str:
     """Of a function the name alone: arguments may be added to it."""
-    return _bare(grant.name.partition("(")[0] if grant.kind in ("FUNCTION", "PROCEDURE") else grant.name)
+    return _unquote(grant.name.partition("(")[0] if grant.kind in ("FUNCTION", "PROCEDURE") else grant.name)
 
 
-def _triggers(before: Catalog, after: Catalog) -> Iterator[Found]:
+def _compare_triggers(before: Catalog, after: Catalog) -> Iterator[Found]:
     was, now = ({(t.table, t.name): (t.definition, t.enabled) for t in catalog.triggers} for catalog in (before, after))
     for table, name in sorted(was.keys() | now.keys()):
         key = (table, name)
         old, new = before.relations.get(table), after.relations.get(table)
         if old and new and old.is_table == new.is_table and was.get(key) != now.get(key):
-            how = _how(was, now, key)
+            how = _describe_change(was, now, key)
             yield f"trigger-{how}", f"trigger {name} on {table} is {how}", (table, name)
 
 
-def _how(was: Collection[object], now: Collection[object], key: object) -> str:
+def _describe_change(was: Collection[object], now: Collection[object], key: object) -> str:
     return "added" if key not in was else "dropped" if key not in now else "changed"
 
 
-def _bare(name: str) -> str:
+def _unquote(name: str) -> str:
     return name[1:-1].replace('""', '"') if name.startswith('"') and name.endswith('"') else name

@@ -16,55 +16,55 @@ _DROPPED = {"f": "drop-foreign-key", "x": "drop-unique"}
 _NO_ACTION = ("a", "r")
 
 
-def judge(before: Catalog, after: Catalog) -> Iterator[Found]:
+def find_constraint_breaches(before: Catalog, after: Catalog) -> Iterator[Found]:
     """Rule, what changed, and the names to look for; on tables that both hold."""
-    yield from _unique(before, after)
-    yield from _indexes(before, after)
-    was, now = _by_name(before), _by_name(after)
-    same = {(c.table, c.kind, _definition(c)) for c in now.values()} & {
-        (c.table, c.kind, _definition(c)) for c in was.values()
+    yield from _compare_unique_keys(before, after)
+    yield from _compare_indexes(before, after)
+    was, now = _index_by_name(before), _index_by_name(after)
+    same = {(c.table, c.kind, _get_definition(c)) for c in now.values()} & {
+        (c.table, c.kind, _get_definition(c)) for c in was.values()
     }
     for key, new in now.items():
         if new.table not in before.relations:
-            yield from _onto(new, before)
+            yield from _check_foreign_key_onto(new, before)
             continue
         old = was.get(key)
-        if old is not None and new.kind == "c" and _definition(old) != _definition(new):
-            if _retyped(new, before, after):
+        if old is not None and new.kind == "c" and _get_definition(old) != _get_definition(new):
+            if _has_retyped_column(new, before, after):
                 continue  # only the casts in its text changed with the column, which is reported
-            what = f"constraint {new.name} of {new.table} was {_definition(old)} and is {_definition(new)}"
+            what = f"constraint {new.name} of {new.table} was {_get_definition(old)} and is {_get_definition(new)}"
             yield "constraint-changed", what, (new.table, new.name)
-        elif (new.table, new.kind, _definition(new)) not in same:
+        elif (new.table, new.kind, _get_definition(new)) not in same:
             if all(column not in before.relations[new.table].columns for column in new.columns) and new.columns:
                 if new.kind == "f":
-                    yield from _onto(new, before)
+                    yield from _check_foreign_key_onto(new, before)
                 continue  # the running version leaves those columns out
-            yield _ADDED[new.kind], f"{new.table} gets {_definition(new)}", (new.table, new.name)
+            yield _ADDED[new.kind], f"{new.table} gets {_get_definition(new)}", (new.table, new.name)
     for key, old in was.items():
-        if key in now or not _there(after, old.table, old.columns):
+        if key in now or not _has_columns(after, old.table, old.columns):
             continue
-        if (old.table, old.kind, _definition(old)) in same:
+        if (old.table, old.kind, _get_definition(old)) in same:
             yield "constraint-renamed", f"constraint {old.name} of {old.table} has another name", (old.table, old.name)
         elif old.kind in _DROPPED:
             yield _DROPPED[old.kind], f"constraint {old.name} of {old.table} is dropped", (old.table, old.name)
 
 
-def _retyped(constraint: Constraint, before: Catalog, after: Catalog) -> bool:
+def _has_retyped_column(constraint: Constraint, before: Catalog, after: Catalog) -> bool:
     old, new = (catalog.relations[constraint.table].columns for catalog in (before, after))
     return any(name in old and old[name].type != new[name].type for name in constraint.columns)
 
 
-def _by_name(catalog: Catalog) -> dict[tuple[str, str], Constraint]:
+def _index_by_name(catalog: Catalog) -> dict[tuple[str, str], Constraint]:
     """Those that are no keys."""
     return {(c.table, c.name): c for c in catalog.constraints if c.kind not in "pu" and not c.inherited}
 
 
-def _definition(constraint: Constraint) -> str:
+def _get_definition(constraint: Constraint) -> str:
     """Without NOT VALID: it holds for what is written from now on all the same."""
     return constraint.definition.removesuffix(" NOT VALID")
 
 
-def _onto(key: Constraint, before: Catalog) -> Iterator[Found]:
+def _check_foreign_key_onto(key: Constraint, before: Catalog) -> Iterator[Found]:
     """A foreign key of something new onto a table that the running version deletes from."""
     if key.kind == "f" and key.referenced is not None and key.on_delete in _NO_ACTION:
         referenced = key.referenced.strip('"')
@@ -72,14 +72,14 @@ def _onto(key: Constraint, before: Catalog) -> Iterator[Found]:
             yield "foreign-key-onto", f"{key.table} refers to {referenced} ({key.definition})", (key.table, referenced)
 
 
-def _there(after: Catalog, table: str, columns: Iterable[str]) -> bool:
+def _has_columns(after: Catalog, table: str, columns: Iterable[str]) -> bool:
     """Whether it is still a table, with these columns. A view in its place has the constraints of what it shows."""
     relation = after.relations.get(table)
     return relation is not None and relation.is_table and all(column in relation.columns for column in columns)
 
 
-def _unique(before: Catalog, after: Catalog) -> Iterator[Found]:
-    was, now = _keys(before), _keys(after)
+def _compare_unique_keys(before: Catalog, after: Catalog) -> Iterator[Found]:
+    was, now = _find_unique_keys(before), _find_unique_keys(after)
     for (table, key), name in now.items():
         if (table, key) in was or table not in before.relations:
             continue
@@ -96,7 +96,7 @@ def _unique(before: Catalog, after: Catalog) -> Iterator[Found]:
         if not loose:
             yield "unique-added", f"{table} gets UNIQUE {key}", (table, name.name)
     for (table, key), name in was.items():
-        if not _there(after, table, name.columns):
+        if not _has_columns(after, table, name.columns):
             continue
         if (table, key) not in now:
             yield "drop-unique", f"UNIQUE {key} of {table} is dropped", (table, name.name)
@@ -105,7 +105,7 @@ def _unique(before: Catalog, after: Catalog) -> Iterator[Found]:
             yield "constraint-renamed", what, (table, name.name)
 
 
-def _keys(catalog: Catalog) -> dict[tuple[str, str], Constraint | Index]:
+def _find_unique_keys(catalog: Catalog) -> dict[tuple[str, str], Constraint | Index]:
     """What makes rows unique, by table and the text of the key: ON CONFLICT asks for no more."""
     found: dict[tuple[str, str], Constraint | Index] = {}
     for constraint in catalog.constraints:
@@ -116,17 +116,17 @@ def _keys(catalog: Catalog) -> dict[tuple[str, str], Constraint | Index]:
             found[constraint.table, key] = constraint
     for index in catalog.indexes:
         if index.unique and index.valid:
-            found.setdefault((index.table, _key_of(index)), index)
+            found.setdefault((index.table, _get_key(index)), index)
     return found
 
 
-def _key_of(index: Index) -> str:
+def _get_key(index: Index) -> str:
     return index.definition.partition(" USING ")[2].removeprefix("btree ")
 
 
-def _indexes(before: Catalog, after: Catalog) -> Iterator[Found]:
-    kept = {(index.table, _key_of(index)) for index in after.indexes} | set(_keys(after))
+def _compare_indexes(before: Catalog, after: Catalog) -> Iterator[Found]:
+    kept = {(index.table, _get_key(index)) for index in after.indexes} | set(_find_unique_keys(after))
     for index in before.indexes:
-        there = _there(after, index.table, index.columns)
-        if there and not index.unique and (index.table, _key_of(index)) not in kept:
+        there = _has_columns(after, index.table, index.columns)
+        if there and not index.unique and (index.table, _get_key(index)) not in kept:
             yield "drop-index", f"index {index.name} of {index.table} is dropped", (index.table, index.name)

@@ -10,7 +10,7 @@ Found: TypeAlias = tuple[str, str, tuple[str, ...]]  # rule, what changed, names
 
 
 @dataclass(frozen=True)
-class Rule:
+class ContractRule:
     """`why` completes "…: " after what changed; `safe` is what to do instead."""
 
     severity: Severity
@@ -23,110 +23,114 @@ _LATER = "release a version that no longer uses it first, and drop it with the r
 _WRITES_FIRST = "release a version whose writes satisfy it first; add the constraint with the release after that"
 _ONE_STEP_BACK = "leave it as it is until no running version needs it"
 
-RULES: dict[str, Rule] = {
-    "drop-table": Rule("breaking", "every statement of the running version on it fails", _LATER),
-    "rename-table": Rule(
+RULES: dict[str, ContractRule] = {
+    "drop-table": ContractRule("breaking", "every statement of the running version on it fails", _LATER),
+    "rename-table": ContractRule(
         "breaking",
         "every statement of the running version on the old name fails",
         "keep the old name as a view over the new one until no running version uses it",
     ),
-    "drop-view": Rule("breaking", "every query of the running version on it fails", _LATER),
-    "view-changed": Rule("warning", "the running version reads other rows from it", "compare what both return"),
-    "relation-kind": Rule(
+    "drop-view": ContractRule("breaking", "every query of the running version on it fails", _LATER),
+    "view-changed": ContractRule("warning", "the running version reads other rows from it", "compare what both return"),
+    "relation-kind": ContractRule(
         "warning",
         "the running version's writes may fail, and so does COPY",
         "make sure that the view can be written to as the table could",
     ),
-    "drop-column": Rule("breaking", "statements of the running version that name it fail", _LATER),
-    "rename-column": Rule("breaking", "statements of the running version that name the old one fail", _EXPAND),
-    "column-type-change": Rule("breaking", "the running version writes and reads the old type", _EXPAND),
-    "column-widened": Rule(
+    "drop-column": ContractRule("breaking", "statements of the running version that name it fail", _LATER),
+    "rename-column": ContractRule("breaking", "statements of the running version that name the old one fail", _EXPAND),
+    "column-type-change": ContractRule("breaking", "the running version writes and reads the old type", _EXPAND),
+    "column-widened": ContractRule(
         "warning",
         "the running version may read values that its own type can't hold",
         "release a version that reads the wider type first",
     ),
-    "not-null-without-default": Rule(
+    "not-null-without-default": ContractRule(
         "breaking",
         "the running version inserts rows without it, and they are refused",
         "give it a default, or add it nullable and set NOT NULL with a later release",
     ),
-    "set-not-null": Rule("breaking", "what the running version writes without it is refused", _WRITES_FIRST),
-    "column-generated": Rule(
+    "set-not-null": ContractRule("breaking", "what the running version writes without it is refused", _WRITES_FIRST),
+    "column-generated": ContractRule(
         "breaking", "what the running version writes to it is refused", "release a version that does not write it first"
     ),
-    "drop-default": Rule(
+    "drop-default": ContractRule(
         "breaking", "the running version leaves the column out, and such rows are refused", _ONE_STEP_BACK
     ),
-    "default-changed": Rule(
+    "default-changed": ContractRule(
         "warning",
         "rows of the running version that leave the column out get another value",
         "make sure that it knows what to do with the new value",
     ),
-    "check-added": Rule("breaking", "rows of the running version that violate it are refused", _WRITES_FIRST),
-    "foreign-key-added": Rule(
+    "check-added": ContractRule("breaking", "rows of the running version that violate it are refused", _WRITES_FIRST),
+    "foreign-key-added": ContractRule(
         "breaking", "rows of the running version without their parent are refused", _WRITES_FIRST
     ),
-    "foreign-key-onto": Rule(
+    "foreign-key-onto": ContractRule(
         "warning",
         "the running version can't delete rows of that table any more once others refer to them",
         "choose ON DELETE CASCADE or SET NULL, or release a version that deletes the referring rows first",
     ),
-    "unique-added": Rule("breaking", "what the running version writes twice is refused", _WRITES_FIRST),
-    "exclusion-added": Rule("breaking", "overlapping rows of the running version are refused", _WRITES_FIRST),
-    "constraint-changed": Rule(
+    "unique-added": ContractRule("breaking", "what the running version writes twice is refused", _WRITES_FIRST),
+    "exclusion-added": ContractRule("breaking", "overlapping rows of the running version are refused", _WRITES_FIRST),
+    "constraint-changed": ContractRule(
         "warning",
         "rows of the running version may be refused",
         "make sure that whatever passed the old one passes the new one",
     ),
-    "drop-unique": Rule(
+    "drop-unique": ContractRule(
         "breaking",
         "ON CONFLICT on these columns fails in the running version, and duplicates get in",
         _ONE_STEP_BACK,
     ),
-    "drop-foreign-key": Rule("warning", "rows may lose their parent, and cascades end", _ONE_STEP_BACK),
-    "constraint-renamed": Rule(
+    "drop-foreign-key": ContractRule("warning", "rows may lose their parent, and cascades end", _ONE_STEP_BACK),
+    "constraint-renamed": ContractRule(
         "warning", "a version that knows the constraint's name does not find it in errors", _ONE_STEP_BACK
     ),
-    "drop-index": Rule(
+    "drop-index": ContractRule(
         "warning", "queries of the running version may need it", "see in pg_stat_user_indexes whether it is used"
     ),
-    "drop-enum-value": Rule("breaking", "the running version still writes and compares the value", _LATER),
-    "rename-enum-value": Rule(
+    "drop-enum-value": ContractRule("breaking", "the running version still writes and compares the value", _LATER),
+    "rename-enum-value": ContractRule(
         "breaking",
         "the running version writes the old value and does not know the new one",
         "add the new value, release a version that knows both, and move the rows over",
     ),
-    "drop-type": Rule("breaking", "statements of the running version that name it fail", _LATER),
-    "type-changed": Rule("breaking", "the running version reads and writes it as it was", _EXPAND),
-    "drop-function": Rule("breaking", "calls of the running version fail", _LATER),
-    "function-arguments": Rule(
+    "drop-type": ContractRule("breaking", "statements of the running version that name it fail", _LATER),
+    "type-changed": ContractRule("breaking", "the running version reads and writes it as it was", _EXPAND),
+    "drop-function": ContractRule("breaking", "calls of the running version fail", _LATER),
+    "function-arguments": ContractRule(
         "breaking",
         "calls of the running version find no function that fits",
         "keep the old one beside the new one, or give the new arguments defaults",
     ),
-    "function-result": Rule(
+    "function-result": ContractRule(
         "breaking",
         "the running version reads the old result",
         "give the new one another name, and keep both a while",
     ),
-    "drop-sequence": Rule("breaking", "nextval fails in the running version", _LATER),
-    "sequence-changed": Rule(
+    "drop-sequence": ContractRule("breaking", "nextval fails in the running version", _LATER),
+    "sequence-changed": ContractRule(
         "warning", "the running version draws other numbers", "make sure that no number can come twice"
     ),
-    "grant-revoked": Rule("breaking", "a running version that connects as this role is refused", _ONE_STEP_BACK),
-    "row-security-enabled": Rule(
+    "grant-revoked": ContractRule(
+        "breaking", "a running version that connects as this role is refused", _ONE_STEP_BACK
+    ),
+    "row-security-enabled": ContractRule(
         "breaking",
         "roles other than the owner see only rows that a policy lets through",
         "release a version that sets what the policies ask for first, and enable it with the release after that",
     ),
-    "policy-changed": Rule("warning", "the running version may see other rows", "compare what both let through"),
-    "trigger-added": Rule(
+    "policy-changed": ContractRule(
+        "warning", "the running version may see other rows", "compare what both let through"
+    ),
+    "trigger-added": ContractRule(
         "warning",
         "it runs inside the running version's statements",
         "make sure that it neither fails nor waits for what that version does",
     ),
-    "trigger-dropped": Rule("warning", "the running version may rely on what it did", _ONE_STEP_BACK),
-    "trigger-changed": Rule(
+    "trigger-dropped": ContractRule("warning", "the running version may rely on what it did", _ONE_STEP_BACK),
+    "trigger-changed": ContractRule(
         "warning",
         "it runs inside the running version's statements",
         "make sure that it neither fails nor waits for what that version does",

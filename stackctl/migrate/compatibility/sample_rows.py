@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import psycopg
 from psycopg import sql
 
-from stackctl.migrate.schema.catalog import read
+from stackctl.migrate.schema.catalog import read_catalog
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -44,7 +44,7 @@ _NULLS = (10, 1, 0)  # tried in turn: every how manieth row has null where it ma
 
 
 @dataclass(frozen=True)
-class Skipped:
+class SkippedTable:
     """A table left without rows (or with fewer than asked, where `rows` is not 0), and why."""
 
     table: str
@@ -60,24 +60,24 @@ class _Keys:
     referenced: Mapping[str, frozenset[str]]
 
 
-def fill(conn: Connection, schema: str, rows: int) -> tuple[Skipped, ...]:
+def insert_sample_rows(conn: Connection, schema: str, rows: int) -> tuple[SkippedTable, ...]:
     """Put `rows` rows into every table of the schema, on a connection in autocommit mode as a superuser.
 
     Triggers don't fire. What has no row, because a check constraint or a type can't be satisfied by guessing, is
     returned; rows that would refer to one that is missing are taken out again.
     """
-    catalog = read(conn, schema)
-    keys = _keys(catalog)
-    skipped: list[Skipped] = []
+    catalog = read_catalog(conn, schema)
+    keys = _find_keys(catalog)
+    skipped: list[SkippedTable] = []
     with conn.transaction():
         conn.execute("SELECT set_config('search_path', quote_ident(%s), true)", (schema,))
         conn.execute("SET LOCAL session_replication_role = replica")
         for table in catalog.relations.values():
             # Partitions get theirs through the table that they are a part of.
             if table.is_table and table.partition_bound is None:
-                problem = _fill(conn, catalog, table, keys, rows)
+                problem = _fill_table(conn, catalog, table, keys, rows)
                 if problem:
-                    skipped.append(Skipped(table.name, 0, problem))
+                    skipped.append(SkippedTable(table.name, 0, problem))
         _remove_orphans(conn, catalog)
         for sequence in catalog.sequences.values():
             if sequence.owner_table is not None and sequence.increment > 0:
@@ -91,13 +91,13 @@ def fill(conn: Connection, schema: str, rows: int) -> tuple[Skipped, ...]:
     empty = {skip.table for skip in skipped}
     for table in catalog.relations.values():
         if table.is_table and table.partition_bound is None and table.name not in empty:
-            count = _count(conn, schema, table.name)
+            count = _count_rows(conn, schema, table.name)
             if count == 0:
-                skipped.append(Skipped(table.name, 0, "it refers to tables that have no rows"))
+                skipped.append(SkippedTable(table.name, 0, "it refers to tables that have no rows"))
     return tuple(skipped)
 
 
-def _keys(catalog: Catalog) -> _Keys:
+def _find_keys(catalog: Catalog) -> _Keys:
     used: dict[str, set[str]] = {}
     referenced: dict[str, set[str]] = {}
     for constraint in catalog.constraints:
@@ -116,7 +116,7 @@ def _keys(catalog: Catalog) -> _Keys:
     )
 
 
-def _fill(conn: Connection, catalog: Catalog, table: Relation, keys: _Keys, rows: int) -> str | None:
+def _fill_table(conn: Connection, catalog: Catalog, table: Relation, keys: _Keys, rows: int) -> str | None:
     """Insert; returns why it could not."""
     problem = None
     checks = [c for c in catalog.constraints if c.kind == "c" and c.table == table.name]
@@ -128,7 +128,7 @@ def _fill(conn: Connection, catalog: Catalog, table: Relation, keys: _Keys, rows
             in_key = column.name in keys.used.get(table.name, ())
             if column.expression is not None and not in_key:
                 continue
-            value = _value(column, catalog, checks)
+            value = _make_value(column, catalog, checks)
             may_be_null = not column.not_null and column.name not in keys.referenced.get(table.name, ())
             if value is None and column.not_null:
                 return f"no value is known for {column.name} ({column.type})"
@@ -163,9 +163,9 @@ def _insert(conn: Connection, table: str, values: Mapping[str, str], rows: int) 
     return None
 
 
-def _value(column: Column, catalog: Catalog, checks: Sequence[Constraint]) -> str | None:
+def _make_value(column: Column, catalog: Catalog, checks: Sequence[Constraint]) -> str | None:
     """An SQL expression over `n`; None when the type is not known here."""
-    base, modifier = _split(column.type)
+    base, modifier = _split_modifier(column.type)
     if base.endswith("[]"):
         return f"'{{}}'::{base}"
     own = catalog.types.get(base.strip('"'))
@@ -173,7 +173,7 @@ def _value(column: Column, catalog: Catalog, checks: Sequence[Constraint]) -> st
         labels = ", ".join(sql.Literal(label).as_string() for label in own.labels).replace("%", "%%")
         return f"(ARRAY[{labels}])[1 + n %% {len(own.labels)}]::{base}"
     if own is not None and own.kind == "d" and own.definition is not None:
-        base, modifier = _split(re.split(r" (?:DEFAULT|NOT NULL|CONSTRAINT) ?", own.definition)[0])
+        base, modifier = _split_modifier(re.split(r" (?:DEFAULT|NOT NULL|CONSTRAINT) ?", own.definition)[0])
     if base.endswith("range"):
         return f"'empty'::{column.type}"
     if base not in _VALUES:
@@ -191,7 +191,7 @@ def _value(column: Column, catalog: Catalog, checks: Sequence[Constraint]) -> st
     return f"({value})::{column.type}" if own is not None or base == "bit" else value
 
 
-def _split(type_: str) -> tuple[str, list[int]]:
+def _split_modifier(type_: str) -> tuple[str, list[int]]:
     """`numeric(10,2)` as `numeric` and its modifier."""
     match = re.search(r"\(([\d,]+)\)", type_)
     if match is None:
@@ -221,7 +221,7 @@ def _remove_orphans(conn: Connection, catalog: Catalog) -> None:
             removed = conn.execute(statement).rowcount > 0 or removed
 
 
-def _count(conn: Connection, schema: str, table: str) -> int:
+def _count_rows(conn: Connection, schema: str, table: str) -> int:
     row = conn.execute(sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(schema, table))).fetchone()
     assert row is not None
     return row[0]

@@ -36,7 +36,7 @@ remove(sys.argv[1])
 
 
 @contextmanager
-def server() -> Iterator[EmbeddedServer]:
+def run_scratch_server() -> Iterator[EmbeddedServer]:
     """A server of the command's own in a temporary directory; both are gone afterwards, even after a kill -9.
 
     Raises what `embedded.attach` raises.
@@ -52,12 +52,12 @@ def server() -> Iterator[EmbeddedServer]:
         try:
             yield embedded.attach(directory, options=_OPTIONS)
         finally:
-            remove(str(directory))
+            remove_server(str(directory))
             assert cleaner.stdin is not None
             cleaner.stdin.close()
 
 
-def remove(directory: str) -> None:
+def remove_server(directory: str) -> None:
     """Stop the server in `directory`, if one runs, and remove the directory."""
     path = Path(directory)
     if not path.is_dir():
@@ -69,7 +69,7 @@ def remove(directory: str) -> None:
     shutil.rmtree(path, ignore_errors=True)
 
 
-class Databases:
+class ScratchDatabases:
     """Databases and roles on a server, dropped when the block ends. `prefix` keeps the names apart from others'."""
 
     def __init__(self, server: EmbeddedServer, prefix: str) -> None:
@@ -78,14 +78,14 @@ class Databases:
         self._made: list[str] = []
         self._roles: list[str] = []
 
-    def __enter__(self) -> Databases:
+    def __enter__(self) -> ScratchDatabases:
         return self
 
     def __exit__(self, *exc: object) -> None:
         for name in self._made:
-            self._admin(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+            self._execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
         for role in self._roles:
-            self._admin(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
+            self._execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
 
     def create(self, name: str, *, template: str | None = None) -> str:
         """Make a database, or clone `template` (one of these, with nobody connected); returns the name's URL."""
@@ -94,18 +94,18 @@ class Databases:
         if template is not None:
             statement += sql.SQL(" TEMPLATE {}").format(sql.Identifier(f"{self._prefix}{template}"))
         self._made.append(full)
-        self._admin(statement)
+        self._execute(statement)
         return self._server.url(full)
 
     def connect(self, name: str) -> Connection:
         """A connection in autocommit mode."""
         return psycopg.connect(self._server.url(f"{self._prefix}{name}"), autocommit=True)
 
-    def stand_in(self, role: str) -> None:
+    def create_role(self, role: str) -> None:
         """Make a role that a migration names and this server lacks; it may do nothing."""
-        self._admin(sql.SQL("CREATE ROLE {} NOLOGIN").format(sql.Identifier(role)))
+        self._execute(sql.SQL("CREATE ROLE {} NOLOGIN").format(sql.Identifier(role)))
         self._roles.append(role)
 
-    def _admin(self, statement: sql.Composed) -> None:
+    def _execute(self, statement: sql.Composed) -> None:
         with psycopg.connect(self._server.url(), autocommit=True) as conn:
             conn.execute(statement)

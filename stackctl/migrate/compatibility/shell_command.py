@@ -17,7 +17,7 @@ _LINGER_SECONDS = 5.0  # for a command to end after it was asked to
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CommandOutcome:
     """How it ended (a negative code is a signal's), after how many seconds, and the last lines of what it said."""
 
     exit_code: int
@@ -29,7 +29,7 @@ class Outcome:
         return self.exit_code == 0
 
 
-def run(command: str, url: str) -> Outcome:
+def run_command(command: str, url: str) -> CommandOutcome:
     """Run a line of shell with DATABASE_URL and STACKCTL_DATABASE_URL set to `url`.
 
     It gets no input, and is stopped, with what it started, when the wait for it is interrupted.
@@ -50,11 +50,11 @@ def run(command: str, url: str) -> Outcome:
         try:
             code = process.wait()
         finally:
-            _end(process)
-        return Outcome(code, time.monotonic() - started, _tail(output))
+            _stop(process)
+        return CommandOutcome(code, time.monotonic() - started, _read_tail(output))
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _stop(process: subprocess.Popen[bytes]) -> None:
     """Stop the command's whole group; what it left running would keep the database."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
@@ -65,7 +65,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _tail(output: IO[bytes]) -> str:
+def _read_tail(output: IO[bytes]) -> str:
     size = output.seek(0, os.SEEK_END)
     output.seek(max(size - _TAIL_BYTES, 0))
     return "\n".join(output.read().decode(errors="replace").splitlines()[-_TAIL_LINES:])

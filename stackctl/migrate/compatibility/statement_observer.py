@@ -27,7 +27,7 @@ _SQL = statements(__file__)
 
 
 @dataclass(frozen=True)
-class Lock:
+class MeasuredLock:
     """A relation, and the strongest mode in which the statement locked it."""
 
     relation: str
@@ -35,7 +35,7 @@ class Lock:
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredStatement:
     """One statement, run. Only what was there before its file began counts.
 
     `locks`: those that the statement added to what the transaction held; none are known for a statement outside a
@@ -45,7 +45,7 @@ class Measured:
 
     migration: Migration
     statement: Statement
-    locks: tuple[Lock, ...]
+    locks: tuple[MeasuredLock, ...]
     rewrites: tuple[str, ...]
     indexes: tuple[str, ...]
     ms: float
@@ -61,61 +61,61 @@ class _Relation:
     name: str
 
 
-class Observer:
-    """Watches the statements of `apply.up` on one connection: pass `around` to it, and read `measured` afterwards."""
+class StatementObserver:
+    """Watches the statements of `apply_migrations` on one connection: pass it `measure`, and read `measured` afterwards."""
 
     def __init__(self, conn: Connection, schema: str) -> None:
         self._conn = conn
         self._schema = schema
-        self._measured: dict[tuple[str, int, int], Measured] = {}
+        self._measured: dict[tuple[str, int, int], MeasuredStatement] = {}
         self._of = ""
         self._known: dict[int, _Relation] = {}
 
     @property
-    def measured(self) -> tuple[Measured, ...]:
+    def measured(self) -> tuple[MeasuredStatement, ...]:
         """In the order in which the statements first ran."""
         return tuple(self._measured.values())
 
     @contextmanager
-    def around(self, migration: Migration, statement: Statement) -> Iterator[None]:
+    def measure(self, migration: Migration, statement: Statement) -> Iterator[None]:
         """Measure what runs inside; a statement that fails leaves no trace."""
         inside = self._conn.info.transaction_status == TransactionStatus.INTRANS
-        before = self._relations()
+        before = self._read_relations()
         if self._of != migration.name:
             self._of, self._known = migration.name, before
-        held = self._locks() if inside else {}
+        held = self._read_locks() if inside else {}
         started = time.perf_counter()
         yield
         ms = (time.perf_counter() - started) * 1000
         if inside and self._conn.info.transaction_status != TransactionStatus.INTRANS:
             return  # it ended the transaction; the runner refuses that
-        taken = self._locks() if inside else {}
-        after = self._relations()
+        taken = self._read_locks() if inside else {}
+        after = self._read_relations()
         key = (migration.name, statement.line, statement.column)
         earlier = self._measured.get(key)
-        self._measured[key] = Measured(
+        self._measured[key] = MeasuredStatement(
             migration,
             statement,
-            earlier.locks if earlier else self._added(held, taken),
-            _merged(earlier and earlier.rewrites, self._rewritten(statement, before, after)),
-            _merged(earlier and earlier.indexes, self._built(before, after)),
+            earlier.locks if earlier else self._find_added_locks(held, taken),
+            _merge(earlier and earlier.rewrites, self._find_rewritten(statement, before, after)),
+            _merge(earlier and earlier.indexes, self._find_built(before, after)),
             ms + (earlier.ms if earlier else 0),
             not inside,
         )
 
-    def _added(self, held: dict[int, int], taken: dict[int, int]) -> tuple[Lock, ...]:
+    def _find_added_locks(self, held: dict[int, int], taken: dict[int, int]) -> tuple[MeasuredLock, ...]:
         """Locks on what was there. An index counts where it is locked harder than its table."""
-        found: list[Lock] = []
+        found: list[MeasuredLock] = []
         for oid, mode in taken.items():
             relation = self._known.get(oid)
             if relation is None or mode <= held.get(oid, -1):
                 continue
             if relation.table is not None and mode <= taken.get(relation.table, -1):
                 continue
-            found.append(Lock(relation.name, MODES[mode]))
+            found.append(MeasuredLock(relation.name, MODES[mode]))
         return tuple(sorted(found, key=lambda lock: (-MODES.index(lock.mode), lock.relation)))
 
-    def _rewritten(
+    def _find_rewritten(
         self, statement: Statement, before: dict[int, _Relation], after: dict[int, _Relation]
     ) -> tuple[str, ...]:
         first = [token for token in lexer.tokens(statement.sql) if token.kind != "comment"][:1]
@@ -129,7 +129,7 @@ class Observer:
             )
         )
 
-    def _built(self, before: dict[int, _Relation], after: dict[int, _Relation]) -> tuple[str, ...]:
+    def _find_built(self, before: dict[int, _Relation], after: dict[int, _Relation]) -> tuple[str, ...]:
         return tuple(
             sorted(
                 relation.name
@@ -138,16 +138,16 @@ class Observer:
             )
         )
 
-    def _relations(self) -> dict[int, _Relation]:
+    def _read_relations(self) -> dict[int, _Relation]:
         with self._conn.cursor(row_factory=class_row(_Relation)) as cursor:
             return {row.oid: row for row in cursor.execute(_SQL["relations"], {"schema": self._schema})}
 
-    def _locks(self) -> dict[int, int]:
+    def _read_locks(self) -> dict[int, int]:
         found: dict[int, int] = {}
         for oid, mode in self._conn.execute(_SQL["locks"]):
             found[oid] = max(found.get(oid, -1), MODES.index(mode))
         return found
 
 
-def _merged(earlier: tuple[str, ...] | None, now: tuple[str, ...]) -> tuple[str, ...]:
+def _merge(earlier: tuple[str, ...] | None, now: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(sorted({*(earlier or ()), *now}))

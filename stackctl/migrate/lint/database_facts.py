@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, LiteralString, cast
 from psycopg import errors, sql
 
 from stackctl.migrate import files
-from stackctl.migrate.parser.definitions import not_null_columns
-from stackctl.migrate.parser.token_reader import tokens_of
+from stackctl.migrate.parser.definitions import find_not_null_columns
+from stackctl.migrate.parser.token_reader import tokenize
 
 if TYPE_CHECKING:
-    from stackctl.migrate.parser.facts import Type
-    from stackctl.migrate.parser.token_reader import Name
+    from stackctl.migrate.parser.facts import DataType
+    from stackctl.migrate.parser.token_reader import QualifiedName
     from stackctl.postgres.connect import Connection
 
 TINY = 1024 * 1024  # bytes; whatever is done to such a table is done in a moment
@@ -74,7 +74,7 @@ JOIN pg_type AS new ON new.oid = to_regtype(%s)
 WHERE n.nspname = %s AND t.relname = %s AND a.attname = %s
 """
 # PL/pgSQL gives these another meaning than SQL does.
-_NOT_TO_CHECK = re.compile(
+_UNCHECKABLE = re.compile(
     r"\s*(?:\(|(?:FETCH|MOVE|OPEN|CLOSE|EXECUTE|PREPARE|BEGIN|START|COMMIT|END|ROLLBACK|ABORT|SAVEPOINT|RELEASE)\b"
     r"|(?:SELECT|WITH)\b.*\bINTO\b)",
     re.IGNORECASE | re.DOTALL,
@@ -82,7 +82,7 @@ _NOT_TO_CHECK = re.compile(
 
 
 @dataclass(frozen=True)
-class Size:
+class TableSize:
     """How large a table is: rows as the planner estimates them (None: never analyzed), and bytes."""
 
     rows: int | None
@@ -99,45 +99,45 @@ class Size:
 
 
 @dataclass(frozen=True)
-class SyntaxProblem:
+class ServerSyntaxError:
     """`at`: offset in the statement, in characters."""
 
     message: str
     at: int
 
 
-class Asked:
+class DatabaseFacts:
     """Questions to one database; what it does not have is answered with None or False."""
 
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
         conn.execute("SET default_transaction_read_only = on")
 
-    def size(self, table: Name) -> Size | None:
+    def read_size(self, table: QualifiedName) -> TableSize | None:
         """The table with its partitions."""
         row = self._conn.execute(_SIZE, (table.schema, table.name)).fetchone()
-        return Size(None if row[2] else row[0], row[1]) if row else None
+        return TableSize(None if row[2] else row[0], row[1]) if row else None
 
-    def partitioned(self, table: Name) -> bool | None:
+    def is_partitioned(self, table: QualifiedName) -> bool | None:
         row = self._conn.execute(_KIND, (table.schema, table.name)).fetchone()
         return row[0] if row else None
 
-    def never_null(self, table: Name, column: str) -> bool:
+    def is_never_null(self, table: QualifiedName, column: str) -> bool:
         """NOT NULL is set, or a validated check says the same."""
         key = (table.schema, table.name, column)
         row = self._conn.execute(_NOT_NULL, key).fetchone()
         if row is None:
             return False
-        checked = any(column in not_null_columns(tokens_of(expression)) for expression in row[1])
+        checked = any(column in find_not_null_columns(tokenize(expression)) for expression in row[1])
         return checked or (row[0] and bool((self._conn.execute(_NOT_NULL_VALID, key).fetchone() or (False,))[0]))
 
-    def volatile(self, function: str) -> bool | None:
+    def is_volatile(self, function: str) -> bool | None:
         """`function` as it is called, folded: `f` or `schema.f`."""
         schema, _, name = function.rpartition(".")
         row = self._conn.execute(_VOLATILE, {"name": name, "schema": schema or None}).fetchone()
         return row[0] if row else None
 
-    def same_bytes(self, table: Name, column: str, new: Type) -> bool:
+    def is_stored_alike(self, table: QualifiedName, column: str, new: DataType) -> bool:
         """The column's rows need not be written anew, nor read, to become of that type."""
         row = self._conn.execute(_TYPES, (new.text, table.schema, table.name, column)).fetchone()
         if row is None:
@@ -148,13 +148,13 @@ class Asked:
         if not new.modifier:
             # bpchar loses its padding; every other type without a modifier takes what it finds.
             return wanted != "bpchar" and old != "bpchar"
-        return _widens(wanted, typmod if old in (wanted, "varchar") else -1, new.modifier)
+        return _is_wider(wanted, typmod if old in (wanted, "varchar") else -1, new.modifier)
 
-    def syntax_error(self, statement: str) -> SyntaxProblem | None:
+    def find_syntax_error(self, statement: str) -> ServerSyntaxError | None:
         """What the server's parser says of the statement, which it does not run."""
         # Any name will do; of the same length, it keeps the places.
         text = statement.replace(files.SCHEMA_SENTINEL, f'"{"s" * (len(files.SCHEMA_SENTINEL) - 2)}"')
-        if _NOT_TO_CHECK.match(text):
+        if _UNCHECKABLE.match(text):
             return None
         tag = "$stackctl$"
         while tag in text:
@@ -164,11 +164,11 @@ class Asked:
             self._conn.execute(sql.SQL(cast("LiteralString", f"{opening}{text}\n; END {tag}")))
         except errors.SyntaxError as error:
             at = int(error.diag.statement_position or 1) - 1 - len(opening)
-            return SyntaxProblem(error.diag.message_primary or "syntax error", max(0, min(at, len(statement) - 1)))
+            return ServerSyntaxError(error.diag.message_primary or "syntax error", max(0, min(at, len(statement) - 1)))
         return None
 
 
-def _widens(type_: str, typmod: int, modifier: str) -> bool:
+def _is_wider(type_: str, typmod: int, modifier: str) -> bool:
     """Whether the modifier allows at least what the old one did, in the same bytes."""
     numbers = [int(number) for number in re.findall(r"\d+", modifier)]
     if typmod == -1 or not numbers:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 from stackctl.core.errors import ConfigError, StateError, UsageError
 from stackctl.migrate import files
-from stackctl.migrate.lint.linter import Source
+from stackctl.migrate.lint.linter import LintFile
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
 
-def sources(paths: Iterable[Path], base: str | None = None) -> list[list[Source]]:
+def select_files(paths: Iterable[Path], base: str | None = None) -> list[list[LintFile]]:
     """The migrations that files and folders name, by folder, each after those it follows.
 
     `base` keeps those that are new or changed since the work forked from that commit. Raises UsageError for a path
@@ -33,11 +33,11 @@ def sources(paths: Iterable[Path], base: str | None = None) -> list[list[Source]
         chosen = wanted.setdefault(folder, set())
         if chosen is not None:
             chosen.add(path)
-    found: list[list[Source]] = []
+    found: list[list[LintFile]] = []
     for folder, chosen in wanted.items():
-        listed = _all(folder) if chosen is None else _named(folder, chosen)
+        listed = _list_folder(folder) if chosen is None else _list_named(folder, chosen)
         if base is not None:
-            new = changed(folder, base)
+            new = find_changed_files(folder, base)
             listed = [
                 replace(s, report=s.report and s.path.resolve() in new) if s.problem is None else s for s in listed
             ]
@@ -45,26 +45,26 @@ def sources(paths: Iterable[Path], base: str | None = None) -> list[list[Source]
     return found
 
 
-def _all(folder: Path) -> list[Source]:
+def _list_folder(folder: Path) -> list[LintFile]:
     try:
-        return [Source(path, name) for name, path in files.listed(folder)]
+        return [LintFile(path, name) for name, path in files.list_files(folder)]
     except ConfigError as error:
         if error.code in ("invalid-migration-file-name", "duplicate-migration-version", "migration-file-missing"):
-            return [Source(folder, "", problem=error)]
+            return [LintFile(folder, "", problem=error)]
         raise
 
 
-def _named(folder: Path, chosen: Collection[Path]) -> list[Source]:
+def _list_named(folder: Path, chosen: Collection[Path]) -> list[LintFile]:
     own = {path: path.parent.name if path.name == "migration.sql" else path.stem for path in chosen}
     try:
-        beside = {path: name for name, path in files.listed(folder)}
+        beside = {path: name for name, path in files.list_files(folder)}
     except ConfigError:  # a file alone needs no folder in order
         beside = {}
     everything = sorted((beside | own).items(), key=lambda item: item[1])
-    return [Source(path, name, path in own) for path, name in everything]
+    return [LintFile(path, name, path in own) for path, name in everything]
 
 
-def changed(folder: Path, base: str) -> set[Path]:
+def find_changed_files(folder: Path, base: str) -> set[Path]:
     """The files in a git repository's folder that are new or changed since HEAD forked from `base`, absolute."""
     top = Path(_git(folder, "rev-parse", "--show-toplevel")[0])
     if not _ok(folder, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{base}^{{commit}}"):

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Finding:
+class LintFinding:
     """One thing that is wrong, with its place (from 1). `suggestion` is the SQL to write instead, or empty."""
 
     file: Path
@@ -30,12 +30,12 @@ class Finding:
         return f"{self.what}: {self.why}"
 
 
-def failing(findings: Iterable[Finding]) -> bool:
+def has_failures(findings: Iterable[LintFinding]) -> bool:
     """Errors and warnings make lint fail; advice does not."""
     return any(finding.severity != "advice" for finding in findings)
 
 
-def github(finding: Finding, file: str) -> str:
+def github(finding: LintFinding, file: str) -> str:
     """The finding as a workflow command of GitHub Actions, one line."""
     level = {"error": "error", "warning": "warning", "advice": "notice"}[finding.severity]
     where = {"file": file, "line": finding.line, "col": finding.column, "title": finding.rule}

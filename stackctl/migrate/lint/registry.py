@@ -8,24 +8,24 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from stackctl.migrate.lint.schema_state import Seen
+    from stackctl.migrate.lint.schema_state import FileState
     from stackctl.migrate.parser.facts import Fact
-    from stackctl.migrate.parser.token_reader import Name
+    from stackctl.migrate.parser.token_reader import QualifiedName
 
 Severity = Literal["error", "warning", "advice"]
 
 
 @dataclass(frozen=True)
-class Found:
+class RuleMatch:
     """What a rule says of one fact. `safe`: the SQL to write instead. `table`: the one whose size decides."""
 
     what: str
     safe: str
-    table: Name | None = None
+    table: QualifiedName | None = None
 
 
 @dataclass(frozen=True)
-class Rule:
+class LintRule:
     """`title` and `why` are for people: what the rule finds, and what goes wrong.
 
     `by_size`: it matters as much as the table is large, so that a database with a tiny one lowers it to advice.
@@ -37,28 +37,28 @@ class Rule:
     title: str
     why: str
     fact: type[Fact] | None = None
-    check: Callable[[Any, Seen], Found | None] | None = None
+    check: Callable[[Any, FileState], RuleMatch | None] | None = None
     by_size: bool = False
 
 
-RULES: dict[str, Rule] = {}
+RULES: dict[str, LintRule] = {}
 
-Check = Any  # a function of one kind of fact and what was seen
+CheckFunction = Any  # a function of one kind of fact and the state of the file
 
 
 def rule(
     id_: str, severity: Severity, title: str, *, why: str, fact: type[Fact], by_size: bool = False
-) -> Callable[[Check], Check]:
+) -> Callable[[CheckFunction], CheckFunction]:
     """Register the function as the rule of that id."""
 
-    def register(check: Check) -> Check:
-        RULES[id_] = Rule(id_, severity, title, why, fact, check, by_size)
+    def register(check: CheckFunction) -> CheckFunction:
+        RULES[id_] = LintRule(id_, severity, title, why, fact, check, by_size)
         return check
 
     return register
 
 
-def about_the_file(id_: str, severity: Severity, title: str, why: str) -> Rule:
+def register_file_rule(id_: str, severity: Severity, title: str, why: str) -> LintRule:
     """Register a rule that is not about a statement's facts."""
-    RULES[id_] = Rule(id_, severity, title, why)
+    RULES[id_] = LintRule(id_, severity, title, why)
     return RULES[id_]

@@ -12,143 +12,147 @@ from stackctl.migrate.parser.facts import (
     ConstraintAdded,
     ConstraintDropped,
     ConstraintValidated,
-    Created,
-    Dropped,
     EnumValueAdded,
     Fact,
     NotNullDropped,
     NotNullSet,
-    Renamed,
+    ObjectCreated,
+    ObjectDropped,
+    ObjectRenamed,
 )
-from stackctl.migrate.parser.token_reader import Name
+from stackctl.migrate.parser.token_reader import QualifiedName
 
 if TYPE_CHECKING:
-    from stackctl.migrate.lint.database_facts import Asked
+    from stackctl.migrate.lint.database_facts import DatabaseFacts
 
 
 @dataclass(frozen=True)
-class _Check:
+class _NotNullCheck:
     columns: frozenset[str]
     valid: bool
 
 
 @dataclass
-class History:
+class SchemaState:
     """What outlives a file: checks that keep columns from being null, columns that are NOT NULL by now, and tables with
     partitions.
     """
 
-    checks: dict[tuple[Name, str], _Check] = field(default_factory=dict)
-    not_null: set[tuple[Name, str]] = field(default_factory=set)
-    partitioned: set[Name] = field(default_factory=set)
+    not_null_checks: dict[tuple[QualifiedName, str], _NotNullCheck] = field(default_factory=dict)
+    not_null: set[tuple[QualifiedName, str]] = field(default_factory=set)
+    partitioned: set[QualifiedName] = field(default_factory=set)
 
-    def certain(self, table: Name, column: str) -> bool:
+    def is_never_null(self, table: QualifiedName, column: str) -> bool:
         """A validated constraint says that the column holds no null."""
-        return any(on == table and check.valid and column in check.columns for (on, _), check in self.checks.items())
+        return any(
+            on == table and check.valid and column in check.columns for (on, _), check in self.not_null_checks.items()
+        )
 
-    def forget(self, table: Name, column: str | None = None) -> None:
+    def forget(self, table: QualifiedName, column: str | None = None) -> None:
         """The table, or the column, is another one from now on, or may hold nulls."""
-        for key in [key for key, check in self.checks.items() if key[0] == table and column in {None, *check.columns}]:
-            del self.checks[key]
+        for key in [
+            key for key, check in self.not_null_checks.items() if key[0] == table and column in {None, *check.columns}
+        ]:
+            del self.not_null_checks[key]
         self.not_null -= {key for key in self.not_null if key[0] == table and column in (None, key[1])}
 
 
 @dataclass
-class Seen:
+class FileState:
     """The state of one file while its statements are read in order.
 
     `transaction` counts the transactions of the file: a piece outside has one of its own, and commits what came before.
     """
 
-    history: History
-    asked: Asked | None = None
+    schema: SchemaState
+    database: DatabaseFacts | None = None
     transaction: int = 0
     outside: bool = False
     repeat: bool = False
-    _created: dict[tuple[str, Name], int] = field(default_factory=dict)
-    _routines: list[tuple[Name, tuple[str, ...]]] = field(default_factory=list)
-    _columns: set[tuple[Name, str]] = field(default_factory=set)
-    _constraints: dict[tuple[Name, str], int] = field(default_factory=dict)
-    _not_valid: dict[tuple[Name, str], int] = field(default_factory=dict)
-    enum_values: dict[str, tuple[Name, int]] = field(default_factory=dict)
+    _created: dict[tuple[str, QualifiedName], int] = field(default_factory=dict)
+    _routines: list[tuple[QualifiedName, tuple[str, ...]]] = field(default_factory=list)
+    _columns: set[tuple[QualifiedName, str]] = field(default_factory=set)
+    _constraints: dict[tuple[QualifiedName, str], int] = field(default_factory=dict)
+    _not_valid: dict[tuple[QualifiedName, str], int] = field(default_factory=dict)
+    enum_values: dict[str, tuple[QualifiedName, int]] = field(default_factory=dict)
 
-    def piece(self, *, outside: bool, repeat: bool) -> None:
+    def begin_piece(self, *, outside: bool, repeat: bool) -> None:
         """The next piece begins."""
         if outside or self.outside:
             self.transaction += 1
         self.outside, self.repeat = outside, repeat
 
-    def made(self, kind: str, name: Name) -> bool:
+    def has_created(self, kind: str, name: QualifiedName) -> bool:
         """The file itself created it."""
         return (kind, name) in self._created
 
-    def made_function(self, name: Name, arguments: tuple[str, ...] | None) -> bool:
+    def has_created_function(self, name: QualifiedName, arguments: tuple[str, ...] | None) -> bool:
         return any(known == name and arguments in (None, of) for known, of in self._routines)
 
-    def made_column(self, table: Name, column: str) -> bool:
-        return (table, column) in self._columns or self.made("table", table)
+    def has_added_column(self, table: QualifiedName, column: str) -> bool:
+        return (table, column) in self._columns or self.has_created("table", table)
 
-    def made_constraint(self, table: Name, constraint: str) -> bool:
-        return (table, constraint) in self._constraints or self.made("table", table)
+    def has_added_constraint(self, table: QualifiedName, constraint: str) -> bool:
+        return (table, constraint) in self._constraints or self.has_created("table", table)
 
-    def added_not_valid_here(self, table: Name, constraint: str) -> bool:
+    def has_added_not_valid(self, table: QualifiedName, constraint: str) -> bool:
         """It was added NOT VALID in the transaction that runs now."""
         return self._not_valid.get((table, constraint)) == self.transaction
 
-    def replaced_by_not_null(self, table: Name, constraint: str) -> bool:
+    def is_replaced_by_not_null(self, table: QualifiedName, constraint: str) -> bool:
         """The constraint says no more than NOT NULL, which its columns are by now."""
-        check = self.history.checks.get((table, constraint))
-        return check is not None and all((table, column) in self.history.not_null for column in check.columns)
+        check = self.schema.not_null_checks.get((table, constraint))
+        return check is not None and all((table, column) in self.schema.not_null for column in check.columns)
 
-    def learn(self, fact: Fact) -> None:
+    def apply_fact(self, fact: Fact) -> None:
         """The fact has happened."""
-        checks = self.history.checks
+        checks = self.schema.not_null_checks
         match fact:
-            case Created(kind="function", name=name, arguments=arguments):
+            case ObjectCreated(kind="function", name=name, arguments=arguments):
                 self._routines.append((name, arguments or ()))
-            case Created(kind=kind, name=name, partitioned=partitioned):
+            case ObjectCreated(kind=kind, name=name, partitioned=partitioned):
                 self._created[kind, name] = self.transaction
                 if kind == "table":
-                    self.history.forget(name)
+                    self.schema.forget(name)
                 if partitioned:
-                    self.history.partitioned.add(name)
-            case Dropped(kind=kind, name=name):
+                    self.schema.partitioned.add(name)
+            case ObjectDropped(kind=kind, name=name):
                 self._created.pop((kind, name), None)
                 if kind == "table":
-                    self.history.partitioned.discard(name)
-                    self.history.forget(name)
-            case Renamed(kind=kind, name=name, to=to, moved=moved):
-                new = Name(to, name.name, name.name) if moved else Name(name.schema, to, to)
+                    self.schema.partitioned.discard(name)
+                    self.schema.forget(name)
+            case ObjectRenamed(kind=kind, name=name, to=to, moved=moved):
+                new = QualifiedName(to, name.name, name.name) if moved else QualifiedName(name.schema, to, to)
                 if (kind, name) in self._created:
                     self._created[kind, new] = self._created.pop((kind, name))
-                self.history.forget(name)
+                self.schema.forget(name)
             case ColumnAdded(table=table, column=column):
                 self._columns.add((table, column.name))
             case ColumnDropped(table=table, column=column):
                 self._columns.discard((table, column))
-                self.history.forget(table, column)
+                self.schema.forget(table, column)
             case NotNullDropped(table=table, column=column):
-                self.history.forget(table, column)
+                self.schema.forget(table, column)
             case ColumnRenamed(table=table, column=column, to=to):
                 if (table, column) in self._columns:
                     self._columns.remove((table, column))
                     self._columns.add((table, to))
-                self.history.forget(table, column)
+                self.schema.forget(table, column)
             case ConstraintAdded(table=table, constraint=constraint):
                 key = (table, constraint.name)
                 self._constraints[key] = self.transaction
                 if constraint.not_valid:
                     self._not_valid[key] = self.transaction
                 if constraint.not_null_columns:
-                    checks[key] = _Check(constraint.not_null_columns, not constraint.not_valid)
+                    checks[key] = _NotNullCheck(constraint.not_null_columns, not constraint.not_valid)
             case ConstraintValidated(table=table, name=name):
                 if (table, name) in checks:
-                    checks[table, name] = _Check(checks[table, name].columns, True)
+                    checks[table, name] = _NotNullCheck(checks[table, name].columns, True)
             case ConstraintDropped(table=table, name=name):
                 checks.pop((table, name), None)
                 self._constraints.pop((table, name), None)
             case NotNullSet(table=table, column=column):
-                self.history.not_null.add((table, column))
+                self.schema.not_null.add((table, column))
             case EnumValueAdded(type=type_, value=value):
                 # The values of a type that the same transaction made may be used at once.
                 if self._created.get(("type", type_)) != self.transaction:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stackctl.migrate.lint.registry import Found
+from stackctl.migrate.lint.registry import RuleMatch
 
 if TYPE_CHECKING:
-    from stackctl.migrate.parser.token_reader import Name
+    from stackctl.migrate.parser.token_reader import QualifiedName
 
 STILL_USES = "the previous version of the application runs until the new one has taken over, and still uses"
 REWRITES = "the whole table is written anew, and until that is done everything else on it waits, reads included"
@@ -22,7 +22,7 @@ def suggest_allow(rule_id: str, reason: str, statement: str) -> str:
     return f"-- stackctl:allow {rule_id} {reason}\n{statement};"
 
 
-def suggest_backfill(table: Name, assignment: str, still_to_do: str) -> str:
+def suggest_backfill(table: QualifiedName, assignment: str, still_to_do: str) -> str:
     """A piece that updates rows in batches. It runs the file again and again: what stands before must bear that."""
     return (  # shown, never run
         f"{SPLIT}-- stackctl:repeat\n"  # noqa: S608
@@ -36,9 +36,9 @@ def suggest_backfill(table: Name, assignment: str, still_to_do: str) -> str:
     )
 
 
-def suggest_later_release(rule_id: str, what: str, statement: str, reason: str) -> Found:
+def suggest_later_release(rule_id: str, what: str, statement: str, reason: str) -> RuleMatch:
     """The safe way is to wait for a release, and to say so."""
-    return Found(what, f"-- one release later:\n{suggest_allow(rule_id, reason, statement)}")
+    return RuleMatch(what, f"-- one release later:\n{suggest_allow(rule_id, reason, statement)}")
 
 
 def suggest_batched_delete(table: str) -> str:

@@ -18,18 +18,18 @@ from stackctl.migrate.parser.facts import (
     Fact,
     NotNullDropped,
     NotNullSet,
-    NoTransaction,
+    ObjectRenamed,
     PartitionMoved,
-    Renamed,
-    Rewritten,
+    TableRewritten,
+    TransactionRefused,
     TypeChanged,
 )
-from stackctl.migrate.parser.token_reader import split, text_of
+from stackctl.migrate.parser.token_reader import join_tokens, split_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from stackctl.migrate.parser.token_reader import Name, Reader
+    from stackctl.migrate.parser.token_reader import QualifiedName, TokenReader
 
 _RELATIONS = {
     "TABLE": "table", "FOREIGN TABLE": "table", "VIEW": "view", "MATERIALIZED VIEW": "view", "SEQUENCE": "sequence",
@@ -54,132 +54,132 @@ _HARMLESS_COLUMN_ACTIONS = (
 )  # fmt: skip
 
 
-def alter(reader: Reader) -> Iterator[Fact]:
+def parse_alter(reader: TokenReader) -> Iterator[Fact]:
     """Read what follows ALTER. Raises NotUnderstood."""
-    if words := reader.one_of(*_RELATIONS):
-        yield from _relation(reader, words)
+    if words := reader.accept_one_of(*_RELATIONS):
+        yield from _parse_relation(reader, words)
     elif reader.accept("TYPE"):
-        yield from _type(reader)
+        yield from _parse_type(reader)
     elif reader.accept("DOMAIN"):
-        yield from _domain(reader)
-    elif kind := reader.one_of(*_ROUTINES, "SCHEMA"):
-        name = reader.name()
-        if reader.text() == "(":
-            reader.brackets()
-        yield from _renamed(reader, "schema" if kind == "SCHEMA" else "function", name)
+        yield from _parse_domain(reader)
+    elif kind := reader.accept_one_of(*_ROUTINES, "SCHEMA"):
+        name = reader.read_name()
+        if reader.peek_text() == "(":
+            reader.read_brackets()
+        yield from _parse_new_name(reader, "schema" if kind == "SCHEMA" else "function", name)
     elif reader.accept("SYSTEM"):
-        yield NoTransaction("ALTER SYSTEM")
-    elif not reader.one_of(*_OTHERS):
-        raise reader.lost("not an ALTER that is known")
+        yield TransactionRefused("ALTER SYSTEM")
+    elif not reader.accept_one_of(*_OTHERS):
+        raise reader.make_error("not an ALTER that is known")
 
 
-def _renamed(reader: Reader, kind: str, name: Name) -> Iterator[Fact]:
+def _parse_new_name(reader: TokenReader, kind: str, name: QualifiedName) -> Iterator[Fact]:
     at = reader.offset
     if reader.accept("RENAME", "TO"):
-        yield Renamed(kind, name, reader.identifier(), at=at)
+        yield ObjectRenamed(kind, name, reader.read_identifier(), at=at)
     elif reader.accept("SET", "SCHEMA"):
-        yield Renamed(kind, name, reader.identifier(), moved=True, at=at)
+        yield ObjectRenamed(kind, name, reader.read_identifier(), moved=True, at=at)
 
 
-def _relation(reader: Reader, words: str) -> Iterator[Fact]:
+def _parse_relation(reader: TokenReader, words: str) -> Iterator[Fact]:
     kind = _RELATIONS[words]
     if reader.accept("ALL", "IN", "TABLESPACE"):
-        raise reader.lost("all tables of a tablespace")
+        raise reader.make_error("all tables of a tablespace")
     reader.accept("IF", "EXISTS")
     reader.accept("ONLY")
-    table = reader.name()
-    reader.symbol("*")
+    table = reader.read_name()
+    reader.accept_symbol("*")
     if reader.done:
-        raise reader.lost("no action")
-    if kind in ("sequence", "index") and reader.word() not in ("RENAME", "SET"):
+        raise reader.make_error("no action")
+    if kind in ("sequence", "index") and reader.peek_word() not in ("RENAME", "SET"):
         return
-    for part in split(reader.rest):
-        yield from _action(reader.part(part), table, kind, f"ALTER {words} {table}")
+    for part in split_tokens(reader.rest):
+        yield from _parse_action(reader.fork(part), table, kind, f"ALTER {words} {table}")
 
 
-def _action(reader: Reader, table: Name, kind: str, opening: str) -> Iterator[Fact]:
+def _parse_action(reader: TokenReader, table: QualifiedName, kind: str, opening: str) -> Iterator[Fact]:
     """One action; the text of its fact is a statement that does nothing else."""
-    at, text = reader.offset, f"{opening} {text_of(reader.rest)}"
+    at, text = reader.offset, f"{opening} {join_tokens(reader.rest)}"
     if reader.accept("RENAME"):
-        yield from _rename(reader, table, kind, at)
+        yield from _parse_rename(reader, table, kind, at)
     elif reader.accept("SET", "SCHEMA"):
-        yield Renamed(kind, table, reader.identifier(), moved=True, at=at)
-    elif how := reader.one_of("SET LOGGED", "SET UNLOGGED", "SET TABLESPACE", "SET ACCESS METHOD"):
-        yield Rewritten(table, how, at=at, text=text)
-    elif reader.one_of(*_HARMLESS_ACTIONS) or (reader.word() == "SET" and reader.text(1) == "("):
+        yield ObjectRenamed(kind, table, reader.read_identifier(), moved=True, at=at)
+    elif how := reader.accept_one_of("SET LOGGED", "SET UNLOGGED", "SET TABLESPACE", "SET ACCESS METHOD"):
+        yield TableRewritten(table, how, at=at, text=text)
+    elif reader.accept_one_of(*_HARMLESS_ACTIONS) or (reader.peek_word() == "SET" and reader.peek_text(1) == "("):
         return
     elif reader.accept("INHERIT"):
-        reader.name()
+        reader.read_name()
     elif reader.accept("ADD"):
-        yield from _add(reader, table, at, text)
+        yield from _parse_add(reader, table, at, text)
     elif reader.accept("DROP"):
-        yield from _drop(reader, table, at, text)
+        yield from _parse_drop(reader, table, at, text)
     elif reader.accept("ALTER"):
         reader.accept("COLUMN")
-        yield from _column_action(reader, table, at, text)
+        yield from _parse_column_action(reader, table, at, text)
     elif reader.accept("VALIDATE", "CONSTRAINT"):
-        yield ConstraintValidated(table, reader.identifier(), at=at, text=text)
-    elif how := reader.one_of("ATTACH PARTITION", "DETACH PARTITION"):
-        partition = reader.name()
+        yield ConstraintValidated(table, reader.read_identifier(), at=at, text=text)
+    elif how := reader.accept_one_of("ATTACH PARTITION", "DETACH PARTITION"):
+        partition = reader.read_name()
         if how == "ATTACH PARTITION":
             yield PartitionMoved("attach", table, partition, at=at, text=text)
         else:
-            lockless = bool(reader.one_of("CONCURRENTLY", "FINALIZE"))
+            lockless = bool(reader.accept_one_of("CONCURRENTLY", "FINALIZE"))
             yield PartitionMoved("detach", table, partition, lockless, at=at, text=text)
             if lockless:
-                yield NoTransaction("DETACH PARTITION CONCURRENTLY", at=at)
+                yield TransactionRefused("DETACH PARTITION CONCURRENTLY", at=at)
     elif kind != "sequence":
-        raise reader.lost("not an action that is known")
+        raise reader.make_error("not an action that is known")
 
 
-def _rename(reader: Reader, table: Name, kind: str, at: int) -> Iterator[Fact]:
+def _parse_rename(reader: TokenReader, table: QualifiedName, kind: str, at: int) -> Iterator[Fact]:
     if reader.accept("TO"):
-        yield Renamed(kind, table, reader.identifier(), at=at)
+        yield ObjectRenamed(kind, table, reader.read_identifier(), at=at)
         return
     if reader.accept("CONSTRAINT"):
-        old = reader.identifier()
+        old = reader.read_identifier()
         reader.expect("TO")
-        yield Renamed("constraint", table.beside(old), reader.identifier(), at=at)
+        yield ObjectRenamed("constraint", table.sibling(old), reader.read_identifier(), at=at)
         return
     reader.accept("COLUMN")
-    old = reader.identifier()
+    old = reader.read_identifier()
     reader.expect("TO")
-    yield ColumnRenamed(table, old, reader.identifier(), at=at)
+    yield ColumnRenamed(table, old, reader.read_identifier(), at=at)
 
 
-def _add(reader: Reader, table: Name, at: int, text: str) -> Iterator[Fact]:
-    if definitions.is_definition(reader):
-        yield ConstraintAdded(table, definitions.table_constraint(reader, table), at=at, text=text)
+def _parse_add(reader: TokenReader, table: QualifiedName, at: int, text: str) -> Iterator[Fact]:
+    if definitions.is_constraint(reader):
+        yield ConstraintAdded(table, definitions.parse_constraint(reader, table), at=at, text=text)
         return
     reader.accept("COLUMN")
     reader.accept("IF", "NOT", "EXISTS")
-    column, constraints = definitions.column_of(reader, table, added=True, text=text)
+    column, constraints = definitions.parse_column(reader, table, added=True, text=text)
     yield ColumnAdded(table, column, at=at, text=text)
     yield from constraints
 
 
-def _drop(reader: Reader, table: Name, at: int, text: str) -> Iterator[Fact]:
+def _parse_drop(reader: TokenReader, table: QualifiedName, at: int, text: str) -> Iterator[Fact]:
     is_constraint = reader.accept("CONSTRAINT")
     if not is_constraint:
         reader.accept("COLUMN")
     reader.accept("IF", "EXISTS")
-    name = reader.identifier()
-    reader.one_of("CASCADE", "RESTRICT")
-    reader.finish()
+    name = reader.read_identifier()
+    reader.accept_one_of("CASCADE", "RESTRICT")
+    reader.expect_end()
     yield (ConstraintDropped if is_constraint else ColumnDropped)(table, name, at=at, text=text)
 
 
-def _column_action(reader: Reader, table: Name, at: int, text: str) -> Iterator[Fact]:
-    column = reader.identifier()
-    if reader.one_of("TYPE", "SET DATA TYPE"):
+def _parse_column_action(reader: TokenReader, table: QualifiedName, at: int, text: str) -> Iterator[Fact]:
+    column = reader.read_identifier()
+    if reader.accept_one_of("TYPE", "SET DATA TYPE"):
         tokens = reader.rest
         using = next((n for n, token in enumerate(tokens) if token.text.upper() == "USING"), len(tokens))
         collate = next((n for n, token in enumerate(tokens) if token.text.upper() == "COLLATE"), using)
         yield TypeChanged(
             table,
             column,
-            definitions.type_of(tokens[: min(using, collate)]),
-            text_of(tokens[using + 1 :]) or None,
+            definitions.parse_type(tokens[: min(using, collate)]),
+            join_tokens(tokens[using + 1 :]) or None,
             at=at,
             text=text,
         )
@@ -190,62 +190,64 @@ def _column_action(reader: Reader, table: Name, at: int, text: str) -> Iterator[
     elif reader.accept("DROP", "DEFAULT"):
         yield DefaultDropped(table, column, at=at, text=text)
     elif reader.accept("SET", "EXPRESSION"):
-        yield Rewritten(table, "SET EXPRESSION", at=at, text=text)
-    elif not reader.one_of(*_HARMLESS_COLUMN_ACTIONS) and not (reader.word() == "SET" and reader.text(1) == "("):
-        raise reader.lost("not an action that is known")
+        yield TableRewritten(table, "SET EXPRESSION", at=at, text=text)
+    elif not reader.accept_one_of(*_HARMLESS_COLUMN_ACTIONS) and not (
+        reader.peek_word() == "SET" and reader.peek_text(1) == "("
+    ):
+        raise reader.make_error("not an action that is known")
 
 
-def _type(reader: Reader) -> Iterator[Fact]:
-    name = reader.name()
+def _parse_type(reader: TokenReader) -> Iterator[Fact]:
+    name = reader.read_name()
     at = reader.offset
     if reader.accept("ADD", "VALUE"):
         reader.accept("IF", "NOT", "EXISTS")
-        yield EnumValueAdded(name, reader.string(), at=at)
+        yield EnumValueAdded(name, reader.read_string(), at=at)
     elif reader.accept("RENAME", "VALUE"):
-        old = reader.string()
+        old = reader.read_string()
         reader.expect("TO")
-        yield EnumValueRenamed(name, old, reader.string(), at=at)
+        yield EnumValueRenamed(name, old, reader.read_string(), at=at)
     elif reader.accept("RENAME", "ATTRIBUTE"):
-        old = reader.identifier()
+        old = reader.read_identifier()
         reader.expect("TO")
-        yield ColumnRenamed(name, old, reader.identifier(), at=at)
-    elif reader.word() in ("RENAME", "SET") and reader.word(1) in ("TO", "SCHEMA"):
-        yield from _renamed(reader, "type", name)
-    elif reader.word(1) == "ATTRIBUTE":
-        for part in split(reader.rest):
-            yield from _attribute(reader.part(part), name)
-    elif not reader.accept("OWNER", "TO") and reader.word() != "SET":
-        raise reader.lost("not an ALTER TYPE that is known")
+        yield ColumnRenamed(name, old, reader.read_identifier(), at=at)
+    elif reader.peek_word() in ("RENAME", "SET") and reader.peek_word(1) in ("TO", "SCHEMA"):
+        yield from _parse_new_name(reader, "type", name)
+    elif reader.peek_word(1) == "ATTRIBUTE":
+        for part in split_tokens(reader.rest):
+            yield from _parse_attribute(reader.fork(part), name)
+    elif not reader.accept("OWNER", "TO") and reader.peek_word() != "SET":
+        raise reader.make_error("not an ALTER TYPE that is known")
 
 
-def _attribute(reader: Reader, name: Name) -> Iterator[Fact]:
-    at, text = reader.offset, f"ALTER TYPE {name} {text_of(reader.rest)}"
+def _parse_attribute(reader: TokenReader, name: QualifiedName) -> Iterator[Fact]:
+    at, text = reader.offset, f"ALTER TYPE {name} {join_tokens(reader.rest)}"
     if reader.accept("DROP", "ATTRIBUTE"):
         reader.accept("IF", "EXISTS")
-        yield ColumnDropped(name, reader.identifier(), at=at, text=text)
+        yield ColumnDropped(name, reader.read_identifier(), at=at, text=text)
     elif reader.accept("ALTER", "ATTRIBUTE"):
-        attribute = reader.identifier()
-        reader.one_of("TYPE", "SET DATA TYPE")
-        yield TypeChanged(name, attribute, definitions.type_of(reader.rest), None, at=at, text=text)
+        attribute = reader.read_identifier()
+        reader.accept_one_of("TYPE", "SET DATA TYPE")
+        yield TypeChanged(name, attribute, definitions.parse_type(reader.rest), None, at=at, text=text)
     else:
         reader.expect("ADD", "ATTRIBUTE")
 
 
-def _domain(reader: Reader) -> Iterator[Fact]:
-    name = reader.name()
-    at, text = reader.offset, f"ALTER DOMAIN {name} {text_of(reader.rest)}"
+def _parse_domain(reader: TokenReader) -> Iterator[Fact]:
+    name = reader.read_name()
+    at, text = reader.offset, f"ALTER DOMAIN {name} {join_tokens(reader.rest)}"
     if reader.accept("ADD"):
-        yield ConstraintAdded(name, definitions.table_constraint(reader, name), domain=True, at=at, text=text)
+        yield ConstraintAdded(name, definitions.parse_constraint(reader, name), domain=True, at=at, text=text)
     elif reader.accept("DROP", "CONSTRAINT"):
         reader.accept("IF", "EXISTS")
-        yield ConstraintDropped(name, reader.identifier(), at=at, text=text)
+        yield ConstraintDropped(name, reader.read_identifier(), at=at, text=text)
     elif reader.accept("VALIDATE", "CONSTRAINT"):
-        yield ConstraintValidated(name, reader.identifier(), at=at, text=text)
+        yield ConstraintValidated(name, reader.read_identifier(), at=at, text=text)
     elif reader.accept("SET", "NOT", "NULL"):
         yield NotNullSet(name, "VALUE", at=at, text=text)
     elif reader.accept("DROP", "DEFAULT"):
         yield DefaultDropped(name, "VALUE", at=at, text=text)
-    elif reader.word() in ("RENAME", "SET") and reader.word(1) in ("TO", "SCHEMA"):
-        yield from _renamed(reader, "type", name)
-    elif not reader.one_of("SET DEFAULT", "DROP NOT NULL", "OWNER TO", "RENAME CONSTRAINT"):
-        raise reader.lost("not an ALTER DOMAIN that is known")
+    elif reader.peek_word() in ("RENAME", "SET") and reader.peek_word(1) in ("TO", "SCHEMA"):
+        yield from _parse_new_name(reader, "type", name)
+    elif not reader.accept_one_of("SET DEFAULT", "DROP NOT NULL", "OWNER TO", "RENAME CONSTRAINT"):
+        raise reader.make_error("not an ALTER DOMAIN that is known")

@@ -6,14 +6,14 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from stackctl.migrate.parser.facts import Column, Constraint, ConstraintAdded, Fact, Type
-from stackctl.migrate.parser.token_reader import folded, levels, split, text_of
+from stackctl.migrate.parser.facts import ColumnDefinition, ConstraintAdded, ConstraintDefinition, DataType, Fact
+from stackctl.migrate.parser.token_reader import fold_identifier, iter_with_depth, join_tokens, split_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from stackctl.migrate.parser.facts import ConstraintKind
-    from stackctl.migrate.parser.token_reader import Name, Reader
+    from stackctl.migrate.parser.token_reader import QualifiedName, TokenReader
     from stackctl.postgres.lexer import Token
 
 _KINDS: dict[str, ConstraintKind] = {
@@ -41,13 +41,13 @@ _NEVER_A_FUNCTION = frozenset(
 )  # fmt: skip
 
 
-def type_of(tokens: Sequence[Token]) -> Type:
+def parse_type(tokens: Sequence[Token]) -> DataType:
     """A type as written: `character varying(20)[]`, `public."Mood"`, `timestamp(3) without time zone`."""
-    text = text_of(tokens)
+    text = join_tokens(tokens)
     names: list[str] = []
     modifier = ""
     tail = ""
-    for token, depth in levels(tokens):
+    for token, depth in iter_with_depth(tokens):
         if depth == 0:
             names.append(token.text.lower() if token.kind == "word" else token.text)
         elif "[" in token.text or token.text == "]":
@@ -57,49 +57,53 @@ def type_of(tokens: Sequence[Token]) -> Type:
     base = re.sub(r"\s*\.\s*", ".", " ".join(names)).removeprefix("pg_catalog.")
     if base.endswith(" array"):
         base, tail = base.removesuffix(" array"), "[]"
-    return Type(text, _ALIASES.get(base, base) + tail, modifier)
+    return DataType(text, _ALIASES.get(base, base) + tail, modifier)
 
 
-def is_definition(reader: Reader) -> bool:
+def is_constraint(reader: TokenReader) -> bool:
     """Whether a table's element is a constraint, and not a column."""
-    return reader.word() in ("CONSTRAINT", "CHECK", "UNIQUE", "PRIMARY", "FOREIGN") or (
-        (reader.word() == "EXCLUDE" and (reader.word(1) == "USING" or reader.text(1) == "("))
-        or (reader.word() == "NOT" and reader.word(1) == "NULL")
+    return reader.peek_word() in ("CONSTRAINT", "CHECK", "UNIQUE", "PRIMARY", "FOREIGN") or (
+        (reader.peek_word() == "EXCLUDE" and (reader.peek_word(1) == "USING" or reader.peek_text(1) == "("))
+        or (reader.peek_word() == "NOT" and reader.peek_word(1) == "NULL")
     )
 
 
-def column_of(reader: Reader, table: Name, *, added: bool, text: str) -> tuple[Column, list[Fact]]:
+def parse_column(
+    reader: TokenReader, table: QualifiedName, *, added: bool, text: str
+) -> tuple[ColumnDefinition, list[Fact]]:
     """Read a column's definition to its end: the column, and its constraints as facts.
 
     `added`: the table is there already. Raises NotUnderstood.
     """
     start = reader.offset
-    shown = reader.text()
-    name = reader.identifier()
-    parts = _parts(reader.rest)
+    shown = reader.peek_text()
+    name = reader.read_identifier()
+    parts = _split_definition(reader.rest)
     while not reader.done:
         reader.take()
     if not parts[0]:
-        raise reader.lost(f"column {shown} has no type")
-    column = Column(name, shown, type_of(parts[0]))
-    constraints: list[tuple[int, Constraint]] = []
+        raise reader.make_error(f"column {shown} has no type")
+    column = ColumnDefinition(name, shown, parse_type(parts[0]))
+    constraints: list[tuple[int, ConstraintDefinition]] = []
     label: str | None = None
     for part in parts[1:]:
         words = [token.text.upper() if token.kind == "word" else token.text for token in part]
         match words:
             case ["CONSTRAINT", *_] if len(part) == 2:
-                label = folded(part[1])
+                label = fold_identifier(part[1])
                 continue
             case ["DEFAULT", *_]:
-                column = replace(column, default=text_of(part[1:]), calls=calls_in(part[1:]))
+                column = replace(column, default=join_tokens(part[1:]), calls=find_calls(part[1:]))
             case ["NOT", "NULL", *_]:
                 column = replace(column, not_null=True)
             case ["GENERATED", *_] if "IDENTITY" in words:
                 column = replace(column, identity=True, not_null=True)
             case ["GENERATED", *_] if words[-1] != "VIRTUAL":
-                column = replace(column, stored=True, calls=calls_in(part[3:]))
+                column = replace(column, stored=True, calls=find_calls(part[3:]))
             case ["CHECK" | "UNIQUE" | "PRIMARY" | "REFERENCES", *_]:
-                constraints.append((part[0].start, _constraint(reader.part(part), table, label, column=name)))
+                constraints.append(
+                    (part[0].start, _parse_constraint_body(reader.fork(part), table, label, column=name))
+                )
         label = None
     if any(constraint.kind == "primary key" for _, constraint in constraints):
         column = replace(column, not_null=True, key=True)
@@ -108,18 +112,18 @@ def column_of(reader: Reader, table: Name, *, added: bool, text: str) -> tuple[C
     ]
     if column.not_null and not added:
         guess = f"{table.name}_{name}_not_null"
-        certain = Constraint("not null", guess, False, (name,), not_null_columns=frozenset({name}))
+        certain = ConstraintDefinition("not null", guess, False, (name,), not_null_columns=frozenset({name}))
         facts.append(ConstraintAdded(table, certain, column, added, at=start, text=text))
     return column, facts
 
 
-def table_constraint(reader: Reader, table: Name) -> Constraint:
+def parse_constraint(reader: TokenReader, table: QualifiedName) -> ConstraintDefinition:
     """Read `[CONSTRAINT name] …` to its end. Raises NotUnderstood."""
-    label = reader.identifier() if reader.accept("CONSTRAINT") else None
-    return _constraint(reader, table, label)
+    label = reader.read_identifier() if reader.accept("CONSTRAINT") else None
+    return _parse_constraint_body(reader, table, label)
 
 
-def calls_in(tokens: Sequence[Token]) -> tuple[str, ...]:
+def find_calls(tokens: Sequence[Token]) -> tuple[str, ...]:
     """The functions that an expression calls, in lower case unless quoted; keywords like CURRENT_DATE are none."""
     calls: list[str] = []
     for n, token in enumerate(tokens):
@@ -132,16 +136,16 @@ def calls_in(tokens: Sequence[Token]) -> tuple[str, ...]:
             first -= 2
         before = tokens[first - 1].text.upper() if first else ""
         if before not in ("::", "AS"):  # numeric(10, 2) after a cast is a type
-            calls.append(".".join(folded(t) for t in tokens[first : n + 1 : 2]))
+            calls.append(".".join(fold_identifier(t) for t in tokens[first : n + 1 : 2]))
     return tuple(calls)
 
 
-def not_null_columns(tokens: Sequence[Token]) -> frozenset[str]:
+def find_not_null_columns(tokens: Sequence[Token]) -> frozenset[str]:
     """The columns that a check's expression keeps from being null: its parts `column IS NOT NULL`, joined by AND."""
-    while len(tokens) > 2 and tokens[0].text == "(" and _closes(tokens) == len(tokens) - 1:
+    while len(tokens) > 2 and tokens[0].text == "(" and _find_closing(tokens) == len(tokens) - 1:
         tokens = tokens[1:-1]
     conjuncts: list[list[Token]] = [[]]
-    for token, depth in levels(tokens):
+    for token, depth in iter_with_depth(tokens):
         word = token.text.upper() if depth == 0 and token.kind == "word" else ""
         if word == "OR":
             return frozenset()
@@ -150,13 +154,13 @@ def not_null_columns(tokens: Sequence[Token]) -> frozenset[str]:
         else:
             conjuncts[-1].append(token)
     if len(conjuncts) > 1:
-        return frozenset().union(*(not_null_columns(part) for part in conjuncts))
+        return frozenset().union(*(find_not_null_columns(part) for part in conjuncts))
     if [token.text.upper() for token in tokens[1:]] == ["IS", "NOT", "NULL"]:
-        return frozenset({folded(tokens[0])})
+        return frozenset({fold_identifier(tokens[0])})
     return frozenset()
 
 
-def _closes(tokens: Sequence[Token]) -> int:
+def _find_closing(tokens: Sequence[Token]) -> int:
     """Where the bracket that opens first is closed."""
     depth = 0
     for n, token in enumerate(tokens):
@@ -166,11 +170,11 @@ def _closes(tokens: Sequence[Token]) -> int:
     return -1
 
 
-def _parts(tokens: Sequence[Token]) -> list[list[Token]]:
+def _split_definition(tokens: Sequence[Token]) -> list[list[Token]]:
     """A column's type, then its constraints, each with its own words."""
     parts: list[list[Token]] = [[]]
     previous = ""
-    listed = list(levels(tokens))
+    listed = list(iter_with_depth(tokens))
     for n, (token, depth) in enumerate(listed):
         word = token.text.upper() if token.kind == "word" and depth == 0 else ""
         following = listed[n + 1][0].text.upper() if n + 1 < len(listed) else ""
@@ -193,15 +197,17 @@ def _parts(tokens: Sequence[Token]) -> list[list[Token]]:
     return parts
 
 
-def _constraint(reader: Reader, table: Name, label: str | None, column: str | None = None) -> Constraint:
-    body = text_of(reader.rest)
-    words = reader.one_of(*_KINDS)
+def _parse_constraint_body(
+    reader: TokenReader, table: QualifiedName, label: str | None, column: str | None = None
+) -> ConstraintDefinition:
+    body = join_tokens(reader.rest)
+    words = reader.accept_one_of(*_KINDS)
     columns: tuple[str, ...] = (column,) if column else ()
     certain: frozenset[str] = frozenset()
     using_index = False
     match words:
         case "CHECK":
-            certain = not_null_columns(reader.brackets())
+            certain = find_not_null_columns(reader.read_brackets())
             columns = columns or tuple(certain)
             suffix = "_".join([*columns[:1], "check"])
         case "UNIQUE" | "PRIMARY KEY":
@@ -210,31 +216,31 @@ def _constraint(reader: Reader, table: Name, label: str | None, column: str | No
                 reader.expect("DISTINCT")
             using_index = reader.accept("USING", "INDEX")
             if using_index:
-                reader.identifier()
+                reader.read_identifier()
             else:
-                columns = columns or _names(reader)
+                columns = columns or _read_names(reader)
             certain = frozenset(columns) if words == "PRIMARY KEY" else certain
             suffix = "pkey" if words == "PRIMARY KEY" else "_".join([*columns, "key"])
         case "FOREIGN KEY" | "REFERENCES":
-            columns = columns or _names(reader)
+            columns = columns or _read_names(reader)
             suffix = "_".join([*columns, "fkey"])
         case "NOT NULL":
-            columns = (reader.identifier(),)
+            columns = (reader.read_identifier(),)
             certain, suffix = frozenset(columns), f"{columns[0]}_not_null"
         case "EXCLUDE":
             suffix = "excl"
         case _:
-            raise reader.lost("not a constraint")
+            raise reader.make_error("not a constraint")
     not_valid = False
     while not reader.done:
         # NOT ENFORCED is never checked, so adding it looks at no row either.
-        if reader.one_of("NOT VALID", "NOT ENFORCED"):
+        if reader.accept_one_of("NOT VALID", "NOT ENFORCED"):
             not_valid = True
         else:
             reader.take()
     name = label or f"{table.name}_{suffix}"
-    return Constraint(_KINDS[words], name, label is not None, columns, not_valid, using_index, certain, body)
+    return ConstraintDefinition(_KINDS[words], name, label is not None, columns, not_valid, using_index, certain, body)
 
 
-def _names(reader: Reader) -> tuple[str, ...]:
-    return tuple(folded(part[0]) for part in split(reader.brackets()) if part)
+def _read_names(reader: TokenReader) -> tuple[str, ...]:
+    return tuple(fold_identifier(part[0]) for part in split_tokens(reader.read_brackets()) if part)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from stackctl.migrate.parser.token_reader import Name
+    from stackctl.migrate.parser.token_reader import QualifiedName
 
 ConstraintKind = Literal["check", "not null", "unique", "primary key", "foreign key", "exclude"]
 
@@ -20,7 +20,7 @@ class Fact:
 
 
 @dataclass(frozen=True)
-class Type:
+class DataType:
     """A column's type. `base` is PostgreSQL's own name of it (`integer`, `varchar`, `timestamp`), in lower case, or
     the quoted name of an own type; `modifier` what stands in its brackets.
     """
@@ -31,12 +31,12 @@ class Type:
 
 
 @dataclass(frozen=True)
-class Column:
+class ColumnDefinition:
     """A column's definition; its constraints are facts of their own."""
 
     name: str
     shown: str
-    type: Type
+    type: DataType
     default: str | None = None
     calls: tuple[str, ...] = ()  # the functions that the default calls
     not_null: bool = False
@@ -56,7 +56,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Constraint:
+class ConstraintDefinition:
     """`not_null_columns`: the columns that a check (or NOT NULL) makes certain. `name` may be PostgreSQL's guess."""
 
     kind: ConstraintKind
@@ -70,35 +70,35 @@ class Constraint:
 
 
 @dataclass(frozen=True)
-class Created(Fact):
+class ObjectCreated(Fact):
     """An object comes into being. `kind`: table, index, view, type, function, sequence, schema, …"""
 
     kind: str
-    name: Name
+    name: QualifiedName
     arguments: tuple[str, ...] | None = None  # of a function
     partitioned: bool = False
 
 
 @dataclass(frozen=True)
 class IndexBuilt(Fact):
-    name: Name | None
-    table: Name
+    name: QualifiedName | None
+    table: QualifiedName
     concurrently: bool
     only: bool
 
 
 @dataclass(frozen=True)
-class Dropped(Fact):
+class ObjectDropped(Fact):
     kind: str
-    name: Name
+    name: QualifiedName
     concurrently: bool = False
     arguments: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
-class Renamed(Fact):
+class ObjectRenamed(Fact):
     kind: str
-    name: Name
+    name: QualifiedName
     to: str
     moved: bool = False  # into another schema
 
@@ -107,46 +107,46 @@ class Renamed(Fact):
 class ColumnAdded(Fact):
     """By ADD COLUMN, or in CREATE TABLE."""
 
-    table: Name
-    column: Column
+    table: QualifiedName
+    column: ColumnDefinition
 
 
 @dataclass(frozen=True)
 class ColumnDropped(Fact):
-    table: Name
+    table: QualifiedName
     column: str
 
 
 @dataclass(frozen=True)
 class ColumnRenamed(Fact):
-    table: Name
+    table: QualifiedName
     column: str
     to: str
 
 
 @dataclass(frozen=True)
 class TypeChanged(Fact):
-    table: Name
+    table: QualifiedName
     column: str
-    type: Type
+    type: DataType
     using: str | None
 
 
 @dataclass(frozen=True)
 class NotNullSet(Fact):
-    table: Name
+    table: QualifiedName
     column: str
 
 
 @dataclass(frozen=True)
 class NotNullDropped(Fact):
-    table: Name
+    table: QualifiedName
     column: str
 
 
 @dataclass(frozen=True)
 class DefaultDropped(Fact):
-    table: Name
+    table: QualifiedName
     column: str
 
 
@@ -154,53 +154,53 @@ class DefaultDropped(Fact):
 class ConstraintAdded(Fact):
     """`column`: the column whose definition holds it, if it stands in one. `domain`: it is a domain's."""
 
-    table: Name
-    constraint: Constraint
-    column: Column | None = None
+    table: QualifiedName
+    constraint: ConstraintDefinition
+    column: ColumnDefinition | None = None
     added_column: bool = False
     domain: bool = False
 
 
 @dataclass(frozen=True)
 class ConstraintValidated(Fact):
-    table: Name
+    table: QualifiedName
     name: str
 
 
 @dataclass(frozen=True)
 class ConstraintDropped(Fact):
-    table: Name
+    table: QualifiedName
     name: str
 
 
 @dataclass(frozen=True)
-class Rewritten(Fact):
+class TableRewritten(Fact):
     """A table or index is written anew under a lock. `how`: the words that do it."""
 
-    table: Name
+    table: QualifiedName
     how: str
 
 
 @dataclass(frozen=True)
-class Compacted(Fact):
+class TableCompacted(Fact):
     """VACUUM FULL or CLUSTER. `table` is None for all of them."""
 
     how: str
-    table: Name | None
+    table: QualifiedName | None
 
 
 @dataclass(frozen=True)
-class Reindexed(Fact):
+class IndexesRebuilt(Fact):
     """`name` is None for the current database."""
 
     kind: str
-    name: Name | None
+    name: QualifiedName | None
     concurrently: bool
 
 
 @dataclass(frozen=True)
-class Refreshed(Fact):
-    name: Name
+class ViewRefreshed(Fact):
+    name: QualifiedName
     concurrently: bool
 
 
@@ -209,20 +209,20 @@ class PartitionMoved(Fact):
     """ATTACH or DETACH PARTITION."""
 
     how: Literal["attach", "detach"]
-    table: Name
-    partition: Name
+    table: QualifiedName
+    partition: QualifiedName
     concurrently: bool = False
 
 
 @dataclass(frozen=True)
-class Truncated(Fact):
-    table: Name
+class TableTruncated(Fact):
+    table: QualifiedName
     cascade: bool
 
 
 @dataclass(frozen=True)
-class Locked(Fact):
-    table: Name
+class TableLocked(Fact):
+    table: QualifiedName
 
 
 @dataclass(frozen=True)
@@ -233,14 +233,14 @@ class RowsWritten(Fact):
     """
 
     how: Literal["UPDATE", "DELETE"]
-    table: Name
+    table: QualifiedName
     everything: bool
     value: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
 class EnumValueAdded(Fact):
-    type: Name
+    type: QualifiedName
     value: str
 
 
@@ -248,19 +248,19 @@ class EnumValueAdded(Fact):
 class EnumValueUsed(Fact):
     """A statement holds a value of an enum that the same transaction has added."""
 
-    type: Name
+    type: QualifiedName
     value: str
 
 
 @dataclass(frozen=True)
 class EnumValueRenamed(Fact):
-    type: Name
+    type: QualifiedName
     value: str
     to: str
 
 
 @dataclass(frozen=True)
-class NoTransaction(Fact):
+class TransactionRefused(Fact):
     """A statement that the server refuses inside a transaction. `how`: its words."""
 
     how: str
@@ -275,12 +275,12 @@ class TransactionControl(Fact):
 
 
 @dataclass(frozen=True)
-class Dynamic(Fact):
+class DynamicSql(Fact):
     """SQL that is put together when it runs."""
 
 
 @dataclass(frozen=True)
-class Unknown(Fact):
+class UnknownStatement(Fact):
     what: str
 
 

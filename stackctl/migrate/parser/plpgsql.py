@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stackctl.migrate.parser.token_reader import literal, tokens_of
+from stackctl.migrate.parser.token_reader import tokenize, unquote_string
 from stackctl.postgres import lexer
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ _STATEMENTS = frozenset(
 
 
 @dataclass(frozen=True)
-class Embedded:
+class EmbeddedStatement:
     """A statement of a block, and its offset in the body.
 
     `dynamic`: the text is what puts the statement together when it runs. `exact`: places in the text are places in the
@@ -34,15 +34,15 @@ class Embedded:
     exact: bool = True
 
 
-def statements(body: str) -> Iterator[Embedded]:
+def find_statements(body: str) -> Iterator[EmbeddedStatement]:
     """What a block runs that rules ask about.
 
     Conditions are not weighed: every branch counts. `EXECUTE 'text'` is the statement that the text holds.
     """
     try:
-        tokens = tokens_of(body)
+        tokens = tokenize(body)
     except lexer.Unclosed as unclosed:
-        yield Embedded(body[unclosed.start :], unclosed.start, dynamic=True)
+        yield EmbeddedStatement(body[unclosed.start :], unclosed.start, dynamic=True)
         return
     start: int | None = None
     looping = False  # over the rows of this statement, which ends at LOOP
@@ -54,25 +54,25 @@ def statements(body: str) -> Iterator[Embedded]:
         if start is None and (begins or previous == "IN") and word in _STATEMENTS:
             start, looping = n, previous == "IN"
         if start is not None and word == ("LOOP" if looping else ";"):
-            yield from _statement(body, tokens[start:n])
+            yield from _unwrap_execute(body, tokens[start:n])
             start = None
         previous = word
 
 
-def _statement(body: str, tokens: list[lexer.Token]) -> Iterator[Embedded]:
+def _unwrap_execute(body: str, tokens: list[lexer.Token]) -> Iterator[EmbeddedStatement]:
     first, last = tokens[0], tokens[-1]
     word, text = first.text.upper(), body[first.start : last.end]
     if word not in ("EXECUTE", "CALL"):
-        yield Embedded(text, first.start)
+        yield EmbeddedStatement(text, first.start)
         return
     if word == "CALL" or len(tokens) != 2 or tokens[1].kind != "quoted" or tokens[1].text[0] not in "'$":
-        yield Embedded(text, first.start, dynamic=True)
+        yield EmbeddedStatement(text, first.start, dynamic=True)
         return
-    content = literal(tokens[1])
+    content = unquote_string(tokens[1])
     try:
-        inner = list(lexer.statements(tokens_of(content)))
+        inner = list(lexer.statements(tokenize(content)))
     except lexer.Unclosed:
-        yield Embedded(text, first.start, dynamic=True)
+        yield EmbeddedStatement(text, first.start, dynamic=True)
         return
     for statement in inner:
-        yield Embedded(content[statement[0].start : statement[-1].end], first.start, exact=False)
+        yield EmbeddedStatement(content[statement[0].start : statement[-1].end], first.start, exact=False)

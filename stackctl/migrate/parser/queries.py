@@ -11,10 +11,17 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
 from stackctl.migrate.parser import volatility
-from stackctl.migrate.parser.definitions import calls_in
+from stackctl.migrate.parser.definitions import find_calls
 from stackctl.migrate.parser.facts import Fact, RowsWritten
-from stackctl.migrate.parser.token_reader import Name, NotUnderstood, levels, split, text_of, tokens_of
-from stackctl.migrate.statement_text import with_schema
+from stackctl.migrate.parser.token_reader import (
+    NotUnderstood,
+    QualifiedName,
+    iter_with_depth,
+    join_tokens,
+    split_tokens,
+    tokenize,
+)
+from stackctl.migrate.statement_text import insert_schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,13 +32,13 @@ _NOT_KNOWN_TO_SQLGLOT = re.compile(r"\bOVERRIDING\s+(?:SYSTEM|USER)\s+VALUE\b", 
 logging.getLogger("sqlglot").addHandler(logging.NullHandler())
 
 
-def read(text: str, schema: str) -> Iterator[Fact]:
+def parse_query(text: str, schema: str) -> Iterator[Fact]:
     """The rows that a query writes. Raises NotUnderstood."""
-    text = _NOT_KNOWN_TO_SQLGLOT.sub("", with_schema(text, schema))
+    text = _NOT_KNOWN_TO_SQLGLOT.sub("", insert_schema(text, schema))
     try:
         parsed = sqlglot.parse_one(text, read="postgres")
     except SqlglotError as error:
-        raise NotUnderstood(_said(error), 0) from error
+        raise NotUnderstood(_describe_error(error), 0) from error
     if isinstance(parsed, exp.Command):
         raise NotUnderstood("not a query that is known", 0)
     for node in parsed.find_all(exp.Update, exp.Delete):
@@ -42,29 +49,29 @@ def read(text: str, schema: str) -> Iterator[Fact]:
             continue
         yield RowsWritten(
             "UPDATE" if isinstance(node, exp.Update) else "DELETE",
-            _name(table, schema),
-            _always(node.args.get("where")),
-            _assigned(text),
+            _to_name(table, schema),
+            _is_always_true(node.args.get("where")),
+            _find_assignment(text),
         )
 
 
-def _assigned(text: str) -> tuple[str, str] | None:
+def _find_assignment(text: str) -> tuple[str, str] | None:
     """Column and value of `UPDATE t SET column = value`, if it is no more than that."""
-    tokens = tokens_of(text)
-    outer = [n for n, (token, depth) in enumerate(levels(tokens)) if depth == 0 and token.kind == "word"]
+    tokens = tokenize(text)
+    outer = [n for n, (token, depth) in enumerate(iter_with_depth(tokens)) if depth == 0 and token.kind == "word"]
     words = {tokens[n].text.upper(): n for n in reversed(outer)}
     if tokens[0].text.upper() != "UPDATE" or "FROM" in words or "SET" not in words:
         return None
     end = min(words.get("WHERE", len(tokens)), words.get("RETURNING", len(tokens)))
     assignment = tokens[words["SET"] + 1 : end]
-    if len(split(assignment)) > 1 or len(assignment) < 3 or assignment[1].text != "=":
+    if len(split_tokens(assignment)) > 1 or len(assignment) < 3 or assignment[1].text != "=":
         return None
-    if volatility.most_volatile(calls_in(assignment[2:]), None)[1] is not False:
+    if volatility.find_most_volatile(find_calls(assignment[2:]), None)[1] is not False:
         return None
-    return assignment[0].text, text_of(assignment[2:])
+    return assignment[0].text, join_tokens(assignment[2:])
 
 
-def _always(where: exp.Expr | None) -> bool:
+def _is_always_true(where: exp.Expr | None) -> bool:
     """No condition, or one that every row meets."""
     if where is None:
         return True
@@ -78,7 +85,7 @@ def _always(where: exp.Expr | None) -> bool:
     )
 
 
-def _name(table: exp.Table, schema: str) -> Name:
+def _to_name(table: exp.Table, schema: str) -> QualifiedName:
     def part(identifier: object) -> str:
         assert isinstance(identifier, exp.Identifier)
         return identifier.name if identifier.args.get("quoted") else identifier.name.lower()
@@ -87,10 +94,10 @@ def _name(table: exp.Table, schema: str) -> Name:
     shown = ".".join(
         f'"{i.name}"' if i.args.get("quoted") else i.name for i in (db, table.this) if isinstance(i, exp.Identifier)
     )
-    return Name(part(db) if db else schema, part(table.this), shown)
+    return QualifiedName(part(db) if db else schema, part(table.this), shown)
 
 
-def _said(error: SqlglotError) -> str:
+def _describe_error(error: SqlglotError) -> str:
     details = getattr(error, "errors", None)
     if details and details[0].get("description"):
         first = details[0]

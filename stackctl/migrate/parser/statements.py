@@ -7,26 +7,34 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from stackctl.migrate.parser import definitions, plpgsql, queries
-from stackctl.migrate.parser.alter import alter
+from stackctl.migrate.parser.alter import parse_alter
 from stackctl.migrate.parser.facts import (
     ColumnAdded,
-    Compacted,
     ConstraintAdded,
-    Created,
-    Dropped,
-    Dynamic,
+    DynamicSql,
     Fact,
     IndexBuilt,
-    Locked,
-    NoTransaction,
-    Refreshed,
-    Reindexed,
+    IndexesRebuilt,
+    ObjectCreated,
+    ObjectDropped,
     StatementFacts,
+    TableCompacted,
+    TableLocked,
+    TableTruncated,
     TransactionControl,
-    Truncated,
-    Unknown,
+    TransactionRefused,
+    UnknownStatement,
+    ViewRefreshed,
 )
-from stackctl.migrate.parser.token_reader import NotUnderstood, Reader, levels, literal, split, text_of, tokens_of
+from stackctl.migrate.parser.token_reader import (
+    NotUnderstood,
+    TokenReader,
+    iter_with_depth,
+    join_tokens,
+    split_tokens,
+    tokenize,
+    unquote_string,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -65,153 +73,153 @@ _OUTSIDE = ("CREATE DATABASE", "DROP DATABASE", "CREATE TABLESPACE", "DROP TABLE
             "DROP SUBSCRIPTION")  # fmt: skip
 
 
-def read(text: str, schema: str) -> StatementFacts:
-    """What the statement does. What can't be classified is an Unknown among the facts.
+def parse_statement(text: str, schema: str) -> StatementFacts:
+    """What the statement does. What can't be classified is an UnknownStatement among the facts.
 
     `schema`: the one that names without a schema, and the sentinel of the schema's name, stand for.
     """
-    tokens = tokens_of(text)
-    return _read(tokens, text, schema)
+    tokens = tokenize(text)
+    return _parse_tokens(tokens, text, schema)
 
 
-def _read(tokens: Sequence[Token], text: str, schema: str) -> StatementFacts:
-    reader = Reader(tokens, schema)
+def _parse_tokens(tokens: Sequence[Token], text: str, schema: str) -> StatementFacts:
+    reader = TokenReader(tokens, schema)
     start = reader.offset
     strings: set[str] = set()
-    if reader.word() != "COMMENT":
-        strings = {literal(token) for token in tokens if token.kind == "quoted" and token.text.endswith("'")}
+    if reader.peek_word() != "COMMENT":
+        strings = {unquote_string(token) for token in tokens if token.kind == "quoted" and token.text.endswith("'")}
     facts: list[Fact] = []
     try:
-        for fact in _statement(reader, text, schema):
+        for fact in _parse_kind(reader, text, schema):
             if isinstance(fact, StatementFacts):
                 facts.extend(fact.facts)
                 strings |= fact.strings
             else:
                 facts.append(fact)
     except NotUnderstood as problem:
-        facts.append(Unknown(problem.what, at=problem.at))
-    return StatementFacts(tuple(_placed(fact, start, text) for fact in facts), frozenset(strings))
+        facts.append(UnknownStatement(problem.what, at=problem.at))
+    return StatementFacts(tuple(_place_fact(fact, start, text) for fact in facts), frozenset(strings))
 
 
-def _placed(fact: Fact, start: int, text: str) -> Fact:
+def _place_fact(fact: Fact, start: int, text: str) -> Fact:
     fact = replace(fact, text=fact.text or text)
     return fact if fact.at else replace(fact, at=start)
 
 
-def _statement(reader: Reader, text: str, schema: str) -> Iterator[Fact | StatementFacts]:
-    if reader.word() in _QUERIES or reader.text() == "(":
-        yield from queries.read(text, schema)
-    elif how := reader.one_of(*_OUTSIDE):
-        yield NoTransaction(how)
+def _parse_kind(reader: TokenReader, text: str, schema: str) -> Iterator[Fact | StatementFacts]:
+    if reader.peek_word() in _QUERIES or reader.peek_text() == "(":
+        yield from queries.parse_query(text, schema)
+    elif how := reader.accept_one_of(*_OUTSIDE):
+        yield TransactionRefused(how)
     elif reader.accept("ALTER"):
-        yield from alter(reader)
+        yield from parse_alter(reader)
     elif reader.accept("CREATE"):
-        yield from _create(reader)
+        yield from _parse_create(reader)
     elif reader.accept("DROP"):
-        yield from _drop(reader)
+        yield from _parse_drop(reader)
     elif reader.accept("TRUNCATE"):
-        yield from _truncate(reader)
+        yield from _parse_truncate(reader)
     elif reader.accept("REINDEX"):
-        yield from _reindex(reader)
+        yield from _parse_reindex(reader)
     elif reader.accept("VACUUM"):
-        yield from _vacuum(reader)
+        yield from _parse_vacuum(reader)
     elif reader.accept("CLUSTER"):
-        yield from _cluster(reader)
+        yield from _parse_cluster(reader)
     elif reader.accept("REFRESH", "MATERIALIZED", "VIEW"):
         concurrently = reader.accept("CONCURRENTLY")
-        yield Refreshed(reader.name(), concurrently)
+        yield ViewRefreshed(reader.read_name(), concurrently)
     elif reader.accept("LOCK"):
         reader.accept("TABLE")
-        for part in split(reader.rest):
-            one = reader.part(part)
+        for part in split_tokens(reader.rest):
+            one = reader.fork(part)
             one.accept("ONLY")
-            yield Locked(one.name())
+            yield TableLocked(one.read_name())
     elif reader.accept("DO"):
-        yield from _do(reader, schema)
-    elif (word := reader.one_of(*_TRANSACTIONS)) and not (
-        word == "ROLLBACK" and "TO" in (reader.word(), reader.word(1))
+        yield from _parse_do(reader, schema)
+    elif (word := reader.accept_one_of(*_TRANSACTIONS)) and not (
+        word == "ROLLBACK" and "TO" in (reader.peek_word(), reader.peek_word(1))
     ):
         yield TransactionControl(word)
-    elif not word and not reader.one_of(*_OTHERS):
-        raise reader.lost("not a statement that is known")
+    elif not word and not reader.accept_one_of(*_OTHERS):
+        raise reader.make_error("not a statement that is known")
 
 
 # -- CREATE
 
 
-def _create(reader: Reader) -> Iterator[Fact]:
+def _parse_create(reader: TokenReader) -> Iterator[Fact]:
     replaces = reader.accept("OR", "REPLACE")
     unique = reader.accept("UNIQUE")
     if reader.accept("INDEX"):
-        yield from _index(reader)
+        yield from _parse_create_index(reader)
         return
     if unique:
-        raise reader.lost("not a CREATE that is known")
-    reader.one_of("GLOBAL", "LOCAL")
-    reader.one_of("TEMPORARY", "TEMP", "UNLOGGED")
+        raise reader.make_error("not a CREATE that is known")
+    reader.accept_one_of("GLOBAL", "LOCAL")
+    reader.accept_one_of("TEMPORARY", "TEMP", "UNLOGGED")
     if reader.accept("TABLE"):
-        yield from _table(reader)
-    elif kind := reader.one_of(*_CREATED):
+        yield from _parse_create_table(reader)
+    elif kind := reader.accept_one_of(*_CREATED):
         reader.accept("IF", "NOT", "EXISTS")
         if kind == "SCHEMA" and reader.accept("AUTHORIZATION"):
             return
-        name = reader.name()
+        name = reader.read_name()
         if replaces:  # it may have been there before
             return
         arguments = None
         if _CREATED[kind] == "function":
-            arguments = tuple(_argument(part) for part in split(reader.brackets()) if part)
-        yield Created(_CREATED[kind], name, arguments)
-    elif not reader.one_of(*_CREATED_OTHERS) and not (replaces and reader.one_of("LANGUAGE")):
-        raise reader.lost("not a CREATE that is known")
+            arguments = tuple(_parse_argument(part) for part in split_tokens(reader.read_brackets()) if part)
+        yield ObjectCreated(_CREATED[kind], name, arguments)
+    elif not reader.accept_one_of(*_CREATED_OTHERS) and not (replaces and reader.accept_one_of("LANGUAGE")):
+        raise reader.make_error("not a CREATE that is known")
 
 
-def _index(reader: Reader) -> Iterator[Fact]:
+def _parse_create_index(reader: TokenReader) -> Iterator[Fact]:
     concurrently = reader.accept("CONCURRENTLY")
     reader.accept("IF", "NOT", "EXISTS")
-    name = None if reader.word() == "ON" else reader.name()
+    name = None if reader.peek_word() == "ON" else reader.read_name()
     reader.expect("ON")
     only = reader.accept("ONLY")
-    table = reader.name()
+    table = reader.read_name()
     if reader.accept("USING"):
-        reader.identifier()
-    reader.brackets()
+        reader.read_identifier()
+    reader.read_brackets()
     if concurrently:
-        yield NoTransaction("CREATE INDEX CONCURRENTLY")
+        yield TransactionRefused("CREATE INDEX CONCURRENTLY")
     # An index lives in its table's schema.
-    found = name and table.beside(name.name)
+    found = name and table.sibling(name.name)
     yield IndexBuilt(found, table, concurrently, only)
     if found:
-        yield Created("index", found)
+        yield ObjectCreated("index", found)
 
 
-def _table(reader: Reader) -> Iterator[Fact]:
+def _parse_create_table(reader: TokenReader) -> Iterator[Fact]:
     reader.accept("IF", "NOT", "EXISTS")
-    name = reader.name()
+    name = reader.read_name()
     is_partition = reader.accept("PARTITION", "OF")
     if is_partition:
-        reader.name()
+        reader.read_name()
     is_typed = reader.accept("OF")
     if is_typed:
-        reader.name()
-    elements = split(reader.brackets()) if reader.text() == "(" else []
-    words = [token.text.upper() for token, depth in levels(reader.rest) if token.kind == "word" and depth == 0]
+        reader.read_name()
+    elements = split_tokens(reader.read_brackets()) if reader.peek_text() == "(" else []
+    words = [token.text.upper() for token, depth in iter_with_depth(reader.rest) if token.kind == "word" and depth == 0]
     partitioned = ("PARTITION", "BY") in pairwise(words)
-    yield Created("table", name, partitioned=partitioned)
+    yield ObjectCreated("table", name, partitioned=partitioned)
     if not elements and not (words or is_partition or is_typed):
-        raise reader.lost("a table without columns")
+        raise reader.make_error("a table without columns")
     if is_partition or is_typed or (elements and all(len(element) == 1 for element in elements)):
         return  # CREATE TABLE … (names) AS SELECT …
     facts: list[Fact] = []
     for element in elements:
-        part = reader.part(element)
+        part = reader.fork(element)
         if not element or part.accept("LIKE"):
             continue
-        at, text = part.offset, text_of(element)
-        if definitions.is_definition(part):
-            facts.append(ConstraintAdded(name, definitions.table_constraint(part, name), at=at, text=text))
+        at, text = part.offset, join_tokens(element)
+        if definitions.is_constraint(part):
+            facts.append(ConstraintAdded(name, definitions.parse_constraint(part, name), at=at, text=text))
             continue
-        column, constraints = definitions.column_of(part, name, added=False, text=text)
+        column, constraints = definitions.parse_column(part, name, added=False, text=text)
         facts += [ColumnAdded(name, column, at=at, text=text), *constraints]
     keys = [
         f.constraint.columns for f in facts if isinstance(f, ConstraintAdded) and f.constraint.kind == "primary key"
@@ -222,7 +230,7 @@ def _table(reader: Reader) -> Iterator[Fact]:
         yield fact
 
 
-def _argument(tokens: Sequence[Token]) -> str:
+def _parse_argument(tokens: Sequence[Token]) -> str:
     """One argument of a routine, as far as names of types tell two routines apart."""
     for n, token in enumerate(tokens):
         if token.text.upper() == "DEFAULT" or token.text == "=":
@@ -231,8 +239,8 @@ def _argument(tokens: Sequence[Token]) -> str:
     if tokens and tokens[0].text.upper() in ("IN", "OUT", "INOUT", "VARIADIC"):
         tokens = tokens[1:]
     for first in range(len(tokens)):  # the longest tail that names a type; before it stands the argument's name
-        known = definitions.type_of(tokens[first:]).base
-        if first == len(tokens) - 1 or known != text_of(tokens[first:]).lower() or known == "double precision":
+        known = definitions.parse_type(tokens[first:]).base
+        if first == len(tokens) - 1 or known != join_tokens(tokens[first:]).lower() or known == "double precision":
             return known
     return ""
 
@@ -240,100 +248,103 @@ def _argument(tokens: Sequence[Token]) -> str:
 # -- DROP and others
 
 
-def _drop(reader: Reader) -> Iterator[Fact]:
-    kind = reader.one_of(*_DROPPED)
+def _parse_drop(reader: TokenReader) -> Iterator[Fact]:
+    kind = reader.accept_one_of(*_DROPPED)
     if not kind:
-        if not reader.one_of(*_DROPPED_OTHERS, "OWNED BY"):
-            raise reader.lost("not a DROP that is known")
+        if not reader.accept_one_of(*_DROPPED_OTHERS, "OWNED BY"):
+            raise reader.make_error("not a DROP that is known")
         return
     concurrently = kind == "INDEX" and reader.accept("CONCURRENTLY")
     reader.accept("IF", "EXISTS")
     if concurrently:
-        yield NoTransaction("DROP INDEX CONCURRENTLY")
-    for part in split(reader.rest):
-        one = reader.part(part)
-        at, name = one.offset, one.name()
+        yield TransactionRefused("DROP INDEX CONCURRENTLY")
+    for part in split_tokens(reader.rest):
+        one = reader.fork(part)
+        at, name = one.offset, one.read_name()
         arguments = None
-        if one.text() == "(":
-            arguments = tuple(_argument(argument) for argument in split(one.brackets()) if argument)
-        one.one_of("CASCADE", "RESTRICT")
-        one.finish()
-        yield Dropped(_DROPPED[kind], name, concurrently, arguments, at=at, text=f"DROP {kind} {text_of(part)}")
+        if one.peek_text() == "(":
+            arguments = tuple(_parse_argument(argument) for argument in split_tokens(one.read_brackets()) if argument)
+        one.accept_one_of("CASCADE", "RESTRICT")
+        one.expect_end()
+        yield ObjectDropped(
+            _DROPPED[kind], name, concurrently, arguments, at=at, text=f"DROP {kind} {join_tokens(part)}"
+        )
 
 
-def _truncate(reader: Reader) -> Iterator[Fact]:
+def _parse_truncate(reader: TokenReader) -> Iterator[Fact]:
     reader.accept("TABLE")
     cascade = any(token.text.upper() == "CASCADE" for token in reader.rest)
-    for part in split(reader.rest):
-        one = reader.part(part)
+    for part in split_tokens(reader.rest):
+        one = reader.fork(part)
         one.accept("ONLY")
         at = one.offset
-        yield Truncated(one.name(), cascade, at=at)
+        yield TableTruncated(one.read_name(), cascade, at=at)
 
 
-def _reindex(reader: Reader) -> Iterator[Fact]:
-    options = {token.text.upper() for token in reader.brackets()} if reader.text() == "(" else set[str]()
-    kind = reader.one_of("INDEX", "TABLE", "SCHEMA", "DATABASE", "SYSTEM")
+def _parse_reindex(reader: TokenReader) -> Iterator[Fact]:
+    options = {token.text.upper() for token in reader.read_brackets()} if reader.peek_text() == "(" else set[str]()
+    kind = reader.accept_one_of("INDEX", "TABLE", "SCHEMA", "DATABASE", "SYSTEM")
     if not kind:
-        raise reader.lost("not a REINDEX that is known")
+        raise reader.make_error("not a REINDEX that is known")
     concurrently = reader.accept("CONCURRENTLY") or "CONCURRENTLY" in options
-    name = None if reader.done else reader.name()
+    name = None if reader.done else reader.read_name()
     if concurrently or kind in ("SCHEMA", "DATABASE", "SYSTEM"):
-        yield NoTransaction(f"REINDEX {kind}" + " CONCURRENTLY" * concurrently)
-    yield Reindexed(kind.lower(), name, concurrently)
+        yield TransactionRefused(f"REINDEX {kind}" + " CONCURRENTLY" * concurrently)
+    yield IndexesRebuilt(kind.lower(), name, concurrently)
 
 
-def _vacuum(reader: Reader) -> Iterator[Fact]:
-    options = list(reader.brackets()) if reader.text() == "(" else []
+def _parse_vacuum(reader: TokenReader) -> Iterator[Fact]:
+    options = list(reader.read_brackets()) if reader.peek_text() == "(" else []
     full = any(
-        text_of(part).upper().split()[:1] == ["FULL"] and text_of(part).upper().split()[1:] not in (["FALSE"], ["OFF"])
-        for part in split(options)
+        join_tokens(part).upper().split()[:1] == ["FULL"]
+        and join_tokens(part).upper().split()[1:] not in (["FALSE"], ["OFF"])
+        for part in split_tokens(options)
     )
-    while word := reader.one_of("FULL", "FREEZE", "VERBOSE", "ANALYZE", "ANALYSE"):
+    while word := reader.accept_one_of("FULL", "FREEZE", "VERBOSE", "ANALYZE", "ANALYSE"):
         full |= word == "FULL"
-    yield NoTransaction("VACUUM")
+    yield TransactionRefused("VACUUM")
     if not full:
         return
     if reader.done:
-        yield Compacted("VACUUM FULL", None)
-    for part in split(reader.rest) if not reader.done else ():
-        yield Compacted("VACUUM FULL", reader.part(part).name())
+        yield TableCompacted("VACUUM FULL", None)
+    for part in split_tokens(reader.rest) if not reader.done else ():
+        yield TableCompacted("VACUUM FULL", reader.fork(part).read_name())
 
 
-def _cluster(reader: Reader) -> Iterator[Fact]:
-    if reader.text() == "(":
-        reader.brackets()
+def _parse_cluster(reader: TokenReader) -> Iterator[Fact]:
+    if reader.peek_text() == "(":
+        reader.read_brackets()
     reader.accept("VERBOSE")
     if reader.done:
-        yield NoTransaction("CLUSTER")
-        yield Compacted("CLUSTER", None)
+        yield TransactionRefused("CLUSTER")
+        yield TableCompacted("CLUSTER", None)
         return
-    name = reader.name()
+    name = reader.read_name()
     if reader.accept("ON"):  # CLUSTER index ON table
-        name = reader.name()
-    yield Compacted("CLUSTER", name)
+        name = reader.read_name()
+    yield TableCompacted("CLUSTER", name)
 
 
-def _do(reader: Reader, schema: str) -> Iterator[Fact | StatementFacts]:
+def _parse_do(reader: TokenReader, schema: str) -> Iterator[Fact | StatementFacts]:
     body: Token | None = None
     language = "plpgsql"
     while not reader.done:
         if reader.accept("LANGUAGE"):
             token = reader.take()
-            language = (literal(token) if "'" in token.text else token.text).lower()
+            language = (unquote_string(token) if "'" in token.text else token.text).lower()
         else:
             body = reader.take()
     if body is None or body.kind != "quoted" or language != "plpgsql":
-        raise reader.lost(f"a DO block in {language}")
-    content = literal(body)
+        raise reader.make_error(f"a DO block in {language}")
+    content = unquote_string(body)
     # Where quotes are doubled, places inside do not count: a finding then stands at the block.
     shift = body.text.index(content) if content in body.text else None
-    for embedded in plpgsql.statements(content):
+    for embedded in plpgsql.find_statements(content):
         at = body.start if shift is None else body.start + shift + embedded.at
         if embedded.dynamic:
-            yield Dynamic(at=at, text=embedded.text)
+            yield DynamicSql(at=at, text=embedded.text)
             continue
-        inner = _read(tokens_of(embedded.text), embedded.text, schema)
+        inner = _parse_tokens(tokenize(embedded.text), embedded.text, schema)
         exact = embedded.exact and shift is not None
         for fact in inner.facts:
             if isinstance(fact, TransactionControl):

@@ -34,7 +34,7 @@ class NotUnderstood(ValueError):
         self.at = at
 
 
-def quoted(name: str) -> str:
+def quote_identifier(name: str) -> str:
     """The name as SQL, in quotes where it needs them."""
     if _PLAIN.fullmatch(name) and name.upper() not in _RESERVED:
         return name
@@ -42,7 +42,7 @@ def quoted(name: str) -> str:
 
 
 @dataclass(frozen=True)
-class Name:
+class QualifiedName:
     """An object's name, as PostgreSQL compares it: an unquoted one in lower case, one without a schema in the default
     one. `shown` is how the statement writes it; it takes no part in comparisons.
     """
@@ -54,12 +54,12 @@ class Name:
     def __str__(self) -> str:
         return self.shown
 
-    def beside(self, name: str) -> Name:
+    def sibling(self, name: str) -> QualifiedName:
         """Something else in the same schema, or a part of this."""
-        return Name(self.schema, name, quoted(name))
+        return QualifiedName(self.schema, name, quote_identifier(name))
 
 
-class Reader:
+class TokenReader:
     """A position in a list of tokens; comments have been left out, but for the sentinel of the schema's name."""
 
     def __init__(self, tokens: Sequence[Token], schema: str, end: int = 0) -> None:
@@ -81,23 +81,23 @@ class Reader:
     def rest(self) -> Sequence[Token]:
         return self._tokens[self._at :]
 
-    def part(self, tokens: Sequence[Token]) -> Reader:
+    def fork(self, tokens: Sequence[Token]) -> TokenReader:
         """A reader of some of these tokens."""
-        return Reader(tokens, self._schema, self.offset)
+        return TokenReader(tokens, self._schema, self.offset)
 
-    def word(self, ahead: int = 0) -> str:
+    def peek_word(self, ahead: int = 0) -> str:
         """The keyword there, in upper case; empty for anything else. Quoted names are no keywords."""
         at = self._at + ahead
         if at >= len(self._tokens) or self._tokens[at].kind != "word":
             return ""
         return self._tokens[at].text.upper()
 
-    def text(self, ahead: int = 0) -> str:
+    def peek_text(self, ahead: int = 0) -> str:
         """The token there as written; empty behind the end."""
         at = self._at + ahead
         return self._tokens[at].text if at < len(self._tokens) else ""
 
-    def symbol(self, text: str) -> bool:
+    def accept_symbol(self, text: str) -> bool:
         """Step over this symbol, if it is next."""
         if not self.done and self._tokens[self._at].kind == "other" and self._tokens[self._at].text == text:
             self._at += 1
@@ -106,93 +106,93 @@ class Reader:
 
     def accept(self, *words: str) -> bool:
         """Step over these keywords, if all of them are next."""
-        if all(self.word(n) == word for n, word in enumerate(words)):
+        if all(self.peek_word(n) == word for n, word in enumerate(words)):
             self._at += len(words)
             return True
         return False
 
-    def one_of(self, *words: str) -> str:
+    def accept_one_of(self, *words: str) -> str:
         """Step over one of these keywords, which may be several words each; the one that was there, or empty."""
         return next((word for word in words if self.accept(*word.split())), "")
 
     def expect(self, *words: str) -> None:
         if not self.accept(*words):
-            raise self.lost(f"expected {' '.join(words)}")
+            raise self.make_error(f"expected {' '.join(words)}")
 
-    def lost(self, what: str) -> NotUnderstood:
+    def make_error(self, what: str) -> NotUnderstood:
         if not self.done:
             what = f"{what} at {self._tokens[self._at].text[:40]!r}"
         return NotUnderstood(what, self.offset)
 
     def take(self) -> Token:
         if self.done:
-            raise self.lost("the statement ends early")
+            raise self.make_error("the statement ends early")
         self._at += 1
         return self._tokens[self._at - 1]
 
-    def finish(self) -> None:
+    def expect_end(self) -> None:
         """Nothing may be left. Raises NotUnderstood."""
         if not self.done:
-            raise self.lost("unexpected text")
+            raise self.make_error("unexpected text")
 
-    def identifier(self) -> str:
+    def read_identifier(self) -> str:
         """One name, folded as PostgreSQL does. Raises NotUnderstood."""
-        return folded(self._name_token())
+        return fold_identifier(self._take_name())
 
-    def name(self) -> Name:
+    def read_name(self) -> QualifiedName:
         """A name that may have a schema in front (and a database before that). Raises NotUnderstood."""
-        parts = [self._name_token()]
-        while self.symbol("."):
-            parts.append(self._name_token())
-        shown = ".".join(self._schema_shown(part) for part in parts)
+        parts = [self._take_name()]
+        while self.accept_symbol("."):
+            parts.append(self._take_name())
+        shown = ".".join(self._show_part(part) for part in parts)
         schema = self._schema
         if len(parts) > 1 and parts[-2].text != files.SCHEMA_SENTINEL:
-            schema = folded(parts[-2])
-        return Name(schema, folded(parts[-1]), shown)
+            schema = fold_identifier(parts[-2])
+        return QualifiedName(schema, fold_identifier(parts[-1]), shown)
 
-    def string(self) -> str:
+    def read_string(self) -> str:
         """A string literal, as written with its quotes taken off. Raises NotUnderstood."""
         token = self.take()
         if token.kind != "quoted" or not token.text.endswith("'"):
             self._at -= 1
-            raise self.lost("expected a string")
-        return literal(token)
+            raise self.make_error("expected a string")
+        return unquote_string(token)
 
-    def brackets(self) -> Sequence[Token]:
+    def read_brackets(self) -> Sequence[Token]:
         """The tokens between the brackets that open next. Raises NotUnderstood."""
-        if self.text() != "(":
-            raise self.lost("expected (")
+        if self.peek_text() != "(":
+            raise self.make_error("expected (")
         start, depth = self._at + 1, 0
         while not self.done:
             text = self.take().text
             depth += (text in _OPEN) - (text in _CLOSE)
             if depth == 0:
                 return self._tokens[start : self._at - 1]
-        raise self.lost("a bracket is not closed")
+        raise self.make_error("a bracket is not closed")
 
-    def _name_token(self) -> Token:
+    def _take_name(self) -> Token:
         token = self.take()
         is_name = token.kind == "word" or token.text.endswith('"') or token.text == files.SCHEMA_SENTINEL
         if not is_name:
             self._at -= 1
-            raise self.lost("expected a name")
+            raise self.make_error("expected a name")
         return token
 
-    def _schema_shown(self, token: Token) -> str:
+    def _show_part(self, token: Token) -> str:
         return token.text if token.text != files.SCHEMA_SENTINEL else f'"{self._schema}"'
 
 
-def tokens_of(text: str) -> list[Token]:
+def tokenize(text: str) -> list[Token]:
     """The tokens that count: without comments, but with the sentinel of the schema's name."""
     return [token for token in lexer.tokens(text) if token.kind != "comment" or token.text == files.SCHEMA_SENTINEL]
 
 
-def folded(token: Token) -> str:
+def fold_identifier(token: Token) -> str:
     text = token.text
     return text[text.index('"') + 1 : -1].replace('""', '"') if text.endswith('"') else text.lower()
 
 
-def literal(token: Token) -> str:
+def unquote_string(token: Token) -> str:
     """The content of a quoted string. Escapes other than a doubled quote stay as they are."""
     text = token.text
     if text.startswith("$"):
@@ -201,10 +201,10 @@ def literal(token: Token) -> str:
     return text[text.index("'") + 1 : -1].replace("''", "'")
 
 
-def split(tokens: Iterable[Token], at: str = ",") -> list[list[Token]]:
+def split_tokens(tokens: Iterable[Token], at: str = ",") -> list[list[Token]]:
     """Part tokens at a symbol outside all brackets."""
     parts: list[list[Token]] = [[]]
-    for token, depth in levels(tokens):
+    for token, depth in iter_with_depth(tokens):
         if depth == 0 and token.kind == "other" and token.text == at:
             parts.append([])
         else:
@@ -212,7 +212,7 @@ def split(tokens: Iterable[Token], at: str = ",") -> list[list[Token]]:
     return parts
 
 
-def levels(tokens: Iterable[Token]) -> Iterator[tuple[Token, int]]:
+def iter_with_depth(tokens: Iterable[Token]) -> Iterator[tuple[Token, int]]:
     """Each token with the number of brackets (and CASE … END) around it; a bracket itself counts as inside."""
     depth = 0
     for token in tokens:
@@ -222,7 +222,7 @@ def levels(tokens: Iterable[Token]) -> Iterator[tuple[Token, int]]:
         depth -= (upper in _CLOSE or upper == "END") and depth > 0
 
 
-def text_of(tokens: Sequence[Token]) -> str:
+def join_tokens(tokens: Sequence[Token]) -> str:
     """The tokens as written, with one space for whatever stood between them."""
     text = ""
     for previous, token in zip((None, *tokens), tokens, strict=False):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from stackctl.migrate.lint.database_facts import Asked
+    from stackctl.migrate.lint.database_facts import DatabaseFacts
 
 VOLATILE = frozenset(
     ("clock_timestamp", "timeofday", "random", "random_normal", "setseed", "gen_random_uuid", "gen_random_bytes",
@@ -25,7 +25,7 @@ STEADY = frozenset(
 )  # fmt: skip
 
 
-def most_volatile(calls: Iterable[str], asked: Asked | None) -> tuple[str, bool | None]:
+def find_most_volatile(calls: Iterable[str], asked: DatabaseFacts | None) -> tuple[str, bool | None]:
     """The function that decides, and whether it is volatile; None: not known. No call at all is not volatile."""
     unknown: str | None = None
     for call in calls:
@@ -37,10 +37,10 @@ def most_volatile(calls: Iterable[str], asked: Asked | None) -> tuple[str, bool 
     return (unknown, None) if unknown else ("", False)
 
 
-def _is_volatile(call: str, asked: Asked | None) -> bool | None:
+def _is_volatile(call: str, asked: DatabaseFacts | None) -> bool | None:
     bare = call.removeprefix("pg_catalog.").lower()
     if bare in STEADY:
         return False
     if bare.rpartition(".")[2] in VOLATILE:
         return True
-    return asked.volatile(call) if asked else None
+    return asked.is_volatile(call) if asked else None

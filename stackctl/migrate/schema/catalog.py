@@ -190,7 +190,7 @@ class Catalog:
     extensions: tuple[tuple[str, str], ...]  # of the whole database, with the schema of each
 
 
-def read(conn: Connection, schema: str) -> Catalog:
+def read_catalog(conn: Connection, schema: str) -> Catalog:
     """Read a schema, on a connection in autocommit mode: a statement for each kind of thing, whatever their number.
 
     A schema that does not exist is empty.
@@ -198,46 +198,47 @@ def read(conn: Connection, schema: str) -> Catalog:
     with conn.transaction():
         conn.execute(_SQL["settle"], {"schema": schema})
         columns: dict[int, dict[str, Column]] = {}
-        for row in _rows(conn, "columns", schema):
+        for row in _read_rows(conn, "columns", schema):
             relation = row.pop("relation")
             columns.setdefault(relation, {})[row["name"]] = Column(**row)
         relations = [
-            Relation(**_frozen(row), columns=columns.get(row["oid"], {})) for row in _rows(conn, "relations", schema)
+            Relation(**_freeze_lists(row), columns=columns.get(row["oid"], {}))
+            for row in _read_rows(conn, "relations", schema)
         ]
         return Catalog(
             schema=schema,
             relations={relation.name: relation for relation in relations},
-            constraints=_all(Constraint, conn, "constraints", schema),
-            indexes=_all(Index, conn, "indexes", schema),
-            types={type_.name: type_ for type_ in _all(Type, conn, "types", schema)},
-            routines=_all(Routine, conn, "routines", schema),
-            triggers=_all(Trigger, conn, "triggers", schema),
-            policies=_all(Policy, conn, "policies", schema),
-            sequences={sequence.name: sequence for sequence in _all(Sequence, conn, "sequences", schema)},
-            grants=_all(Grant, conn, "grants", schema),
-            extensions=tuple((row["name"], row["schema"]) for row in _rows(conn, "extensions", schema)),
+            constraints=_read_all(Constraint, conn, "constraints", schema),
+            indexes=_read_all(Index, conn, "indexes", schema),
+            types={type_.name: type_ for type_ in _read_all(Type, conn, "types", schema)},
+            routines=_read_all(Routine, conn, "routines", schema),
+            triggers=_read_all(Trigger, conn, "triggers", schema),
+            policies=_read_all(Policy, conn, "policies", schema),
+            sequences={sequence.name: sequence for sequence in _read_all(Sequence, conn, "sequences", schema)},
+            grants=_read_all(Grant, conn, "grants", schema),
+            extensions=tuple((row["name"], row["schema"]) for row in _read_rows(conn, "extensions", schema)),
         )
 
 
-def dependencies(conn: Connection) -> tuple[tuple[int, int], ...]:
+def read_dependencies(conn: Connection) -> tuple[tuple[int, int], ...]:
     """Pairs of oids: the first can't be created before the second exists."""
     with conn.cursor(row_factory=dict_row) as cursor:
         return tuple((row["object"], row["needed"]) for row in cursor.execute(_SQL["dependencies"]))
 
 
-def needed_schemas(conn: Connection, schema: str) -> tuple[str, ...]:
+def read_needed_schemas(conn: Connection, schema: str) -> tuple[str, ...]:
     """Other schemas that something in this one needs: a trigger's function, a key's table, a column's type."""
-    return tuple(row["schema"] for row in _rows(conn, "needed_schemas", schema))
+    return tuple(row["schema"] for row in _read_rows(conn, "needed_schemas", schema))
 
 
-def _all(kind: type[_T], conn: Connection, statement: str, schema: str) -> tuple[_T, ...]:
-    return tuple(kind(**_frozen(row)) for row in _rows(conn, statement, schema))
+def _read_all(kind: type[_T], conn: Connection, statement: str, schema: str) -> tuple[_T, ...]:
+    return tuple(kind(**_freeze_lists(row)) for row in _read_rows(conn, statement, schema))
 
 
-def _frozen(row: dict[str, Any]) -> dict[str, Any]:
+def _freeze_lists(row: dict[str, Any]) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in row.items()}
 
 
-def _rows(conn: Connection, statement: str, schema: str) -> list[dict[str, Any]]:
+def _read_rows(conn: Connection, statement: str, schema: str) -> list[dict[str, Any]]:
     with conn.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(_SQL[statement], {"schema": schema}).fetchall()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from psycopg import sql
 
-from stackctl.migrate.schema.catalog import dependencies, needed_schemas, read
+from stackctl.migrate.schema.catalog import read_catalog, read_dependencies, read_needed_schemas
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,7 +23,7 @@ _PLAIN = re.compile(r"[a-z_][a-z0-9_]*")
 _ENABLED = {"D": "DISABLE", "R": "ENABLE REPLICA", "A": "ENABLE ALWAYS"}
 
 
-def dump(conn: Connection, schema: str) -> str:
+def dump_schema(conn: Connection, schema: str) -> str:
     """The schema as SQL that psql can load into an empty database, on a connection in autocommit mode.
 
     Extensions, types, sequences, functions, tables, views, indexes, foreign keys, triggers, policies and grants, each
@@ -33,11 +33,14 @@ def dump(conn: Connection, schema: str) -> str:
     # Those that the server itself quotes where they are names.
     words = conn.execute("SELECT word FROM pg_get_keywords() WHERE catcode <> 'U'").fetchall()
     reserved = frozenset(word for (word,) in words)
-    needs = dependencies(conn)
-    return "\n\n".join(_Writer(read(conn, name), reserved).text(needs) for name in _in_order(conn, schema)) + "\n"
+    needs = read_dependencies(conn)
+    return (
+        "\n\n".join(_Writer(read_catalog(conn, name), reserved).write(needs) for name in _sort_by_need(conn, schema))
+        + "\n"
+    )
 
 
-def _in_order(conn: Connection, schema: str) -> list[str]:
+def _sort_by_need(conn: Connection, schema: str) -> list[str]:
     """The schema after those that it needs."""
     seen: set[str] = set()
     order: list[str] = []
@@ -45,7 +48,7 @@ def _in_order(conn: Connection, schema: str) -> list[str]:
     def visit(name: str) -> None:
         if name not in seen:
             seen.add(name)
-            for other in needed_schemas(conn, name):
+            for other in read_needed_schemas(conn, name):
                 visit(other)
             order.append(name)
 
@@ -58,16 +61,16 @@ class _Writer:
         self._catalog = catalog
         self._reserved = reserved
 
-    def text(self, needs: Sequence[tuple[int, int]]) -> str:
+    def write(self, needs: Sequence[tuple[int, int]]) -> str:
         parts = [
             self._opening(),
             *self._objects(needs),
-            *_group(self._sequence_owners()),
-            *_group(index.definition for index in self._catalog.indexes),
-            *_group(self._foreign_keys()),
-            *_group(self._triggers()),
-            *_group(self._policies()),
-            *_group(self._grants()),
+            *_join_statements(self._sequence_owners()),
+            *_join_statements(index.definition for index in self._catalog.indexes),
+            *_join_statements(self._foreign_keys()),
+            *_join_statements(self._triggers()),
+            *_join_statements(self._policies()),
+            *_join_statements(self._grants()),
         ]
         return "\n\n".join(parts)
 
@@ -101,7 +104,7 @@ class _Writer:
             if object_ in texts and other in texts:
                 needed.setdefault(object_, []).append(other)
         for relation in self._catalog.relations.values():
-            parents = {_bare(parent) for parent in relation.parents}
+            parents = {_unquote(parent) for parent in relation.parents}
             above = [other.oid for name, other in self._catalog.relations.items() if name in parents]
             needed.setdefault(relation.oid, []).extend(above)
         rank = {oid: place for place, oid in enumerate(texts)}
@@ -131,7 +134,7 @@ class _Writer:
                 return f"CREATE TYPE {name} AS ({type_.definition or ''});"
 
     def _sequence(self, sequence: SequenceOf) -> str:
-        return f"CREATE SEQUENCE {self._name(sequence.name)} AS {sequence.type}{_counting(sequence)};"
+        return f"CREATE SEQUENCE {self._name(sequence.name)} AS {sequence.type}{_format_sequence_options(sequence)};"
 
     def _table(self, table: Relation) -> str:
         identities = {
@@ -176,7 +179,7 @@ class _Writer:
         if column.not_null:
             text += " NOT NULL"
         if column.identity:
-            counting = _counting(identities[column.name]).strip()
+            counting = _format_sequence_options(identities[column.name]).strip()
             when = "ALWAYS" if column.identity == "a" else "BY DEFAULT"
             text += f" GENERATED {when} AS IDENTITY" + (f" ({counting})" if counting else "")
         elif column.generated:
@@ -227,7 +230,9 @@ class _Writer:
         rights: dict[tuple[str, str, str, bool], list[str]] = {}
         for grant in self._catalog.grants:
             if not grant.usual:
-                rights.setdefault((grant.kind, grant.name, grant.grantee, grant.grantable), []).append(_right(grant))
+                rights.setdefault((grant.kind, grant.name, grant.grantee, grant.grantable), []).append(
+                    _format_privilege(grant)
+                )
         for (kind, name, grantee, grantable), privileges in rights.items():
             option = " WITH GRANT OPTION" if grantable else ""
             yield f"GRANT {', '.join(privileges)} ON {kind} {name} TO {grantee}{option}"
@@ -237,13 +242,13 @@ class _Writer:
             yield "PROCEDURE" if routine.kind == "p" else "FUNCTION", routine.identity
 
 
-def _group(statements: Iterable[str]) -> Iterator[str]:
+def _join_statements(statements: Iterable[str]) -> Iterator[str]:
     text = "\n".join(f"{statement};" for statement in statements)
     if text:
         yield text
 
 
-def _counting(sequence: SequenceOf) -> str:
+def _format_sequence_options(sequence: SequenceOf) -> str:
     """What differs from a sequence made without options."""
     sizes = {"smallint": 2**15, "integer": 2**31, "bigint": 2**63}
     limit = sizes[sequence.type]
@@ -260,11 +265,11 @@ def _counting(sequence: SequenceOf) -> str:
     return text + (" CYCLE" if sequence.cycle else "")
 
 
-def _right(grant: Grant) -> str:
+def _format_privilege(grant: Grant) -> str:
     return f"{grant.privilege} ({grant.column})" if grant.column else grant.privilege
 
 
-def _bare(name: str) -> str:
+def _unquote(name: str) -> str:
     return name[1:-1].replace('""', '"') if name.startswith('"') and name.endswith('"') else name
 
 

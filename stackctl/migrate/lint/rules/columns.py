@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stackctl.migrate.lint.registry import Found, rule
+from stackctl.migrate.lint.registry import RuleMatch, rule
 from stackctl.migrate.lint.wording import OUTSIDE, READS_ALL, REWRITES, SPLIT, suggest_allow, suggest_backfill
 from stackctl.migrate.parser import volatility
 from stackctl.migrate.parser.facts import ColumnAdded, NotNullSet, TypeChanged
 
 if TYPE_CHECKING:
-    from stackctl.migrate.lint.schema_state import Seen
+    from stackctl.migrate.lint.schema_state import FileState
 
 
 @rule("not-null-without-default", "error", "a column is added NOT NULL without a default",
       why="it fails if the table has rows, and the previous version of the application can insert none any more",
       fact=ColumnAdded)  # fmt: skip
-def not_null_without_default(fact: ColumnAdded, seen: Seen) -> Found | None:
+def not_null_without_default(fact: ColumnAdded, state: FileState) -> RuleMatch | None:
     column = fact.column
-    if not column.not_null or column.filled or seen.made("table", fact.table):
+    if not column.not_null or column.filled or state.has_created("table", fact.table):
         return None
-    return Found(
+    return RuleMatch(
         f"column {column.shown} of {fact.table} is NOT NULL and has no default",
         f"ALTER TABLE {fact.table} ADD COLUMN {column.shown} {column.type.text};\n"
         "-- or NOT NULL with a DEFAULT. Without one: let the application write it, fill the rows that are there in\n"
@@ -30,16 +30,22 @@ def not_null_without_default(fact: ColumnAdded, seen: Seen) -> Found | None:
 
 @rule("set-not-null", "error", "NOT NULL is set without a validated check", why=READS_ALL, fact=NotNullSet,
       by_size=True)  # fmt: skip
-def set_not_null(fact: NotNullSet, seen: Seen) -> Found | None:
+def set_not_null(fact: NotNullSet, state: FileState) -> RuleMatch | None:
     table, column = fact.table, fact.column
-    if seen.made("table", table) or seen.made("type", table) or seen.history.certain(table, column):
+    if (
+        state.has_created("table", table)
+        or state.has_created("type", table)
+        or state.schema.is_never_null(table, column)
+    ):
         return None
-    if seen.asked and seen.asked.never_null(table, column):
+    if state.database and state.database.is_never_null(table, column):
         return None
     if column == "VALUE":
-        return Found(f"domain {table} becomes NOT NULL", suggest_allow("set-not-null", "few rows use it: …", fact.text))
-    shown, check = table.beside(column).shown, table.beside(f"{table.name}_{column}_check").shown
-    return Found(
+        return RuleMatch(
+            f"domain {table} becomes NOT NULL", suggest_allow("set-not-null", "few rows use it: …", fact.text)
+        )
+    shown, check = table.sibling(column).shown, table.sibling(f"{table.name}_{column}_check").shown
+    return RuleMatch(
         f"column {shown} of {table} becomes NOT NULL",
         f"ALTER TABLE {table} ADD CONSTRAINT {check} CHECK ({shown} IS NOT NULL) NOT VALID;\n"
         f"{OUTSIDE}ALTER TABLE {table} VALIDATE CONSTRAINT {check};\n"
@@ -51,11 +57,11 @@ def set_not_null(fact: NotNullSet, seen: Seen) -> Found | None:
 
 @rule("generated-column-added", "error", "a stored generated column is added", why=REWRITES, fact=ColumnAdded,
       by_size=True)  # fmt: skip
-def generated_column_added(fact: ColumnAdded, seen: Seen) -> Found | None:
+def generated_column_added(fact: ColumnAdded, state: FileState) -> RuleMatch | None:
     column = fact.column
-    if not column.stored or seen.made("table", fact.table):
+    if not column.stored or state.has_created("table", fact.table):
         return None
-    return Found(
+    return RuleMatch(
         f"column {column.shown} of {fact.table} is generated and stored",
         f"ALTER TABLE {fact.table} ADD COLUMN IF NOT EXISTS {column.shown} {column.type.text};\n"
         "-- keep it up to date with a trigger, and fill the rows that are there in batches (stackctl:repeat)",
@@ -65,23 +71,23 @@ def generated_column_added(fact: ColumnAdded, seen: Seen) -> Found | None:
 
 @rule("volatile-default", "error", "a column is added with a volatile default", why=REWRITES, fact=ColumnAdded,
       by_size=True)  # fmt: skip
-def volatile_default(fact: ColumnAdded, seen: Seen) -> Found | None:
-    return _default(fact, seen, volatile=True)
+def volatile_default(fact: ColumnAdded, state: FileState) -> RuleMatch | None:
+    return _default(fact, state, volatile=True)
 
 
 @rule("default-not-known", "warning", "a column is added with a default whose function is not known",
       why="if the function is volatile, the whole table is written anew while everything else on it waits; "
       "--ask-database finds out",
       fact=ColumnAdded, by_size=True)  # fmt: skip
-def default_not_known(fact: ColumnAdded, seen: Seen) -> Found | None:
-    return _default(fact, seen, volatile=None)
+def default_not_known(fact: ColumnAdded, state: FileState) -> RuleMatch | None:
+    return _default(fact, state, volatile=None)
 
 
-def _default(fact: ColumnAdded, seen: Seen, *, volatile: bool | None) -> Found | None:
+def _default(fact: ColumnAdded, state: FileState, *, volatile: bool | None) -> RuleMatch | None:
     column = fact.column
-    if column.default is None or column.stored or seen.made("table", fact.table):
+    if column.default is None or column.stored or state.has_created("table", fact.table):
         return None
-    call, is_volatile = volatility.most_volatile(column.calls, seen.asked)
+    call, is_volatile = volatility.find_most_volatile(column.calls, state.database)
     if is_volatile is not volatile:
         return None
     table, name = fact.table, column.shown
@@ -90,16 +96,16 @@ def _default(fact: ColumnAdded, seen: Seen, *, volatile: bool | None) -> Found |
         f"ALTER TABLE {table} ALTER COLUMN {name} SET DEFAULT {column.default};\n"
         + suggest_backfill(table, f"{name} = {column.default}", f"{name} IS NULL")
     )
-    return Found(f"column {name} of {table} has the default {call}()", safe, table)
+    return RuleMatch(f"column {name} of {table} has the default {call}()", safe, table)
 
 
 @rule("serial-added", "error", "a serial or identity column is added", why=REWRITES, fact=ColumnAdded, by_size=True)
-def serial_added(fact: ColumnAdded, seen: Seen) -> Found | None:
+def serial_added(fact: ColumnAdded, state: FileState) -> RuleMatch | None:
     column, table = fact.column, fact.table
-    if not (column.serial or column.identity) or seen.made("table", table):
+    if not (column.serial or column.identity) or state.has_created("table", table):
         return None
-    sequence = table.beside(f"{table.name}_{column.name}_seq").shown
-    return Found(
+    sequence = table.sibling(f"{table.name}_{column.name}_seq").shown
+    return RuleMatch(
         f"column {column.shown} of {table} numbers the rows",
         f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {column.shown} bigint;\n"
         f"CREATE SEQUENCE IF NOT EXISTS {sequence} OWNED BY {table}.{column.shown};\n"
@@ -113,15 +119,15 @@ def serial_added(fact: ColumnAdded, seen: Seen) -> Found | None:
       why="as a rule the whole table is written anew while everything else on it waits, "
       "and the previous version of the application reads values of another type",
       fact=TypeChanged, by_size=True)  # fmt: skip
-def column_type_change(fact: TypeChanged, seen: Seen) -> Found | None:
-    if seen.made("table", fact.table) or seen.made("type", fact.table):
+def column_type_change(fact: TypeChanged, state: FileState) -> RuleMatch | None:
+    if state.has_created("table", fact.table) or state.has_created("type", fact.table):
         return None
-    if seen.asked and fact.using is None and seen.asked.same_bytes(fact.table, fact.column, fact.type):
+    if state.database and fact.using is None and state.database.is_stored_alike(fact.table, fact.column, fact.type):
         return None
-    new = fact.table.beside(f"{fact.column}_new").shown
-    old = fact.table.beside(fact.column).shown
+    new = fact.table.sibling(f"{fact.column}_new").shown
+    old = fact.table.sibling(fact.column).shown
     value = fact.using or f"{old}::{fact.type.text}"
-    return Found(
+    return RuleMatch(
         f"column {old} of {fact.table} becomes {fact.type.text}",
         f"ALTER TABLE {fact.table} ADD COLUMN IF NOT EXISTS {new} {fact.type.text};\n"
         "-- let the application write both columns, and fill the rows that are there:\n"

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stackctl.migrate.lint.registry import RULES, Found, Rule, rule
+from stackctl.migrate.lint.registry import RULES, LintRule, RuleMatch, rule
 from stackctl.migrate.lint.wording import STILL_USES, suggest_later_release
-from stackctl.migrate.parser.facts import ColumnDropped, ConstraintDropped, DefaultDropped, Dropped
+from stackctl.migrate.parser.facts import ColumnDropped, ConstraintDropped, DefaultDropped, ObjectDropped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from stackctl.migrate.lint.schema_state import Seen
+    from stackctl.migrate.lint.schema_state import FileState
 
 
 @rule("drop-column", "error", "a column is dropped", why=f"{STILL_USES} the column", fact=ColumnDropped)
-def drop_column(fact: ColumnDropped, seen: Seen) -> Found | None:
-    if seen.made_column(fact.table, fact.column) or seen.made("type", fact.table):
+def drop_column(fact: ColumnDropped, state: FileState) -> RuleMatch | None:
+    if state.has_added_column(fact.table, fact.column) or state.has_created("type", fact.table):
         return None
-    column = fact.table.beside(fact.column).shown
+    column = fact.table.sibling(fact.column).shown
     reason = "no released version reads or writes it: …"
     return suggest_later_release("drop-column", f"column {column} of {fact.table} is dropped", fact.text, reason)
 
@@ -26,10 +26,10 @@ def drop_column(fact: ColumnDropped, seen: Seen) -> Found | None:
 @rule("drop-default", "warning", "a column's default is dropped",
       why="inserts of the previous version that leave the column out get NULL, or fail",
       fact=DefaultDropped)  # fmt: skip
-def drop_default(fact: DefaultDropped, seen: Seen) -> Found | None:
-    if seen.made_column(fact.table, fact.column) or seen.made("type", fact.table):
+def drop_default(fact: DefaultDropped, state: FileState) -> RuleMatch | None:
+    if state.has_added_column(fact.table, fact.column) or state.has_created("type", fact.table):
         return None
-    column = fact.table.beside(fact.column).shown
+    column = fact.table.sibling(fact.column).shown
     reason = "every released version writes it: …"
     return suggest_later_release(
         "drop-default", f"the default of {column} of {fact.table} is dropped", fact.text, reason
@@ -39,20 +39,20 @@ def drop_default(fact: DefaultDropped, seen: Seen) -> Found | None:
 @rule("drop-constraint", "warning", "a constraint is dropped",
       why="the application may rely on it (ON CONFLICT, cascades), and rows that break it can't be told apart later",
       fact=ConstraintDropped)  # fmt: skip
-def drop_constraint(fact: ConstraintDropped, seen: Seen) -> Found | None:
-    if seen.made_constraint(fact.table, fact.name) or seen.replaced_by_not_null(fact.table, fact.name):
+def drop_constraint(fact: ConstraintDropped, state: FileState) -> RuleMatch | None:
+    if state.has_added_constraint(fact.table, fact.name) or state.is_replaced_by_not_null(fact.table, fact.name):
         return None
-    name = fact.table.beside(fact.name).shown
+    name = fact.table.sibling(fact.name).shown
     return suggest_later_release(
         "drop-constraint", f"constraint {name} of {fact.table} is dropped", fact.text, "nothing relies on it: …"
     )
 
 
-def _dropped(kind: str, rule_id: str) -> Callable[[Dropped, Seen], Found | None]:
-    def check(fact: Dropped, seen: Seen) -> Found | None:
-        if fact.kind != kind or seen.made(kind, fact.name):
+def _dropped(kind: str, rule_id: str) -> Callable[[ObjectDropped, FileState], RuleMatch | None]:
+    def check(fact: ObjectDropped, state: FileState) -> RuleMatch | None:
+        if fact.kind != kind or state.has_created(kind, fact.name):
             return None
-        if kind == "function" and seen.made_function(fact.name, fact.arguments):
+        if kind == "function" and state.has_created_function(fact.name, fact.arguments):
             return None
         return suggest_later_release(
             rule_id, f"{kind} {fact.name} is dropped", fact.text, "no released version uses it: …"
@@ -63,11 +63,11 @@ def _dropped(kind: str, rule_id: str) -> Callable[[Dropped, Seen], Found | None]
 
 for _kind in ("table", "view", "function", "type", "sequence", "schema", "extension"):
     _id = f"drop-{_kind}"
-    RULES[_id] = Rule(
+    RULES[_id] = LintRule(
         _id,
         "error",
         f"{'an' if _kind == 'extension' else 'a'} {_kind} is dropped",
         f"{STILL_USES} it",
-        Dropped,
+        ObjectDropped,
         _dropped(_kind, _id),
     )

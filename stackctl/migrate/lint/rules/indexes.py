@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from stackctl.migrate.lint.registry import Found, rule
+from stackctl.migrate.lint.registry import RuleMatch, rule
 from stackctl.migrate.lint.wording import OUTSIDE
-from stackctl.migrate.parser.facts import Dropped, IndexBuilt, Reindexed
+from stackctl.migrate.parser.facts import IndexBuilt, IndexesRebuilt, ObjectDropped
 
 if TYPE_CHECKING:
-    from stackctl.migrate.lint.schema_state import Seen
+    from stackctl.migrate.lint.schema_state import FileState
 
 _BLOCKS_WRITES = "until it is done, every INSERT, UPDATE and DELETE on the table waits"
 _QUEUES = "it waits for every query on the table, and meanwhile all later ones wait behind it"
@@ -18,33 +18,33 @@ _QUEUES = "it waits for every query on the table, and meanwhile all later ones w
 
 @rule("index-not-concurrent", "error", "an index is built without CONCURRENTLY", why=_BLOCKS_WRITES,
       fact=IndexBuilt, by_size=True)  # fmt: skip
-def index_not_concurrent(fact: IndexBuilt, seen: Seen) -> Found | None:
-    if fact.concurrently or seen.made("table", fact.table):
+def index_not_concurrent(fact: IndexBuilt, state: FileState) -> RuleMatch | None:
+    if fact.concurrently or state.has_created("table", fact.table):
         return None
     what = f"CREATE INDEX {f'{fact.name} ' if fact.name else ''}on {fact.table}"
-    known = seen.asked.partitioned(fact.table) if seen.asked else None
+    known = state.database.is_partitioned(fact.table) if state.database else None
     if fact.only and known is not False:
         return None  # on the partitioned table itself nothing is built
-    if fact.table in seen.history.partitioned or known:
+    if fact.table in state.schema.partitioned or known:
         safe = (
             "-- a partitioned table takes no CONCURRENTLY: build one on each partition, then attach them\n"
             + re.sub(r"\bON\b", "ON ONLY", fact.text, count=1, flags=re.IGNORECASE) + ";"
         )  # fmt: skip
     else:
         safe = OUTSIDE + re.sub(r"\bINDEX\b", "INDEX CONCURRENTLY", fact.text, count=1, flags=re.IGNORECASE) + ";"
-    return Found(what, safe, fact.table)
+    return RuleMatch(what, safe, fact.table)
 
 
-@rule("drop-index-not-concurrent", "error", "an index is dropped without CONCURRENTLY", why=_QUEUES, fact=Dropped)
-def drop_index_not_concurrent(fact: Dropped, seen: Seen) -> Found | None:
-    if fact.kind != "index" or fact.concurrently or seen.made("index", fact.name):
+@rule("drop-index-not-concurrent", "error", "an index is dropped without CONCURRENTLY", why=_QUEUES, fact=ObjectDropped)
+def drop_index_not_concurrent(fact: ObjectDropped, state: FileState) -> RuleMatch | None:
+    if fact.kind != "index" or fact.concurrently or state.has_created("index", fact.name):
         return None
-    return Found(f"DROP INDEX {fact.name}", f"{OUTSIDE}DROP INDEX CONCURRENTLY IF EXISTS {fact.name};")
+    return RuleMatch(f"DROP INDEX {fact.name}", f"{OUTSIDE}DROP INDEX CONCURRENTLY IF EXISTS {fact.name};")
 
 
-@rule("reindex-not-concurrent", "error", "REINDEX without CONCURRENTLY", why=_BLOCKS_WRITES, fact=Reindexed)
-def reindex_not_concurrent(fact: Reindexed, seen: Seen) -> Found | None:
-    if fact.concurrently or (fact.name and seen.made(fact.kind, fact.name)):
+@rule("reindex-not-concurrent", "error", "REINDEX without CONCURRENTLY", why=_BLOCKS_WRITES, fact=IndexesRebuilt)
+def reindex_not_concurrent(fact: IndexesRebuilt, state: FileState) -> RuleMatch | None:
+    if fact.concurrently or (fact.name and state.has_created(fact.kind, fact.name)):
         return None
     what = f"{fact.kind.upper()} CONCURRENTLY {fact.name or ''}".rstrip()
-    return Found(f"REINDEX {fact.name or fact.kind}", f"{OUTSIDE}REINDEX {what};")
+    return RuleMatch(f"REINDEX {fact.name or fact.kind}", f"{OUTSIDE}REINDEX {what};")

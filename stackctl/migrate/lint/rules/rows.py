@@ -4,36 +4,37 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stackctl.migrate.lint.registry import Found, rule
+from stackctl.migrate.lint.registry import RuleMatch, rule
 from stackctl.migrate.lint.wording import suggest_backfill, suggest_batched_delete
-from stackctl.migrate.parser.facts import RowsWritten, Truncated
+from stackctl.migrate.parser.facts import RowsWritten, TableTruncated
 
 if TYPE_CHECKING:
-    from stackctl.migrate.lint.schema_state import Seen
+    from stackctl.migrate.lint.schema_state import FileState
 
 _ONE_GO = "one long transaction locks every row, keeps VACUUM from cleaning up, and doubles the table before it commits"
 
 
 @rule("truncate-cascade", "error", "TRUNCATE … CASCADE",
-      why="it empties every table that refers to this one, whichever those are on the day", fact=Truncated)  # fmt: skip
-def truncate_cascade(fact: Truncated, seen: Seen) -> Found | None:
-    if not fact.cascade or seen.made("table", fact.table):
+      why="it empties every table that refers to this one, whichever those are on the day",
+      fact=TableTruncated)  # fmt: skip
+def truncate_cascade(fact: TableTruncated, state: FileState) -> RuleMatch | None:
+    if not fact.cascade or state.has_created("table", fact.table):
         return None
-    return Found(f"TRUNCATE {fact.table} CASCADE", suggest_batched_delete(fact.table.shown))
+    return RuleMatch(f"TRUNCATE {fact.table} CASCADE", suggest_batched_delete(fact.table.shown))
 
 
 @rule("truncate", "warning", "TRUNCATE", why="the rows are gone for the previous version too, and it waits for every "
-      "query on the table while all later ones wait behind it", fact=Truncated)  # fmt: skip
-def truncate(fact: Truncated, seen: Seen) -> Found | None:
-    if fact.cascade or seen.made("table", fact.table):
+      "query on the table while all later ones wait behind it", fact=TableTruncated)  # fmt: skip
+def truncate(fact: TableTruncated, state: FileState) -> RuleMatch | None:
+    if fact.cascade or state.has_created("table", fact.table):
         return None
-    return Found(f"TRUNCATE {fact.table}", suggest_batched_delete(fact.table.shown))
+    return RuleMatch(f"TRUNCATE {fact.table}", suggest_batched_delete(fact.table.shown))
 
 
 @rule("whole-table-at-once", "error", "UPDATE or DELETE of a whole table outside a repeated piece", why=_ONE_GO,
       fact=RowsWritten, by_size=True)  # fmt: skip
-def whole_table_at_once(fact: RowsWritten, seen: Seen) -> Found | None:
-    if not fact.everything or seen.repeat or seen.made("table", fact.table):
+def whole_table_at_once(fact: RowsWritten, state: FileState) -> RuleMatch | None:
+    if not fact.everything or state.repeat or state.has_created("table", fact.table):
         return None
     if fact.how == "DELETE":
         safe = suggest_batched_delete(fact.table.shown)
@@ -43,4 +44,4 @@ def whole_table_at_once(fact: RowsWritten, seen: Seen) -> Found | None:
     else:
         safe = "-- write it so that it changes at most 1000 rows, and only those still to do; let it return\n"
         safe += "-- should_repeat_migration, and put it into a piece of its own, with a line:  -- stackctl:repeat"
-    return Found(f"{fact.how} of all rows of {fact.table}", safe, fact.table)
+    return RuleMatch(f"{fact.how} of all rows of {fact.table}", safe, fact.table)
