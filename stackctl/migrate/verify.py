@@ -30,7 +30,7 @@ class VerifyFinding:
 def verify(
     conn: Connection, migrations: Sequence[Migration], schema: str = "public", names_elsewhere: Collection[str] = ()
 ) -> tuple[VerifyFinding, ...]:
-    """What does not fit together. Writes nothing; a pending file is no finding, nor is one whose name is in `names_elsewhere`.
+    """What does not fit together. Writes nothing; a pending file is no finding, nor is one of `names_elsewhere`.
 
     Raises ServiceError (`permission-denied`).
     """

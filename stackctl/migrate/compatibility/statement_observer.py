@@ -62,7 +62,7 @@ class _Relation:
 
 
 class StatementObserver:
-    """Watches the statements of `apply_migrations` on one connection: pass it `measure`, and read `measured` afterwards."""
+    """Measures the statements of a connection: pass `measure` to `apply_migrations`, and read `measured` afterwards."""
 
     def __init__(self, conn: Connection, schema: str) -> None:
         self._conn = conn
