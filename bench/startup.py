@@ -30,10 +30,10 @@ GOALS: dict[str, tuple[str, float]] = {
     "--version": ("empty --help", 0.5),
     "--help": ("empty --help", 1.1),
     **{f"{name} --help": ("empty group --help", 1.1) for name, entry in COMMANDS.items() if isinstance(entry, Group)},
-    **{
-        line: ("one query", 1.3)
-        for line in ("fuse show", "queue list", "users show nobody@example.com", "refunds list", "migrate status")
-    },
+    **dict.fromkeys(
+        ("fuse show", "queue list", "users show nobody@example.com", "refunds list", "migrate status"),
+        ("one query", 1.3),
+    ),
     "status": ("one query", 2.0),
     "rules list": ("empty --help", 1.2),
     "config show": ("empty --help", 1.2),

