@@ -4,6 +4,7 @@ import sqlite3
 
 import pytest
 import sqlglot
+from sqlglot import exp
 
 from stackctl.core.bundled import bundled
 from stackctl.mapping import files
@@ -92,5 +93,5 @@ def test_parameters_are_replaced_by_place() -> None:
 )
 def test_parameters_are_what_a_parser_of_postgresql_takes_for_placeholders(sql: str) -> None:
     tree = sqlglot.parse_one(sql, read="postgres")
-    placeholders = sorted(node.name for node in tree.find_all(sqlglot.exp.Placeholder))
+    placeholders = sorted(node.name for node in tree.find_all(exp.Placeholder))
     assert sorted(parameter.name for parameter in parameters(sql)) == placeholders
