@@ -246,7 +246,7 @@ def test_loops_end_after_their_time(project: Project, source: Connection) -> Non
     for command in (("run",), ("sequence", "--loop"), ("poll", "--loop")):
         outcome = project.run(*command, "--max-duration", "200ms", "--json")
         assert outcome.code == 0, outcome
-    assert outcome.lines[-1]["stopped_by"] == "max-duration"
+        assert outcome.lines[-1]["stopped_by"] == "max-duration"
 
 
 def test_a_long_interval_does_not_delay_the_signal(project: Project, source: Connection) -> None:

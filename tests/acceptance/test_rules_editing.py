@@ -9,6 +9,9 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from stackctl.core.errors import StateError
+from stackctl.rules import edits
+from stackctl.rules.model import Action, Rule
 from tests.backend import MINE, OTHER, Project
 
 if TYPE_CHECKING:
@@ -224,3 +227,18 @@ def test_a_new_rule_has_an_id_that_can_be_pushed(tmp_path: Path) -> None:
     result = project.run("rules", "add", "a.b", "--condition", "true", "--action", "reject", "--rules", "r.yaml")
     assert (result.code, "has a dot" in result.stderr) == (2, True)
     assert not (tmp_path / "r.yaml").exists()
+
+
+@pytest.mark.parametrize("before", [RULES, None])
+def test_what_was_saved_meanwhile_is_not_overwritten(before: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "sign-up-rules.yaml"
+    if before is not None:
+        path.write_text(before)
+    held = edits.read(path)
+    change = edits.planned(held, edits.with_rules(held.rules, [Rule("new", "new", True, 1, "true", Action("log"))]))
+    path.write_text(RULES + "# by somebody else\n")
+    with pytest.raises(StateError) as caught:
+        edits.write(change)
+    assert caught.value.code == "changed-meanwhile"
+    assert path.read_text() == RULES + "# by somebody else\n"
+    assert [found.name for found in tmp_path.iterdir()] == [path.name]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 import pytest
 
+from stackctl.rules import suites
 from tests.backend import Project
+from tests.growth import LINEAR, growth
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -124,14 +125,18 @@ def test_no_suite_at_all_is_an_error(tmp_path: Path) -> None:
     assert Project(tmp_path).run("rules", "test", "--json").json["error"]["code"] == "no-suites"
 
 
-def test_five_hundred_cases_are_quick(suite: Project, tmp_path: Path) -> None:
-    cases = "".join(
-        f"  - name: case {number}\n    user: {{email: u{number}@x.de, auth_method: otp, risk_scores: {{bot: 9}}}}\n"
-        "    expect: {decision: default-allow}\n"
-        for number in range(500)
-    )
-    (tmp_path / "a.rules-test.yaml").write_text(f"rules: sign-up-rules.yaml\ntests:\n{cases}")
-    started = time.monotonic()
+def test_many_cases_are_quick(suite: Project, tmp_path: Path) -> None:
+    """The goal is one second for five hundred (bench/rules.py measures it); here it must not grow faster than they."""
+    path = tmp_path / "a.rules-test.yaml"
+
+    def passed(size: int) -> None:
+        cases = "".join(
+            f"  - name: case {number}\n    user: {{email: u{number}@x.de, auth_method: otp, risk_scores: {{bot: 9}}}}\n"
+            "    expect: {decision: default-allow}\n"
+            for number in range(size)
+        )
+        path.write_text(f"rules: sign-up-rules.yaml\ntests:\n{cases}")
+        assert len(suites.run([suites.load(path, None)]).results) == size
+
+    assert growth(passed, 125) < LINEAR
     assert suite.run("rules", "test", "--json").json["passed"] == 500
-    # The goal is one second (bench/rules.py measures it); this only notices a change of kind.
-    assert time.monotonic() - started < 20

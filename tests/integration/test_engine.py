@@ -490,3 +490,19 @@ def test_one_connection_reads_for_files_and_servers_in_turn(
         populate(source)
         settle(pipeline)
     assert differences(pipeline) == []
+
+
+@BOTH
+def test_full_does_not_set_a_cursor_back(copy: Copy, source: Connection) -> None:
+    """The highest stamp may be gone with its row and its tombstone."""
+    add_user(source)
+    settle(copy.pipeline)
+    last = add_user(source)
+    settle(copy.pipeline)
+    query = "SELECT mapping_name, last_synced_sequence_id FROM _stack_sync_metadata ORDER BY 1"
+    cursors = copy.rows(query)
+    source.execute('DELETE FROM "ProjectUser" WHERE "projectUserId" = %s', (last,))
+    source.execute('DELETE FROM "DeletedRow"')
+    assert [result.error for result in sync(copy.pipeline, full=True)] == [None]
+    assert copy.rows(query) == cursors
+    assert differences(copy.pipeline) == []

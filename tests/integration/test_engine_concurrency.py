@@ -38,8 +38,11 @@ from backend import (
 )
 
 from stackctl.core.errors import StackctlError
+from stackctl.sync import service
 from stackctl.sync.changes.sequencer import Sequencer, SequenceResult
 from stackctl.sync.engine import source as source_module
+from stackctl.sync.engine.database import Options
+from stackctl.sync.loop import Stop
 from stackctl.sync.queue import entries
 
 if TYPE_CHECKING:
@@ -414,3 +417,101 @@ def test_a_replica_that_stays_behind_is_an_error_of_its_own(
         replica.execute("SELECT pg_wal_replay_resume()")
     assert failures(pipeline) == []  # not the fault of the external database
     assert one(source, 'SELECT count(*) FROM "OutgoingRequest"') == 1
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_replica_is_waited_for_once_the_cursor_is_held(
+    full: bool, standby: str, project: Project, source: Connection, external_db: str, connect: Connect
+) -> None:
+    """While an engine waited for the cursor, another sent what the replica does not show yet."""
+    replica_url = f"postgresql://postgres@/{source.info.dbname}?host={standby}&port=5432"
+    project.settings["database"]["replica_url"] = replica_url
+    pipeline = project.postgres(MINE, external_db, mappings=["users"]).pipeline()
+    user = add_user(source, displayName="old")
+
+    def there() -> bool:
+        with contextlib.suppress(psycopg.OperationalError), psycopg.connect(replica_url) as conn:
+            return bool(fetch(conn, 'SELECT 1 FROM "ProjectUser"'))
+        return False
+
+    wait_for(there)
+    settle(pipeline)
+    source.execute('UPDATE "ProjectUser" SET "displayName" = \'newer\'')
+    sequence(pipeline)
+    replica, watcher = connect(replica_url, autocommit=True), connect(external_db, autocommit=True)
+    blocker = connect(external_db)
+    blocker.execute("SELECT FROM _stack_sync_metadata FOR UPDATE")
+    results: list[Any] = []
+    thread = threading.Thread(target=lambda: results.extend(sync(pipeline, full=full)))
+    thread.start()
+    try:
+        wait_until_blocked(watcher, "stackctl sync")
+        replica.execute("SELECT pg_wal_replay_pause()")
+        wait_for(lambda: one(replica, "SELECT pg_get_wal_replay_pause_state()") == "paused")
+        source.execute('UPDATE "ProjectUser" SET "displayName" = \'newest\'')
+        sequence(pipeline)
+        stamp = one(source, 'SELECT "sequenceId" FROM "ProjectUser" WHERE "projectUserId" = %s', user)
+        blocker.execute("UPDATE users SET display_name = 'newest'")
+        blocker.execute("UPDATE _stack_sync_metadata SET last_synced_sequence_id = %s", (stamp,))
+        blocker.commit()
+        polls = (
+            "SELECT 1 FROM pg_stat_activity WHERE query LIKE '%%pg_last_wal_replay_lsn%%' AND pid <> pg_backend_pid()"
+        )
+        wait_for(lambda: fetch(replica, polls) or not thread.is_alive())
+        assert fetch(watcher, "SELECT display_name FROM users") == [("newest",)]
+        assert thread.is_alive()
+    finally:
+        replica.execute("SELECT pg_wal_replay_resume()")
+        thread.join()
+    assert [result.error for result in results] == [None]
+    assert differences(project.pipeline()) == []
+
+
+@pytest.mark.parametrize("kind", ["postgres", "sqlite"])
+@pytest.mark.parametrize("written", [True, False])
+def test_a_page_read_ahead_is_dropped_when_the_cursor_was_written(
+    written: bool, kind: str, project: Project, source: Connection, external_db: str
+) -> None:
+    """Between two pages a row of the second one changes, and `verify --repair` may put it right, at the same cursor."""
+    if kind == "postgres":
+        project.postgres(MINE, external_db, mappings=["users"])
+    else:
+        project.sqlite(MINE, mappings=["users"])
+    pipeline = project.pipeline()
+    settle(pipeline)
+    add_many_users(source, 20)
+    sequence(pipeline)
+    heard: list[int] = []
+    between = False
+
+    class Between(Stop):
+        """Asked before each page."""
+
+        @property
+        def requested(self) -> bool:
+            nonlocal between
+            if sum(heard) >= 10 and not between:
+                between = True
+                wait_for(lambda: sum(heard) == 20)  # the second page was read
+                source.execute('UPDATE "ProjectUser" SET "displayName" = \'new\'')
+                if written:
+                    mend()
+            return False
+
+    ((database,),) = pipeline.databases.values()
+    (compiled,) = pipeline.compiled(database)
+
+    def mend() -> None:
+        target = pipeline.open_target(database)
+        with target.locked(compiled) as cursor:
+            target.advance(compiled, cursor)
+        target.close()
+
+    options = Options(batch_size=10, on_rows=lambda mapping, rows: heard.append(rows))
+    results = service.sync(pipeline, service.Scope(None), options, Between(), service.Reports())
+    assert [result.error for result in results] == [None]
+    assert between
+    target = pipeline.open_target(database)
+    found = [row for row in target.rows(compiled.mapping) if "new" in row]
+    target.close()
+    assert len(found) == (10 if written else 0)

@@ -284,3 +284,12 @@ def test_where_the_backend_keeps_its_own_history_it_is_told(conn: Connection, tm
     migrations = plan(tmp_path, a="SELECT 1", b="SELECT nope")
     raises(conn, migrations)
     assert conn.execute('SELECT "migrationName" FROM "SchemaMigration"').fetchall() == [(migrations[0].name,)]
+
+
+@pytest.mark.parametrize("content", ["CREATE TABLE b ()", "-- stackctl:outside-transaction\nCREATE TABLE b ()"])
+def test_a_lock_that_was_lost_ends_the_run(content: str, conn: Connection, tmp_path: Path) -> None:
+    """Another runner could have begun meanwhile: nothing more is applied, in a transaction or outside one."""
+    migrations = plan(tmp_path, a="SELECT pg_advisory_unlock_all()", b=content)
+    error = raises(conn, migrations)
+    assert (error.code, error.details["applied"]) == ("transaction-pooler", [migrations[0].name])
+    assert value(conn, "SELECT to_regclass('b')") is None

@@ -420,3 +420,12 @@ def test_the_fuse_stops_after_the_batch_in_hand(
     assert counts(results[0]) == (1, 1, 0, 0)
     assert results[0].stopped_by == "fuse"
     assert differences(pipeline) == []
+
+
+def test_the_error_of_a_database_is_stored_without_its_secrets(source: Connection) -> None:
+    said = ServiceError("postgresql://reader:geheim99@x/db does not answer, password=geheim98", code="unreachable")
+    for _ in range(2):  # the first failure and a later one
+        retries.record_failure(source, MINE, "x", said, scheduled=True)
+        stored = one(source, "SELECT last_error FROM stackctl.delivery")
+        assert "reader" in stored
+        assert "geheim" not in stored

@@ -214,3 +214,12 @@ def test_summary_and_order(source: Connection) -> None:
     assert found.oldest_age_ms is not None
     assert 180_000 <= found.oldest_age_ms < 240_000
     assert [(e.tenancy, e.stale) for e in entries.list_entries(source, 1)] == [(str(MINE), True)]
+
+
+def test_the_oldest_entry_is_claimed_first(source: Connection) -> None:
+    made = [entry(source, None) for _ in range(3)]
+    for age, id_ in enumerate(made):
+        source.execute(
+            'UPDATE "OutgoingRequest" SET "createdAt" = now() - %s * interval \'1 hour\' WHERE id = %s', (age, id_)
+        )
+    assert [claim.id for _ in made for claim in entries.claim(source, 1)] == made[::-1]

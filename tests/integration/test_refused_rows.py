@@ -300,3 +300,19 @@ def test_a_full_load_with_a_refused_row_keeps_the_old_rows_in_sight(
     assert seen <= ({48, 49} if kind == "sqlite" else {49, 50}) and (seen or kind == "duckdb"), seen
     (users,) = [found for found in comparisons(pipeline) if found.mapping == "users"]
     assert (users.source_rows, users.target_rows, users.missing, users.extra, users.different) == (49, 49, 0, 0, 1)
+
+
+def test_a_row_beyond_a_limit_of_the_server(pipeline: Pipeline, source: Connection, target: Connection) -> None:
+    """An index of the consumer's takes no such long value: SQLSTATE 54000."""
+    target.execute("CREATE INDEX ON users (display_name)")
+    bad, good = add_user(source), add_user(source)
+    source.execute(
+        'UPDATE "ProjectUser" SET "displayName" = (SELECT string_agg(md5(n::text), \'\')'
+        ' FROM generate_series(1, 500) AS n) WHERE "projectUserId" = %s', (bad,),
+    )  # fmt: skip
+    sequence(pipeline)
+    result = only(sync(pipeline))
+    assert result.error is not None
+    assert result.error.code == "rows-refused"
+    assert set_aside(source) == [str(bad)]
+    assert one(target, "SELECT id FROM users") == good

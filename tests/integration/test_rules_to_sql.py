@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -72,7 +73,7 @@ def test_what_sql_decides_is_what_the_evaluator_says(connect: Connect, empty_db:
 PIECES = [
     "a", "b", "@", ".", "\\.", "\\d", "\\w", "\\W", "\\s", "\\S", "\\b", "\\z", "[a-c]", "[^a]", "[\\w.-]",
     "[a\\-z]", "(a|b)", "(?:ab)", "^", "$", "*", "+", "?", "{2}", "{1,3}", "*?", "|", "\\n", "é", "-", "_", "[^\\d]",
-    "\\+", "{", "]",
+    "\\+", "{", "]", "\\t", "\\r", "\\f", "\\v", "[\\t\\v]", "[^\\f]", "[^\\s]",
 ]
 # fmt: on
 STRINGS = [
@@ -90,6 +91,9 @@ STRINGS = [
     "a1_",
     " ",
     "\t",
+    "\v",
+    "\f",
+    "\r",
     "a-b",
     "]",
     "{",
@@ -110,8 +114,8 @@ def test_translated_patterns_find_what_re2_finds(connect: Connect, empty_db: str
     conn = connect(empty_db)
     chance = random.Random(SEED)
     tried = 0
-    for _ in range(CASES):
-        pattern = "".join(chance.choice(PIECES) for _ in range(chance.randrange(1, 6)))
+    several = ("".join(chance.choice(PIECES) for _ in range(chance.randrange(1, 6))) for _ in range(CASES))
+    for pattern in chain(PIECES, several):
         try:
             search = patterns.compiled(pattern)
         except ValueError:

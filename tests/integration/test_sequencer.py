@@ -439,3 +439,27 @@ def test_stopped_before_it_starts(project: Project, source: Connection) -> None:
         result = SequenceResult()
         reason = Sequencer(conn, list(MAPPINGS.values()), batch_size=10).drain(result, stop, lambda rows: None)
     assert (reason, result.rows, marked(source, "ProjectUser")) == ("signal", 0, 1)
+
+
+def test_a_row_found_by_a_lookup_waits_for_its_tombstone(
+    project: Project, source: Connection, external_db: str, migrated_db: str, connect: Connect
+) -> None:
+    """The channel moves to another user, while somebody holds the tombstone of where it was."""
+    pipeline = project.postgres(MINE, external_db).pipeline()
+    first, second = add_user(source), add_user(source)
+    channel = add_channel(source, first, "a@example.com")
+    settle(pipeline)
+    columns = 'id, value, "isVerified"'
+    before = fetch(source, f'SELECT {columns} FROM "ContactChannel"')
+    source.execute('UPDATE "ContactChannel" SET "projectUserId" = %s WHERE id = %s', (second, channel))
+    app = connect(migrated_db)
+    app.execute('SELECT 1 FROM "DeletedRow" WHERE "tableName" = \'ContactChannel\' FOR UPDATE')
+    settle(pipeline)
+    assert marked(source, "ContactChannel") == marked(source, "DeletedRow") == 1
+    app.commit()
+    sequence(pipeline)
+    stamps = 'SELECT max("sequenceId") FROM "ContactChannel"', 'SELECT max("sequenceId") FROM "DeletedRow"'
+    assert one(source, stamps[0]) > one(source, stamps[1])
+    sync(pipeline, batch_size=1)
+    assert differences(pipeline) == []
+    assert fetch(source, f'SELECT {columns} FROM "ContactChannel"') == before
