@@ -42,8 +42,8 @@ from stackctl.sync import service
 from stackctl.sync.changes.sequencer import Sequencer, SequenceResult
 from stackctl.sync.engine import source as source_module
 from stackctl.sync.engine.database import Options
-from stackctl.sync.loop import Stop
 from stackctl.sync.queue import entries
+from stackctl.sync.stop import Stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -499,7 +499,7 @@ def test_a_page_read_ahead_is_dropped_when_the_cursor_was_written(
             return False
 
     ((database,),) = pipeline.databases.values()
-    (compiled,) = pipeline.compiled(database)
+    (compiled,) = pipeline.compile_mappings(database)
 
     def mend() -> None:
         target = pipeline.open_target(database)
