@@ -97,8 +97,8 @@ class Shop(Project):
 
     def planned(self, conn: psycopg.Connection[Any], bought: uuid.UUID) -> Refund:
         """A refund that a killed process has left behind, not sent."""
-        self.killed("stackctl.payments.refunds.execute:plan:after", bought)
-        return ledger.find(conn, purchase=bought)[0]
+        self.killed("stackctl.payments.refunds.execute:plan_refund:after", bought)
+        return ledger.find_refunds(conn, purchase=bought)[0]
 
     def refund(self, id_: uuid.UUID, *arguments: str) -> Outcome:
         """`refunds create`, confirmed, as JSON."""

@@ -34,9 +34,9 @@ class ConnectionStatus:
     project_mode: str
 
 
-def account(conn: Connection, layers: Layers) -> str:
+def find_account(conn: Connection, layers: Layers) -> str:
     """The connected account of the tenancy's project. Raises StateError `no-account`."""
-    row = conn.execute(_SQL["account"], {"project": layers.project}).fetchone()
+    row = conn.execute(_SQL["find_account"], {"project": layers.project}).fetchone()
     if row is None or not row[0]:
         raise StateError(
             f"project {layers.project} has no connected Stripe account",
@@ -46,41 +46,41 @@ def account(conn: Connection, layers: Layers) -> str:
     return row[0]
 
 
-def accounts(conn: Connection, tenancy: UUID | None) -> Sequence[str]:
+def list_accounts(conn: Connection, tenancy: UUID | None) -> Sequence[str]:
     """All that are or were connected, of a tenancy or of all."""
-    return [row[0] for row in conn.execute(_SQL["accounts"], {"tenancy": tenancy})]
+    return [row[0] for row in conn.execute(_SQL["list_accounts"], {"tenancy": tenancy})]
 
 
-def connected(conn: Connection, limit: int) -> Sequence[tuple[UUID, str]]:
+def list_connected_tenancies(conn: Connection, limit: int) -> Sequence[tuple[UUID, str]]:
     """Tenancies whose project has a connected account, each with it; no more than so many."""
-    return conn.execute(_SQL["connected"], {"limit": limit}).fetchall()
+    return conn.execute(_SQL["list_connected_tenancies"], {"limit": limit}).fetchall()
 
 
-def readiness(gateway: Gateway, account: str) -> tuple[tuple[str, ...], bool]:
+def read_readiness(gateway: Gateway, account: str) -> tuple[tuple[str, ...], bool]:
     """What Stripe waits for, and whether it lets the account take charges."""
-    found = gateway.account(account)
-    return _due(found), bool(found.get("charges_enabled"))
+    found = gateway.get_account(account)
+    return _requirements_due(found), bool(found.get("charges_enabled"))
 
 
-def _due(account: Mapping[str, Any]) -> tuple[str, ...]:
+def _requirements_due(account: Mapping[str, Any]) -> tuple[str, ...]:
     requirements: Any = account.get("requirements") or {}
     return tuple(requirements.get("currently_due") or ())
 
 
-def status(gateway: Gateway, account: str, layers: Layers) -> ConnectionStatus:
-    found = gateway.account(account)
+def read_status(gateway: Gateway, account: str, layers: Layers) -> ConnectionStatus:
+    found = gateway.get_account(account)
     return ConnectionStatus(
         account=account,
         status="connected" if found.get("details_submitted") else "setup-incomplete",
-        due=_due(found),
+        due=_requirements_due(found),
         charges_enabled=bool(found.get("charges_enabled")),
         payouts_enabled=bool(found.get("payouts_enabled")),
         key_mode=gateway.mode,
-        project_mode="test" if test_mode(layers) else "live",
+        project_mode="test" if is_test_mode(layers) else "live",
     )
 
 
-def test_mode(layers: Layers) -> bool:
+def is_test_mode(layers: Layers) -> bool:
     """On unless the configuration says otherwise."""
     return layers.at(*_TEST_MODE) is not False
 

@@ -20,9 +20,9 @@ TIMEOUT = 20  # seconds for one answer
 RETRIES = 2  # by the SDK, under one idempotency key
 REFUND_ID = "stackctl_refund_id"  # the metadata by which a refund is found again
 _NO_ANSWER = "not an answer of its API"
-_MOST_SAID = 200  # characters of what Stripe says
-_ODD = (AttributeError, KeyError, TypeError, ValueError)  # of an answer that lacks what Stripe's have
-_WON = ("won", "warning_closed", "prevented")  # statuses of disputes
+_MAX_MESSAGE = 200  # characters of what Stripe says
+_MALFORMED = (AttributeError, KeyError, TypeError, ValueError)  # of an answer that lacks what Stripe's have
+_WON_STATUSES = ("won", "warning_closed", "prevented")  # statuses of disputes
 _CODES = {
     "charge_already_refunded": "already-refunded",
     "charge_disputed": "charge-disputed",
@@ -43,14 +43,14 @@ class Payment:
 
 
 @dataclass(frozen=True)
-class Made:
+class StripeRefund:
     """A refund as Stripe has it. `ours`: the id that it carries in its metadata. Status `requires_action` counts as
     pending: the customer has still to do something. `charge_refunded`: what all refunds of its charge came to when it
     was made, if that was asked for."""
 
     id: str
     intent: str | None
-    ours: str | None
+    ledger_id: str | None
     amount: int
     currency: str
     status: str
@@ -64,15 +64,15 @@ class Made:
 
 
 @dataclass(frozen=True)
-class Item:
+class SubscriptionItem:
     """What a subscription is for. `cancels`: with its period or earlier; `ended`: Stripe changes nothing of it any
     more; `refund`: the id of the last refund for which it was changed."""
 
     id: str
     quantity: int
-    cancels: bool
+    ends_with_period: bool
     ended: bool
-    refund: str | None
+    last_refund_id: str | None
 
 
 class Gateway:
@@ -97,108 +97,114 @@ class Gateway:
                 key, base_addresses=addresses, http_client=http, max_network_retries=RETRIES
             )
         except stripe.AuthenticationError as error:
-            raise _no_key(error) from None
+            raise _key_refused(error) from None
         # It writes a file with the timing of the last request otherwise.
         stripe.enable_telemetry = False
-        self._on: Any = {"stripe_account": account} if account else {}
+        self._account_options: Any = {"stripe_account": account} if account else {}
         self.mode = "live" if "_live_" in key else "test"
 
-    def key_holder(self) -> tuple[str, str, str]:
+    def get_key_holder(self) -> tuple[str, str, str]:
         """The id of the account that the key is of; the API version that is asked for, and the one that answers."""
-        with _reading():
-            found: Any = self._client.v1.accounts.retrieve_current(None, self._on)
-            id_ = _document(found, "account")["id"]
+        with _read_errors():
+            found: Any = self._client.v1.accounts.retrieve_current(None, self._account_options)
+            id_ = _check_answer(found, "account")["id"]
         asked = stripe.api_version
         headers = found.last_response.headers if found.last_response else {}
         return id_, asked, headers.get("Stripe-Version") or asked
 
-    def account(self, id_: str) -> Mapping[str, Any]:
-        with _reading():
-            return _document(self._client.v1.accounts.retrieve(id_), "account")
+    def get_account(self, id_: str) -> Mapping[str, Any]:
+        with _read_errors():
+            return _check_answer(self._client.v1.accounts.retrieve(id_), "account")
 
-    def configurations(self) -> Sequence[Mapping[str, Any]]:
+    def list_configurations(self) -> Sequence[Mapping[str, Any]]:
         """All payment method configurations, of all pages of the list."""
-        with _reading():
-            first = self._client.v1.payment_method_configurations.list({"limit": 100}, self._on)
-            return _all(first, "payment_method_configuration")
+        with _read_errors():
+            first = self._client.v1.payment_method_configurations.list({"limit": 100}, self._account_options)
+            return _read_all_pages(first, "payment_method_configuration")
 
-    def configuration(self, id_: str) -> Mapping[str, Any]:
-        with _reading():
-            found = self._client.v1.payment_method_configurations.retrieve(id_, None, self._on)
-            return _document(found, "payment_method_configuration")
+    def get_configuration(self, id_: str) -> Mapping[str, Any]:
+        with _read_errors():
+            found = self._client.v1.payment_method_configurations.retrieve(id_, None, self._account_options)
+            return _check_answer(found, "payment_method_configuration")
 
-    def prefer(self, id_: str, wanted: Mapping[str, bool]) -> None:
+    def set_preferences(self, id_: str, states: Mapping[str, bool]) -> None:
         """Ask for methods on or off, in one request."""
         params: Any = {
-            method: {"display_preference": {"preference": "on" if on else "off"}} for method, on in wanted.items()
+            method: {"display_preference": {"preference": "on" if on else "off"}} for method, on in states.items()
         }
-        with _writing():
+        with _write_errors():
             self._client.v1.payment_method_configurations.update(
-                id_, params, self._on | {"idempotency_key": str(uuid.uuid4())}
+                id_, params, self._account_options | {"idempotency_key": str(uuid.uuid4())}
             )
 
-    def payment(self, intent: str) -> Payment:
-        with _reading():
-            found = self._client.v1.payment_intents.retrieve(intent, {"expand": ["latest_charge"]}, self._on)
-            return self._payment(_document(found, "payment_intent"))
+    def get_payment(self, intent: str) -> Payment:
+        with _read_errors():
+            found = self._client.v1.payment_intents.retrieve(
+                intent, {"expand": ["latest_charge"]}, self._account_options
+            )
+            return self._to_payment(_check_answer(found, "payment_intent"))
 
-    def paid_by(self, invoice: str) -> Sequence[Payment]:
+    def list_invoice_payments(self, invoice: str) -> Sequence[Payment]:
         """The paid payments of an invoice; one, unless it was paid in parts."""
         params: Any = {"invoice": invoice, "status": "paid", "limit": 100,
                        "expand": ["data.payment.payment_intent.latest_charge"]}  # fmt: skip
-        with _reading():
-            listed = self._client.v1.invoice_payments.list(params, self._on)
-            held = [one["payment"] for one in _all(listed, "invoice_payment")]
-            return [self._payment(one["payment_intent"]) for one in held if one.get("payment_intent")]
+        with _read_errors():
+            listed = self._client.v1.invoice_payments.list(params, self._account_options)
+            held = [one["payment"] for one in _read_all_pages(listed, "invoice_payment")]
+            return [self._to_payment(one["payment_intent"]) for one in held if one.get("payment_intent")]
 
-    def _payment(self, found: Mapping[str, Any]) -> Payment:
+    def _to_payment(self, found: Mapping[str, Any]) -> Payment:
         charge: Any = found.get("latest_charge") or {}
         return Payment(
             intent=found["id"],
             received=found.get("amount_received") or 0,
             currency=found["currency"],
-            disputed=bool(charge.get("disputed")) and not self._has_won(found["id"]),
+            disputed=bool(charge.get("disputed")) and not self._has_won_disputes(found["id"]),
             livemode=bool(found.get("livemode")),
         )
 
-    def _has_won(self, intent: str) -> bool:
+    def _has_won_disputes(self, intent: str) -> bool:
         """Whether each dispute of it ended well: its charge stays `disputed`, and can be refunded again."""
         try:
-            listed = self._client.v1.disputes.list({"payment_intent": intent, "limit": 100}, self._on)
-            statuses = [one["status"] for one in _all(listed, "dispute")]
+            listed = self._client.v1.disputes.list({"payment_intent": intent, "limit": 100}, self._account_options)
+            statuses = [one["status"] for one in _read_all_pages(listed, "dispute")]
         except stripe.PermissionError:
             return False
-        return bool(statuses) and all(status in _WON for status in statuses)
+        return bool(statuses) and all(status in _WON_STATUSES for status in statuses)
 
-    def refunds(self, intent: str) -> Sequence[Made]:
+    def list_refunds(self, intent: str) -> Sequence[StripeRefund]:
         """All refunds of a payment intent, whoever made them."""
-        return self._refunds({"payment_intent": intent})
+        return self._list_refunds({"payment_intent": intent})
 
-    def refunds_since(self, since: datetime | None) -> Sequence[Made]:
+    def list_refunds_since(self, since: datetime | None) -> Sequence[StripeRefund]:
         """All refunds of the account that were made since then, or ever."""
-        return self._refunds({"created": {"gte": int(since.timestamp())}} if since else {})
+        return self._list_refunds({"created": {"gte": int(since.timestamp())}} if since else {})
 
-    def _refunds(self, params: Any) -> Sequence[Made]:
+    def _list_refunds(self, params: Any) -> Sequence[StripeRefund]:
         params["limit"] = 100
-        with _reading():
-            listed = self._client.v1.refunds.list(params, self._on)
-            return [_made(one) for one in _all(listed, "refund")]
+        with _read_errors():
+            listed = self._client.v1.refunds.list(params, self._account_options)
+            return [_to_stripe_refund(one) for one in _read_all_pages(listed, "refund")]
 
-    def refund_made(self, id_: str) -> Made:
-        with _reading():
-            return _made(_document(self._client.v1.refunds.retrieve(id_, None, self._on), "refund"))
+    def get_refund(self, id_: str) -> StripeRefund:
+        with _read_errors():
+            return _to_stripe_refund(
+                _check_answer(self._client.v1.refunds.retrieve(id_, None, self._account_options), "refund")
+            )
 
-    def refund(self, params: Mapping[str, Any], key: str) -> Made:
+    def create_refund(self, params: Mapping[str, Any], key: str) -> StripeRefund:
         """Ask once, without a retry, so that a refusal means that nothing was done."""
         given: Any = params
-        once = self._on | {"idempotency_key": key, "max_network_retries": 0}
-        with _writing():
-            return _made(_document(self._client.v1.refunds.create(given, once), "refund"))
+        once = self._account_options | {"idempotency_key": key, "max_network_retries": 0}
+        with _write_errors():
+            return _to_stripe_refund(_check_answer(self._client.v1.refunds.create(given, once), "refund"))
 
-    def item(self, subscription: str, *, only: bool = True) -> Item:
+    def get_subscription_item(self, subscription: str, *, only: bool = True) -> SubscriptionItem:
         """The subscription's item. Raises StateError `subscription-has-several-items` if it is to be the only one."""
-        with _reading():
-            found = _document(self._client.v1.subscriptions.retrieve(subscription, None, self._on), "subscription")
+        with _read_errors():
+            found = _check_answer(
+                self._client.v1.subscriptions.retrieve(subscription, None, self._account_options), "subscription"
+            )
             items = found["items"]["data"]
             if len(items) != 1 and (only or not items):
                 raise StateError(
@@ -207,12 +213,12 @@ class Gateway:
                     hint="refund the money alone with --amount, and change the items in Stripe's dashboard",
                 )
             ends, period = found.get("cancel_at"), items[0].get("current_period_end")
-            return Item(
+            return SubscriptionItem(
                 id=items[0]["id"],
                 quantity=items[0].get("quantity") or 0,
-                cancels=bool(found.get("cancel_at_period_end")) or (bool(ends) and ends <= (period or ends)),
+                ends_with_period=bool(found.get("cancel_at_period_end")) or (bool(ends) and ends <= (period or ends)),
                 ended=found.get("status") in ("canceled", "incomplete_expired"),
-                refund=(found.get("metadata") or {}).get(REFUND_ID),
+                last_refund_id=(found.get("metadata") or {}).get(REFUND_ID),
             )
 
     def set_quantity(self, subscription: str, item: str, quantity: int, refund: str) -> None:
@@ -227,37 +233,37 @@ class Gateway:
     def _update_subscription(self, subscription: str, params: Any, refund: str) -> None:
         """In the same update as its change, the subscription comes to carry the id of the refund that it is for."""
         params |= {"metadata": {REFUND_ID: refund}}
-        with _writing():
+        with _write_errors():
             found = self._client.v1.subscriptions.update(
-                subscription, params, self._on | {"idempotency_key": str(uuid.uuid4())}
+                subscription, params, self._account_options | {"idempotency_key": str(uuid.uuid4())}
             )
-            _document(found, "subscription")
+            _check_answer(found, "subscription")
 
 
-def _document(found: Any, kind: str) -> dict[str, Any]:
+def _check_answer(found: Any, kind: str) -> dict[str, Any]:
     """An answer, once it is sure that it is one: what stands between may answer with JSON of its own."""
     if not isinstance(found, stripe.StripeObject) or getattr(found, "object", None) != kind:
         raise stripe.APIError(_NO_ANSWER)
     return cast("dict[str, Any]", found.to_dict())
 
 
-def _all(page: Any, kind: str) -> list[dict[str, Any]]:
+def _read_all_pages(page: Any, kind: str) -> list[dict[str, Any]]:
     """What a list holds, on all its pages."""
     found: list[dict[str, Any]] = []
     while True:
-        document = _document(page, "list")
-        found += [_document(one, kind) for one in page.data]
+        document = _check_answer(page, "list")
+        found += [_check_answer(one, kind) for one in page.data]
         if not document["has_more"]:
             return found
         page = page.next_page()
 
 
-def _made(found: Mapping[str, Any]) -> Made:
+def _to_stripe_refund(found: Mapping[str, Any]) -> StripeRefund:
     status, charge = found.get("status") or "pending", found.get("charge")
-    return Made(
+    return StripeRefund(
         id=found["id"],
         intent=found.get("payment_intent"),
-        ours=(found.get("metadata") or {}).get(REFUND_ID),
+        ledger_id=(found.get("metadata") or {}).get(REFUND_ID),
         amount=found["amount"],
         currency=found["currency"],
         status="pending" if status == "requires_action" else status,
@@ -268,37 +274,37 @@ def _made(found: Mapping[str, Any]) -> Made:
 
 
 @contextmanager
-def _reading() -> Iterator[None]:
+def _read_errors() -> Iterator[None]:
     try:
         yield
     except stripe.StripeError as error:
-        raise _translated(error) from None
-    except _ODD:
-        raise _translated(stripe.APIError(_NO_ANSWER)) from None
+        raise _translate(error) from None
+    except _MALFORMED:
+        raise _translate(stripe.APIError(_NO_ANSWER)) from None
 
 
 @contextmanager
-def _writing() -> Iterator[None]:
+def _write_errors() -> Iterator[None]:
     try:
         yield
-    except (stripe.APIConnectionError, stripe.IdempotencyError, stripe.APIError, *_ODD) as error:
-        said = _said(error) if isinstance(error, stripe.StripeError) else _NO_ANSWER
+    except (stripe.APIConnectionError, stripe.IdempotencyError, stripe.APIError, *_MALFORMED) as error:
+        said = _error_text(error) if isinstance(error, stripe.StripeError) else _NO_ANSWER
         raise OutcomeUnknown(
             f"Stripe was asked and did not answer: {said}; whether it was done is not known",
             code="stripe-unanswered",
             hint="look at it again, and repeat the command if it was not",
         ) from None
     except stripe.StripeError as error:
-        raise _translated(error) from None
+        raise _translate(error) from None
 
 
-def _translated(error: stripe.StripeError) -> ServiceError | StateError | ConfigError:
+def _translate(error: stripe.StripeError) -> ServiceError | StateError | ConfigError:
     match error:
         case stripe.AuthenticationError():
-            return _no_key(error)
+            return _key_refused(error)
         case stripe.PermissionError():
             return ServiceError(
-                f"Stripe does not let this key do that: {_said(error)}",
+                f"Stripe does not let this key do that: {_error_text(error)}",
                 code="stripe-forbidden",
                 hint="use a key with the permission, of the platform that the account is connected to",
             )
@@ -308,31 +314,33 @@ def _translated(error: stripe.StripeError) -> ServiceError | StateError | Config
             )
         case stripe.APIConnectionError():
             return ServiceError(
-                f"Stripe can't be reached: {_said(error)}",
+                f"Stripe can't be reached: {_error_text(error)}",
                 code="stripe-unreachable",
                 hint="check the network, try again",
             )
         case stripe.InvalidRequestError() | stripe.IdempotencyError() | stripe.CardError():
             code = _CODES.get(error.code or "", "stripe-refused")
             hint = "is the key of the right mode, and of the platform?" if code == "stripe-not-found" else None
-            return StateError(f"Stripe refuses: {_said(error)}", code=code, hint=hint)
+            return StateError(f"Stripe refuses: {_error_text(error)}", code=code, hint=hint)
         case _:
-            return ServiceError(f"Stripe failed: {_said(error)}", code="stripe-failed", hint="see status.stripe.com")
+            return ServiceError(
+                f"Stripe failed: {_error_text(error)}", code="stripe-failed", hint="see status.stripe.com"
+            )
 
 
-def _no_key(error: stripe.StripeError) -> ServiceError:
+def _key_refused(error: stripe.StripeError) -> ServiceError:
     return ServiceError(
-        f"Stripe does not accept the key: {_said(error)}",
+        f"Stripe does not accept the key: {_error_text(error)}",
         code="stripe-key-refused",
         hint="set payments.stripe_api_key, or STRIPE_API_KEY, to a secret key of the platform",
     )
 
 
-def _said(error: stripe.StripeError) -> str:
+def _error_text(error: stripe.StripeError) -> str:
     """Its message in one line, without what a proxy wrote into a page."""
     text = " ".join((error.user_message or str(error)).split())
     if "<html" in text.lower():
         return _NO_ANSWER
     _, _, network = text.partition("(Network error: ")  # behind a long request to write to Stripe's support
     text = network.removesuffix(")") or text
-    return text if len(text) <= _MOST_SAID else text[:_MOST_SAID] + "…"
+    return text if len(text) <= _MAX_MESSAGE else text[:_MAX_MESSAGE] + "…"

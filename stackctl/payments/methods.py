@@ -63,7 +63,7 @@ METHODS = {
 
 
 @dataclass(frozen=True)
-class Offered:
+class OfferedMethod:
     """A method as a configuration has it. `enabled`: what checkout shows, not what was asked for."""
 
     method: Method
@@ -76,9 +76,9 @@ class Offered:
 class Configuration:
     account: str
     id: str
-    methods: tuple[Offered, ...]
+    methods: tuple[OfferedMethod, ...]
 
-    def of(self, id_: str) -> Offered | None:
+    def find_method(self, id_: str) -> OfferedMethod | None:
         return next((one for one in self.methods if one.method.id == id_), None)
 
 
@@ -90,9 +90,9 @@ class Plan:
     blocked: tuple[tuple[str, str], ...]
 
 
-def read(gateway: Gateway, account: str) -> Configuration:
+def read_configuration(gateway: Gateway, account: str) -> Configuration:
     """The configuration that the platform steers. Raises StateError `no-configuration`."""
-    found = gateway.configurations()
+    found = gateway.list_configurations()
     steered = [one for one in found if one.get("application") or one.get("parent")]
     chosen = steered or [one for one in found if one.get("is_default")]
     if not chosen:
@@ -104,18 +104,18 @@ def read(gateway: Gateway, account: str) -> Configuration:
     return _configuration(account, chosen[0])
 
 
-def read_again(gateway: Gateway, configuration: Configuration) -> Configuration:
-    return _configuration(configuration.account, gateway.configuration(configuration.id))
+def reread_configuration(gateway: Gateway, configuration: Configuration) -> Configuration:
+    return _configuration(configuration.account, gateway.get_configuration(configuration.id))
 
 
 def _configuration(account: str, found: Mapping[str, Any]) -> Configuration:
-    methods: list[Offered] = []
+    methods: list[OfferedMethod] = []
     for method in METHODS.values():
         held = found.get(method.id)
         if isinstance(held, dict):
             shown = held.get("display_preference") or {}
             methods.append(
-                Offered(
+                OfferedMethod(
                     method,
                     enabled=shown.get("value") == "on",
                     available=bool(held.get("available")),
@@ -125,12 +125,12 @@ def _configuration(account: str, found: Mapping[str, Any]) -> Configuration:
     return Configuration(account, found["id"], tuple(methods))
 
 
-def plan(configuration: Configuration, wanted: Mapping[str, bool]) -> Plan:
+def plan_changes(configuration: Configuration, states: Mapping[str, bool]) -> Plan:
     """What has to change, and what can't: each method must have what it requires once all is done."""
     changes: dict[str, bool] = {}
     blocked: dict[str, str] = {}
-    for id_, on in wanted.items():
-        offered = configuration.of(id_)
+    for id_, on in states.items():
+        offered = configuration.find_method(id_)
         if offered is None:
             blocked[id_] = "Stripe does not offer it to this account"
         elif offered.enabled != on:
@@ -154,41 +154,41 @@ def plan(configuration: Configuration, wanted: Mapping[str, bool]) -> Plan:
     return Plan(tuple((id_, on) for id_, on in changes.items() if id_ not in blocked), tuple(blocked.items()))
 
 
-def apply(gateway: Gateway, configuration: Configuration, found: Plan) -> Configuration:
+def apply_plan(gateway: Gateway, configuration: Configuration, plan: Plan) -> Configuration:
     """Ask for the changes, all in one request, and read what really came of it.
 
     Raises StateError `blocked` where anything is, and then changes nothing.
     """
-    if found.blocked:
-        listed = "; ".join(f"{id_}: {why}" for id_, why in found.blocked)
+    if plan.blocked:
+        listed = "; ".join(f"{id_}: {why}" for id_, why in plan.blocked)
         raise StateError(f"nothing was changed: {listed}", code="blocked", hint="change what is wanted, and try again",
-                         details={"blocked": [{"id": id_, "why": why} for id_, why in found.blocked]})  # fmt: skip
-    if not found.changes:
+                         details={"blocked": [{"id": id_, "why": why} for id_, why in plan.blocked]})  # fmt: skip
+    if not plan.changes:
         return configuration
-    gateway.prefer(configuration.id, dict(found.changes))
-    return read_again(gateway, configuration)
+    gateway.set_preferences(configuration.id, dict(plan.changes))
+    return reread_configuration(gateway, configuration)
 
 
 # -- what is wanted, from a file or the command line
 
 
-def of_arguments(given: Sequence[str]) -> dict[str, bool]:
+def parse_arguments(arguments: Sequence[str]) -> dict[str, bool]:
     """`card=on`. Raises UsageError."""
     found: dict[str, bool] = {}
-    for argument in given:
+    for argument in arguments:
         id_, _, state = argument.partition("=")
         if state not in ("on", "off"):
             raise UsageError(
                 f"{argument!r} is not METHOD=on or METHOD=off", code="usage", hint="e.g. card=on klarna=off"
             )
         if id_ not in METHODS:
-            raise UsageError(f"there is no payment method {id_}", code="unknown-payment-method", hint=_near(id_))
+            raise UsageError(f"there is no payment method {id_}", code="unknown-payment-method", hint=_suggest(id_))
         if found.setdefault(id_, state == "on") != (state == "on"):
             raise UsageError(f"{id_} can't be both on and off", code="usage")
     return found
 
 
-def of_file(path: Path) -> dict[str, bool]:
+def load_states(path: Path) -> dict[str, bool]:
     """`payment_methods: {card: on}`. Raises ConfigError (`plan-unreadable`, `invalid-plan`)."""
     text = text_of(path, code="plan-unreadable", hint="`stackctl payment-methods export` writes one")
     reader = Reader()
@@ -200,7 +200,7 @@ def of_file(path: Path) -> dict[str, bool]:
         reader.mistakes.append((1, "the file has no payment_methods"))
     for key, value in reader.pairs(methods, "payment_methods") if methods is not None else ():
         if key.value not in METHODS:
-            reader.wrong(key, f"there is no payment method {key.value}; {_near(str(key.value))}")
+            reader.wrong(key, f"there is no payment method {key.value}; {_suggest(str(key.value))}")
         elif not isinstance(state := scalar(value), bool):
             reader.wrong(value, f"{key.value} is on or off")
         else:
@@ -210,7 +210,7 @@ def of_file(path: Path) -> dict[str, bool]:
     return found
 
 
-def as_file(configuration: Configuration) -> str:
+def format_configuration(configuration: Configuration) -> str:
     """The state as a file that `apply` takes."""
     lines = ["payment_methods:"]
     for category, title in CATEGORIES.items():
@@ -221,7 +221,7 @@ def as_file(configuration: Configuration) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _near(id_: str) -> str:
+def _suggest(id_: str) -> str:
     near = difflib.get_close_matches(id_, METHODS, n=1)
     return f"did you mean {near[0]}?" if near else f"known are {_listed(METHODS)}"
 

@@ -8,7 +8,23 @@ from decimal import Decimal
 from stackctl.core.errors import UsageError
 
 # Those that Stripe does not count in hundredths (Stripe, "Supported currencies"; it counts ISK and UGX in hundredths).
-_WHOLE = ("bif", "clp", "djf", "gnf", "jpy", "kmf", "krw", "mga", "pyg", "rwf", "vnd", "vuv", "xaf", "xof", "xpf")
+_WITHOUT_DECIMALS = (
+    "bif",
+    "clp",
+    "djf",
+    "gnf",
+    "jpy",
+    "kmf",
+    "krw",
+    "mga",
+    "pyg",
+    "rwf",
+    "vnd",
+    "vuv",
+    "xaf",
+    "xof",
+    "xpf",
+)
 _THOUSANDTHS = ("bhd", "jod", "kwd", "omr", "tnd")
 _AMOUNT = re.compile(r"(0|[1-9][0-9]{0,11})(\.[0-9]{1,2})?")
 _FAULTS = (
@@ -20,7 +36,7 @@ _FAULTS = (
 )
 
 
-def cents(text: str) -> int:
+def parse_cents(text: str) -> int:
     """`19.99` as 1999. Raises UsageError `schema-error`."""
     if _AMOUNT.fullmatch(text) is None:
         fault = next((fault for pattern, fault in _FAULTS if pattern.fullmatch(text)), "is not an amount of US dollars")
@@ -30,12 +46,12 @@ def cents(text: str) -> int:
     return int(Decimal(text) * 100)
 
 
-def decimal(amount: int, currency: str = "usd") -> str:
+def format_decimal(amount: int, currency: str = "usd") -> str:
     """1999 as `19.99`; 500 as `500` in a currency that has no smaller unit."""
-    places = 0 if currency.lower() in _WHOLE else 3 if currency.lower() in _THOUSANDTHS else 2
+    places = 0 if currency.lower() in _WITHOUT_DECIMALS else 3 if currency.lower() in _THOUSANDTHS else 2
     return f"{Decimal(amount).scaleb(-places):.{places}f}"
 
 
-def shown(amount: int, currency: str) -> str:
+def format_money(amount: int, currency: str) -> str:
     """`19.99 USD`."""
-    return f"{decimal(amount, currency)} {currency.upper()}"
+    return f"{format_decimal(amount, currency)} {currency.upper()}"

@@ -38,7 +38,7 @@ class Product:
 
 
 @dataclass(frozen=True)
-class Held:
+class CustomerPurchase:
     """A purchase or subscription of a customer; `owned` is false once it is revoked or has ended."""
 
     id: UUID
@@ -57,18 +57,18 @@ class Held:
         return product_name(self.product, self.product_id)
 
 
-def products(layers: Layers, customer_type: str | None) -> Sequence[Product]:
+def list_products(layers: Layers, customer_type: str | None) -> Sequence[Product]:
     """Those of the configuration, in order of their ids; of a type of customer, or all."""
     configured = layers.at("payments", "products")
     found = [
-        _product(id_, one)
+        _to_product(id_, one)
         for id_, one in sorted((configured if isinstance(configured, dict) else {}).items())
         if isinstance(one, dict)
     ]
     return [one for one in found if customer_type in (None, one.customer_type)]
 
 
-def _product(id_: str, one: Mapping[str, Any]) -> Product:
+def _to_product(id_: str, one: Mapping[str, Any]) -> Product:
     prices = one.get("prices")
     return Product(
         id=id_,
@@ -82,9 +82,9 @@ def _product(id_: str, one: Mapping[str, Any]) -> Product:
     )  # fmt: skip
 
 
-def customer_type(conn: Connection, tenancy: UUID, customer: str, named: CustomerType | None) -> CustomerType:
+def find_customer_type(conn: Connection, tenancy: UUID, customer: str, named: CustomerType | None) -> CustomerType:
     """Whether the customer is a user or a team; any other id is a custom one. Raises UsageError `unknown-customer`."""
-    row = conn.execute(_SQL["customer_type"], {"tenancy": tenancy, "id": customer}).fetchone()
+    row = conn.execute(_SQL["find_customer_type"], {"tenancy": tenancy, "id": customer}).fetchone()
     found: CustomerType = (row[0] if row else None) or "custom"
     if named not in (None, "custom", found):
         raise UsageError(
@@ -95,13 +95,15 @@ def customer_type(conn: Connection, tenancy: UUID, customer: str, named: Custome
     return named or found
 
 
-def held(conn: Connection, tenancy: UUID, customer: str, type_: CustomerType) -> Sequence[Held]:
+def list_purchases(conn: Connection, tenancy: UUID, customer: str, type_: CustomerType) -> Sequence[CustomerPurchase]:
     """All that the customer has bought, the newest first."""
-    with conn.cursor(row_factory=class_row(Held)) as cursor:
-        return cursor.execute(_SQL["owned"], {"tenancy": tenancy, "customer": customer, "type": type_}).fetchall()
+    with conn.cursor(row_factory=class_row(CustomerPurchase)) as cursor:
+        return cursor.execute(
+            _SQL["list_purchases"], {"tenancy": tenancy, "customer": customer, "type": type_}
+        ).fetchall()
 
 
-def why_not(product: Product, bought: Sequence[Held]) -> str | None:
+def find_obstacle(product: Product, bought: Sequence[CustomerPurchase]) -> str | None:
     """Why the customer can't buy it; None where it can."""
     if product.included:
         return "included for everyone"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from stackctl.postgres.connect import Connection
 
-Type = Literal["one-time-purchase", "subscription"]
+PurchaseType = Literal["one-time-purchase", "subscription"]
 _SQL = statements(__file__)
 LOCK_TIMEOUT = "10s"
 _LOCK = "SELECT set_config('lock_timeout', %(timeout)s, TRUE)"
@@ -28,7 +28,7 @@ class Purchase:
     """`quantity`: of a one-time purchase what was bought, of a subscription what it has now. `revoked`: all of it is
     taken back, or ends with the period. `stripe_id`: of the payment intent, or of the subscription."""
 
-    type: Type
+    type: PurchaseType
     tenancy: UUID
     id: UUID
     customer: str
@@ -52,7 +52,7 @@ class Purchase:
         """Of one of it, in dollars and the like, by currency."""
         prices = self.product.get("prices") if isinstance(self.product, dict) else None
         price = prices.get(self.price_id) if isinstance(prices, dict) else None
-        return amounts(price) if isinstance(price, dict) else {}
+        return amounts_by_currency(price) if isinstance(price, dict) else {}
 
 
 def product_name(product: Any, product_id: str | None) -> str:
@@ -61,7 +61,7 @@ def product_name(product: Any, product_id: str | None) -> str:
     return str(named or product_id or "a product without a name")
 
 
-def amounts(price: Mapping[str, Any]) -> dict[str, str]:
+def amounts_by_currency(price: Mapping[str, Any]) -> dict[str, str]:
     """What a price says by currency, among other things."""
     return {
         name: str(value)
@@ -70,11 +70,11 @@ def amounts(price: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def find(conn: Connection, id_: UUID, tenancy: UUID | None = None) -> Purchase:
+def find_purchase(conn: Connection, id_: UUID, tenancy: UUID | None = None) -> Purchase:
     """The purchase or subscription of this id. Raises UsageError (`purchase-not-found`, `usage`)."""
     found: list[Purchase] = []
     with conn.cursor(row_factory=class_row(Purchase)) as cursor:
-        for statement in ("one_time_purchase", "subscription"):
+        for statement in ("find_one_time_purchase", "find_subscription"):
             found += cursor.execute(_SQL[statement], {"id": id_, "tenancy": tenancy}).fetchall()
     if not found:
         where = f" in tenancy {tenancy}" if tenancy else ""
@@ -95,10 +95,10 @@ def find(conn: Connection, id_: UUID, tenancy: UUID | None = None) -> Purchase:
     return found[0]
 
 
-def invoice(conn: Connection, purchase: Purchase, named: str | None) -> str:
+def find_invoice(conn: Connection, purchase: Purchase, named: str | None) -> str:
     """Stripe's id of the subscription's creation invoice, or of the named one. Raises UsageError, StateError."""
     key = {"tenancy": purchase.tenancy, "subscription": purchase.stripe_id}
-    row = conn.execute(_SQL["invoice"], key | {"invoice": named}).fetchone()
+    row = conn.execute(_SQL["find_invoice"], key | {"invoice": named}).fetchone()
     if row is not None:
         return row[0]
     if named is None:
@@ -107,7 +107,7 @@ def invoice(conn: Connection, purchase: Purchase, named: str | None) -> str:
             code="invoice-not-found",
             hint="name an invoice with --invoice",
         )
-    known = [row[0] for row in conn.execute(_SQL["invoices"], key)]
+    known = [row[0] for row in conn.execute(_SQL["list_last_invoices"], key)]
     raise UsageError(
         f"subscription {purchase.id} has no invoice {named}",
         code="invoice-not-found",
@@ -115,30 +115,30 @@ def invoice(conn: Connection, purchase: Purchase, named: str | None) -> str:
     )
 
 
-def lock(conn: Connection, type_: Type, tenancy: UUID, id_: UUID) -> None:
+def lock_purchase(conn: Connection, type_: PurchaseType, tenancy: UUID, id_: UUID) -> None:
     """Hold the purchase's row to the end of the transaction: who plans or settles its refunds is alone."""
     conn.execute(_LOCK, {"timeout": LOCK_TIMEOUT})
     conn.execute(_SQL["lock_subscription" if type_ == "subscription" else "lock_one_time_purchase"],
                  {"tenancy": tenancy, "id": id_})  # fmt: skip
 
 
-def mark_refunded(conn: Connection, type_: Type, tenancy: UUID, id_: UUID, invoice: str | None) -> None:
+def mark_refunded(conn: Connection, type_: PurchaseType, tenancy: UUID, id_: UUID, invoice: str | None) -> None:
     """Nothing remains of its money; of a subscription: of what its creation cost, and not of a renewal."""
-    statement = "subscription_refunded" if type_ == "subscription" else "one_time_purchase_refunded"
+    statement = "mark_subscription_refunded" if type_ == "subscription" else "mark_one_time_purchase_refunded"
     conn.execute(_SQL[statement], {"tenancy": tenancy, "id": id_, "invoice": invoice})
 
 
-def unmark_refunded(conn: Connection, type_: Type, tenancy: UUID, id_: UUID, invoice: str | None) -> None:
+def unmark_refunded(conn: Connection, type_: PurchaseType, tenancy: UUID, id_: UUID, invoice: str | None) -> None:
     """The money came back: the bank did not take it."""
-    statement = "subscription_not_refunded" if type_ == "subscription" else "one_time_purchase_not_refunded"
+    statement = "unmark_subscription_refunded" if type_ == "subscription" else "unmark_one_time_purchase_refunded"
     conn.execute(_SQL[statement], {"tenancy": tenancy, "id": id_, "invoice": invoice})
 
 
 def mark_revoked(conn: Connection, tenancy: UUID, id_: UUID) -> None:
     """Nothing is left of a one-time purchase."""
-    conn.execute(_SQL["one_time_purchase_revoked"], {"tenancy": tenancy, "id": id_})
+    conn.execute(_SQL["mark_one_time_purchase_revoked"], {"tenancy": tenancy, "id": id_})
 
 
-def set_quantity(conn: Connection, tenancy: UUID, id_: UUID, left: int) -> None:
+def lower_quantity(conn: Connection, tenancy: UUID, id_: UUID, left: int) -> None:
     """What is left of a subscription, unless it has less; with nothing left it ends with its period."""
-    conn.execute(_SQL["subscription_quantity"], {"tenancy": tenancy, "id": id_, "left": left})
+    conn.execute(_SQL["lower_subscription_quantity"], {"tenancy": tenancy, "id": id_, "left": left})

@@ -1,13 +1,13 @@
 -- What the operated database knows of a project's payments.
 
--- name: account
+-- name: find_account
 SELECT "stripeAccountId" FROM "Project" WHERE id = %(project)s
 
--- name: connected
+-- name: list_connected_tenancies
 SELECT t.id, p."stripeAccountId" FROM "Project" AS p JOIN "Tenancy" AS t ON t."projectId" = p.id
 WHERE p."stripeAccountId" IS NOT NULL ORDER BY p."stripeAccountId", t.id LIMIT %(limit)s
 
--- name: accounts
+-- name: list_accounts
 -- Those that are connected, and those that refunds were made on.
 SELECT p."stripeAccountId" FROM "Project" AS p JOIN "Tenancy" AS t ON t."projectId" = p.id
 WHERE p."stripeAccountId" IS NOT NULL AND (%(tenancy)s::uuid IS NULL OR t.id = %(tenancy)s)
@@ -15,7 +15,7 @@ UNION
 SELECT stripe_account FROM stackctl.refund WHERE %(tenancy)s::uuid IS NULL OR tenancy_id = %(tenancy)s
 ORDER BY 1
 
--- name: one_time_purchase
+-- name: find_one_time_purchase
 SELECT 'one-time-purchase' AS type, "tenancyId" AS tenancy, id, "customerId" AS customer,
        lower("customerType"::text) AS customer_type, product, "productId" AS product_id, "priceId" AS price_id, quantity,
        "creationSource"::text AS source, "createdAt" AS created_at, "refundedAt" AS refunded_at,
@@ -23,7 +23,7 @@ SELECT 'one-time-purchase' AS type, "tenancyId" AS tenancy, id, "customerId" AS 
 FROM "OneTimePurchase"
 WHERE id = %(id)s AND (%(tenancy)s::uuid IS NULL OR "tenancyId" = %(tenancy)s)
 
--- name: subscription
+-- name: find_subscription
 SELECT 'subscription' AS type, "tenancyId" AS tenancy, id, "customerId" AS customer,
        lower("customerType"::text) AS customer_type, product, "productId" AS product_id, "priceId" AS price_id, quantity,
        "creationSource"::text AS source, "createdAt" AS created_at, "refundedAt" AS refunded_at,
@@ -31,7 +31,7 @@ SELECT 'subscription' AS type, "tenancyId" AS tenancy, id, "customerId" AS custo
 FROM "Subscription"
 WHERE id = %(id)s AND (%(tenancy)s::uuid IS NULL OR "tenancyId" = %(tenancy)s)
 
--- name: invoice
+-- name: find_invoice
 -- Of the subscription's creation, unless one is named by Stripe's id or by ours.
 SELECT "stripeInvoiceId" FROM "SubscriptionInvoice"
 WHERE "tenancyId" = %(tenancy)s AND "stripeSubscriptionId" = %(subscription)s
@@ -39,7 +39,7 @@ WHERE "tenancyId" = %(tenancy)s AND "stripeSubscriptionId" = %(subscription)s
            ELSE %(invoice)s IN ("stripeInvoiceId", id::text) END
 ORDER BY "createdAt" LIMIT 1
 
--- name: invoices
+-- name: list_last_invoices
 SELECT "stripeInvoiceId" FROM "SubscriptionInvoice"
 WHERE "tenancyId" = %(tenancy)s AND "stripeSubscriptionId" = %(subscription)s
 ORDER BY "createdAt" DESC LIMIT 5
@@ -50,14 +50,14 @@ SELECT 1 FROM "OneTimePurchase" WHERE "tenancyId" = %(tenancy)s AND id = %(id)s 
 -- name: lock_subscription
 SELECT 1 FROM "Subscription" WHERE "tenancyId" = %(tenancy)s AND id = %(id)s FOR NO KEY UPDATE
 
--- name: one_time_purchase_refunded
+-- name: mark_one_time_purchase_refunded
 UPDATE "OneTimePurchase" SET "refundedAt" = coalesce("refundedAt", now() AT TIME ZONE 'UTC')
 WHERE "tenancyId" = %(tenancy)s AND id = %(id)s
 
--- name: one_time_purchase_not_refunded
+-- name: unmark_one_time_purchase_refunded
 UPDATE "OneTimePurchase" SET "refundedAt" = NULL WHERE "tenancyId" = %(tenancy)s AND id = %(id)s
 
--- name: subscription_not_refunded
+-- name: unmark_subscription_refunded
 UPDATE "Subscription" SET "refundedAt" = NULL, "updatedAt" = now() AT TIME ZONE 'UTC'
 WHERE "tenancyId" = %(tenancy)s AND id = %(id)s AND EXISTS (
   SELECT 1 FROM "SubscriptionInvoice" AS i
@@ -65,11 +65,11 @@ WHERE "tenancyId" = %(tenancy)s AND id = %(id)s AND EXISTS (
     AND i."isSubscriptionCreationInvoice" AND i."stripeInvoiceId" = %(invoice)s
 )
 
--- name: one_time_purchase_revoked
+-- name: mark_one_time_purchase_revoked
 UPDATE "OneTimePurchase" SET "revokedAt" = coalesce("revokedAt", now() AT TIME ZONE 'UTC')
 WHERE "tenancyId" = %(tenancy)s AND id = %(id)s
 
--- name: subscription_refunded
+-- name: mark_subscription_refunded
 UPDATE "Subscription"
 SET "refundedAt" = coalesce("refundedAt", now() AT TIME ZONE 'UTC'), "updatedAt" = now() AT TIME ZONE 'UTC'
 WHERE "tenancyId" = %(tenancy)s AND id = %(id)s AND EXISTS (
@@ -78,20 +78,20 @@ WHERE "tenancyId" = %(tenancy)s AND id = %(id)s AND EXISTS (
     AND i."isSubscriptionCreationInvoice" AND i."stripeInvoiceId" = %(invoice)s
 )
 
--- name: subscription_quantity
+-- name: lower_subscription_quantity
 -- A subscription without anything left ends with its period, and until then is what it was.
 UPDATE "Subscription"
 SET quantity = CASE WHEN %(left)s > 0 THEN least(quantity, %(left)s) ELSE quantity END,
     "cancelAtPeriodEnd" = "cancelAtPeriodEnd" OR %(left)s = 0, "updatedAt" = now() AT TIME ZONE 'UTC'
 WHERE "tenancyId" = %(tenancy)s AND id = %(id)s
 
--- name: customer_type
+-- name: find_customer_type
 SELECT CASE WHEN EXISTS (SELECT 1 FROM "ProjectUser" WHERE "tenancyId" = %(tenancy)s AND "projectUserId"::text = %(id)s)
             THEN 'user'
             WHEN EXISTS (SELECT 1 FROM "Team" WHERE "tenancyId" = %(tenancy)s AND "teamId"::text = %(id)s)
             THEN 'team' END
 
--- name: owned
+-- name: list_purchases
 -- The newest first. Owned is what is neither revoked nor ended.
 SELECT id, 'one-time-purchase' AS type, "productId" AS product_id, product, quantity,
        CASE WHEN "revokedAt" IS NULL THEN 'active' ELSE 'revoked' END AS status, "revokedAt" IS NULL AS owned,

@@ -8,7 +8,7 @@ import pytest
 
 from stackctl.payments import purchases
 from stackctl.payments.refunds import balance, execute
-from stackctl.payments.refunds.request import Entry, Wanted, entries
+from stackctl.payments.refunds.request import RefundEntry, RefundRequest, resolve_entries
 from tests.backend import OTHER
 from tests.shop import ACCOUNT, made, opened, refused
 
@@ -75,11 +75,11 @@ def test_a_refund_of_the_dashboard_while_the_question_waits(
     """Nothing remains then, though the refunds were read before."""
     bought, on = shop.buy(1999), opened(stripe)
     with shop.pipeline().open_session() as conn:
-        wanted = Wanted(entries=(Entry(0, 0, 1500),))
-        found = balance.read(conn, purchases.find(conn, bought), None, lambda: (ACCOUNT, on))
-        refund = execute.plan(conn, found, entries(wanted, found), wanted)
+        wanted = RefundRequest(entries=(RefundEntry(0, 0, 1500),))
+        found = balance.read_balance(conn, purchases.find_purchase(conn, bought), None, lambda: (ACCOUNT, on))
+        refund = execute.plan_refund(conn, found, resolve_entries(wanted, found), wanted)
         stripe.state.refund(ACCOUNT, {"payment_intent": refund.intent, "amount": 499}, False)
-        assert execute.carry_out(conn, on, refund, found).refund.status == "succeeded"
+        assert execute.execute_refund(conn, on, refund, found).refund.status == "succeeded"
     assert shop.row(bought, "refundedAt") is not None
 
 

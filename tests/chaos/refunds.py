@@ -35,18 +35,19 @@ _PAYMENTS = "stackctl.payments"
 POINTS = tuple(
     f"{_PAYMENTS}.{point}"
     for point in (
-        "gateway:Gateway.refunds:after", "ledger:plan:after", "refunds:plan:after", "ledger:submit:before",
-        "ledger:submit:after", "gateway:Gateway.refund:before", "gateway:Gateway.refund:after",
-        "ledger:record:before", "ledger:record:after", "purchases:mark_refunded:before",
-        "purchases:mark_refunded:after", "refunds:_recorded:after",
+        "gateway:Gateway.list_refunds:after", "refunds.ledger:insert_refund:after", "refunds.execute:plan_refund:after",
+        "refunds.ledger:mark_submitted:before", "refunds.ledger:mark_submitted:after",
+        "gateway:Gateway.create_refund:before", "gateway:Gateway.create_refund:after",
+        "refunds.ledger:record_status:before", "refunds.ledger:record_status:after", "purchases:mark_refunded:before",
+        "purchases:mark_refunded:after", "refunds.execute:_record:after",
     )
 )  # fmt: skip
 REVOKING = tuple(
     f"{_PAYMENTS}.{point}"
     for point in (
-        "refunds:_item:after", "gateway:Gateway.set_quantity:before", "gateway:Gateway.set_quantity:after",
+        "refunds.execute:_find_item:after", "gateway:Gateway.set_quantity:before", "gateway:Gateway.set_quantity:after",
         "gateway:Gateway.cancel_at_period_end:before", "gateway:Gateway.cancel_at_period_end:after",
-        "purchases:set_quantity:before", "purchases:set_quantity:after", "ledger:revoked:after",
+        "purchases:lower_quantity:before", "purchases:lower_quantity:after", "refunds.ledger:mark_revoked:after",
     )
 )  # fmt: skip
 DOCUMENTED = {0, 4, 5, 6, KILLED}

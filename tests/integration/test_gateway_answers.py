@@ -24,15 +24,15 @@ ODD = (
     '{"object": "subscription", "items": {"data": [{}]}}',
 )  # fmt: skip
 READS: dict[str, Callable[[Gateway], object]] = {
-    "payment": lambda on: on.payment("pi_1"),
-    "paid_by": lambda on: on.paid_by("in_1"),
-    "refunds": lambda on: on.refunds("pi_1"),
-    "refund_made": lambda on: on.refund_made("re_1"),
-    "item": lambda on: on.item("sub_1"),
-    "key_holder": lambda on: on.key_holder(),
-    "account": lambda on: on.account("acct_1"),
-    "configurations": lambda on: on.configurations(),
-    "configuration": lambda on: on.configuration("pmc_1"),
+    "payment": lambda on: on.get_payment("pi_1"),
+    "paid_by": lambda on: on.list_invoice_payments("in_1"),
+    "refunds": lambda on: on.list_refunds("pi_1"),
+    "refund_made": lambda on: on.get_refund("re_1"),
+    "item": lambda on: on.get_subscription_item("sub_1"),
+    "key_holder": lambda on: on.get_key_holder(),
+    "account": lambda on: on.get_account("acct_1"),
+    "configurations": lambda on: on.list_configurations(),
+    "configuration": lambda on: on.get_configuration("pmc_1"),
 }
 
 
@@ -78,4 +78,4 @@ def test_what_is_read_is_not_taken_for_an_answer(answering: Callable[[str], Gate
 def test_a_refund_may_have_been_made(answering: Callable[[str], Gateway]) -> None:
     for odd in ODD:
         with pytest.raises(OutcomeUnknown):
-            answering(odd).refund({"payment_intent": "pi_1", "amount": 1}, "key")
+            answering(odd).create_refund({"payment_intent": "pi_1", "amount": 1}, "key")

@@ -26,16 +26,16 @@ LEDGER, GATEWAY, REFUNDS = (
 
 # Where the process dies; the status that is left, and how many refunds Stripe has then.
 POINTS: dict[str, tuple[str, str | None, int]] = {
-    "the purchase is read": (f"{GATEWAY}.refunds:after", None, 0),
-    "planned, not committed": (f"{LEDGER}:plan:after", None, 0),
-    "planned": (f"{REFUNDS}:plan:after", "planned", 0),
-    "being sent, not committed": (f"{LEDGER}:submit:before", "planned", 0),
-    "about to be sent": (f"{GATEWAY}.refund:before", "submitted", 0),
-    "answered": (f"{GATEWAY}.refund:after", "submitted", 1),
-    "about to be recorded": (f"{LEDGER}:record:before", "submitted", 1),
-    "recorded, not committed": (f"{LEDGER}:record:after", "submitted", 1),
+    "the purchase is read": (f"{GATEWAY}.list_refunds:after", None, 0),
+    "planned, not committed": (f"{LEDGER}:insert_refund:after", None, 0),
+    "planned": (f"{REFUNDS}:plan_refund:after", "planned", 0),
+    "being sent, not committed": (f"{LEDGER}:mark_submitted:before", "planned", 0),
+    "about to be sent": (f"{GATEWAY}.create_refund:before", "submitted", 0),
+    "answered": (f"{GATEWAY}.create_refund:after", "submitted", 1),
+    "about to be recorded": (f"{LEDGER}:record_status:before", "submitted", 1),
+    "recorded, not committed": (f"{LEDGER}:record_status:after", "submitted", 1),
     "the purchase is marked, not committed": ("stackctl.payments.purchases:mark_refunded:after", "submitted", 1),
-    "recorded": (f"{REFUNDS}:_recorded:after", "succeeded", 1),
+    "recorded": (f"{REFUNDS}:_record:after", "succeeded", 1),
 }
 
 
@@ -123,9 +123,9 @@ def test_an_answer_that_never_comes(shop: Shop, stripe: Running, monkeypatch: py
             pauses.append(seconds)
             wait_for(lambda: made(stripe))
 
-        outcome = execute.carry_out(conn, opened(stripe), refund, unanswered=pause)
+        outcome = execute.execute_refund(conn, opened(stripe), refund, wait=pause)
     assert outcome.refund.status == "succeeded"
-    assert pauses == list(execute.PAUSES[:1])
+    assert pauses == list(execute.LOOKUP_PAUSES[:1])
     assert len(made(stripe)) == 1
     assert len(stripe.calls("POST")) == 1, "it was found, not sent again"
 
@@ -141,7 +141,7 @@ def aged(shop: Shop, hours: int) -> str:
 
 def test_too_late_to_be_sent_again(shop: Shop, stripe: Running) -> None:
     bought = shop.buy(1999)
-    shop.killed(f"{GATEWAY}.refund:before", bought)
+    shop.killed(f"{GATEWAY}.create_refund:before", bought)
     id_ = aged(shop, 22)
     young = shop.run("refunds", "resume", id_, "--give-up", "--yes", "--json")
     assert (young.code, young.json["error"]["code"]) == (5, "not-to-be-canceled")
@@ -149,7 +149,7 @@ def test_too_late_to_be_sent_again(shop: Shop, stripe: Running) -> None:
 
     other = shop.buy(500)
     shop.one("DELETE FROM stackctl.refund RETURNING id")
-    shop.killed(f"{GATEWAY}.refund:before", other)
+    shop.killed(f"{GATEWAY}.create_refund:before", other)
     id_ = aged(shop, 24)
     result = shop.run("refunds", "resume", id_, "--json")
     assert (result.code, result.json["refund"]["status"]) == (6, "submitted")
@@ -164,7 +164,7 @@ def test_too_late_to_be_sent_again(shop: Shop, stripe: Running) -> None:
 
 def test_too_late_but_stripe_has_it(shop: Shop, stripe: Running) -> None:
     bought = shop.buy(1999)
-    shop.killed(f"{GATEWAY}.refund:after", bought)
+    shop.killed(f"{GATEWAY}.create_refund:after", bought)
     id_ = aged(shop, 48)
     assert shop.run("refunds", "resume", id_, "--give-up", "--yes", "--json").code == 5
     assert shop.status() == "succeeded"
@@ -173,7 +173,7 @@ def test_too_late_but_stripe_has_it(shop: Shop, stripe: Running) -> None:
 
 def test_planned_long_ago_is_not_sent_out_of_the_blue(shop: Shop, stripe: Running) -> None:
     bought = shop.buy(1999)
-    shop.killed(f"{REFUNDS}:plan:after", bought)
+    shop.killed(f"{REFUNDS}:plan_refund:after", bought)
     aged(shop, 24)
     assert shop.resume().code == 0
     assert (shop.status(), made(stripe)) == ("canceled", [])
@@ -181,11 +181,11 @@ def test_planned_long_ago_is_not_sent_out_of_the_blue(shop: Shop, stripe: Runnin
 
 def test_the_key_of_the_other_mode_settles_nothing(shop: Shop, stripe: Running) -> None:
     bought = shop.buy(1999)
-    shop.killed(f"{GATEWAY}.refund:before", bought)
+    shop.killed(f"{GATEWAY}.create_refund:before", bought)
     with shop.pipeline().open_session() as conn:
-        refund = ledger.find(conn)[0]
+        refund = ledger.find_refunds(conn)[0]
         with pytest.raises(StateError, match="test mode, and the key is a live key"):
-            execute.settle(conn, opened(stripe, "sk_live_fake"), refund)
+            execute.settle_refund(conn, opened(stripe, "sk_live_fake"), refund)
     result = shop.run("refunds", "resume", "--all", "--stripe-api-key", "sk_live_fake", "--json")
     assert (result.code, shop.status()) == (6, "submitted")
 
@@ -193,7 +193,7 @@ def test_the_key_of_the_other_mode_settles_nothing(shop: Shop, stripe: Running) 
 def test_refused_when_sent_again(shop: Shop, stripe: Running) -> None:
     """Disputed meanwhile: Stripe does not have it, and will not."""
     bought = shop.buy(1999)
-    shop.killed(f"{GATEWAY}.refund:before", bought)
+    shop.killed(f"{GATEWAY}.create_refund:before", bought)
     intent = stripe.state.get("payment_intent", ACCOUNT, shop.row(bought, "stripePaymentIntentId"), False)
     stripe.state.get("charge", ACCOUNT, intent["latest_charge"], False)["disputed"] = True
     result = shop.resume()
@@ -210,16 +210,16 @@ def test_a_database_that_goes_away_after_the_call(shop: Shop, stripe: Running, m
     with shop.pipeline().open_session() as conn:
         refund = shop.planned(conn, bought)
         on = opened(stripe)
-        whole = on.refund
+        whole = on.create_refund
 
-        def then_gone(*arguments: Any) -> gateway.Made:
+        def then_gone(*arguments: Any) -> gateway.StripeRefund:
             answer = whole(*arguments)
             shop.one("SELECT pg_terminate_backend(%s)", conn.info.backend_pid)
             return answer
 
-        monkeypatch.setattr(on, "refund", then_gone)
+        monkeypatch.setattr(on, "create_refund", then_gone)
         with pytest.raises(OutcomeUnknown, match="could not be written down") as caught:
-            execute.carry_out(conn, on, refund)
+            execute.execute_refund(conn, on, refund)
     assert caught.value.details == {"refund": str(refund.id)}
     assert shop.resume().code == 0
     assert len(made(stripe)) == 1
@@ -256,7 +256,7 @@ def test_what_fails_in_the_end_revokes_nothing(shop: Shop, stripe: Running) -> N
 def test_resumed_sent_and_then_not_recorded(shop: Shop, stripe: Running) -> None:
     """It was sent: a script must not take that for a refusal."""
     bought = shop.buy(1999)
-    shop.killed(f"{REFUNDS}:plan:after", bought)
+    shop.killed(f"{REFUNDS}:plan_refund:after", bought)
     for nth in (1, 2, 3):
         stripe.fault("drop-before", nth=nth, method="GET", path="/v1/payment_intents")
     resumed = shop.resume(str(shop.one("SELECT id FROM stackctl.refund")))

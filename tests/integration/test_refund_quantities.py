@@ -23,11 +23,11 @@ LEDGER, GATEWAY, REFUNDS = (
 
 # Of a subscription's, after its money is back.
 REVOKING = {
-    "the item is read": f"{REFUNDS}:_item:after",
+    "the item is read": f"{REFUNDS}:_find_item:after",
     "the quantity is about to be set": f"{GATEWAY}.set_quantity:before",
     "the quantity is set": f"{GATEWAY}.set_quantity:after",
-    "the quantity is written, not committed": "stackctl.payments.purchases:set_quantity:after",
-    "the ledger is written, not committed": f"{LEDGER}:revoked:after",
+    "the quantity is written, not committed": "stackctl.payments.purchases:lower_quantity:after",
+    "the ledger is written, not committed": f"{LEDGER}:mark_revoked:after",
 }
 
 
@@ -86,7 +86,7 @@ def test_one_who_slept_does_not_raise_the_quantity(
     id_, later = shop.subscribe(3000, 3), ("--amount", "11", "--quantity", "1")
     shop.killed(REVOKING["the item is read"], id_, "--amount", "10", "--quantity", "1")
     with shop.pipeline().open_session() as conn:
-        refund, on = ledger.find(conn)[0], opened(stripe)
+        refund, on = ledger.find_refunds(conn)[0], opened(stripe)
         whole = on.set_quantity
 
         def late(*arguments: Any) -> None:
@@ -99,7 +99,7 @@ def test_one_who_slept_does_not_raise_the_quantity(
             whole(*arguments)
 
         monkeypatch.setattr(on, "set_quantity", late)
-        assert execute.settle(conn, on, refund).refund.is_settled
+        assert execute.settle_refund(conn, on, refund).refund.is_settled
     assert shop.item(id_)["quantity"] == 1
     assert shop.resume().code == 0
     assert (shop.item(id_)["quantity"], shop.row(id_, "quantity")) == (1, 1)
@@ -122,16 +122,16 @@ def test_seats_bought_meanwhile_are_counted_once_by_two_who_settle(
     item = shop.item(id_)
     item["quantity"] = 10
     with shop.pipeline().open_session() as conn:
-        refund, on = ledger.find(conn)[0], opened(stripe)
-        whole = on.item
+        refund, on = ledger.find_refunds(conn)[0], opened(stripe)
+        whole = on.get_subscription_item
 
-        def late(*arguments: Any, **named: Any) -> gateway.Item:
+        def late(*arguments: Any, **named: Any) -> gateway.SubscriptionItem:
             monkeypatch.undo()
             assert shop.resume(str(refund.id)).code == 0
             return whole(*arguments, **named)
 
-        monkeypatch.setattr(on, "item", late)
-        assert execute.settle(conn, on, refund).refund.is_settled
+        monkeypatch.setattr(on, "get_subscription_item", late)
+        assert execute.settle_refund(conn, on, refund).refund.is_settled
     assert item["quantity"] == 9
 
 

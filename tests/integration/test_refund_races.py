@@ -9,7 +9,7 @@ import pytest
 from stackctl.core.errors import ServiceError, StateError
 from stackctl.payments import gateway, purchases
 from stackctl.payments.refunds import balance, execute, ledger
-from stackctl.payments.refunds.request import Wanted, entries
+from stackctl.payments.refunds.request import RefundRequest, resolve_entries
 from tests.forked import start
 from tests.shop import ACCOUNT, made, opened
 
@@ -58,7 +58,7 @@ def test_one_request_for_two_purchases_at_once(shop: Shop, stripe: Running) -> N
 
 def test_resumed_by_several_at_once(shop: Shop, stripe: Running) -> None:
     bought = shop.buy(1999)
-    shop.killed("stackctl.payments.gateway:Gateway.refund:before", bought)
+    shop.killed("stackctl.payments.gateway:Gateway.create_refund:before", bought)
     running = [start(shop.directory, ("refunds", "resume", "--all", "--json")) for _ in range(8)]
     codes = {one.code for one in outcomes(running)}
     assert 0 in codes
@@ -76,36 +76,38 @@ def test_the_later_of_two_who_look_does_not_take_it_back(shop: Shop, stripe: Run
     stripe.state.next_statuses.append("pending")
     assert shop.refund(bought, "--full").code == 6
     with shop.pipeline().open_session() as conn:
-        refund = ledger.find(conn)[0]
+        refund = ledger.find_refunds(conn)[0]
         assert refund.stripe_refund
-        ledger.record(conn, refund.id, status="succeeded", stripe=refund.stripe_refund, failure=None)
-        ledger.record(conn, refund.id, status="pending", stripe=refund.stripe_refund, failure=None)
-        assert ledger.get(conn, refund.id).status == "succeeded"
-        ledger.record(conn, refund.id, status="failed", stripe=refund.stripe_refund, failure="lost")
-        ledger.record(conn, refund.id, status="succeeded", stripe=refund.stripe_refund, failure=None)
-        assert ledger.get(conn, refund.id).status == "failed"
+        ledger.record_status(conn, refund.id, status="succeeded", stripe=refund.stripe_refund, failure=None)
+        ledger.record_status(conn, refund.id, status="pending", stripe=refund.stripe_refund, failure=None)
+        assert ledger.get_refund(conn, refund.id).status == "succeeded"
+        ledger.record_status(conn, refund.id, status="failed", stripe=refund.stripe_refund, failure="lost")
+        ledger.record_status(conn, refund.id, status="succeeded", stripe=refund.stripe_refund, failure=None)
+        assert ledger.get_refund(conn, refund.id).status == "failed"
 
 
 def test_closed_wrongly_is_mended_by_what_stripe_has(shop: Shop) -> None:
     bought = shop.buy(1999)
-    shop.killed("stackctl.payments.gateway:Gateway.refund:after", bought)
+    shop.killed("stackctl.payments.gateway:Gateway.create_refund:after", bought)
     with shop.pipeline().open_session() as conn:
-        refund = ledger.find(conn)[0]
-        ledger.close(conn, refund.id, "failed", "thought so")
-        ledger.record(conn, refund.id, status="succeeded", stripe="re_1", failure=None)
-        assert ledger.get(conn, refund.id).status == "succeeded"
+        refund = ledger.find_refunds(conn)[0]
+        ledger.close_refund(conn, refund.id, "failed", "thought so")
+        ledger.record_status(conn, refund.id, status="succeeded", stripe="re_1", failure=None)
+        assert ledger.get_refund(conn, refund.id).status == "succeeded"
 
 
 def test_a_purchase_locked_by_the_application(shop: Shop, stripe: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is asked of Stripe while the remainder can't be held."""
     monkeypatch.setattr(purchases, "LOCK_TIMEOUT", "100ms")
     bought = shop.buy(1999)
-    wanted = Wanted(None)
+    wanted = RefundRequest(None)
     with shop.connect() as other, other.transaction():
         other.execute('SELECT 1 FROM "OneTimePurchase" WHERE id = %s FOR UPDATE', (bought,))
         with pytest.raises(StateError) as caught, shop.pipeline().open_session() as conn:
-            found = balance.read(conn, purchases.find(conn, bought), None, lambda: (ACCOUNT, opened(stripe)))
-            execute.plan(conn, found, entries(wanted, found), wanted)
+            found = balance.read_balance(
+                conn, purchases.find_purchase(conn, bought), None, lambda: (ACCOUNT, opened(stripe))
+            )
+            execute.plan_refund(conn, found, resolve_entries(wanted, found), wanted)
     assert caught.value.code == "lock-timeout"
     assert shop.status() is None
 
@@ -118,13 +120,13 @@ def test_refused_while_somebody_else_sends_it_again(
     with shop.pipeline().open_session() as conn:
         refund, on = shop.planned(conn, bought), opened(stripe)
 
-        def refuse(*_: Any) -> gateway.Made:
+        def refuse(*_: Any) -> gateway.StripeRefund:
             with shop.connect() as other:
-                assert ledger.send_again(other, refund.id)
+                assert ledger.mark_sent_again(other, refund.id)
             raise ServiceError("too many requests", code="stripe-busy")
 
-        monkeypatch.setattr(on, "refund", refuse)
-        outcome = execute.carry_out(conn, on, refund)
+        monkeypatch.setattr(on, "create_refund", refuse)
+        outcome = execute.execute_refund(conn, on, refund)
     assert (outcome.refund.status, outcome.problem is None) == ("submitted", False)
     assert shop.resume().code == 0
     assert len(made(stripe)) == 1

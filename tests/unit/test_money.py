@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from stackctl.core.errors import UsageError
-from stackctl.payments.money import cents, decimal, shown
+from stackctl.payments.money import format_decimal, format_money, parse_cents
 
 
 @pytest.mark.parametrize(
@@ -14,7 +14,7 @@ from stackctl.payments.money import cents, decimal, shown
      ("999999999999.99", 99_999_999_999_999), ("4.35", 435), ("1.00", 100)],
 )  # fmt: skip
 def test_cents(text: str, amount: int) -> None:
-    assert cents(text) == amount
+    assert parse_cents(text) == amount
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ def test_cents(text: str, amount: int) -> None:
 )  # fmt: skip
 def test_what_is_no_amount(text: str, says: str) -> None:
     with pytest.raises(UsageError, match=says) as caught:
-        cents(text)
+        parse_cents(text)
     assert (caught.value.code, len(caught.value.message) < 120) == ("schema-error", True)
 
 
@@ -37,8 +37,8 @@ def test_what_is_no_amount(text: str, says: str) -> None:
      (5124, "kwd", "5.124 KWD"), (500, "isk", "5.00 ISK"), (10**20, "usd", "1" + "0" * 18 + ".00 USD")],
 )  # fmt: skip
 def test_by_the_currencys_own_decimals(amount: int, currency: str, text: str) -> None:
-    assert shown(amount, currency) == text
+    assert format_money(amount, currency) == text
 
 
 def test_there_and_back() -> None:
-    assert all(cents(decimal(amount)) == amount for amount in range(100_000))
+    assert all(parse_cents(format_decimal(amount)) == amount for amount in range(100_000))

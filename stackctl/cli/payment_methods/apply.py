@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from stackctl.cli.command import Run, command
-from stackctl.cli.payment_methods.shared import DryRun, Wanted, Yes, apply_plan, read_configuration
-from stackctl.cli.payments.shared import ApiBase, ApiKey, Tenancy
+from stackctl.cli.payment_methods.shared import DryRun, StatesFile, Yes, apply_plan, read_configuration
+from stackctl.cli.stripe_options import StripeApiBase, StripeApiKey, Tenancy
 
 
 @command(example="stackctl payment-methods apply methods.yaml --dry-run")
 def apply(
     run: Run,
-    file: Wanted,
+    file: StatesFile,
     tenancy: Tenancy = None,
-    stripe_api_key: ApiKey = None,
-    stripe_api_base: ApiBase = None,
+    stripe_api_key: StripeApiKey = None,
+    stripe_api_base: StripeApiBase = None,
     yes: Yes = False,
     dry_run: DryRun = False,
 ) -> None:
@@ -22,8 +22,8 @@ def apply(
     Exit codes: 0 done, or nothing to change; 1 Stripe did not do all of it; 3 the file is bad; 5 refused, or not
     confirmed; 6 sent, but not answered.
     """
-    from stackctl.payments.methods import of_file
+    from stackctl.payments.methods import load_states
 
-    wanted = of_file(file)
+    wanted = load_states(file)
     gateway, found = read_configuration(run, tenancy, stripe_api_key, stripe_api_base)
     apply_plan(run, gateway, found, wanted, yes=yes, dry_run=dry_run)

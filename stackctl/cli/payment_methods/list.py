@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from stackctl.cli.command import Run, command
 from stackctl.cli.payment_methods.shared import read_configuration
-from stackctl.cli.payments.shared import ApiBase, ApiKey, Tenancy
+from stackctl.cli.stripe_options import StripeApiBase, StripeApiKey, Tenancy
 
 
 @command(example="stackctl payment-methods list\nstackctl payment-methods list --json")
-def list_(run: Run, tenancy: Tenancy = None, stripe_api_key: ApiKey = None, stripe_api_base: ApiBase = None) -> None:
+def list_(
+    run: Run, tenancy: Tenancy = None, stripe_api_key: StripeApiKey = None, stripe_api_base: StripeApiBase = None
+) -> None:
     """List the methods by category: whether checkout shows them, and whether they can be switched."""
     from stackctl.payments.methods import CATEGORIES
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from stackctl.cli.command import Run, command
-from stackctl.cli.payment_methods.shared import Wanted, plan_document, read_configuration, show_plan
-from stackctl.cli.payments.shared import ApiBase, ApiKey, Tenancy
+from stackctl.cli.payment_methods.shared import StatesFile, plan_document, read_configuration, show_plan
+from stackctl.cli.stripe_options import StripeApiBase, StripeApiKey, Tenancy
 
 
 @command(example="stackctl payment-methods plan methods.yaml")
 def plan(
-    run: Run, file: Wanted, tenancy: Tenancy = None, stripe_api_key: ApiKey = None, stripe_api_base: ApiBase = None
+    run: Run,
+    file: StatesFile,
+    tenancy: Tenancy = None,
+    stripe_api_key: StripeApiKey = None,
+    stripe_api_base: StripeApiBase = None,
 ) -> None:
     """Show what `apply` would change, and what stands in the way.
 
@@ -17,7 +21,7 @@ def plan(
     """
     from stackctl.payments import methods
 
-    wanted = methods.of_file(file)
+    wanted = methods.load_states(file)
     _, found = read_configuration(run, tenancy, stripe_api_key, stripe_api_base)
-    planned = methods.plan(found, wanted)
+    planned = methods.plan_changes(found, wanted)
     run.finish(plan_document(planned, applied=False), lambda: show_plan(run, planned), ok=not planned.blocked)

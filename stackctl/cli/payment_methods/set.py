@@ -8,7 +8,7 @@ import typer
 
 from stackctl.cli.command import Run, command
 from stackctl.cli.payment_methods.shared import DryRun, Yes, apply_plan, read_configuration
-from stackctl.cli.payments.shared import ApiBase, ApiKey, Tenancy
+from stackctl.cli.stripe_options import StripeApiBase, StripeApiKey, Tenancy
 
 
 @command(example="stackctl payment-methods set card=on klarna=off --dry-run")
@@ -16,8 +16,8 @@ def set_(
     run: Run,
     methods: Annotated[list[str], typer.Argument(metavar="METHODS...", help="METHOD=on or METHOD=off, each.")],
     tenancy: Tenancy = None,
-    stripe_api_key: ApiKey = None,
-    stripe_api_base: ApiBase = None,
+    stripe_api_key: StripeApiKey = None,
+    stripe_api_base: StripeApiBase = None,
     yes: Yes = False,
     dry_run: DryRun = False,
 ) -> None:
@@ -26,8 +26,8 @@ def set_(
     Exit codes: 0 done, or nothing to change; 1 Stripe did not do all of it; 2 no such method; 5 refused, or not
     confirmed; 6 sent, but not answered.
     """
-    from stackctl.payments.methods import of_arguments
+    from stackctl.payments.methods import parse_arguments
 
-    wanted = of_arguments(methods)
+    wanted = parse_arguments(methods)
     gateway, found = read_configuration(run, tenancy, stripe_api_key, stripe_api_base)
     apply_plan(run, gateway, found, wanted, yes=yes, dry_run=dry_run)

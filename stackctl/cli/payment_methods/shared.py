@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stackctl.cli.payments.shared import connected
+from stackctl.cli.stripe_options import open_connected_account
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from stackctl.payments.gateway import Gateway
     from stackctl.payments.methods import Configuration, Plan
 
-Wanted = Annotated[Path, typer.Argument(metavar="FILE", help="payment_methods: {card: on, klarna: off}")]
+StatesFile = Annotated[Path, typer.Argument(metavar="FILE", help="payment_methods: {card: on, klarna: off}")]
 
 
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
@@ -30,8 +30,8 @@ def read_configuration(
 ) -> tuple[Gateway, Configuration]:
     from stackctl.payments import methods
 
-    _, account, gateway = connected(run, tenancy, key, base)
-    return gateway, methods.read(gateway, account)
+    _, account, gateway = open_connected_account(run, tenancy, key, base)
+    return gateway, methods.read_configuration(gateway, account)
 
 
 def apply_plan(
@@ -39,7 +39,7 @@ def apply_plan(
 ) -> None:
     from stackctl.payments import methods
 
-    planned = methods.plan(found, wanted)
+    planned = methods.plan_changes(found, wanted)
     if dry_run or (not planned.changes and not planned.blocked):
         document = plan_document(planned, applied=False)
         run.finish(document, lambda: show_plan(run, planned, dry_run), ok=not planned.blocked, exit_code=5)
@@ -48,8 +48,8 @@ def apply_plan(
         for line in plan_lines(planned):
             run.console.info(line)
         run.confirm(f"Switch these on account {found.account}?", yes=yes)
-    after = methods.apply(gateway, found, planned)
-    undone = [id_ for id_, on in planned.changes if (now := after.of(id_)) is None or now.enabled != on]
+    after = methods.apply_plan(gateway, found, planned)
+    undone = [id_ for id_, on in planned.changes if (now := after.find_method(id_)) is None or now.enabled != on]
     document = plan_document(planned, applied=True) | {"not_in_effect": undone}
 
     def show() -> None:

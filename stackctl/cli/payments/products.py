@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stackctl.cli.command import Run, command, text_option, uuid_argument
-from stackctl.cli.payments.shared import Tenancy
+from stackctl.cli.stripe_options import Tenancy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from stackctl.payments.products import Held
+    from stackctl.payments.products import CustomerPurchase
 
 
 class CustomerTypeName(Enum):
@@ -47,9 +47,9 @@ def products(
     with run.database() as conn:
         layers = read(conn, chosen(conn, uuid_argument(tenancy) if tenancy else None))
         if customer is not None:
-            type_ = found.customer_type(conn, layers.tenancy, customer, type_)
-        bought = found.held(conn, layers.tenancy, customer, type_) if customer is not None and type_ else []
-    sold = found.products(layers, type_)
+            type_ = found.find_customer_type(conn, layers.tenancy, customer, type_)
+        bought = found.list_purchases(conn, layers.tenancy, customer, type_) if customer is not None and type_ else []
+    sold = found.list_products(layers, type_)
     document: dict[str, Any] = {
         "tenancy": layers.tenancy,
         "customer": customer,
@@ -63,7 +63,7 @@ def products(
                 "server_only": one.server_only,
                 "stackable": one.stackable,
             }
-            | ({} if customer is None else _may_buy(found.why_not(one, bought)))
+            | ({} if customer is None else _may_buy(found.find_obstacle(one, bought)))
             for one in sold
         ],
     }
@@ -89,7 +89,7 @@ def products(
             _show_bought(run, bought)
         rows = [
             (one.id, one.name, one.customer_type, "included" if one.included else _prices(one.prices))
-            + (() if customer is None else (found.why_not(one, bought) or "yes",))
+            + (() if customer is None else (found.find_obstacle(one, bought) or "yes",))
             for one in sold
         ]
         if rows:
@@ -101,7 +101,7 @@ def products(
     run.finish(document, show)
 
 
-def _show_bought(run: Run, bought: Sequence[Held]) -> None:
+def _show_bought(run: Run, bought: Sequence[CustomerPurchase]) -> None:
     if not bought:
         run.console.line("has bought nothing")
     else:
@@ -132,9 +132,9 @@ def _prices(prices: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _price(price: Mapping[str, Any]) -> str:
-    from stackctl.payments.purchases import amounts
+    from stackctl.payments.purchases import amounts_by_currency
 
-    money = ", ".join(f"{value} {name}" for name, value in amounts(price).items())
+    money = ", ".join(f"{value} {name}" for name, value in amounts_by_currency(price).items())
     match price.get("interval"):
         case [1, str(unit)]:
             return f"{money} every {unit}"

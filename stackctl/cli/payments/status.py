@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from stackctl.cli.command import Run, command
-from stackctl.cli.payments.shared import ApiBase, ApiKey, Tenancy, connected
+from stackctl.cli.stripe_options import StripeApiBase, StripeApiKey, Tenancy, open_connected_account
 
 
 @command(example="stackctl payments status\nstackctl payments status --json")
-def status(run: Run, tenancy: Tenancy = None, stripe_api_key: ApiKey = None, stripe_api_base: ApiBase = None) -> None:
+def status(
+    run: Run, tenancy: Tenancy = None, stripe_api_key: StripeApiKey = None, stripe_api_base: StripeApiBase = None
+) -> None:
     """Show the connected account, what Stripe still waits for, and whether key and project are of one mode.
 
     Exit codes: 0 shown; 4 Stripe can't be reached or refuses the key; 5 no account is connected.
@@ -16,8 +18,8 @@ def status(run: Run, tenancy: Tenancy = None, stripe_api_key: ApiKey = None, str
 
     from stackctl.payments import connection
 
-    layers, account, gateway = connected(run, tenancy, stripe_api_key, stripe_api_base)
-    found = connection.status(gateway, account, layers)
+    layers, account, gateway = open_connected_account(run, tenancy, stripe_api_key, stripe_api_base)
+    found = connection.read_status(gateway, account, layers)
     differ = found.key_mode != found.project_mode
 
     def show() -> None:

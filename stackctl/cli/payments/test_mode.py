@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from stackctl.cli.command import Run, command, uuid_argument
-from stackctl.cli.payments.shared import Tenancy
+from stackctl.cli.stripe_options import Tenancy
 
 
 class Switch(Enum):
@@ -34,7 +34,7 @@ def test_mode(
 
     with run.database() as conn:
         layers = read(conn, chosen(conn, uuid_argument(tenancy) if tenancy else None))
-        before = connection.test_mode(layers)
+        before = connection.is_test_mode(layers)
         after = before if state is None else state is Switch.on
         if after != before and not dry_run:
             what = "Purchases cost nothing from now on" if after else "Purchases cost real money from now on"

@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stackctl.cli.command import Run, command, text_option, uuid_argument
-from stackctl.cli.payments.shared import ApiBase, ApiKey, stripe
 from stackctl.cli.refunds.shared import (
     Invoice,
     PurchaseId,
     Tenancy,
     finish_outcome,
     read_balance,
-    run_announced,
+    run_naming_refund,
     tenancy_argument,
 )
+from stackctl.cli.stripe_options import StripeApiBase, StripeApiKey, prepare_gateway
 from stackctl.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from stackctl.payments.refunds.balance import Position
-    from stackctl.payments.refunds.request import Entry, Wanted
+    from stackctl.payments.refunds.balance import RefundableBalance
+    from stackctl.payments.refunds.request import RefundEntry, RefundRequest
 
 _ENTRY = re.compile(r"([0-9]{1,9}):([0-9]{1,9}):(.*)", re.DOTALL)
 
@@ -60,8 +60,8 @@ def create(
     ] = None,
     again: Annotated[bool, typer.Option("--again", help="Though the same was refunded moments ago.")] = False,
     tenancy: Tenancy = None,
-    stripe_api_key: ApiKey = None,
-    stripe_api_base: ApiBase = None,
+    stripe_api_key: StripeApiKey = None,
+    stripe_api_base: StripeApiBase = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the exact request, and send nothing.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
@@ -73,53 +73,54 @@ def create(
     Exit codes: 0 refunded; 2 bad usage, no such purchase; 4 Stripe can't be reached or refuses the key; 5 refused, or
     not confirmed; 6 sent, and the outcome is unknown or not final.
     """
-    from stackctl.payments.purchases import find
+    from stackctl.payments.purchases import find_purchase
     from stackctl.payments.refunds import execute
-    from stackctl.payments.refunds.request import Wanted, entries
+    from stackctl.payments.refunds.request import RefundRequest, resolve_entries
 
-    wanted = Wanted(
-        entries=_wanted(full, amount, quantity, entry),
+    request = RefundRequest(
+        entries=_parse_entries(full, amount, quantity, entry),
         reason=reason.value if reason else None,
         note=text_option(note, "--note"),
         request_id=text_option(request_id, "--request-id"),
         invoice=text_option(invoice, "--invoice"),
         again=again,
     )
-    opened = stripe(run, stripe_api_key, stripe_api_base)
+    open_gateway = prepare_gateway(run, stripe_api_key, stripe_api_base)
     with run.database() as conn:
-        purchase = find(conn, uuid_argument(id_, "purchase"), tenancy_argument(tenancy))
-        known = execute.of_request(conn, purchase, wanted)
+        purchase = find_purchase(conn, uuid_argument(id_, "purchase"), tenancy_argument(tenancy))
+        known = execute.find_by_request(conn, purchase, request)
         if known is not None and not dry_run:
-            run.console.info(f"request {wanted.request_id} has led to refund {known.id} before")
+            run.console.info(f"request {request.request_id} has led to refund {known.id} before")
             finish_outcome(
-                run, run_announced(run, known, lambda: execute.carry_out(conn, opened(known.account), known))
+                run,
+                run_naming_refund(run, known, lambda: execute.execute_refund(conn, open_gateway(known.account), known)),
             )
             return
-        balance, gateway = read_balance(conn, purchase, invoice, opened)
-        asked = entries(wanted, balance)
+        balance, gateway = read_balance(conn, purchase, invoice, open_gateway)
+        entries = resolve_entries(request, balance)
         assert gateway is not None, "what has no payment is refused"
-        execute.check_item(gateway, balance, asked)
+        execute.check_quantity(gateway, balance, entries)
         if dry_run:
-            _dry_run(run, balance, asked, wanted)
+            _dry_run(run, balance, entries, request)
             return
-        run.confirm(_question(balance, asked, gateway.mode), yes=yes)
-        refund = execute.plan(conn, balance, asked, wanted)
+        run.confirm(_question(balance, entries, gateway.mode), yes=yes)
+        refund = execute.plan_refund(conn, balance, entries, request)
 
-        def unanswered(seconds: float) -> None:
+        def wait(seconds: float) -> None:
             run.console.info("Stripe has not answered; looking for the refund")
             time.sleep(seconds)
 
         finish_outcome(
             run,
-            run_announced(
-                run, refund, lambda: execute.carry_out(conn, gateway, refund, balance, unanswered=unanswered)
-            ),
+            run_naming_refund(run, refund, lambda: execute.execute_refund(conn, gateway, refund, balance, wait=wait)),
         )
 
 
-def _wanted(full: bool, amount: str | None, quantity: int | None, given: list[str] | None) -> tuple[Entry, ...] | None:
-    from stackctl.payments.money import cents
-    from stackctl.payments.refunds.request import GRANT, Entry
+def _parse_entries(
+    full: bool, amount: str | None, quantity: int | None, given: list[str] | None
+) -> tuple[RefundEntry, ...] | None:
+    from stackctl.payments.money import parse_cents
+    from stackctl.payments.refunds.request import GRANT, RefundEntry
 
     if [full, amount is not None, bool(given)].count(True) != 1:
         raise UsageError(
@@ -130,39 +131,39 @@ def _wanted(full: bool, amount: str | None, quantity: int | None, given: list[st
     if full:
         return None
     if amount is not None:
-        return (Entry(GRANT, quantity or 0, cents(amount)),)
-    found: list[Entry] = []
+        return (RefundEntry(GRANT, quantity or 0, parse_cents(amount)),)
+    found: list[RefundEntry] = []
     for text in given or ():
         match = _ENTRY.fullmatch(text)
         if match is None:
             raise UsageError(f"{text[:40]!r} is not INDEX:QTY:USD", code="schema-error", hint="e.g. --entry 0:1:19.99")
-        found.append(Entry(int(match[1]), int(match[2]), cents(match[3])))
+        found.append(RefundEntry(int(match[1]), int(match[2]), parse_cents(match[3])))
     return tuple(found)
 
 
-def _question(balance: Position, asked: tuple[Entry, ...], mode: str) -> str:
-    from stackctl.payments.money import shown
+def _question(balance: RefundableBalance, entries: tuple[RefundEntry, ...], mode: str) -> str:
+    from stackctl.payments.money import format_money
 
     purchase = balance.purchase
-    money = shown(sum(entry.amount for entry in asked), "usd")
-    taken = sum(entry.quantity for entry in asked)
+    money = format_money(sum(entry.amount for entry in entries), "usd")
+    taken = sum(entry.quantity for entry in entries)
     revoking = f", and revoke {taken} of {balance.bought}" if taken else ""
     kind = "test money" if mode == "test" else "REAL MONEY"
     return f"Refund {money} ({kind}) of {purchase.name} to {purchase.customer_type} {purchase.customer}{revoking}?"
 
 
-def _dry_run(run: Run, balance: Position, asked: tuple[Entry, ...], wanted: Wanted) -> None:
-    from stackctl.payments.refunds.execute import key_of
-    from stackctl.payments.refunds.request import request
+def _dry_run(run: Run, balance: RefundableBalance, entries: tuple[RefundEntry, ...], request: RefundRequest) -> None:
+    from stackctl.payments.refunds.execute import make_idempotency_key
+    from stackctl.payments.refunds.request import to_stripe_params
 
     id_ = "<id of the refund>"
-    taken = sum(entry.quantity for entry in asked)
+    taken = sum(entry.quantity for entry in entries)
     requests: list[dict[str, Any]] = [
         {
             "method": "POST",
             "path": "/v1/refunds",
-            "headers": {"Stripe-Account": balance.account, "Idempotency-Key": key_of(id_)},
-            "params": request(balance, asked, wanted, id_),
+            "headers": {"Stripe-Account": balance.account, "Idempotency-Key": make_idempotency_key(id_)},
+            "params": to_stripe_params(balance, entries, request, id_),
         }
     ]
     if balance.purchase.type == "subscription" and taken:
@@ -176,7 +177,6 @@ def _dry_run(run: Run, balance: Position, asked: tuple[Entry, ...], wanted: Want
                 "params": item if left else {"cancel_at_period_end": True},
             }
         )
-    entries = [entry.document for entry in asked]
 
     def show() -> None:
         for one in requests:
@@ -186,4 +186,4 @@ def _dry_run(run: Run, balance: Position, asked: tuple[Entry, ...], wanted: Want
             run.console.line(json.dumps(one["params"], indent=2))
         run.console.line("nothing was sent")
 
-    run.finish({"dry_run": True, "requests": requests, "entries": entries}, show)
+    run.finish({"dry_run": True, "requests": requests, "entries": [entry.document for entry in entries]}, show)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stackctl.cli.command import Run, command, counted, text_option, time_option, uuid_argument
-from stackctl.cli.payments.shared import ApiBase, ApiKey, stripe
-from stackctl.cli.refunds.shared import OnlyTenancy, refund_document, refunds_table
+from stackctl.cli.refunds.shared import TenancyFilter, refund_document, refunds_table
+from stackctl.cli.stripe_options import StripeApiBase, StripeApiKey, prepare_gateway
 from stackctl.core.errors import ServiceError, UsageError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class StatusName(Enum):
 )
 def list_(
     run: Run,
-    tenancy: OnlyTenancy = None,
+    tenancy: TenancyFilter = None,
     customer: Annotated[str | None, typer.Option("--customer", metavar="ID", help="Only this customer's.")] = None,
     status: Annotated[StatusName | None, typer.Option("--status", help="Only of this status.")] = None,
     since: Annotated[
@@ -48,8 +48,8 @@ def list_(
     ] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, max=1_000_000, help="At most so many, the newest.")] = 100,
     reconcile: Annotated[bool, typer.Option("--reconcile", help="Name every difference from Stripe.")] = False,
-    stripe_api_key: ApiKey = None,
-    stripe_api_base: ApiBase = None,
+    stripe_api_key: StripeApiKey = None,
+    stripe_api_base: StripeApiBase = None,
 ) -> None:
     """List the refunds of the ledger, the newest first; with --reconcile, compare the ledger with Stripe.
 
@@ -60,14 +60,14 @@ def list_(
 
     only, customer = uuid_argument(tenancy) if tenancy else None, text_option(customer, "--customer")
     start, end = time_option(since, "--since"), time_option(until, "--until")
-    opened = stripe(run, stripe_api_key, stripe_api_base)
+    open_gateway = prepare_gateway(run, stripe_api_key, stripe_api_base)
     if reconcile and (customer or status or until):
         raise UsageError("--reconcile goes with --tenancy and --since only", code="usage")
     with run.database() as conn:
         if reconcile:
-            _reconcile(run, conn, opened, only, start)
+            _reconcile(run, conn, open_gateway, only, start)
             return
-        found = ledger.find(conn, tenancy=only, customer=customer, status=status.value if status else None,
+        found = ledger.find_refunds(conn, tenancy=only, customer=customer, status=status.value if status else None,
                             since=start, until=end, limit=limit + 1)  # fmt: skip
     more, found = len(found) > limit, found[:limit]
 
@@ -82,22 +82,22 @@ def list_(
 
 
 def _reconcile(
-    run: Run, conn: Connection, opened: Callable[[str], Gateway], tenancy: UUID | None, since: datetime | None
+    run: Run, conn: Connection, open_gateway: Callable[[str], Gateway], tenancy: UUID | None, since: datetime | None
 ) -> None:
     from stackctl.payments import connection
     from stackctl.payments.refunds import ledger
-    from stackctl.payments.refunds.reconcile import compare
+    from stackctl.payments.refunds.reconcile import compare_with_stripe
 
     differences: list[tuple[str, Difference]] = []
     compared = skipped = 0
-    accounts, problems = connection.accounts(conn, tenancy), dict[str, ServiceError]()
+    accounts, problems = connection.list_accounts(conn, tenancy), dict[str, ServiceError]()
     for account in accounts:
-        gateway = opened(account)
+        gateway = open_gateway(account)
         try:
-            made = gateway.refunds_since(since)
-            known = ledger.find(conn, account=account)
+            stripe_refunds = gateway.list_refunds_since(since)
+            known = ledger.find_refunds(conn, account=account)
             own = [one for one in known if one.livemode == (gateway.mode == "live")]
-            found = compare(gateway, made, own, since)
+            found = compare_with_stripe(gateway, stripe_refunds, own, since)
         except ServiceError as error:  # of one that was disconnected, say: the others are compared all the same
             problems[account] = error
             continue

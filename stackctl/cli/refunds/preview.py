@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from stackctl.cli.command import Run, command, text_option, uuid_argument
-from stackctl.cli.payments.shared import ApiBase, ApiKey, stripe
 from stackctl.cli.refunds.shared import Invoice, PurchaseId, Tenancy, read_balance, refund_document, tenancy_argument
+from stackctl.cli.stripe_options import StripeApiBase, StripeApiKey, prepare_gateway
 
 if TYPE_CHECKING:
     from stackctl.core.errors import StackctlError
     from stackctl.payments.purchases import Purchase
-    from stackctl.payments.refunds.balance import Position
+    from stackctl.payments.refunds.balance import RefundableBalance
 
 
 @command(example="stackctl refunds preview 0d4a9a10-5a0b-4d8e-9f2b-1c2d3e4f5a6b")
@@ -20,24 +20,24 @@ def preview(
     id_: PurchaseId,
     invoice: Invoice = None,
     tenancy: Tenancy = None,
-    stripe_api_key: ApiKey = None,
-    stripe_api_base: ApiBase = None,
+    stripe_api_key: StripeApiKey = None,
+    stripe_api_base: StripeApiBase = None,
 ) -> None:
     """Show what was bought, charged and refunded, what remains, and why it can't be refunded when it can't.
 
     Exit codes: 0 shown; 2 no such purchase; 4 Stripe can't be reached or refuses the key.
     """
-    from stackctl.payments.purchases import find
+    from stackctl.payments.purchases import find_purchase
 
-    opened = stripe(run, stripe_api_key, stripe_api_base)
+    open_gateway = prepare_gateway(run, stripe_api_key, stripe_api_base)
     with run.database() as conn:
-        purchase = find(conn, uuid_argument(id_, "purchase"), tenancy_argument(tenancy))
-        balance, _ = read_balance(conn, purchase, text_option(invoice, "--invoice"), opened)
+        purchase = find_purchase(conn, uuid_argument(id_, "purchase"), tenancy_argument(tenancy))
+        balance, _ = read_balance(conn, purchase, text_option(invoice, "--invoice"), open_gateway)
     run.finish(_preview_document(balance), lambda: _show_preview(run, balance))
 
 
-def _preview_document(balance: Position) -> dict[str, Any]:
-    from stackctl.payments.money import decimal
+def _preview_document(balance: RefundableBalance) -> dict[str, Any]:
+    from stackctl.payments.money import format_decimal
 
     purchase, payment = balance.purchase, balance.payment
     currency = payment.currency if payment else "usd"
@@ -60,10 +60,10 @@ def _preview_document(balance: Position) -> dict[str, Any]:
                 "index": 1,
                 "type": "money_transfer",
                 "currency": currency,
-                "charged": decimal(balance.charged, currency),
-                "refunded": decimal(balance.refunded, currency),
-                "held": decimal(balance.held, currency),
-                "remaining": decimal(balance.remaining, currency),
+                "charged": format_decimal(balance.charged, currency),
+                "refunded": format_decimal(balance.refunded, currency),
+                "held": format_decimal(balance.held, currency),
+                "remaining": format_decimal(balance.remaining, currency),
             }
         )
     return {
@@ -82,8 +82,8 @@ def _preview_document(balance: Position) -> dict[str, Any]:
     }
 
 
-def _show_preview(run: Run, balance: Position) -> None:
-    from stackctl.payments.money import shown
+def _show_preview(run: Run, balance: RefundableBalance) -> None:
+    from stackctl.payments.money import format_money
 
     purchase, payment, line = balance.purchase, balance.payment, run.console.line
     line(f"{'subscription' if purchase.type == 'subscription' else 'purchase'} {purchase.id}")
@@ -96,16 +96,24 @@ def _show_preview(run: Run, balance: Position) -> None:
              f"{balance.quantity_left} left")]  # fmt: skip
     if payment:
         currency = payment.currency
-        rows.append(("1", "charge", shown(balance.charged, currency), f"{shown(balance.remaining, currency)} remain"))
+        rows.append(
+            (
+                "1",
+                "charge",
+                format_money(balance.charged, currency),
+                f"{format_money(balance.remaining, currency)} remain",
+            )
+        )
     line()
     run.console.table(("entry", "", "", ""), rows)
     if payment and (balance.refunded or balance.held):
         line()
-        line(f"refunded   {shown(balance.refunded, payment.currency)}")
+        line(f"refunded   {format_money(balance.refunded, payment.currency)}")
         if balance.held:
-            line(f"under way  {shown(balance.held, payment.currency)}", "yellow")
+            line(f"under way  {format_money(balance.held, payment.currency)}", "yellow")
     for one in balance.ledger:
-        line(f"           {one.created_at:%Y-%m-%d %H:%M}  {shown(one.amount, one.currency)}  {one.status}  {one.id}")
+        money = format_money(one.amount, one.currency)
+        line(f"           {one.created_at:%Y-%m-%d %H:%M}  {money}  {one.status}  {one.id}")
     line()
     _show_verdict(run, balance.refusal, purchase)
 

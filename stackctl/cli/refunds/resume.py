@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stackctl.cli.command import Run, command, uuid_argument
-from stackctl.cli.payments.shared import ApiBase, ApiKey, stripe
 from stackctl.cli.refunds.shared import (
     UNSETTLED,
-    OnlyTenancy,
+    TenancyFilter,
     finish_outcome,
     refund_document,
     refunds_table,
-    run_announced,
+    run_naming_refund,
 )
+from stackctl.cli.stripe_options import StripeApiBase, StripeApiKey, prepare_gateway
 from stackctl.core.errors import ConfigError, ServiceError, StackctlError, UsageError
 
 if TYPE_CHECKING:
@@ -40,9 +40,9 @@ def resume(
             "--give-up", help="Free the money of one too old to be sent again; leave a quantity that can't be lowered."
         ),
     ] = False,
-    tenancy: OnlyTenancy = None,
-    stripe_api_key: ApiKey = None,
-    stripe_api_base: ApiBase = None,
+    tenancy: TenancyFilter = None,
+    stripe_api_key: StripeApiKey = None,
+    stripe_api_base: StripeApiBase = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="With --give-up: do not ask.")] = False,
 ) -> None:
     """Find out what became of refunds whose outcome is not known, and finish them. Safe to run from cron.
@@ -57,37 +57,41 @@ def resume(
 
     if (refund is None) != everything:
         raise UsageError("name one refund, or --all for all that are not settled", code="usage")
-    opened = stripe(run, stripe_api_key, stripe_api_base)
+    open_gateway = prepare_gateway(run, stripe_api_key, stripe_api_base)
     if give_up and everything:
         raise UsageError("--give-up takes one refund, not --all", code="usage")
     with run.database() as conn:
         if refund is None:
-            _resume_all(run, conn, opened, uuid_argument(tenancy) if tenancy else None)
+            _resume_all(run, conn, open_gateway, uuid_argument(tenancy) if tenancy else None)
             return
-        one = ledger.get(conn, uuid_argument(refund, "refund"))
+        one = ledger.get_refund(conn, uuid_argument(refund, "refund"))
         if give_up:
             what = (
                 "leave its subscription as it is" if one.status == "succeeded" else "free its money to be refunded anew"
             )
             run.confirm(f"Give up refund {one.id}, and {what}?", yes=yes)
-        work = execute.cancel if give_up else execute.settle
-        finish_outcome(run, run_announced(run, one, lambda: work(conn, opened(one.account), one)))
+        work = execute.give_up_refund if give_up else execute.settle_refund
+        finish_outcome(run, run_naming_refund(run, one, lambda: work(conn, open_gateway(one.account), one)))
 
 
-def _resume_all(run: Run, conn: Connection, opened: Callable[[str], Gateway], tenancy: UUID | None) -> None:
+def _resume_all(run: Run, conn: Connection, open_gateway: Callable[[str], Gateway], tenancy: UUID | None) -> None:
     from stackctl.payments.refunds import execute, ledger
     from stackctl.postgres.errors import translated
 
-    found = ledger.find(conn, tenancy=tenancy, unsettled=True)[::-1]  # in the order in which they were asked for
+    found = ledger.find_refunds(conn, tenancy=tenancy, unsettled=True)[
+        ::-1
+    ]  # in the order in which they were asked for
     outcomes: list[Outcome] = []
     for one in found:
         try:
             with translated("the operated database"):
-                outcome = run_announced(run, one, lambda one=one: execute.settle(conn, opened(one.account), one))
+                outcome = run_naming_refund(
+                    run, one, lambda one=one: execute.settle_refund(conn, open_gateway(one.account), one)
+                )
         except ConfigError:
             raise  # no key: not this refund's problem
         except StackctlError as error:
-            outcome = execute.Outcome(ledger.get(conn, one.id), error)
+            outcome = execute.Outcome(ledger.get_refund(conn, one.id), error)
         outcomes.append(outcome)
         if outcome.problem is not None:
             run.console.warn(f"refund {one.id}: {outcome.problem.message}")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from stackctl.payments.gateway import Gateway
     from stackctl.payments.purchases import Purchase
-    from stackctl.payments.refunds.balance import Position
+    from stackctl.payments.refunds.balance import RefundableBalance
     from stackctl.payments.refunds.execute import Outcome
     from stackctl.payments.refunds.ledger import Refund
     from stackctl.postgres.connect import Connection
@@ -37,7 +37,7 @@ Invoice = Annotated[
 ]
 
 
-def run_announced(run: Run, refund: Refund, work: Callable[[], Outcome]) -> Outcome:
+def run_naming_refund(run: Run, refund: Refund, work: Callable[[], Outcome]) -> Outcome:
     """Do it; who interrupts it hears which refund is left to be settled."""
     try:
         return work()
@@ -55,7 +55,7 @@ def finish_outcome(run: Run, outcome: Outcome) -> None:
 
 
 def refund_document(refund: Refund) -> dict[str, Any]:
-    from stackctl.payments.money import decimal
+    from stackctl.payments.money import format_decimal
 
     return {
         "id": refund.id,
@@ -63,7 +63,7 @@ def refund_document(refund: Refund) -> dict[str, Any]:
         "tenancy": refund.tenancy,
         "purchase_type": refund.purchase_type,
         "purchase_id": refund.purchase_id,
-        "amount_usd": decimal(refund.amount, refund.currency),
+        "amount_usd": format_decimal(refund.amount, refund.currency),
         "entries": refund.entries,
         "stripe_refund_id": refund.stripe_refund,
         "failure": refund.failure,
@@ -81,10 +81,10 @@ def refund_document(refund: Refund) -> dict[str, Any]:
 
 
 def show_outcome(run: Run, outcome: Outcome) -> None:
-    from stackctl.payments.money import shown
+    from stackctl.payments.money import format_money
 
     refund, line = outcome.refund, run.console.line
-    money, resume = shown(refund.amount, refund.currency), f"run `stackctl refunds resume {refund.id}`"
+    money, resume = format_money(refund.amount, refund.currency), f"run `stackctl refunds resume {refund.id}`"
     match refund.status:
         case "succeeded":
             is_taken = refund.revoked and (not refund.subscription or refund.quantity_left is not None)
@@ -111,8 +111,8 @@ def tenancy_argument(given: str | None) -> UUID | None:
 
 
 def read_balance(
-    conn: Connection, purchase: Purchase, invoice: str | None, opened: Callable[[str], Gateway]
-) -> tuple[Position, Gateway | None]:
+    conn: Connection, purchase: Purchase, invoice: str | None, open_gateway: Callable[[str], Gateway]
+) -> tuple[RefundableBalance, Gateway | None]:
     from stackctl.backend.tenancies import read
     from stackctl.payments import connection
     from stackctl.payments.refunds import balance
@@ -121,32 +121,32 @@ def read_balance(
         raise UsageError("--invoice goes with a subscription; this is a one-time purchase", code="usage")
     gateways: list[Gateway] = []
 
-    def on() -> tuple[str, Gateway]:
-        account = connection.account(conn, read(conn, purchase.tenancy))
-        gateways.append(opened(account))
+    def open_account() -> tuple[str, Gateway]:
+        account = connection.find_account(conn, read(conn, purchase.tenancy))
+        gateways.append(open_gateway(account))
         return account, gateways[0]
 
-    found = balance.read(conn, purchase, invoice, on)
+    found = balance.read_balance(conn, purchase, invoice, open_account)
     return found, gateways[0] if gateways else None
 
 
-OnlyTenancy = Annotated[str | None, typer.Option("--tenancy", metavar="TENANCY", help="Only this tenancy's.")]
+TenancyFilter = Annotated[str | None, typer.Option("--tenancy", metavar="TENANCY", help="Only this tenancy's.")]
 
 
 RefundId = Annotated[str, typer.Argument(metavar="REFUND", help="The id that create printed.")]
 
 
-COLOURS = {"succeeded": "green", "failed": "red", "canceled": "red"}
+STATUS_COLOURS = {"succeeded": "green", "failed": "red", "canceled": "red"}
 
 
 def refunds_table(run: Run, refunds: Sequence[Refund]) -> None:
-    from stackctl.payments.money import shown
+    from stackctl.payments.money import format_money
 
     rows = [
         (
             str(one.id),
             f"{one.created_at:%Y-%m-%d %H:%M}",
-            shown(one.amount, one.currency),
+            format_money(one.amount, one.currency),
             one.status if one.is_settled or one.status != "succeeded" else "succeeded, quantity not lowered",
             one.customer,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stackctl.cli.command import Run, command, uuid_argument
-from stackctl.cli.refunds.shared import COLOURS, RefundId, refund_document
+from stackctl.cli.refunds.shared import STATUS_COLOURS, RefundId, refund_document
 
 
 @command(example="stackctl refunds show 7c9e6679-7425-40de-944b-e07fc1f90ae7")
@@ -12,16 +12,16 @@ def show(run: Run, refund: RefundId) -> None:
 
     Exit codes: 0 shown; 2 no such refund.
     """
-    from stackctl.payments.money import shown
+    from stackctl.payments.money import format_money
     from stackctl.payments.refunds import ledger
 
     with run.database() as conn:
-        one = ledger.get(conn, uuid_argument(refund, "refund"))
+        one = ledger.get_refund(conn, uuid_argument(refund, "refund"))
     taken = f", {one.quantity} revoked" if one.quantity else ""
     facts = {
         "refund": str(one.id),
         "status": one.status,
-        "amount": shown(one.amount, one.currency) + taken,
+        "amount": format_money(one.amount, one.currency) + taken,
         "purchase": f"{one.purchase_id} ({one.purchase_type})",
         "customer": one.customer,
         "tenancy": str(one.tenancy),
@@ -38,7 +38,7 @@ def show(run: Run, refund: RefundId) -> None:
     def lines() -> None:
         for name, value in facts.items():
             if value is not None:
-                run.console.line(f"{name:<10}{value}", COLOURS.get(one.status) if name == "status" else None)
+                run.console.line(f"{name:<10}{value}", STATUS_COLOURS.get(one.status) if name == "status" else None)
         if not one.is_settled:
             run.console.line(f"\nnot settled: stackctl refunds resume {one.id}", "yellow")
 

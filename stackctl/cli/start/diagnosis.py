@@ -285,7 +285,7 @@ def _payments(conn: Connection, settings: Settings) -> Iterator[Check]:
     from stackctl.payments import connection
 
     try:
-        connected = connection.connected(conn, MOST_ACCOUNTS + 1)
+        connected = connection.list_connected_tenancies(conn, MOST_ACCOUNTS + 1)
         key, base = settings.get("payments.stripe_api_key"), settings.get("payments.stripe_api_base")
     except psycopg.errors.UndefinedTable:
         return
@@ -301,7 +301,7 @@ def _payments(conn: Connection, settings: Settings) -> Iterator[Check]:
 
     try:
         platform = Gateway(key, base, None)
-        holder, asked, answered = platform.key_holder()
+        holder, asked, answered = platform.get_key_holder()
     except StackctlError as error:
         yield _failed("stripe", error)
         return
@@ -313,7 +313,7 @@ def _payments(conn: Connection, settings: Settings) -> Iterator[Check]:
     modes: dict[str, list[str]] = {}
     for tenancy, account in connected[:MOST_ACCOUNTS]:
         layers = tenancies.read(conn, tenancy)
-        if connection.test_mode(layers) != (platform.mode == "test"):
+        if connection.is_test_mode(layers) != (platform.mode == "test"):
             modes.setdefault(account, []).append(str(tenancy))
     for account in dict.fromkeys(account for _, account in connected[:MOST_ACCOUNTS]):
         yield _account(platform, account, modes.get(account, []))
@@ -326,7 +326,7 @@ def _account(platform: Gateway, account: str, of_other_mode: list[str]) -> Check
 
     name = f"stripe {account}"
     try:
-        due, charges = connection.readiness(platform, account)
+        due, charges = connection.read_readiness(platform, account)
     except StackctlError as error:
         return _failed(name, error)
     if due or not charges:

@@ -7,28 +7,28 @@ from typing import TYPE_CHECKING
 
 from stackctl.core.errors import StateError
 from stackctl.payments import purchases
-from stackctl.payments.money import shown
+from stackctl.payments.money import format_money
 from stackctl.payments.refunds import ledger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from stackctl.payments.gateway import Gateway, Made, Payment
+    from stackctl.payments.gateway import Gateway, Payment, StripeRefund
     from stackctl.payments.purchases import Purchase
     from stackctl.payments.refunds.ledger import Refund
     from stackctl.postgres.connect import Connection
 
 
 @dataclass(frozen=True)
-class Position:
-    """`payment` is None where nothing was paid through Stripe. `made`: the payment's refunds as Stripe has them;
+class RefundableBalance:
+    """`payment` is None where nothing was paid through Stripe. `stripe_refunds`: the payment's, as Stripe has them;
     `ledger`: the purchase's refunds, the newest first. Money is in the smallest unit of the payment's currency."""
 
     purchase: Purchase
     account: str | None
     invoice: str | None
     payment: Payment | None
-    made: Sequence[Made]
+    stripe_refunds: Sequence[StripeRefund]
     ledger: Sequence[Refund]
 
     @property
@@ -38,7 +38,7 @@ class Position:
     @property
     def refunded(self) -> int:
         """Given back, or on the way to be."""
-        return sum(one.amount for one in self.made if one.holds_money)
+        return sum(one.amount for one in self.stripe_refunds if one.holds_money)
 
     @property
     def held(self) -> int:
@@ -52,11 +52,11 @@ class Position:
     @property
     def is_paid_back(self) -> bool:
         """All of the charge is back, for good."""
-        back = sum(one.amount for one in self.made if one.status == "succeeded")
+        back = sum(one.amount for one in self.stripe_refunds if one.status == "succeeded")
         back += sum(one.amount for one in self._only_in_ledger() if one.status == "succeeded")
         # One that Stripe called pending when it was asked, and that has succeeded since.
         later = {one.stripe_refund for one in self.ledger if one.status == "succeeded"}
-        back += sum(one.amount for one in self.made if one.status == "pending" and one.id in later)
+        back += sum(one.amount for one in self.stripe_refunds if one.status == "pending" and one.id in later)
         return 0 < self.charged <= back
 
     @property
@@ -99,7 +99,7 @@ class Position:
         if payment is None or payment.received == 0:
             what = f"invoice {self.invoice} has" if self.invoice else f"{purchase.id} has"
             return StateError(
-                f"{what} no completed payment: nothing was charged", code="not-charged", hint=self._renewals
+                f"{what} no completed payment: nothing was charged", code="not-charged", hint=self._renewal_hint
             )
         if payment.currency != "usd":
             return StateError(
@@ -114,11 +114,13 @@ class Position:
                 hint="answer the dispute in Stripe's dashboard",
             )
         if self.remaining == 0:
-            return self._nothing_remains(payment)
+            return self._nothing_remains_error(payment)
         return None
 
-    def _nothing_remains(self, payment: Payment) -> StateError:
-        under_way = [one for one in self.ledger if one.holds_money and one.status != "succeeded" and self._of(one)]
+    def _nothing_remains_error(self, payment: Payment) -> StateError:
+        under_way = [
+            one for one in self.ledger if one.holds_money and one.status != "succeeded" and self._is_of_payment(one)
+        ]
         if under_way:
             return StateError(
                 f"all that remains of {self.purchase.id} is held by refund {under_way[0].id}, which is "
@@ -127,55 +129,59 @@ class Position:
                 hint=f"`stackctl refunds resume {under_way[0].id}` finds out what became of it",
             )
         return StateError(
-            f"{self.purchase.id} is refunded: all {shown(payment.received, payment.currency)}",
+            f"{self.purchase.id} is refunded: all {format_money(payment.received, payment.currency)}",
             code="already-refunded",
-            hint=self._renewals,
+            hint=self._renewal_hint,
         )
 
     @property
-    def _renewals(self) -> str | None:
+    def _renewal_hint(self) -> str | None:
         return "a renewal is refunded with --invoice" if self.purchase.type == "subscription" else None
 
-    def _of(self, refund: Refund) -> bool:
+    def _is_of_payment(self, refund: Refund) -> bool:
         return self.payment is not None and refund.intent == self.payment.intent
 
     def _only_in_ledger(self) -> Sequence[Refund]:
-        ids, ours = {one.id for one in self.made}, {one.ours for one in self.made}
+        ids, ledger_ids = {one.id for one in self.stripe_refunds}, {one.ledger_id for one in self.stripe_refunds}
         return [
-            one for one in self.ledger if self._of(one) and one.stripe_refund not in ids and str(one.id) not in ours
+            one
+            for one in self.ledger
+            if self._is_of_payment(one) and one.stripe_refund not in ids and str(one.id) not in ledger_ids
         ]
 
-    def again(self, conn: Connection) -> Position:
+    def reread(self, conn: Connection) -> RefundableBalance:
         """As the database has it now; what Stripe said stays."""
-        purchase = purchases.find(conn, self.purchase.id, self.purchase.tenancy)
-        return replace(self, purchase=purchase, ledger=of_purchase(conn, purchase))
+        purchase = purchases.find_purchase(conn, self.purchase.id, self.purchase.tenancy)
+        return replace(self, purchase=purchase, ledger=list_refunds(conn, purchase))
 
 
-def of_purchase(conn: Connection, purchase: Purchase) -> Sequence[Refund]:
-    return ledger.find(conn, tenancy=purchase.tenancy, purchase=purchase.id)
+def list_refunds(conn: Connection, purchase: Purchase) -> Sequence[Refund]:
+    return ledger.find_refunds(conn, tenancy=purchase.tenancy, purchase=purchase.id)
 
 
-def read(conn: Connection, purchase: Purchase, invoice: str | None, on: Callable[[], tuple[str, Gateway]]) -> Position:
-    """At most two calls to Stripe, and none where nothing was paid. `on` says the account, and opens it.
+def read_balance(
+    conn: Connection, purchase: Purchase, invoice: str | None, open_account: Callable[[], tuple[str, Gateway]]
+) -> RefundableBalance:
+    """At most two calls to Stripe, and none where nothing was paid. `open_account`: the account, and Stripe on it.
 
     Raises UsageError and StateError `invoice-not-found`, StateError `invoice-paid-in-parts`, and what Stripe's gateway
     does. The ledger is read first: a refund that ends meanwhile is rather counted as held than forgotten.
     """
-    known = of_purchase(conn, purchase)
+    known = list_refunds(conn, purchase)
     if purchase.stripe_id is None or purchase.source == "TEST_MODE":
-        return Position(purchase, None, None, None, (), known)
-    account, gateway = on()
+        return RefundableBalance(purchase, None, None, None, (), known)
+    account, gateway = open_account()
     if purchase.type == "one-time-purchase":
-        payment, number = gateway.payment(purchase.stripe_id), None
+        payment, invoice_id = gateway.get_payment(purchase.stripe_id), None
     else:
-        number = purchases.invoice(conn, purchase, invoice)
-        paid = gateway.paid_by(number)
+        invoice_id = purchases.find_invoice(conn, purchase, invoice)
+        paid = gateway.list_invoice_payments(invoice_id)
         if len(paid) > 1:
             raise StateError(
-                f"invoice {number} was paid in {len(paid)} parts; which one is meant is not known",
+                f"invoice {invoice_id} was paid in {len(paid)} parts; which one is meant is not known",
                 code="invoice-paid-in-parts",
                 hint="refund it in Stripe's dashboard",
             )
         payment = paid[0] if paid else None
-    made = gateway.refunds(payment.intent) if payment else ()
-    return Position(purchase, account, number, payment, made, known)
+    refunds = gateway.list_refunds(payment.intent) if payment else ()
+    return RefundableBalance(purchase, account, invoice_id, payment, refunds, known)

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
-    from stackctl.payments.purchases import Type
+    from stackctl.payments.purchases import PurchaseType
     from stackctl.postgres.connect import Connection
 
 Status = Literal["planned", "submitted", "pending", "succeeded", "failed", "canceled"]
 _SQL = statements(__file__)
-_EVERY = dict.fromkeys(("id", "request", "tenancy", "account", "purchase", "customer", "status", "since", "until"))
+_NO_FILTERS = dict.fromkeys(("id", "request", "tenancy", "account", "purchase", "customer", "status", "since", "until"))
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Refund:
     id: UUID
     status: Status
     tenancy: UUID
-    purchase_type: Type
+    purchase_type: PurchaseType
     purchase_id: UUID
     customer: str
     request_id: str | None
@@ -78,46 +78,50 @@ class Refund:
         return not self.holds_money or (self.status == "succeeded" and self.revoked)
 
 
-def find(conn: Connection, *, unsettled: bool = False, limit: int | None = None, **filters: Any) -> Sequence[Refund]:
+def find_refunds(
+    conn: Connection, *, unsettled: bool = False, limit: int | None = None, **filters: Any
+) -> Sequence[Refund]:
     """The newest first; a filter is one of `id`, `request`, `tenancy`, `account`, `purchase`, `customer`, `status`,
     `since` and `until`."""
     with conn.cursor(row_factory=class_row(Refund)) as cursor:
-        values = _EVERY | filters | {"unsettled": unsettled, "limit": limit}
-        return cursor.execute(_SQL["found"], values).fetchall()
+        values = _NO_FILTERS | filters | {"unsettled": unsettled, "limit": limit}
+        return cursor.execute(_SQL["find_refunds"], values).fetchall()
 
 
-def get(conn: Connection, id_: UUID) -> Refund:
+def get_refund(conn: Connection, id_: UUID) -> Refund:
     """Raises UsageError `unknown-refund`."""
-    found = find(conn, id=id_)
+    found = find_refunds(conn, id=id_)
     if not found:
         raise UsageError(f"there is no refund {id_}", code="unknown-refund", hint="`stackctl refunds list` names them")
     return found[0]
 
 
-def plan(conn: Connection, values: Mapping[str, Any]) -> None:
+def insert_refund(conn: Connection, values: Mapping[str, Any]) -> None:
     """Write what will be asked; it holds its money from the commit on."""
-    conn.execute(_SQL["plan"], {**values, "entries": Jsonb(values["entries"]), "params": Jsonb(values["params"])})
+    conn.execute(
+        _SQL["insert_refund"], {**values, "entries": Jsonb(values["entries"]), "params": Jsonb(values["params"])}
+    )
 
 
-def submit(conn: Connection, id_: UUID) -> bool:
+def mark_submitted(conn: Connection, id_: UUID) -> bool:
     """Say that Stripe is asked from now on; False where somebody else has. Committed before Stripe is."""
-    return conn.execute(_SQL["submit"], {"id": id_}).rowcount == 1
+    return conn.execute(_SQL["mark_submitted"], {"id": id_}).rowcount == 1
 
 
-def send_again(conn: Connection, id_: UUID) -> bool:
+def mark_sent_again(conn: Connection, id_: UUID) -> bool:
     """Say that it is sent once more; False where it is not submitted any more."""
-    return conn.execute(_SQL["send_again"], {"id": id_}).rowcount == 1
+    return conn.execute(_SQL["mark_sent_again"], {"id": id_}).rowcount == 1
 
 
-def record(conn: Connection, id_: UUID, *, status: str, stripe: str, failure: str | None) -> None:
-    conn.execute(_SQL["record"], {"id": id_, "status": status, "stripe": stripe, "failure": failure})
+def record_status(conn: Connection, id_: UUID, *, status: str, stripe: str, failure: str | None) -> None:
+    conn.execute(_SQL["record_status"], {"id": id_, "status": status, "stripe": stripe, "failure": failure})
 
 
-def close(
+def close_refund(
     conn: Connection, id_: UUID, status: Literal["failed", "canceled"], failure: str, *, first: bool = False
 ) -> None:
     """End one that Stripe does not have: its money is free again. `first`: unless it was sent again."""
-    conn.execute(_SQL["close"], {"id": id_, "status": status, "failure": failure, "first": first})
+    conn.execute(_SQL["close_refund"], {"id": id_, "status": status, "failure": failure, "first": first})
 
 
 def fix_quantity_left(conn: Connection, id_: UUID) -> None:
@@ -125,16 +129,16 @@ def fix_quantity_left(conn: Connection, id_: UUID) -> None:
     conn.execute(_SQL["fix_quantity_left"], {"id": id_})
 
 
-def least_quantity(conn: Connection, tenancy: UUID, subscription: UUID) -> int | None:
+def find_least_quantity(conn: Connection, tenancy: UUID, subscription: UUID) -> int | None:
     """What the subscription is to have once all refunds whose money is back are done with; None without its row."""
-    row = conn.execute(_SQL["least_quantity"], {"tenancy": tenancy, "subscription": subscription}).fetchone()
+    row = conn.execute(_SQL["find_least_quantity"], {"tenancy": tenancy, "subscription": subscription}).fetchone()
     return row[0] if row else None
 
 
-def leave_quantity(conn: Connection, id_: UUID) -> None:
+def give_up_quantity(conn: Connection, id_: UUID) -> None:
     """Nothing is to be taken off the subscription any more."""
-    conn.execute(_SQL["leave_quantity"], {"id": id_})
+    conn.execute(_SQL["give_up_quantity"], {"id": id_})
 
 
-def revoked(conn: Connection, id_: UUID) -> None:
-    conn.execute(_SQL["revoked"], {"id": id_})
+def mark_revoked(conn: Connection, id_: UUID) -> None:
+    conn.execute(_SQL["mark_revoked"], {"id": id_})

@@ -1,6 +1,6 @@
 -- The ledger of refunds.
 
--- name: found
+-- name: find_refunds
 -- The newest first. Each filter that is not given is null.
 SELECT id, status, tenancy_id AS tenancy, purchase_type, purchase_id, customer_id AS customer, request_id,
        stripe_account AS account, livemode, payment_intent AS intent, invoice, stripe_subscription AS subscription,
@@ -21,7 +21,7 @@ WHERE (%(id)s::uuid IS NULL OR id = %(id)s)
        OR status IN ('planned', 'submitted', 'pending') OR (status = 'succeeded' AND NOT revoked))
 ORDER BY created_at DESC, id LIMIT %(limit)s
 
--- name: plan
+-- name: insert_refund
 INSERT INTO stackctl.refund
   (id, tenancy_id, purchase_type, purchase_id, customer_id, request_id, stripe_account, livemode, payment_intent, invoice,
    stripe_subscription, amount, currency, quantity, entries, is_full, note, params, idempotency_key, revoked)
@@ -31,16 +31,16 @@ VALUES
    %(params)s,
    %(key)s, %(subscription)s::text IS NULL OR %(quantity)s = 0)
 
--- name: submit
+-- name: mark_submitted
 UPDATE stackctl.refund
 SET status = 'submitted', sends = 1, submitted_at = clock_timestamp(), updated_at = clock_timestamp()
 WHERE id = %(id)s AND status = 'planned'
 
--- name: send_again
+-- name: mark_sent_again
 UPDATE stackctl.refund SET sends = sends + 1, updated_at = clock_timestamp()
 WHERE id = %(id)s AND status = 'submitted'
 
--- name: record
+-- name: record_status
 -- What Stripe says. Of two who record, the one who looked earlier may come later: succeeded becomes pending never again,
 -- and what failed in Stripe stays failed. One that was closed without Stripe, and that Stripe has, was closed wrongly.
 UPDATE stackctl.refund
@@ -51,7 +51,7 @@ WHERE id = %(id)s AND CASE status
   WHEN 'canceled' THEN stripe_refund IS NULL
   ELSE TRUE END
 
--- name: close
+-- name: close_refund
 -- One that Stripe does not have. Who was refused the first sending knows nothing of those that others have sent since.
 UPDATE stackctl.refund SET status = %(status)s, failure = %(failure)s, updated_at = clock_timestamp()
 WHERE id = %(id)s AND status IN ('planned', 'submitted') AND (NOT %(first)s OR sends <= 1)
@@ -62,15 +62,15 @@ SET quantity_left = greatest(s.quantity - r.quantity, 0), updated_at = clock_tim
 FROM "Subscription" AS s
 WHERE r.id = %(id)s AND r.quantity_left IS NULL AND s."tenancyId" = r.tenancy_id AND s.id = r.purchase_id
 
--- name: least_quantity
+-- name: find_least_quantity
 SELECT least(s.quantity, (
   SELECT min(quantity_left) FROM stackctl.refund
   WHERE tenancy_id = s."tenancyId" AND purchase_id = s.id AND status = 'succeeded' AND NOT revoked AND quantity_left > 0))
 FROM "Subscription" AS s WHERE s."tenancyId" = %(tenancy)s AND s.id = %(subscription)s
 
--- name: leave_quantity
+-- name: give_up_quantity
 UPDATE stackctl.refund SET quantity_left = NULL, revoked = TRUE, updated_at = clock_timestamp()
 WHERE id = %(id)s AND status = 'succeeded' AND NOT revoked
 
--- name: revoked
+-- name: mark_revoked
 UPDATE stackctl.refund SET revoked = TRUE, updated_at = clock_timestamp() WHERE id = %(id)s

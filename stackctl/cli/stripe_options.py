@@ -20,20 +20,20 @@ Tenancy = Annotated[
 ]
 
 
-ApiKey = Annotated[
+StripeApiKey = Annotated[
     str | None, typer.Option("--stripe-api-key", metavar="KEY", help="The platform's; better in STRIPE_API_KEY.")
 ]
 
 
-ApiBase = Annotated[
+StripeApiBase = Annotated[
     str | None, typer.Option("--stripe-api-base", metavar="URL", help="Another address of Stripe's API.", hidden=True)
 ]
 
 
-def stripe(run: Run, key: str | None, base: str | None) -> Callable[[str], Gateway]:
+def prepare_gateway(run: Run, key: str | None, base: str | None) -> Callable[[str], Gateway]:
     """What opens Stripe on a connected account; it raises ConfigError `no-stripe-key`."""
 
-    def opened(account: str) -> Gateway:
+    def open_gateway(account: str) -> Gateway:
         from stackctl.payments.gateway import Gateway
 
         secret = run.settings.get("payments.stripe_api_key")
@@ -44,19 +44,21 @@ def stripe(run: Run, key: str | None, base: str | None) -> Callable[[str], Gatew
         return Gateway(secret, run.settings.get("payments.stripe_api_base"), account)
 
     run.options.update(stripe_api_key=key, stripe_api_base=base)
-    return opened
+    return open_gateway
 
 
-def connected(run: Run, tenancy: str | None, key: str | None, base: str | None) -> tuple[Layers, str, Gateway]:
+def open_connected_account(
+    run: Run, tenancy: str | None, key: str | None, base: str | None
+) -> tuple[Layers, str, Gateway]:
     """The tenancy's configuration, the connected account of its project, and Stripe on that account.
 
     Raises ConfigError `no-stripe-key`, StateError `no-account`, UsageError for the tenancy.
     """
     from stackctl.backend.tenancies import chosen, read
-    from stackctl.payments.connection import account
+    from stackctl.payments.connection import find_account
 
-    opened = stripe(run, key, base)
+    open_gateway = prepare_gateway(run, key, base)
     with run.database() as conn:
         layers = read(conn, chosen(conn, uuid_argument(tenancy) if tenancy else None))
-        found = account(conn, layers)
-    return layers, found, opened(found)
+        found = find_account(conn, layers)
+    return layers, found, open_gateway(found)
