@@ -39,7 +39,7 @@ _Version = Annotated[bool, typer.Option("--version", help="Print the version.", 
 
 
 class _Plain:
-    """Lets pass what needs no conversion: an option that was not given, and plain text.
+    """Lets pass what needs no conversion: an option that was not given, and what has its type already.
 
     Typer converts every value by pydantic, whose import takes as long as Typer's own.
     """
@@ -53,7 +53,8 @@ class _Plain:
 
 
 def _process_value(parameter: Any, process: Callable[[Any, Any], Any], ctx: Any, value: Any) -> Any:
-    plain = value is None or (type(value) is str and parameter.type_descriptor.annotation in (str, str | None))
+    kind = type(value)
+    plain = value is None or (kind in (str, int) and parameter.type_descriptor.annotation in (kind, kind | None))
     if not plain or (parameter.required and value is None):
         return process(ctx, value)
     return value if parameter.callback is None else parameter.callback(ctx, parameter, value)
