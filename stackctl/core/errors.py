@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 EXIT_OK = 0
 EXIT_BUG = 70
@@ -69,3 +69,12 @@ class OutcomeUnknown(StackctlError):
     """Sent, but the outcome is unknown or not final."""
 
     exit_code = 6
+
+
+def unknown_name_error(kind: str, name: str, known: Iterable[str]) -> UsageError:
+    """Something that the user named and that does not exist, with the nearest that does."""
+    import difflib  # only a mistake needs it
+
+    close = difflib.get_close_matches(name, known := list(known), n=1)
+    hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(known)) or 'none'}"
+    return UsageError(f"there is no {kind} {name!r}", code=f"unknown-{kind.split()[-1]}", hint=hint)

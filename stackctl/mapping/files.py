@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from stackctl.core.bundled import bundled
-from stackctl.core.errors import ConfigError
+from stackctl.core.errors import ConfigError, unknown_name_error
 from stackctl.mapping.check import findings, inspect
 
 if TYPE_CHECKING:
@@ -33,6 +33,12 @@ class Loaded:
 
     mappings: dict[str, Mapping]
     documents: Sequence[Document]
+
+    def find(self, name: str) -> Mapping:
+        """The mapping of that name; UsageError `unknown-mapping` with the nearest one."""
+        if name not in self.mappings:
+            raise unknown_name_error("mapping", name, self.mappings)
+        return self.mappings[name]
 
     def check(self, catalog: Connection[Any], names: Collection[str]) -> None:
         """Raise ConfigError `mapping-invalid` where the database does not bear out one of those named."""

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from stackctl.backend.external_databases import BackendDatabases, Changes, place
-from stackctl.core.errors import ConfigError, StateError, UsageError
+from stackctl.core.errors import ConfigError, StateError, unknown_name_error
 from stackctl.mapping.compile import Compiled, compile_mapping
 from stackctl.mapping.files import load as load_mappings
 from stackctl.postgres.connect import connect, connect_operated, operated_session
@@ -131,9 +131,7 @@ class Pipeline:
 
     def find_mapping(self, name: str) -> Mapping:
         """The mapping of that name; UsageError `unknown-mapping` with the nearest one."""
-        if name not in self.mappings:
-            raise unknown_name_error("mapping", name, self.mappings)
-        return self.mappings[name]
+        return self._loaded.find(name)
 
     def compile_mappings(self, database: ExternalDatabase, only: str | None = None) -> list[Compiled]:
         """The database's mappings in its dialect; `only` narrows them to one."""
@@ -178,12 +176,3 @@ def _place(database: ExternalDatabase) -> tuple[str, ...]:
     if database.path is not None:
         return ("file", str(database.path.resolve()))
     return place(database.url or "")
-
-
-def unknown_name_error(kind: str, name: str, known: Iterable[str]) -> UsageError:
-    """Something that the user named and that does not exist, with the nearest that does."""
-    import difflib
-
-    close = difflib.get_close_matches(name, known := list(known), n=1)
-    hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(known)) or 'none'}"
-    return UsageError(f"there is no {kind} {name!r}", code=f"unknown-{kind.split()[-1]}", hint=hint)

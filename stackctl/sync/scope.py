@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stackctl.core.errors import StackctlError, StateError, UsageError
-from stackctl.sync.pipeline import unknown_name_error
+from stackctl.core.errors import StackctlError, StateError, UsageError, unknown_name_error
 from stackctl.sync.queue import entries
 
 if TYPE_CHECKING:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from stackctl.cli.command import Run, command
-from stackctl.cli.mappings.shared import mapping_document, open_pipeline
+from stackctl.cli.mappings.shared import load_mappings, mapping_document
 
 
 @command(example="stackctl mappings list --json")
 def list_(run: Run) -> None:
     """List the mappings: source, target, key, and what their rows depend on."""
-    mappings = open_pipeline(run).mappings.values()
+    mappings = load_mappings(run).mappings.values()
 
     def table() -> None:
         run.console.table(

@@ -9,15 +9,17 @@ import typer
 
 if TYPE_CHECKING:
     from stackctl.cli.command import Run
+    from stackctl.mapping.files import Loaded
     from stackctl.mapping.model import Mapping
 
 Name = Annotated[str, typer.Argument(metavar="MAPPING", help="Name of a mapping.")]
 
 
-def open_pipeline(run: Run) -> Any:
-    from stackctl.sync.pipeline import Pipeline
+def load_mappings(run: Run) -> Loaded:
+    """The configured mappings. Raises ConfigError `mappings-missing`, `mapping-invalid`."""
+    from stackctl.mapping.files import load
 
-    return Pipeline(run.settings)
+    return load(run.settings.mappings_dir())
 
 
 def mapping_document(mapping: Mapping) -> dict[str, Any]:

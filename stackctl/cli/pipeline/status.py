@@ -15,9 +15,12 @@ from stackctl.core.durations import format_duration
 from stackctl.core.errors import AnswerNo, UsageError
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from stackctl.core.console import Console
     from stackctl.migrate.change_capture import CaptureMode
     from stackctl.postgres.connect import Connection
+    from stackctl.sync.pipeline import Pipeline
     from stackctl.sync.status import DatabaseStatus, Status
 
 WATCH_INTERVAL = 2.0  # seconds
@@ -59,7 +62,7 @@ def status(
     only = uuid_argument(tenancy) if tenancy else None
     with run.database() as conn:
         if only is not None:
-            _must_exist(run, pipeline, conn, only)
+            _must_exist(pipeline, conn, only)
         captured = _captured(run, conn)
         found = read(pipeline, conn, only)
         if watch:
@@ -83,7 +86,7 @@ def status(
         raise AnswerNo(problems[0], code="check-failed", hint="`stackctl status` and `stackctl queue list` say more")
 
 
-def _must_exist(run: Run, pipeline: Any, conn: Any, tenancy: Any) -> None:
+def _must_exist(pipeline: Pipeline, conn: Connection, tenancy: UUID) -> None:
     from stackctl.sync.queue import entries
 
     if tenancy not in pipeline.databases and not entries.find_existing_tenancies(conn, [tenancy]):
