@@ -11,13 +11,14 @@ import psycopg
 import pytest
 
 from stackctl.core.errors import AnswerNo, ConfigError, ServiceError, StackctlError, StateError, UsageError
-from stackctl.migrate.compatibility.check import CheckOptions, CheckReport, check_compatibility
+from stackctl.migrate.compatibility.check import CheckOptions, check_compatibility
 from stackctl.migrate.files import discover
 from stackctl.postgres.binaries import find_binaries
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from stackctl.migrate.compatibility.report import CheckReport
     from stackctl.postgres.embedded import EmbeddedServer
 
 START = """

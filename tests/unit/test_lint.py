@@ -9,7 +9,7 @@ import pytest
 
 from stackctl.core.bundled import bundled
 from stackctl.migrate.lint.file_selection import select_files
-from stackctl.migrate.lint.findings import LintFinding, github, has_failures
+from stackctl.migrate.lint.findings import LintFinding, has_failures
 from stackctl.migrate.lint.linter import LintFile, lint_files
 from stackctl.migrate.lint.registry import RULES
 
@@ -215,19 +215,6 @@ def test_a_folder_out_of_order_is_a_finding(tmp_path: Path) -> None:
     (finding,) = lint_files(folder, schema="public")
     assert finding.rule == "unreadable-file"
     assert "the same version" in finding.what
-
-
-# -- output
-
-
-def test_a_workflow_command_is_one_line_with_its_text_escaped() -> None:
-    finding = LintFinding(Path("x"), 3, 4, "drop-table", "warning", "100 %: a\nb", "why, so", "DROP TABLE t;\n-- x")
-    assert github(finding, "a,b:c/d.sql") == (
-        "::warning file=a%2Cb%3Ac/d.sql,line=3,col=4,title=drop-table::"
-        "100 %25: a%0Ab: why, so%0Asafe way:%0ADROP TABLE t;%0A-- x"
-    )
-    advice = LintFinding(Path("x"), 1, 1, "json-type", "advice", "a", "b", "")
-    assert github(advice, "x") == "::notice file=x,line=1,col=1,title=json-type::a: b"
 
 
 def test_the_table_in_the_documentation_is_the_code() -> None:

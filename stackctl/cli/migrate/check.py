@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from itertools import groupby
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from stackctl.cli.command import Run, command, counted
+from stackctl.cli.github import format_annotation, format_path
 from stackctl.cli.migrate.shared import Directory, Format, read_migrations
 from stackctl.core.errors import UsageError
 
@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from stackctl.core.console import Console
-    from stackctl.migrate.compatibility.check import CheckReport, CompatibilityFinding
-    from stackctl.migrate.compatibility.check import CommandComparison as CommandRun
+    from stackctl.migrate.compatibility.report import CheckReport, CommandComparison, CompatibilityFinding
     from stackctl.migrate.compatibility.statement_observer import MeasuredStatement
 
 _SQL_WIDTH = 60
@@ -49,8 +48,7 @@ def check(
     time. With --run, a command gets DATABASE_URL before and after; only what passed and then fails counts.
     Exit codes: 0 nothing breaks (warnings do not count), 1 something breaks, 2 no such commit, 5 no git repository.
     """
-    from stackctl.migrate.compatibility.check import CheckOptions
-    from stackctl.migrate.compatibility.check import check_compatibility as try_out
+    from stackctl.migrate.compatibility.check import CheckOptions, check_compatibility
 
     if format_ is Format.json:
         run.options["json_output"] = True  # errors come as JSON, too
@@ -63,7 +61,7 @@ def check(
         command=command,
         capture=run.settings.get("database.change_capture") != "application",
     )
-    report = try_out(folder, read_migrations(run, directory), base, options, tell=run.console.info)
+    report = check_compatibility(folder, read_migrations(run, directory), base, options, tell=run.console.info)
     show = _annotate if format_ is Format.github else _show
     run.finish(_document(report), lambda: show(run.console, report), ok=report.ok)
 
@@ -75,7 +73,7 @@ def _document(report: CheckReport) -> dict[str, Any]:
         "new": [migration.name for migration in report.new],
         "findings": [
             {
-                "file": _shown(finding.file),
+                "file": format_path(finding.file),
                 "line": finding.line,
                 "column": finding.column,
                 "rule": finding.rule,
@@ -87,7 +85,7 @@ def _document(report: CheckReport) -> dict[str, Any]:
         ],
         "statements": [
             {
-                "file": _shown(measured.migration.path),
+                "file": format_path(measured.migration.path),
                 "line": measured.statement.line,
                 "sql": _beginning(measured.statement.sql),
                 "locks": [{"relation": lock.relation, "mode": lock.mode} for lock in measured.locks],
@@ -104,7 +102,7 @@ def _document(report: CheckReport) -> dict[str, Any]:
     }
 
 
-def _run_document(tried: CommandRun) -> dict[str, Any]:
+def _run_document(tried: CommandComparison) -> dict[str, Any]:
     def outcome(one: Any) -> dict[str, Any]:
         return {"exit_code": one.exit_code, "seconds": round(one.seconds, 2), "tail": one.tail}
 
@@ -120,7 +118,7 @@ def _run_document(tried: CommandRun) -> dict[str, Any]:
 def _show(console: Console, report: CheckReport) -> None:
     for _, group in groupby(report.statements, key=lambda measured: measured.migration.name):
         measured = list(group)
-        console.line(_shown(measured[0].migration.path), "bold")
+        console.line(format_path(measured[0].migration.path), "bold")
         for one in measured:
             console.line(f"{one.statement.line:>5}  {_beginning(one.statement.sql):<60} {one.ms:>9,.1f} ms")
             for effect in _effects(one, first=one is measured[0]):
@@ -128,7 +126,7 @@ def _show(console: Console, report: CheckReport) -> None:
         console.line()
     for finding in report.findings:
         style = "red" if finding.severity == "breaking" else "yellow"
-        place = f"{_shown(finding.file)}:{finding.line}:{finding.column}"
+        place = f"{format_path(finding.file)}:{finding.line}:{finding.column}"
         console.line(f"{place}: {finding.severity} {finding.rule}", style)
         console.line(f"  {finding.message}")
         console.line(f"  safe way: {finding.suggestion}")
@@ -155,7 +153,7 @@ def _effects(measured: MeasuredStatement, *, first: bool) -> Iterator[str]:
         yield f"builds: {', '.join(measured.indexes)}"
 
 
-def _show_run(console: Console, tried: CommandRun) -> None:
+def _show_run(console: Console, tried: CommandComparison) -> None:
     def outcome(one: Any) -> str:
         return f"{'passes' if one.passed else f'fails with {one.exit_code}'} ({one.seconds:.1f} s)"
 
@@ -170,14 +168,17 @@ def _show_run(console: Console, tried: CommandRun) -> None:
 
 
 def _annotate(console: Console, report: CheckReport) -> None:
-    from stackctl.migrate.lint import findings
-
     for finding in report.findings:
-        level = "error" if finding.severity == "breaking" else "warning"
-        shown = findings.LintFinding(
-            finding.file, finding.line, finding.column, finding.rule, level, finding.message, "", finding.suggestion
+        console.line(
+            format_annotation(
+                "error" if finding.severity == "breaking" else "warning",
+                f"{finding.message}: \nsafe way:\n{finding.suggestion}",
+                file=format_path(finding.file),
+                line=finding.line,
+                column=finding.column,
+                title=finding.rule,
+            )
         )
-        console.line(findings.github(shown, _shown(finding.file)))
     console.info(_summary(report))
 
 
@@ -199,9 +200,3 @@ def _beginning(sql: str) -> str:
     """The first words of a statement, on one line."""
     text = " ".join(sql.split())
     return text if len(text) <= _SQL_WIDTH else text[: _SQL_WIDTH - 1] + "…"
-
-
-def _shown(path: Path) -> str:
-    """Relative to the working directory where it lies below it: what editors and GitHub link to."""
-    absolute, here = path.resolve(), Path.cwd().resolve()
-    return str(absolute.relative_to(here)) if absolute.is_relative_to(here) else str(path)

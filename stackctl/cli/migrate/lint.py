@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stackctl.cli.command import Run, command, counted
+from stackctl.cli.github import format_annotation, format_path
 from stackctl.cli.migrate.shared import Format, open_database
 from stackctl.core.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from stackctl.cli.github import Level
     from stackctl.core.console import Console
     from stackctl.migrate.lint.database_facts import DatabaseFacts
     from stackctl.migrate.lint.findings import LintFinding
@@ -77,7 +79,7 @@ def _open_database_facts(run: Run, wanted: bool) -> Iterator[DatabaseFacts | Non
 
 def _document(finding: LintFinding) -> dict[str, Any]:
     return {
-        "file": _shown(finding.file),
+        "file": format_path(finding.file),
         "line": finding.line,
         "column": finding.column,
         "rule": finding.rule,
@@ -87,16 +89,10 @@ def _document(finding: LintFinding) -> dict[str, Any]:
     }
 
 
-def _shown(path: Path) -> str:
-    """Relative to the working directory where it lies below it: what editors and GitHub link to."""
-    absolute, here = path.resolve(), Path.cwd().resolve()
-    return str(absolute.relative_to(here)) if absolute.is_relative_to(here) else str(path)
-
-
 def _show(console: Console, findings: Sequence[LintFinding], count: int) -> None:
     styles = {"error": "red", "warning": "yellow", "advice": "cyan"}
     for finding in findings:
-        place = f"{_shown(finding.file)}:{finding.line}:{finding.column}"
+        place = f"{format_path(finding.file)}:{finding.line}:{finding.column}"
         console.line(f"{place}: {finding.severity} {finding.rule}", styles[finding.severity])
         console.line(f"  {finding.what}")
         console.line(f"  why: {finding.why}")
@@ -109,10 +105,19 @@ def _show(console: Console, findings: Sequence[LintFinding], count: int) -> None
 
 
 def _annotate(console: Console, findings: Sequence[LintFinding], count: int) -> None:
-    from stackctl.migrate.lint.findings import github
-
+    levels: dict[str, Level] = {"error": "error", "warning": "warning", "advice": "notice"}
     for finding in findings:
-        console.line(github(finding, _shown(finding.file)))
+        text = finding.message + (f"\nsafe way:\n{finding.suggestion}" if finding.suggestion else "")
+        console.line(
+            format_annotation(
+                levels[finding.severity],
+                text,
+                file=format_path(finding.file),
+                line=finding.line,
+                column=finding.column,
+                title=finding.rule,
+            )
+        )
     console.info(_summary(findings, count))
 
 

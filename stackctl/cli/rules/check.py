@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stackctl.cli.command import Run, command, counted
+from stackctl.cli.github import format_annotation
 from stackctl.cli.rules.shared import RulesFile, rules_path
 from stackctl.core.errors import UsageError
 
@@ -75,9 +76,9 @@ def _finding(path: Path, finding: Finding) -> dict[str, Any]:
 
 def _annotate(console: Console, path: Path, findings: Sequence[Finding]) -> None:
     for finding in findings:
-        text = f"{finding.rule_id}: {finding.message}".replace("%", "%25").replace("\n", "%0A")
+        text = f"{finding.rule_id}: {finding.message}"
         level = "notice" if finding.severity == "info" else finding.severity
-        console.line(f"::{level} file={path},line={finding.line},title={finding.code}::{text}")
+        console.line(format_annotation(level, text, file=str(path), line=finding.line, title=finding.code))
 
 
 def _show_findings(console: Console, path: Path, rules: RuleSet, findings: Sequence[Finding]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from stackctl.core.errors import ConfigError, StateError, UsageError
 from stackctl.migrate import files
+from stackctl.migrate.git import Git, read_first_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,28 +50,30 @@ def read_baseline(directory: Path, ref: str) -> Baseline:
             code="migrations-dir-missing",
             hint="name the folder with --dir, or set migrations_dir in stackctl.yaml",
         )
-    inside = _git(directory, "rev-parse", "--show-prefix")
+    git = Git(directory, if_missing="install git: the base is read from it")
+    inside = git.run("rev-parse", "--show-prefix")
     if inside.returncode != 0:
-        reason = _first_line(inside.stderr)
+        reason = read_first_line(inside).removeprefix("fatal: ")
         raise StateError(
             f"{directory} is not in a git repository that can be read: {reason}",
             code="not-a-git-repository",
             hint="the base is read from git: run this in a checkout, with --dir naming a folder inside it",
         )
     prefix = os.fsdecode(inside.stdout).removesuffix("\n")
-    found = _git(directory, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}")
-    if found.returncode != 0:
+    commit = git.find_commit(ref)
+    if commit is None:
         raise UsageError(
             f"git knows no commit {ref}",
             code="unknown-git-ref",
             hint="name a branch, tag or commit; a shallow clone may have to fetch it first: git fetch origin main",
         )
-    commit = found.stdout.decode().strip()
-    migrations = _read_migrations(directory, commit, prefix, ref)
-    fork = _git(directory, "merge-base", commit, "HEAD")
-    had = _listing(directory, fork.stdout.decode().strip(), prefix) if fork.returncode == 0 else None
-    elsewhere = (m.name for m in migrations if had is not None and _format_path(m.path, directory) not in had)
-    return Baseline(migrations, frozenset(elsewhere))
+    migrations = _read_migrations(git, commit, prefix, ref)
+    fork = git.find_fork(commit)
+    had = git.list_blobs(fork, prefix) if fork is not None else None
+    not_on_branch = (
+        m.name for m in migrations if had is not None and m.path.relative_to(directory).as_posix() not in had
+    )
+    return Baseline(migrations, frozenset(not_on_branch))
 
 
 def compare_with_folder(baseline: Baseline, present: Sequence[Migration]) -> FolderChanges:
@@ -88,12 +90,12 @@ def compare_with_folder(baseline: Baseline, present: Sequence[Migration]) -> Fol
     )
 
 
-def _read_migrations(directory: Path, commit: str, prefix: str, ref: str) -> tuple[Migration, ...]:
-    blobs = _listing(directory, commit, prefix)
+def _read_migrations(git: Git, commit: str, prefix: str, ref: str) -> tuple[Migration, ...]:
+    blobs = git.list_blobs(commit, prefix)
     wanted = {name: blob for name, blob in blobs.items() if name.lower().endswith(".sql") and name.count("/") <= 1}
     with tempfile.TemporaryDirectory(prefix="stackctl-base-") as name:
         folder = Path(name)
-        for path, content in zip(wanted, _contents(directory, list(wanted.values())), strict=True):
+        for path, content in zip(wanted, git.read_blobs(list(wanted.values())), strict=True):
             (folder / path).parent.mkdir(exist_ok=True)
             (folder / path).write_bytes(content)
         try:
@@ -101,62 +103,4 @@ def _read_migrations(directory: Path, commit: str, prefix: str, ref: str) -> tup
         except ConfigError as error:
             shown = error.message.replace(f"{folder}/", f"{ref}:{prefix}")
             raise ConfigError(shown, code=error.code, hint=error.hint) from error
-        return tuple(replace(m, path=directory / m.path.relative_to(folder)) for m in migrations)
-
-
-def _format_path(path: Path, directory: Path) -> str:
-    return path.relative_to(directory).as_posix()
-
-
-def _listing(directory: Path, commit: str, prefix: str) -> dict[str, str]:
-    """The files below the folder, by path in it, with their blobs."""
-    tree = _git(directory, "ls-tree", "-r", "-z", "--full-tree", f"{commit}:{prefix.rstrip('/')}")
-    if tree.returncode != 0:
-        # The commit is known to exist: it has no such folder yet.
-        return {}
-    found: dict[str, str] = {}
-    for entry in tree.stdout.split(b"\0")[:-1]:
-        about, _, path = entry.partition(b"\t")
-        mode, _, blob = about.decode().split(" ")
-        if mode.startswith("100"):
-            found[os.fsdecode(path)] = blob
-    return found
-
-
-def _contents(directory: Path, blobs: Sequence[str]) -> list[bytes]:
-    if not blobs:
-        return []
-    done = _git(directory, "cat-file", "--batch", feed="".join(f"{blob}\n" for blob in blobs).encode())
-    if done.returncode != 0:
-        raise StateError(f"git can't read the base: {_first_line(done.stderr)}", code="git-failed")
-    contents: list[bytes] = []
-    at = 0
-    for blob in blobs:
-        end = done.stdout.index(b"\n", at)
-        header = done.stdout[at:end].split(b" ")
-        if header[1] != b"blob":
-            raise StateError(f"git lacks the object {blob} of the base", code="git-failed", hint="git fetch --refetch")
-        size = int(header[2])
-        contents.append(done.stdout[end + 1 : end + 1 + size])
-        at = end + 1 + size + 1
-    return contents
-
-
-def _git(directory: Path, *arguments: str, feed: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    try:
-        return subprocess.run(
-            ["git", "-C", str(directory), *arguments],
-            input=feed,
-            capture_output=True,
-            env=os.environ | {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0"},
-            check=False,
-        )
-    except FileNotFoundError as error:
-        raise StateError(
-            "git is not installed", code="git-missing", hint="install git: the base is read from it"
-        ) from error
-
-
-def _first_line(stderr: bytes) -> str:
-    text = stderr.decode(errors="replace").strip()
-    return text.splitlines()[0].removeprefix("fatal: ") if text else "git said nothing"
+        return tuple(replace(m, path=git.folder / m.path.relative_to(folder)) for m in migrations)

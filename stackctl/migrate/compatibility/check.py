@@ -10,17 +10,16 @@ import re
 import secrets
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from stackctl.core.errors import AnswerNo, ServiceError
-from stackctl.migrate import files
-from stackctl.migrate import run as apply
-from stackctl.migrate.allow_comments import parse_allow_comments
-from stackctl.migrate.compatibility import baseline, contract, contract_rules, sample_rows, scratch_server
-from stackctl.migrate.compatibility import shell_command as trial
+from stackctl.migrate.compatibility import baseline, contract, sample_rows, scratch_server
+from stackctl.migrate.compatibility.finding_places import drop_allowed, find_statement
+from stackctl.migrate.compatibility.report import CheckReport, CommandComparison, CompatibilityFinding
+from stackctl.migrate.compatibility.shell_command import run_command
 from stackctl.migrate.compatibility.statement_observer import StatementObserver
+from stackctl.migrate.run import apply_migrations
 from stackctl.migrate.schema import catalog
-from stackctl.postgres import lexer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -35,55 +34,8 @@ if TYPE_CHECKING:
     from stackctl.postgres.embedded import EmbeddedServer
 
 _BASE, _NEW = "base", "new"
-_DEFINES = ("alter", "create", "drop", "grant", "revoke")
 _UNKNOWN_ROLE = re.compile(r'role "(.+)" does not exist')
 _UNKNOWN_EXTENSION = re.compile(r'extension "(.+)" is not available')
-
-
-@dataclass(frozen=True)
-class CompatibilityFinding:
-    """Something that hurts the running version (`breaking`) or may (`warning`), with its place, from 1."""
-
-    file: Path
-    line: int
-    column: int
-    rule: str
-    severity: Severity
-    message: str
-    suggestion: str
-
-
-@dataclass(frozen=True)
-class CommandComparison:
-    """The command before and after the new migrations. `broken_by`: the file since which it fails, if it passed."""
-
-    command: str
-    before: CommandOutcome
-    after: CommandOutcome
-    broken_by: Migration | None
-
-    @property
-    def verdict(self) -> Literal["passes", "broken", "fails-before-too", "mended"]:
-        if self.before.passed:
-            return "passes" if self.after.passed else "broken"
-        return "mended" if self.after.passed else "fails-before-too"
-
-
-@dataclass(frozen=True)
-class CheckReport:
-    """`new`: the migrations that were tried. `skipped`: tables that got no rows. `roles`: made up for the trial."""
-
-    base: str
-    new: tuple[Migration, ...]
-    findings: tuple[CompatibilityFinding, ...]
-    statements: tuple[MeasuredStatement, ...]
-    run: CommandComparison | None
-    skipped: tuple[SkippedTable, ...]
-    roles: tuple[str, ...]
-
-    @property
-    def ok(self) -> bool:
-        return not any(finding.severity == "breaking" for finding in self.findings)
 
 
 @dataclass(frozen=True)
@@ -114,12 +66,12 @@ def check_compatibility(
     files don't apply.
     """
     base = baseline.read_baseline(directory, ref)
-    drift = baseline.compare_with_folder(base, present)
-    findings = list(_to_folder_findings(drift, ref))
+    changes = baseline.compare_with_folder(base, present)
+    findings = list(_to_folder_findings(changes, ref))
     if base.not_on_branch:
         tell(f"{len(base.not_on_branch)} migrations of {ref} are not on this branch yet; they count as applied")
     old = _select(base.migrations, options)
-    new = _select(drift.added, options)
+    new = _select(changes.added, options)
     if not new and options.command is None:
         return CheckReport(ref, (), tuple(findings), (), None, (), ())
     with ExitStack() as stack:
@@ -127,33 +79,34 @@ def check_compatibility(
             tell("starting a scratch PostgreSQL")
             server = stack.enter_context(scratch_server.run_scratch_server())
         databases = stack.enter_context(scratch_server.ScratchDatabases(server, f"check_{secrets.token_hex(4)}_"))
-        trials = _Checker(databases, old, new, options, tell)
-        return trials.run(ref, findings)
+        checker = _Checker(databases, old, new, options, tell)
+        return checker.run(ref, findings)
 
 
 def _select(migrations: Iterable[Migration], options: CheckOptions) -> tuple[Migration, ...]:
     return tuple(m for m in migrations if options.capture or not m.captures_changes)
 
 
-def _to_folder_findings(drift: baseline.FolderChanges, ref: str) -> Iterable[CompatibilityFinding]:
-    for migration in drift.edited:
-        yield CompatibilityFinding(
-            migration.path, 1, 1, "file-edited", "breaking",
+def _to_folder_findings(changes: baseline.FolderChanges, ref: str) -> Iterable[CompatibilityFinding]:
+    for migrations, rule, message, suggestion in (
+        (
+            changes.edited, "file-edited",
             f"differs from {ref}: a database that has applied it keeps the old effect, a new one gets another",
             "restore the file, and write what is to change into a new migration",
-        )  # fmt: skip
-    for migration in drift.deleted:
-        yield CompatibilityFinding(
-            migration.path, 1, 1, "file-deleted", "breaking",
+        ),
+        (
+            changes.deleted, "file-deleted",
             f"{ref} has this file and the folder does not: databases that applied it no longer match the files",
             "restore the file; take its effect back in a new migration",
-        )  # fmt: skip
-    for migration in drift.out_of_order:
-        yield CompatibilityFinding(
-            migration.path, 1, 1, "file-out-of-order", "breaking",
+        ),
+        (
+            changes.out_of_order, "file-out-of-order",
             f"sorts below the last migration of {ref}: databases in use run it after that one, new ones before",
             "give it a timestamp of now: stackctl migrate new writes one",
-        )  # fmt: skip
+        ),
+    ):  # fmt: skip
+        for migration in migrations:
+            yield CompatibilityFinding(migration.path, 1, 1, rule, "breaking", message, suggestion)
 
 
 class _Checker:
@@ -189,7 +142,7 @@ class _Checker:
         return CheckReport(
             ref,
             tuple(self._new),
-            tuple(sorted(_drop_allowed(findings, self._new), key=_sort_key)),
+            tuple(sorted(drop_allowed(findings, self._new), key=_sort_key)),
             measured,
             run,
             skipped,
@@ -237,16 +190,16 @@ class _Checker:
         self, conn: Connection, migrations: Sequence[Migration], observer: StatementObserver | None = None
     ) -> None:
         """`apply_migrations`, with a stand-in for each role that the files name and this server lacks."""
-        around = observer.measure if observer is not None else lambda migration, statement: nullcontext()
+        statement_context = observer.measure if observer is not None else lambda migration, statement: nullcontext()
         while True:
             try:
-                apply.apply_migrations(
+                apply_migrations(
                     conn,
                     migrations,
                     schema=self._options.schema,
                     out_of_order=True,
                     sleep=lambda seconds: None,
-                    statement_context=around,
+                    statement_context=statement_context,
                 )
                 return
             except AnswerNo as error:
@@ -273,7 +226,7 @@ class _Checker:
                 key = (breach.rule, breach.what)
                 if key not in seen:
                     seen.add(key)
-                    line, column = _find_statement(migration, breach.names)
+                    line, column = find_statement(migration, breach.names)
                     yield CompatibilityFinding(
                         migration.path, line, column, breach.rule, breach.severity, breach.message, breach.suggestion
                     )
@@ -324,9 +277,7 @@ class _Checker:
         def outcome(state: int) -> CommandOutcome:
             self._tell(f"running the command {f'after {tried[state - 1].name}' if state else 'on the base'}")
             # On a clone: whatever the command writes must not reach its next run.
-            return trial.run_command(
-                command, self._databases.create(f"run_{state}", template=self._create_state(state))
-            )
+            return run_command(command, self._databases.create(f"run_{state}", template=self._create_state(state)))
 
         before = outcome(0)
         after = outcome(len(tried)) if tried else before
@@ -371,44 +322,3 @@ def _to_broken_command(run: CommandComparison, migration: Migration) -> Compatib
 
 def _sort_key(finding: CompatibilityFinding) -> tuple[str, int, int, str, str]:
     return str(finding.file), finding.line, finding.column, finding.severity, finding.rule
-
-
-def _find_statement(migration: Migration, names: Sequence[str]) -> tuple[int, int]:
-    """The statement that names the most of what was changed, rather DDL than not; the file's first when none does."""
-    statements = [statement for piece in migration.pieces for statement in piece.statements]
-    if not statements:
-        return 1, 1
-
-    def weight(sql: str) -> int:
-        said = [_fold_identifier(token) for token in lexer.tokens(sql) if token.kind in ("word", "quoted")]
-        named = sum(4 if name in said else 2 if name in sql else 0 for name in names)
-        return named + (named > 0 and said[0] in _DEFINES)
-
-    best = max(statements, key=lambda statement: weight(statement.sql))
-    return best.line, best.column
-
-
-def _fold_identifier(token: lexer.Token) -> str:
-    if token.kind == "word":
-        return token.text.lower()
-    return token.text[1:-1].replace('""', '"')
-
-
-def _drop_allowed(
-    findings: Iterable[CompatibilityFinding], migrations: Iterable[Migration]
-) -> Iterable[CompatibilityFinding]:
-    """Without those that a comment `-- stackctl:allow RULE reason` at their statement lets pass."""
-    allowed = {(m.path, line, rule) for m in migrations for line, rule in _find_allowed_rules(m)}
-    return [f for f in findings if f.rule not in contract_rules.ALLOWABLE or (f.file, f.line, f.rule) not in allowed]
-
-
-def _find_allowed_rules(migration: Migration) -> Iterable[tuple[int, str]]:
-    """The lines of statements, and the rules that a comment lets them break."""
-    text = files.read_text(migration.path)
-    lines = [0, *(match.end() for match in re.finditer("\n", text))]
-    statements = [statement for piece in migration.pieces for statement in piece.statements]
-    starts = [lines[statement.line - 1] + statement.column - 1 for statement in statements]
-    spans = [(start, start + len(statement.sql)) for start, statement in zip(starts, statements, strict=True)]
-    for allow in parse_allow_comments(text, spans):
-        if allow.statement is not None:
-            yield statements[allow.statement].line, allow.rule

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import itertools
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from stackctl.migrate.compatibility import contract_constraints as constraints
-from stackctl.migrate.compatibility.contract_rules import RULES
+from stackctl.migrate.compatibility.contract_rules import Breach
+from stackctl.migrate.schema.catalog import unquote_name
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-    from stackctl.migrate.compatibility.contract_rules import Found, Severity
     from stackctl.migrate.schema.catalog import Catalog, Column, Grant, Relation, Routine
 
 _VARYING = re.compile(r"character varying(?:\((\d+)\))?|text")
@@ -26,31 +25,10 @@ _INTEGERS = ("smallint", "integer", "bigint", "numeric")
 _WIDER = {("real", "double precision"), ("json", "jsonb"), *itertools.combinations(_INTEGERS, 2)}
 
 
-@dataclass(frozen=True)
-class Breach:
-    """A change that can hurt the running version. `names`: what to look for in the file that makes it."""
-
-    rule: str
-    what: str
-    names: tuple[str, ...]
-
-    @property
-    def severity(self) -> Severity:
-        return RULES[self.rule].severity
-
-    @property
-    def message(self) -> str:
-        return f"{self.what}: {RULES[self.rule].why}"
-
-    @property
-    def suggestion(self) -> str:
-        return RULES[self.rule].safe
-
-
 def find_breaches(before: Catalog, after: Catalog) -> tuple[Breach, ...]:
     """Every breach, tables first; the order does not depend on anything but the two catalogs."""
     return tuple(
-        Breach(rule, what, names)
+        breach
         for part in (
             _compare_relations,
             constraints.find_constraint_breaches,
@@ -60,29 +38,29 @@ def find_breaches(before: Catalog, after: Catalog) -> tuple[Breach, ...]:
             _compare_rights,
             _compare_triggers,
         )
-        for rule, what, names in part(before, after)
+        for breach in part(before, after)
     )
 
 
-def _compare_relations(before: Catalog, after: Catalog) -> Iterator[Found]:
+def _compare_relations(before: Catalog, after: Catalog) -> Iterator[Breach]:
     for name, old in before.relations.items():
         new = after.relations.get(name)
         if new is None:
             yield _to_missing_relation(old, before, after)
             continue
         if old.is_table != new.is_table:
-            yield "relation-kind", f"{name} was a {_kind(old)} and is a {_kind(new)}", (name,)
+            yield Breach("relation-kind", f"{name} was a {_kind(old)} and is a {_kind(new)}", (name,))
         never_null = {c.columns for c in before.constraints if c.table == name and _NEVER_NULL.fullmatch(c.definition)}
-        for rule, what, names in _compare_columns(old, new):
-            if rule != "set-not-null" or names[1:] not in never_null:
-                yield rule, what, names
+        for breach in _compare_columns(old, new):
+            if breach.rule != "set-not-null" or breach.names[1:] not in never_null:
+                yield breach
         if old.query is not None and new.query is not None and old.query != new.query and old.columns == new.columns:
-            yield "view-changed", f"view {name} has another query", (name,)
+            yield Breach("view-changed", f"view {name} has another query", (name,))
 
 
-def _to_missing_relation(old: Relation, before: Catalog, after: Catalog) -> Found:
+def _to_missing_relation(old: Relation, before: Catalog, after: Catalog) -> Breach:
     if not old.is_table:
-        return "drop-view", f"view {old.name} is dropped", (old.name,)
+        return Breach("drop-view", f"view {old.name} is dropped", (old.name,))
     shape = {column.name: column.type for column in old.columns.values()}
     for name, new in after.relations.items():
         if (
@@ -90,15 +68,15 @@ def _to_missing_relation(old: Relation, before: Catalog, after: Catalog) -> Foun
             and new.is_table
             and shape.items() <= {column.name: column.type for column in new.columns.values()}.items()
         ):
-            return "rename-table", f"table {old.name} is gone (renamed to {name}?)", (old.name, name)
-    return "drop-table", f"table {old.name} is dropped", (old.name,)
+            return Breach("rename-table", f"table {old.name} is gone (renamed to {name}?)", (old.name, name))
+    return Breach("drop-table", f"table {old.name} is dropped", (old.name,))
 
 
 def _kind(relation: Relation) -> str:
     return "table" if relation.is_table else "view"
 
 
-def _compare_columns(old: Relation, new: Relation) -> Iterator[Found]:
+def _compare_columns(old: Relation, new: Relation) -> Iterator[Breach]:
     added = [column for name, column in new.columns.items() if name not in old.columns]
     unclaimed = list(added)
     for name, column in old.columns.items():
@@ -109,33 +87,35 @@ def _compare_columns(old: Relation, new: Relation) -> Iterator[Found]:
             continue
         twin = next((c for c in unclaimed if c.type == column.type), None)
         if twin is None:
-            yield "drop-column", f"column {at} is dropped", names
+            yield Breach("drop-column", f"column {at} is dropped", names)
         else:
             unclaimed.remove(twin)
             what = f"column {at} is gone (renamed to {twin.name}, which is new and {twin.type} as well?)"
-            yield "rename-column", what, (*names, twin.name)
+            yield Breach("rename-column", what, (*names, twin.name))
     if old.is_table and new.is_table:
         for column in added:
             # One that took another's place is reported already.
             if column.not_null and column.default is None and column in unclaimed:
                 what = f"column {old.name}.{column.name} is new, NOT NULL and without a default"
-                yield "not-null-without-default", what, (old.name, column.name)
+                yield Breach("not-null-without-default", what, (old.name, column.name))
 
 
-def _compare_column(at: str, names: tuple[str, ...], old: Column, new: Column, in_table: bool) -> Iterator[Found]:
+def _compare_column(at: str, names: tuple[str, ...], old: Column, new: Column, in_table: bool) -> Iterator[Breach]:
     if old.type != new.type and not _is_longer_text(old.type, new.type):
         rule = "column-widened" if _is_wider(old.type, new.type) else "column-type-change"
-        yield rule, f"column {at} was {old.type} and is {new.type}", names
+        yield Breach(rule, f"column {at} was {old.type} and is {new.type}", names)
     if not in_table:
         return
     if new.not_null and not old.not_null:
-        yield "set-not-null", f"column {at} becomes NOT NULL", names
+        yield Breach("set-not-null", f"column {at} becomes NOT NULL", names)
     if (new.generated or new.identity == "a") and not (old.generated or old.identity == "a"):
-        yield "column-generated", f"column {at} becomes generated", names
+        yield Breach("column-generated", f"column {at} becomes generated", names)
     elif old.default is not None and new.default is None and new.not_null:
-        yield "drop-default", f"column {at} loses its default ({old.default})", names
+        yield Breach("drop-default", f"column {at} loses its default ({old.default})", names)
     elif old.default is not None and old.default != new.default and old.type == new.type:
-        yield "default-changed", f"column {at} had the default {old.default} and has {new.default or 'none'}", names
+        yield Breach(
+            "default-changed", f"column {at} had the default {old.default} and has {new.default or 'none'}", names
+        )
 
 
 def _is_longer_text(old: str, new: str) -> bool:
@@ -155,11 +135,11 @@ def _is_wider(old: str, new: str) -> bool:
     return b[1] is None or (a[2] == b[2] and int(a[1]) <= int(b[1]))
 
 
-def _compare_types(before: Catalog, after: Catalog) -> Iterator[Found]:
+def _compare_types(before: Catalog, after: Catalog) -> Iterator[Breach]:
     for name, old in before.types.items():
         new = after.types.get(name)
         if new is None:
-            yield "drop-type", f"type {name} is dropped", (name,)
+            yield Breach("drop-type", f"type {name} is dropped", (name,))
         elif old.kind == "e" and new.kind == "e":
             added = [label for label in new.labels if label not in old.labels]
             for place, label in enumerate(old.labels):
@@ -168,15 +148,15 @@ def _compare_types(before: Catalog, after: Catalog) -> Iterator[Found]:
                 now = new.labels[place] if len(old.labels) == len(new.labels) else None
                 if now in added:
                     what = f"value '{label}' of {name} is gone (renamed to '{now}', which stands in its place?)"
-                    yield "rename-enum-value", what, (name, label)
+                    yield Breach("rename-enum-value", what, (name, label))
                 else:
-                    yield "drop-enum-value", f"value '{label}' of {name} is dropped", (name, label)
+                    yield Breach("drop-enum-value", f"value '{label}' of {name} is dropped", (name, label))
         elif (old.kind, old.definition) != (new.kind, new.definition):
             what = f"type {name} was ({old.definition or 'an enum'}) and is ({new.definition or 'an enum'})"
-            yield "type-changed", what, (name,)
+            yield Breach("type-changed", what, (name,))
 
 
-def _compare_routines(before: Catalog, after: Catalog) -> Iterator[Found]:
+def _compare_routines(before: Catalog, after: Catalog) -> Iterator[Breach]:
     now = {routine.signature: routine for routine in after.routines}
     for old in before.routines:
         if old.result == "trigger":  # what nobody calls is judged as the triggers that use it
@@ -187,17 +167,17 @@ def _compare_routines(before: Catalog, after: Catalog) -> Iterator[Found]:
         )
         if new is None and namesakes:
             what = f"function {old.signature} takes other arguments: {namesakes[0].signature}"
-            yield "function-arguments", what, (old.name,)
+            yield Breach("function-arguments", what, (old.name,))
         elif new is None:
-            yield "drop-function", f"function {old.signature} is dropped", (old.name,)
+            yield Breach("drop-function", f"function {old.signature} is dropped", (old.name,))
         else:
             if new.argument_names[: len(old.argument_names)] != old.argument_names or _count_required_arguments(
                 new
             ) > _count_required_arguments(old):
-                yield "function-arguments", f"the arguments of function {old.signature} changed", (old.name,)
+                yield Breach("function-arguments", f"the arguments of function {old.signature} changed", (old.name,))
             if new.result != old.result or new.kind != old.kind:
                 what = f"function {old.signature} returned {old.result} and returns {new.result}"
-                yield "function-result", what, (old.name,)
+                yield Breach("function-result", what, (old.name,))
 
 
 def _accepts_calls_of(new: Routine, old: Routine) -> bool:
@@ -209,7 +189,7 @@ def _count_required_arguments(routine: Routine) -> int:
     return len(routine.arguments) - routine.defaults
 
 
-def _compare_sequences(before: Catalog, after: Catalog) -> Iterator[Found]:
+def _compare_sequences(before: Catalog, after: Catalog) -> Iterator[Breach]:
     for name, old in before.sequences.items():
         new = after.sequences.get(name)
         owner = after.relations.get(old.owner_table) if old.owner_table else None
@@ -218,16 +198,16 @@ def _compare_sequences(before: Catalog, after: Catalog) -> Iterator[Found]:
         if old.identity:
             continue
         if new is None:
-            yield "drop-sequence", f"sequence {name} is dropped", (name,)
+            yield Breach("drop-sequence", f"sequence {name} is dropped", (name,))
             continue
         for what in ("type", "increment", "minimum", "maximum", "cycle"):
             was, now = getattr(old, what), getattr(new, what)
             if was != now:
-                yield "sequence-changed", f"the {what} of sequence {name} was {was} and is {now}", (name,)
+                yield Breach("sequence-changed", f"the {what} of sequence {name} was {was} and is {now}", (name,))
                 break
 
 
-def _compare_rights(before: Catalog, after: Catalog) -> Iterator[Found]:
+def _compare_rights(before: Catalog, after: Catalog) -> Iterator[Breach]:
     routines = {routine.name for routine in after.routines}
     kept = {
         (grant.kind, _get_object_name(grant), grant.column, grant.grantee, grant.privilege) for grant in after.grants
@@ -235,7 +215,7 @@ def _compare_rights(before: Catalog, after: Catalog) -> Iterator[Found]:
     for grant in before.grants:
         name = _get_object_name(grant)
         # What is gone altogether is reported as such.
-        column = _unquote(grant.column) if grant.column else None
+        column = unquote_name(grant.column) if grant.column else None
         if grant.kind == "TABLE":
             relation = after.relations.get(name)
             there = relation is not None and (column is None or column in relation.columns)
@@ -250,16 +230,16 @@ def _compare_rights(before: Catalog, after: Catalog) -> Iterator[Found]:
         }
         if there and not kept & held:
             on = f"{grant.kind.lower()} {name}" + (f" ({column})" if column else "")
-            grantee = _unquote(grant.grantee)
-            yield "grant-revoked", f"{grantee} loses {grant.privilege} on {on}", (name, grantee)
+            grantee = unquote_name(grant.grantee)
+            yield Breach("grant-revoked", f"{grantee} loses {grant.privilege} on {on}", (name, grantee))
     for name, old in before.relations.items():
         new = after.relations.get(name)
         if new is None or new.is_table != old.is_table:
             continue
         if new.row_security and not old.row_security:
-            yield "row-security-enabled", f"row level security is enabled on {name}", (name,)
+            yield Breach("row-security-enabled", f"row level security is enabled on {name}", (name,))
         elif new.force_row_security and new.row_security and not old.force_row_security:
-            yield "row-security-enabled", f"row level security is forced on the owner of {name}", (name,)
+            yield Breach("row-security-enabled", f"row level security is forced on the owner of {name}", (name,))
         elif old.row_security:
             was, now = (
                 {policy.name: policy.definition for policy in catalog.policies if policy.table == name}
@@ -267,31 +247,24 @@ def _compare_rights(before: Catalog, after: Catalog) -> Iterator[Found]:
             )
             for policy in sorted(was.keys() | now.keys()):
                 if was.get(policy) != now.get(policy):
-                    yield (
-                        "policy-changed",
-                        f"policy {policy} of {name} is {_describe_change(was, now, policy)}",
-                        (name, policy),
-                    )
+                    what = f"policy {policy} of {name} is {_describe_change(was, now, policy)}"
+                    yield Breach("policy-changed", what, (name, policy))
 
 
 def _get_object_name(grant: Grant) -> str:
     """Of a function the name alone: arguments may be added to it."""
-    return _unquote(grant.name.partition("(")[0] if grant.kind in ("FUNCTION", "PROCEDURE") else grant.name)
+    return unquote_name(grant.name.partition("(")[0] if grant.kind in ("FUNCTION", "PROCEDURE") else grant.name)
 
 
-def _compare_triggers(before: Catalog, after: Catalog) -> Iterator[Found]:
+def _compare_triggers(before: Catalog, after: Catalog) -> Iterator[Breach]:
     was, now = ({(t.table, t.name): (t.definition, t.enabled) for t in catalog.triggers} for catalog in (before, after))
     for table, name in sorted(was.keys() | now.keys()):
         key = (table, name)
         old, new = before.relations.get(table), after.relations.get(table)
         if old and new and old.is_table == new.is_table and was.get(key) != now.get(key):
             how = _describe_change(was, now, key)
-            yield f"trigger-{how}", f"trigger {name} on {table} is {how}", (table, name)
+            yield Breach(f"trigger-{how}", f"trigger {name} on {table} is {how}", (table, name))
 
 
 def _describe_change(was: Collection[object], now: Collection[object], key: object) -> str:
     return "added" if key not in was else "dropped" if key not in now else "changed"
-
-
-def _unquote(name: str) -> str:
-    return name[1:-1].replace('""', '"') if name.startswith('"') and name.endswith('"') else name

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from stackctl.migrate.compatibility.contract_rules import Breach
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from stackctl.migrate.compatibility.contract_rules import Found
     from stackctl.migrate.schema.catalog import Catalog, Constraint, Index
 
 _ADDED = {"c": "check-added", "f": "foreign-key-added", "x": "exclusion-added"}
@@ -16,8 +17,8 @@ _DROPPED = {"f": "drop-foreign-key", "x": "drop-unique"}
 _NO_ACTION = ("a", "r")
 
 
-def find_constraint_breaches(before: Catalog, after: Catalog) -> Iterator[Found]:
-    """Rule, what changed, and the names to look for; on tables that both hold."""
+def find_constraint_breaches(before: Catalog, after: Catalog) -> Iterator[Breach]:
+    """Breaches on tables that both hold."""
     yield from _compare_unique_keys(before, after)
     yield from _compare_indexes(before, after)
     was, now = _index_by_name(before), _index_by_name(after)
@@ -33,20 +34,22 @@ def find_constraint_breaches(before: Catalog, after: Catalog) -> Iterator[Found]
             if _has_retyped_column(new, before, after):
                 continue  # only the casts in its text changed with the column, which is reported
             what = f"constraint {new.name} of {new.table} was {_get_definition(old)} and is {_get_definition(new)}"
-            yield "constraint-changed", what, (new.table, new.name)
+            yield Breach("constraint-changed", what, (new.table, new.name))
         elif (new.table, new.kind, _get_definition(new)) not in same:
             if all(column not in before.relations[new.table].columns for column in new.columns) and new.columns:
                 if new.kind == "f":
                     yield from _check_foreign_key_onto(new, before)
                 continue  # the running version leaves those columns out
-            yield _ADDED[new.kind], f"{new.table} gets {_get_definition(new)}", (new.table, new.name)
+            yield Breach(_ADDED[new.kind], f"{new.table} gets {_get_definition(new)}", (new.table, new.name))
     for key, old in was.items():
         if key in now or not _has_columns(after, old.table, old.columns):
             continue
         if (old.table, old.kind, _get_definition(old)) in same:
-            yield "constraint-renamed", f"constraint {old.name} of {old.table} has another name", (old.table, old.name)
+            yield Breach(
+                "constraint-renamed", f"constraint {old.name} of {old.table} has another name", (old.table, old.name)
+            )
         elif old.kind in _DROPPED:
-            yield _DROPPED[old.kind], f"constraint {old.name} of {old.table} is dropped", (old.table, old.name)
+            yield Breach(_DROPPED[old.kind], f"constraint {old.name} of {old.table} is dropped", (old.table, old.name))
 
 
 def _has_retyped_column(constraint: Constraint, before: Catalog, after: Catalog) -> bool:
@@ -64,12 +67,14 @@ def _get_definition(constraint: Constraint) -> str:
     return constraint.definition.removesuffix(" NOT VALID")
 
 
-def _check_foreign_key_onto(key: Constraint, before: Catalog) -> Iterator[Found]:
+def _check_foreign_key_onto(key: Constraint, before: Catalog) -> Iterator[Breach]:
     """A foreign key of something new onto a table that the running version deletes from."""
     if key.kind == "f" and key.referenced is not None and key.on_delete in _NO_ACTION:
         referenced = key.referenced.strip('"')
         if referenced in before.relations and referenced != key.table:
-            yield "foreign-key-onto", f"{key.table} refers to {referenced} ({key.definition})", (key.table, referenced)
+            yield Breach(
+                "foreign-key-onto", f"{key.table} refers to {referenced} ({key.definition})", (key.table, referenced)
+            )
 
 
 def _has_columns(after: Catalog, table: str, columns: Iterable[str]) -> bool:
@@ -78,7 +83,7 @@ def _has_columns(after: Catalog, table: str, columns: Iterable[str]) -> bool:
     return relation is not None and relation.is_table and all(column in relation.columns for column in columns)
 
 
-def _compare_unique_keys(before: Catalog, after: Catalog) -> Iterator[Found]:
+def _compare_unique_keys(before: Catalog, after: Catalog) -> Iterator[Breach]:
     was, now = _find_unique_keys(before), _find_unique_keys(after)
     for (table, key), name in now.items():
         if (table, key) in was or table not in before.relations:
@@ -94,15 +99,15 @@ def _compare_unique_keys(before: Catalog, after: Catalog) -> Iterator[Found]:
             for column in columns
         )
         if not loose:
-            yield "unique-added", f"{table} gets UNIQUE {key}", (table, name.name)
+            yield Breach("unique-added", f"{table} gets UNIQUE {key}", (table, name.name))
     for (table, key), name in was.items():
         if not _has_columns(after, table, name.columns):
             continue
         if (table, key) not in now:
-            yield "drop-unique", f"UNIQUE {key} of {table} is dropped", (table, name.name)
+            yield Breach("drop-unique", f"UNIQUE {key} of {table} is dropped", (table, name.name))
         elif now[table, key].name != name.name:
             what = f"{name.name} of {table} is now called {now[table, key].name}"
-            yield "constraint-renamed", what, (table, name.name)
+            yield Breach("constraint-renamed", what, (table, name.name))
 
 
 def _find_unique_keys(catalog: Catalog) -> dict[tuple[str, str], Constraint | Index]:
@@ -124,9 +129,9 @@ def _get_key(index: Index) -> str:
     return index.definition.partition(" USING ")[2].removeprefix("btree ")
 
 
-def _compare_indexes(before: Catalog, after: Catalog) -> Iterator[Found]:
+def _compare_indexes(before: Catalog, after: Catalog) -> Iterator[Breach]:
     kept = {(index.table, _get_key(index)) for index in after.indexes} | set(_find_unique_keys(after))
     for index in before.indexes:
         there = _has_columns(after, index.table, index.columns)
         if there and not index.unique and (index.table, _get_key(index)) not in kept:
-            yield "drop-index", f"index {index.name} of {index.table} is dropped", (index.table, index.name)
+            yield Breach("drop-index", f"index {index.name} of {index.table} is dropped", (index.table, index.name))

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal
 
 Severity = Literal["breaking", "warning"]
-Found: TypeAlias = tuple[str, str, tuple[str, ...]]  # rule, what changed, names to look for in the file that does it
 
 
 @dataclass(frozen=True)
@@ -138,3 +137,24 @@ RULES: dict[str, ContractRule] = {
 }
 # What a stackctl:allow comment may name for `migrate check`: these, and what only trying a file shows.
 ALLOWABLE = frozenset({*RULES, "table-rewrite", "fails-on-rows"})
+
+
+@dataclass(frozen=True)
+class Breach:
+    """A change that can hurt the running version. `names`: what to look for in the file that makes it."""
+
+    rule: str
+    what: str
+    names: tuple[str, ...]
+
+    @property
+    def severity(self) -> Severity:
+        return RULES[self.rule].severity
+
+    @property
+    def message(self) -> str:
+        return f"{self.what}: {RULES[self.rule].why}"
+
+    @property
+    def suggestion(self) -> str:
+        return RULES[self.rule].safe

@@ -4,75 +4,24 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, LiteralString, cast
+from typing import TYPE_CHECKING, Any, LiteralString, cast
 
 from psycopg import errors, sql
 
 from stackctl.migrate import files
 from stackctl.migrate.parser.definitions import find_not_null_columns
 from stackctl.migrate.parser.token_reader import tokenize
+from stackctl.postgres.statements import statements
 
 if TYPE_CHECKING:
     from stackctl.migrate.parser.facts import DataType
     from stackctl.migrate.parser.token_reader import QualifiedName
     from stackctl.postgres.connect import Connection
 
+_SQL = statements(__file__)
+
 TINY = 1024 * 1024  # bytes; whatever is done to such a table is done in a moment
 
-_SIZE = """
-SELECT sum(greatest(part.reltuples, 0))::bigint, sum(pg_table_size(part.oid))::bigint,
-       bool_or(part.reltuples < 0 AND pg_relation_size(part.oid) > 0)
-FROM pg_class AS t
-JOIN pg_namespace AS n ON n.oid = t.relnamespace
-CROSS JOIN LATERAL (
-  SELECT t.oid UNION SELECT relid FROM pg_partition_tree(t.oid)
-) AS tree (oid)
-JOIN pg_class AS part ON part.oid = tree.oid
-WHERE n.nspname = %s AND t.relname = %s
-HAVING count(*) > 0
-"""
-_KIND = """
-SELECT t.relkind = 'p' FROM pg_class AS t JOIN pg_namespace AS n ON n.oid = t.relnamespace
-WHERE n.nspname = %s AND t.relname = %s
-"""
-_NOT_NULL = """
-SELECT a.attnotnull, array(
-  SELECT pg_get_expr(c.conbin, c.conrelid) FROM pg_constraint AS c
-  WHERE c.conrelid = t.oid AND c.contype = 'c' AND c.convalidated
-)
-FROM pg_class AS t
-JOIN pg_namespace AS n ON n.oid = t.relnamespace
-JOIN pg_attribute AS a ON a.attrelid = t.oid AND NOT a.attisdropped
-WHERE n.nspname = %s AND t.relname = %s AND a.attname = %s
-"""
-# PostgreSQL 18 gives NOT NULL a row of its own, which may be unvalidated.
-_NOT_NULL_VALID = """
-SELECT NOT EXISTS (
-  SELECT FROM pg_constraint AS c
-  JOIN pg_class AS t ON t.oid = c.conrelid
-  JOIN pg_namespace AS n ON n.oid = t.relnamespace
-  JOIN pg_attribute AS a ON a.attrelid = t.oid AND a.attnum = ANY (c.conkey)
-  WHERE n.nspname = %s AND t.relname = %s AND a.attname = %s AND c.contype = 'n' AND NOT c.convalidated
-)
-"""
-_VOLATILE = """
-SELECT bool_or(p.provolatile = 'v') FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
-WHERE p.proname = %(name)s AND CASE WHEN %(schema)s::text IS NULL THEN pg_function_is_visible(p.oid)
-                                    ELSE n.nspname = %(schema)s END
-"""
-_TYPES = """
-SELECT old.typname::text, a.atttypmod, new.typname::text,
-       EXISTS (
-         SELECT FROM pg_cast AS c
-         WHERE c.castsource = a.atttypid AND c.casttarget = new.oid AND c.castmethod = 'b'
-       )
-FROM pg_class AS t
-JOIN pg_namespace AS n ON n.oid = t.relnamespace
-JOIN pg_attribute AS a ON a.attrelid = t.oid AND NOT a.attisdropped
-JOIN pg_type AS old ON old.oid = a.atttypid
-JOIN pg_type AS new ON new.oid = to_regtype(%s)
-WHERE n.nspname = %s AND t.relname = %s AND a.attname = %s
-"""
 # PL/pgSQL gives these another meaning than SQL does.
 _UNCHECKABLE = re.compile(
     r"\s*(?:\(|(?:FETCH|MOVE|OPEN|CLOSE|EXECUTE|PREPARE|BEGIN|START|COMMIT|END|ROLLBACK|ABORT|SAVEPOINT|RELEASE)\b"
@@ -115,31 +64,31 @@ class DatabaseFacts:
 
     def read_size(self, table: QualifiedName) -> TableSize | None:
         """The table with its partitions."""
-        row = self._conn.execute(_SIZE, (table.schema, table.name)).fetchone()
+        row = self._fetch("table_size", schema=table.schema, table=table.name)
         return TableSize(None if row[2] else row[0], row[1]) if row else None
 
     def is_partitioned(self, table: QualifiedName) -> bool | None:
-        row = self._conn.execute(_KIND, (table.schema, table.name)).fetchone()
+        row = self._fetch("is_partitioned", schema=table.schema, table=table.name)
         return row[0] if row else None
 
     def is_never_null(self, table: QualifiedName, column: str) -> bool:
         """NOT NULL is set, or a validated check says the same."""
-        key = (table.schema, table.name, column)
-        row = self._conn.execute(_NOT_NULL, key).fetchone()
+        key = {"schema": table.schema, "table": table.name, "column": column}
+        row = self._fetch("not_null", **key)
         if row is None:
             return False
         checked = any(column in find_not_null_columns(tokenize(expression)) for expression in row[1])
-        return checked or (row[0] and bool((self._conn.execute(_NOT_NULL_VALID, key).fetchone() or (False,))[0]))
+        return checked or (row[0] and bool((self._fetch("is_not_null_validated", **key) or (False,))[0]))
 
     def is_volatile(self, function: str) -> bool | None:
         """`function` as it is called, folded: `f` or `schema.f`."""
         schema, _, name = function.rpartition(".")
-        row = self._conn.execute(_VOLATILE, {"name": name, "schema": schema or None}).fetchone()
+        row = self._fetch("is_volatile", schema=schema or None, name=name)
         return row[0] if row else None
 
     def is_stored_alike(self, table: QualifiedName, column: str, new: DataType) -> bool:
         """The column's rows need not be written anew, nor read, to become of that type."""
-        row = self._conn.execute(_TYPES, (new.text, table.schema, table.name, column)).fetchone()
+        row = self._fetch("column_type", schema=table.schema, table=table.name, column=column, new=new.text)
         if row is None:
             return False
         old, typmod, wanted, coercible = row
@@ -166,6 +115,10 @@ class DatabaseFacts:
             at = int(error.diag.statement_position or 1) - 1 - len(opening)
             return ServerSyntaxError(error.diag.message_primary or "syntax error", max(0, min(at, len(statement) - 1)))
         return None
+
+    def _fetch(self, statement: str, **values: str | None) -> tuple[Any, ...] | None:
+        """The row of a named statement."""
+        return self._conn.execute(_SQL[statement], values).fetchone()
 
 
 def _is_wider(type_: str, typmod: int, modifier: str) -> bool:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import subprocess
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stackctl.core.errors import ConfigError, StateError, UsageError
 from stackctl.migrate import files
+from stackctl.migrate.git import Git, read_first_line
 from stackctl.migrate.lint.linter import LintFile
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable
 
 
 def select_files(paths: Iterable[Path], base: str | None = None) -> list[list[LintFile]]:
@@ -66,45 +67,26 @@ def _list_named(folder: Path, chosen: Collection[Path]) -> list[LintFile]:
 
 def find_changed_files(folder: Path, base: str) -> set[Path]:
     """The files in a git repository's folder that are new or changed since HEAD forked from `base`, absolute."""
-    top = Path(_git(folder, "rev-parse", "--show-toplevel")[0])
-    if not _ok(folder, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{base}^{{commit}}"):
+    git = Git(folder, if_missing="--base needs it; name the files")
+    found = git.run("rev-parse", "--show-toplevel")
+    if b"not a git repository" in found.stderr:
+        hint = "--base compares with a commit; name the files instead"
+        raise StateError(f"{folder} is not in a git repository", code="not-a-git-repository", hint=hint)
+    if found.returncode != 0:
+        raise StateError(f"git rev-parse: {read_first_line(found)}", code="git-failed")
+    top = Path(os.fsdecode(found.stdout).removesuffix("\n"))
+    commit = git.find_commit(base)
+    if commit is None:
         raise UsageError(
             f"{base} is no commit in {top}",
             code="unknown-git-ref",
             hint="fetch it first: git fetch origin; then for example --base origin/main",
         )
-    fork = _ok(folder, "merge-base", "--end-of-options", base, "HEAD")
-    if not fork:
+    fork = git.find_fork(commit)
+    if fork is None:
         raise StateError(
             f"{base} and HEAD have no common commit here",
             code="no-merge-base",
             hint="the clone may be shallow: git fetch --unshallow",
         )
-    differing = _git(
-        top, "diff", "--name-only", "--no-renames", "--diff-filter=d", "-z", fork[0], "--", str(folder.resolve())
-    )
-    untracked = _git(top, "ls-files", "--others", "--exclude-standard", "-z", "--", str(folder.resolve()))
-    return {(top / name).resolve() for name in (*differing, *untracked)}
-
-
-def _ok(folder: Path, *arguments: str) -> Sequence[str]:
-    try:
-        return _git(folder, *arguments)
-    except StateError as error:
-        if error.code in ("git-missing", "not-a-git-repository"):
-            raise
-        return ()
-
-
-def _git(folder: Path, *arguments: str) -> list[str]:
-    try:
-        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
-    except FileNotFoundError as error:
-        raise StateError("git is not installed", code="git-missing", hint="--base needs it; name the files") from error
-    if done.returncode != 0:
-        said = done.stderr.strip().splitlines()
-        if "not a git repository" in done.stderr:
-            hint = "--base compares with a commit; name the files instead"
-            raise StateError(f"{folder} is not in a git repository", code="not-a-git-repository", hint=hint)
-        raise StateError(f"git {arguments[0]}: {said[0] if said else done.returncode}", code="git-failed")
-    return [part for part in done.stdout.replace("\n", "\0" if "-z" not in arguments else "\n").split("\0") if part]
+    return {(top / name).resolve() for name in replace(git, folder=top).list_changed(fork, folder.resolve())}

@@ -33,18 +33,3 @@ class LintFinding:
 def has_failures(findings: Iterable[LintFinding]) -> bool:
     """Errors and warnings make lint fail; advice does not."""
     return any(finding.severity != "advice" for finding in findings)
-
-
-def github(finding: LintFinding, file: str) -> str:
-    """The finding as a workflow command of GitHub Actions, one line."""
-    level = {"error": "error", "warning": "warning", "advice": "notice"}[finding.severity]
-    where = {"file": file, "line": finding.line, "col": finding.column, "title": finding.rule}
-    properties = ",".join(f"{key}={_data(str(value), more=True)}" for key, value in where.items())
-    text = finding.message + (f"\nsafe way:\n{finding.suggestion}" if finding.suggestion else "")
-    return f"::{level} {properties}::{_data(text)}"
-
-
-def _data(text: str, *, more: bool = False) -> str:
-    for character, code in (("%", "%25"), ("\r", "%0D"), ("\n", "%0A")):
-        text = text.replace(character, code)
-    return text.replace(":", "%3A").replace(",", "%2C") if more else text

@@ -231,6 +231,11 @@ def read_needed_schemas(conn: Connection, schema: str) -> tuple[str, ...]:
     return tuple(row["schema"] for row in _read_rows(conn, "needed_schemas", schema))
 
 
+def unquote_name(name: str) -> str:
+    """A name as it is stored, from one that the server quoted where SQL needs it."""
+    return name[1:-1].replace('""', '"') if name.startswith('"') and name.endswith('"') else name
+
+
 def _read_all(kind: type[_T], conn: Connection, statement: str, schema: str) -> tuple[_T, ...]:
     return tuple(kind(**_freeze_lists(row)) for row in _read_rows(conn, statement, schema))
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from psycopg import sql
 
-from stackctl.migrate.schema.catalog import read_catalog, read_dependencies, read_needed_schemas
+from stackctl.migrate.schema.catalog import read_catalog, read_dependencies, read_needed_schemas, unquote_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -104,7 +104,7 @@ class _Writer:
             if object_ in texts and other in texts:
                 needed.setdefault(object_, []).append(other)
         for relation in self._catalog.relations.values():
-            parents = {_unquote(parent) for parent in relation.parents}
+            parents = {unquote_name(parent) for parent in relation.parents}
             above = [other.oid for name, other in self._catalog.relations.items() if name in parents]
             needed.setdefault(relation.oid, []).extend(above)
         rank = {oid: place for place, oid in enumerate(texts)}
@@ -267,10 +267,6 @@ def _format_sequence_options(sequence: SequenceOf) -> str:
 
 def _format_privilege(grant: Grant) -> str:
     return f"{grant.privilege} ({grant.column})" if grant.column else grant.privilege
-
-
-def _unquote(name: str) -> str:
-    return name[1:-1].replace('""', '"') if name.startswith('"') and name.endswith('"') else name
 
 
 def _literal(text: str) -> str:

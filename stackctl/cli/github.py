@@ -1,0 +1,27 @@
+"""Findings as annotations: what GitHub Actions shows at the lines of a pull request."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+Level = Literal["error", "warning", "notice"]
+
+
+def format_annotation(level: Level, text: str, *, file: str, line: int, title: str, column: int | None = None) -> str:
+    """One workflow command, on one line; places count from 1."""
+    where = {"file": file, "line": line} | ({} if column is None else {"col": column}) | {"title": title}
+    properties = ",".join(f"{key}={_escape(str(value), in_property=True)}" for key, value in where.items())
+    return f"::{level} {properties}::{_escape(text)}"
+
+
+def format_path(path: Path) -> str:
+    """Relative to the working directory where it lies below it: what editors and GitHub link to."""
+    absolute, here = path.resolve(), Path.cwd().resolve()
+    return str(absolute.relative_to(here)) if absolute.is_relative_to(here) else str(path)
+
+
+def _escape(text: str, *, in_property: bool = False) -> str:
+    for character, code in (("%", "%25"), ("\r", "%0D"), ("\n", "%0A")):
+        text = text.replace(character, code)
+    return text.replace(":", "%3A").replace(",", "%2C") if in_property else text

@@ -1,0 +1,105 @@
+"""Git, as far as migrations are compared with a commit: which files it holds, and which have changed since."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from stackctl.core.errors import StateError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Git:
+    """The git of one folder. `if_missing`: the hint of StateError `git-missing`, which every method may raise."""
+
+    folder: Path
+    if_missing: str
+
+    def run(self, *arguments: str, feed: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+        """Run it in the folder, whatever its exit code; its messages are in English."""
+        try:
+            return subprocess.run(
+                ["git", "-C", str(self.folder), *arguments],
+                input=feed,
+                capture_output=True,
+                env=os.environ | {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0"},
+                check=False,
+            )
+        except FileNotFoundError as error:
+            raise StateError("git is not installed", code="git-missing", hint=self.if_missing) from error
+
+    def find_commit(self, ref: str) -> str | None:
+        """The commit that a branch, tag or commit names."""
+        return self._ask("rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}")
+
+    def find_fork(self, commit: str) -> str | None:
+        """The last commit that HEAD and `commit` share; None in a shallow clone that lacks it."""
+        return self._ask("merge-base", commit, "HEAD")
+
+    def list_blobs(self, commit: str, folder: str) -> dict[str, str]:
+        """The files below a folder of the repository, by path in it, with their blobs; none when it is not there."""
+        tree = self.run("ls-tree", "-r", "-z", "--full-tree", f"{commit}:{folder.rstrip('/')}")
+        if tree.returncode != 0:
+            # The commit is known to exist: it has no such folder yet.
+            return {}
+        found: dict[str, str] = {}
+        for entry in tree.stdout.split(b"\0")[:-1]:
+            about, _, path = entry.partition(b"\t")
+            mode, _, blob = about.decode().split(" ")
+            if mode.startswith("100"):
+                found[os.fsdecode(path)] = blob
+        return found
+
+    def read_blobs(self, blobs: Sequence[str]) -> list[bytes]:
+        """Their contents, in order. Raises StateError (`git-failed`)."""
+        if not blobs:
+            return []
+        done = self.run("cat-file", "--batch", feed="".join(f"{blob}\n" for blob in blobs).encode())
+        if done.returncode != 0:
+            reason = read_first_line(done).removeprefix("fatal: ")
+            raise StateError(f"git can't read the base: {reason}", code="git-failed")
+        contents: list[bytes] = []
+        at = 0
+        for blob in blobs:
+            end = done.stdout.index(b"\n", at)
+            header = done.stdout[at:end].split(b" ")
+            if header[1] != b"blob":
+                raise StateError(
+                    f"git lacks the object {blob} of the base", code="git-failed", hint="git fetch --refetch"
+                )
+            size = int(header[2])
+            contents.append(done.stdout[end + 1 : end + 1 + size])
+            at = end + 1 + size + 1
+        return contents
+
+    def list_changed(self, commit: str, folder: Path) -> list[str]:
+        """The files below `folder` that are new or changed since a commit, by path from here: the repository's top.
+
+        Raises StateError (`git-failed`).
+        """
+        found: list[str] = []
+        for arguments in (
+            ("diff", "--name-only", "--no-renames", "--diff-filter=d", "-z", commit, "--", str(folder)),
+            ("ls-files", "--others", "--exclude-standard", "-z", "--", str(folder)),
+        ):
+            done = self.run(*arguments)
+            if done.returncode != 0:
+                raise StateError(f"git {arguments[0]}: {read_first_line(done)}", code="git-failed")
+            found += [os.fsdecode(name) for name in done.stdout.split(b"\0")[:-1]]
+        return found
+
+    def _ask(self, *arguments: str) -> str | None:
+        done = self.run(*arguments)
+        return os.fsdecode(done.stdout).strip() if done.returncode == 0 else None
+
+
+def read_first_line(done: subprocess.CompletedProcess[bytes]) -> str:
+    """Why git failed."""
+    text = done.stderr.decode(errors="replace").strip()
+    return text.splitlines()[0] if text else "git said nothing"
