@@ -30,8 +30,8 @@ _OPTIONS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "of
 _CLEANER = """
 import sys
 sys.stdin.read()
-from stackctl.migrate.compatibility.scratch_server import remove
-remove(sys.argv[1])
+from stackctl.migrate.compatibility.scratch_server import remove_server
+remove_server(sys.argv[1])
 """
 
 
