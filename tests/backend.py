@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import time
 import uuid
 from dataclasses import dataclass
@@ -23,8 +21,10 @@ from stackctl.sync.engine.database import DatabaseResult, Options
 from stackctl.sync.pipeline import Pipeline
 from stackctl.sync.queue import entries, retries
 from stackctl.sync.stop import Stop
+from tests import forked
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable, Iterator
     from datetime import timedelta
     from pathlib import Path
@@ -230,34 +230,35 @@ class Project:
 
     def write(self) -> Path:
         path = self.directory / "stackctl.yaml"
-        path.write_text(yaml.safe_dump(self.settings, sort_keys=False), encoding="utf-8")
+        text = yaml.safe_dump(self.settings, sort_keys=False)
+        # A command that was started may be reading it.
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
         return path
 
     def pipeline(self) -> Pipeline:
         return Pipeline(Settings(Flags(config=self.write()), environ={}, cwd=self.directory))
 
-    def start(self, *arguments: object) -> subprocess.Popen[str]:
+    def start(
+        self, *arguments: object, point: str | None = None, count: int = 1, fresh: bool = False
+    ) -> subprocess.Popen[str]:
+        """Begin the command; with a `point` it dies there (tests/chaos/faults.py), the `count`th time it comes by."""
         self.write()
-        return subprocess.Popen(
-            [sys.executable, "-m", "stackctl", *map(str, arguments)],
-            cwd=self.directory,
-            env=os.environ | {"PYTHONUNBUFFERED": "1"},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        before = None if point is None else f"from tests.chaos import faults; faults.arm({point!r}, {count})"
+        environ = os.environ | {"PYTHONUNBUFFERED": "1"}
+        return forked.start(arguments, cwd=self.directory, env=environ, before=before, fresh=fresh)
 
-    def run(self, *arguments: object) -> Outcome:
-        return ended(self.start(*arguments))
+    def run(self, *arguments: object, **options: Any) -> Outcome:
+        return ended(self.start(*arguments, **options))
 
 
 def ended(process: subprocess.Popen[str]) -> Outcome:
     """Wait for a started command."""
-    try:
-        stdout, stderr = process.communicate(timeout=2 * DEADLINE)
-    finally:
-        process.kill()
+    with process:
+        try:
+            stdout, stderr = process.communicate(timeout=2 * DEADLINE)
+        finally:
+            process.kill()
     return Outcome(process.returncode, stdout, stderr)
 
 

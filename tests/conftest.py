@@ -7,14 +7,15 @@ import secrets
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import psycopg
 import pytest
-from backend import Project, seed_tenancies
 from psycopg import sql
 
 from stackctl.core.bundled import bundled
@@ -22,14 +23,17 @@ from stackctl.migrate.files import discover
 from stackctl.migrate.run import apply_migrations
 from stackctl.postgres import embedded
 from stackctl.postgres.binaries import find_binaries, server_account
+from tests import forked, guard
+from tests.backend import Project, seed_tenancies
 from tests.shop import Shop
 from tests.stripe_fake import Running, running
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 # Nothing that a test writes has to outlive the machine.
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "200"}
+ROOM = 2 << 30  # bytes that are to be free in memory for the databases of a run
 
 
 class Connect(Protocol):
@@ -37,40 +41,104 @@ class Connect(Protocol):
 
 
 @pytest.fixture(scope="session", autouse=True)
-def environment() -> Iterator[None]:
-    """The same terminal and time zone everywhere, and nothing of the developer's own settings."""
-    with pytest.MonkeyPatch.context() as patch:
+def environment() -> Iterator[Path]:
+    """The same terminal and time zone everywhere, and nothing of the developer's own settings.
+
+    Yields the directory of this process's servers and its commands' temporary files: in memory where that is large
+    enough. It goes with the process, as do the servers, however the process ends (tests/guard.py).
+    """
+    directory = Path(tempfile.mkdtemp(prefix="sc-", dir=_memory()))
+    directory.chmod(0o711)
+    mark = secrets.token_hex(8)
+    parent = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else 0
+    command = [sys.executable, "-S", guard.__file__, mark, str(parent), str(directory)]
+    with pytest.MonkeyPatch.context() as patch, subprocess.Popen(
+        command, stdin=subprocess.PIPE, start_new_session=True
+    ):  # fmt: skip
         for name in list(os.environ):
             if name == "FORCE_COLOR" or name.startswith(("STACKCTL_", "STRIPE_", "PG")):
                 patch.delenv(name)
-        for name, value in {"COLUMNS": "100", "TERM": "dumb", "NO_COLOR": "1", "TZ": "UTC"}.items():
+        fixed = {"COLUMNS": "100", "TERM": "dumb", "NO_COLOR": "1", "TZ": "UTC", "TMPDIR": str(directory)}
+        tempfile.gettempdir()  # of this process: as it was
+        for name, value in (fixed | {guard.VARIABLE: mark}).items():
             patch.setenv(name, value)
         time.tzset()
         # A suite that a script starts in the background ignores Ctrl-C, and so would the commands it starts.
         before = signal.signal(signal.SIGINT, signal.default_int_handler)
-        yield
+        yield directory
         signal.signal(signal.SIGINT, before)
+        forked.stop()
     time.tzset()
 
 
+def _memory() -> Path | None:
+    """Where a directory is kept in memory, if there is such a place with room."""
+    shared = Path("/dev/shm")
+    return shared if shared.is_dir() and shutil.disk_usage(shared).free > ROOM else None
+
+
 @pytest.fixture(scope="session")
-def server() -> Iterator[embedded.EmbeddedServer]:
+def server(environment: Path) -> Iterator[embedded.EmbeddedServer]:
     """One PostgreSQL for each test process."""
-    directory = Path(tempfile.mkdtemp(prefix="sc-"))
-    attached = embedded.attach(directory, options=FAST)
+    attached = embedded.attach(environment / "pg", options=FAST)
     yield attached
     attached.release()
-    shutil.rmtree(directory)
+
+
+class Databases:
+    """The server's databases, each of one test."""
+
+    def __init__(self, server: embedded.EmbeddedServer) -> None:
+        self._server = server
+        self._conn = psycopg.connect(server.url(), autocommit=True)
+        self._templates: set[str] = set()
+
+    def create(self, prefix: str = "test", template: str = "template1") -> str:
+        """A new database's name."""
+        name = f"{prefix}_{secrets.token_hex(6)}"
+        self._conn.execute(
+            sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY FILE_COPY").format(
+                sql.Identifier(name), sql.Identifier(template)
+            )
+        )
+        return name
+
+    def drop(self, name: str) -> None:
+        self._conn.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+    @contextmanager
+    def one(self, prefix: str = "test", template: str = "template1") -> Iterator[str]:
+        """The URL of a database that is gone afterwards."""
+        name = self.create(prefix, template)
+        yield self._server.url(name)
+        self.drop(name)
+
+    def template(self, build: Callable[[psycopg.Connection[Any]], object]) -> str:
+        """The name of a database that `build` filled, once in this process; to be cloned, not used."""
+        name = f"template_{build.__module__}_{build.__name__}"[-63:]
+        if name not in self._templates:
+            self._conn.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+            with psycopg.connect(self._server.url(name), autocommit=True) as conn:
+                build(conn)
+            self._templates.add(name)
+        return name
+
+    def close(self) -> None:
+        self._conn.close()
+
+
+@pytest.fixture(scope="session")
+def databases(server: embedded.EmbeddedServer) -> Iterator[Databases]:
+    opened = Databases(server)
+    yield opened
+    opened.close()
 
 
 @pytest.fixture
-def empty_db(server: embedded.EmbeddedServer) -> Iterator[str]:
+def empty_db(databases: Databases) -> Iterator[str]:
     """The URL of a database of this test's own, with nothing in it."""
-    name = f"test_{secrets.token_hex(6)}"
-    server.ensure_database(name)
-    yield server.url(name)
-    with psycopg.connect(server.url(), autocommit=True) as connection:
-        connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+    with databases.one() as url:
+        yield url
 
 
 @pytest.fixture
@@ -89,9 +157,9 @@ def connect() -> Iterator[Connect]:
 
 
 @pytest.fixture(scope="module")
-def standby(server: embedded.EmbeddedServer) -> Iterator[str]:
+def standby(server: embedded.EmbeddedServer, environment: Path) -> Iterator[str]:
     """The socket directory of a streaming standby of the test server."""
-    directory = Path(tempfile.mkdtemp(prefix="sb-"))
+    directory = Path(tempfile.mkdtemp(prefix="sb-", dir=environment))
     account = server_account() if os.geteuid() == 0 else None
     binaries = find_binaries()
     run: dict[str, Any] = {}
@@ -136,41 +204,24 @@ def shop(tmp_path: Path, migrated_db: str, stripe: Running) -> Shop:
 # -- the pipeline: migrated databases, external ones, and a directory to run the command in
 
 
-def _drop(server: embedded.EmbeddedServer, name: str) -> None:
-    with psycopg.connect(server.url(), autocommit=True) as connection:
-        connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
-
-
-@pytest.fixture(scope="session")
-def template(server: embedded.EmbeddedServer) -> str:
-    """The name of a database with every bundled migration and two tenancies; to be cloned, not used."""
-    name = "template_migrated"
-    server.ensure_database(name)
-    with psycopg.connect(server.url(name), autocommit=True) as connection:
-        apply_migrations(connection, discover(bundled("migrations")))
-        seed_tenancies(connection)
-    return name
+def migrated(conn: psycopg.Connection[Any]) -> None:
+    """Every bundled migration, and two tenancies."""
+    apply_migrations(conn, discover(bundled("migrations")))
+    seed_tenancies(conn)
 
 
 @pytest.fixture
-def migrated_db(server: embedded.EmbeddedServer, template: str) -> Iterator[str]:
+def migrated_db(databases: Databases) -> Iterator[str]:
     """The URL of a backend's database of this test's own: migrated, two tenancies, no other row."""
-    name = f"test_{secrets.token_hex(6)}"
-    with psycopg.connect(server.url(), autocommit=True) as connection:
-        connection.execute(
-            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
-        )
-    yield server.url(name)
-    _drop(server, name)
+    with databases.one(template=databases.template(migrated)) as url:
+        yield url
 
 
 @pytest.fixture
-def external_db(server: embedded.EmbeddedServer) -> Iterator[str]:
+def external_db(databases: Databases) -> Iterator[str]:
     """The URL of an empty database to sync into."""
-    name = f"external_{secrets.token_hex(6)}"
-    server.ensure_database(name)
-    yield server.url(name)
-    _drop(server, name)
+    with databases.one("external") as url:
+        yield url
 
 
 @pytest.fixture

@@ -1,74 +1,137 @@
-"""The command in a process of its own that need not import everything first: hundreds of runs in the time of dozens."""
+"""The command in a process of its own that need not import everything first: hundreds of runs in the time of dozens.
+
+`Command` is a `subprocess.Popen` of `stackctl` whose process is forked from one that has imported stackctl and done
+nothing else (tests/forkserver.py). Arguments, directory, environment, streams, signals and exit status are real. Where
+the interpreter's own start is what a test is about, `fresh=True` has a new one.
+"""
 
 from __future__ import annotations
 
-import itertools
-import multiprocessing
+import json
 import os
+import select
+import socket
+import subprocess
 import sys
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-from tests.backend import DEADLINE, Outcome
-from tests.chaos import faults
+import tempfile
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from multiprocessing.context import ForkServerProcess
-    from pathlib import Path
+    from collections.abc import Mapping, Sequence
 
-_NUMBERS = itertools.count()
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(
-    ["stackctl.cli.app", "stackctl.cli.refunds.create", "stackctl.payments.refunds.execute", "stackctl.sync.pipeline",
-     "tests.forked"]
-)  # fmt: skip
+ROOT = Path(__file__).parents[1]
+FRESH = [sys.executable, "-m", "stackctl"]
+TIMEOUT = 60.0  # seconds that `run` gives a command
+
+_lock = threading.Lock()
+_server: tuple[int, socket.socket] | None = None  # of which process
 
 
-def _command(directory: str, output: str, errors: str, point: str | None, arguments: Sequence[str]) -> None:
-    from stackctl.cli.app import run
-
-    os.chdir(directory)
-    for number, name in ((0, os.devnull), (1, output), (2, errors)):
-        opened = os.open(name, os.O_RDWR | os.O_CREAT | os.O_APPEND)
-        os.dup2(opened, number)
-        os.close(opened)
-    sys.stdin = open(0, closefd=False)  # noqa: SIM115
-    if point is not None:
-        faults.arm(point, 1)
-    code = run(arguments)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+def _control() -> socket.socket:
+    """The socket of this process's server, which ends when the socket closes."""
+    global _server
+    if _server is None or _server[0] != os.getpid():
+        ours, theirs = socket.socketpair()
+        with theirs:
+            subprocess.Popen(
+                [sys.executable, "-m", "tests.forkserver", str(theirs.fileno())],
+                cwd=ROOT, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True,
+            ).returncode = 0  # fmt: skip
+        _server = (os.getpid(), ours)
+    return _server[1]
 
 
-@dataclass(frozen=True)
-class Started:
-    """`point`: where it is to die."""
-
-    process: ForkServerProcess
-    output: Path
-    errors: Path
-    point: str | None
-
-    def ended(self) -> Outcome:
-        self.process.join(4 * DEADLINE)
-        code = self.process.exitcode
-        self.process.kill()
-        assert code is not None, f"{self.process} hangs"
-        outcome = Outcome(code, self.output.read_text(), self.errors.read_text())
-        self.output.unlink()
-        self.errors.unlink()
-        return outcome
+def stop() -> None:
+    """End this process's server, and what it still runs."""
+    global _server
+    if _server is not None:
+        _server[1].close()
+        _server = None
 
 
-def start(directory: Path, arguments: Sequence[object], point: str | None = None) -> Started:
-    """Begin a command in the directory, to die at a point or not."""
-    number = next(_NUMBERS)
-    output, errors = directory / f".{number}.out", directory / f".{number}.err"
-    for path in (output, errors):
-        path.touch()
-    texts = [str(argument) for argument in arguments]
-    process = _CONTEXT.Process(target=_command, args=(str(directory), str(output), str(errors), point, texts))
-    process.start()
-    return Started(process, output, errors, point)
+class Command(subprocess.Popen[Any]):
+    """`stackctl ARGUMENTS…`. `before`: Python that the process runs first. The other options are Popen's."""
+
+    def __init__(self, arguments: Sequence[object], *, before: str | None = None, **options: Any) -> None:
+        self._before = before
+        super().__init__([str(argument) for argument in arguments], **options)
+
+    def _execute_child(
+        self, args: list[str], executable: Any, preexec_fn: Any, close_fds: Any, pass_fds: Any, cwd: Any, env: Any,
+        startupinfo: Any, creationflags: Any, shell: Any, p2cread: int, p2cwrite: int, c2pread: int, c2pwrite: int,
+        errread: int, errwrite: int, *others: Any,
+    ) -> None:  # fmt: skip
+        streams = [number if fd == -1 else fd for number, fd in enumerate((p2cread, c2pwrite, errwrite))]
+        request = {"arguments": args, "directory": str(cwd or Path.cwd()), "before": self._before,
+                   "environ": dict(os.environ if env is None else env)}  # fmt: skip
+        self._report, report = os.pipe()
+        with tempfile.TemporaryFile() as file, _lock:
+            file.write(json.dumps(request).encode())
+            file.flush()
+            socket.send_fds(_control(), [b"x"], [file.fileno(), *streams, report])
+        os.close(report)
+        self._said = b""
+        while b"\n" not in self._said:
+            self._hear()
+        pid, _, self._said = self._said.partition(b"\n")
+        self.pid = int(pid)
+        self._child_created = True
+        self._close_pipe_fds(p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)  # type: ignore[attr-defined]
+
+    def _hear(self) -> None:
+        said = os.read(self._report, 100)
+        assert said, "the server of forked processes has died"
+        self._said += said
+
+    def _ended(self, timeout: float | None) -> bool:
+        """Whether it has, after `timeout` seconds at the most."""
+        if self.returncode is None and select.select([self._report], [], [], timeout)[0]:
+            self._hear()
+            self.returncode = int(self._said)
+            os.close(self._report)
+        return self.returncode is not None
+
+    def poll(self) -> int | None:
+        self._ended(0)
+        return self.returncode
+
+    def _internal_poll(self, *others: Any, **more: Any) -> int | None:
+        return self.poll()
+
+    def _wait(self, timeout: float | None) -> int:
+        if not self._ended(timeout):
+            assert timeout is not None
+            raise subprocess.TimeoutExpired(self.args, timeout)
+        assert self.returncode is not None
+        return self.returncode
+
+
+def start(
+    arguments: Sequence[object],
+    *,
+    cwd: Path,
+    env: Mapping[str, str] | None = None,
+    stdout: Any = subprocess.PIPE,
+    stderr: Any = subprocess.PIPE,
+    before: str | None = None,
+    fresh: bool = False,
+) -> subprocess.Popen[str]:
+    """Begin a command in the directory, with nothing on stdin; `fresh`: by a new interpreter."""
+    options: dict[str, Any] = {"cwd": cwd, "env": env, "stdin": subprocess.DEVNULL, "stdout": stdout, "stderr": stderr}
+    if fresh:
+        assert before is None
+        return subprocess.Popen([*FRESH, *map(str, arguments)], text=True, **options)
+    return Command(arguments, before=before, text=True, **options)
+
+
+def run(arguments: Sequence[object], **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end; the options are those of `start`."""
+    with start(arguments, **options) as process:
+        try:
+            stdout, stderr = process.communicate(timeout=TIMEOUT)
+        except BaseException:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)

@@ -9,15 +9,14 @@ import psycopg
 
 from stackctl.payments.gateway import Gateway
 from stackctl.payments.refunds import ledger
-from tests import forked
-from tests.backend import MINE, Outcome, Project, insert
+from tests.backend import MINE, Outcome, Project, ended, insert
 from tests.stripe_fake.server import KEY
 
 if TYPE_CHECKING:
+    import subprocess
     from pathlib import Path
 
     from stackctl.payments.refunds.ledger import Refund
-    from tests.forked import Started
     from tests.stripe_fake import Running
 
 ACCOUNT = "acct_shop"
@@ -34,10 +33,6 @@ class Shop(Project):
         stripe.state.add("account", id=ACCOUNT)
         with self.connect() as conn:
             conn.execute('UPDATE "Project" SET "stripeAccountId" = %s', (ACCOUNT,))
-
-    def run(self, *arguments: object) -> Outcome:
-        self.write()
-        return forked.start(self.directory, arguments).ended()
 
     def connect(self) -> psycopg.Connection[Any]:
         return psycopg.connect(self.url, autocommit=True)
@@ -85,14 +80,12 @@ class Shop(Project):
                               payment={"type": "payment_intent", "payment_intent": paid["id"]})  # fmt: skip
         return paid["id"]
 
-    def create(self, point: str | None, bought: uuid.UUID, *arguments: str) -> Started:
+    def create(self, point: str | None, bought: uuid.UUID, *arguments: str) -> subprocess.Popen[str]:
         """`refunds create`, confirmed, of everything if nothing else is said; to die at the point."""
-        return forked.start(
-            self.directory, ("refunds", "create", bought, *(arguments or ("--full",)), "--yes", "--json"), point
-        )
+        return self.start("refunds", "create", bought, *(arguments or ("--full",)), "--yes", "--json", point=point)
 
     def killed(self, point: str, bought: uuid.UUID, *arguments: str) -> None:
-        outcome = self.create(point, bought, *arguments).ended()
+        outcome = ended(self.create(point, bought, *arguments))
         assert outcome.code == -9, f"it did not come by the point: {outcome}"
 
     def planned(self, conn: psycopg.Connection[Any], bought: uuid.UUID) -> Refund:

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
-from backend import MINE, OTHER, Connection, Outcome, Project, add_user, fetch, one, populate
 from psycopg import sql
+
+from tests.backend import MINE, OTHER, Connection, Outcome, Project, add_user, fetch, one, populate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from conftest import Connect
-
     from stackctl.postgres.embedded import EmbeddedServer
+    from tests.conftest import Connect
 
 COMMANDS = pytest.mark.parametrize("command", [("sequence",), ("sync", "--all"), ("status",)], ids=str)
 STRANGER = uuid.UUID(int=0xFF)

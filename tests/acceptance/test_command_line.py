@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests import forked
+
 if TYPE_CHECKING:
     from pathlib import Path
-
-COMMAND = [sys.executable, "-m", "stackctl"]
 
 
 @pytest.fixture
@@ -31,16 +31,7 @@ class Cli:
         self.cwd, self.environ = cwd, environ
 
     def __call__(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*COMMAND, *arguments],
-            cwd=self.cwd,
-            env={**self.environ, **environ},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        return forked.run(arguments, cwd=self.cwd, env=self.environ | environ)
 
 
 @pytest.fixture
@@ -197,7 +188,7 @@ def test_a_reader_that_goes_away_is_no_error(cli: Cli, arguments: list[str]) -> 
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run(
-        [*COMMAND, *arguments],
+        [*forked.FRESH, *arguments],
         cwd=cli.cwd,
         env=cli.environ,
         stdout=write,
@@ -224,14 +215,8 @@ def on_a_terminal(cli: Cli, *arguments: str, **environ: str) -> str:
     """What the command writes to a terminal, both streams."""
     base = {name: value for name, value in cli.environ.items() if name not in ("NO_COLOR", "COLUMNS", "TERM")}
     ours, theirs = pty.openpty()
-    with subprocess.Popen(
-        [*COMMAND, *arguments],
-        cwd=cli.cwd,
-        env={**base, "TERM": "xterm-256color", **environ},
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-    ):
+    env = {**base, "TERM": "xterm-256color", **environ}
+    with forked.Command(arguments, cwd=cli.cwd, env=env, stdin=theirs, stdout=theirs, stderr=theirs):
         os.close(theirs)
         shown = b""
         while True:
@@ -260,7 +245,7 @@ def test_an_interrupted_command_exits_130_without_a_traceback(cli: Cli, number: 
         port = listener.getsockname()[1]
         url = f"postgresql://u:hidden-pw@127.0.0.1:{port}/d"
         with subprocess.Popen(
-            [*COMMAND, "fuse", "show", "--database-url", url],
+            [*forked.FRESH, "fuse", "show", "--database-url", url],
             cwd=cli.cwd,
             env=cli.environ,
             stdout=subprocess.PIPE,
@@ -436,7 +421,7 @@ def test_an_output_that_can_not_be_written(environ: dict[str, str], command: str
 
 
 def test_a_width_of_zero_is_no_width(environ: dict[str, str]) -> None:
-    command = [sys.executable, "-m", "stackctl", "config", "show"]
+    command = [*forked.FRESH, "config", "show"]
     done = subprocess.run(command, env=environ | {"COLUMNS": "0"}, capture_output=True, text=True, timeout=60)
     assert "database.schema" in done.stdout
 

@@ -11,8 +11,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from chaos.faults import NO_SUCH_POINT, POINTS, resolve
-from chaos.run import Size, converge
+
+from tests.chaos.faults import NO_SUCH_POINT, POINTS, resolve
+from tests.chaos.run import Size, converge
 
 FAULTS = Path(__file__).parents[1] / "chaos" / "faults.py"
 SEED = os.environ.get("STACKCTL_CHAOS_SEED")

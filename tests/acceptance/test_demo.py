@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import subprocess
-import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from stackctl.core.bundled import bundled
 from stackctl.mapping.files import paths
+from tests import forked
 
 if TYPE_CHECKING:
+    import subprocess
     from pathlib import Path
 
 
 def stackctl(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "stackctl", *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120)
+    return forked.run(arguments, cwd=cwd)
 
 
 def document(done: subprocess.CompletedProcess[str]) -> Any:
@@ -71,8 +70,7 @@ def test_deleted_users_are_gone_and_returned_ones_are_back(played: Path) -> None
 
 def test_a_second_demo_in_the_same_folder_leaves_the_first_one_alone(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
-    command = [sys.executable, "-m", "stackctl", "demo", "twice"]
-    first = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    first = forked.start(["demo", "twice"], cwd=tmp_path, fresh=True)
     assert first.stdout is not None
     first.stdout.readline()  # it has begun
     second = stackctl("demo", "twice", cwd=tmp_path)

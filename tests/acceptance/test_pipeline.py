@@ -8,7 +8,8 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from backend import (
+
+from tests.backend import (
     MAPPINGS,
     MINE,
     OTHER,
@@ -28,7 +29,7 @@ from backend import (
 )
 
 if TYPE_CHECKING:
-    from conftest import Connect
+    from tests.conftest import Connect
 
 UNREACHABLE = "postgresql://nobody@127.0.0.1:1/nothing"
 STRANGER = uuid.UUID(int=0xFF)

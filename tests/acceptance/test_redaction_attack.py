@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import re
 import socket
-import subprocess
-import sys
 import threading
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import pytest
 
+from tests import forked
+
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterator
     from pathlib import Path
 
@@ -36,8 +37,6 @@ PASSWORDS = {
 
 BUG = """
 import sys
-from stackctl.__main__ import main
-from stackctl.core import console
 from stackctl.config.settings import Settings
 def broken(self, *a, **k):
     settings = Settings()
@@ -47,7 +46,6 @@ def broken(self, *a, **k):
     except ValueError as error:
         raise RuntimeError([{"conninfo": url, "nested": repr(str(error)), "argv": sys.argv}]) from error
 Settings.database_url = broken
-main()
 """
 
 
@@ -74,17 +72,8 @@ def stranger() -> Iterator[int]:
 
 
 def run(cwd: Path, *arguments: str, script: str | None = None, **environ: str) -> subprocess.CompletedProcess[str]:
-    command = ["-c", script] if script else ["-m", "stackctl"]
-    return subprocess.run(
-        [sys.executable, *command, *arguments],
-        cwd=cwd,
-        env={**os.environ, "HOME": str(cwd), "XDG_CONFIG_HOME": str(cwd), **environ},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    own = {"HOME": str(cwd), "XDG_CONFIG_HOME": str(cwd)}
+    return forked.run(arguments, cwd=cwd, env=os.environ | own | environ, before=script)
 
 
 def assert_kept(done: subprocess.CompletedProcess[str], *, codes: set[int]) -> None:

@@ -18,7 +18,7 @@ import yaml
 from stackctl.core.durations import parse_duration
 
 if TYPE_CHECKING:
-    from backend import Project
+    from tests.backend import Project
 
 PAGE = (Path(__file__).parents[2] / "docs" / "service.md").read_text(encoding="utf-8")
 CONFIG = "/etc/stackctl/stackctl.yaml"

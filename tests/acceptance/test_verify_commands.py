@@ -7,10 +7,11 @@ import uuid
 from typing import TYPE_CHECKING
 
 import pytest
-from backend import MAPPINGS, MINE, OTHER, Connection, Project, add_many_users, populate, settle
+
+from tests.backend import MAPPINGS, MINE, OTHER, Connection, Project, add_many_users, populate, settle
 
 if TYPE_CHECKING:
-    from conftest import Connect
+    from tests.conftest import Connect
 
 UNREACHABLE = "postgresql://nobody@127.0.0.1:1/nothing"
 CHECK = {"tenancy", "database", "mapping", "source_rows", "target_rows", "missing", "extra", "different", "repaired"}

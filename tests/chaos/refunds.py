@@ -19,11 +19,12 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.forked import Started, start
+from tests.backend import ended
 from tests.shop import ACCOUNT
 from tests.stripe_fake.faults import KINDS
 
 if TYPE_CHECKING:
+    import subprocess
     import uuid
 
     from tests.shop import Shop
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 AT_ONCE = 16
 KILLED = -9
 _PAYMENTS = "stackctl.payments"
+Started = tuple["subprocess.Popen[str]", str | None]  # and where it is to die
 POINTS = tuple(
     f"{_PAYMENTS}.{point}"
     for point in (
@@ -63,11 +65,12 @@ class Driver:
         self.refunds: Counter[str] = Counter()
 
     def start(self, point: str | None, *arguments: object) -> Started:
-        return start(self.shop.directory, ("refunds", *arguments), point)
+        return self.shop.start("refunds", *arguments, point=point), point
 
     def end(self, started: Started) -> int:
         """Its exit code; AssertionError for one that is not documented."""
-        outcome, point = started.ended(), started.point
+        process, point = started
+        outcome = ended(process)
         assert outcome.code in DOCUMENTED, outcome
         assert "Traceback" not in outcome.stderr, outcome
         if outcome.code == KILLED:

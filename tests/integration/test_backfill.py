@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
-from backend import (
+
+from stackctl.core.errors import UsageError
+from stackctl.sync import service
+from stackctl.sync.check import backfill
+from stackctl.sync.stop import Stop
+from tests.backend import (
     MINE,
     OTHER,
     Connection,
@@ -33,16 +38,10 @@ from backend import (
     wait_for,
 )
 
-from stackctl.core.errors import UsageError
-from stackctl.sync import service
-from stackctl.sync.check import backfill
-from stackctl.sync.stop import Stop
-
 if TYPE_CHECKING:
-    from conftest import Connect
-
     from stackctl.sync.check.backfill import Backfilled
     from stackctl.sync.pipeline import Pipeline
+    from tests.conftest import Connect
 
 ALL = service.Scope(None)
 PROGRESS = "SELECT position, up_to_sequence_id, rows_sent FROM stackctl.backfill"

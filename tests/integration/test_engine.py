@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
-from backend import (
+from psycopg.types.json import Jsonb
+
+from stackctl.sync.targets import sqlite
+from tests.backend import (
     MAPPINGS,
     MINE,
     OTHER,
@@ -29,9 +32,6 @@ from backend import (
     settle,
     sync,
 )
-from psycopg.types.json import Jsonb
-
-from stackctl.sync.targets import sqlite
 
 if TYPE_CHECKING:
     from pathlib import Path

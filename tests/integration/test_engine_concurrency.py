@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
-from backend import (
+
+from stackctl.core.errors import StackctlError
+from stackctl.sync import service
+from stackctl.sync.changes.sequencer import Sequencer, SequenceResult
+from stackctl.sync.engine import source as source_module
+from stackctl.sync.engine.database import Options
+from stackctl.sync.queue import entries
+from stackctl.sync.stop import Stop
+from tests.backend import (
     MINE,
     OTHER,
     Connection,
@@ -37,20 +45,11 @@ from backend import (
     wait_until_blocked,
 )
 
-from stackctl.core.errors import StackctlError
-from stackctl.sync import service
-from stackctl.sync.changes.sequencer import Sequencer, SequenceResult
-from stackctl.sync.engine import source as source_module
-from stackctl.sync.engine.database import Options
-from stackctl.sync.queue import entries
-from stackctl.sync.stop import Stop
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from conftest import Connect
-
     from stackctl.sync.pipeline import Pipeline
+    from tests.conftest import Connect
 
 
 # -- killed in the middle

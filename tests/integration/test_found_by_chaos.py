@@ -7,15 +7,26 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
-from backend import DEADLINE, MINE, Connection, Project, add_user, ended, fetch, settle, wait_for, wait_until_blocked
-from chaos.proxy import Proxy
 
 from stackctl.core.errors import ServiceError
+from tests.backend import (
+    DEADLINE,
+    MINE,
+    Connection,
+    Project,
+    add_user,
+    ended,
+    fetch,
+    settle,
+    wait_for,
+    wait_until_blocked,
+)
+from tests.chaos.proxy import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from conftest import Connect
+    from tests.conftest import Connect
 
 
 def test_a_run_outlives_a_server_that_hangs_up_on_it(

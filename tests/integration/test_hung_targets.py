@@ -7,7 +7,14 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from backend import (
+from psycopg.conninfo import make_conninfo
+
+from stackctl.sync import service
+from stackctl.sync.engine import workers
+from stackctl.sync.queue import retries
+from stackctl.sync.stop import Stop
+from stackctl.sync.targets import protocol
+from tests.backend import (
     MINE,
     Connection,
     Project,
@@ -21,21 +28,13 @@ from backend import (
     settle,
     wait_for,
 )
-from chaos.proxy import Proxy
-from psycopg.conninfo import make_conninfo
-
-from stackctl.sync import service
-from stackctl.sync.engine import workers
-from stackctl.sync.queue import retries
-from stackctl.sync.stop import Stop
-from stackctl.sync.targets import protocol
+from tests.chaos.proxy import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from conftest import Connect
-
     from stackctl.sync.pipeline import Pipeline
+    from tests.conftest import Connect
 
 
 @pytest.fixture

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
-from migrating import Connection, names, plan, raises, valid, value
 
 from stackctl.core.errors import AnswerNo, ServiceError, StateError, UsageError
 from stackctl.migrate.files import discover
 from stackctl.migrate.history import read_status
 from stackctl.migrate.run import apply_migrations
 from stackctl.migrate.session import Limits
+from tests.migrating import Connection, names, plan, raises, valid, value
 
 if TYPE_CHECKING:
     from collections.abc import Callable

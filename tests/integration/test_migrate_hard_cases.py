@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
-from backend import fetch, wait_for
-from migrating import Connection, kinds, names, plan, raises, valid, value
 
 from stackctl.core.errors import AnswerNo, ConfigError, StateError
 from stackctl.migrate import retry
@@ -25,14 +23,15 @@ from stackctl.migrate.history import read_status
 from stackctl.migrate.run import apply_migrations
 from stackctl.migrate.session import Limits
 from stackctl.migrate.verify import verify
+from tests.backend import fetch, wait_for
+from tests.migrating import Connection, kinds, names, plan, raises, valid, value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from conftest import Connect
-
     from stackctl.migrate.events import Event
+    from tests.conftest import Connect
 
 # CONCURRENTLY waits ten times as long.
 IMPATIENT = Limits(lock_timeout=timedelta(milliseconds=20))

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from backend import Project, ended, fetch, wait_for, wait_until_blocked
-from chaos.processes import FAULTS
-from migrating import Connection, plan, raises, valid, value
 from psycopg import sql
 
 from stackctl.migrate.run import apply_migrations
 from stackctl.migrate.verify import verify
+from tests.backend import Project, ended, fetch, wait_for, wait_until_blocked
+from tests.migrating import Connection, plan, raises, valid, value
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable
     from pathlib import Path
 
@@ -127,16 +124,7 @@ def folder(tmp_path: Path) -> Path:
 
 def start(project: Project, folder: Path, spec: str, count: int) -> subprocess.Popen[str]:
     """`migrate up`, to die at a point."""
-    project.write()
-    return subprocess.Popen(
-        [sys.executable, "-P", str(FAULTS), spec, str(count), "migrate", "up", "--dir", str(folder)],
-        cwd=project.directory,
-        env=os.environ | {"PYTHONUNBUFFERED": "1"},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return project.start("migrate", "up", "--dir", folder, point=spec, count=count)
 
 
 def killed(project: Project, folder: Path, spec: str, count: int = 1) -> None:

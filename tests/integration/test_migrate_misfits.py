@@ -8,9 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
-from backend import fetch, wait_for
-from migrating import Connection, names, plan, raises, valid, value
-from pooler import Pooler
 from psycopg import sql
 
 from stackctl.core.errors import AnswerNo, ServiceError, StateError
@@ -19,12 +16,15 @@ from stackctl.migrate.files import discover
 from stackctl.migrate.history import read_status
 from stackctl.migrate.run import apply_migrations
 from stackctl.migrate.verify import verify
+from tests.backend import fetch, wait_for
+from tests.migrating import Connection, names, plan, raises, valid, value
+from tests.pooler import Pooler
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from conftest import Connect
+    from tests.conftest import Connect
 
 
 BUILD = "-- stackctl:outside-transaction\nCREATE INDEX CONCURRENTLY IF NOT EXISTS a_x ON a (x)"

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
-from backend import (
+from psycopg import sql
+
+from stackctl.core.errors import ServiceError
+from stackctl.sync import service
+from stackctl.sync.queue import entries, fuses, retries
+from stackctl.sync.stop import Stop
+from tests.backend import (
     MINE,
     OTHER,
     Connection,
@@ -28,20 +34,13 @@ from backend import (
     wait_for,
     wait_until_blocked,
 )
-from psycopg import sql
-
-from stackctl.core.errors import ServiceError
-from stackctl.sync import service
-from stackctl.sync.queue import entries, fuses, retries
-from stackctl.sync.stop import Stop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from conftest import Connect
-
     from stackctl.postgres.embedded import EmbeddedServer
     from stackctl.sync.engine.poller import PollResult
+    from tests.conftest import Connect
 
 UNREACHABLE = "postgresql://nobody@127.0.0.1:1/nothing"
 

@@ -9,12 +9,12 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from backend import MINE, OTHER, Connection, fetch, insert, wait_until_blocked
 
 from stackctl.sync.queue import entries
+from tests.backend import MINE, OTHER, Connection, fetch, insert, wait_until_blocked
 
 if TYPE_CHECKING:
-    from conftest import Connect
+    from tests.conftest import Connect
 
 EXPIRED = timedelta(seconds=-1)  # every claim has expired
 URL = "/api/latest/internal/external-db-sync/sync-engine"

@@ -9,12 +9,11 @@ import pytest
 from stackctl.core.errors import OutcomeUnknown, StateError
 from stackctl.payments import gateway
 from stackctl.payments.refunds import execute, ledger
-from tests.backend import Outcome, wait_for
+from tests.backend import ended, wait_for
 from tests.shop import ACCOUNT, made, opened
 from tests.stripe_fake.faults import KINDS, Kind
 
 if TYPE_CHECKING:
-    from tests.forked import Started
     from tests.shop import Shop
     from tests.stripe_fake import Running
 
@@ -201,10 +200,6 @@ def test_refused_when_sent_again(shop: Shop, stripe: Running) -> None:
     assert "charged back" in shop.one("SELECT failure FROM stackctl.refund")
 
 
-def outcomes(processes: list[Started]) -> list[Outcome]:
-    return [process.ended() for process in processes]
-
-
 def test_a_database_that_goes_away_after_the_call(shop: Shop, stripe: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     bought = shop.buy(1999)
     with shop.pipeline().open_session() as conn:
@@ -230,8 +225,8 @@ def test_interrupted_in_the_call(shop: Shop, stripe: Running) -> None:
     stripe.fault("delay", method="POST", seconds=30)
     running = shop.create(None, bought)
     wait_for(lambda: not stripe.fake.faults.waiting)
-    running.process.terminate()
-    outcome = running.ended()
+    running.terminate()
+    outcome = ended(running)
     assert outcome.code == 130
     assert "refunds resume" in outcome.stderr
     assert shop.status() == "submitted"

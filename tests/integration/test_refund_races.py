@@ -10,18 +10,19 @@ from stackctl.core.errors import ServiceError, StateError
 from stackctl.payments import gateway, purchases
 from stackctl.payments.refunds import balance, execute, ledger
 from stackctl.payments.refunds.request import RefundRequest, resolve_entries
-from tests.forked import start
+from tests.backend import ended
 from tests.shop import ACCOUNT, made, opened
 
 if TYPE_CHECKING:
+    import subprocess
+
     from tests.backend import Outcome
-    from tests.forked import Started
     from tests.shop import Shop
     from tests.stripe_fake import Running
 
 
-def outcomes(processes: list[Started]) -> list[Outcome]:
-    return [process.ended() for process in processes]
+def outcomes(processes: list[subprocess.Popen[str]]) -> list[Outcome]:
+    return [ended(process) for process in processes]
 
 
 def test_sixteen_at_once(shop: Shop, stripe: Running) -> None:
@@ -51,7 +52,7 @@ def test_one_request_sixteen_times_at_once(shop: Shop, stripe: Running) -> None:
 def test_one_request_for_two_purchases_at_once(shop: Shop, stripe: Running) -> None:
     one, other = shop.buy(), shop.buy()
     both = [shop.create(None, id_, "--full", "--request-id", "same") for id_ in (one, other)]
-    found = sorted(process.ended().code for process in both)
+    found = sorted(one.code for one in outcomes(both))
     assert found == [0, 5]
     assert len(made(stripe)) == 1
 
@@ -59,7 +60,7 @@ def test_one_request_for_two_purchases_at_once(shop: Shop, stripe: Running) -> N
 def test_resumed_by_several_at_once(shop: Shop, stripe: Running) -> None:
     bought = shop.buy(1999)
     shop.killed("stackctl.payments.gateway:Gateway.create_refund:before", bought)
-    running = [start(shop.directory, ("refunds", "resume", "--all", "--json")) for _ in range(8)]
+    running = [shop.start("refunds", "resume", "--all", "--json") for _ in range(8)]
     codes = {one.code for one in outcomes(running)}
     assert 0 in codes
     assert codes <= {0, 6}

@@ -9,7 +9,14 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
-from backend import (
+
+from stackctl.sync import service
+from stackctl.sync.engine import rejected_rows
+from stackctl.sync.engine.database import Options
+from stackctl.sync.queue import retries
+from stackctl.sync.status import read_status
+from stackctl.sync.stop import Stop
+from tests.backend import (
     MINE,
     Connection,
     Project,
@@ -26,18 +33,10 @@ from backend import (
     sync,
 )
 
-from stackctl.sync import service
-from stackctl.sync.engine import rejected_rows
-from stackctl.sync.engine.database import Options
-from stackctl.sync.queue import retries
-from stackctl.sync.status import read_status
-from stackctl.sync.stop import Stop
-
 if TYPE_CHECKING:
-    from conftest import Connect
-
     from stackctl.sync.engine.database import DatabaseResult
     from stackctl.sync.pipeline import Pipeline
+    from tests.conftest import Connect
 
 BAD = "ALTER TABLE users ADD CONSTRAINT polite CHECK (display_name NOT LIKE 'bad%')"
 

@@ -8,7 +8,16 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from backend import (
+from psycopg import sql
+
+from stackctl.core.bundled import bundled
+from stackctl.mapping import files
+from stackctl.sync.changes import sequencer
+from stackctl.sync.changes.sequencer import Sequencer, SequenceResult
+from stackctl.sync.changes.stamping import compose_stampings
+from stackctl.sync.queue import entries
+from stackctl.sync.stop import Stop, WakeUpSignal
+from tests.backend import (
     MINE,
     OTHER,
     SEQUENCER_LOCK,
@@ -31,20 +40,11 @@ from backend import (
     sync,
     wait_until_blocked,
 )
-from psycopg import sql
-
-from stackctl.core.bundled import bundled
-from stackctl.mapping import files
-from stackctl.sync.changes import sequencer
-from stackctl.sync.changes.sequencer import Sequencer, SequenceResult
-from stackctl.sync.changes.stamping import compose_stampings
-from stackctl.sync.queue import entries
-from stackctl.sync.stop import Stop, WakeUpSignal
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from conftest import Connect
+    from tests.conftest import Connect
 
 MAPPINGS = files.load(bundled("mappings")).mappings
 STAMP = (

@@ -10,7 +10,14 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from backend import (
+import stackctl.sync
+from stackctl import __version__
+from stackctl.core.bundled import bundled
+from stackctl.sync import reports as reporting
+from stackctl.sync import service
+from stackctl.sync.queue import retries
+from stackctl.sync.stop import Stop
+from tests.backend import (
     MINE,
     OTHER,
     Connection,
@@ -25,17 +32,10 @@ from backend import (
     wait_until_blocked,
 )
 
-import stackctl.sync
-from stackctl import __version__
-from stackctl.core.bundled import bundled
-from stackctl.sync import reports as reporting
-from stackctl.sync import service
-from stackctl.sync.queue import retries
-from stackctl.sync.stop import Stop
-
 if TYPE_CHECKING:
     import pytest
-    from conftest import Connect
+
+    from tests.conftest import Connect
 
 CLAIMED = 'SELECT 1 FROM "OutgoingRequest" WHERE "startedFulfillingAt" IS NOT NULL'
 NOTHING_LISTENS = "postgresql://nobody:geheim99@127.0.0.1:1/nothing"

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from backend import MINE, Project, add_channel, add_user, differences, one, settle
 
 from stackctl.sync.targets.inline_batch import MOST_ROWS, SmallPage
+from tests.backend import MINE, Project, add_channel, add_user, differences, one, settle
 
 if TYPE_CHECKING:
-    from conftest import Connect
-
     from stackctl.postgres.connect import Connection
+    from tests.conftest import Connect
 
 ROWS = "SELECT n::bigint, n %% 2 = 0, CASE WHEN n > 1 THEN repeat('x', n) END FROM generate_series(1, %s) AS n"
 

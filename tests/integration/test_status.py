@@ -7,7 +7,11 @@ import uuid
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from backend import (
+from stackctl.core.errors import ServiceError
+from stackctl.sync import status as status_module
+from stackctl.sync.queue import entries, retries
+from stackctl.sync.status import MappingStatus, Status, read_status
+from tests.backend import (
     MAPPINGS,
     MINE,
     OTHER,
@@ -24,16 +28,11 @@ from backend import (
     sync,
 )
 
-from stackctl.core.errors import ServiceError
-from stackctl.sync import status as status_module
-from stackctl.sync.queue import entries, retries
-from stackctl.sync.status import MappingStatus, Status, read_status
-
 if TYPE_CHECKING:
     import pytest
-    from conftest import Connect
 
     from stackctl.sync.pipeline import Pipeline
+    from tests.conftest import Connect
 
 UNREACHABLE = "postgresql://nobody@127.0.0.1:1/nothing"
 

@@ -11,7 +11,11 @@ from urllib.parse import quote
 
 import psycopg
 import pytest
-from backend import (
+from psycopg import errors, sql
+
+from stackctl.core.errors import StateError
+from stackctl.sync.targets import sqlite
+from tests.backend import (
     MAPPINGS,
     MINE,
     OTHER,
@@ -29,20 +33,15 @@ from backend import (
     sync,
     wait_until_blocked,
 )
-from psycopg import errors, sql
-
-from stackctl.core.errors import StateError
-from stackctl.sync.targets import sqlite
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from conftest import Connect
-
     from stackctl.core.errors import StackctlError
     from stackctl.postgres import embedded
     from stackctl.sync.pipeline import Pipeline
+    from tests.conftest import Connect
 
 
 def refusal(pipeline: Pipeline) -> StackctlError:

@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pytest
-from backend import (
+
+from stackctl.sync.targets import duckdb as target_duckdb
+from stackctl.sync.targets import duckdb_csv
+from tests.backend import (
     MINE,
     OTHER,
     Connection,
@@ -25,9 +28,6 @@ from backend import (
     settle,
     sync,
 )
-
-from stackctl.sync.targets import duckdb as target_duckdb
-from stackctl.sync.targets import duckdb_csv
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
-from backend import (
+
+from stackctl.core.errors import StackctlError, UsageError
+from stackctl.mapping.checksums import Hasher, checksums, of_table
+from stackctl.mapping.model import Column, Mapping
+from stackctl.sync import service
+from stackctl.sync.check import verify
+from stackctl.sync.engine.source import Source
+from stackctl.sync.stop import Stop
+from tests.backend import (
     MAPPINGS,
     MINE,
     OTHER,
@@ -31,22 +39,13 @@ from backend import (
     wait_until_blocked,
 )
 
-from stackctl.core.errors import StackctlError, UsageError
-from stackctl.mapping.checksums import Hasher, checksums, of_table
-from stackctl.mapping.model import Column, Mapping
-from stackctl.sync import service
-from stackctl.sync.check import verify
-from stackctl.sync.engine.source import Source
-from stackctl.sync.stop import Stop
-
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from conftest import Connect
-
     from stackctl.sync.check.verify import Check
     from stackctl.sync.pipeline import Pipeline
+    from tests.conftest import Connect
 
 BOTH = pytest.mark.parametrize("copy", ["postgres", "sqlite"], indirect=True)
 

@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
-from backend import (
+
+from stackctl.sync import service
+from stackctl.sync.check import verify
+from stackctl.sync.stop import Stop
+from tests.backend import (
     MINE,
     OTHER,
     Connection,
@@ -22,10 +26,6 @@ from backend import (
     settle,
     wait_for,
 )
-
-from stackctl.sync import service
-from stackctl.sync.check import verify
-from stackctl.sync.stop import Stop
 
 if TYPE_CHECKING:
     from stackctl.sync.pipeline import Pipeline

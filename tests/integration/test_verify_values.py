@@ -5,18 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from backend import MINE, Connection, Project, add_user, differences, sequence, sync
 
 from stackctl.sync import service
 from stackctl.sync.check import verify
 from stackctl.sync.stop import Stop
+from tests.backend import MINE, Connection, Project, add_user, differences, sequence, sync
 
 if TYPE_CHECKING:
     import uuid
 
-    from conftest import Connect
-
     from stackctl.sync.pipeline import Pipeline
+    from tests.conftest import Connect
 
 # Values at the edges of each type, and values that are spelled in more than one way.
 VALUES = {

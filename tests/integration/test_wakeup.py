@@ -10,7 +10,15 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, LiteralString, cast
 
 import pytest
-from backend import (
+
+from stackctl.core.errors import StateError
+from stackctl.sync import service
+from stackctl.sync.changes import wakeup
+from stackctl.sync.changes.stamping import compose_stampings
+from stackctl.sync.changes.wakeup import CHANNEL, WorkProbe, open_listener
+from stackctl.sync.queue import entries, fuses, retries
+from stackctl.sync.stop import Stop
+from tests.backend import (
     MINE,
     Connection,
     Project,
@@ -24,18 +32,10 @@ from backend import (
     wait_for,
 )
 
-from stackctl.core.errors import StateError
-from stackctl.sync import service
-from stackctl.sync.changes import wakeup
-from stackctl.sync.changes.stamping import compose_stampings
-from stackctl.sync.changes.wakeup import CHANNEL, WorkProbe, open_listener
-from stackctl.sync.queue import entries, fuses, retries
-from stackctl.sync.stop import Stop
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from conftest import Connect
+    from tests.conftest import Connect
 
 
 LISTENED = ("ProjectUser", "DeletedRow", "OutgoingRequest")
