@@ -90,7 +90,7 @@ def _adopt(session: Session, migrations: Sequence[Migration], through: str | Non
         history.create_history(session)
         with session.conn.transaction():
             session.run(
-                "adopt",
+                "record_adopted",
                 names=[migration.name for migration in fresh],
                 checksums=[migration.checksum for migration in fresh],
                 finished=[finished[migration.name] for migration in fresh],
@@ -112,7 +112,7 @@ def _read_finished(
     """Where it is known from what is applied, and the names with their times."""
     if through is not None:
         return "--through", {migration.name: None for migration in plan.select_up_to(migrations, through)}
-    found: dict[str, dict[str, Any]] = plan.read_other_histories(session.conn, session.schema)
+    found: dict[str, dict[str, Any]] = history.read_other_histories(session.conn, session.schema)
     for table, names in found.items():
         if names:
             return table, names

@@ -32,7 +32,7 @@ def detect_capture(
     """
     if setting != "auto":
         return setting
-    row = conn.execute(_SQL["facts"], {"schema": schema}).fetchone()
+    row = conn.execute(_SQL["read_capture_facts"], {"schema": schema}).fetchone()
     assert row is not None
     triggers, sequenced, unique_stamps = row
     if triggers or not sequenced:

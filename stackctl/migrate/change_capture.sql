@@ -1,6 +1,6 @@
 -- Who marks changed rows in the operated database?
 
--- name: facts
+-- name: read_capture_facts
 -- Any trigger that captures changes; the columns of the marks; a unique index on the stamps, which stackctl never makes.
 SELECT EXISTS (
          SELECT FROM pg_trigger AS t

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from stackctl.migrate.session import Connection, Session
 
 _SQL = statements(__file__, "runner")
+_OTHER_HISTORIES = {"SchemaMigration": "read_backend_history", "_prisma_migrations": "read_prisma_history"}
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,17 @@ def read_progress(conn: Connection, schema: str) -> dict[str, MigrationProgress]
     }
 
 
+def read_other_histories(conn: Connection, schema: str) -> dict[str, dict[str, Any]]:
+    """What other runners have recorded as finished: by table of theirs, names with the time where it is known."""
+    with conn.cursor(row_factory=dict_row) as cursor:
+        tables = [row["name"] for row in cursor.execute(_SQL["find_other_histories"], {"schema": schema})]
+        found: dict[str, dict[str, Any]] = {}
+        for table in sorted(tables):  # SchemaMigration first: the backend filled it from the other
+            query = sql.SQL(_SQL[_OTHER_HISTORIES[table]]).format(sql.Identifier(schema, table))
+            found[table] = {row["name"]: row["finished_at"] for row in cursor.execute(query)}
+    return found
+
+
 def is_edited_halfway(migration: Migration, begun: MigrationProgress) -> bool:
     """Whether what is applied of a half-applied migration reads differently now."""
     return begun.checksum != files.compute_checksum(migration.pieces[: begun.done])
@@ -123,9 +135,9 @@ def create_history(session: Session) -> None:
     """Make the history's table and the schema where they are missing."""
     with session.conn.transaction():
         # Runners for other schemas hold other locks, and IF NOT EXISTS alone would let them collide.
-        session.fetch("lock_setup")
+        session.fetch("lock_history")
         if not session.fetch("history_exists")[0]["exists"]:
-            for name in ("create_history_schema", "create_history", "share_history"):
+            for name in ("create_history_schema", "create_history", "grant_history"):
                 session.run(name)
         if not session.fetch("schema_exists")[0]["exists"]:
             session.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(session.schema)))
@@ -137,9 +149,9 @@ def record_progress(
     """Write the history row, within the transaction in hand if there is one; tells whether that makes it applied."""
     applied = reached.done == len(migration.pieces) and reached.attempted is None
     with session.conn.transaction():
-        session.run("own_role")  # a file may SET one that must not write here
+        session.run("reset_role")  # a file may SET one that must not write here
         session.run(
-            "record",
+            "record_progress",
             name=migration.name,
             checksum=files.compute_checksum(migration.pieces[: reached.done]),
             applied=applied,
@@ -149,7 +161,7 @@ def record_progress(
             outside_piece=reached.attempted,
         )
         if applied and session.fetch("backend_history_exists")[0]["exists"]:
-            into = sql.SQL(_SQL["record_for_backend"]).format(sql.Identifier(session.schema, "SchemaMigration"))
+            into = sql.SQL(_SQL["record_in_backend_history"]).format(sql.Identifier(session.schema, "SchemaMigration"))
             session.execute(into, {"name": migration.name})
     return MigrationProgress(reached.done, reached.repeats, reached.attempted, applied)
 
@@ -160,6 +172,6 @@ def _read_rows(conn: Connection, schema: str) -> list[dict[str, Any]]:
             exists = cursor.execute(_SQL["history_exists"]).fetchone()
             if not exists or not exists["exists"]:
                 return []
-            return cursor.execute(_SQL["history"], {"schema": schema}).fetchall()
+            return cursor.execute(_SQL["read_history"], {"schema": schema}).fetchall()
     except errors.InsufficientPrivilege as error:
         raise failures.to_permission_error(error, failures.format_error(error), {}) from error

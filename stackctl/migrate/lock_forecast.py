@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from psycopg import sql
 
+from stackctl.migrate.lock_modes import BLOCKS, CONFLICTS, MODES, Blocks
 from stackctl.migrate.parser import facts as f
 from stackctl.migrate.parser import statements
 from stackctl.migrate.parser.token_reader import NotUnderstood, QualifiedName, TokenReader, tokenize
@@ -19,36 +20,20 @@ if TYPE_CHECKING:
 
     from stackctl.migrate.files import Migration, Statement
 
-Blocks = Literal["nothing", "schema changes", "writes", "reads and writes"]
-
-# From the weakest to the strongest, as pg_locks writes them.
-MODES = (
-    "AccessShareLock", "RowShareLock", "RowExclusiveLock", "ShareUpdateExclusiveLock", "ShareLock",
-    "ShareRowExclusiveLock", "ExclusiveLock", "AccessExclusiveLock",
-)  # fmt: skip
-
-_READ, _ROW, _WRITE, _GENTLE, _SHARE, _SHARE_ROW, _EXCLUSIVE, _ALL = MODES
-_CONFLICTS = {
-    _READ: MODES[7:], _ROW: MODES[6:], _WRITE: MODES[4:], _GENTLE: MODES[3:],
-    _SHARE: (MODES[2], MODES[3], *MODES[5:]), _SHARE_ROW: MODES[2:], _EXCLUSIVE: MODES[1:], _ALL: MODES,
-}  # fmt: skip
-_BLOCKS: dict[str, Blocks] = {
-    _READ: "nothing", _ROW: "nothing", _WRITE: "nothing", _GENTLE: "schema changes", _SHARE: "writes",
-    _SHARE_ROW: "writes", _EXCLUSIVE: "writes", _ALL: "reads and writes",
-}  # fmt: skip
+_ROW_EXCLUSIVE, _SHARE_UPDATE, _SHARE, _SHARE_ROW, _EXCLUSIVE, _ACCESS_EXCLUSIVE = MODES[2:]
 
 REWRITES, MAY_REWRITE = "rewrites the table", "rewrites the table unless the new type stores the same"
 SCANS, BUILDS, ROWS = "scans the table", "builds an index", "locks the rows it writes"
 
 # Statements that hold no table up; what they touch is new, or is no table.
-_QUIET = (
+_WITHOUT_LOCKS = (
     "CREATE FUNCTION", "CREATE OR", "CREATE PROCEDURE", "CREATE TYPE", "CREATE DOMAIN", "CREATE SEQUENCE",
     "CREATE SCHEMA", "CREATE EXTENSION", "CREATE ROLE", "CREATE VIEW", "CREATE AGGREGATE", "CREATE COLLATION",
     "ALTER TYPE", "ALTER FUNCTION", "ALTER DEFAULT", "ALTER ROLE", "ALTER SCHEMA", "GRANT", "REVOKE",
     "SET", "RESET", "SHOW", "NOTIFY", "DROP FUNCTION", "DROP PROCEDURE", "DROP TYPE", "DROP DOMAIN", "DROP SEQUENCE",
     "DROP SCHEMA", "DROP EXTENSION", "DROP ROLE", "SAVEPOINT", "RELEASE", "VALUES",
 )  # fmt: skip
-_GENTLE_ALTERS = (
+_SHARE_UPDATE_ALTERS = (
     ("VALIDATE",), ("SET", "("), ("RESET", "("), ("CLUSTER",),
 )  # fmt: skip
 
@@ -69,12 +54,12 @@ class ForecastLock:
 
     @property
     def blocks(self) -> Blocks:
-        return "nothing" if self.new else _BLOCKS[self.mode]
+        return "nothing" if self.new else BLOCKS[self.mode]
 
     @property
     def against(self) -> tuple[str, ...]:
         """The modes that it has to wait for."""
-        return _CONFLICTS[self.mode]
+        return CONFLICTS[self.mode]
 
 
 @dataclass(frozen=True)
@@ -131,64 +116,75 @@ def _forecast(text: str, schema: str, made: set[QualifiedName]) -> tuple[LockFor
 def _find_fact_locks(fact: f.Fact, schema: str) -> list[ForecastLock]:
     match fact:
         case f.IndexBuilt(table=table, concurrently=concurrently):
-            return [_make_lock(table, _GENTLE if concurrently else _SHARE, BUILDS)]
+            return [_make_lock(table, _SHARE_UPDATE if concurrently else _SHARE, BUILDS)]
         case f.ObjectDropped(kind="index", name=name, concurrently=concurrently):
-            mode = _GENTLE if concurrently else _ALL
+            mode = _SHARE_UPDATE if concurrently else _ACCESS_EXCLUSIVE
             return [_make_lock(name, mode), ForecastLock(f"the table of {name}", mode)]
         case f.ObjectDropped(kind="table", name=name):
             return [
-                _make_lock(name, _ALL),
-                ForecastLock(f"what {name} is bound to by foreign keys or as a partition", _ALL),
+                _make_lock(name, _ACCESS_EXCLUSIVE),
+                ForecastLock(f"what {name} is bound to by foreign keys or as a partition", _ACCESS_EXCLUSIVE),
             ]
         case f.ObjectDropped(kind="view", name=name) | f.TableTruncated(table=name):
-            return [_make_lock(name, _ALL)]
+            return [_make_lock(name, _ACCESS_EXCLUSIVE)]
         case f.ObjectRenamed(kind="table" | "view", name=name):
-            return [_make_lock(name, _ALL)]
+            return [_make_lock(name, _ACCESS_EXCLUSIVE)]
         case f.ObjectRenamed(kind="index", name=name):
-            return [_make_lock(name, _GENTLE)]
+            return [_make_lock(name, _SHARE_UPDATE)]
         case f.ColumnAdded(table=table, column=column):
-            call, volatile = find_most_volatile(column.calls, None)
+            call, volatile = find_most_volatile(column.calls)
             if volatile or column.serial or column.identity or column.stored:
                 work = REWRITES
             else:
                 work = f"rewrites the table if {call}() is volatile" if volatile is None else ""
-            return [_make_lock(table, _ALL, work)]
+            return [_make_lock(table, _ACCESS_EXCLUSIVE, work)]
         case f.TypeChanged(table=table):
-            return [_make_lock(table, _ALL, MAY_REWRITE)]
+            return [_make_lock(table, _ACCESS_EXCLUSIVE, MAY_REWRITE)]
         case f.NotNullSet(table=table):
-            return [_make_lock(table, _ALL, f"{SCANS} unless a check says it")]
+            return [_make_lock(table, _ACCESS_EXCLUSIVE, f"{SCANS} unless a check says it")]
         case f.ConstraintAdded(domain=False):
             return _find_constraint_locks(fact, schema)
         case f.ConstraintValidated(table=table):
-            return [_make_lock(table, _GENTLE, SCANS)]
+            return [_make_lock(table, _SHARE_UPDATE, SCANS)]
         case f.ColumnDropped(table=table) | f.ColumnRenamed(table=table) | f.DefaultDropped(table=table):
-            return [_make_lock(table, _ALL)]
+            return [_make_lock(table, _ACCESS_EXCLUSIVE)]
         case f.ConstraintDropped(table=table):
-            return [_make_lock(table, _ALL), ForecastLock("the table that it refers to, if it is a foreign key", _ALL)]
+            return [
+                _make_lock(table, _ACCESS_EXCLUSIVE),
+                ForecastLock("the table that it refers to, if it is a foreign key", _ACCESS_EXCLUSIVE),
+            ]
         case f.TableRewritten(table=table):
-            return [_make_lock(table, _ALL, REWRITES)]
+            return [_make_lock(table, _ACCESS_EXCLUSIVE, REWRITES)]
         case f.TableCompacted(table=table):
             return [
-                _make_lock(table, _ALL, REWRITES) if table is not None else ForecastLock("every table", _ALL, REWRITES)
+                _make_lock(table, _ACCESS_EXCLUSIVE, REWRITES)
+                if table is not None
+                else ForecastLock("every table", _ACCESS_EXCLUSIVE, REWRITES)
             ]
         case f.IndexesRebuilt(name=name, kind=kind, concurrently=concurrently):
-            mode = _GENTLE if concurrently else _SHARE
+            mode = _SHARE_UPDATE if concurrently else _SHARE
             if name is None or kind not in ("table", "index"):
                 return [ForecastLock(f"every table of the {kind}", mode, BUILDS)]
             if kind == "table":
                 return [_make_lock(name, mode, BUILDS)]
             return [
-                _make_lock(name, mode if concurrently else _ALL, BUILDS),
+                _make_lock(name, mode if concurrently else _ACCESS_EXCLUSIVE, BUILDS),
                 ForecastLock(f"the table of {name}", mode),
             ]
         case f.ViewRefreshed(name=name, concurrently=concurrently):
-            return [_make_lock(name, _EXCLUSIVE if concurrently else _ALL, "runs its query")]
+            return [_make_lock(name, _EXCLUSIVE if concurrently else _ACCESS_EXCLUSIVE, "runs its query")]
         case f.PartitionMoved(how="attach", table=table, partition=partition):
-            return [_make_lock(table, _GENTLE), _make_lock(partition, _ALL, f"{SCANS} unless a check says it")]
+            return [
+                _make_lock(table, _SHARE_UPDATE),
+                _make_lock(partition, _ACCESS_EXCLUSIVE, f"{SCANS} unless a check says it"),
+            ]
         case f.PartitionMoved(table=table, partition=partition, concurrently=concurrently):
-            return [_make_lock(table, _GENTLE if concurrently else _ALL), _make_lock(partition, _ALL)]
+            return [
+                _make_lock(table, _SHARE_UPDATE if concurrently else _ACCESS_EXCLUSIVE),
+                _make_lock(partition, _ACCESS_EXCLUSIVE),
+            ]
         case f.RowsWritten(table=table, everything=everything):
-            return [_make_lock(table, _WRITE, "locks every row" if everything else ROWS)]
+            return [_make_lock(table, _ROW_EXCLUSIVE, "locks every row" if everything else ROWS)]
         case _:
             return []
 
@@ -198,7 +194,7 @@ def _find_parent_lock(text: str, schema: str) -> list[ForecastLock]:
     tokens = tokenize(text)
     said = lexer.words(tokens, len(tokens))
     at = next((n for n in range(len(said) - 1) if said[n : n + 2] == ["PARTITION", "OF"]), None)
-    return [] if at is None else [_make_lock(TokenReader(tokens[at + 2 :], schema).read_name(), _ALL)]
+    return [] if at is None else [_make_lock(TokenReader(tokens[at + 2 :], schema).read_name(), _ACCESS_EXCLUSIVE)]
 
 
 def _find_constraint_locks(fact: f.ConstraintAdded, schema: str) -> list[ForecastLock]:
@@ -208,8 +204,8 @@ def _find_constraint_locks(fact: f.ConstraintAdded, schema: str) -> list[Forecas
         other = _find_referenced(constraint.body, schema)
         return [_make_lock(fact.table, _SHARE_ROW, work), *([_make_lock(other, _SHARE_ROW)] if other else [])]
     if constraint.kind in ("check", "not null"):
-        return [_make_lock(fact.table, _ALL, "" if constraint.not_valid else SCANS)]
-    return [_make_lock(fact.table, _ALL, "" if constraint.using_index else BUILDS)]
+        return [_make_lock(fact.table, _ACCESS_EXCLUSIVE, "" if constraint.not_valid else SCANS)]
+    return [_make_lock(fact.table, _ACCESS_EXCLUSIVE, "" if constraint.using_index else BUILDS)]
 
 
 def _find_referenced(body: str, schema: str) -> QualifiedName | None:
@@ -236,7 +232,7 @@ def _find_keyword_locks(text: str, schema: str) -> tuple[list[ForecastLock], str
         return [_make_lock(name, f"{mode}Lock")], "" if "," not in said else "the tables after the first"
     if said[0] == "INSERT" or said[0] == "MERGE":
         reader.accept(said[0], "INTO")
-        return [_make_lock(reader.read_name(), _WRITE, ROWS)], ""
+        return [_make_lock(reader.read_name(), _ROW_EXCLUSIVE, ROWS)], ""
     if said[0] in ("SELECT", "WITH", "TABLE", "("):
         return [], "reads; what the functions it calls do is not seen"
     if said[0] == "DO":
@@ -246,28 +242,28 @@ def _find_keyword_locks(text: str, schema: str) -> tuple[list[ForecastLock], str
         reader.accept("ONLY")
         table = reader.read_name()
         rest = tuple(token.text.upper() for token in reader.rest)
-        if any(rest[: len(words)] == words for words in _GENTLE_ALTERS) or "STATISTICS" in rest[:5]:
-            return [_make_lock(table, _GENTLE)], ""
+        if any(rest[: len(words)] == words for words in _SHARE_UPDATE_ALTERS) or "STATISTICS" in rest[:5]:
+            return [_make_lock(table, _SHARE_UPDATE)], ""
         trigger = rest[:2] in (("ENABLE", "TRIGGER"), ("DISABLE", "TRIGGER"))
-        return [_make_lock(table, _SHARE_ROW if trigger else _ALL)], ""
+        return [_make_lock(table, _SHARE_ROW if trigger else _ACCESS_EXCLUSIVE)], ""
     if said[0] == "CREATE" and "TRIGGER" in said[:5] and "ON" in said:
         return [_make_lock(TokenReader(tokens[said.index("ON") + 1 :], schema).read_name(), _SHARE_ROW)], ""
     if said[0] in ("CREATE", "DROP", "ALTER") and said[1] in ("POLICY", "RULE", "TRIGGER") and "ON" in said:
-        return [_make_lock(TokenReader(tokens[said.index("ON") + 1 :], schema).read_name(), _ALL)], ""
+        return [_make_lock(TokenReader(tokens[said.index("ON") + 1 :], schema).read_name(), _ACCESS_EXCLUSIVE)], ""
     if said[0] == "COMMENT" and said[2] in ("TABLE", "COLUMN"):
         reader.accept("COMMENT", "ON", said[2])
         name = reader.read_name() if said[2] == "TABLE" else None
-        return [_make_lock(name, _GENTLE) if name else ForecastLock("the column's table", _GENTLE)], ""
+        return [_make_lock(name, _SHARE_UPDATE) if name else ForecastLock("the column's table", _SHARE_UPDATE)], ""
     if said[0] in ("VACUUM", "ANALYZE"):
-        return [ForecastLock("the tables it names", _GENTLE, SCANS)], ""
+        return [ForecastLock("the tables it names", _SHARE_UPDATE, SCANS)], ""
     if said[:2] == ["CREATE", "STATISTICS"] and "FROM" in said:
-        return [_make_lock(TokenReader(tokens[said.index("FROM") + 1 :], schema).read_name(), _GENTLE)], ""
+        return [_make_lock(TokenReader(tokens[said.index("FROM") + 1 :], schema).read_name(), _SHARE_UPDATE)], ""
     if reader.accept("ALTER", "SEQUENCE"):
         reader.accept("IF", "EXISTS")
         return [_make_lock(reader.read_name(), _SHARE_ROW)], ""  # nextval waits as well
     if said[0] == "CREATE" and "VIEW" in said[:5] and "REPLACE" in said[:3]:
-        return [_make_lock(TokenReader(tokens[said.index("VIEW") + 1 :], schema).read_name(), _ALL)], ""
-    if " ".join(said[:2]) in _QUIET or said[0] in _QUIET or (said[:2] == ["CREATE", "TABLE"]):
+        return [_make_lock(TokenReader(tokens[said.index("VIEW") + 1 :], schema).read_name(), _ACCESS_EXCLUSIVE)], ""
+    if " ".join(said[:2]) in _WITHOUT_LOCKS or said[0] in _WITHOUT_LOCKS or (said[:2] == ["CREATE", "TABLE"]):
         return [], ""
     return [], "not known"
 

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-from psycopg import sql
-from psycopg.rows import dict_row
+from typing import TYPE_CHECKING
 
 from stackctl.core.errors import StateError, UsageError
 from stackctl.migrate import history
-from stackctl.postgres.statements import statements
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -18,8 +14,6 @@ if TYPE_CHECKING:
     from stackctl.migrate.history import MigrationProgress
     from stackctl.migrate.session import Connection
 
-_SQL = statements(__file__, "runner")
-_QUERIES = {"SchemaMigration": "backend_history", "_prisma_migrations": "prisma_history"}
 _SHOWN = 5  # names in a message
 
 
@@ -87,17 +81,6 @@ def find_out_of_order(migrations: Sequence[Migration], begun: Mapping[str, Migra
     }
 
 
-def read_other_histories(conn: Connection, schema: str) -> dict[str, dict[str, Any]]:
-    """What other runners have recorded as finished: by table of theirs, names with the time where it is known."""
-    with conn.cursor(row_factory=dict_row) as cursor:
-        tables = [row["name"] for row in cursor.execute(_SQL["adoptable"], {"schema": schema})]
-        found: dict[str, dict[str, Any]] = {}
-        for table in sorted(tables):  # SchemaMigration first: the backend filled it from the other
-            query = sql.SQL(_SQL[_QUERIES[table]]).format(sql.Identifier(schema, table))
-            found[table] = {row["name"]: row["finished_at"] for row in cursor.execute(query)}
-    return found
-
-
 def format_names(names: Collection[str]) -> str:
     """A few of the names, and how many more there are."""
     shown = ", ".join(list(names)[:_SHOWN])
@@ -116,7 +99,7 @@ def _refuse_out_of_order(found: Sequence[tuple[Migration, MigrationProgress]], o
 
 
 def _refuse_not_adopted(conn: Connection, found: Sequence[tuple[Migration, MigrationProgress]], schema: str) -> None:
-    for table, finished in read_other_histories(conn, schema).items():
+    for table, finished in history.read_other_histories(conn, schema).items():
         names = [migration.name for migration, so_far in found if migration.name in finished and not so_far.done]
         if names:
             raise StateError(

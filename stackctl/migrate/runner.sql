@@ -1,20 +1,20 @@
--- name: session_facts
+-- name: read_session_facts
 SELECT pg_is_in_recovery() AS standby,
        current_setting('default_transaction_read_only')::boolean AS read_only,
        current_database() AS database,
        session_user::text AS role
 
--- name: backend_pid
+-- name: read_backend_pid
 SELECT pg_backend_pid() AS pid
 
--- name: session_settings
+-- name: read_session_settings
 SELECT name, setting FROM pg_settings WHERE source = 'session'
 
--- name: own_role
+-- name: reset_role
 RESET SESSION AUTHORIZATION;
 RESET ROLE
 
--- name: forget_settings
+-- name: reset_session
 RESET SESSION AUTHORIZATION;
 RESET ROLE;
 RESET ALL;
@@ -42,10 +42,10 @@ SELECT EXISTS (
     AND ((classid::bigint << 32) | objid::bigint) = hashtextextended('stackctl.migrate:' || %(schema)s, 0)
 ) AS held
 
--- name: lock_setup
+-- name: lock_history
 SELECT pg_advisory_xact_lock(hashtextextended('stackctl.migrate', 0))
 
--- name: lock_holder
+-- name: find_lock_holder
 SELECT l.pid, coalesce(a.application_name, '') AS application_name, a.backend_start AS since, a.state,
        left(a.query, 200) AS query, p.phase AS building
 FROM pg_locks AS l
@@ -55,7 +55,7 @@ WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
   AND ((l.classid::bigint << 32) | l.objid::bigint) = hashtextextended('stackctl.migrate:' || %(schema)s, 0)
 
--- name: blockers
+-- name: find_blockers
 -- Sessions that hold a relation in a mode against the one wanted; for an old snapshot, whoever has a transaction open.
 WITH wanted AS (
   SELECT to_regclass(name) AS relation, against FROM unnest(%(names)s::text[], %(against)s::text[]) AS given (name, against)
@@ -78,7 +78,7 @@ WHERE relation IS NOT NULL OR %(any)s OR NOT EXISTS (SELECT FROM held)
 ORDER BY relation IS NULL, open_s DESC NULLS LAST
 LIMIT 5
 
--- name: rows_changed
+-- name: count_changed_rows
 SELECT current_setting('track_counts')::boolean AS counted, coalesce(sum(ins + upd + del), 0)::bigint AS rows,
        coalesce(sum(upd), 0)::bigint AS updates, coalesce(sum(live) FILTER (WHERE upd > 0), 0)::bigint AS live
 FROM (
@@ -111,20 +111,20 @@ CREATE TABLE IF NOT EXISTS stackctl.migration_history (
   PRIMARY KEY (target_schema, name)
 )
 
--- name: share_history
+-- name: grant_history
 GRANT USAGE ON SCHEMA stackctl TO PUBLIC;
 GRANT SELECT ON stackctl.migration_history TO PUBLIC
 
 -- name: schema_exists
 SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = %(schema)s)
 
--- name: history
+-- name: read_history
 SELECT name, checksum, applied_at, applied_by, repeats, pieces_done, outside_piece
 FROM stackctl.migration_history
 WHERE target_schema = %(schema)s
 ORDER BY name COLLATE "C"
 
--- name: record
+-- name: record_progress
 INSERT INTO stackctl.migration_history AS h
   (target_schema, name, checksum, applied_at, duration_ms, repeats, pieces_done, outside_piece)
 VALUES (%(schema)s, %(name)s, %(checksum)s, CASE WHEN %(applied)s THEN clock_timestamp() END,
@@ -137,7 +137,7 @@ SET checksum = EXCLUDED.checksum, applied_at = EXCLUDED.applied_at, applied_by =
 -- name: forget_attempt
 UPDATE stackctl.migration_history SET outside_piece = NULL WHERE target_schema = %(schema)s AND name = %(name)s
 
--- name: record_for_backend
+-- name: record_in_backend_history
 INSERT INTO {} ("migrationName", "finishedAt") VALUES (%(name)s, now() AT TIME ZONE 'UTC') ON CONFLICT DO NOTHING
 
 -- name: backend_history_exists
@@ -146,7 +146,7 @@ SELECT EXISTS (
   WHERE n.nspname = %(schema)s AND c.relname = 'SchemaMigration' AND c.relkind IN ('r', 'p')
 )
 
--- name: invalid_indexes
+-- name: find_invalid_indexes
 -- Of one table (or of the table of an index), or of a schema; who is building it, if that is going on.
 SELECT n.nspname AS schema, c.relname AS index, t.oid::regclass::text AS table,
        (SELECT p.pid FROM pg_stat_progress_create_index AS p
@@ -162,38 +162,38 @@ WHERE NOT i.indisvalid AND c.relkind = 'i'
   AND (%(pattern)s::text IS NULL OR c.relname ~ %(pattern)s)
 ORDER BY 1, 2
 
--- name: index_built
+-- name: is_index_built
 SELECT EXISTS (
   SELECT FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid
   WHERE i.indrelid = to_regclass(%(relation)s) AND c.relname = %(index)s AND i.indisvalid
 ) AS built
 
--- name: pending_detach
+-- name: find_pending_detach
 SELECT i.inhparent::regclass::text AS parent
 FROM pg_inherits AS i WHERE i.inhdetachpending AND i.inhrelid = to_regclass(%(partition)s)
 
--- name: adoptable
+-- name: find_other_histories
 -- Which histories of other runners there are.
 SELECT c.relname AS name
 FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
 WHERE n.nspname = %(schema)s AND c.relname IN ('SchemaMigration', '_prisma_migrations') AND c.relkind IN ('r', 'p')
 
--- name: backend_history
+-- name: read_backend_history
 SELECT "migrationName" AS name, "finishedAt" AT TIME ZONE 'UTC' AS finished_at
 FROM {} WHERE "finishedAt" IS NOT NULL ORDER BY 1
 
--- name: prisma_history
+-- name: read_prisma_history
 SELECT migration_name AS name, max(finished_at) AS finished_at
 FROM {} WHERE finished_at IS NOT NULL AND rolled_back_at IS NULL GROUP BY 1 ORDER BY 1
 
--- name: adopt
+-- name: record_adopted
 INSERT INTO stackctl.migration_history (target_schema, name, checksum, applied_at, pieces_done)
 SELECT %(schema)s, name, checksum, coalesce(finished_at, clock_timestamp()), pieces
 FROM unnest(%(names)s::text[], %(checksums)s::text[], %(finished)s::timestamptz[], %(pieces)s::int[])
   AS given (name, checksum, finished_at, pieces)
 ON CONFLICT (target_schema, name) DO NOTHING
 
--- name: columns
+-- name: read_columns
 SELECT n.nspname AS schema, c.relname AS table, array_agg(a.attname::text) FILTER (WHERE a.attnum > 0 AND NOT a.attisdropped) AS columns
 FROM pg_class AS c
 JOIN pg_namespace AS n ON n.oid = c.relnamespace

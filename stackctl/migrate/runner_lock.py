@@ -48,7 +48,7 @@ def refuse_lost_lock(session: Session) -> None:
 
 
 def _refuse_read_only(session: Session) -> None:
-    facts = session.fetch("session_facts")[0]
+    facts = session.fetch("read_session_facts")[0]
     if facts["standby"] or facts["read_only"]:
         what = "is a standby" if facts["standby"] else f"is read-only for {facts['role']}"
         raise ServiceError(
@@ -80,7 +80,7 @@ def _refuse_pooler(session: Session) -> None:
 
 
 def _read_pid(session: Session) -> int:
-    return session.fetch("backend_pid")[0]["pid"]
+    return session.fetch("read_backend_pid")[0]["pid"]
 
 
 def _pooler_error(what: str) -> StateError:
@@ -117,7 +117,7 @@ def _take_lock(session: Session, on_event: Callable[[Event], None], sleep: Calla
 
 
 def _describe_holder(session: Session) -> tuple[str, dict[str, Any]]:
-    found = next(iter(session.fetch("lock_holder")), None)
+    found = next(iter(session.fetch("find_lock_holder")), None)
     if found is None:
         return "another session", {}
     details = {**found, "since": found["since"].isoformat() if found["since"] else None}

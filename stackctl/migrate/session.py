@@ -53,7 +53,7 @@ class Session:
         if not conn.autocommit:
             raise ValueError("migrations need a connection in autocommit mode")
         with conn.cursor(row_factory=tuple_row) as cursor:
-            return cls(conn, schema, limits, cursor.execute(_SQL["session_settings"]).fetchall())
+            return cls(conn, schema, limits, cursor.execute(_SQL["read_session_settings"]).fetchall())
 
     def fetch(self, statement: str, /, **values: Any) -> list[dict[str, Any]]:
         """The rows of a named statement."""
@@ -100,7 +100,7 @@ class Session:
         return found
 
     def _set(self, settings: Sequence[tuple[str, str]]) -> None:
-        self.execute(_SQL["forget_settings"])
+        self.execute(_SQL["reset_session"])
         names, values = [name for name, _ in settings], [value for _, value in settings]
         self.fetch("set_settings", names=names, values=values)
 

@@ -10,8 +10,9 @@ import pytest
 from psycopg import sql
 
 from stackctl.migrate import lock_forecast
-from stackctl.migrate.compatibility.statement_observer import MODES, StatementObserver
+from stackctl.migrate.compatibility.statement_observer import StatementObserver
 from stackctl.migrate.files import parse_migration
+from stackctl.migrate.lock_modes import MODES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from psycopg.pq import TransactionStatus
 from psycopg.rows import class_row
 
-from stackctl.migrate.lock_forecast import MODES
+from stackctl.migrate.lock_modes import MODES
 from stackctl.postgres import lexer
 from stackctl.postgres.statements import statements
 

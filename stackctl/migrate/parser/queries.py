@@ -66,7 +66,7 @@ def _find_assignment(text: str) -> tuple[str, str] | None:
     assignment = tokens[words["SET"] + 1 : end]
     if len(split_tokens(assignment)) > 1 or len(assignment) < 3 or assignment[1].text != "=":
         return None
-    if volatility.find_most_volatile(find_calls(assignment[2:]), None)[1] is not False:
+    if volatility.find_most_volatile(find_calls(assignment[2:]))[1] is not False:
         return None
     return assignment[0].text, join_tokens(assignment[2:])
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from stackctl.migrate.lint.database_facts import DatabaseFacts
+    from collections.abc import Callable, Iterable
 
 VOLATILE = frozenset(
     ("clock_timestamp", "timeofday", "random", "random_normal", "setseed", "gen_random_uuid", "gen_random_bytes",
@@ -25,11 +23,16 @@ STEADY = frozenset(
 )  # fmt: skip
 
 
-def find_most_volatile(calls: Iterable[str], asked: DatabaseFacts | None) -> tuple[str, bool | None]:
-    """The function that decides, and whether it is volatile; None: not known. No call at all is not volatile."""
+def find_most_volatile(
+    calls: Iterable[str], ask: Callable[[str], bool | None] | None = None
+) -> tuple[str, bool | None]:
+    """The function that decides, and whether it is volatile; None: not known. No call at all is not volatile.
+
+    `ask` knows more functions than the built-in ones.
+    """
     unknown: str | None = None
     for call in calls:
-        found = _is_volatile(call, asked)
+        found = _is_volatile(call, ask)
         if found:
             return call, True
         if found is None:
@@ -37,10 +40,10 @@ def find_most_volatile(calls: Iterable[str], asked: DatabaseFacts | None) -> tup
     return (unknown, None) if unknown else ("", False)
 
 
-def _is_volatile(call: str, asked: DatabaseFacts | None) -> bool | None:
+def _is_volatile(call: str, ask: Callable[[str], bool | None] | None) -> bool | None:
     bare = call.removeprefix("pg_catalog.").lower()
     if bare in STEADY:
         return False
     if bare.rpartition(".")[2] in VOLATILE:
         return True
-    return asked.is_volatile(call) if asked else None
+    return ask(call) if ask else None

@@ -196,7 +196,7 @@ def read_catalog(conn: Connection, schema: str) -> Catalog:
     A schema that does not exist is empty.
     """
     with conn.transaction():
-        conn.execute(_SQL["settle"], {"schema": schema})
+        conn.execute(_SQL["set_output_format"], {"schema": schema})
         columns: dict[int, dict[str, Column]] = {}
         for row in _read_rows(conn, "columns", schema):
             relation = row.pop("relation")

@@ -1,4 +1,4 @@
--- name: settle
+-- name: set_output_format
 -- What the catalog's texts depend on. Names in the schema come out bare, and constants always in one form.
 SELECT set_config('search_path', quote_ident(%(schema)s), true), set_config('DateStyle', 'ISO, YMD', true),
        set_config('IntervalStyle', 'postgres', true), set_config('TimeZone', 'UTC', true),

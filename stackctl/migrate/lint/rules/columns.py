@@ -87,7 +87,7 @@ def _default(fact: ColumnAdded, state: FileState, *, volatile: bool | None) -> R
     column = fact.column
     if column.default is None or column.stored or state.has_created("table", fact.table):
         return None
-    call, is_volatile = volatility.find_most_volatile(column.calls, state.database)
+    call, is_volatile = volatility.find_most_volatile(column.calls, state.database and state.database.is_volatile)
     if is_volatile is not volatile:
         return None
     table, name = fact.table, column.shown
