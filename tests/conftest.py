@@ -22,7 +22,7 @@ from stackctl.core.bundled import bundled
 from stackctl.migrate.files import discover
 from stackctl.migrate.run import apply_migrations
 from stackctl.postgres import embedded
-from stackctl.postgres.binaries import find_binaries, server_account
+from stackctl.postgres.binaries import find_binaries, find_server_account
 from tests import forked, guard
 from tests.backend import Project, seed_tenancies
 from tests.shop import Shop
@@ -160,7 +160,7 @@ def connect() -> Iterator[Connect]:
 def standby(server: embedded.EmbeddedServer, environment: Path) -> Iterator[str]:
     """The socket directory of a streaming standby of the test server."""
     directory = Path(tempfile.mkdtemp(prefix="sb-", dir=environment))
-    account = server_account() if os.geteuid() == 0 else None
+    account = find_server_account() if os.geteuid() == 0 else None
     binaries = find_binaries()
     run: dict[str, Any] = {}
     if account is not None:

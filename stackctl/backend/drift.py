@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from stackctl.backend import schema as expected
-from stackctl.postgres.statements import statements
+from stackctl.postgres.statements import load_statements
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from stackctl.postgres.connect import Connection
 
-_SQL = statements(__file__)
+_SQL = load_statements(__file__)
 _MIGRATE = "run `stackctl migrate up`; where that was applied before, restore what was dropped since"
 # What stackctl inserts into: a column of somebody else's that must be filled makes that fail.
 _WRITTEN = frozenset({"DeletedRow", "OutgoingRequest", "ExternalDbSyncMetadata"})

@@ -23,7 +23,7 @@ from stackctl.config.keys import DATABASE_KEYS, convert
 from stackctl.config.settings import ExternalDatabase
 from stackctl.core.errors import ConfigError, StateError
 from stackctl.core.redaction import remember_url
-from stackctl.postgres.statements import statements
+from stackctl.postgres.statements import load_statements
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -51,7 +51,7 @@ _PARAMETERS = frozenset(
 )
 _WORD = re.compile(r"[A-Za-z0-9_-]{1,40}")
 
-_SQL = statements(__file__)
+_SQL = load_statements(__file__)
 
 Place = tuple[str, ...]
 

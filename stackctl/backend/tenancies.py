@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stackctl.core.errors import StateError, UsageError
-from stackctl.postgres.statements import statements
+from stackctl.postgres.statements import load_statements
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 LOCK_TIMEOUT = "10s"  # for which a write waits for whoever holds the row
 _MOST_DEPTH = 40  # of objects in objects
 
-_SQL = statements(__file__)
+_SQL = load_statements(__file__)
 
 
 def effective(

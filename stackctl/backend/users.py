@@ -10,7 +10,7 @@ from uuid import UUID
 from psycopg import errors
 
 from stackctl.core.errors import StateError, UsageError
-from stackctl.postgres.statements import statements
+from stackctl.postgres.statements import load_statements
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -24,7 +24,7 @@ LISTED = 20  # matches that an error names, at the most
 _BY_RULE = re.compile(r"^Restricted by sign-up rule: (\S+)(?: \(.*\))?$", re.MULTILINE)
 _CONSTRAINT = "ProjectUser_restricted_by_admin_consistency"
 
-_SQL = statements(__file__)
+_SQL = load_statements(__file__)
 
 
 @dataclass(frozen=True)

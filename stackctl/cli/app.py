@@ -254,8 +254,8 @@ def _driver_error(error: Exception) -> StackctlError | None:
         return None
     import psycopg
 
-    from stackctl.postgres.errors import translate
+    from stackctl.postgres.errors import translate_error
 
     if isinstance(error, psycopg.OperationalError | psycopg.DatabaseError):
-        return translate(error)
+        return translate_error(error)
     return None

@@ -81,9 +81,9 @@ class Run:
 
     def database(self) -> AbstractContextManager[Connection]:
         """The operated database, for the length of a `with`; its errors come out as StackctlErrors."""
-        from stackctl.postgres.connect import operated_session
+        from stackctl.postgres.connect import open_operated_session
 
-        return operated_session(self.settings)
+        return open_operated_session(self.settings)
 
     @property
     def json_output(self) -> bool:

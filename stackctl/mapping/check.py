@@ -7,8 +7,7 @@ from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from stackctl.mapping.document import Document, read
-from stackctl.mapping.model import Finding, Mapping
+from stackctl.mapping.document import Document, read_document
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -17,25 +16,25 @@ if TYPE_CHECKING:
 
     from psycopg import Connection
 
-__all__ = ["Finding", "check", "findings", "inspect"]
+    from stackctl.mapping.model import Finding, Mapping
 
 
-def check(files: Iterable[Path], *, catalog: Connection[Any] | None = None) -> tuple[Finding, ...]:
+def check_mappings(files: Iterable[Path], *, catalog: Connection[Any] | None = None) -> tuple[Finding, ...]:
     """What is wrong with these mapping files, by file and place.
 
     With `catalog`, a connection to the operated database whose search path holds the backend's schema, also whether
     tables and columns exist and the server accepts the SQL. Nothing is run there but `LIMIT 0` in a read-only
     transaction that is rolled back.
     """
-    return findings(inspect(files), catalog)
+    return collect_findings(inspect_files(files), catalog)
 
 
-def inspect(files: Iterable[Path], *, sound: Collection[str] = ()) -> list[Document]:
+def inspect_files(files: Iterable[Path], *, sound: Collection[str] = ()) -> list[Document]:
     """The files as they could be understood, with what is wrong with each and with all of them together.
 
     `sound`: digests of files whose SQL is known to have no finding, and need not be parsed again.
     """
-    documents = [read(path) for path in files]
+    documents = [read_document(path) for path in files]
     for document in documents:
         if document.mapping is not None and document.digest not in sound:
             _check_sql(document, document.mapping)
@@ -43,16 +42,16 @@ def inspect(files: Iterable[Path], *, sound: Collection[str] = ()) -> list[Docum
     return documents
 
 
-def findings(documents: Iterable[Document], catalog: Connection[Any] | None = None) -> tuple[Finding, ...]:
+def collect_findings(documents: Iterable[Document], catalog: Connection[Any] | None = None) -> tuple[Finding, ...]:
     """What was found in the documents and, given a `catalog`, what the database says of those without an error."""
     found: list[Finding] = []
     for document in documents:
         if catalog is not None and not any(finding.severity == "error" for finding in document.findings):
-            from stackctl.mapping.check_database import check_catalog
+            from stackctl.mapping.check_database import check_against_database
 
             # A copy: the next database has its own say.
             document = replace(document, findings=list(document.findings))
-            check_catalog(document, catalog)
+            check_against_database(document, catalog)
         found += document.findings
     return tuple(sorted(found, key=lambda finding: (finding.file, finding.line, finding.column)))
 

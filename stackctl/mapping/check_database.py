@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, LiteralString, cast
 
 import psycopg
 
-from stackctl.mapping.document import nearest
-from stackctl.mapping.sql_text import parameters, quote
+from stackctl.mapping.document import suggest_nearest
+from stackctl.mapping.sql_text import find_parameters, quote
 from stackctl.mapping.target_statements import POSTGRES_TYPES
-from stackctl.postgres.statements import statements
+from stackctl.postgres.statements import load_statements
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from stackctl.mapping.document import Document
     from stackctl.mapping.model import ColumnType, Mapping
 
-_SQL = statements(__file__)
+_SQL = load_statements(__file__)
 _WHOLE = {"int2", "int4"}
 _ACCEPTED: dict[ColumnType, set[str]] = {
     "uuid": {"uuid"},
@@ -35,7 +35,7 @@ _ACCEPTED: dict[ColumnType, set[str]] = {
 }
 
 
-def check_catalog(document: Document, conn: Connection[Any]) -> None:
+def check_against_database(document: Document, conn: Connection[Any]) -> None:
     """Add to the document's findings what does not fit the database. Changes nothing there."""
     mapping = document.mapping
     if mapping is None:
@@ -54,13 +54,13 @@ def _check_tables(document: Document, mapping: Mapping, conn: Connection[Any]) -
 
     def table(name: str, rule: str, at: tuple[int, int]) -> set[str]:
         if name not in tables:
-            document.add(rule, f"there is no table {name} in the database", at, nearest(name, tables))
+            document.add(rule, f"there is no table {name} in the database", at, suggest_nearest(name, tables))
             return set()
         return {column for (column,) in conn.execute(_SQL["columns"], {"table": name}).fetchall()}
 
     def column(name: str, of: str, columns: set[str], at: tuple[int, int]) -> None:
         if columns and name not in columns:
-            document.add("unknown-column", f"{of} has no column {name}", at, nearest(name, columns))
+            document.add("unknown-column", f"{of} has no column {name}", at, suggest_nearest(name, columns))
 
     def sequenced(name: str, columns: set[str], at: tuple[int, int]) -> None:
         if columns and not {"sequenceId", "shouldUpdateSequenceId"} <= columns:
@@ -109,7 +109,7 @@ def _described(
 
 def _check_select(document: Document, mapping: Mapping, conn: Connection[Any]) -> None:
     text = mapping.select
-    for found in parameters(text):
+    for found in find_parameters(text):
         # As long as `:tenancy_id`, so that every position stays.
         text = text[: found.start] + "NULL::uuid".rjust(found.end - found.start) + text[found.end :]
     text = text.rstrip().removesuffix(";")

@@ -12,8 +12,8 @@ from sqlglot.dialects.postgres import Postgres
 from sqlglot.errors import ParseError, TokenError
 from sqlglot.tokens import Token, TokenType  # pyright: ignore[reportPrivateImportUsage]
 
-from stackctl.mapping.document import nearest
-from stackctl.mapping.sql_text import PARAMETER, parameters, quote
+from stackctl.mapping.document import suggest_nearest
+from stackctl.mapping.sql_text import PARAMETER, find_parameters, quote
 from stackctl.postgres.lexer import Unclosed
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def check_expression(document: Document, text: str, *path: str) -> None:
     if statement is None:
         return
     _functions(document, text, *path)
-    for found in parameters(text):
+    for found in find_parameters(text):
         message = f"no parameter may stand here: :{found.name}"
         document.add("parameter", message, document.inside(found.start, *path))
     parts = {name for name, value in statement.args.items() if value}
@@ -96,7 +96,7 @@ def _without_strings(text: str) -> str:
 def _parsed(document: Document, text: str, shift: int, *path: str) -> exp.Expr | None:
     try:
         statements = [s for s in sqlglot.parse(text, read="postgres") if s is not None]
-        parameters(text)
+        find_parameters(text)
     except ParseError as error:
         first = error.errors[0] if error.errors else {}
         offset = _line_offset(text, first.get("line") or 1, first.get("col") or 1) - len(first.get("highlight") or "")
@@ -153,7 +153,7 @@ def _functions(document: Document, text: str, *path: str) -> None:
 
 
 def _parameters(document: Document, text: str) -> None:
-    found = parameters(text)
+    found = find_parameters(text)
     for parameter in found:
         if parameter.name != PARAMETER:
             document.add(
@@ -247,7 +247,10 @@ def _output(document: Document, select: exp.Select, mapping: Mapping) -> None:
         elif name not in wanted:
             missing = wanted - {i.alias_or_name for i in select.expressions}
             document.add(
-                "output-columns", f"the select yields {name}, which columns does not list", at, nearest(name, missing)
+                "output-columns",
+                f"the select yields {name}, which columns does not list",
+                at,
+                suggest_nearest(name, missing),
             )
         seen.add(name)
     if any(item.is_star for item in select.expressions):

@@ -15,8 +15,8 @@ from hashlib import md5
 from math import isnan
 from typing import TYPE_CHECKING, Any, LiteralString, cast
 
-from stackctl.mapping.compile import arms, compile_mapping, converted, literal
-from stackctl.mapping.sql_text import for_driver, quote
+from stackctl.mapping.compile import compile_mapping, convert_expression, quote_for_driver, to_from_clauses
+from stackctl.mapping.sql_text import quote, to_driver_sql
 from stackctl.mapping.target_statements import POSTGRES_TYPES
 
 if TYPE_CHECKING:
@@ -61,15 +61,15 @@ class Checksums:
     in_flight: LiteralString
 
 
-def checksums(mapping: Mapping) -> Checksums:
+def compile_checksums(mapping: Mapping) -> Checksums:
     """How to compare `mapping` with its copies. The mapping must have passed its check."""
-    everything = f"(\n{for_driver(mapping.select, _TENANCY)}\n) AS m"
+    everything = f"(\n{to_driver_sql(mapping.select, _TENANCY)}\n) AS m"
     # Typed as in PostgreSQL, whatever the copy is: the hash does its own conversion.
     named = f"({compile_mapping(mapping, 'postgres').by_key}\n) AS m WHERE NOT m._stack_deleted"
     return Checksums(_side(mapping, everything, named), _literal(_in_flight(mapping)))
 
 
-def of_table(mapping: Mapping) -> Side:
+def compile_table_checksums(mapping: Mapping) -> Side:
     """The statements for a copy in PostgreSQL."""
     table = f"{quote(mapping.target)} AS m"
     key = ", ".join(f"m.{quote(c.name)}::{POSTGRES_TYPES[c.type]}" for c in mapping.key_columns)
@@ -85,7 +85,7 @@ def _given(mapping: Mapping) -> str:
 
 
 def _side(mapping: Mapping, everything: str, named: str) -> Side:
-    keys = [f"{converted(f'm.{quote(c.name)}', c, 'sqlite')}::text" for c in mapping.key_columns]
+    keys = [f"{convert_expression(f'm.{quote(c.name)}', c, 'sqlite')}::text" for c in mapping.key_columns]
     spelled = ", '|', ".join(keys)
     bucket = f"('x' || left({_md5(spelled)}, 8))::bit(32)::bigint & {BUCKETS - 1}"
     hash_ = f"('x' || left({_md5(_spelled(mapping.columns))}, 16))::bit(64)::bigint"
@@ -111,7 +111,7 @@ def _spelled(columns: Iterable[Column]) -> str:
 
 
 def _spelling(column: Column) -> str:
-    value = converted(f"m.{quote(column.name)}", column, "sqlite")
+    value = convert_expression(f"m.{quote(column.name)}", column, "sqlite")
     if column.type == "text":
         return f"length({value}), ':', {value}"
     if column.type == "double":
@@ -185,7 +185,7 @@ _SPELL: dict[ColumnType, Spell] = {"text": _free, "double": _double, "numeric": 
 
 
 def _in_flight(mapping: Mapping) -> str:
-    rows, tombstones = arms(mapping)
+    rows, tombstones = to_from_clauses(mapping)
     columns, sources = mapping.key_columns, list(mapping.key.values())
     key = [f"{quote(source)}::{POSTGRES_TYPES[c.type]}" for c, source in zip(columns, sources, strict=True)]
     names = [f"k{n}" for n in range(len(key))]
@@ -196,8 +196,8 @@ def _in_flight(mapping: Mapping) -> str:
     ]
     moving = f'("shouldUpdateSequenceId" IS TRUE OR "sequenceId" > {_CURSOR})'
     output = [*(f"{k} AS {name}" for k, name in zip(key, names, strict=True)), f"{moving} AS moving", *wanted]
-    found = ", ".join(f"{converted(name, c, 'sqlite')}::text" for name, c in zip(names, columns, strict=True))
-    deleted = ", ".join(f'"primaryKey"->>{literal(source)}' for source in sources)
+    found = ", ".join(f"{convert_expression(name, c, 'sqlite')}::text" for name, c in zip(names, columns, strict=True))
+    deleted = ", ".join(f'"primaryKey"->>{quote_for_driver(source)}' for source in sources)
     given = f"SELECT {_given(mapping)} FROM {_KEYS}"
     named = f"{key[0]} = ANY (ARRAY({given}))" if len(key) == 1 else f"({', '.join(key)}) IN ({given})"
     given_text = ", ".join(f"given.key ->> {n}" for n in range(len(key)))
@@ -221,7 +221,7 @@ def _waiting(number: int, dependency: Dependency, found: str) -> Iterator[str]:
     changed = " AND ".join(f"c.{quote(of)}::text = own.{name}" for of, name in zip(dependency.on, names, strict=True))
     # Of whichever table: few tombstones wait, and the name that the dependency's deletes go by may be another.
     gone = " AND ".join(
-        f'coalesce(c."primaryKey" ->> {literal(of)}, c.data ->> {literal(of)}) = own.{name}'
+        f'coalesce(c."primaryKey" ->> {quote_for_driver(of)}, c.data ->> {quote_for_driver(of)}) = own.{name}'
         for of, name in zip(dependency.on, names, strict=True)
     )
     for table, same in ((dependency.table, changed), ("DeletedRow", gone)):

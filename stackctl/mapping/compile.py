@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, LiteralString, cast
 
 from stackctl.mapping import target_statements
-from stackctl.mapping.sql_text import for_driver, quote, quote_literal
+from stackctl.mapping.sql_text import quote, quote_literal, to_driver_sql
 from stackctl.mapping.target_statements import POSTGRES_TYPES
 
 if TYPE_CHECKING:
@@ -72,8 +72,8 @@ class Compiled:
 
 def compile_mapping(mapping: Mapping, dialect: Dialect) -> Compiled:
     """The statements of `mapping` for targets of `dialect`. The mapping must have passed its check."""
-    target = target_statements.statements(mapping, dialect)
-    rows, tombstones = arms(mapping)
+    target = target_statements.compile_target_statements(mapping, dialect)
+    rows, tombstones = to_from_clauses(mapping)
     statements = {
         "fetch": _fetch(mapping, dialect),
         "by_key": _by_key(mapping, dialect),
@@ -104,7 +104,7 @@ def compile_mapping(mapping: Mapping, dialect: Dialect) -> Compiled:
     return Compiled(mapping=mapping, dialect=dialect, staging=target.staging, **literals)
 
 
-def arms(mapping: Mapping) -> tuple[str, str]:
+def to_from_clauses(mapping: Mapping) -> tuple[str, str]:
     """`table WHERE condition` of the tenancy's source rows, and of their tombstones."""
     if mapping.tenancy is None:
         own = f'"tenancyId" = {_TENANCY}'
@@ -116,12 +116,12 @@ def arms(mapping: Mapping) -> tuple[str, str]:
         own = f'({ours}) = (SELECT {theirs} FROM {quote(mapping.tenancy.table)} AS n WHERE n."id" = {_TENANCY})'
     rows = f"{quote(mapping.source)} WHERE {own}"
     if mapping.filter is not None:
-        rows += f" AND ({for_driver(mapping.filter, _TENANCY)}\n)"
-    tombstones = f'"DeletedRow" WHERE "tenancyId" = {_TENANCY} AND "tableName" = {literal(mapping.deleted_as)}'
+        rows += f" AND ({to_driver_sql(mapping.filter, _TENANCY)}\n)"
+    tombstones = f'"DeletedRow" WHERE "tenancyId" = {_TENANCY} AND "tableName" = {quote_for_driver(mapping.deleted_as)}'
     return rows, tombstones
 
 
-def literal(text: str) -> str:
+def quote_for_driver(text: str) -> str:
     return quote_literal(text).replace("%", "%%")
 
 
@@ -138,9 +138,9 @@ def _backlog(rows: str, tombstones: str) -> str:
 
 def _fetch(mapping: Mapping, dialect: Dialect) -> str:
     """A page of what changed: rows and tombstones above the cursor, each arm limited before the merge."""
-    _, tombstones = arms(mapping)
+    _, tombstones = to_from_clauses(mapping)
     deleted = ", ".join(
-        f'("primaryKey"->>{literal(source)})::{POSTGRES_TYPES[c.type]} AS {alias}'
+        f'("primaryKey"->>{quote_for_driver(source)})::{POSTGRES_TYPES[c.type]} AS {alias}'
         for alias, c, source in _found(mapping)
     )
     return _joined(
@@ -154,7 +154,7 @@ def _fetch(mapping: Mapping, dialect: Dialect) -> str:
 
 
 def _changed(mapping: Mapping) -> str:
-    rows, _ = arms(mapping)
+    rows, _ = to_from_clauses(mapping)
     columns = ", ".join(f"{quote(source)}::{POSTGRES_TYPES[c.type]} AS {alias}" for alias, c, source in _found(mapping))
     return f'SELECT {columns}, "sequenceId" AS sequence_id FROM {rows}{_PAGE}'
 
@@ -171,7 +171,7 @@ def _by_key(mapping: Mapping, dialect: Dialect) -> str:
     page = f"SELECT {given}, 0::bigint AS sequence_id FROM jsonb_array_elements({_KEYS}) AS given (key)"
     if not mapping.lookup:
         return _joined(mapping, dialect, page)
-    rows, _ = arms(mapping)
+    rows, _ = to_from_clauses(mapping)
     ((_, key, key_source), (_, lookup, lookup_source)) = _found(mapping)
     return _joined(
         mapping,
@@ -186,8 +186,8 @@ def _by_key(mapping: Mapping, dialect: Dialect) -> str:
 
 
 def _next_key(mapping: Mapping) -> str:
-    _, tombstones = arms(mapping)
-    deleted = ", ".join(f'"primaryKey"->>{literal(source)}' for source in mapping.key.values())
+    _, tombstones = to_from_clauses(mapping)
+    deleted = ", ".join(f'"primaryKey"->>{quote_for_driver(source)}' for source in mapping.key.values())
     return (
         f"({_changed_first(mapping)})\n"
         f'UNION ALL\n(SELECT jsonb_build_array({deleted}), "sequenceId" FROM {tombstones}{_FIRST})\n'
@@ -196,7 +196,7 @@ def _next_key(mapping: Mapping) -> str:
 
 
 def _changed_first(mapping: Mapping) -> str:
-    rows, _ = arms(mapping)
+    rows, _ = to_from_clauses(mapping)
     key = ", ".join(f"{quote(source)}::text" for source in mapping.key.values())
     return f'SELECT jsonb_build_array({key}) AS key, "sequenceId" AS sequence_id FROM {rows}{_FIRST}'
 
@@ -219,7 +219,7 @@ def _joined(mapping: Mapping, dialect: Dialect, page: str) -> str:
     by_name = {column.name: column for column in mapping.columns}
     names = ", ".join(f"k{n}" for n in range(len(keys)))
     first = quote(keys[0].name)
-    select = for_driver(mapping.select, _TENANCY)
+    select = to_driver_sql(mapping.select, _TENANCY)
     if len(keys) == 1:
         finder, alias = (keys[0].name, "k0") if not mapping.lookup else (next(iter(mapping.lookup)), "lookup")
         join = (
@@ -235,7 +235,7 @@ def _joined(mapping: Mapping, dialect: Dialect, page: str) -> str:
         join = f"LEFT JOIN LATERAL (SELECT * FROM (\n{select}\n) AS x WHERE {on} OFFSET 0) AS m ON TRUE"
     key_names = list(mapping.key)
     output = [
-        encoded(f"keys.k{key_names.index(c.name)}" if c.name in mapping.key else f"m.{quote(c.name)}", c, dialect)
+        encode_column(f"keys.k{key_names.index(c.name)}" if c.name in mapping.key else f"m.{quote(c.name)}", c, dialect)
         for c in mapping.columns
     ]
     return (
@@ -250,16 +250,16 @@ def _joined(mapping: Mapping, dialect: Dialect, page: str) -> str:
 
 
 def _load(mapping: Mapping, dialect: Dialect) -> str:
-    output = ",\n  ".join(encoded(f"m.{quote(c.name)}", c, dialect) for c in mapping.columns)
-    return f"SELECT\n  {output}\nFROM (\n{for_driver(mapping.select, _TENANCY)}\n) AS m"
+    output = ",\n  ".join(encode_column(f"m.{quote(c.name)}", c, dialect) for c in mapping.columns)
+    return f"SELECT\n  {output}\nFROM (\n{to_driver_sql(mapping.select, _TENANCY)}\n) AS m"
 
 
-def encoded(expression: str, column: Column, dialect: Dialect) -> str:
+def encode_column(expression: str, column: Column, dialect: Dialect) -> str:
     """The value in the form that the dialect's loader takes without further conversion, under the column's name."""
-    return f"{converted(expression, column, dialect)} AS {quote(column.name)}"
+    return f"{convert_expression(expression, column, dialect)} AS {quote(column.name)}"
 
 
-def converted(expression: str, column: Column, dialect: Dialect) -> str:
+def convert_expression(expression: str, column: Column, dialect: Dialect) -> str:
     """The same without the name."""
     value = f"{expression}::{POSTGRES_TYPES[column.type]}"
     if dialect != "postgres":

@@ -73,14 +73,14 @@ class Document:
         return self.at(*path)
 
 
-def nearest(word: str, known: Iterable[str]) -> str | None:
+def suggest_nearest(word: str, known: Iterable[str]) -> str | None:
     """`did you mean …?` for the closest of `known`, or None."""
     folded = {name.lower(): name for name in known}
     close = difflib.get_close_matches(word.lower(), folded, n=1, cutoff=0.6)
     return f"did you mean {folded[close[0]]}?" if close else None
 
 
-def read(path: Path) -> Document:
+def read_document(path: Path) -> Document:
     """Read one mapping file. `mapping` is None when too little of it holds to go on."""
     document = Document(path)
     try:
@@ -110,7 +110,7 @@ def read(path: Path) -> Document:
                 "unknown-key",
                 f"unknown key {key}",
                 document.at(key, key=True),
-                nearest(key, REQUIRED + OPTIONAL) or f"valid keys: {', '.join(REQUIRED + OPTIONAL)}",
+                suggest_nearest(key, REQUIRED + OPTIONAL) or f"valid keys: {', '.join(REQUIRED + OPTIONAL)}",
             )
     for key in REQUIRED:
         if key not in top:
@@ -214,7 +214,7 @@ def _columns(document: Document, node: yaml.Node | None) -> tuple[Column, ...]:
             continue
         kind, at = words[0], document.at("columns", name)
         if kind not in COLUMN_TYPES:
-            valid = nearest(kind, COLUMN_TYPES) or f"types: {', '.join(COLUMN_TYPES)}"
+            valid = suggest_nearest(kind, COLUMN_TYPES) or f"types: {', '.join(COLUMN_TYPES)}"
             document.add("unknown-type", f"unknown type {kind} of column {name}", at, valid)
         elif words[1:] not in ([], ["null"]):
             document.add("unknown-type", f"column {name}: after the type only `null` may stand", at)
@@ -229,7 +229,7 @@ def _keys(document: Document, key: dict[str, str], lookup: dict[str, str], colum
             at = document.at(what, name, key=True)
             if name not in by_name:
                 message = f"the {what} column {name} is not among the columns"
-                document.add(f"{what}-column", message, at, nearest(name, by_name))
+                document.add(f"{what}-column", message, at, suggest_nearest(name, by_name))
             elif by_name[name].nullable:
                 document.add(f"{what}-column", f"the {what} column {name} may not be null", at)
             elif what == "key" and by_name[name].type in ("json", "double"):

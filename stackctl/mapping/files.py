@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from stackctl.core.bundled import bundled
 from stackctl.core.errors import ConfigError, unknown_name_error
-from stackctl.mapping.check import findings, inspect
+from stackctl.mapping.check import collect_findings, inspect_files
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 SHOWN = 3  # findings in the message; `details` holds them all
 
 
-def paths(directory: Path) -> list[Path]:
+def list_mapping_files(directory: Path) -> list[Path]:
     """The mapping files of a directory, by name."""
     return sorted(path for path in directory.iterdir() if path.suffix in (".yaml", ".yml") and path.is_file())
 
 
 @dataclass(frozen=True)
-class Loaded:
+class MappingSet:
     """Mappings without an error in themselves, by name and in its order."""
 
     mappings: dict[str, Mapping]
@@ -43,16 +43,16 @@ class Loaded:
     def check(self, catalog: Connection[Any], names: Collection[str]) -> None:
         """Raise ConfigError `mapping-invalid` where the database does not bear out one of those named."""
         named = [one for one in self.documents if one.mapping is not None and one.mapping.name in names]
-        refuse(findings(named, catalog))
+        refuse_errors(collect_findings(named, catalog))
 
 
-def load(directory: Path) -> Loaded:
+def load_mappings(directory: Path) -> MappingSet:
     """The mappings of `directory`.
 
     Raises ConfigError `mappings-missing` where there are none, `mapping-invalid` where one has an error.
     """
     try:
-        files = paths(directory)
+        files = list_mapping_files(directory)
     except OSError as error:
         raise ConfigError(
             f"cannot read the mappings in {directory}: {error.strerror}",
@@ -68,12 +68,12 @@ def load(directory: Path) -> Loaded:
     return _checked(files)
 
 
-def load_file(path: Path) -> Mapping:
+def load_mapping(path: Path) -> Mapping:
     """The mapping of one file. Raises ConfigError `mapping-invalid` where it has an error."""
     return next(iter(_checked([path]).mappings.values()))
 
 
-def refuse(found: tuple[Finding, ...]) -> None:
+def refuse_errors(found: tuple[Finding, ...]) -> None:
     """Raise ConfigError `mapping-invalid` if any of the findings is an error."""
     errors = [finding for finding in found if finding.severity == "error"]
     if not errors:
@@ -88,7 +88,7 @@ def refuse(found: tuple[Finding, ...]) -> None:
     )
 
 
-def sound_files() -> dict[str, str]:
+def read_sound_digests() -> dict[str, str]:
     """SHA-256 digest → name of the bundled mapping files, as they were when they last passed the whole check.
 
     A mapping that is one of them byte for byte is taken as it is, which spares every command the SQL parser; any other
@@ -98,8 +98,8 @@ def sound_files() -> dict[str, str]:
     return {digest: name for digest, _, name in (line.partition("  ") for line in lines)}
 
 
-def _checked(files: list[Path]) -> Loaded:
-    documents = inspect(files, sound=sound_files())
-    refuse(findings(documents))
+def _checked(files: list[Path]) -> MappingSet:
+    documents = inspect_files(files, sound=read_sound_digests())
+    refuse_errors(collect_findings(documents))
     mappings = [document.mapping for document in documents if document.mapping is not None]
-    return Loaded({mapping.name: mapping for mapping in sorted(mappings, key=lambda one: one.name)}, documents)
+    return MappingSet({mapping.name: mapping for mapping in sorted(mappings, key=lambda one: one.name)}, documents)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stackctl.postgres.lexer import tokens
+from stackctl.postgres.lexer import tokenize
 
 PARAMETER = "tenancy_id"
 
@@ -18,14 +18,14 @@ class Parameter:
     end: int
 
 
-def parameters(sql: str) -> tuple[Parameter, ...]:
+def find_parameters(sql: str) -> tuple[Parameter, ...]:
     """Every `:name`, leaving casts, strings, comments and array slices alone.
 
     Raises lexer.Unclosed where a string or comment does not end.
     """
     found: list[Parameter] = []
     subscripts: list[bool] = []  # of each open bracket, whether a colon in it may part the bounds of a slice
-    listed = [token for token in tokens(sql) if token.kind != "comment"]
+    listed = [token for token in tokenize(sql) if token.kind != "comment"]
     for n, token in enumerate(listed):
         before = listed[n - 1].text if n else ""
         if token.text == "[":
@@ -43,11 +43,11 @@ def parameters(sql: str) -> tuple[Parameter, ...]:
     return tuple(found)
 
 
-def for_driver(sql: str, parameter: str) -> str:
+def to_driver_sql(sql: str, parameter: str) -> str:
     """The text with `:tenancy_id` replaced by `parameter` and every other percent sign doubled, as psycopg wants it."""
     parts: list[str] = []
     at = 0
-    for found in parameters(sql):
+    for found in find_parameters(sql):
         if found.name == PARAMETER:
             parts += [sql[at : found.start].replace("%", "%%"), parameter]
             at = found.end

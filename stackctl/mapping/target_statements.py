@@ -91,7 +91,7 @@ class TargetStatements:
     delete: str
 
 
-def statements(mapping: Mapping, dialect: Dialect) -> TargetStatements:
+def compile_target_statements(mapping: Mapping, dialect: Dialect) -> TargetStatements:
     """The target half of a compiled mapping."""
     if dialect == "mysql":
         return _mysql(mapping)

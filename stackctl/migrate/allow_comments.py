@@ -30,7 +30,7 @@ def parse_allow_comments(text: str, spans: Sequence[tuple[int, int]]) -> list[Al
     A comment is about the statement it stands in or before; behind a statement on the same line, about that one.
     """
     found: list[AllowComment] = []
-    for token in lexer.tokens(text):
+    for token in lexer.tokenize(text):
         match = _ALLOW.fullmatch(token.text) if token.kind == "comment" else None
         if match is not None:
             found.append(

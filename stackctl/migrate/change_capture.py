@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from psycopg import sql
 
 from stackctl.migrate.history import read_status
-from stackctl.postgres.statements import statements
+from stackctl.postgres.statements import load_statements
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Connection: TypeAlias = "psycopg.Connection[Any]"
 CaptureMode = Literal["triggers", "application"]
 
-_SQL = statements(__file__)
+_SQL = load_statements(__file__)
 
 
 def detect_capture(

@@ -151,7 +151,7 @@ def compute_checksum(pieces: Iterable[Piece]) -> str:
         digest.update(f"\x1d{piece.outside_transaction:d}{piece.repeat:d}".encode())
         for statement in piece.statements:
             digest.update(b"\x1e")
-            for token in lexer.tokens(statement.sql):
+            for token in lexer.tokenize(statement.sql):
                 if token.kind != "comment" or token.text == SCHEMA_SENTINEL:
                     digest.update(b"\x1f" + token.text.encode())
     return digest.hexdigest()
@@ -226,7 +226,7 @@ class _Parser:
         pieces: list[Piece] = []
         parts: list[list[lexer.Token]] = [[]]
         try:
-            for token in lexer.tokens(self._text):
+            for token in lexer.tokenize(self._text):
                 if token.kind == "comment" and (_BACKEND_SPLIT in token.text or self._parse_directive(token) == _SPLIT):
                     parts.append([])
                 else:
@@ -249,7 +249,7 @@ class _Parser:
         single = repeat or _BACKEND_SINGLE in said
 
         sql_tokens = [token for token in part if token.kind != "comment" or token.text == SCHEMA_SENTINEL]
-        spans = list(lexer.statements(sql_tokens))
+        spans = list(lexer.split_statements(sql_tokens))
         if not spans:
             for name in (_OUTSIDE, _REPEAT):
                 if name in own:
@@ -296,7 +296,7 @@ class _Parser:
         return name
 
     def _refuse_transaction_control(self, span: Sequence[lexer.Token]) -> None:
-        first, second, third = [*lexer.words(span, 3), "", "", ""][:3]
+        first, second, third = [*lexer.first_words(span, 3), "", "", ""][:3]
         to_savepoint = first == "ROLLBACK" and ("TO" in (second, third))
         if (
             (first in ("BEGIN", "COMMIT", "END", "ROLLBACK", "ABORT") and not to_savepoint)
@@ -311,7 +311,7 @@ class _Parser:
             )
 
     def _refuse_client_copy(self, span: Sequence[lexer.Token]) -> None:
-        said = lexer.words(span, len(span))
+        said = lexer.first_words(span, len(span))
         if said[0] == "COPY" and ("STDIN" in said or "STDOUT" in said):
             self._refuse(
                 "COPY with the client has nothing to read from or write to here",

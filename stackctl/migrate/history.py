@@ -10,7 +10,7 @@ from psycopg.rows import dict_row
 
 from stackctl.core.errors import StateError
 from stackctl.migrate import failures, files
-from stackctl.postgres.statements import statements
+from stackctl.postgres.statements import load_statements
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from stackctl.migrate.files import Migration
     from stackctl.migrate.session import Connection, Session
 
-_SQL = statements(__file__, "runner")
+_SQL = load_statements(__file__, "runner")
 _OTHER_HISTORIES = {"SchemaMigration": "read_backend_history", "_prisma_migrations": "read_prisma_history"}
 
 

@@ -192,7 +192,7 @@ def _find_fact_locks(fact: f.Fact, schema: str) -> list[ForecastLock]:
 def _find_parent_lock(text: str, schema: str) -> list[ForecastLock]:
     """A partition's parent is locked as if the partition were taken away."""
     tokens = tokenize(text)
-    said = lexer.words(tokens, len(tokens))
+    said = lexer.first_words(tokens, len(tokens))
     at = next((n for n in range(len(said) - 1) if said[n : n + 2] == ["PARTITION", "OF"]), None)
     return [] if at is None else [_make_lock(TokenReader(tokens[at + 2 :], schema).read_name(), _ACCESS_EXCLUSIVE)]
 
@@ -219,7 +219,7 @@ def _find_referenced(body: str, schema: str) -> QualifiedName | None:
 def _find_keyword_locks(text: str, schema: str) -> tuple[list[ForecastLock], str]:
     """A statement that rules have no question about; raises NotUnderstood."""
     tokens = tokenize(text)
-    said = lexer.words(tokens, len(tokens))
+    said = lexer.first_words(tokens, len(tokens))
     reader = TokenReader(tokens, schema)
     if said[0] == "LOCK":
         reader.accept("LOCK")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, LiteralString, TypeAlias
 from psycopg import errors, sql
 from psycopg.rows import dict_row, tuple_row
 
-from stackctl.postgres.statements import statements
+from stackctl.postgres.statements import load_statements
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -24,7 +24,7 @@ LOCK_TIMEOUT = timedelta(seconds=3)
 # CONCURRENTLY holds nobody up while it waits, and what it has built is lost when it gives up: it may wait longer.
 CONCURRENTLY_LOCK_TIMEOUTS = 10  # times lock_timeout
 
-_SQL = statements(__file__, "runner")
+_SQL = load_statements(__file__, "runner")
 
 
 @dataclass(frozen=True)

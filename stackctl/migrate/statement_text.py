@@ -60,14 +60,14 @@ def find_position(statement: Statement, schema: str, error: psycopg.Error | None
 
 def find_already_done_errors(text: str) -> tuple[type[psycopg.Error], ...]:
     """What a statement says when an earlier, interrupted try of it did go through after all."""
-    first = next(token for token in lexer.tokens(text) if token.kind != "comment")
+    first = next(token for token in lexer.tokenize(text) if token.kind != "comment")
     return _ALREADY_DONE.get(first.text.upper(), ())
 
 
 def parse_concurrent(text: str) -> ConcurrentStatement | None:
     """What a statement does CONCURRENTLY outside a transaction, if it is such a one."""
-    found = [token for token in lexer.tokens(text) if token.kind != "comment"]
-    said = lexer.words(found, len(found))
+    found = [token for token in lexer.tokenize(text) if token.kind != "comment"]
+    said = lexer.first_words(found, len(found))
     if "CONCURRENTLY" not in said:
         return None
     match said[:2]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from stackctl.backend.tenancies import without, write
 from stackctl.core.errors import StateError
-from stackctl.postgres.statements import statements
+from stackctl.postgres.statements import load_statements
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from stackctl.postgres.connect import Connection
 
 _TEST_MODE = ("payments", "testMode")
-_SQL = statements(__file__, "purchases")
+_SQL = load_statements(__file__, "purchases")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from psycopg.rows import class_row
 
 from stackctl.core.errors import UsageError
 from stackctl.payments.purchases import product_name
-from stackctl.postgres.statements import statements
+from stackctl.postgres.statements import load_statements
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 CustomerType = Literal["user", "team", "custom"]
 INCLUDED = "include-by-default"  # in place of prices: whoever is of the type has it
-_SQL = statements(__file__, "purchases")
+_SQL = load_statements(__file__, "purchases")
 
 
 @dataclass(frozen=True)

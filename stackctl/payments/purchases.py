@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from psycopg.rows import class_row
 
 from stackctl.core.errors import StateError, UsageError
-from stackctl.postgres.statements import statements
+from stackctl.postgres.statements import load_statements
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from stackctl.postgres.connect import Connection
 
 PurchaseType = Literal["one-time-purchase", "subscription"]
-_SQL = statements(__file__)
+_SQL = load_statements(__file__)
 LOCK_TIMEOUT = "10s"
 _LOCK = "SELECT set_config('lock_timeout', %(timeout)s, TRUE)"
 

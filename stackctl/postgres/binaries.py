@@ -40,7 +40,7 @@ def _utils() -> ModuleType:
     return utils
 
 
-def server_account() -> pwd.struct_passwd:
+def find_server_account() -> pwd.struct_passwd:
     """The account that runs the server when stackctl is root, added when missing; ServiceError `embedded-no-user`."""
     deadline = time.monotonic() + 5
     while True:
@@ -60,7 +60,7 @@ def server_account() -> pwd.struct_passwd:
         return account
 
 
-def let_through(directory: Path, account: pwd.struct_passwd) -> None:
+def grant_passage(directory: Path, account: pwd.struct_passwd) -> None:
     """Let `account` pass (not list) the directory and those above it."""
     for step in (directory, *directory.parents):
         found = step.stat()
@@ -74,9 +74,9 @@ def let_through(directory: Path, account: pwd.struct_passwd) -> None:
             step.chmod(stat.S_IMODE(found.st_mode) | needed)
 
 
-def open_binaries(binaries: Path, account: pwd.struct_passwd) -> None:
+def grant_execution(binaries: Path, account: pwd.struct_passwd) -> None:
     """Let `account` run the programs."""
-    let_through(binaries, account)
+    grant_passage(binaries, account)
     if (binaries / "postgres").stat().st_mode & 0o005 != 0o005:
         _utils().ensure_folder_permissions(binaries.parent, 0o044)
         _utils().ensure_folder_permissions(binaries, 0o055)

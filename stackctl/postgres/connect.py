@@ -16,7 +16,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from stackctl.core.errors import ConfigError, ServiceError, StackctlError
 from stackctl.core.redaction import redact_url, remember_url
-from stackctl.postgres.errors import one_line, translated
+from stackctl.postgres.errors import to_one_line, translating_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -122,11 +122,11 @@ def connect_operated(settings: Settings, *, application_name: str = "stackctl") 
 
 
 @contextmanager
-def operated_session(settings: Settings) -> Iterator[Connection]:
+def open_operated_session(settings: Settings) -> Iterator[Connection]:
     """`connect_operated`, closed at the end; PostgreSQL's errors inside come out as StackctlErrors."""
     conn = connect_operated(settings)
     try:
-        with translated(OPERATED):
+        with translating_errors(OPERATED):
             yield conn
     finally:
         conn.close()
@@ -148,10 +148,10 @@ def _lacks_database(error: psycopg.Error) -> bool:
 
 def _connect_error(error: psycopg.Error, what: str, parameters: dict[str, Any]) -> StackctlError:
     if any(text in str(error) for text in _BAD_PARAMETER):
-        return _bad_url(what, one_line(str(error).removeprefix("connection is bad: ")))
+        return _bad_url(what, to_one_line(str(error).removeprefix("connection is bad: ")))
     host = parameters.get("hostaddr") or parameters.get("host") or "localhost"
     place = f"{host}:{parameters.get('port') or 5432}"
-    reason = one_line(str(error))
+    reason = to_one_line(str(error))
     user = parameters.get("user")
     if isinstance(error, pg.InvalidPassword | pg.InvalidAuthorizationSpecification) or "password" in reason:
         return ServiceError(

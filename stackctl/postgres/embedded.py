@@ -35,7 +35,7 @@ from psycopg import pq, sql
 from psycopg.conninfo import make_conninfo
 
 from stackctl.core.errors import ServiceError, StackctlError, StateError
-from stackctl.postgres.binaries import MAJOR_VERSION, find_binaries, let_through, open_binaries, server_account
+from stackctl.postgres.binaries import MAJOR_VERSION, find_binaries, find_server_account, grant_execution, grant_passage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -173,8 +173,8 @@ class EmbeddedServer:
     def _start(self, lock: int, options: Mapping[str, str]) -> None:
         account = self._account()
         if account is not None:
-            let_through(self.directory, account)
-            open_binaries(self._binaries, account)
+            grant_passage(self.directory, account)
+            grant_execution(self._binaries, account)
         self._initialise(lock, durable=options.get("fsync") != "off")
         self._clear_stale_files()
         self._sockets = self._make_socket_directory()
@@ -269,7 +269,7 @@ class EmbeddedServer:
                 hint="remove it, or set TMPDIR to a directory of your own",
             )
         if account is not None:
-            let_through(sockets.parent, account)
+            grant_passage(sockets.parent, account)
         for leftover in sockets.glob(".s.PGSQL.*"):
             leftover.unlink()
         return sockets
@@ -338,7 +338,7 @@ class EmbeddedServer:
             owner = self._data.stat().st_uid
             if owner != 0:
                 return pwd.getpwuid(owner)
-        return server_account()
+        return find_server_account()
 
     def _make_private(self, path: Path) -> None:
         path.mkdir(mode=0o700)

@@ -16,18 +16,18 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def translated(what: str) -> Iterator[None]:
+def translating_errors(what: str) -> Iterator[None]:
     """Inside, errors of PostgreSQL come out as StackctlErrors that name `what`."""
     try:
         yield
     except psycopg.Error as error:
-        raise translate(error, what) from error
+        raise translate_error(error, what) from error
 
 
-def translate(error: psycopg.Error, what: str = "the database") -> StackctlError:
+def translate_error(error: psycopg.Error, what: str = "the database") -> StackctlError:
     """The StackctlError for an error of the driver or the server, by SQLSTATE."""
     # The server's own sentence; its DETAIL may quote rows of customers.
-    reason = one_line(error.diag.message_primary or str(error))
+    reason = to_one_line(error.diag.message_primary or str(error))
     details = {"sqlstate": error.sqlstate} if error.sqlstate else {}
     match error:
         case pg.UndefinedTable() | pg.UndefinedColumn() | pg.InvalidSchemaName() | pg.UndefinedFunction():
@@ -80,6 +80,6 @@ def translate(error: psycopg.Error, what: str = "the database") -> StackctlError
             return ServiceError(f"{what}: {reason}", code="database-error", details=details)
 
 
-def one_line(text: str) -> str:
+def to_one_line(text: str) -> str:
     """The first paragraph of a server's message on one line, without secrets."""
     return scrub(" ".join(line.strip() for line in text.strip().splitlines()))

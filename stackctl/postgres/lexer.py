@@ -49,7 +49,7 @@ class Unclosed(ValueError):
         self.start = start
 
 
-def tokens(text: str) -> Iterator[Token]:
+def tokenize(text: str) -> Iterator[Token]:
     """The tokens of `text`, comments included and white space left out.
 
     Strings are read with standard_conforming_strings on. Raises Unclosed.
@@ -69,7 +69,7 @@ def tokens(text: str) -> Iterator[Token]:
         at = end
 
 
-def statements(source: Sequence[Token]) -> Iterator[list[Token]]:
+def split_statements(source: Sequence[Token]) -> Iterator[list[Token]]:
     """Part tokens without comments at the semicolons that end a statement; the semicolons are dropped.
 
     A semicolon in brackets (CREATE RULE) or between BEGIN and END of a SQL-standard function body ends nothing.
@@ -97,7 +97,7 @@ def statements(source: Sequence[Token]) -> Iterator[list[Token]]:
         yield statement
 
 
-def words(statement: Sequence[Token], count: int) -> list[str]:
+def first_words(statement: Sequence[Token], count: int) -> list[str]:
     """The first `count` tokens in upper case; quoted ones as they are."""
     return [token.text.upper() if token.kind == "word" else token.text for token in statement[:count]]
 
@@ -111,7 +111,7 @@ def _kind(group: str) -> Kind:
 
 
 def _defines_routine(statement: Sequence[Token]) -> bool:
-    first = words(statement, 4)
+    first = first_words(statement, 4)
     return first[0] == "CREATE" and ("FUNCTION" in first or "PROCEDURE" in first)
 
 

@@ -11,7 +11,7 @@ _BLOCK = re.compile(r"^-- name: (\w+)[^\n]*\n", re.MULTILINE)
 
 
 @cache
-def statements(module: str, name: str | None = None) -> dict[str, LiteralString]:
+def load_statements(module: str, name: str | None = None) -> dict[str, LiteralString]:
     """The statements, by name, of the .sql file beside `module` (its `__file__`): its namesake, or `name`.
 
     They count as literals: the text is part of the installed package and never holds a value.

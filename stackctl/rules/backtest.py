@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, LiteralString, cast
 
 from psycopg import IsolationLevel, sql
 
-from stackctl.postgres.statements import statements
+from stackctl.postgres.statements import load_statements
 from stackctl.rules.cel.to_sql import predicate
 from stackctl.rules.decide import Decision, Judge
 from stackctl.rules.model import AUTH_METHODS, Context
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 EXAMPLES = 10  # users named for each difference
 _PAGE = 5_000  # rows fetched at a time
 
-_SQL = statements(__file__)
+_SQL = load_statements(__file__)
 CHANGES = ("newly_rejected", "newly_allowed", "newly_restricted", "no_longer_restricted")
 
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from stackctl.backend.external_databases import BackendDatabases, Changes, place
 from stackctl.core.errors import ConfigError, StateError, unknown_name_error
 from stackctl.mapping.compile import Compiled, compile_mapping
-from stackctl.mapping.files import load as load_mappings
-from stackctl.postgres.connect import connect, connect_operated, operated_session
-from stackctl.postgres.statements import statements
+from stackctl.mapping.files import load_mappings as load_mappings
+from stackctl.postgres.connect import connect, connect_operated, open_operated_session
+from stackctl.postgres.statements import load_statements
 from stackctl.sync.engine.source import Source
 from stackctl.sync.targets.open import open_target
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
     from stackctl.config.settings import ExternalDatabase, Settings
     from stackctl.mapping.dialect import Dialect
-    from stackctl.mapping.files import Loaded
+    from stackctl.mapping.files import MappingSet
     from stackctl.mapping.model import Mapping
     from stackctl.postgres.connect import Connection
     from stackctl.sync.targets.protocol import Target
 
-_SQL = statements(__file__)
+_SQL = load_statements(__file__)
 # Values that the configuration knows and this version does not carry out: refused, not ignored.
 _LATER = {"sync.dispatch": "http"}
 _DIALECTS: dict[str, Dialect] = {"postgres": "postgres", "sqlite": "sqlite", "duckdb": "duckdb"}
@@ -45,7 +45,7 @@ class Pipeline:
         return self._loaded.mappings
 
     @cached_property
-    def _loaded(self) -> Loaded:
+    def _loaded(self) -> MappingSet:
         return load_mappings(self.settings.mappings_dir())
 
     def check_ready(self, conn: Connection, used: Iterable[Compiled] | None = None) -> None:
@@ -166,7 +166,7 @@ class Pipeline:
 
     def open_session(self) -> AbstractContextManager[Connection]:
         """A connection to the operated database that is closed at the end; its errors come out as StackctlErrors."""
-        return operated_session(self.settings)
+        return open_operated_session(self.settings)
 
     def open_target(self, database: ExternalDatabase) -> Target:
         return open_target(self.settings.resolved(database))

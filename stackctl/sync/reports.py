@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stackctl.mapping.files import paths
+from stackctl.mapping.files import list_mapping_files
 from stackctl.sync.queue import retries
 
 if TYPE_CHECKING:
@@ -115,6 +115,6 @@ class LoadedFiles:
 
     def _mapping_files(self) -> list[Path]:
         try:
-            return paths(self._mappings)
+            return list_mapping_files(self._mappings)
         except OSError:
             return []

@@ -10,7 +10,7 @@ from uuid import UUID
 from psycopg import sql
 
 from stackctl.core.errors import StackctlError
-from stackctl.postgres.statements import statements
+from stackctl.postgres.statements import load_statements
 from stackctl.sync.changes.stamping import TOMBSTONES, SequencedTable, list_sequenced_tables
 from stackctl.sync.engine import rejected_rows
 from stackctl.sync.queue import entries, fuses, retries
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _NOTHING = sql.SQL("")
 EXACT_TOTAL = 100_000  # rows; a larger table's total is the planner's estimate
 
-_SQL = statements(__file__)
+_SQL = load_statements(__file__)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import psycopg
 from psycopg import sql
 
 from stackctl.core.errors import AnswerNo, ServiceError
-from stackctl.postgres.errors import translate
+from stackctl.postgres.errors import translate_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -143,7 +143,7 @@ def reading(what: str) -> Iterator[None]:
     try:
         yield
     except psycopg.Error as error:
-        inner = translate(error, "the operated database")
+        inner = translate_error(error, "the operated database")
         if _lost(error):
             raise OperatedDatabaseLost(inner.message, code=inner.code, hint=inner.hint) from error
         if inner.code in _PASSING:

@@ -11,7 +11,7 @@ from psycopg.types.json import Jsonb
 
 from stackctl.core.bundled import bundled
 from stackctl.mapping import files
-from stackctl.mapping.check import check
+from stackctl.mapping.check import check_mappings
 from stackctl.mapping.compile import compile_mapping
 from stackctl.migrate.files import discover
 from stackctl.migrate.run import apply_migrations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Connection = psycopg.Connection[Any]
-MAPPINGS = files.load(bundled("mappings")).mappings
+MAPPINGS = files.load_mappings(bundled("mappings")).mappings
 MINE, OTHER = uuid.UUID(int=1), uuid.UUID(int=2)
 IDS = {"mine": MINE, "other": OTHER}
 SEED = """
@@ -66,7 +66,7 @@ def run(conn: Connection, name: str, what: str = "fetch", cursor: int = -1, limi
 
 
 def test_bundled_mappings_fit_the_database(db: Connection) -> None:
-    assert check(files.paths(bundled("mappings")), catalog=db) == ()
+    assert check_mappings(files.list_mapping_files(bundled("mappings")), catalog=db) == ()
 
 
 def test_changed_deleted_recreated_and_foreign_rows(db: Connection) -> None:
@@ -187,7 +187,7 @@ def test_catalog_findings_have_their_place(db: Connection, tmp_path: Path) -> No
         path = tmp_path / "teams.yaml"
         changed = text.replace(old, new).replace('FROM "Team"', 'FROM "Teem"' if "Teem" in new else 'FROM "Team"')
         path.write_text(changed, encoding="utf-8")
-        (finding,) = check([path], catalog=db)
+        (finding,) = check_mappings([path], catalog=db)
         line = changed.splitlines()[finding.line - 1]
         assert finding.rule == rule
         assert line[finding.column - 1 :].startswith((new, new.split(": ")[-1], new.split(": ")[-1].rstrip("}")))

@@ -15,7 +15,7 @@ from psycopg.types.json import Jsonb
 
 from stackctl.backend.users import find
 from stackctl.core.errors import UsageError
-from stackctl.postgres.statements import statements
+from stackctl.postgres.statements import load_statements
 from stackctl.rules.stats import RuleStats, stats
 from tests.backend import MINE, OTHER, add_user, fetch, one
 
@@ -224,7 +224,7 @@ def test_the_hours_of_a_rule_are_a_range_of_the_index_however_many_there_are(sou
     source.execute("ANALYZE stackctl.sign_up_rule_hour; ANALYZE stackctl.sign_up_rule_total")
     for tenancy in (None, MINE):
         values = {"tenancy": tenancy, "hours": 48, "until": stats(source, 1).until - timedelta(hours=1)}
-        query = "EXPLAIN (ANALYZE, FORMAT JSON) " + statements("rules_stats")["triggers"]
+        query = "EXPLAIN (ANALYZE, FORMAT JSON) " + load_statements("rules_stats")["triggers"]
         ((((plan,),),)) = source.execute(query, values).fetchall()
         scans = [node for node in nodes(plan["Plan"]) if node.get("Relation Name") == "sign_up_rule_hour"]
         assert [node["Actual Rows"] for node in scans] == [48]

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     from tests.conftest import Connect
 
-MAPPINGS = files.load(bundled("mappings")).mappings
+MAPPINGS = files.load_mappings(bundled("mappings")).mappings
 STAMP = (
     'UPDATE "ProjectUser" SET "sequenceId" = nextval(\'global_seq_id\'), "shouldUpdateSequenceId" = false'
     ' WHERE "projectUserId" = %s'

@@ -14,7 +14,7 @@ from stackctl.backend import users
 from stackctl.backend.users import Restriction, find
 from stackctl.core.bundled import bundled
 from stackctl.core.errors import StackctlError, StateError, UsageError
-from stackctl.postgres.statements import statements
+from stackctl.postgres.statements import load_statements
 from tests.backend import (
     MINE,
     OTHER,
@@ -138,7 +138,7 @@ def test_both_look_ups_use_an_index(source: Connection, ada: uuid.UUID) -> None:
     source.execute("ANALYZE")
     values = {"tenancy": None, "id": ada, "spellings": ["ada@example.com"], "limit": 21}
     for name in ("by_id", "by_email"):
-        plan = "\n".join(line for (line,) in source.execute("EXPLAIN " + statements("users")[name], values))
+        plan = "\n".join(line for (line,) in source.execute("EXPLAIN " + load_statements("users")[name], values))
         assert 'Seq Scan on "ProjectUser"' not in plan, plan
         assert 'Seq Scan on "ContactChannel"' not in plan, plan
 
@@ -286,12 +286,12 @@ def test_two_at_once_serialise_on_the_row_and_the_later_is_refused(
 def test_a_row_that_is_held_is_waited_for_only_so_long(
     source: Connection, ada: uuid.UUID, connect: Connect, migrated_db: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from stackctl.postgres.errors import translated
+    from stackctl.postgres.errors import translating_errors
 
     monkeypatch.setattr(users, "LOCK_TIMEOUT", "50ms")
     connect(migrated_db).execute('UPDATE "ProjectUser" SET "displayName" = \'in hand\'')
     seen = find(source, str(ada))
-    with pytest.raises(StackctlError) as caught, translated("the database"):
+    with pytest.raises(StackctlError) as caught, translating_errors("the database"):
         users.change(source, seen, Restriction(True, "mine"))
     assert (caught.value.code, caught.value.exit_code) == ("lock-timeout", 5)
 

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from stackctl.core.errors import StackctlError, UsageError
-from stackctl.mapping.checksums import Hasher, checksums, of_table
+from stackctl.mapping.checksums import Hasher, compile_checksums, compile_table_checksums
 from stackctl.mapping.model import Column, Mapping
 from stackctl.sync import service
 from stackctl.sync.check import verify
@@ -488,7 +488,7 @@ def test_every_type_has_one_hash_in_both_languages(source: Connection, tmp_path:
     rows = fetch(source, f"SELECT {', '.join(kept)} FROM sample")
     hasher = Hasher(mapping)
     asked = {"keys": "[]", "wanted": list(range(4096)), "tenancy_id": MINE}
-    for side in (of_table(mapping), checksums(mapping).source):
+    for side in (compile_table_checksums(mapping), compile_checksums(mapping).source):
         there = dict(source.execute(side.hashes, asked).fetchall())
         assert there == {str(row[0]): hasher.hash(row) for row in rows}
         sums = {bucket: (count, int(total)) for bucket, count, total in source.execute(side.sums, asked)}

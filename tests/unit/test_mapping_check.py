@@ -8,7 +8,7 @@ import pytest
 from stackctl.core.bundled import bundled
 from stackctl.core.errors import ConfigError
 from stackctl.mapping import files
-from stackctl.mapping.check import check
+from stackctl.mapping.check import check_mappings
 
 GOOD = """\
 name: things
@@ -34,31 +34,31 @@ def write(directory: Path, text: str, name: str = "things") -> Path:
 
 
 def test_good_mapping_has_no_finding(tmp_path: Path) -> None:
-    assert check([write(tmp_path, GOOD)]) == ()
-    mapping = files.load_file(tmp_path / "things.yaml")
+    assert check_mappings([write(tmp_path, GOOD)]) == ()
+    mapping = files.load_mapping(tmp_path / "things.yaml")
     assert mapping.deleted_as == "Thing"
     assert mapping.depends_on[0].on == {"thingId": '"id"'}
 
 
 def test_bundled_mappings_have_no_finding() -> None:
-    assert check(files.paths(bundled("mappings"))) == ()
-    assert len(files.load(bundled("mappings")).mappings) == 11
+    assert check_mappings(files.list_mapping_files(bundled("mappings"))) == ()
+    assert len(files.load_mappings(bundled("mappings")).mappings) == 11
 
 
 def test_the_digests_of_sound_files_are_those_of_the_bundled_mappings() -> None:
     """When this fails, a bundled mapping was edited: `cd mappings && sha256sum *.yaml > sound.sha256`."""
     folder = bundled("mappings")
-    current = {hashlib.sha256(path.read_bytes()).hexdigest(): path.name for path in files.paths(folder)}
-    assert files.sound_files() == current
+    current = {hashlib.sha256(path.read_bytes()).hexdigest(): path.name for path in files.list_mapping_files(folder)}
+    assert files.read_sound_digests() == current
 
 
 def test_a_file_that_is_no_longer_the_bundled_one_is_checked(tmp_path: Path) -> None:
     text = (bundled("mappings") / "teams.yaml").read_text(encoding="utf-8")
     write(tmp_path, text, "teams")
-    assert list(files.load(tmp_path).mappings) == ["teams"]
+    assert list(files.load_mappings(tmp_path).mappings) == ["teams"]
     write(tmp_path, text.replace(":tenancy_id", "NULL"), "teams")
     with pytest.raises(ConfigError, match="tenancy_id"):
-        files.load(tmp_path)
+        files.load_mappings(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_a_file_that_is_no_longer_the_bundled_one_is_checked(tmp_path: Path) -> 
 def test_finding_names_its_place(tmp_path: Path, old: str, new: str, rule: str, line: int, column: int) -> None:
     assert old in GOOD
     path = write(tmp_path, GOOD.replace(old, new, 1))
-    found = [(f.rule, f.line, f.column) for f in check([path])]
+    found = [(f.rule, f.line, f.column) for f in check_mappings([path])]
     assert (rule, line, column) in found
 
 
@@ -126,11 +126,11 @@ def test_finding_names_its_place(tmp_path: Path, old: str, new: str, rule: str, 
     ],
 )
 def test_what_only_looks_wrong_passes(tmp_path: Path, expression: str) -> None:
-    assert check([write(tmp_path, GOOD.replace('t."label" AS', f"{expression} AS"))]) == ()
+    assert check_mappings([write(tmp_path, GOOD.replace('t."label" AS', f"{expression} AS"))]) == ()
 
 
 def test_nearest_name_is_suggested(tmp_path: Path) -> None:
-    findings = check([write(tmp_path, GOOD.replace("depends_on:", "dependson:").replace("uuid,", "uid,"))])
+    findings = check_mappings([write(tmp_path, GOOD.replace("depends_on:", "dependson:").replace("uuid,", "uid,"))])
     assert [f.suggestion for f in findings] == ["did you mean uuid?", "did you mean depends_on?"]
 
 
@@ -140,19 +140,19 @@ def test_mappings_are_checked_together(tmp_path: Path) -> None:
         tmp_path, GOOD.replace("name: things", "name: parts").replace("Part:", "Thing:").replace("Thing\n", "Part\n")
         .replace('"Thing"', '"Part"'), "parts",
     )  # fmt: skip
-    rules = {(Path(f.file).name, f.rule) for f in check([one, two])}
+    rules = {(Path(f.file).name, f.rule) for f in check_mappings([one, two])}
     assert rules == {("parts.yaml", "duplicate-target"), ("parts.yaml", "cycle"), ("things.yaml", "cycle")}
 
 
 def test_load_refuses_with_the_place(tmp_path: Path) -> None:
     path = write(tmp_path, GOOD.replace("{id: uuid,", "{id: uid,"))
     with pytest.raises(ConfigError, match=f"{path}:5:15: unknown type uid") as caught:
-        files.load(tmp_path)
+        files.load_mappings(tmp_path)
     assert (caught.value.exit_code, caught.value.code) == (3, "mapping-invalid")
 
 
 def test_directory_without_mappings(tmp_path: Path) -> None:
     for directory in (tmp_path, tmp_path / "none"):
         with pytest.raises(ConfigError) as caught:
-            files.load(directory)
+            files.load_mappings(directory)
         assert caught.value.code == "mappings-missing"

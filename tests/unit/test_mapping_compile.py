@@ -10,7 +10,7 @@ from stackctl.core.bundled import bundled
 from stackctl.mapping import files
 from stackctl.mapping.compile import compile_mapping
 from stackctl.mapping.dialect import DIALECTS, Dialect
-from stackctl.mapping.sql_text import for_driver, parameters
+from stackctl.mapping.sql_text import find_parameters, to_driver_sql
 
 
 @pytest.mark.parametrize(
@@ -48,13 +48,13 @@ from stackctl.mapping.sql_text import for_driver, parameters
     ],
 )
 def test_upsert(dialect: Dialect, upsert: str) -> None:
-    mapping = files.load(bundled("mappings")).mappings["notification_preferences"]
+    mapping = files.load_mappings(bundled("mappings")).mappings["notification_preferences"]
     assert compile_mapping(mapping, dialect).upsert == upsert
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_every_mapping_compiles(dialect: Dialect) -> None:
-    for mapping in files.load(bundled("mappings")).mappings.values():
+    for mapping in files.load_mappings(bundled("mappings")).mappings.values():
         compiled = compile_mapping(mapping, dialect)
         assert ":tenancy_id" not in compiled.fetch + compiled.load
         assert all(column.name in compiled.create_table for column in mapping.columns)
@@ -62,7 +62,7 @@ def test_every_mapping_compiles(dialect: Dialect) -> None:
 
 def test_sqlite_statements_run() -> None:
     database = sqlite3.connect(":memory:")
-    for mapping in files.load(bundled("mappings")).mappings.values():
+    for mapping in files.load_mappings(bundled("mappings")).mappings.values():
         compiled = compile_mapping(mapping, "sqlite")
         database.execute(compiled.create_table)
         row = tuple(f"{column.name} 1" for column in mapping.columns)
@@ -76,8 +76,8 @@ def test_sqlite_statements_run() -> None:
 
 def test_parameters_are_replaced_by_place() -> None:
     sql = "SELECT ':tenancy_id', '5%', a[1:tenancy_id], x::uuid /* :tenancy_id */ WHERE t = :tenancy_id;\n"
-    assert [p.name for p in parameters(sql)] == ["tenancy_id"]
-    assert for_driver(sql, "P") == (
+    assert [p.name for p in find_parameters(sql)] == ["tenancy_id"]
+    assert to_driver_sql(sql, "P") == (
         "SELECT ':tenancy_id', '5%%', a[1:tenancy_id], x::uuid /* :tenancy_id */ WHERE t = P"
     )
 
@@ -85,7 +85,7 @@ def test_parameters_are_replaced_by_place() -> None:
 @pytest.mark.parametrize(
     "sql",
     [
-        *(mapping.select for mapping in files.load(bundled("mappings")).mappings.values()),
+        *(mapping.select for mapping in files.load_mappings(bundled("mappings")).mappings.values()),
         "SELECT a[1:2], b[:2], c[1, :n], ARRAY[[:p], [:q, :r]], (ARRAY[:s])[1:2] FROM t",
         "SELECT f(a => :x, VARIADIC ARRAY[:y, :z]), E'\\':q', $$ :q $$, $a$ ' :q $a$, \":q\" -- :q",
         "SELECT x::text, y :: uuid, '{:q}'::jsonb -> 'k', 1 /* /* :q */ :q */ + :last",
@@ -94,4 +94,4 @@ def test_parameters_are_replaced_by_place() -> None:
 def test_parameters_are_what_a_parser_of_postgresql_takes_for_placeholders(sql: str) -> None:
     tree = sqlglot.parse_one(sql, read="postgres")
     placeholders = sorted(node.name for node in tree.find_all(exp.Placeholder))
-    assert sorted(parameter.name for parameter in parameters(sql)) == placeholders
+    assert sorted(parameter.name for parameter in find_parameters(sql)) == placeholders

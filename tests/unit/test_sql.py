@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import stackctl
-from stackctl.postgres.statements import statements
+from stackctl.postgres.statements import load_statements
 
 PACKAGE = Path(stackctl.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.sql"))
@@ -22,7 +22,7 @@ def test_there_are_files_to_check() -> None:
 def test_every_file_is_nothing_but_named_statements(file: Path) -> None:
     text = file.read_text(encoding="utf-8")
     named = re.findall(r"^-- name: (\w+)", text, re.MULTILINE)
-    blocks = statements(str(file))
+    blocks = load_statements(str(file))
     assert list(blocks) == named, "two blocks share a name, or a header is misspelt"
     assert named
     assert all(blocks.values()), "an empty statement"
@@ -34,9 +34,9 @@ def test_every_file_is_nothing_but_named_statements(file: Path) -> None:
 def test_every_statement_is_used_beside_its_file(file: Path) -> None:
     """A statement that no module of the folder asks for is dead."""
     sources = "\n".join(path.read_text(encoding="utf-8") for path in file.parent.glob("*.py"))
-    assert [name for name in statements(str(file)) if f'"{name}"' not in sources] == []
+    assert [name for name in load_statements(str(file)) if f'"{name}"' not in sources] == []
 
 
 def test_a_module_without_a_file_is_an_error_not_an_empty_set() -> None:
     with pytest.raises(FileNotFoundError):
-        statements(str(PACKAGE / "no_such_module.py"))
+        load_statements(str(PACKAGE / "no_such_module.py"))

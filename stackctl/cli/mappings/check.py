@@ -25,10 +25,10 @@ def check(
 
     Exit codes: 0 nothing found, 1 findings.
     """
-    from stackctl.mapping.check import check as inspect
-    from stackctl.mapping.files import paths
+    from stackctl.mapping.check import check_mappings as inspect
+    from stackctl.mapping.files import list_mapping_files
 
-    chosen = files or paths(run.settings.mappings_dir())
+    chosen = files or list_mapping_files(run.settings.mappings_dir())
     for file in chosen:
         if not file.is_file():
             raise ConfigError(f"{file} does not exist", code="file-not-found", hint="see `stackctl mappings list`")

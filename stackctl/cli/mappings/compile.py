@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from stackctl.cli.command import Run, command
-from stackctl.cli.mappings.shared import Name, load_mappings
+from stackctl.cli.mappings.shared import Name, read_mappings
 
 
 @command(example="stackctl mappings compile users --dialect mysql")
@@ -21,7 +21,7 @@ def compile_(
     """Print the statements made from a mapping: what runs on the source, and what on a target of the dialect."""
     from stackctl.mapping.compile import compile_mapping
 
-    compiled = compile_mapping(load_mappings(run).find(mapping), dialect)
+    compiled = compile_mapping(read_mappings(run).find(mapping), dialect)
     on_source = ("fetch", "by_key", "next_key", "resend", "load", "high_water", "backlog", "oldest_unsent")
     source = {name: getattr(compiled, name) for name in on_source}
     target = {name: getattr(compiled, name) for name in ("create_table", "create_staging", "upsert", "delete")}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from stackctl.cli.command import Run, command
-from stackctl.cli.mappings.shared import load_mappings, mapping_document
+from stackctl.cli.mappings.shared import mapping_document, read_mappings
 
 
 @command(example="stackctl mappings list --json")
 def list_(run: Run) -> None:
     """List the mappings: source, target, key, and what their rows depend on."""
-    mappings = load_mappings(run).mappings.values()
+    mappings = read_mappings(run).mappings.values()
 
     def table() -> None:
         run.console.table(

@@ -9,17 +9,17 @@ import typer
 
 if TYPE_CHECKING:
     from stackctl.cli.command import Run
-    from stackctl.mapping.files import Loaded
+    from stackctl.mapping.files import MappingSet
     from stackctl.mapping.model import Mapping
 
 Name = Annotated[str, typer.Argument(metavar="MAPPING", help="Name of a mapping.")]
 
 
-def load_mappings(run: Run) -> Loaded:
+def read_mappings(run: Run) -> MappingSet:
     """The configured mappings. Raises ConfigError `mappings-missing`, `mapping-invalid`."""
-    from stackctl.mapping.files import load
+    from stackctl.mapping.files import load_mappings
 
-    return load(run.settings.mappings_dir())
+    return load_mappings(run.settings.mappings_dir())
 
 
 def mapping_document(mapping: Mapping) -> dict[str, Any]:

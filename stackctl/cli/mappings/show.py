@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from stackctl.cli.command import Run, command
-from stackctl.cli.mappings.shared import Name, load_mappings, mapping_document
+from stackctl.cli.mappings.shared import Name, mapping_document, read_mappings
 
 
 @command(example="stackctl mappings show users")
 def show(run: Run, mapping: Name) -> None:
     """Print a mapping's file."""
-    found = load_mappings(run).find(mapping)
+    found = read_mappings(run).find(mapping)
     text = found.file.read_text(encoding="utf-8")
     run.finish(mapping_document(found) | {"text": text}, lambda: run.console.line(text.rstrip("\n")))

@@ -77,11 +77,11 @@ def open_database(run: Run, wait: timedelta = timedelta(0)) -> Iterator[Connecti
 
     A server that does not answer is tried again for as long as `wait`.
     """
-    from stackctl.postgres.errors import translated
+    from stackctl.postgres.errors import translating_errors
 
     conn = _connect_with_retries(run, time.monotonic() + wait.total_seconds())
     try:
-        with translated("the operated database"):
+        with translating_errors("the operated database"):
             yield conn
     finally:
         conn.close()

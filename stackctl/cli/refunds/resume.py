@@ -76,7 +76,7 @@ def resume(
 
 def _resume_all(run: Run, conn: Connection, open_gateway: Callable[[str], Gateway], tenancy: UUID | None) -> None:
     from stackctl.payments.refunds import execute, ledger
-    from stackctl.postgres.errors import translated
+    from stackctl.postgres.errors import translating_errors
 
     found = ledger.find_refunds(conn, tenancy=tenancy, unsettled=True)[
         ::-1
@@ -84,7 +84,7 @@ def _resume_all(run: Run, conn: Connection, open_gateway: Callable[[str], Gatewa
     outcomes: list[Outcome] = []
     for one in found:
         try:
-            with translated("the operated database"):
+            with translating_errors("the operated database"):
                 outcome = run_naming_refund(
                     run, one, lambda one=one: execute.settle_refund(conn, open_gateway(one.account), one)
                 )

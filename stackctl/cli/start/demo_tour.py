@@ -18,9 +18,9 @@ from stackctl.core.errors import StateError, UsageError
 from stackctl.migrate.files import discover
 from stackctl.migrate.run import apply_migrations
 from stackctl.postgres import embedded
-from stackctl.postgres.connect import connect, connect_operated, operated_session
-from stackctl.postgres.errors import translated
-from stackctl.postgres.statements import statements
+from stackctl.postgres.connect import connect, connect_operated, open_operated_session
+from stackctl.postgres.errors import translating_errors
+from stackctl.postgres.statements import load_statements
 from stackctl.sync import service
 from stackctl.sync.check.compare import Comparison, compare
 from stackctl.sync.pipeline import Pipeline
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from stackctl.postgres.connect import Connection
 
-_SQL = statements(__file__)
+_SQL = load_statements(__file__)
 _MARK = "# Written by `stackctl demo`; safe to delete together with this folder.\n"
 _OPERATED, _EXTERNAL = "backend", "analytics"
 
@@ -188,7 +188,7 @@ def _prepare(directory: Path) -> None:
 
 def _start(directory: Path) -> str:
     server = embedded.attach(directory / "postgres")
-    with translated("the embedded server"), connect(server.url(), autocommit=True) as conn:
+    with translating_errors("the embedded server"), connect(server.url(), autocommit=True) as conn:
         from psycopg import sql
 
         for name in (_OPERATED, _EXTERNAL):
@@ -225,7 +225,7 @@ def _each(conn: Connection, names: tuple[str, ...]) -> Iterator[tuple[Customer, 
 
 def _seed(pipeline: Pipeline) -> str:
     counts: dict[str, int] = {}
-    with operated_session(pipeline.settings) as conn, conn.transaction():
+    with open_operated_session(pipeline.settings) as conn, conn.transaction():
         for _, _, name, rows in _each(conn, ("project", "tenancy", *_SEED)):
             counts[name] = counts.get(name, 0) + rows
     return (
@@ -264,7 +264,7 @@ def _poll(pipeline: Pipeline) -> str:
 
 def _change(pipeline: Pipeline) -> str:
     changed = deleted = returned = 0
-    with operated_session(pipeline.settings) as conn, conn.transaction():
+    with open_operated_session(pipeline.settings) as conn, conn.transaction():
         changed = sum(rows for _, _, _, rows in _each(conn, _CHANGES))
         for customer in CUSTOMERS:
             values: dict[str, Any] = {"tenancy": customer.tenancy, "project": customer.project}
@@ -280,7 +280,7 @@ def _change(pipeline: Pipeline) -> str:
 
 
 def _compare(pipeline: Pipeline, checks: list[Checked]) -> str:
-    with operated_session(pipeline.settings) as conn:
+    with open_operated_session(pipeline.settings) as conn:
         for databases in pipeline.databases.values():
             for database in databases:
                 target = pipeline.open_target(database)

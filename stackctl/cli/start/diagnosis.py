@@ -12,12 +12,12 @@ from stackctl.backend import tenancies
 from stackctl.backend.drift import drifts
 from stackctl.backend.schema import SEQUENCE_INCREMENT
 from stackctl.core.errors import StackctlError, StateError
-from stackctl.mapping.check import check as check_mappings
-from stackctl.mapping.files import paths
+from stackctl.mapping.check import check_mappings as check_mappings
+from stackctl.mapping.files import list_mapping_files
 from stackctl.migrate.change_capture import describe_restore, detect_capture, find_excluded
 from stackctl.migrate.files import discover
 from stackctl.migrate.history import read_status as migration_status
-from stackctl.postgres.statements import statements
+from stackctl.postgres.statements import load_statements
 from stackctl.sync.changes.stamping import TOMBSTONES, list_sequenced_tables
 from stackctl.sync.pipeline import Pipeline
 from stackctl.sync.queue import entries, fuses, retries
@@ -35,7 +35,7 @@ OLDEST_SERVER = 140000  # PostgreSQL 14: the oldest that this is tested to under
 MOST_ACCOUNTS = 20  # tenancies whose connected accounts are looked at
 CLOCK_SKEW = 5.0  # seconds between this machine and the server before it is worth a word
 
-_SQL = statements(__file__)
+_SQL = load_statements(__file__)
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,9 @@ def _has_tables(conn: Connection) -> bool:
 
 def _schema(conn: Connection, pipeline: Pipeline) -> Iterator[Check]:
     problems = [
-        f for f in check_mappings(paths(pipeline.settings.mappings_dir()), catalog=conn) if f.severity == "error"
+        f
+        for f in check_mappings(list_mapping_files(pipeline.settings.mappings_dir()), catalog=conn)
+        if f.severity == "error"
     ]
     for finding in problems:
         yield Check(

@@ -26,7 +26,7 @@ def find_statement(migration: Migration, names: Sequence[str]) -> tuple[int, int
         return 1, 1
 
     def weight(sql: str) -> int:
-        said = [_fold_identifier(token) for token in lexer.tokens(sql) if token.kind in ("word", "quoted")]
+        said = [_fold_identifier(token) for token in lexer.tokenize(sql) if token.kind in ("word", "quoted")]
         named = sum(4 if name in said else 2 if name in sql else 0 for name in names)
         return named + (named > 0 and said[0] in _DEFINES)
 

@@ -12,7 +12,7 @@ from psycopg.rows import class_row
 
 from stackctl.migrate.lock_modes import MODES
 from stackctl.postgres import lexer
-from stackctl.postgres.statements import statements
+from stackctl.postgres.statements import load_statements
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Connection: TypeAlias = "psycopg.Connection[Any]"
 
-_SQL = statements(__file__)
+_SQL = load_statements(__file__)
 
 
 @dataclass(frozen=True)
@@ -118,8 +118,8 @@ class StatementObserver:
     def _find_rewritten(
         self, statement: Statement, before: dict[int, _Relation], after: dict[int, _Relation]
     ) -> tuple[str, ...]:
-        first = [token for token in lexer.tokens(statement.sql) if token.kind != "comment"][:1]
-        if lexer.words(first, 1) == ["TRUNCATE"]:  # a new, empty file: nothing was written
+        first = [token for token in lexer.tokenize(statement.sql) if token.kind != "comment"][:1]
+        if lexer.first_words(first, 1) == ["TRUNCATE"]:  # a new, empty file: nothing was written
             return ()
         return tuple(
             sorted(

@@ -11,14 +11,14 @@ from psycopg import errors, sql
 from stackctl.migrate import files
 from stackctl.migrate.parser.definitions import find_not_null_columns
 from stackctl.migrate.parser.token_reader import tokenize
-from stackctl.postgres.statements import statements
+from stackctl.postgres.statements import load_statements
 
 if TYPE_CHECKING:
     from stackctl.migrate.parser.facts import DataType
     from stackctl.migrate.parser.token_reader import QualifiedName
     from stackctl.postgres.connect import Connection
 
-_SQL = statements(__file__)
+_SQL = load_statements(__file__)
 
 TINY = 1024 * 1024  # bytes; whatever is done to such a table is done in a moment
 

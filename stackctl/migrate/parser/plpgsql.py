@@ -70,7 +70,7 @@ def _unwrap_execute(body: str, tokens: list[lexer.Token]) -> Iterator[EmbeddedSt
         return
     content = unquote_string(tokens[1])
     try:
-        inner = list(lexer.statements(tokenize(content)))
+        inner = list(lexer.split_statements(tokenize(content)))
     except lexer.Unclosed:
         yield EmbeddedStatement(text, first.start, dynamic=True)
         return

@@ -184,7 +184,7 @@ class TokenReader:
 
 def tokenize(text: str) -> list[Token]:
     """The tokens that count: without comments, but with the sentinel of the schema's name."""
-    return [token for token in lexer.tokens(text) if token.kind != "comment" or token.text == files.SCHEMA_SENTINEL]
+    return [token for token in lexer.tokenize(text) if token.kind != "comment" or token.text == files.SCHEMA_SENTINEL]
 
 
 def fold_identifier(token: Token) -> str:

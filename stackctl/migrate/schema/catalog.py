@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from psycopg.rows import dict_row
 
-from stackctl.postgres.statements import statements
+from stackctl.postgres.statements import load_statements
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Connection: TypeAlias = "psycopg.Connection[Any]"
 
-_SQL = statements(__file__)
+_SQL = load_statements(__file__)
 _T = TypeVar("_T")
 
 

@@ -20,7 +20,7 @@ from stackctl.payments import purchases
 from stackctl.payments.refunds import ledger
 from stackctl.payments.refunds.balance import RefundableBalance, list_refunds
 from stackctl.payments.refunds.request import format_age, resolve_entries, to_stripe_params
-from stackctl.postgres.errors import translate
+from stackctl.postgres.errors import translate_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -274,7 +274,7 @@ def _record_sent(
 
 
 def _not_recorded(refund: Refund, error: psycopg.Error | StackctlError) -> OutcomeUnknown:
-    why = translate(error, "the operated database") if isinstance(error, psycopg.Error) else error
+    why = translate_error(error, "the operated database") if isinstance(error, psycopg.Error) else error
     return OutcomeUnknown(
         f"refund {refund.id} was sent to Stripe, and what came of it could not be written down: {why.message}",
         code="refund-not-recorded",

@@ -9,7 +9,7 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from stackctl.core.errors import UsageError
-from stackctl.postgres.statements import statements
+from stackctl.postgres.statements import load_statements
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from stackctl.postgres.connect import Connection
 
 Status = Literal["planned", "submitted", "pending", "succeeded", "failed", "canceled"]
-_SQL = statements(__file__)
+_SQL = load_statements(__file__)
 _NO_FILTERS = dict.fromkeys(("id", "request", "tenancy", "account", "purchase", "customer", "status", "since", "until"))
 
 

@@ -16,7 +16,7 @@ from uuid import UUID
 
 from psycopg import errors
 
-from stackctl.postgres.statements import statements
+from stackctl.postgres.statements import load_statements
 from stackctl.sync.changes.stamping import compose_stampings
 from stackctl.sync.changes.wakeup import PendingWork, WorkProbe
 from stackctl.sync.queue import entries
@@ -36,7 +36,7 @@ HELD_PAUSE = 1.0  # seconds in which a tenancy whose queue entry is locked is le
 
 StoppedBy = Literal["drained", "fuse", "max-duration", "signal", "lock-held"]
 
-_SQL = statements(__file__)
+_SQL = load_statements(__file__)
 
 
 @dataclass

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, LiteralString, cast
 from psycopg import sql
 
 from stackctl.core.errors import StateError
-from stackctl.postgres.statements import statements
+from stackctl.postgres.statements import load_statements
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 TOMBSTONES = "DeletedRow"
 
-_SQL = statements(__file__, "sequencer")
+_SQL = load_statements(__file__, "sequencer")
 _PLAIN_COLUMN = re.compile(r'"[^"]+"')
 _LOCKED = sql.SQL("current_setting('stackctl.stamping', true) = 'on'")  # the sequencers' lock is held
 _UUID_TEXT = "^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"

@@ -17,7 +17,7 @@ import psycopg
 from psycopg import sql
 
 from stackctl.core.errors import StateError
-from stackctl.postgres.statements import statements
+from stackctl.postgres.statements import load_statements
 from stackctl.sync.changes.stamping import compose_probe
 from stackctl.sync.queue import fuses, retries
 from stackctl.sync.stop import Stop
@@ -39,7 +39,7 @@ RENEW_INTERVAL = 20.0  # seconds after which it says so again
 STOP_NOTICED = 0.25  # seconds in which a wait for a notification notices the stop
 ECHO_WAIT = 2.0  # seconds in which a notification sent on trial must arrive
 
-_SQL = statements(__file__)
+_SQL = load_statements(__file__)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from stackctl.core.errors import StackctlError
-from stackctl.postgres.statements import statements
+from stackctl.postgres.statements import load_statements
 from stackctl.sync.check.verify import refuse_set_back
 from stackctl.sync.engine import database as engine
 from stackctl.sync.engine import rejected_rows
@@ -39,7 +39,7 @@ BATCH = 5_000  # rows under one lock
 ROOM = 0.02  # seconds between two batches, in which a live change gets hold of the cursor
 STOP_GRACE = 10.0  # seconds that a stop leaves the batch in hand
 
-_SQL = statements(__file__)
+_SQL = load_statements(__file__)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from psycopg.types.json import Jsonb
 
 from stackctl.core.errors import StackctlError, StateError
-from stackctl.mapping.checksums import checksums
+from stackctl.mapping.checksums import compile_checksums
 from stackctl.sync.engine import rejected_rows
 from stackctl.sync.engine.keys import AT_ONCE, fits, mend, slices
 from stackctl.sync.engine.watch import watched
@@ -222,7 +222,7 @@ class _Comparison:
         self._check = check
         self._repair = repair
         self._stop = stop
-        self._statements = checksums(compiled.mapping)
+        self._statements = compile_checksums(compiled.mapping)
 
     def run(self, on_rows: Callable[[int, str], None]) -> None:
         # The target works in a thread of its own while the source works in this one.

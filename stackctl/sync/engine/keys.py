@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from psycopg.types.json import Jsonb
 
-from stackctl.mapping.checksums import checksums
+from stackctl.mapping.checksums import compile_checksums
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -65,7 +65,7 @@ def mend(source: Source, target: Target, compiled: Compiled, tenancy: UUID, keys
 
 def prune(source: Source, target: Target, compiled: Compiled, tenancy: UUID) -> None:
     """Delete the rows of the copy that the source does not have, under the lock of the cursor."""
-    there = checksums(compiled.mapping).source.by_key
+    there = compile_checksums(compiled.mapping).source.by_key
     for buckets in slices({}, target.sums(compiled)):
         found = [tuple(key) for *key, _ in target.hashes(compiled, buckets)]
         for start in range(0, len(found), AT_ONCE):

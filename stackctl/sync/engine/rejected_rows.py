@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from psycopg.types.json import Jsonb
 
 from stackctl.core.errors import AnswerNo, StackctlError
-from stackctl.postgres.statements import statements
+from stackctl.postgres.statements import load_statements
 from stackctl.sync.streams import reading
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ ONE = "row-refused"  # of a batch with such a row
 MAX_REFUSED = 100  # rows set aside in one attempt; more of them are the fault of the table or the mapping
 FANOUT = 8  # parts that a batch with a refused row is split into
 
-_SQL = statements(__file__)
+_SQL = load_statements(__file__)
 
 _T = TypeVar("_T")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, LiteralString, cast
 import psycopg
 from psycopg.types.json import Jsonb
 
-from stackctl.postgres.statements import statements
+from stackctl.postgres.statements import load_statements
 from stackctl.sync.streams import OperatedDatabaseLost, Stream, reading
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 REPLICA_WAIT = 60.0  # seconds for a replica to replay past the primary's position
 REPLICA_POLL = 0.02  # seconds
 
-_SQL = statements(__file__)
+_SQL = load_statements(__file__)
 _NEWS: LiteralString = "SELECT {number} WHERE ({oldest}) IS NOT NULL"
 
 
@@ -69,14 +69,14 @@ class Source:
 
     def with_news(self, compiled: Sequence[Compiled], tenancy: UUID, cursors: Mapping[str, int]) -> set[str]:
         """Names of the mappings that have anything above their cursor; one statement for all of them."""
-        arms: list[LiteralString] = []
+        selects: list[LiteralString] = []
         parameters: dict[str, Any] = {"tenancy_id": tenancy}
         for number, one in enumerate(compiled):
             oldest = one.oldest_unsent.replace("%(cursor)s", f"%(at_{number})s")
-            arms.append(cast("LiteralString", _NEWS.format(number=number, oldest=oldest)))
+            selects.append(cast("LiteralString", _NEWS.format(number=number, oldest=oldest)))
             parameters[f"at_{number}"] = cursors[one.mapping.name]
         with reading("the mappings"):
-            found = self._reader.execute(" UNION ALL ".join(arms), parameters).fetchall()
+            found = self._reader.execute(" UNION ALL ".join(selects), parameters).fetchall()
         return {compiled[number].mapping.name for (number,) in found}
 
     def batch(

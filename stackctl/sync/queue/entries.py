@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from stackctl.postgres.statements import statements
+from stackctl.postgres.statements import load_statements
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 LEASE = timedelta(seconds=60)  # a claim that was not renewed for so long is anybody's
 
-_SQL = statements(__file__)
+_SQL = load_statements(__file__)
 
 
 @dataclass(frozen=True)

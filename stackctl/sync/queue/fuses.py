@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from stackctl.postgres.statements import statements
+from stackctl.postgres.statements import load_statements
 
 if TYPE_CHECKING:
     from stackctl.postgres.connect import Connection
 
 FuseName = Literal["sequencer", "poller"]
 
-_SQL = statements(__file__)
+_SQL = load_statements(__file__)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from stackctl.core.redaction import scrub
-from stackctl.postgres.statements import statements
+from stackctl.postgres.statements import load_statements
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -26,7 +26,7 @@ LONGEST_DELAY = timedelta(minutes=10)
 MAX_ATTEMPTS = 12  # after which it waits for the next change, the sweep or `queue retry`
 SWEEP_INTERVAL = timedelta(minutes=10)
 
-_SQL = statements(__file__)
+_SQL = load_statements(__file__)
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,12 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from stackctl.core.errors import AnswerNo, StackctlError, StateError
-from stackctl.mapping.checksums import of_table
-from stackctl.mapping.compile import encoded
+from stackctl.mapping.checksums import compile_table_checksums
+from stackctl.mapping.compile import encode_column
 from stackctl.mapping.target_statements import TYPES
 from stackctl.postgres.connect import connect
-from stackctl.postgres.errors import one_line, translate
-from stackctl.postgres.statements import statements
+from stackctl.postgres.errors import to_one_line, translate_error
+from stackctl.postgres.statements import load_statements
 from stackctl.sync.streams import Form, Stream
 from stackctl.sync.targets import inline_batch
 from stackctl.sync.targets.inline_batch import MOST_BYTES, SmallPage
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from stackctl.mapping.model import Mapping
     from stackctl.sync.targets.protocol import Rows
 
-_SQL = statements(__file__)
+_SQL = load_statements(__file__)
 # Data exceptions, constraints, limits of a row, and what the owner's triggers raise: classes of SQLSTATE that speak of
 # a row and not of the table or the server.
 _REFUSALS = ("22", "23", "54", "P0001")
@@ -272,20 +272,22 @@ class PostgresTarget:
 
     def sums(self, compiled: Compiled) -> Sums:
         with self._errors(compiled), self.waiting.patiently():
-            rows = self._execute(of_table(compiled.mapping).sums)
+            rows = self._execute(compile_table_checksums(compiled.mapping).sums)
             return {bucket: (count, int(total)) for bucket, count, total in rows}
 
     def hashes(self, compiled: Compiled, wanted: Collection[int]) -> list[tuple[Any, ...]]:
         with self._errors(compiled), self.waiting.patiently():
-            return self._execute(of_table(compiled.mapping).hashes, {"wanted": list(wanted)}).fetchall()
+            return self._execute(compile_table_checksums(compiled.mapping).hashes, {"wanted": list(wanted)}).fetchall()
 
     def hashes_by_key(self, compiled: Compiled, keys: Collection[Key]) -> list[tuple[Any, ...]]:
         with self._errors(compiled), self.waiting.patiently():
-            return self._execute(of_table(compiled.mapping).by_key, {"keys": Jsonb(list(keys))}).fetchall()
+            return self._execute(
+                compile_table_checksums(compiled.mapping).by_key, {"keys": Jsonb(list(keys))}
+            ).fetchall()
 
     def rows(self, mapping: Mapping) -> list[tuple[Any, ...]]:
         columns = [
-            sql.SQL(cast("LiteralString", encoded(f't."{column.name}"', column, "sqlite")))
+            sql.SQL(cast("LiteralString", encode_column(f't."{column.name}"', column, "sqlite")))
             for column in mapping.columns
         ]
         query = sql.SQL("SELECT {} FROM {} AS t").format(sql.SQL(", ").join(columns), sql.Identifier(mapping.target))
@@ -309,7 +311,7 @@ class PostgresTarget:
     def _translated(self, error: psycopg.Error, compiled: Compiled | None) -> StackctlError:
         if isinstance(error, pg.UndefinedTable | pg.UndefinedColumn | pg.DatatypeMismatch) and compiled is not None:
             return StateError(
-                f'{self._where}: the table "{compiled.mapping.target}" was changed: {one_line(str(error))}',
+                f'{self._where}: the table "{compiled.mapping.target}" was changed: {to_one_line(str(error))}',
                 code="table-differs",
                 hint="restore the table, or drop it and run `stackctl sync --full`",
             )
@@ -319,11 +321,11 @@ class PostgresTarget:
                 return two_rows(compiled)
             if (error.sqlstate or "").startswith(_REFUSALS):
                 return AnswerNo(
-                    f"{self._where}: {one_line(error.diag.message_primary or str(error))}",
+                    f"{self._where}: {to_one_line(error.diag.message_primary or str(error))}",
                     code="row-refused",
                     details={"sqlstate": error.sqlstate},
                 )
-        return translate(error, self._where)
+        return translate_error(error, self._where)
 
 
 def _canonical(type_: str) -> str:
