@@ -17,7 +17,7 @@ from stackctl.migrate.files import discover
 from stackctl.migrate.run import apply_migrations
 from stackctl.postgres import embedded
 from stackctl.sync import service
-from stackctl.sync.engine.database import Options
+from stackctl.sync.engine.database_sync import SyncOptions
 from stackctl.sync.pipeline import Pipeline
 from stackctl.sync.reports import Reports
 from stackctl.sync.stop import Stop
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from stackctl.sync.changes.sequencer import SequenceResult
-    from stackctl.sync.engine.database import DatabaseResult
+    from stackctl.sync.engine.database_sync import DatabaseResult
 
 Connection = psycopg.Connection[Any]
 
@@ -125,7 +125,7 @@ def stamp(pipeline: Pipeline, batch_size: int = STAMP_BATCH) -> SequenceResult:
 
 def sync(pipeline: Pipeline) -> list[DatabaseResult]:
     """`sync --all`; raises what failed."""
-    results = service.sync(pipeline, service.Scope(None), Options(SYNC_BATCH), Stop(), Reports())
+    results = service.sync(pipeline, service.Scope(None), SyncOptions(SYNC_BATCH), Stop(), Reports())
     for result in results:
         if result.error is not None:
             raise result.error

@@ -17,7 +17,7 @@ from psycopg.types.json import Jsonb
 from stackctl.config.settings import Flags, Settings
 from stackctl.sync import service
 from stackctl.sync.check.compare import Comparison, compare
-from stackctl.sync.engine.database import DatabaseResult, Options
+from stackctl.sync.engine.database_sync import DatabaseResult, SyncOptions
 from stackctl.sync.pipeline import Pipeline
 from stackctl.sync.queue import entries, retries
 from stackctl.sync.stop import Stop
@@ -275,7 +275,7 @@ def poll(pipeline: Pipeline, lease: timedelta = entries.LEASE) -> PollResult:
 
 def sync(pipeline: Pipeline, *, full: bool = False, batch_size: int = 20_000) -> list[DatabaseResult]:
     """Sync every configured database."""
-    options = Options(batch_size=batch_size, full=full)
+    options = SyncOptions(batch_size=batch_size, full=full)
     return service.sync(pipeline, service.Scope(None), options, Stop(), service.Reports())
 
 

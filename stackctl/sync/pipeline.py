@@ -13,7 +13,7 @@ from stackctl.mapping.files import load_mappings as load_mappings
 from stackctl.postgres.connect import connect, connect_operated, open_operated_session
 from stackctl.postgres.statements import load_statements
 from stackctl.sync.engine.source import Source
-from stackctl.sync.targets.open import open_target
+from stackctl.sync.targets.kinds import open_target
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

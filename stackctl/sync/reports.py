@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from stackctl.core.errors import StackctlError
     from stackctl.postgres.connect import Connection
     from stackctl.sync.changes.sequencer import SequenceResult
-    from stackctl.sync.engine.database import DatabaseResult
+    from stackctl.sync.engine.database_sync import DatabaseResult
     from stackctl.sync.engine.poller import PollResult
 
 FILES_INTERVAL = 2.0  # seconds between two looks at the files

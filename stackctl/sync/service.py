@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from stackctl.core.errors import ServiceError, StateError
 from stackctl.sync.changes.sequencer import LOCK_WAIT, Sequencer, SequenceResult, prune_stamp_log
 from stackctl.sync.changes.wakeup import SLOW_TICK, Listener, PendingWork, WorkProbe, open_listener
-from stackctl.sync.engine.database import DatabaseResult, Options
+from stackctl.sync.engine.database_sync import DatabaseResult, SyncOptions
 from stackctl.sync.engine.poller import Poller, PollResult
 from stackctl.sync.engine.workers import Workers
 from stackctl.sync.queue import entries, retries
@@ -151,7 +151,7 @@ def poll(
     check = check or OneTimeCheck(pipeline)
     link = _Link(reports)
     settings = pipeline.settings
-    options = Options(batch_size=settings.get("sync.batch_size"), retry_pause=RETRY_PAUSE)
+    options = SyncOptions(batch_size=settings.get("sync.batch_size"), retry_pause=RETRY_PAUSE)
     outcomes = OutcomeReporter(reports)
     loaded = LoadedFiles(settings, reports.warned)
     warned = hear_once(reports.warned)
@@ -267,7 +267,7 @@ def run(pipeline: Pipeline, stop: Stop, *, claim_limit: int, reports: Reports) -
         raise failures[0]
 
 
-def sync(pipeline: Pipeline, scope: Scope, options: Options, stop: Stop, reports: Reports) -> list[DatabaseResult]:
+def sync(pipeline: Pipeline, scope: Scope, options: SyncOptions, stop: Stop, reports: Reports) -> list[DatabaseResult]:
     """Sync these databases now, without the queue and whatever the fuses say; in the order of the configuration.
 
     Raises UsageError for a tenancy, database or mapping that was named and does not exist.

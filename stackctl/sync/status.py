@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from stackctl.config.settings import ExternalDatabase
     from stackctl.mapping.compile import Compiled
     from stackctl.postgres.connect import Connection
-    from stackctl.sync.engine.rejected_rows import RefusedRow
+    from stackctl.sync.engine.rejected_rows import RejectedRow
     from stackctl.sync.pipeline import Pipeline
 
 _NOTHING = sql.SQL("")
@@ -73,7 +73,7 @@ class DatabaseStatus:
     failing_since: datetime | None
     attempts: int
     next_attempt_at: datetime | None
-    refused: tuple[RefusedRow, ...] = ()
+    refused: tuple[RejectedRow, ...] = ()
     mappings: tuple[MappingStatus, ...] = ()
 
 
@@ -111,7 +111,7 @@ def read_status(pipeline: Pipeline, conn: Connection, tenancy: UUID | None = Non
     """
     pipeline.refresh(conn)
     failing = {(f.tenancy, f.database): f for f in retries.list_failures(conn)}
-    set_aside = rejected_rows.by_database(conn, tenancy)
+    set_aside = rejected_rows.list_rows_by_database(conn, tenancy)
     return Status(
         generated_at=datetime.now(UTC),
         fuses=fuses.read_fuses(conn),
@@ -217,7 +217,7 @@ def read_target_state(pipeline: Pipeline, database: ExternalDatabase) -> TargetS
         return None
     target = pipeline.open_target(database)
     try:
-        return target.state()
+        return target.read_state()
     finally:
         target.close()
 

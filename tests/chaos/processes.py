@@ -26,7 +26,7 @@ FAULTS = Path(__file__).with_name("faults.py")
 # which end a process that has not set up its handlers yet or is just leaving.
 EXPECTED = {0, 1, 4, 5, 130, -signal.SIGINT, -signal.SIGTERM, -signal.SIGKILL}
 MAPPINGS = sorted(TAGGED)
-ONLY_SYNCED = ("load", "prepare")  # what a repair never does, and a backfill hardly ever
+ONLY_SYNCED = ("replace_rows", "prepare")  # what a repair never does, and a backfill hardly ever
 ENDS_ITSELF = 60.0  # seconds; a loop has an end of its own, so that none outlives a driver that was killed
 
 
@@ -50,7 +50,7 @@ def suits(point: str, command: str) -> bool:
     """Whether the command comes by the point."""
     module, function, _ = POINTS[point].split(":")
     if command in ("backfill", "verify"):
-        of_source_or_copy = module.rpartition(".")[2].startswith(("target_", "source"))
+        of_source_or_copy = ".targets." in module or module.endswith(("source", "row_stream"))
         return module.endswith(command) or (of_source_or_copy and function.rpartition(".")[2] not in ONLY_SYNCED)
     if module.endswith(("backfill", "verify")):
         return False
@@ -58,7 +58,7 @@ def suits(point: str, command: str) -> bool:
         return module.endswith("sequencer") or function == "enqueue"
     if command == "run":
         return True
-    only_polled = module.endswith("queue") or function in ("claim_due", "sweep_due")
+    only_polled = module.endswith("entries") or function in ("claim_due", "claim_sweep")
     return not module.endswith("sequencer") and function != "enqueue" and (command == "poll" or not only_polled)
 
 

@@ -39,7 +39,7 @@ from tests.backend import (
 )
 
 if TYPE_CHECKING:
-    from stackctl.sync.check.backfill import Backfilled
+    from stackctl.sync.check.backfill import BackfillResult
     from stackctl.sync.pipeline import Pipeline
     from tests.conftest import Connect
 
@@ -49,11 +49,11 @@ PROGRESS = "SELECT position, up_to_sequence_id, rows_sent FROM stackctl.backfill
 
 def sent(
     pipeline: Pipeline, mapping: str = "users", *, rate: int | None = None, restart: bool = False
-) -> list[Backfilled]:
-    return backfill.backfill(pipeline, mapping, ALL, backfill.Options(rate, restart), Stop())
+) -> list[BackfillResult]:
+    return backfill.backfill(pipeline, mapping, ALL, backfill.BackfillOptions(rate, restart), Stop())
 
 
-def sent_to_one(pipeline: Pipeline, mapping: str = "users") -> Backfilled:
+def sent_to_one(pipeline: Pipeline, mapping: str = "users") -> BackfillResult:
     (result,) = sent(pipeline, mapping)
     assert result.error is None, result.error
     return result
@@ -205,7 +205,7 @@ def test_live_changes_pass_it(
     cursor = "SELECT last_synced_sequence_id FROM _stack_sync_metadata WHERE mapping_name = 'users'"
     copy = connect(external_db, autocommit=True)
     before = one(copy, cursor)
-    results: list[Backfilled] = []
+    results: list[BackfillResult] = []
     thread = threading.Thread(target=lambda: results.extend(sent(analytics)))
     thread.start()
     rounds = 0
@@ -259,7 +259,7 @@ def test_two_at_once(analytics: Pipeline, source: Connection, monkeypatch: pytes
     monkeypatch.setattr(backfill, "BATCH", 7)
     add_many_users(source, 150)
     settle(analytics)
-    results: list[Backfilled] = []
+    results: list[BackfillResult] = []
     threads = [threading.Thread(target=lambda: results.extend(sent(analytics))) for _ in range(2)]
     for thread in threads:
         thread.start()
@@ -294,7 +294,9 @@ def test_a_database_that_does_not_take_the_mapping_is_left_out(
     pipeline = project.sqlite(MINE).pipeline()
     settle(pipeline)
     assert [(r.database, r.rows) for r in sent(pipeline)] == [("local", 1)]
-    assert [(r.database, r.planned) for r in backfill.plan(pipeline, "users", ALL, restart=False)] == [("local", 1)]
+    assert [(r.database, r.planned) for r in backfill.plan_backfill(pipeline, "users", ALL, restart=False)] == [
+        ("local", 1)
+    ]
 
 
 def test_names_that_do_not_exist(analytics: Pipeline) -> None:
@@ -304,4 +306,4 @@ def test_names_that_do_not_exist(analytics: Pipeline) -> None:
         ("nothing", ALL),
     ):
         with pytest.raises(UsageError):
-            backfill.backfill(analytics, mapping, scope, backfill.Options(), Stop())
+            backfill.backfill(analytics, mapping, scope, backfill.BackfillOptions(), Stop())

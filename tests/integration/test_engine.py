@@ -36,7 +36,7 @@ from tests.backend import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from stackctl.sync.engine.database import DatabaseResult
+    from stackctl.sync.engine.database_sync import DatabaseResult
     from stackctl.sync.pipeline import Pipeline
 
 BOTH = pytest.mark.parametrize("copy", ["postgres", "sqlite"], indirect=True)

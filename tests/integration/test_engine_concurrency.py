@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+from stackctl.sync.engine.database import Options
 
 from stackctl.core.errors import StackctlError
 from stackctl.sync import service
 from stackctl.sync.changes.sequencer import Sequencer, SequenceResult
 from stackctl.sync.engine import source as source_module
-from stackctl.sync.engine.database import Options
 from stackctl.sync.queue import entries
 from stackctl.sync.stop import Stop
 from tests.backend import (

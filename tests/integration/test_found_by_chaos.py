@@ -106,7 +106,7 @@ def test_a_deadlock_while_news_are_looked_for_is_no_fault_of_the_mapping(
     reader = pipeline.open_source()
     try:
         with deadlock(source, connect(migrated_db)), pytest.raises(ServiceError) as caught:
-            reader.with_news(compiled, MINE, {one.mapping.name: 0 for one in compiled})
+            reader.find_changed_mappings(compiled, MINE, {one.mapping.name: 0 for one in compiled})
     finally:
         reader.close()
     assert caught.value.code == "deadlock"

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from stackctl.sync.check.verify import Check
+    from stackctl.sync.check.verify import VerifyResult
     from stackctl.sync.pipeline import Pipeline
     from tests.conftest import Connect
 
@@ -81,18 +81,18 @@ def copy(request: pytest.FixtureRequest, project: Project, external_db: str) -> 
 
 def checked(
     pipeline: Pipeline, *, repair: bool = False, mapping: str | None = None, tenancies: list[uuid.UUID] | None = None
-) -> dict[str, Check]:
+) -> dict[str, VerifyResult]:
     """The checks by mapping, of a pipeline with one database."""
     checks = verify.verify(pipeline, service.Scope(tenancies, None, mapping), Stop(), repair=repair)
     return {check.mapping: check for check in checks}
 
 
-def counts(check: Check) -> tuple[int, int, int, int]:
+def counts(check: VerifyResult) -> tuple[int, int, int, int]:
     assert check.error is None, check.error
     return check.missing, check.extra, check.different, check.repaired
 
 
-def damaged(checks: dict[str, Check]) -> dict[str, tuple[int, int, int, int]]:
+def damaged(checks: dict[str, VerifyResult]) -> dict[str, tuple[int, int, int, int]]:
     return {name: counts(check) for name, check in checks.items() if counts(check) != (0, 0, 0, 0)}
 
 
@@ -282,8 +282,8 @@ def test_a_row_that_was_repaired_between_the_passes(
         settle(copy.pipeline)  # the pipeline brings all of them
         return found
 
-    original = verify._Comparison._candidates  # pyright: ignore[reportPrivateUsage]
-    monkeypatch.setattr(verify._Comparison, "_candidates", candidates)  # pyright: ignore[reportPrivateUsage]
+    original = verify._CopyComparison._find_candidates  # pyright: ignore[reportPrivateUsage]
+    monkeypatch.setattr(verify._CopyComparison, "_find_candidates", candidates)  # pyright: ignore[reportPrivateUsage]
     check = checked(copy.pipeline, mapping="users")["users"]
     assert seen == [20]
     assert (counts(check), check.in_flight) == ((0, 0, 0, 0), 0)
@@ -297,7 +297,7 @@ def test_a_repair_waits_for_whoever_writes_the_copy(
     copy.execute("DELETE FROM users")
     holder = connect(external_db)
     fetch(holder, "SELECT 1 FROM _stack_sync_metadata WHERE mapping_name = 'users' FOR UPDATE")
-    found: dict[str, Check] = {}
+    found: dict[str, VerifyResult] = {}
     thread = threading.Thread(target=lambda: found.update(checked(copy.pipeline, repair=True, mapping="users")))
     thread.start()
     watcher = connect(external_db, autocommit=True)
@@ -394,7 +394,7 @@ def test_a_copy_that_was_never_loaded_or_is_ahead(copy: Copy, source: Connection
     assert all(check.ok for name, check in checks.items() if name not in failed)
 
 
-def error_code(check: Check) -> str | None:
+def error_code(check: VerifyResult) -> str | None:
     return check.error.code if check.error else None
 
 
@@ -508,7 +508,7 @@ def test_a_lost_source_is_raised(copy: Copy, source: Connection, monkeypatch: py
         )
 
     copy.execute("DELETE FROM users")
-    monkeypatch.setattr(Source, "catch_up", cut)
+    monkeypatch.setattr(Source, "wait_for_replica", cut)
     with pytest.raises(StackctlError) as raised:
         checked(copy.pipeline)
     assert raised.value.exit_code == 4

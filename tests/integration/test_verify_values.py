@@ -95,7 +95,7 @@ def add(source: Connection, name: str, value: str | None) -> uuid.UUID:
     return user
 
 
-def verified(pipeline: Pipeline, *, repair: bool = False) -> verify.Check:
+def verified(pipeline: Pipeline, *, repair: bool = False) -> verify.VerifyResult:
     (check,) = verify.verify(pipeline, service.Scope(None), Stop(), repair=repair)
     assert check.error is None, check.error
     return check

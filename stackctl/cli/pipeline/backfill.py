@@ -13,7 +13,7 @@ from stackctl.core.errors import EXIT_INTERRUPTED, StateError, UsageError
 
 if TYPE_CHECKING:
     from stackctl.core.console import Console
-    from stackctl.sync.check.backfill import Backfilled
+    from stackctl.sync.check.backfill import BackfillResult
 
 
 @command(example="stackctl backfill users --rate 500/s\nstackctl backfill users --dry-run")
@@ -37,14 +37,14 @@ def backfill(
     limit = _rate(rate)
     scope = service.Scope([uuid_argument(tenancy)] if tenancy else None, database)
     pipeline = Pipeline(run.settings)
-    plans = feature.plan(pipeline, mapping, scope, restart=restart)
+    plans = feature.plan_backfill(pipeline, mapping, scope, restart=restart)
     if dry_run:
         ok = all(plan.error is None for plan in plans)
         run.finish(document(mapping, plans), lambda: _show(run.console, mapping, plans), ok=ok)
         return
     total = sum(plan.planned for plan in plans)
     with stopping(None) as stop, run.console.progress(f"sending {mapping}", total) as progress:
-        options = feature.Options(limit, restart, progress.advance)
+        options = feature.BackfillOptions(limit, restart, progress.advance)
         results = feature.backfill(pipeline, mapping, scope, options, stop)
     refused = any(result.error is not None and result.error.code in REFUSED for result in results)
     run.finish(
@@ -64,7 +64,7 @@ def _rate(text: str | None) -> int | None:
     return int(found[1])
 
 
-def document(mapping: str, results: list[Backfilled]) -> dict[str, Any]:
+def document(mapping: str, results: list[BackfillResult]) -> dict[str, Any]:
     return {
         "ok": all(result.status in ("ok", "planned") for result in results),
         "mapping": mapping,
@@ -86,11 +86,11 @@ def document(mapping: str, results: list[Backfilled]) -> dict[str, Any]:
     }
 
 
-def _rows(result: Backfilled) -> int:
+def _rows(result: BackfillResult) -> int:
     return result.planned if result.status == "planned" else result.rows
 
 
-def _show(console: Console, mapping: str, results: list[Backfilled]) -> None:
+def _show(console: Console, mapping: str, results: list[BackfillResult]) -> None:
     if not results:
         console.line(f"no external database takes {mapping}")
         return

@@ -17,7 +17,7 @@ from stackctl.cli.pipeline.shared import (
 )
 
 if TYPE_CHECKING:
-    from stackctl.sync.engine.database import DatabaseResult
+    from stackctl.sync.engine.database_sync import DatabaseResult
     from stackctl.sync.pipeline import Pipeline
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from stackctl.core.console import Console
     from stackctl.sync.changes.sequencer import SequenceResult
-    from stackctl.sync.engine.database import DatabaseResult
+    from stackctl.sync.engine.database_sync import DatabaseResult
     from stackctl.sync.stop import Stop
 
 Loop = Annotated[bool, typer.Option("--loop", help="Go on until a signal or --max-duration.")]

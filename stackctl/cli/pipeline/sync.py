@@ -12,7 +12,7 @@ from stackctl.core.errors import EXIT_INTERRUPTED, StateError
 
 if TYPE_CHECKING:
     from stackctl.core.console import Console
-    from stackctl.sync.engine.database import DatabaseResult
+    from stackctl.sync.engine.database_sync import DatabaseResult
 
 All = Annotated[bool, typer.Option("--all", help="Every configured tenancy.")]
 
@@ -33,14 +33,14 @@ def sync(
     Exit codes: 0 all in sync, 1 a database did not sync (the others went on), 5 one belongs to another tenancy.
     """
     from stackctl.sync import service
-    from stackctl.sync.engine.database import Options
+    from stackctl.sync.engine.database_sync import SyncOptions
     from stackctl.sync.pipeline import Pipeline
 
     one_of(tenancies, everything, "tenancies")
     scope = service.Scope([uuid_argument(t) for t in tenancies] if tenancies else None, database, mapping)
     console = run.console
     with stopping(None) as stop, console.progress("syncing") as progress:
-        options = Options(
+        options = SyncOptions(
             batch_size=run.settings.get("sync.batch_size"),
             full=full,
             on_rows=lambda mapping, rows: progress.advance(rows, mapping),

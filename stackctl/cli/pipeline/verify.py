@@ -12,7 +12,7 @@ from stackctl.core.errors import EXIT_INTERRUPTED, StateError
 
 if TYPE_CHECKING:
     from stackctl.core.console import Console
-    from stackctl.sync.check.verify import Check
+    from stackctl.sync.check.verify import VerifyResult
 
 
 @command(example="stackctl verify\nstackctl verify --database analytics --mapping users --repair")
@@ -44,11 +44,11 @@ def verify(
     )
 
 
-def document(checks: list[Check]) -> dict[str, Any]:
+def document(checks: list[VerifyResult]) -> dict[str, Any]:
     return {"ok": all(check.ok for check in checks), "checks": [_document(check) for check in checks]}
 
 
-def _document(check: Check) -> dict[str, Any]:
+def _document(check: VerifyResult) -> dict[str, Any]:
     error = check.error
     return {
         "tenancy": check.tenancy,
@@ -68,7 +68,7 @@ def _document(check: Check) -> dict[str, Any]:
     }
 
 
-def show(console: Console, checks: list[Check], *, repair: bool) -> None:
+def show(console: Console, checks: list[VerifyResult], *, repair: bool) -> None:
     """A line for each copy, what is wrong, and what to do about it."""
     numbers = ["source", "copy", "missing", "extra", "different", *(["repaired"] if repair else []), "in flight"]
     rows: list[tuple[object, ...]] = []
@@ -93,7 +93,7 @@ def show(console: Console, checks: list[Check], *, repair: bool) -> None:
         console.info("hint: `stackctl verify --repair` mends these rows in the copies, and touches no others")
 
 
-def _summary(checks: list[Check]) -> str:
+def _summary(checks: list[VerifyResult]) -> str:
     if not checks:
         return "no external database is configured"
     compared = [check for check in checks if check.source_rows is not None and not check.interrupted]

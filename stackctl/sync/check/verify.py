@@ -1,4 +1,4 @@
-"""Both sides of a copy compared row for row, without moving the rows; and differences mended.
+"""Both sides of a copy compared row for row, without moving the rows; and differences repaired.
 
 Each side sums hashes of its rows in buckets of keys; of the buckets that differ, it gives the keys with the row's
 hash. That yields candidates and nothing more, because the two sides were read at different times while changes flow.
@@ -20,11 +20,12 @@ from psycopg.types.json import Jsonb
 from stackctl.core.errors import StackctlError, StateError
 from stackctl.mapping.checksums import compile_checksums
 from stackctl.sync.engine import rejected_rows
-from stackctl.sync.engine.keys import AT_ONCE, fits, mend, slices
-from stackctl.sync.engine.watch import watched
+from stackctl.sync.engine.repair import KEYS_AT_ONCE, can_be_in_source, repair_rows, split_differing_buckets
+from stackctl.sync.engine.source_errors import OperatedDatabaseLost
+from stackctl.sync.engine.source_rewound import refuse_rewound_source
+from stackctl.sync.engine.workers import abort_when_stuck
 from stackctl.sync.scope import find_unknown_tenancies, select_databases
-from stackctl.sync.streams import OperatedDatabaseLost
-from stackctl.sync.targets.protocol import NEVER_SYNCED, SET_BACK, check_owner
+from stackctl.sync.targets.protocol import NEVER_SYNCED, check_owner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -45,7 +46,7 @@ Kind = Literal["missing", "extra", "different"]
 
 
 @dataclass
-class Check:
+class VerifyResult:
     """What one mapping of one database came to; the counts of rows are None where nothing was compared.
 
     `in_flight`: keys that differ because a change has not been sent yet. They are no differences.
@@ -81,13 +82,13 @@ def verify(
     *,
     repair: bool = False,
     on_rows: Callable[[int, str], None] = lambda rows, mapping: None,
-) -> list[Check]:
-    """Compare these copies with their source; `repair` mends them, and nothing but what differs is written.
+) -> list[VerifyResult]:
+    """Compare these copies with their source; `repair` corrects them, and nothing but what differs is written.
 
     A database's failure is recorded in its checks, and the others go on. `on_rows` (rows, mapping) hears of rows that
     were compared. Raises UsageError for a name that does not exist, OperatedDatabaseLost.
     """
-    checks: list[Check] = []
+    checks: list[VerifyResult] = []
     with pipeline.open_session() as conn:
         pipeline.check_ready(conn)
         found = select_databases(pipeline, scope)
@@ -96,7 +97,7 @@ def verify(
     try:
         for database in found:
             compiled = pipeline.compile_mappings(database, scope.mapping)
-            mine = [Check(database.tenancy, database.id, one.mapping.name) for one in compiled]
+            mine = [VerifyResult(database.tenancy, database.id, one.mapping.name) for one in compiled]
             checks += mine
             if database.tenancy in unknown:
                 _fail(mine, unknown[database.tenancy])
@@ -109,12 +110,12 @@ def verify(
     return checks
 
 
-def _fail(checks: Iterable[Check], error: StackctlError) -> None:
+def _fail(checks: Iterable[VerifyResult], error: StackctlError) -> None:
     for check in checks:
         check.error = error
 
 
-def _interrupt(checks: Iterable[Check]) -> None:
+def _interrupt(checks: Iterable[VerifyResult]) -> None:
     for check in checks:
         check.interrupted = True
 
@@ -124,7 +125,7 @@ def _verify_database(
     source: Source,
     database: ExternalDatabase,
     compiled: Sequence[Compiled],
-    checks: Sequence[Check],
+    checks: Sequence[VerifyResult],
     *,
     repair: bool,
     stop: Stop,
@@ -134,11 +135,11 @@ def _verify_database(
     try:
         resolved = pipeline.settings.resolved(database)
         if resolved.path is not None and not resolved.path.exists():
-            raise _never_loaded(f"the file {resolved.path} does not exist")
+            raise _never_loaded_error(f"the file {resolved.path} does not exist")
         target = pipeline.open_target(database)
         try:
-            with watched(source, target, stop, grace=STOP_GRACE):
-                state = target.state()
+            with abort_when_stuck(source, target, stop, grace=STOP_GRACE):
+                state = target.read_state()
                 check_owner(state.owner, database.tenancy, f"the external database {database.id}")
                 for one in compiled:
                     if stop.requested:
@@ -162,7 +163,7 @@ def _verify_mapping(
     source: Source,
     target: Target,
     compiled: Compiled,
-    check: Check,
+    check: VerifyResult,
     *,
     state: TargetState,
     repair: bool,
@@ -174,7 +175,7 @@ def _verify_mapping(
     try:
         cursor = state.cursors.get(check.mapping)
         _refuse_cursor(source, check.mapping, cursor.sequence_id if cursor else NEVER_SYNCED)
-        comparison = _Comparison(source, target, compiled, check, repair=repair, stop=stop)
+        comparison = _CopyComparison(source, target, compiled, check, repair=repair, stop=stop)
         comparison.run(on_rows)
     except StackctlError as error:
         if stop.requested:
@@ -189,31 +190,21 @@ def _verify_mapping(
 
 def _refuse_cursor(source: Source, mapping: str, cursor: int) -> None:
     if cursor == NEVER_SYNCED:
-        raise _never_loaded(f"the copy of {mapping} was never loaded")
-    refuse_set_back(source, mapping, cursor)
+        raise _never_loaded_error(f"the copy of {mapping} was never loaded")
+    refuse_rewound_source(source, mapping, cursor)
 
 
-def refuse_set_back(source: Source, mapping: str, cursor: int) -> None:
-    """Raise StateError `cursor-ahead` for a copy that has seen ids which its source never gave."""
-    if cursor == SET_BACK or (cursor > 0 and cursor > source.last_sequence_id()):
-        raise StateError(
-            f"the copy of {mapping} is ahead of the operated database: that was restored, or another took its place",
-            code="cursor-ahead",
-            hint="send everything again: `stackctl sync TENANCY --full`",
-        )
-
-
-def _never_loaded(message: str) -> StateError:
+def _never_loaded_error(message: str) -> StateError:
     return StateError(
         message, code="never-loaded", hint="load it: `stackctl sync --all`, or leave it to `stackctl run`"
     )
 
 
-class _Comparison:
+class _CopyComparison:
     """One mapping of one tenancy against one copy."""
 
     def __init__(
-        self, source: Source, target: Target, compiled: Compiled, check: Check, *, repair: bool, stop: Stop
+        self, source: Source, target: Target, compiled: Compiled, check: VerifyResult, *, repair: bool, stop: Stop
     ) -> None:
         self._source = source
         self._target = target
@@ -231,55 +222,55 @@ class _Comparison:
 
     def _run(self, beside: ThreadPoolExecutor, on_rows: Callable[[int, str], None]) -> None:
         check = self._check
-        target_sums = beside.submit(self._target.sums, self._compiled)
-        ours, theirs = self._source_sums(), target_sums.result()
+        target_sums = beside.submit(self._target.sum_hashes, self._compiled)
+        ours, theirs = self._read_source_sums(), target_sums.result()
         check.source_rows = sum(rows for rows, _ in ours.values())
         check.target_rows = sum(rows for rows, _ in theirs.values())
         on_rows(check.source_rows, check.mapping)
-        for buckets in slices(ours, theirs):
-            candidates = self._candidates(beside, buckets)
-            for start in range(0, len(candidates), AT_ONCE):
+        for buckets in split_differing_buckets(ours, theirs):
+            candidates = self._find_candidates(beside, buckets)
+            for start in range(0, len(candidates), KEYS_AT_ONCE):
                 if self._stop.requested:
                     check.interrupted = True
                     return
-                self._settle(candidates[start : start + AT_ONCE])
+                self._count_differences(candidates[start : start + KEYS_AT_ONCE])
 
     def _read(self, statement: Any, **parameters: Any) -> list[tuple[Any, ...]]:
-        with self._source.snapshot(self._mapping.name) as conn:
+        with self._source.open_snapshot(self._mapping.name) as conn:
             # Everything is read: see Source.load.
             conn.execute("SET LOCAL enable_nestloop = off")
             return conn.execute(statement, {"tenancy_id": self._check.tenancy} | parameters).fetchall()
 
-    def _source_sums(self) -> Sums:
+    def _read_source_sums(self) -> Sums:
         rows = self._read(self._statements.source.sums)
         return {bucket: (count, int(total)) for bucket, count, total in rows}
 
-    def _candidates(self, beside: ThreadPoolExecutor, buckets: list[int]) -> list[Key]:
+    def _find_candidates(self, beside: ThreadPoolExecutor, buckets: list[int]) -> list[Key]:
         """The keys whose rows were not the same on both sides, each at its own time."""
-        found = beside.submit(self._target.hashes, self._compiled, buckets)
-        ours = _by_key(self._read(self._statements.source.hashes, wanted=buckets))
-        theirs = _by_key(found.result())
+        found = beside.submit(self._target.read_hashes, self._compiled, buckets)
+        ours = _group_by_key(self._read(self._statements.source.hashes, wanted=buckets))
+        theirs = _group_by_key(found.result())
         return sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
 
     # -- candidates
 
-    def _settle(self, keys: list[Key]) -> None:
-        """Count what these keys come to, and mend it; a row that is refused is counted only."""
-        for key, error in rejected_rows.around(keys, partial(self._look, repair=self._repair)):
+    def _count_differences(self, keys: list[Key]) -> None:
+        """Count what these keys come to, and repair it; a row that is rejected is counted only."""
+        for key, error in rejected_rows.isolate_rejected(keys, partial(self._compare_again, repair=self._repair)):
             self._check.error = self._check.error or error
-            self._look([key], repair=False)
+            self._compare_again([key], repair=False)
 
-    def _look(self, keys: Sequence[Key], *, repair: bool) -> None:
+    def _compare_again(self, keys: Sequence[Key], *, repair: bool) -> None:
         """Count which of the keys differ now, and of these which don't any more at the end of the transaction."""
-        with self._target.locked(self._compiled) as cursor:
+        with self._target.lock_cursor(self._compiled) as cursor:
             _refuse_cursor(self._source, self._mapping.name, cursor)
-            found, in_flight = self._differences(cursor, keys)
+            found, in_flight = self._find_differences(cursor, keys)
             left = set(found)
             if repair and found:
-                mend(self._source, self._target, self._compiled, self._check.tenancy, list(found))
+                repair_rows(self._source, self._target, self._compiled, self._check.tenancy, list(found))
                 # Whoever reads ahead of its lock must see that somebody wrote.
-                self._target.advance(self._compiled, cursor)
-                left &= self._differences(cursor, list(found))[0].keys()
+                self._target.advance_cursor(self._compiled, cursor)
+                left &= self._find_differences(cursor, list(found))[0].keys()
         count = Counter(found.values())
         self._check.missing += count["missing"]
         self._check.extra += count["extra"]
@@ -287,15 +278,15 @@ class _Comparison:
         self._check.repaired += len(found.keys() - left)
         self._check.in_flight += in_flight
 
-    def _differences(self, cursor: int, keys: Sequence[Key]) -> tuple[dict[Key, Kind], int]:
+    def _find_differences(self, cursor: int, keys: Sequence[Key]) -> tuple[dict[Key, Kind], int]:
         """Of a copy that stands still at `cursor`: what differs, and how many keys are in flight."""
-        self._source.catch_up()
-        known = Jsonb([key for key in keys if fits(self._mapping, key)])
+        self._source.wait_for_replica()
+        known = Jsonb([key for key in keys if can_be_in_source(self._mapping, key)])
         asked = {"tenancy_id": self._check.tenancy, "cursor": cursor, "keys": known}
-        with self._source.snapshot(self._mapping.name) as conn:
-            ours = _by_key(conn.execute(self._statements.source.by_key, asked))
+        with self._source.open_snapshot(self._mapping.name) as conn:
+            ours = _group_by_key(conn.execute(self._statements.source.by_key, asked))
             moving = {tuple(row) for row in conn.execute(self._statements.in_flight, asked)}
-        theirs = _by_key(self._target.hashes_by_key(self._compiled, keys))
+        theirs = _group_by_key(self._target.read_hashes_by_key(self._compiled, keys))
         differing = [key for key in keys if ours.get(key) != theirs.get(key)]
         found: dict[Key, Kind] = {
             key: "missing" if key not in theirs else "extra" if key not in ours else "different"
@@ -305,7 +296,7 @@ class _Comparison:
         return found, len(differing) - len(found)
 
 
-def _by_key(rows: Iterable[tuple[Any, ...]]) -> dict[Key, tuple[int, ...]]:
+def _group_by_key(rows: Iterable[tuple[Any, ...]]) -> dict[Key, tuple[int, ...]]:
     """The hash of each key's row; of several rows for a key, which a copy without its key may have, all of them."""
     found: dict[Key, tuple[int, ...]] = {}
     for *key, hash_ in rows:

@@ -17,8 +17,8 @@ from uuid import UUID
 
 import psycopg
 
-from stackctl.sync.engine.database import DatabaseResult
-from stackctl.sync.engine.workers import LOOK_INTERVAL, Job
+from stackctl.sync.engine.database_sync import DatabaseResult
+from stackctl.sync.engine.workers import CHECK_INTERVAL, Job
 from stackctl.sync.queue import entries, fuses, retries
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class PollResult:
 
 
 @dataclass
-class _Work:
+class _ClaimedWork:
     """A claimed entry (None: a retry that is due) and the jobs that remain of it.
 
     `detached`: its databases do not answer. They rest, with a hold on them that is renewed, and new entries of the
@@ -83,7 +83,7 @@ class Poller:
         self._interval = interval.total_seconds()
         self._lease = lease
         self._on_result = on_result
-        self._works: list[_Work] = []
+        self._works: list[_ClaimedWork] = []
         self._renewed = self._recovered = 0.0
 
     def drain(self, result: PollResult, stop: Stop) -> Literal["drained", "fuse", "max-duration", "signal"]:
@@ -95,11 +95,11 @@ class Poller:
                 if not stopped and not fuse:
                     self.reconfigure()
                     self._recover(result)
-                    self._take(result)
+                    self._claim_work(result)
                 if not self._works:
                     return stop.reason if stopped else "fuse" if fuse else "drained"
                 self._wait()
-                self._settle(result)
+                self._collect_results(result)
         except BaseException:
             self._abandon()
             raise
@@ -117,7 +117,7 @@ class Poller:
                 retries.record_success(self._conn, one.tenancy, one.id)
             retries.retry_now(self._conn, [(one.tenancy, one.id) for one in changes.altered])
             entries.enqueue(self._conn, {one.tenancy for one in changes.altered})
-        self._workers.forget(self._pipeline.databases)
+        self._workers.close_unconfigured(self._pipeline.databases)
 
     def _recover(self, result: PollResult) -> None:
         if self._recovered and time.monotonic() - self._recovered < RECOVERY_INTERVAL:
@@ -125,19 +125,19 @@ class Poller:
         self._recovered = time.monotonic()
         result.recovered += entries.recover_expired(self._conn, self._lease)
 
-    def _busy(self) -> list[UUID]:
+    def _list_busy_tenancies(self) -> list[UUID]:
         # A tenancy in hand is not taken a second time: its jobs would wait for the cursor and block the workers.
         return [work.tenancy for work in self._works if not work.detached]
 
-    def _take(self, result: PollResult) -> None:
-        busy = self._busy()
+    def _claim_work(self, result: PollResult) -> None:
+        busy = self._list_busy_tenancies()
         room = self._claim_limit - len(busy)
         if room <= 0:
             return
         for claim in entries.claim(self._conn, room, busy):
             result.claimed += 1
             self._works.append(self._start(claim))
-        busy = self._busy()
+        busy = self._list_busy_tenancies()
         room = self._claim_limit - len(busy)
         due: dict[UUID, set[str]] = defaultdict(set)
         for tenancy, database in retries.claim_due(self._conn, max(room, 0), self._lease, busy):
@@ -148,19 +148,19 @@ class Poller:
                 # No longer configured: nothing is left to retry.
                 retries.record_success(self._conn, tenancy, gone)
             if found:
-                self._works.append(self._submit(_Work(None, tenancy), found))
+                self._works.append(self._submit(_ClaimedWork(None, tenancy), found))
 
-    def _start(self, claim: entries.Claim) -> _Work:
+    def _start(self, claim: entries.Claim) -> _ClaimedWork:
         try:
             tenancy = UUID(claim.tenancy or "")
         except ValueError:
             # No tenancy can be read from it, now or later; it is finished without jobs.
-            return _Work(claim, UUID(int=0))
+            return _ClaimedWork(claim, UUID(int=0))
         databases = self._pipeline.databases.get(tenancy, [])
         resting = retries.list_databases_in_backoff(self._conn, tenancy) if databases else set[str]()
-        return self._submit(_Work(claim, tenancy), [d for d in databases if d.id not in resting])
+        return self._submit(_ClaimedWork(claim, tenancy), [d for d in databases if d.id not in resting])
 
-    def _submit(self, work: _Work, databases: Iterable[ExternalDatabase]) -> _Work:
+    def _submit(self, work: _ClaimedWork, databases: Iterable[ExternalDatabase]) -> _ClaimedWork:
         work.jobs = {self._workers.submit(database) for database in databases}
         return work
 
@@ -168,8 +168,8 @@ class Poller:
         """Until a job is done or it is time to look for more; renews the leases when they want it."""
         jobs = {job.future for work in self._works for job in work.jobs}
         if jobs and all(work.jobs for work in self._works):
-            wait(jobs, timeout=min(self._interval, LOOK_INTERVAL), return_when=FIRST_COMPLETED)
-        self._workers.look()
+            wait(jobs, timeout=min(self._interval, CHECK_INTERVAL), return_when=FIRST_COMPLETED)
+        self._workers.check_jobs()
         if time.monotonic() - self._renewed >= self._lease.total_seconds() / 3:
             self._renew()
 
@@ -181,13 +181,13 @@ class Poller:
             held[claim.id].claim = claim
         for work in self._works:
             if work.detached:
-                self._hold(work)
+                self._record_no_answer(work)
 
-    def _hold(self, work: _Work) -> None:
+    def _record_no_answer(self, work: _ClaimedWork) -> None:
         for job in work.jobs:
             retries.record_no_answer(self._conn, work.tenancy, job.database.id, self._lease)
 
-    def _settle(self, result: PollResult) -> None:
+    def _collect_results(self, result: PollResult) -> None:
         for work in list(self._works):
             done = {job for job in work.jobs if job.future.done()}
             work.jobs -= done
@@ -199,14 +199,14 @@ class Poller:
                 self._works.remove(work)
                 self._finish(work, result)
 
-    def _detach(self, work: _Work) -> None:
+    def _detach(self, work: _ClaimedWork) -> None:
         """What hangs goes on by itself: its databases are held first, so that nothing is forgotten in a kill."""
-        apart = _Work(None, work.tenancy, detached=True, jobs=work.jobs)
-        self._hold(apart)
+        apart = _ClaimedWork(None, work.tenancy, detached=True, jobs=work.jobs)
+        self._record_no_answer(apart)
         self._works.append(apart)
         work.jobs = set()
 
-    def _finish(self, work: _Work, result: PollResult) -> None:
+    def _finish(self, work: _ClaimedWork, result: PollResult) -> None:
         """Record the outcomes and finish the entry, in one transaction."""
         failed = [r for r in work.results if r.error is not None]
         interrupted = any(r.interrupted for r in work.results)

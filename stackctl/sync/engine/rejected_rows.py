@@ -1,4 +1,4 @@
-"""Rows that one external database does not take: named, set aside, and tried again, while the others go on.
+"""Rows that one external database does not take: named, quarantined, and tried again, while the others go on.
 
 A row is recorded in the operated database before the cursor passes it, so that a kill in between loses nothing.
 """
@@ -13,7 +13,7 @@ from psycopg.types.json import Jsonb
 
 from stackctl.core.errors import AnswerNo, StackctlError
 from stackctl.postgres.statements import load_statements
-from stackctl.sync.streams import reading
+from stackctl.sync.engine.source_errors import translate_source_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -22,81 +22,87 @@ if TYPE_CHECKING:
 
     from stackctl.postgres.connect import Connection
 
-CODE = "rows-refused"  # of a database that took everything but some rows
-ONE = "row-refused"  # of a batch with such a row
-MAX_REFUSED = 100  # rows set aside in one attempt; more of them are the fault of the table or the mapping
-FANOUT = 8  # parts that a batch with a refused row is split into
+ROWS_REJECTED = "rows-refused"  # of a database that took everything but some rows
+ROW_REJECTED = "row-refused"  # of a batch with such a row
+MAX_REJECTED = 100  # in one attempt; more of them are the fault of the table or the mapping
+SHRINK_FACTOR = 8  # by which a page with a rejected row is cut
 
 _SQL = load_statements(__file__)
 
 _T = TypeVar("_T")
 
-Key = list[str | None]  # the text of each key column, in order of the mapping's key; null where a tombstone lacks it
+RejectedKey = list[
+    str | None
+]  # the text of each key column, in order of the mapping's key; null where a tombstone lacks it
 
 
 @dataclass(frozen=True)
-class RefusedRow:
-    """A row that was set aside; `error` is the reason that the database, or the mapping's statement, gave."""
+class RejectedRow:
+    """A row in quarantine; `error` is the reason that the database, or the mapping's statement, gave."""
 
     mapping: str
-    key: Key
+    key: RejectedKey
     error: str
     refused_at: datetime
 
 
-def rows(conn: Connection, tenancy: UUID, database: str) -> list[RefusedRow]:
-    """All rows that this database refuses, by mapping, oldest first."""
-    with reading("the refused rows"):
-        return [RefusedRow(*row) for row in conn.execute(_SQL["rows"], {"tenancy": tenancy, "database": database})]
+def list_rows(conn: Connection, tenancy: UUID, database: str) -> list[RejectedRow]:
+    """All rows that this database rejects, by mapping, oldest first."""
+    with translate_source_errors("the refused rows"):
+        return [
+            RejectedRow(*row) for row in conn.execute(_SQL["list_rows"], {"tenancy": tenancy, "database": database})
+        ]
 
 
-def by_database(conn: Connection, tenancy: UUID | None) -> dict[tuple[UUID, str], list[RefusedRow]]:
-    """The refused rows of all databases, of one tenancy or of all; no more than some thousands."""
-    found: dict[tuple[UUID, str], list[RefusedRow]] = defaultdict(list)
-    for owner, database, *row in conn.execute(_SQL["all_rows"], {"tenancy": tenancy}):
-        found[owner, database].append(RefusedRow(*row))
+def list_rows_by_database(conn: Connection, tenancy: UUID | None) -> dict[tuple[UUID, str], list[RejectedRow]]:
+    """The rejected rows of all databases, of one tenancy or of all; no more than some thousands."""
+    found: dict[tuple[UUID, str], list[RejectedRow]] = defaultdict(list)
+    for owner, database, *row in conn.execute(_SQL["list_rows_by_tenancy"], {"tenancy": tenancy}):
+        found[owner, database].append(RejectedRow(*row))
     return found
 
 
-def record(
-    conn: Connection, tenancy: UUID, database: str, mapping: str, *, key: Key, sequence_id: int, error: str
+def record_row(
+    conn: Connection, tenancy: UUID, database: str, mapping: str, *, key: RejectedKey, sequence_id: int, error: str
 ) -> None:
     parameters = {"tenancy": tenancy, "database": database, "mapping": mapping}
-    with reading("the refused rows"):
-        conn.execute(_SQL["record"], parameters | {"key": Jsonb(key), "sequence_id": sequence_id, "error": error})
+    with translate_source_errors("the refused rows"):
+        conn.execute(_SQL["record_row"], parameters | {"key": Jsonb(key), "sequence_id": sequence_id, "error": error})
 
 
-def claim_retry(conn: Connection, tenancy: UUID, database: str, mapping: str, pause: timedelta) -> list[Key]:
+def claim_retries(conn: Connection, tenancy: UUID, database: str, mapping: str, pause: timedelta) -> list[RejectedKey]:
     """Keys of the rows that were last tried longer ago than `pause`; they count as tried now."""
     parameters = {"tenancy": tenancy, "database": database, "mapping": mapping, "pause": pause}
-    with reading("the refused rows"):
-        return [key for (key,) in conn.execute(_SQL["try"], parameters)]
+    with translate_source_errors("the refused rows"):
+        return [key for (key,) in conn.execute(_SQL["claim_retries"], parameters)]
 
 
-def forget(conn: Connection, tenancy: UUID, database: str, mapping: str, keys: Sequence[Key] | None) -> None:
+def forget_rows(
+    conn: Connection, tenancy: UUID, database: str, mapping: str, keys: Sequence[RejectedKey] | None
+) -> None:
     """These rows went through; None: all of the mapping."""
     parameters = {"tenancy": tenancy, "database": database, "mapping": mapping}
-    with reading("the refused rows"):
+    with translate_source_errors("the refused rows"):
         if keys is None:
-            conn.execute(_SQL["forget_mapping"], parameters)
+            conn.execute(_SQL["forget_all_rows"], parameters)
         else:
-            conn.execute(_SQL["forget"], parameters | {"keys": Jsonb(list(keys))})
+            conn.execute(_SQL["forget_rows"], parameters | {"keys": Jsonb(list(keys))})
 
 
-def error(found: Sequence[RefusedRow]) -> AnswerNo:
+def to_error(rows: Sequence[RejectedRow]) -> AnswerNo:
     """What an attempt ends with that had to leave these rows out."""
-    first = found[0]
-    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+    first = rows[0]
+    more = f" (and {len(rows) - 1} more)" if len(rows) > 1 else ""
     return AnswerNo(
         f"the row {', '.join(map(str, first.key))} of {first.mapping} is refused: {first.error}{more}",
-        code=CODE,
+        code=ROWS_REJECTED,
         hint="correct the row, or what the target does not take; it is tried again by itself and by `stackctl sync`",
-        details={"rows": [{"mapping": row.mapping, "key": row.key, "error": row.error} for row in found[:100]]},
+        details={"rows": [{"mapping": row.mapping, "key": row.key, "error": row.error} for row in rows[:100]]},
     )
 
 
 class PageSize:
-    """How many rows to ask for next: ever fewer around a refused row until it is alone, then more again."""
+    """How many rows to take next: ever fewer around a rejected row until it is alone, then more again."""
 
     def __init__(self, first: int, most: int) -> None:
         self.rows = min(first, most)
@@ -106,44 +112,46 @@ class PageSize:
         self.rows = min(self.rows * 2, self._most)
 
     def shrink(self, error: StackctlError) -> bool:
-        """Whether the refused row was alone on the page that ended with `error`; raises one that is not about a row."""
-        if error.code != ONE:
+        """Whether the row was alone on the page that ended with `error`; raises an error that is not about a row."""
+        if error.code != ROW_REJECTED:
             raise error
         alone = self.rows == 1
-        self.rows = max(self.rows // FANOUT, 1)
+        self.rows = max(self.rows // SHRINK_FACTOR, 1)
         return alone
 
 
-def around(keys: Sequence[_T], work: Callable[[Sequence[_T]], None]) -> Iterator[tuple[_T, StackctlError]]:
-    """Do `work`, which is whole or absent, on all keys in as few parts as it takes; yields those that are refused."""
-    try:
-        work(keys)
-    except StackctlError as error:
-        if error.code != ONE:
-            raise
-        if len(keys) == 1:
-            yield keys[0], error
-            return
-        part = -(-len(keys) // FANOUT)
-        for start in range(0, len(keys), part):
-            yield from around(keys[start : start + part], work)
+def isolate_rejected(keys: Sequence[_T], work: Callable[[Sequence[_T]], None]) -> Iterator[tuple[_T, StackctlError]]:
+    """Do `work`, which is whole or absent, on all keys, page by page; yields those that are rejected."""
+    size = PageSize(len(keys), len(keys))
+    start = 0
+    while start < len(keys):
+        page = keys[start : start + size.rows]
+        try:
+            work(page)
+        except StackctlError as error:
+            if size.shrink(error):
+                yield page[0], error
+                start += 1
+        else:
+            start += len(page)
+            size.grow()
 
 
-class Aside:
-    """Sets rows of one mapping aside in one attempt; `count` of them so far."""
+class Quarantine:
+    """Takes up the rejected rows of one mapping in one attempt; `count` of them so far."""
 
     def __init__(self, conn: Connection, tenancy: UUID, database: str, mapping: str) -> None:
         self._conn = conn
         self._of = tenancy, database, mapping
         self.count = 0
 
-    def add(self, key: Key, sequence_id: int, error: StackctlError) -> None:
+    def add_row(self, key: RejectedKey, sequence_id: int, error: StackctlError) -> None:
         """Record a row. Raises AnswerNo `too-many-refused`."""
-        if self.count >= MAX_REFUSED:
+        if self.count >= MAX_REJECTED:
             raise AnswerNo(
-                f"{self._of[2]}: more than {MAX_REFUSED} rows are refused, the last one: {error.message}",
+                f"{self._of[2]}: more than {MAX_REJECTED} rows are refused, the last one: {error.message}",
                 code="too-many-refused",
                 hint="correct the target table or the mapping",
             )
-        record(self._conn, *self._of, key=key, sequence_id=sequence_id, error=error.message)
+        record_row(self._conn, *self._of, key=key, sequence_id=sequence_id, error=error.message)
         self.count += 1

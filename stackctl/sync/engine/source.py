@@ -10,7 +10,8 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from stackctl.postgres.statements import load_statements
-from stackctl.sync.streams import OperatedDatabaseLost, Stream, reading
+from stackctl.sync.engine.row_stream import RowStream
+from stackctl.sync.engine.source_errors import OperatedDatabaseLost, translate_source_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,13 +19,13 @@ if TYPE_CHECKING:
 
     from stackctl.mapping.compile import Compiled
     from stackctl.postgres.connect import Connection
-    from stackctl.sync.engine.rejected_rows import Key
+    from stackctl.sync.engine.rejected_rows import RejectedKey
 
 REPLICA_WAIT = 60.0  # seconds for a replica to replay past the primary's position
 REPLICA_POLL = 0.02  # seconds
 
 _SQL = load_statements(__file__)
-_NEWS: LiteralString = "SELECT {number} WHERE ({oldest}) IS NOT NULL"
+_SELECT_NUMBER: LiteralString = "SELECT {number} WHERE ({oldest}) IS NOT NULL"
 
 
 class Source:
@@ -39,18 +40,18 @@ class Source:
         self._reader = replica or primary
         self._replicated = replica is not None
 
-    def catch_up(self) -> None:
+    def wait_for_replica(self) -> None:
         """Wait until what is read shows everything that was committed on the primary before this call.
 
         Raises OperatedDatabaseLost `replica-lags` when the replica does not get there in time.
         """
         if not self._replicated:
             return
-        with reading("the replica"):
-            row = self.primary.execute(_SQL["primary_position"]).fetchone()
+        with translate_source_errors("the replica"):
+            row = self.primary.execute(_SQL["read_primary_position"]).fetchone()
             deadline = time.monotonic() + REPLICA_WAIT
             while True:
-                seen = self._reader.execute(_SQL["replayed"], {"position": row[0] if row else None}).fetchone()
+                seen = self._reader.execute(_SQL["has_replayed"], {"position": row[0] if row else None}).fetchone()
                 if seen and seen[0]:
                     return
                 if time.monotonic() >= deadline:
@@ -61,68 +62,74 @@ class Source:
                     )
                 time.sleep(REPLICA_POLL)
 
-    def last_sequence_id(self) -> int:
+    def read_last_sequence_id(self) -> int:
         """The highest sequence id ever given; 0 before the first."""
-        with reading("global_seq_id"):
-            row = self.primary.execute(_SQL["last_sequence_id"]).fetchone()
+        with translate_source_errors("global_seq_id"):
+            row = self.primary.execute(_SQL["read_last_sequence_id"]).fetchone()
         return row[0] if row else 0
 
-    def with_news(self, compiled: Sequence[Compiled], tenancy: UUID, cursors: Mapping[str, int]) -> set[str]:
+    def find_changed_mappings(
+        self, compiled: Sequence[Compiled], tenancy: UUID, cursors: Mapping[str, int]
+    ) -> set[str]:
         """Names of the mappings that have anything above their cursor; one statement for all of them."""
         selects: list[LiteralString] = []
         parameters: dict[str, Any] = {"tenancy_id": tenancy}
         for number, one in enumerate(compiled):
             oldest = one.oldest_unsent.replace("%(cursor)s", f"%(at_{number})s")
-            selects.append(cast("LiteralString", _NEWS.format(number=number, oldest=oldest)))
+            selects.append(cast("LiteralString", _SELECT_NUMBER.format(number=number, oldest=oldest)))
             parameters[f"at_{number}"] = cursors[one.mapping.name]
-        with reading("the mappings"):
+        with translate_source_errors("the mappings"):
             found = self._reader.execute(" UNION ALL ".join(selects), parameters).fetchall()
         return {compiled[number].mapping.name for (number,) in found}
 
-    def batch(
+    def open_batch(
         self, compiled: Compiled, tenancy: UUID, cursor: int, limit: int, on_rows: Callable[[int], None]
-    ) -> Stream:
+    ) -> RowStream:
         """Up to `limit` keys above the cursor with their rows as of now. Keys and rows are of one snapshot."""
         statement = compiled.fetch
-        return Stream(self._reader, statement, _at(tenancy, cursor) | {"limit": limit}, compiled.mapping.name, on_rows)
+        return RowStream(
+            self._reader, statement, _at(tenancy, cursor) | {"limit": limit}, compiled.mapping.name, on_rows
+        )
 
-    def by_key(self, compiled: Compiled, tenancy: UUID, keys: Sequence[Key]) -> Stream:
+    def open_rows_by_key(self, compiled: Compiled, tenancy: UUID, keys: Sequence[RejectedKey]) -> RowStream:
         """The same for keys that are named, whether their rows exist or not."""
         parameters = {"tenancy_id": tenancy, "keys": Jsonb(list(keys))}
-        return Stream(self._reader, compiled.by_key, parameters, compiled.mapping.name, lambda rows: None)
+        return RowStream(self._reader, compiled.by_key, parameters, compiled.mapping.name, lambda rows: None)
 
-    def next_key(self, compiled: Compiled, tenancy: UUID, cursor: int) -> tuple[Key, int] | None:
+    def find_next_key(self, compiled: Compiled, tenancy: UUID, cursor: int) -> tuple[RejectedKey, int] | None:
         """The first key above the cursor, as text, and its sequence id."""
-        with reading(compiled.mapping.name):
+        with translate_source_errors(compiled.mapping.name):
             return self._reader.execute(compiled.next_key, _at(tenancy, cursor)).fetchone()
 
     @contextmanager
-    def load(self, compiled: Compiled, tenancy: UUID, on_rows: Callable[[int], None]) -> Iterator[tuple[Stream, int]]:
+    def open_all_rows(
+        self, compiled: Compiled, tenancy: UUID, on_rows: Callable[[int], None]
+    ) -> Iterator[tuple[RowStream, int]]:
         """All rows of the mapping in one stream, and the cursor that goes with them.
 
         The cursor is this tenancy's highest stamp, over rows and tombstones, in the very snapshot that the rows are
         read from: everything at or below it is visible there (see sequencer.py on order).
         """
         name = compiled.mapping.name
-        with reading(name), self._reader.transaction():
+        with translate_source_errors(name), self._reader.transaction():
             self._reader.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
             # Everything is read: on tables that were filled and never analysed, a nested loop would be quadratic.
             self._reader.execute("SET LOCAL enable_nestloop = off")
             row = self._reader.execute(compiled.high_water, {"tenancy_id": tenancy}).fetchone()
             highest = row[0] if row and row[0] is not None else 0
             yield (
-                Stream(self._reader, compiled.load, {"tenancy_id": tenancy}, name, on_rows),
+                RowStream(self._reader, compiled.load, {"tenancy_id": tenancy}, name, on_rows),
                 highest,
             )
 
     @contextmanager
-    def snapshot(self, what: str) -> Iterator[Connection]:
+    def open_snapshot(self, what: str) -> Iterator[Connection]:
         """The connection that is read, for several statements that see one moment."""
-        with reading(what), self._reader.transaction():
+        with translate_source_errors(what), self._reader.transaction():
             self._reader.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
             yield self._reader
 
-    def cancel(self) -> None:
+    def cancel_statement(self) -> None:
         """From another thread: break off the statement in hand."""
         with suppress(psycopg.Error):
             self._reader.cancel_safe()

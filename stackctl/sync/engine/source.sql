@@ -1,10 +1,10 @@
 -- What the engine asks the operated database besides the statements compiled from mappings.
 
--- name: last_sequence_id
+-- name: read_last_sequence_id
 SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM global_seq_id
 
--- name: primary_position
+-- name: read_primary_position
 SELECT pg_current_wal_lsn()::text, pg_is_in_recovery()
 
--- name: replayed
+-- name: has_replayed
 SELECT pg_last_wal_replay_lsn() >= %(position)s::pg_lsn OR NOT pg_is_in_recovery()

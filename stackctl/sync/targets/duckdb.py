@@ -20,18 +20,18 @@ from stackctl.core.errors import AnswerNo, ConfigError, ServiceError, StackctlEr
 from stackctl.mapping.checksums import Hasher
 from stackctl.mapping.sql_text import quote
 from stackctl.mapping.target_statements import TYPES
-from stackctl.sync.streams import Form, Stream
 from stackctl.sync.targets import duckdb_csv
 from stackctl.sync.targets import file_statements as on_file
 from stackctl.sync.targets.protocol import (
     NEVER_SYNCED,
-    Applied,
+    AppliedBatch,
     Cursor,
+    ResponseTimer,
+    StreamFormat,
     TargetState,
-    Waiting,
     check_owner,
-    table_differs,
-    two_rows,
+    table_differs_error,
+    two_rows_error,
 )
 
 try:
@@ -96,7 +96,7 @@ class DuckdbTarget:
     """See target.Target. The file and its `.wal` beside it belong together."""
 
     dialect: Dialect = "duckdb"
-    form = Form(Stream.csv, depth=64)
+    stream_format = StreamFormat(lambda stream: stream.read_csv(), prefetched_pieces=64)
     keep_open = False
 
     def __init__(self, database: ExternalDatabase) -> None:
@@ -107,7 +107,7 @@ class DuckdbTarget:
         self._here = _open_here.setdefault(str(database.path.resolve()), threading.Lock())
         self._checked: set[str] = set()
         self._written = 0
-        self.waiting = Waiting()
+        self.response_timer = ResponseTimer()
 
     @property
     def _conn(self) -> duckdb.DuckDBPyConnection:
@@ -118,15 +118,15 @@ class DuckdbTarget:
 
     def _open(self, *, read_only: bool) -> duckdb.DuckDBPyConnection:
         deadline = time.monotonic() + BUSY_TIMEOUT
-        with self.waiting():
+        with self.response_timer():
             if not self._here.acquire(timeout=BUSY_TIMEOUT):
-                raise self._locked("another worker of this process has it open")
+                raise self._locked_error("another worker of this process has it open")
             try:
                 while True:
                     try:
                         return duckdb.connect(str(self._path), read_only=read_only, config=_SETTINGS)
                     except duckdb.Error as error:
-                        translated = self._translated(error)
+                        translated = self._to_stackctl_error(error)
                         if translated.code != "lock-timeout" or time.monotonic() >= deadline:
                             raise translated from error
                     time.sleep(BUSY_POLL)
@@ -149,29 +149,29 @@ class DuckdbTarget:
 
     def prepare(self, tenancy: UUID, compiled: Sequence[Compiled]) -> TargetState:
         missing = [c for c in compiled if c.mapping.name not in self._checked]
-        with self._errors():
+        with self._translate_errors():
             if not missing and self._checked:
                 self._check_owner(tenancy)
-                return self._state()
+                return self._read_state()
             # Tables, cursors and owner commit together, or not at all.
             with self._transaction():
                 self._execute(_METADATA)
                 self._execute(_OWNER)
-                if self._one(on_file.OWNED_BY) is None:
+                if self._fetch_value(on_file.OWNED_BY) is None:
                     self._execute(on_file.CLAIM, tenancy)
                 self._check_owner(tenancy)
                 for one in missing:
-                    if self._one(_HAS_TABLE, one.mapping.target) is None:
+                    if self._fetch_value(_HAS_TABLE, one.mapping.target) is None:
                         # A cursor left from a table that was dropped would leave the new one empty.
                         self._execute(on_file.FORGET_CURSOR, one.mapping.name)
                         self._execute(one.create_table)
                     self._check_table(one)
                     self._execute(on_file.ADD_CURSOR, one.mapping.name, _now())
             self._checked.update(one.mapping.name for one in missing)
-            return self._state()
+            return self._read_state()
 
     def _check_owner(self, tenancy: UUID) -> None:
-        check_owner(self._one(on_file.OWNED_BY), tenancy, self._where)
+        check_owner(self._fetch_value(on_file.OWNED_BY), tenancy, self._where)
 
     def _check_table(self, compiled: Compiled) -> None:
         mapping = compiled.mapping
@@ -181,39 +181,43 @@ class DuckdbTarget:
             wanted = TYPES["duckdb"][column.type]
             if column.name not in found:
                 problems.append(f"{column.name} is missing")
-            elif _canonical(found[column.name][0]) != _canonical(wanted):
+            elif _to_canonical_type(found[column.name][0]) != _to_canonical_type(wanted):
                 problems.append(f"{column.name} is {found[column.name][0]}, not {wanted}")
         known = {column.name for column in mapping.columns}
         problems += [f"{name} must not be null" for name, (_, needed) in found.items() if needed and name not in known]
-        if not problems and set(self._one(_KEY, mapping.target) or ()) != set(mapping.key):
+        if not problems and set(self._fetch_value(_KEY, mapping.target) or ()) != set(mapping.key):
             problems.append(f"the primary key is not ({', '.join(mapping.key)})")
         if problems:
-            raise table_differs(self._where, mapping.target, problems)
+            raise table_differs_error(self._where, mapping.target, problems)
 
-    def state(self) -> TargetState:
+    def read_state(self) -> TargetState:
         if self._opened is not None:
-            return self._state()
+            return self._read_state()
         if not self._path.exists():
             return TargetState(None, {})
         # Beside programs that only read, too.
         self._opened = self._open(read_only=True)
         try:
-            return self._state()
+            return self._read_state()
         finally:
             self.close()
 
-    def _state(self) -> TargetState:
-        with self._errors():
-            if self._one(_HAS_TABLE, "_stack_sync_metadata") is None:
+    def _read_state(self) -> TargetState:
+        with self._translate_errors():
+            if self._fetch_value(_HAS_TABLE, "_stack_sync_metadata") is None:
                 return TargetState(None, {})
             cursors = {name: Cursor(at, updated) for name, at, updated in self._execute(on_file.CURSORS).fetchall()}
-            owner = self._one(on_file.OWNED_BY) if self._one(_HAS_TABLE, "_stack_sync_owner") is not None else None
+            owner = (
+                self._fetch_value(on_file.OWNED_BY)
+                if self._fetch_value(_HAS_TABLE, "_stack_sync_owner") is not None
+                else None
+            )
         return TargetState(owner, cursors)
 
     @contextmanager
-    def locked(self, compiled: Compiled) -> Iterator[int]:
-        with self._errors(), self._transaction():
-            cursor = self._one(on_file.CURSOR, compiled.mapping.name)
+    def lock_cursor(self, compiled: Compiled) -> Iterator[int]:
+        with self._translate_errors(), self._transaction():
+            cursor = self._fetch_value(on_file.CURSOR, compiled.mapping.name)
             if cursor is None:  # somebody deleted it: from the beginning
                 self._execute(on_file.ADD_CURSOR, compiled.mapping.name, _now())
             yield NEVER_SYNCED if cursor is None else cursor
@@ -229,67 +233,69 @@ class DuckdbTarget:
             raise
         self._execute("COMMIT")
 
-    def apply(self, compiled: Compiled, batch: Rows, on_read: Callable[[int, int], None] | None = None) -> Applied:
+    def apply_batch(
+        self, compiled: Compiled, batch: Rows, on_read: Callable[[int, int], None] | None = None
+    ) -> AppliedBatch:
         columns = compiled.mapping.columns
         keys = ", ".join(quote(name) for name in compiled.mapping.key)
-        with self._errors():
+        with self._translate_errors():
             self._execute(compiled.create_staging)
-            self._fill(quote(compiled.staging), columns, batch, _STAGED)
+            self._insert(quote(compiled.staging), columns, batch, _STAGED)
             rows, distinct, highest, gone = self._execute(
                 f"SELECT count(*), count(DISTINCT ({keys})), coalesce(max(_stack_sequence_id), 0),"
                 f" count(*) FILTER (_stack_deleted) FROM {quote(compiled.staging)}"
             ).fetchall()[0]
             if rows != distinct:
-                raise two_rows(compiled)
+                raise two_rows_error(compiled)
             if rows == 0:
-                return Applied(0, 0, 0)
+                return AppliedBatch(0, 0, 0)
             if on_read is not None:
                 on_read(rows, highest)
-            upserted = self._count(compiled.upsert) if gone < rows else 0
-            deleted = self._count(compiled.delete) if gone else 0
-        return Applied(rows, upserted, deleted, highest)
+            upserted = self._execute_counted(compiled.upsert) if gone < rows else 0
+            deleted = self._execute_counted(compiled.delete) if gone else 0
+        return AppliedBatch(rows, upserted, deleted, highest)
 
-    def load(self, compiled: Compiled, rows: Rows) -> Applied:
+    def replace_rows(self, compiled: Compiled, rows: Rows) -> AppliedBatch:
         target = quote(compiled.mapping.target)
-        with self._errors(), self.waiting.patiently():
-            removed = self._count(f"DELETE FROM {target}")
-            loaded = self._fill(target, compiled.mapping.columns, rows, {})
-        return Applied(loaded, loaded, max(removed - loaded, 0))
+        with self._translate_errors(), self.response_timer.allow_long_waits():
+            removed = self._execute_counted(f"DELETE FROM {target}")
+            loaded = self._insert(target, compiled.mapping.columns, rows, {})
+        return AppliedBatch(loaded, loaded, max(removed - loaded, 0))
 
-    def _fill(self, table: str, columns: Sequence[Column], rows: Rows, extra: dict[str, str]) -> int:
+    def _insert(self, table: str, columns: Sequence[Column], rows: Rows, extra: dict[str, str]) -> int:
         """Insert a stream; `extra` are the columns before the mapping's, and their types."""
-        with duckdb_csv.pipe(rows.csv()) as path:
-            return self._count(duckdb_csv.insert(table, columns, extra, path))
+        with duckdb_csv.open_pipe(rows.read_csv()) as path:
+            return self._execute_counted(duckdb_csv.compose_insert(table, columns, extra, path))
 
-    def advance(self, compiled: Compiled, cursor: int) -> None:
+    def advance_cursor(self, compiled: Compiled, cursor: int) -> None:
         self._written += 1
-        with self._errors():
+        with self._translate_errors():
             self._execute(on_file.ADVANCE, cursor, _now(), compiled.mapping.name)
 
-    def version(self, compiled: Compiled) -> str:
+    def read_cursor_version(self, compiled: Compiled) -> str:
         """While the file is open here nobody else writes it."""
         return str(self._written)
 
-    def sums(self, compiled: Compiled) -> Sums:
-        return Hasher(compiled.mapping).sums(self._read(_select(compiled.mapping)))
+    def sum_hashes(self, compiled: Compiled) -> Sums:
+        return Hasher(compiled.mapping).sums(self._read(_compose_select(compiled.mapping)))
 
-    def hashes(self, compiled: Compiled, wanted: Collection[int]) -> list[tuple[Any, ...]]:
-        rows = self._read(_select(compiled.mapping))
+    def read_hashes(self, compiled: Compiled, wanted: Collection[int]) -> list[tuple[Any, ...]]:
+        rows = self._read(_compose_select(compiled.mapping))
         return Hasher(compiled.mapping).hashes(rows, set(wanted))
 
-    def hashes_by_key(self, compiled: Compiled, keys: Collection[Key]) -> list[tuple[Any, ...]]:
+    def read_hashes_by_key(self, compiled: Compiled, keys: Collection[Key]) -> list[tuple[Any, ...]]:
         mapping, hasher = compiled.mapping, Hasher(compiled.mapping)
         names = ", ".join(quote(column.name) for column in mapping.key_columns)
         given = ", ".join(f"unnest(?::VARCHAR[])::{TYPES['duckdb'][column.type]}" for column in mapping.key_columns)
-        statement = f"{_select(mapping)} WHERE ({names}) IN (SELECT ({given}))"
+        statement = f"{_compose_select(mapping)} WHERE ({names}) IN (SELECT ({given}))"
         found = self._read(statement, *([key[n] for key in keys] for n in range(len(mapping.key))))
         return [(*hasher.key(row), hasher.hash(row)) for row in found]
 
     def rows(self, mapping: Mapping) -> list[tuple[Any, ...]]:
-        return list(self._read(_select(mapping)))
+        return list(self._read(_compose_select(mapping)))
 
     def _read(self, statement: str, *parameters: object) -> Iterator[tuple[Any, ...]]:
-        with self._errors():
+        with self._translate_errors():
             cursor = self._execute(statement, *parameters)
             while chunk := cursor.fetchmany(1000):
                 yield from chunk
@@ -297,33 +303,33 @@ class DuckdbTarget:
     def _execute(self, statement: str, *parameters: object) -> duckdb.DuckDBPyConnection:
         return self._conn.execute(statement, parameters or None)
 
-    def _one(self, statement: str, *parameters: object) -> Any:
+    def _fetch_value(self, statement: str, *parameters: object) -> Any:
         row = self._execute(statement, *parameters).fetchone()
         return row[0] if row else None
 
-    def _count(self, statement: str) -> int:
+    def _execute_counted(self, statement: str) -> int:
         """How many rows a statement (the last, of several) wrote."""
-        return self._one(statement)
+        return self._fetch_value(statement)
 
     @contextmanager
-    def _errors(self) -> Iterator[None]:
+    def _translate_errors(self) -> Iterator[None]:
         try:
             yield
         except duckdb.Error as error:
-            raise self._translated(error) from error
+            raise self._to_stackctl_error(error) from error
 
-    def _locked(self, reason: str) -> StateError:
+    def _locked_error(self, reason: str) -> StateError:
         return StateError(
             f"{self._where} is locked: {reason}",
             code="lock-timeout",
             hint="close the program that has it open: DuckDB lets one process write a file, or several read it",
         )
 
-    def _translated(self, error: duckdb.Error) -> StackctlError:
+    def _to_stackctl_error(self, error: duckdb.Error) -> StackctlError:
         reason = " ".join(str(error).split("\n\n")[0].split())
         service = partial(ServiceError, f"{self._where}: {reason}")
         if "Could not set lock" in reason or "Conflicting lock" in reason:
-            return self._locked(reason.split(". See also")[0])
+            return self._locked_error(reason.split(". See also")[0])
         if isinstance(error, duckdb.InterruptException):
             return service(code="connection-lost", hint="try again; work that was not committed is redone")
         if isinstance(error, duckdb.OutOfMemoryException) or any(text in reason for text in _EXHAUSTED):
@@ -332,13 +338,13 @@ class DuckdbTarget:
             return StateError(
                 f"{self._where} was changed: {reason}", code="table-differs", hint="`stackctl sync --full`"
             )
-        if isinstance(error, _REFUSALS):
-            return AnswerNo(f"{self._where}: {_refusal(str(error))}", code="row-refused")
+        if isinstance(error, _REJECTIONS):
+            return AnswerNo(f"{self._where}: {_format_rejection(str(error))}", code="row-refused")
         return service(code="unreachable", hint="check the path and its permissions")
 
 
 _EXHAUSTED = ("No space left", "Read-only file system", "read-only mode", "Disk quota", "File too large", "out of disk")
-_REFUSALS = (
+_REJECTIONS = (
     duckdb.ConstraintException,
     duckdb.ConversionException,
     duckdb.InvalidInputException,
@@ -346,7 +352,7 @@ _REFUSALS = (
 )
 
 
-def _refusal(reason: str) -> str:
+def _format_rejection(reason: str) -> str:
     """What is wrong with a value, without the row that DuckDB quotes."""
     if found := re.search(r'converting column "(.*?)"\. .* to \'([^\']*)\'', reason):
         return f"a value of the column {found[1]} is no {found[2]}"
@@ -355,12 +361,12 @@ def _refusal(reason: str) -> str:
     return " ".join(re.sub(r'"[^"]*"', "…", reason.split("\n")[0]).split())
 
 
-def _select(mapping: Mapping) -> str:
-    columns = ", ".join(_spelled(column) for column in mapping.columns)
+def _compose_select(mapping: Mapping) -> str:
+    columns = ", ".join(_spelling(column) for column in mapping.columns)
     return f"SELECT {columns} FROM {quote(mapping.target)}"
 
 
-def _spelled(column: Column) -> str:
+def _spelling(column: Column) -> str:
     """The value as PostgreSQL spells it for SQLite."""
     name = quote(column.name)
     match column.type:
@@ -378,7 +384,7 @@ def _spelled(column: Column) -> str:
             return f"{name}::VARCHAR"
 
 
-def _canonical(type_: str) -> str:
+def _to_canonical_type(type_: str) -> str:
     return type_.upper().replace(", ", ",").replace("TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ")
 
 

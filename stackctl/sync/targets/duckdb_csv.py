@@ -29,20 +29,22 @@ _CHECKED = {
 }
 
 
-def insert(table: str, columns: Sequence[Column], extra: dict[str, str], path: str) -> str:
+def compose_insert(table: str, columns: Sequence[Column], extra: dict[str, str], path: str) -> str:
     """The statement that inserts what is read from `path`; `extra` are columns before these, and their types."""
     types = extra | {c.name: "VARCHAR" if c.type in _CHECKED else TYPES["duckdb"][c.type] for c in columns}
     values = [*extra, *(_CHECKED.get(c.type, "{0}").format(quote(c.name)) for c in columns)]
     names = ", ".join([*extra, *(quote(column.name) for column in columns)])
-    return f"INSERT INTO {table} ({names}) SELECT {', '.join(values)} FROM {_csv(path, types)}"
+    return f"INSERT INTO {table} ({names}) SELECT {', '.join(values)} FROM {_compose_reader(path, types)}"
 
 
 @contextmanager
-def pipe(pieces: Iterable[bytes]) -> Iterator[str]:
+def open_pipe(pieces: Iterable[bytes]) -> Iterator[str]:
     """A path from which the pieces can be read, once; a thread writes them. Raises what they raise."""
     reading, writing = os.pipe()
     failures: list[BaseException] = []
-    thread = threading.Thread(target=_feed, args=(writing, pieces, failures), name="stackctl-duckdb-feed", daemon=True)
+    thread = threading.Thread(
+        target=_write_pieces, args=(writing, pieces, failures), name="stackctl-duckdb-feed", daemon=True
+    )
     thread.start()
     try:
         yield f"/dev/fd/{reading}"
@@ -55,7 +57,7 @@ def pipe(pieces: Iterable[bytes]) -> Iterator[str]:
             raise failures[0]
 
 
-def _csv(path: str, types: dict[str, str]) -> str:
+def _compose_reader(path: str, types: dict[str, str]) -> str:
     """DuckDB's reader of what `Stream.csv` writes; nothing is left to be guessed from the data."""
     columns = ", ".join(f"{quote_literal(name)}: {quote_literal(type_)}" for name, type_ in types.items())
     return (
@@ -65,7 +67,7 @@ def _csv(path: str, types: dict[str, str]) -> str:
     )
 
 
-def _feed(writing: int, pieces: Iterable[bytes], failures: list[BaseException]) -> None:
+def _write_pieces(writing: int, pieces: Iterable[bytes], failures: list[BaseException]) -> None:
     try:
         with open(writing, "wb", buffering=0) as pipe:
             for piece in pieces:

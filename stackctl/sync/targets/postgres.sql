@@ -1,9 +1,9 @@
 -- What stackctl keeps in an external PostgreSQL besides the target tables.
 
--- name: serialise_creation
+-- name: lock_creation
 SELECT pg_advisory_xact_lock(hashtextextended('stackctl.target', 0))
 
--- name: facts
+-- name: read_facts
 -- Whether it looks like the operated database, in whichever schema: the backend's tables have names that no copy has;
 -- and which of our own tables are there.
 SELECT EXISTS (
@@ -29,16 +29,16 @@ CREATE TABLE IF NOT EXISTS _stack_sync_owner (
 -- name: claim_owner
 INSERT INTO _stack_sync_owner (tenancy_id) VALUES (%(tenancy)s) ON CONFLICT DO NOTHING
 
--- name: owner
+-- name: read_owner
 SELECT tenancy_id FROM _stack_sync_owner
 
--- name: columns
+-- name: read_columns
 SELECT a.attname, format_type(a.atttypid, NULL), a.attnotnull AND NOT a.atthasdef AND a.attgenerated = ''
 FROM pg_attribute AS a
 WHERE a.attrelid = to_regclass(quote_ident(%(table)s)) AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attnum
 
--- name: has_key
+-- name: has_unique_index
 SELECT EXISTS (
     SELECT 1 FROM pg_index AS i
     WHERE i.indrelid = to_regclass(quote_ident(%(table)s)) AND i.indisunique AND i.indpred IS NULL AND i.indimmediate
@@ -52,22 +52,22 @@ VALUES (%(mapping)s, -1, now() AT TIME ZONE 'UTC') ON CONFLICT DO NOTHING
 -- name: forget_cursor
 DELETE FROM _stack_sync_metadata WHERE mapping_name = %(mapping)s
 
--- name: bound_waits
+-- name: limit_lock_wait
 SET lock_timeout = '30s'
 
--- name: notice_abort
+-- name: notice_lost_client
 SET client_connection_check_interval = '2s'
 
--- name: version
+-- name: read_cursor_version
 SELECT xmin::text FROM _stack_sync_metadata WHERE mapping_name = %(mapping)s
 
 -- name: lock_cursor
 SELECT last_synced_sequence_id FROM _stack_sync_metadata WHERE mapping_name = %(mapping)s FOR UPDATE
 
--- name: cursors
+-- name: list_cursors
 SELECT mapping_name, last_synced_sequence_id, updated_at FROM _stack_sync_metadata
 
--- name: advance
+-- name: advance_cursor
 UPDATE _stack_sync_metadata
 SET last_synced_sequence_id = %(cursor)s, updated_at = clock_timestamp() AT TIME ZONE 'UTC'
 WHERE mapping_name = %(mapping)s

@@ -23,18 +23,19 @@ if TYPE_CHECKING:
     from stackctl.mapping.compile import Compiled
     from stackctl.mapping.dialect import Dialect
     from stackctl.mapping.model import Mapping
-    from stackctl.sync.streams import Ahead, Form, Stream
+    from stackctl.sync.engine.prefetch import Prefetch
+    from stackctl.sync.engine.row_stream import RowStream
 
-    Rows = Stream | Ahead
+    Rows = RowStream | Prefetch
 
 NEVER_SYNCED = -1  # the cursor of a mapping that was never loaded
-SET_BACK = -2  # the cursor of a copy whose source was set back: refused until it is loaded again
+SOURCE_REWOUND = -2  # the cursor of a copy that is ahead of its source: refused until it is loaded again
 PATIENCE = 60.0  # seconds without an answer after which a target counts as hung
 LONG_PATIENCE = 1800.0  # the same while a whole table is emptied or filled
 
 
 @dataclass(frozen=True)
-class Applied:
+class AppliedBatch:
     """What one batch did to a target table. `rows` were read, up to the sequence id `highest` (0: none)."""
 
     rows: int
@@ -63,7 +64,15 @@ class TargetState:
     operated: bool = False
 
 
-class Waiting:
+@dataclass(frozen=True)
+class StreamFormat:
+    """How a kind of target takes a stream, and how many pieces of it may be read ahead."""
+
+    read: Callable[[RowStream], Iterator[Any]]
+    prefetched_pieces: int
+
+
+class ResponseTimer:
     """Since when, by the monotonic clock, somebody waits for an answer of the target; None: nobody does.
 
     `patience` is how many seconds without an answer are normal.
@@ -73,22 +82,31 @@ class Waiting:
         self.since: float | None = None
         self.patience = PATIENCE
 
-    def begin(self) -> None:
+    @property
+    def seconds_waiting(self) -> float:
+        since = self.since
+        return 0.0 if since is None else time.monotonic() - since
+
+    @property
+    def is_overdue(self) -> bool:
+        return self.seconds_waiting > self.patience
+
+    def start(self) -> None:
         self.since = time.monotonic()
 
-    def end(self) -> None:
+    def stop(self) -> None:
         self.since = None
 
     @contextmanager
-    def __call__(self) -> Iterator[Waiting]:
-        self.begin()
+    def __call__(self) -> Iterator[ResponseTimer]:
+        self.start()
         try:
             yield self
         finally:
-            self.end()
+            self.stop()
 
     @contextmanager
-    def patiently(self) -> Iterator[None]:
+    def allow_long_waits(self) -> Iterator[None]:
         """Inside, single steps may take long: a whole table is emptied or filled."""
         self.patience = LONG_PATIENCE
         try:
@@ -105,8 +123,8 @@ class Target(Protocol):
     """
 
     dialect: Dialect
-    waiting: Waiting
-    form: Form
+    response_timer: ResponseTimer
+    stream_format: StreamFormat
     keep_open: bool
 
     def abort(self) -> None:
@@ -120,45 +138,47 @@ class Target(Protocol):
         """
         ...
 
-    def state(self) -> TargetState:
+    def read_state(self) -> TargetState:
         """What stackctl knows of itself there; reads only."""
         ...
 
-    def locked(self, compiled: Compiled) -> AbstractContextManager[int]:
+    def lock_cursor(self, compiled: Compiled) -> AbstractContextManager[int]:
         """One transaction that holds the mapping's cursor; two engines on one mapping serialise here.
 
         Yields the cursor; commits at the end, rolls back on an error.
         """
         ...
 
-    def apply(self, compiled: Compiled, batch: Rows, on_read: Callable[[int, int], None] | None = None) -> Applied:
+    def apply_batch(
+        self, compiled: Compiled, batch: Rows, on_read: Callable[[int, int], None] | None = None
+    ) -> AppliedBatch:
         """Upsert the rows of a batch that were found, delete those that were not.
 
         `on_read` (rows, highest sequence id) is told when the source has been read to the end of the batch.
         """
         ...
 
-    def load(self, compiled: Compiled, rows: Rows) -> Applied:
+    def replace_rows(self, compiled: Compiled, rows: Rows) -> AppliedBatch:
         """Make the table equal to these rows, whatever it held."""
         ...
 
-    def advance(self, compiled: Compiled, cursor: int) -> None:
+    def advance_cursor(self, compiled: Compiled, cursor: int) -> None:
         """Set the cursor, also to what it was: every write to a mapping's rows is followed by this."""
         ...
 
-    def version(self, compiled: Compiled) -> str:
+    def read_cursor_version(self, compiled: Compiled) -> str:
         """Changes whenever the mapping's cursor row is written, by anybody."""
         ...
 
-    def sums(self, compiled: Compiled) -> Sums:
+    def sum_hashes(self, compiled: Compiled) -> Sums:
         """Count and sum of the hashes of all rows, by bucket; see mapping/checksums.py."""
         ...
 
-    def hashes(self, compiled: Compiled, wanted: Collection[int]) -> list[tuple[Any, ...]]:
+    def read_hashes(self, compiled: Compiled, wanted: Collection[int]) -> list[tuple[Any, ...]]:
         """Of the rows in these buckets: the key's columns as text, and the row's hash."""
         ...
 
-    def hashes_by_key(self, compiled: Compiled, keys: Collection[Key]) -> list[tuple[Any, ...]]:
+    def read_hashes_by_key(self, compiled: Compiled, keys: Collection[Key]) -> list[tuple[Any, ...]]:
         """The same of the rows with these keys, as far as they exist."""
         ...
 
@@ -180,7 +200,7 @@ def check_owner(owner: UUID | None, tenancy: UUID, where: str) -> None:
         )
 
 
-def table_differs(where: str, table: str, differences: Sequence[str]) -> StateError:
+def table_differs_error(where: str, table: str, differences: Sequence[str]) -> StateError:
     """A target table that exists, but is not what the mapping needs."""
     return StateError(
         f'{where}: the table "{table}" exists with other columns: {"; ".join(differences)}',
@@ -190,7 +210,7 @@ def table_differs(where: str, table: str, differences: Sequence[str]) -> StateEr
     )
 
 
-def two_rows(compiled: Compiled) -> AnswerNo:
+def two_rows_error(compiled: Compiled) -> AnswerNo:
     """Which of two rows for one key is right nobody can tell: the batch stops."""
     name = compiled.mapping.name
     return AnswerNo(

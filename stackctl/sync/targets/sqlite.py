@@ -16,17 +16,17 @@ from stackctl.core.errors import AnswerNo, ServiceError, StackctlError, StateErr
 from stackctl.mapping.checksums import Hasher
 from stackctl.mapping.sql_text import quote
 from stackctl.mapping.target_statements import TYPES
-from stackctl.sync.streams import Form
 from stackctl.sync.targets import file_statements as on_file
 from stackctl.sync.targets.protocol import (
     NEVER_SYNCED,
-    Applied,
+    AppliedBatch,
     Cursor,
+    ResponseTimer,
+    StreamFormat,
     TargetState,
-    Waiting,
     check_owner,
-    table_differs,
-    two_rows,
+    table_differs_error,
+    two_rows_error,
 )
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class SqliteTarget:
     """See target.Target. The file and its folder's `-wal` and `-shm` files belong together."""
 
     dialect: Dialect = "sqlite"
-    form = Form(lambda stream: stream.chunks(CHUNK), depth=16)
+    stream_format = StreamFormat(lambda stream: stream.read_chunks(CHUNK), prefetched_pieces=16)
     keep_open = True
 
     def __init__(self, database: ExternalDatabase) -> None:
@@ -73,17 +73,17 @@ class SqliteTarget:
         self._where = f"the external database {database.id} ({database.path})"
         self._checked: set[str] = set()
         self._written = 0
-        self.waiting = Waiting()
+        self.response_timer = ResponseTimer()
         try:
             self._conn = sqlite3.connect(
                 database.path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
             )
         except sqlite3.Error as error:
-            raise self._translated(error) from error
+            raise self._to_stackctl_error(error) from error
 
     def prepare(self, tenancy: UUID, compiled: Sequence[Compiled]) -> TargetState:
         missing = [c for c in compiled if c.mapping.name not in self._checked]
-        with self._errors():
+        with self._translate_errors():
             if missing or not self._checked:
                 # With WAL, readers see the last commit while a batch is written. A commit that a power cut takes
                 # back takes its cursor along: the batch is sent again.
@@ -95,11 +95,11 @@ class SqliteTarget:
                 with self._transaction():
                     self._conn.execute(_METADATA)
                     self._conn.execute(_OWNER)
-                    if self._one(on_file.OWNED_BY) is None:
+                    if self._fetch_value(on_file.OWNED_BY) is None:
                         self._conn.execute(on_file.CLAIM, (str(tenancy),))
                     self._check_owner(tenancy)
                     for one in missing:
-                        if self._one(_HAS_TABLE, one.mapping.target) is None:
+                        if self._fetch_value(_HAS_TABLE, one.mapping.target) is None:
                             # A cursor left from a table that was dropped would leave the new one empty.
                             self._conn.execute(on_file.FORGET_CURSOR, (one.mapping.name,))
                             self._conn.execute(one.create_table)
@@ -108,10 +108,10 @@ class SqliteTarget:
                 self._checked.update(one.mapping.name for one in missing)
             else:
                 self._check_owner(tenancy)
-        return self.state()
+        return self.read_state()
 
     def _check_owner(self, tenancy: UUID) -> None:
-        owner = self._one(on_file.OWNED_BY)
+        owner = self._fetch_value(on_file.OWNED_BY)
         check_owner(UUID(str(owner)) if owner else None, tenancy, self._where)
 
     def _check_table(self, compiled: Compiled) -> None:
@@ -134,23 +134,23 @@ class SqliteTarget:
         if not problems and {name for name, (_, _, pk) in found.items() if pk} != set(mapping.key):
             problems.append(f"the primary key is not ({', '.join(mapping.key)})")
         if problems:
-            raise table_differs(self._where, mapping.target, problems)
+            raise table_differs_error(self._where, mapping.target, problems)
 
-    def state(self) -> TargetState:
-        with self._errors():
-            if self._one(_HAS_TABLE, "_stack_sync_metadata") is None:
+    def read_state(self) -> TargetState:
+        with self._translate_errors():
+            if self._fetch_value(_HAS_TABLE, "_stack_sync_metadata") is None:
                 return TargetState(None, {})
             cursors = {
                 name: Cursor(sequence_id, datetime.fromisoformat(updated_at))
                 for name, sequence_id, updated_at in self._conn.execute(on_file.CURSORS)
             }
-            owned = self._one(_HAS_TABLE, "_stack_sync_owner") is not None
-            owner = self._one(on_file.OWNED_BY) if owned else None
+            owned = self._fetch_value(_HAS_TABLE, "_stack_sync_owner") is not None
+            owner = self._fetch_value(on_file.OWNED_BY) if owned else None
         return TargetState(UUID(str(owner)) if owner else None, cursors)
 
     @contextmanager
-    def locked(self, compiled: Compiled) -> Iterator[int]:
-        with self._errors(), self._transaction():
+    def lock_cursor(self, compiled: Compiled) -> Iterator[int]:
+        with self._translate_errors(), self._transaction():
             name = compiled.mapping.name
             row = self._conn.execute(on_file.CURSOR, (name,)).fetchone()
             if row is None:  # somebody deleted it: from the beginning
@@ -160,7 +160,7 @@ class SqliteTarget:
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         # IMMEDIATE takes the write lock at once: whoever comes second waits here, before reading the source.
-        with self.waiting():
+        with self.response_timer():
             self._conn.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -172,21 +172,23 @@ class SqliteTarget:
         # An idle connection keeps no pages.
         self._conn.execute("PRAGMA shrink_memory")
 
-    def apply(self, compiled: Compiled, batch: Rows, on_read: Callable[[int, int], None] | None = None) -> Applied:
+    def apply_batch(
+        self, compiled: Compiled, batch: Rows, on_read: Callable[[int, int], None] | None = None
+    ) -> AppliedBatch:
         names = [column.name for column in compiled.mapping.columns]
         # Each row: sequence id, whether it is gone, then the mapping's columns.
         keys = [2 + names.index(name) for name in compiled.mapping.key]
         rows = upserted = deleted = highest = 0
         seen: set[tuple[Any, ...]] = set()
-        with self._errors():
-            for chunk in batch.chunks(CHUNK):
+        with self._translate_errors():
+            for chunk in batch.read_chunks(CHUNK):
                 found = [row[2:] for row in chunk if not row[1]]
                 gone = [tuple(row[i] for i in keys) for row in chunk if row[1]]
                 seen.update(tuple(row[i] for i in keys) for row in chunk)
                 rows += len(chunk)
                 if len(seen) != rows:
-                    raise two_rows(compiled)
-                _refuse_nan(compiled.mapping, found)
+                    raise two_rows_error(compiled)
+                _reject_nan(compiled.mapping, found)
                 if found:
                     upserted += self._conn.executemany(compiled.upsert, found).rowcount
                 if gone:
@@ -194,67 +196,69 @@ class SqliteTarget:
                 highest = max(highest, *(row[0] for row in chunk))
             if on_read is not None and rows:
                 on_read(rows, highest)
-        return Applied(rows, upserted, deleted, highest)
+        return AppliedBatch(rows, upserted, deleted, highest)
 
-    def load(self, compiled: Compiled, rows: Rows) -> Applied:
+    def replace_rows(self, compiled: Compiled, rows: Rows) -> AppliedBatch:
         """The table is emptied and filled in the transaction; readers see the old rows until the commit."""
-        with self._errors():
+        with self._translate_errors():
             removed = self._conn.execute(f"DELETE FROM {quote(compiled.mapping.target)}").rowcount
             loaded = 0
-            for chunk in rows.chunks(CHUNK):
-                _refuse_nan(compiled.mapping, chunk)
+            for chunk in rows.read_chunks(CHUNK):
+                _reject_nan(compiled.mapping, chunk)
                 self._conn.executemany(compiled.upsert, chunk)
                 loaded += len(chunk)
-            if self._one(f"SELECT count(*) FROM {quote(compiled.mapping.target)}") != loaded:
-                raise two_rows(compiled)
-        return Applied(loaded, loaded, max(removed - loaded, 0))
+            if self._fetch_value(f"SELECT count(*) FROM {quote(compiled.mapping.target)}") != loaded:
+                raise two_rows_error(compiled)
+        return AppliedBatch(loaded, loaded, max(removed - loaded, 0))
 
-    def advance(self, compiled: Compiled, cursor: int) -> None:
+    def advance_cursor(self, compiled: Compiled, cursor: int) -> None:
         self._written += 1
-        with self._errors():
+        with self._translate_errors():
             self._conn.execute(on_file.ADVANCE, (cursor, _now(), compiled.mapping.name))
 
-    def version(self, compiled: Compiled) -> str:
+    def read_cursor_version(self, compiled: Compiled) -> str:
         """SQLite counts the commits of other connections; our own are counted here."""
-        with self._errors():
-            return f"{self._one('PRAGMA data_version')} {self._written}"
+        with self._translate_errors():
+            return f"{self._fetch_value('PRAGMA data_version')} {self._written}"
 
     def abort(self) -> None:
         self._conn.interrupt()
 
-    def sums(self, compiled: Compiled) -> Sums:
-        with self._errors():
-            return Hasher(compiled.mapping).sums(self._conn.execute(_select(compiled.mapping)))
+    def sum_hashes(self, compiled: Compiled) -> Sums:
+        with self._translate_errors():
+            return Hasher(compiled.mapping).sums(self._conn.execute(_compose_select(compiled.mapping)))
 
-    def hashes(self, compiled: Compiled, wanted: Collection[int]) -> list[tuple[Any, ...]]:
-        with self._errors():
-            return Hasher(compiled.mapping).hashes(self._conn.execute(_select(compiled.mapping)), set(wanted))
+    def read_hashes(self, compiled: Compiled, wanted: Collection[int]) -> list[tuple[Any, ...]]:
+        with self._translate_errors():
+            return Hasher(compiled.mapping).hashes(self._conn.execute(_compose_select(compiled.mapping)), set(wanted))
 
-    def hashes_by_key(self, compiled: Compiled, keys: Collection[Key]) -> list[tuple[Any, ...]]:
+    def read_hashes_by_key(self, compiled: Compiled, keys: Collection[Key]) -> list[tuple[Any, ...]]:
         hasher = Hasher(compiled.mapping)
-        one = f"{_select(compiled.mapping)} WHERE " + " AND ".join(f"{quote(k)} = ?" for k in compiled.mapping.key)
-        with self._errors():
+        one = f"{_compose_select(compiled.mapping)} WHERE " + " AND ".join(
+            f"{quote(k)} = ?" for k in compiled.mapping.key
+        )
+        with self._translate_errors():
             return [(*key, hasher.hash(row)) for key in keys for row in self._conn.execute(one, key)]
 
     def rows(self, mapping: Mapping) -> list[tuple[Any, ...]]:
-        with self._errors():
-            return self._conn.execute(_select(mapping)).fetchall()
+        with self._translate_errors():
+            return self._conn.execute(_compose_select(mapping)).fetchall()
 
     def close(self) -> None:
         self._conn.close()
 
-    def _one(self, statement: str, *parameters: object) -> object:
+    def _fetch_value(self, statement: str, *parameters: object) -> object:
         row = self._conn.execute(statement, parameters).fetchone()
         return row[0] if row else None
 
     @contextmanager
-    def _errors(self) -> Iterator[None]:
+    def _translate_errors(self) -> Iterator[None]:
         try:
             yield
         except sqlite3.Error as error:
-            raise self._translated(error) from error
+            raise self._to_stackctl_error(error) from error
 
-    def _translated(self, error: sqlite3.Error) -> StackctlError:
+    def _to_stackctl_error(self, error: sqlite3.Error) -> StackctlError:
         reason = str(error)
         if "locked" in reason or "busy" in reason:
             return StateError(
@@ -279,7 +283,7 @@ class SqliteTarget:
 _EXHAUSTED = ("is full", "disk I/O error", "readonly")
 
 
-def _refuse_nan(mapping: Mapping, rows: Sequence[tuple[Any, ...]]) -> None:
+def _reject_nan(mapping: Mapping, rows: Sequence[tuple[Any, ...]]) -> None:
     """SQLite would keep null for it."""
     width = len(mapping.columns)
     for position, column in enumerate(mapping.columns):
@@ -290,7 +294,7 @@ def _refuse_nan(mapping: Mapping, rows: Sequence[tuple[Any, ...]]) -> None:
                     raise AnswerNo(f"the column {column.name} is NaN, which SQLite does not keep", code="row-refused")
 
 
-def _select(mapping: Mapping) -> str:
+def _compose_select(mapping: Mapping) -> str:
     return f"SELECT {', '.join(quote(column.name) for column in mapping.columns)} FROM {quote(mapping.target)}"
 
 

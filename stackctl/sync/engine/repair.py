@@ -1,4 +1,4 @@
-"""The keys of a copy: found in parts that fit in memory, looked up in the source, and put right there.
+"""Rows of a copy put right by their keys: found in parts that fit in memory, and made what they are in the source.
 
 A file takes any text for an id, so a copy may have keys that the source can't even be asked for: they are gone.
 """
@@ -20,12 +20,11 @@ if TYPE_CHECKING:
     from stackctl.mapping.checksums import Key, Sums
     from stackctl.mapping.compile import Compiled
     from stackctl.mapping.model import ColumnType, Mapping
-    from stackctl.sync.engine import rejected_rows
+    from stackctl.sync.engine.rejected_rows import RejectedKey
     from stackctl.sync.engine.source import Source
-    from stackctl.sync.streams import Stream
-    from stackctl.sync.targets.protocol import Target
+    from stackctl.sync.targets.protocol import Rows, Target
 
-AT_ONCE = 2_000  # keys that are looked at, or mended, together
+KEYS_AT_ONCE = 2_000  # keys that are compared or repaired together
 HASHES_AT_ONCE = 200_000  # rows of a side whose hashes are in memory
 
 _DAY = "(?:[0-9]{4,6}|[1-4][0-9]{6})-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])"
@@ -44,7 +43,7 @@ _FORMS: dict[ColumnType, re.Pattern[str]] = {
 _BITS: dict[ColumnType, int] = {"integer": 31, "bigint": 63}
 
 
-def fits(mapping: Mapping, key: Key) -> bool:
+def can_be_in_source(mapping: Mapping, key: Key) -> bool:
     """Whether the source can have this key."""
     return all(
         _FORMS[column.type].fullmatch(text)
@@ -53,30 +52,30 @@ def fits(mapping: Mapping, key: Key) -> bool:
     )
 
 
-def mend(source: Source, target: Target, compiled: Compiled, tenancy: UUID, keys: Sequence[Key]) -> None:
+def repair_rows(source: Source, target: Target, compiled: Compiled, tenancy: UUID, keys: Sequence[Key]) -> None:
     """Make the rows with these keys what they are in the source, under the lock of the cursor."""
-    known: list[rejected_rows.Key] = [list(key) for key in keys if fits(compiled.mapping, key)]
-    if known:
-        target.apply(compiled, source.by_key(compiled, tenancy, known))
-    strange = [key for key in keys if not fits(compiled.mapping, key)]
-    if strange:
-        target.apply(compiled, cast("Stream", _Gone(compiled, strange)))
+    possible: list[RejectedKey] = [list(key) for key in keys if can_be_in_source(compiled.mapping, key)]
+    if possible:
+        target.apply_batch(compiled, source.open_rows_by_key(compiled, tenancy, possible))
+    impossible = [key for key in keys if not can_be_in_source(compiled.mapping, key)]
+    if impossible:
+        target.apply_batch(compiled, cast("Rows", _DeletedKeys(compiled, impossible)))
 
 
-def prune(source: Source, target: Target, compiled: Compiled, tenancy: UUID) -> None:
+def prune_rows(source: Source, target: Target, compiled: Compiled, tenancy: UUID) -> None:
     """Delete the rows of the copy that the source does not have, under the lock of the cursor."""
     there = compile_checksums(compiled.mapping).source.by_key
-    for buckets in slices({}, target.sums(compiled)):
-        found = [tuple(key) for *key, _ in target.hashes(compiled, buckets)]
-        for start in range(0, len(found), AT_ONCE):
-            part = found[start : start + AT_ONCE]
-            asked = Jsonb([key for key in part if fits(compiled.mapping, key)])
-            with source.snapshot(compiled.mapping.name) as conn:
+    for buckets in split_differing_buckets({}, target.sum_hashes(compiled)):
+        found = [tuple(key) for *key, _ in target.read_hashes(compiled, buckets)]
+        for start in range(0, len(found), KEYS_AT_ONCE):
+            part = found[start : start + KEYS_AT_ONCE]
+            asked = Jsonb([key for key in part if can_be_in_source(compiled.mapping, key)])
+            with source.open_snapshot(compiled.mapping.name) as conn:
                 kept = {tuple(key) for *key, _ in conn.execute(there, {"tenancy_id": tenancy, "keys": asked})}
-            mend(source, target, compiled, tenancy, [key for key in part if key not in kept])
+            repair_rows(source, target, compiled, tenancy, [key for key in part if key not in kept])
 
 
-def slices(ours: Sums, theirs: Sums) -> Iterator[list[int]]:
+def split_differing_buckets(ours: Sums, theirs: Sums) -> Iterator[list[int]]:
     """The buckets that differ, in parts of which either side holds no more than HASHES_AT_ONCE rows or so."""
     nothing = (0, 0)
     part: list[int] = []
@@ -95,20 +94,20 @@ def slices(ours: Sums, theirs: Sums) -> Iterator[list[int]]:
 
 
 @dataclass(frozen=True)
-class _Gone:
+class _DeletedKeys:
     """A batch that says of keys that they are deleted, for keys that the source can't be asked for."""
 
     compiled: Compiled
     keys: Sequence[Key]
 
-    def chunks(self, size: int) -> Iterator[list[tuple[Any, ...]]]:
+    def read_chunks(self, size: int) -> Iterator[list[tuple[Any, ...]]]:
         names = list(self.compiled.mapping.key)
         for start in range(0, len(self.keys), size):
             given = (dict(zip(names, key, strict=True)) for key in self.keys[start : start + size])
             yield [(0, True, *(key.get(column.name) for column in self.compiled.mapping.columns)) for key in given]
 
-    def csv(self) -> Iterator[bytes]:
-        for chunk in self.chunks(AT_ONCE):
+    def read_csv(self) -> Iterator[bytes]:
+        for chunk in self.read_chunks(KEYS_AT_ONCE):
             for row in chunk:
                 values = ("" if value is None else '"' + str(value).replace('"', '""') + '"' for value in row)
                 yield (",".join(values) + "\n").encode()

@@ -1,4 +1,4 @@
-"""A page of a few rows, sent as values of the statement that merges it.
+"""A batch of a few rows, sent as values of the statement that merges it.
 
 A staging table costs the target a dozen catalog rows and a longer commit, whatever it holds: for the row or two that a
 change mostly is, that is more than all the rest, and a service that does it many times a second bloats the catalog.
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from stackctl.mapping.compile import Compiled
     from stackctl.postgres.connect import Connection
 
-MOST_BYTES = 16_384  # of a stream that may be one
-MOST_ROWS = 20
+MAX_BYTES = 16_384  # of a stream that may be one
+MAX_ROWS = 20
 
 _HEADER = struct.Struct("!11sII")  # signature, flags, length of the extension
 _COUNT = struct.Struct("!h")
@@ -45,22 +45,22 @@ class _FieldDumper(Dumper):
         return obj.data
 
 
-def prepare(conn: Connection) -> None:
-    """Let a connection send the values of small pages."""
+def register_dumper(conn: Connection) -> None:
+    """Let a connection send the values of inline batches."""
     conn.adapters.register_dumper(_Field, _FieldDumper)
 
 
 @dataclass(frozen=True)
-class SmallPage:
+class InlineBatch:
     """Rows as fields: sequence id, whether it was deleted, and the columns of the mapping."""
 
     rows: tuple[tuple[_Field | None, ...], ...]
 
     @classmethod
-    def of(cls, stream: bytes) -> SmallPage | None:
+    def from_copy_stream(cls, stream: bytes) -> InlineBatch | None:
         """The rows of a whole binary COPY stream; None when there are too many."""
-        rows = tuple(_rows(stream))
-        return cls(rows) if len(rows) <= MOST_ROWS else None
+        rows = tuple(_parse_rows(stream))
+        return cls(rows) if len(rows) <= MAX_ROWS else None
 
     @property
     def highest(self) -> int:
@@ -75,7 +75,7 @@ class SmallPage:
     def values(self) -> list[_Field | None]:
         return list(chain.from_iterable(self.rows))
 
-    def in_place_of_staging(self, compiled: Compiled, statement: str) -> sql.Composed:
+    def to_statement(self, compiled: Compiled, statement: str) -> sql.Composed:
         """The statement, reading these rows where it names the staging table; it takes `values`."""
         columns = compiled.mapping.columns
         names = ["_stack_sequence_id", "_stack_deleted", *(column.name for column in columns)]
@@ -89,7 +89,7 @@ class SmallPage:
         )
 
 
-def _rows(stream: bytes) -> Iterator[tuple[_Field | None, ...]]:
+def _parse_rows(stream: bytes) -> Iterator[tuple[_Field | None, ...]]:
     at = _HEADER.size + _HEADER.unpack_from(stream)[2]
     while True:
         (count,) = _COUNT.unpack_from(stream, at)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from stackctl.sync.targets.inline_batch import MOST_ROWS, SmallPage
+from stackctl.sync.targets.postgres_inline import MAX_ROWS, InlineBatch
 from tests.backend import MINE, Project, add_channel, add_user, differences, one, settle
 
 if TYPE_CHECKING:
@@ -21,9 +21,9 @@ def copied(conn: Connection, rows: int) -> bytes:
         return b"".join(bytes(piece) for piece in copy)
 
 
-@pytest.mark.parametrize("rows", [0, 1, 2, MOST_ROWS])
+@pytest.mark.parametrize("rows", [0, 1, 2, MAX_ROWS])
 def test_the_stream_is_read_field_by_field(source: Connection, rows: int) -> None:
-    page = SmallPage.of(copied(source, rows))
+    page = InlineBatch.from_copy_stream(copied(source, rows))
     assert page is not None
     assert [row[2].data if row[2] else None for row in page.rows] == [
         b"x" * n if n > 1 else None for n in range(1, rows + 1)
@@ -34,10 +34,10 @@ def test_the_stream_is_read_field_by_field(source: Connection, rows: int) -> Non
 
 
 def test_a_page_of_more_rows_is_none(source: Connection) -> None:
-    assert SmallPage.of(copied(source, MOST_ROWS + 1)) is None
+    assert InlineBatch.from_copy_stream(copied(source, MAX_ROWS + 1)) is None
 
 
-@pytest.mark.parametrize("changes", [1, MOST_ROWS, MOST_ROWS + 1])
+@pytest.mark.parametrize("changes", [1, MAX_ROWS, MAX_ROWS + 1])
 def test_upserts_and_deletes_arrive_whatever_the_size(
     project: Project, source: Connection, external_db: str, connect: Connect, changes: int
 ) -> None:

@@ -412,14 +412,14 @@ def test_sqlite_tells_when_another_wrote_the_cursor(project: Project, source: Co
     (database,) = pipeline.databases[MINE]
     (users,) = pipeline.compile_mappings(database, "users")
     first, second = pipeline.open_target(database), pipeline.open_target(database)
-    with first.locked(users) as cursor:
-        first.advance(users, cursor)
-        version = first.version(users)
-    with first.locked(users):
-        assert first.version(users) == version
-    with second.locked(users) as cursor:
-        second.advance(users, cursor)
-    with first.locked(users):
-        assert first.version(users) != version
+    with first.lock_cursor(users) as cursor:
+        first.advance_cursor(users, cursor)
+        version = first.read_cursor_version(users)
+    with first.lock_cursor(users):
+        assert first.read_cursor_version(users) == version
+    with second.lock_cursor(users) as cursor:
+        second.advance_cursor(users, cursor)
+    with first.lock_cursor(users):
+        assert first.read_cursor_version(users) != version
     first.close()
     second.close()

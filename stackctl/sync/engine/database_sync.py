@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Literal
 
-from stackctl.core.errors import StackctlError, StateError
+from stackctl.core.errors import StackctlError
 from stackctl.sync.engine import rejected_rows
-from stackctl.sync.engine.batches import Batches
-from stackctl.sync.streams import OperatedDatabaseLost
-from stackctl.sync.targets.protocol import NEVER_SYNCED, SET_BACK, Target
+from stackctl.sync.engine.batches import BatchSender
+from stackctl.sync.engine.source_errors import OperatedDatabaseLost
+from stackctl.sync.engine.source_rewound import mark_rewound_source
+from stackctl.sync.targets.protocol import NEVER_SYNCED, Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -52,10 +53,10 @@ class DatabaseResult:
 
 
 @dataclass(frozen=True)
-class Options:
+class SyncOptions:
     """How to sync: rows a batch, whether everything is to be sent again, and who hears of rows read (mapping, rows).
 
-    Rows that were refused are tried again unless that was done less than `retry_pause` ago.
+    Rejected rows are tried again unless that was done less than `retry_pause` ago.
     """
 
     batch_size: int
@@ -65,7 +66,12 @@ class Options:
 
 
 def sync_database(
-    source: Source, target: Target, compiled: Sequence[Compiled], result: DatabaseResult, options: Options, stop: Stop
+    source: Source,
+    target: Target,
+    compiled: Sequence[Compiled],
+    result: DatabaseResult,
+    options: SyncOptions,
+    stop: Stop,
 ) -> None:
     """Send everything that is above the cursors; fills `result` as it goes.
 
@@ -73,15 +79,15 @@ def sync_database(
     ServiceErrors of the operated database pass through as well.
     """
     known = target.prepare(result.tenancy, compiled).cursors
-    source.catch_up()
+    source.wait_for_replica()
     cursors = {
         c.mapping.name: known[c.mapping.name].sequence_id if c.mapping.name in known else NEVER_SYNCED for c in compiled
     }
     waiting = [c for c in compiled if options.full or cursors[c.mapping.name] == NEVER_SYNCED]
     seen = [c for c in compiled if c not in waiting]
-    news = source.with_news(seen, result.tenancy, cursors) if seen else set[str]()
-    troubled = {row.mapping for row in rejected_rows.rows(source.primary, result.tenancy, result.database)}
-    failure = _refuse_set_back(source, target, seen, cursors)
+    news = source.find_changed_mappings(seen, result.tenancy, cursors) if seen else set[str]()
+    troubled = {row.mapping for row in rejected_rows.list_rows(source.primary, result.tenancy, result.database)}
+    failure = mark_rewound_source(source, target, seen, cursors)
     if failure is not None:
         raise failure
     for one in compiled:
@@ -91,11 +97,11 @@ def sync_database(
         if name not in news and one not in waiting and name not in troubled:
             continue
         try:
-            batches = Batches(source, target, one, tenancy=result.tenancy, database=result.database, entry=entry,
+            batches = BatchSender(source, target, one, tenancy=result.tenancy, database=result.database, result=entry,
                               options=options, stop=stop)  # fmt: skip
             finished = batches.send()
             if name in troubled and finished:
-                batches.retry()
+                batches.retry_rejected_rows()
             if not finished:
                 result.interrupted = True
                 return
@@ -109,47 +115,22 @@ def sync_database(
     if failure is not None:
         raise failure
     names = {c.mapping.name for c in compiled}
-    left = [row for row in rejected_rows.rows(source.primary, result.tenancy, result.database) if row.mapping in names]
+    left = [
+        row for row in rejected_rows.list_rows(source.primary, result.tenancy, result.database) if row.mapping in names
+    ]
     if left:
-        raise rejected_rows.error(left)
+        raise rejected_rows.to_error(left)
 
 
 _DATABASE_IS_GONE = ("connection-lost", "unreachable", "out-of-resources", "lock-timeout")
 
 
-def _refuse_set_back(
-    source: Source, target: Target, compiled: Sequence[Compiled], cursors: dict[str, int]
-) -> StackctlError | None:
-    """A cursor above every id ever given means that the source was set back: what comes next would be skipped.
-
-    That is written down in place of the cursor, because the ids will pass it one day. Only --full takes it away.
-    """
-    last = source.last_sequence_id() if any(cursors[c.mapping.name] > 0 for c in compiled) else 0
-    names = [c.mapping.name for c in compiled if cursors[c.mapping.name] == SET_BACK]
-    for one in compiled:
-        cursor = cursors[one.mapping.name]
-        if cursor > last:
-            names.append(f"{one.mapping.name} (cursor {cursor})")
-            with target.locked(one) as locked:
-                if locked == cursor:
-                    target.advance(one, SET_BACK)
-    if not names:
-        return None
-    return StateError(
-        f"the copies of {', '.join(names)} are ahead of the operated database, which has given ids up to {last}: "
-        "it was restored, or another one took its place",
-        code="cursor-ahead",
-        hint="send everything again: `stackctl sync TENANCY --full`",
-        details={"last_sequence_id": last},
-    )
-
-
-def attempt(
+def attempt_sync(
     source: Source,
     open_target: Callable[[], Target],
     compiled: Callable[[], Sequence[Compiled]],
     result: DatabaseResult,
-    options: Options,
+    options: SyncOptions,
     stop: Stop,
 ) -> Target | None:
     """`sync_database` with this database's failure recorded in `result` instead of raised, so that others go on.

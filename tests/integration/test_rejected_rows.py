@@ -12,7 +12,7 @@ import pytest
 
 from stackctl.sync import service
 from stackctl.sync.engine import rejected_rows
-from stackctl.sync.engine.database import Options
+from stackctl.sync.engine.database_sync import SyncOptions
 from stackctl.sync.queue import retries
 from stackctl.sync.status import read_status
 from stackctl.sync.stop import Stop
@@ -34,7 +34,7 @@ from tests.backend import (
 )
 
 if TYPE_CHECKING:
-    from stackctl.sync.engine.database import DatabaseResult
+    from stackctl.sync.engine.database_sync import DatabaseResult
     from stackctl.sync.pipeline import Pipeline
     from tests.conftest import Connect
 
@@ -196,7 +196,7 @@ select: |
 def test_too_many_refused_rows_are_the_tables_fault(
     pipeline: Pipeline, source: Connection, target: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rejected_rows, "MAX_REFUSED", 3)
+    monkeypatch.setattr(rejected_rows, "MAX_REJECTED", 3)
     target.execute(BAD)
     for _ in range(5):
         add_user(source, displayName="bad")
@@ -229,7 +229,7 @@ def test_a_kill_between_record_and_cursor_loses_nothing(
     target.execute(BAD)
     add_user(source, displayName="bad")
     sequence(pipeline)
-    record = rejected_rows.record
+    record = rejected_rows.record_row
 
     class Killed(BaseException):
         pass
@@ -239,7 +239,7 @@ def test_a_kill_between_record_and_cursor_loses_nothing(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(rejected_rows, "record", killed)
+        patch.setattr(rejected_rows, "record_row", killed)
         with pytest.raises(Killed):
             sync(pipeline)
     assert len(set_aside(source)) == 1
@@ -291,7 +291,7 @@ def test_a_full_load_with_a_refused_row_keeps_the_old_rows_in_sight(
             with closing(sqlite3.connect(path)) as file:
                 seen.update(count for (count,) in file.execute("SELECT count(*) FROM users"))
 
-    options = Options(batch_size=10, full=True, on_rows=look)
+    options = SyncOptions(batch_size=10, full=True, on_rows=look)
     (result,) = service.sync(pipeline, service.Scope(None, None, "users"), options, Stop(), service.Reports())
     assert result.error is not None and result.error.code == "rows-refused"
     assert set_aside(source) == [str(bad)]
