@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
-from stackctl.sync.engine.database import Options
 
 from stackctl.core.errors import StackctlError
 from stackctl.sync import service
 from stackctl.sync.changes.sequencer import Sequencer, SequenceResult
 from stackctl.sync.engine import source as source_module
+from stackctl.sync.engine.database_sync import SyncOptions
 from stackctl.sync.queue import entries
 from stackctl.sync.stop import Stop
 from tests.backend import (
@@ -494,19 +494,19 @@ def test_a_page_read_ahead_is_dropped_when_the_cursor_was_written(
                 wait_for(lambda: sum(heard) == 20)  # the second page was read
                 source.execute('UPDATE "ProjectUser" SET "displayName" = \'new\'')
                 if written:
-                    mend()
+                    rewrite_cursor()
             return False
 
     ((database,),) = pipeline.databases.values()
     (compiled,) = pipeline.compile_mappings(database)
 
-    def mend() -> None:
+    def rewrite_cursor() -> None:
         target = pipeline.open_target(database)
-        with target.locked(compiled) as cursor:
-            target.advance(compiled, cursor)
+        with target.lock_cursor(compiled) as cursor:
+            target.advance_cursor(compiled, cursor)
         target.close()
 
-    options = Options(batch_size=10, on_rows=lambda mapping, rows: heard.append(rows))
+    options = SyncOptions(batch_size=10, on_rows=lambda mapping, rows: heard.append(rows))
     results = service.sync(pipeline, service.Scope(None), options, Between(), service.Reports())
     assert [result.error for result in results] == [None]
     assert between
