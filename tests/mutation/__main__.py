@@ -154,6 +154,14 @@ def run(mutant: Mutant, tests: list[Reached], place: Path, environ: dict[str, st
     return "timed out" if "Timeout (>" in said else "killed", noticed
 
 
+def earlier(file: Path | None) -> dict[str, tuple[str, str]]:
+    """How mutants of an interrupted run ended, but for those that survived."""
+    if file is None or not file.exists():
+        return {}
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    return {key: (end, noticed) for key, end, noticed in lines if end != "survived"}
+
+
 def explained() -> dict[str, str]:
     """The known survivors, each with the reason why no test can or need notice it."""
     found: dict[str, str] = {}
@@ -196,6 +204,7 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--commit", default="HEAD")
     parser.add_argument("--reach", type=Path, help="a folder that keeps what each test calls from run to run")
+    parser.add_argument("--results", type=Path, help="a file that keeps how each ended; survivors are tried again")
     options = parser.parse_args()
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="mt-") as scratch:
@@ -206,11 +215,14 @@ def main() -> int:
             record(root, environment(root, dict(os.environ)) | {"MUTATION_REACH": str(folder)})
             (root / "sitecustomize.py").unlink()
         known = reached(folder)
+        drawn = sample(root, options.count, options.seed, options.only)
+        before = earlier(options.results)
+        results = [(one, *before[one.key]) for one in drawn if one.key in before]
         waiting: queue.SimpleQueue[Mutant] = queue.SimpleQueue()
-        for one in sample(root, options.count, options.seed, options.only):
-            waiting.put(one)
-        print(f"seed {options.seed}: {waiting.qsize()} mutants, {len(known)} tests", flush=True)
-        results: list[tuple[Mutant, str, str]] = []
+        for one in drawn:
+            if one.key not in before:
+                waiting.put(one)
+        print(f"seed {options.seed}: {len(drawn)} mutants, {len(known)} tests", flush=True)
 
         def work(place: Path) -> None:
             environ = environment(place, dict(os.environ)) | {"MUTATION_TEMPLATE": "ready"}
@@ -225,6 +237,9 @@ def main() -> int:
                     begun = time.monotonic()
                     end, noticed = run(mutant, tests_of(mutant, place, known, options.budget), place, environ)
                     results.append((mutant, end, noticed))
+                    if options.results:
+                        with options.results.open("a") as file:
+                            print(json.dumps([mutant.key, end, noticed]), file=file)
                     print(f"{end:9} {time.monotonic() - begun:5.0f} s  {mutant.key}\n    {noticed}", flush=True)
             server.release()
 
