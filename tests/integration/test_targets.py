@@ -149,6 +149,20 @@ def test_another_table_of_that_name(
     assert differences(pipeline) == []
 
 
+def test_columns_of_the_consumers_own(project: Project, source: Connection, external_db: str, connect: Connect) -> None:
+    """What needs no value of ours may be there."""
+    populate(source)
+    pipeline = project.postgres(MINE, external_db).pipeline()
+    settle(pipeline)
+    connect(external_db, autocommit=True).execute(
+        "ALTER TABLE users ADD note text, ADD seen int NOT NULL DEFAULT 0,"
+        " ADD twice int NOT NULL GENERATED ALWAYS AS (2) STORED"
+    )
+    populate(source)
+    settle(project.pipeline())
+    assert differences(pipeline) == []
+
+
 def test_another_table_of_that_name_in_sqlite(project: Project, source: Connection) -> None:
     populate(source)
     pipeline = project.sqlite(MINE).pipeline()
