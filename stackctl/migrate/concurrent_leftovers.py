@@ -68,7 +68,7 @@ def try_clear_leftovers(
 
 def is_index_built(session: Session, what: ConcurrentStatement) -> bool:
     """Whether the index that the statement creates is there: of that name, and on that table."""
-    return session.fetch("is_index_built", relation=what.relation, index=what.name)[0]["built"]
+    return session.fetch_named("is_index_built", relation=what.relation, index=what.name)[0]["built"]
 
 
 def find_invalid_indexes(session: Session, what: ConcurrentStatement) -> list[dict[str, Any]]:
@@ -92,7 +92,7 @@ def find_invalid_indexes_in_schema(session: Session) -> list[dict[str, Any]]:
 
 def _fetch_invalid_indexes(session: Session, **filters: str | None) -> list[dict[str, Any]]:
     nothing = {"relation": None, "index": None, "in_schema": None, "pattern": None}
-    return session.fetch("find_invalid_indexes", **nothing | filters)
+    return session.fetch_named("find_invalid_indexes", **nothing | filters)
 
 
 def _drop_invalid_indexes(
@@ -106,7 +106,7 @@ def _drop_invalid_indexes(
 
 
 def _finish_detach(session: Session, what: ConcurrentStatement, name: str, on_event: Callable[[Event], None]) -> bool:
-    for row in session.fetch("find_pending_detach", partition=what.relation):
+    for row in session.fetch_named("find_pending_detach", partition=what.relation):
         on_event(Event("rebuilding", name, f"finishing the detachment of {what.relation} that an earlier try began"))
         # Both names are as the server quotes them, or as the migration itself writes them.
         statement = f"ALTER TABLE {row['parent']} DETACH PARTITION {what.relation} FINALIZE"

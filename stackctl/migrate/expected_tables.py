@@ -31,7 +31,7 @@ def find_missing(session: Session, migrations: Sequence[Migration]) -> MissingTa
     have dropped what is missing.
     """
     claimed = _collect_expected(migrations, session.schema) or {}
-    there = {(row["schema"], row["table"]): set(row["columns"] or ()) for row in session.fetch("read_columns")}
+    there = {(row["schema"], row["table"]): set(row["columns"] or ()) for row in session.fetch_named("read_columns")}
     found: list[str] = []
     for table, columns in claimed.items():
         held = there.get((table.schema, table.name))

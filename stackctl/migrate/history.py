@@ -135,11 +135,11 @@ def create_history(session: Session) -> None:
     """Make the history's table and the schema where they are missing."""
     with session.conn.transaction():
         # Runners for other schemas hold other locks, and IF NOT EXISTS alone would let them collide.
-        session.fetch("lock_history")
-        if not session.fetch("history_exists")[0]["exists"]:
+        session.fetch_named("lock_history")
+        if not session.fetch_named("history_exists")[0]["exists"]:
             for name in ("create_history_schema", "create_history", "grant_history"):
-                session.run(name)
-        if not session.fetch("schema_exists")[0]["exists"]:
+                session.run_named(name)
+        if not session.fetch_named("schema_exists")[0]["exists"]:
             session.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(session.schema)))
 
 
@@ -149,8 +149,8 @@ def record_progress(
     """Write the history row, within the transaction in hand if there is one; tells whether that makes it applied."""
     applied = reached.done == len(migration.pieces) and reached.attempted is None
     with session.conn.transaction():
-        session.run("reset_role")  # a file may SET one that must not write here
-        session.run(
+        session.run_named("reset_role")  # a file may SET one that must not write here
+        session.run_named(
             "record_progress",
             name=migration.name,
             checksum=files.compute_checksum(migration.pieces[: reached.done]),
@@ -160,7 +160,7 @@ def record_progress(
             pieces_done=reached.done,
             outside_piece=reached.attempted,
         )
-        if applied and session.fetch("backend_history_exists")[0]["exists"]:
+        if applied and session.fetch_named("backend_history_exists")[0]["exists"]:
             into = sql.SQL(_SQL["record_in_backend_history"]).format(sql.Identifier(session.schema, "SchemaMigration"))
             session.execute(into, {"name": migration.name})
     return MigrationProgress(reached.done, reached.repeats, reached.attempted, applied)

@@ -37,7 +37,7 @@ class RowChanges:
 
 def count_changes(session: Session) -> RowChanges | None:
     """Ask the server, which counts what triggers and cascades change as well; None when track_counts is off."""
-    row = session.fetch("count_changed_rows")[0]
+    row = session.fetch_named("count_changed_rows")[0]
     return RowChanges(row["rows"], row["updates"], row["live"]) if row["counted"] else None
 
 

@@ -118,7 +118,7 @@ def find_blockers(session: Session, statement: Statement) -> list[Blocker]:
 
     taken = lock_forecast.forecast_statement(insert_schema(statement.sql, session.schema), session.schema)
     wanted = [lock for lock in taken.locks if lock.qualified and not lock.new]
-    rows: list[dict[str, Any]] = session.fetch(
+    rows: list[dict[str, Any]] = session.fetch_named(
         "find_blockers",
         names=[lock.qualified for lock in wanted],
         against=["{" + ",".join(lock.against) + "}" for lock in wanted],

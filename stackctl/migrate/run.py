@@ -40,7 +40,7 @@ class AppliedMigration:
 
 
 @dataclass(frozen=True)
-class UpResult:
+class RunResult:
     """What this run applied, in order."""
 
     applied: tuple[AppliedMigration, ...]
@@ -69,7 +69,7 @@ def apply_migrations(
     statement_context: Callable[[Migration, Statement], AbstractContextManager[None]] = lambda migration, statement: (
         nullcontext()
     ),
-) -> UpResult:
+) -> RunResult:
     """Apply what is pending, up to and including `to` (a version or a name), on `conn`, which is in autocommit mode.
 
     Each file commits together with its history row; pieces marked to run outside the transaction are recorded one by
@@ -106,7 +106,7 @@ def apply_migrations(
         if isinstance(error, errors.InsufficientPrivilege | errors.ReadOnlySqlTransaction):
             raise failures.to_permission_error(error, failures.format_error(error), details) from error
         raise
-    return UpResult(tuple(done))
+    return RunResult(tuple(done))
 
 
 @contextmanager
@@ -298,7 +298,7 @@ class _Runner:
     def _forget_attempt(self, migration: Migration) -> None:
         """The server answered: the next try starts afresh, and must not take another's object for its own work."""
         if not self.conn.closed:
-            self.session.run("forget_attempt", name=migration.name)
+            self.session.run_named("forget_attempt", name=migration.name)
 
 
 def _describe_start(migration: Migration, so_far: MigrationProgress) -> str:

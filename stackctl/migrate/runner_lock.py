@@ -38,17 +38,17 @@ def hold_runner_lock(
         with contextlib.suppress(psycopg.OperationalError):
             if not session.conn.closed:
                 session.restore_settings()
-                session.fetch("unlock")
+                session.fetch_named("unlock")
 
 
 def refuse_lost_lock(session: Session) -> None:
     """Raises StateError (`transaction-pooler`) when this session does not hold the lock that it took."""
-    if not session.fetch("holds_lock")[0]["held"]:
+    if not session.fetch_named("holds_lock")[0]["held"]:
         raise _pooler_error("the session that took the lock is not the one that statements run in now")
 
 
 def _refuse_read_only(session: Session) -> None:
-    facts = session.fetch("read_session_facts")[0]
+    facts = session.fetch_named("read_session_facts")[0]
     if facts["standby"] or facts["read_only"]:
         what = "is a standby" if facts["standby"] else f"is read-only for {facts['role']}"
         raise ServiceError(
@@ -80,7 +80,7 @@ def _refuse_pooler(session: Session) -> None:
 
 
 def _read_pid(session: Session) -> int:
-    return session.fetch("read_backend_pid")[0]["pid"]
+    return session.fetch_named("read_backend_pid")[0]["pid"]
 
 
 def _pooler_error(what: str) -> StateError:
@@ -99,7 +99,7 @@ def _take_lock(session: Session, on_event: Callable[[Event], None], sleep: Calla
     wait = session.limits.lock_wait.total_seconds()
     deadline = time.monotonic() + wait
     reported, who, details = False, "", dict[str, Any]()
-    while not session.fetch("try_lock")[0]["pg_try_advisory_lock"]:
+    while not session.fetch_named("try_lock")[0]["pg_try_advisory_lock"]:
         timed_out = time.monotonic() >= deadline
         if timed_out or not reported:
             who, details = _describe_holder(session)
@@ -117,7 +117,7 @@ def _take_lock(session: Session, on_event: Callable[[Event], None], sleep: Calla
 
 
 def _describe_holder(session: Session) -> tuple[str, dict[str, Any]]:
-    found = next(iter(session.fetch("find_lock_holder")), None)
+    found = next(iter(session.fetch_named("find_lock_holder")), None)
     if found is None:
         return "another session", {}
     details = {**found, "since": found["since"].isoformat() if found["since"] else None}

@@ -55,12 +55,12 @@ class Session:
         with conn.cursor(row_factory=tuple_row) as cursor:
             return cls(conn, schema, limits, cursor.execute(_SQL["read_session_settings"]).fetchall())
 
-    def fetch(self, statement: str, /, **values: Any) -> list[dict[str, Any]]:
+    def fetch_named(self, statement: str, /, **values: Any) -> list[dict[str, Any]]:
         """The rows of a named statement."""
         with self.conn.cursor(row_factory=dict_row) as cursor:
             return cursor.execute(_SQL[statement], {"schema": self.schema, **values}).fetchall()
 
-    def run(self, statement: str, /, **values: Any) -> None:
+    def run_named(self, statement: str, /, **values: Any) -> None:
         """A named statement that returns nothing."""
         self.execute(_SQL[statement], {"schema": self.schema, **values} if values else None)
 
@@ -83,7 +83,7 @@ class Session:
     @contextlib.contextmanager
     def extend_lock_timeout(self) -> Iterator[None]:
         """Inside, a lock may take as long as CONCURRENTLY may wait for one."""
-        limit = self.fetch("get_setting", name="lock_timeout")[0]["value"]
+        limit = self.fetch_named("get_setting", name="lock_timeout")[0]["value"]
         # A file that has set its own is taken at its word.
         if limit == self._timeouts()["lock_timeout"]:
             self._set_one("lock_timeout", _milliseconds(self.limits.lock_timeout * CONCURRENTLY_LOCK_TIMEOUTS))
@@ -102,10 +102,10 @@ class Session:
     def _set(self, settings: Sequence[tuple[str, str]]) -> None:
         self.execute(_SQL["reset_session"])
         names, values = [name for name, _ in settings], [value for _, value in settings]
-        self.fetch("set_settings", names=names, values=values)
+        self.fetch_named("set_settings", names=names, values=values)
 
     def _set_one(self, name: str, value: str) -> None:
-        self.fetch("set_settings", names=[name], values=[value])
+        self.fetch_named("set_settings", names=[name], values=[value])
 
 
 def _milliseconds(wait: timedelta) -> str:

@@ -13,7 +13,7 @@ from stackctl.migrate.files import discover
 from stackctl.migrate.history import read_status
 from stackctl.migrate.run import apply_migrations
 from stackctl.migrate.session import Limits
-from tests.migrating import Connection, names, plan, raises, valid, value
+from tests.migrations import Connection, catch_error, fetch_value, is_index_valid, list_applied, write_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,32 +34,34 @@ def cut(conn: Connection, url: str) -> None:
 
 
 def test_up_applies_once_and_status_follows(conn: Connection, tmp_path: Path) -> None:
-    migrations = plan(tmp_path, a="CREATE TABLE a (x int)", b="INSERT INTO a VALUES (1); INSERT INTO a VALUES (2)")
+    migrations = write_files(
+        tmp_path, a="CREATE TABLE a (x int)", b="INSERT INTO a VALUES (1); INSERT INTO a VALUES (2)"
+    )
     before = read_status(conn, migrations)
     assert (before.current, len(before.pending), before.applied) == (None, 2, ())
-    assert value(conn, "SELECT to_regnamespace('stackctl')") is None, "status created something"
+    assert fetch_value(conn, "SELECT to_regnamespace('stackctl')") is None, "status created something"
 
-    assert names(apply_migrations(conn, migrations)) == ["a", "b"]
-    assert names(apply_migrations(conn, migrations)) == []
-    assert value(conn, "SELECT array_agg(x ORDER BY x) FROM a") == [1, 2]
+    assert list_applied(apply_migrations(conn, migrations)) == ["a", "b"]
+    assert list_applied(apply_migrations(conn, migrations)) == []
+    assert fetch_value(conn, "SELECT array_agg(x ORDER BY x) FROM a") == [1, 2]
     after = read_status(conn, migrations)
     assert (after.current, after.pending) == (migrations[1].name, ())
     assert [(entry.name, entry.checksum) for entry in after.applied] == [(m.name, m.checksum) for m in migrations]
-    assert after.applied[0].by == value(conn, "SELECT session_user")
+    assert after.applied[0].by == fetch_value(conn, "SELECT session_user")
     assert after.applied[0].applied_at.tzinfo is not None
 
 
 def test_to_stops_there(conn: Connection, tmp_path: Path) -> None:
-    migrations = plan(tmp_path, a="SELECT 1", b="SELECT 1", c="SELECT 1")
-    assert names(apply_migrations(conn, migrations, to="20260101000001")) == ["a"]
-    assert names(apply_migrations(conn, migrations, to=migrations[1].name)) == ["b"]
+    migrations = write_files(tmp_path, a="SELECT 1", b="SELECT 1", c="SELECT 1")
+    assert list_applied(apply_migrations(conn, migrations, to="20260101000001")) == ["a"]
+    assert list_applied(apply_migrations(conn, migrations, to=migrations[1].name)) == ["b"]
     with pytest.raises(UsageError):
         apply_migrations(conn, migrations, to="20260101000009")
     assert read_status(conn, migrations).pending == (migrations[2].name,)
 
 
 def test_status_tells_drifted_and_unknown_files(conn: Connection, tmp_path: Path) -> None:
-    apply_migrations(conn, plan(tmp_path, a="SELECT 1", b="SELECT 2"))
+    apply_migrations(conn, write_files(tmp_path, a="SELECT 1", b="SELECT 2"))
     (tmp_path / "20260101000001_a.sql").write_text("SELECT 3")
     (tmp_path / "20260101000002_b.sql").rename(tmp_path / "20260101000003_c.sql")
     found = read_status(conn, discover(tmp_path))
@@ -70,17 +72,19 @@ def test_status_tells_drifted_and_unknown_files(conn: Connection, tmp_path: Path
 
 def test_a_failure_undoes_its_file_and_names_the_place(conn: Connection, tmp_path: Path) -> None:
     broken = "CREATE TABLE b (x int);\n-- é\nSELECT '%s',\n  /* SCHEMA_NAME_SENTINEL */.nothing();"
-    migrations = plan(tmp_path, a="CREATE TABLE a ()", b=broken, c="CREATE TABLE c ()")
-    error = raises(conn, migrations)
+    migrations = write_files(tmp_path, a="CREATE TABLE a ()", b=broken, c="CREATE TABLE c ()")
+    error = catch_error(conn, migrations)
     assert isinstance(error, AnswerNo)
     assert (error.code, error.details["sqlstate"]) == ("migration-failed", "42883")
     assert (error.details["line"], error.details["column"]) == (4, 3)
     assert error.details["applied"] == [migrations[0].name]
-    assert value(conn, "SELECT to_regclass('b')") is None
-    assert value(conn, "SELECT to_regclass('c')") is None
+    assert fetch_value(conn, "SELECT to_regclass('b')") is None
+    assert fetch_value(conn, "SELECT to_regclass('c')") is None
     assert read_status(conn, migrations).pending == (migrations[1].name, migrations[2].name)
 
-    assert names(apply_migrations(conn, plan(tmp_path, a="CREATE TABLE a ()", b="CREATE TABLE b ()"))) == ["b", "c"]
+    assert list_applied(
+        apply_migrations(conn, write_files(tmp_path, a="CREATE TABLE a ()", b="CREATE TABLE b ()"))
+    ) == ["b", "c"]
 
 
 @pytest.mark.parametrize(
@@ -93,19 +97,19 @@ def test_a_failure_undoes_its_file_and_names_the_place(conn: Connection, tmp_pat
     ],
 )
 def test_an_error_has_its_line_and_column(conn: Connection, tmp_path: Path, text: str, line: int, column: int) -> None:
-    error = raises(conn, plan(tmp_path, a=text))
+    error = catch_error(conn, write_files(tmp_path, a=text))
     assert (error.details["line"], error.details["column"]) == (line, column)
 
 
 def test_percent_is_a_percent(conn: Connection, tmp_path: Path) -> None:
-    apply_migrations(conn, plan(tmp_path, a="CREATE TABLE a AS SELECT '100% %s %(x)s'::text AS x, 5 % 3 AS y"))
+    apply_migrations(conn, write_files(tmp_path, a="CREATE TABLE a AS SELECT '100% %s %(x)s'::text AS x, 5 % 3 AS y"))
     assert conn.execute("SELECT x, y FROM a").fetchone() == ("100% %s %(x)s", 2)
 
 
 def test_a_held_lock_is_reported_with_its_holder(
     conn: Connection, empty_db: str, connect: Callable[..., Connection], tmp_path: Path
 ) -> None:
-    migrations = plan(tmp_path, a="CREATE TABLE a ()")
+    migrations = write_files(tmp_path, a="CREATE TABLE a ()")
     other = connect(empty_db, autocommit=True)
     other.execute("SET application_name = 'the other one'")
     events: list[Event] = []
@@ -113,16 +117,16 @@ def test_a_held_lock_is_reported_with_its_holder(
     def while_applying(event: Event) -> None:
         if event.kind == "started":
             soon = Limits(lock_wait=timedelta(milliseconds=150))
-            error = raises(conn, migrations, limits=soon, on_event=events.append)
+            error = catch_error(conn, migrations, limits=soon, on_event=events.append)
             assert isinstance(error, StateError)
             assert error.code == "lock-held"
             assert error.details["pid"] == other.info.backend_pid
             assert error.details["application_name"] == "the other one"
             assert error.details["since"]
 
-    assert names(apply_migrations(other, migrations, on_event=while_applying)) == ["a"]
+    assert list_applied(apply_migrations(other, migrations, on_event=while_applying)) == ["a"]
     assert [event.kind for event in events] == ["waiting"]
-    assert names(apply_migrations(conn, migrations)) == []
+    assert list_applied(apply_migrations(conn, migrations)) == []
 
 
 OUTSIDE = """CREATE TABLE a (x int);
@@ -139,17 +143,19 @@ def test_an_invalid_index_left_by_an_earlier_try_is_built_again(conn: Connection
     conn.execute("CREATE TABLE a (x int); INSERT INTO a VALUES (1), (1)")
     with pytest.raises(psycopg.errors.UniqueViolation):
         conn.execute('CREATE UNIQUE INDEX CONCURRENTLY "A x" ON a (x)')
-    assert valid(conn, "A x") is False
+    assert is_index_valid(conn, "A x") is False
     conn.execute("TRUNCATE a")
     events: list[Event] = []
     text = '-- stackctl:outside-transaction\nCREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS "A x" ON public."a" (x)'
-    apply_migrations(conn, plan(tmp_path, a=text), on_event=events.append)
-    assert valid(conn, "A x") is True
+    apply_migrations(conn, write_files(tmp_path, a=text), on_event=events.append)
+    assert is_index_valid(conn, "A x") is True
     assert "rebuilding" in [event.kind for event in events]
 
 
 def test_concurrently_inside_a_transaction_names_the_directive(conn: Connection, tmp_path: Path) -> None:
-    error = raises(conn, plan(tmp_path, a="CREATE TABLE a (x int)", b="CREATE INDEX CONCURRENTLY i ON a (x)"))
+    error = catch_error(
+        conn, write_files(tmp_path, a="CREATE TABLE a (x int)", b="CREATE INDEX CONCURRENTLY i ON a (x)")
+    )
     assert "stackctl:outside-transaction" in (error.hint or "")
 
 
@@ -170,7 +176,7 @@ VACUUM a;
 def test_a_run_cut_between_two_pieces_goes_on(
     conn: Connection, empty_db: str, connect: Callable[..., Connection], tmp_path: Path, commits: int
 ) -> None:
-    migrations = plan(tmp_path, a=PIECES)
+    migrations = write_files(tmp_path, a=PIECES)
     seen: list[Event] = []
 
     def cut_after(event: Event) -> None:
@@ -178,19 +184,19 @@ def test_a_run_cut_between_two_pieces_goes_on(
         if len(seen) == commits + 1:
             cut(conn, empty_db)
 
-    error = raises(conn, migrations, on_event=cut_after)
+    error = catch_error(conn, migrations, on_event=cut_after)
     assert isinstance(error, ServiceError)
     assert error.code == "connection-lost"
     again = connect(empty_db, autocommit=True)
-    assert names(apply_migrations(again, migrations)) == ["a"]
-    assert value(again, "SELECT array_agg(x ORDER BY x) FROM a") == [1, 2]
-    assert (valid(again, "first"), valid(again, "second")) == (True, True)
+    assert list_applied(apply_migrations(again, migrations)) == ["a"]
+    assert fetch_value(again, "SELECT array_agg(x ORDER BY x) FROM a") == [1, 2]
+    assert (is_index_valid(again, "first"), is_index_valid(again, "second")) == (True, True)
 
 
 def test_a_piece_that_finished_just_before_the_crash_is_not_an_error(
     conn: Connection, empty_db: str, connect: Callable[..., Connection], tmp_path: Path
 ) -> None:
-    migrations = plan(tmp_path, a=PIECES)
+    migrations = write_files(tmp_path, a=PIECES)
 
     def finish_the_piece_and_die(event: Event) -> None:
         # What a kill after the statement and before its record leaves: the mark of the attempt, and the index.
@@ -200,25 +206,25 @@ def test_a_piece_that_finished_just_before_the_crash_is_not_an_error(
                 other.execute("CREATE INDEX first ON a (x)")
             cut(conn, empty_db)
 
-    assert raises(conn, migrations, on_event=finish_the_piece_and_die).code == "connection-lost"
+    assert catch_error(conn, migrations, on_event=finish_the_piece_and_die).code == "connection-lost"
     again = connect(empty_db, autocommit=True)
-    assert names(apply_migrations(again, migrations)) == ["a"]
+    assert list_applied(apply_migrations(again, migrations)) == ["a"]
 
 
 def test_another_object_of_the_same_name_is_an_error_at_every_try(conn: Connection, tmp_path: Path) -> None:
     conn.execute("CREATE TABLE b (x int); CREATE INDEX first ON b (x)")
-    migrations = plan(tmp_path, a=PIECES)
+    migrations = write_files(tmp_path, a=PIECES)
     for _ in range(2):
-        assert raises(conn, migrations).details["sqlstate"] == "42P07"
+        assert catch_error(conn, migrations).details["sqlstate"] == "42P07"
 
 
 def test_editing_the_part_that_is_applied_is_refused(conn: Connection, tmp_path: Path) -> None:
-    raises(conn, plan(tmp_path, a=OUTSIDE))
-    error = raises(conn, plan(tmp_path, a=OUTSIDE.replace("x int", "x bigint")))
+    catch_error(conn, write_files(tmp_path, a=OUTSIDE))
+    error = catch_error(conn, write_files(tmp_path, a=OUTSIDE.replace("x int", "x bigint")))
     assert isinstance(error, StateError)
     assert error.code == "migration-edited-halfway"
     # What has not run yet may be mended.
-    assert names(apply_migrations(conn, plan(tmp_path, a=OUTSIDE.replace("UNIQUE ", "")))) == ["a"]
+    assert list_applied(apply_migrations(conn, write_files(tmp_path, a=OUTSIDE.replace("UNIQUE ", "")))) == ["a"]
 
 
 BACKFILL = """CREATE TABLE IF NOT EXISTS log (at int);
@@ -240,28 +246,28 @@ def test_a_backfill_runs_in_committed_batches(conn: Connection, empty_db: str, t
 
     def watch(seconds: float) -> None:
         with psycopg.connect(empty_db) as other:
-            seen.append(value(other, "SELECT count(*) FROM work WHERE done"))
+            seen.append(fetch_value(other, "SELECT count(*) FROM work WHERE done"))
 
-    (applied,) = apply_migrations(conn, plan(tmp_path, a=BACKFILL), sleep=watch).applied
+    (applied,) = apply_migrations(conn, write_files(tmp_path, a=BACKFILL), sleep=watch).applied
     assert seen == [10, 20, 30, 35]
     assert applied.repeats == 4
-    assert value(conn, "SELECT count(*) FROM log") == 5, "the whole file runs again"
-    assert value(conn, "SELECT count(*) FROM work WHERE times <> 1") == 0
-    assert value(conn, "SELECT to_regclass('after_all') IS NOT NULL")
-    assert value(conn, "SELECT repeats FROM stackctl.migration_history") == 4
+    assert fetch_value(conn, "SELECT count(*) FROM log") == 5, "the whole file runs again"
+    assert fetch_value(conn, "SELECT count(*) FROM work WHERE times <> 1") == 0
+    assert fetch_value(conn, "SELECT to_regclass('after_all') IS NOT NULL")
+    assert fetch_value(conn, "SELECT repeats FROM stackctl.migration_history") == 4
 
 
 def test_a_backfill_that_is_cut_goes_on(
     conn: Connection, empty_db: str, connect: Callable[..., Connection], tmp_path: Path
 ) -> None:
     conn.execute("CREATE TABLE work AS SELECT id, false AS done, 0 AS times FROM generate_series(1, 35) AS id")
-    migrations = plan(tmp_path, a=BACKFILL)
-    assert raises(conn, migrations, sleep=lambda _: cut(conn, empty_db)).code == "connection-lost"
+    migrations = write_files(tmp_path, a=BACKFILL)
+    assert catch_error(conn, migrations, sleep=lambda _: cut(conn, empty_db)).code == "connection-lost"
     again = connect(empty_db, autocommit=True)
-    assert value(again, "SELECT count(*) FROM work WHERE done") == 10
+    assert fetch_value(again, "SELECT count(*) FROM work WHERE done") == 10
     (applied,) = apply_migrations(again, migrations, sleep=lambda _: None).applied
     assert applied.repeats == 4
-    assert value(again, "SELECT count(*) FROM work WHERE times <> 1") == 0
+    assert fetch_value(again, "SELECT count(*) FROM work WHERE times <> 1") == 0
 
 
 def test_a_statement_that_returns_no_condition_is_done(conn: Connection, tmp_path: Path) -> None:
@@ -272,7 +278,7 @@ def test_a_statement_that_returns_no_condition_is_done(conn: Connection, tmp_pat
         "CREATE TABLE q ()",
     )
     body = "\n-- stackctl:split\n".join(f"-- stackctl:repeat\n{text}" for text in texts)
-    (applied,) = apply_migrations(conn, plan(tmp_path, a=body)).applied
+    (applied,) = apply_migrations(conn, write_files(tmp_path, a=body)).applied
     assert applied.repeats == 0
 
 
@@ -281,15 +287,15 @@ def test_where_the_backend_keeps_its_own_history_it_is_told(conn: Connection, tm
         'CREATE TABLE "SchemaMigration" (id text PRIMARY KEY DEFAULT gen_random_uuid(), '
         '"finishedAt" timestamp(3) NOT NULL, "migrationName" text NOT NULL UNIQUE)'
     )
-    migrations = plan(tmp_path, a="SELECT 1", b="SELECT nope")
-    raises(conn, migrations)
+    migrations = write_files(tmp_path, a="SELECT 1", b="SELECT nope")
+    catch_error(conn, migrations)
     assert conn.execute('SELECT "migrationName" FROM "SchemaMigration"').fetchall() == [(migrations[0].name,)]
 
 
 @pytest.mark.parametrize("content", ["CREATE TABLE b ()", "-- stackctl:outside-transaction\nCREATE TABLE b ()"])
 def test_a_lock_that_was_lost_ends_the_run(content: str, conn: Connection, tmp_path: Path) -> None:
     """Another runner could have begun meanwhile: nothing more is applied, in a transaction or outside one."""
-    migrations = plan(tmp_path, a="SELECT pg_advisory_unlock_all()", b=content)
-    error = raises(conn, migrations)
+    migrations = write_files(tmp_path, a="SELECT pg_advisory_unlock_all()", b=content)
+    error = catch_error(conn, migrations)
     assert (error.code, error.details["applied"]) == ("transaction-pooler", [migrations[0].name])
-    assert value(conn, "SELECT to_regclass('b')") is None
+    assert fetch_value(conn, "SELECT to_regclass('b')") is None

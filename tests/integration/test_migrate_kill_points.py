@@ -11,7 +11,7 @@ from psycopg import sql
 from stackctl.migrate.run import apply_migrations
 from stackctl.migrate.verify import verify
 from tests.backend import Project, ended, fetch, wait_for, wait_until_blocked
-from tests.migrating import Connection, plan, raises, valid, value
+from tests.migrations import Connection, catch_error, fetch_value, is_index_valid, write_files
 
 if TYPE_CHECKING:
     import subprocess
@@ -62,7 +62,7 @@ IN_FIRST = "an earlier run ended in the statement of line 4"
 # Where the process dies, at which of its passes by that point, and what the rerun tells.
 POINTS: dict[str, tuple[str, int, list[str]]] = {
     "the lock is taken": (f"{LOCK}:_take_lock:after", 1, EVERYTHING),
-    "the history's table is made, not committed": ("stackctl.migrate.session:Session.run:after", 2, EVERYTHING),
+    "the history's table is made, not committed": ("stackctl.migrate.session:Session.run_named:after", 2, EVERYTHING),
     "the history's table is committed": ("stackctl.migrate.history:create_history:after", 1, EVERYTHING),
     "the first of two statements is run": (f"{RUN}._execute:after", 1, EVERYTHING),
     "the SQL is run, the history row is not written": (f"{RECORD}:before", 1, EVERYTHING),
@@ -150,21 +150,21 @@ def rerun(
 
 def expect_the_end(conn: Connection, migrations: tuple[Migration, ...]) -> None:
     """Everything is there once, and nothing is left of the crash."""
-    assert value(conn, "SELECT array_agg(x ORDER BY x) FROM a") == [1, 2]
-    assert (valid(conn, "first"), valid(conn, "second")) == (True, True)
+    assert fetch_value(conn, "SELECT array_agg(x ORDER BY x) FROM a") == [1, 2]
+    assert (is_index_valid(conn, "first"), is_index_valid(conn, "second")) == (True, True)
     assert fetch(conn, "SELECT times, count(*) FROM work GROUP BY 1") == [(1, 35)], "each row once"
-    assert value(conn, "SELECT to_regclass('last')")
+    assert fetch_value(conn, "SELECT to_regclass('last')")
     assert verify(conn, migrations) == ()
     history = fetch(conn, "SELECT applied_at IS NOT NULL, outside_piece FROM stackctl.migration_history")
     assert history == [(True, None)] * 4
-    assert value(conn, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == 0
+    assert fetch_value(conn, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == 0
     assert apply_migrations(conn, migrations).applied == ()
 
 
 @pytest.mark.parametrize("point", POINTS)
 def test_killed_when(conn: Connection, project: Project, folder: Path, point: str) -> None:
     spec, count, told = POINTS[point]
-    migrations = plan(folder, tables=TABLES, pieces=PIECES, fill=FILL, last=LAST)
+    migrations = write_files(folder, tables=TABLES, pieces=PIECES, fill=FILL, last=LAST)
     killed(project, folder, spec, count)
     assert rerun(conn, migrations) == told
     expect_the_end(conn, migrations)
@@ -201,7 +201,7 @@ def test_killed_inside_concurrently(
     conn: Connection, connect: Callable[..., Connection], empty_db: str, project: Project, folder: Path,
     again: str | None, rebuilt: list[str],
 ) -> None:  # fmt: skip
-    migrations = plan(folder, tables=TABLES, pieces=PIECES, fill=FILL, last=LAST)
+    migrations = write_files(folder, tables=TABLES, pieces=PIECES, fill=FILL, last=LAST)
     reader = connect(empty_db, autocommit=True)
     killed_in_concurrently(project, folder, conn, reader)
     waited: list[str] = []
@@ -213,7 +213,7 @@ def test_killed_inside_concurrently(
             waited.append(event.detail)
         if event.kind == "resumed":
             # Whoever built is gone, so what is left is what a rerun finds after the worst of crashes.
-            assert valid(conn, "first") is (False if rebuilt else None)
+            assert is_index_valid(conn, "first") is (False if rebuilt else None)
             reader.execute("ROLLBACK")
 
     assert rerun(conn, migrations, let_go) == [
@@ -228,7 +228,7 @@ def test_killed_inside_a_batch(
     conn: Connection, connect: Callable[..., Connection], empty_db: str, project: Project, folder: Path
 ) -> None:
     """Its session may even finish the statement; but nobody is there who commits it."""
-    migrations = plan(folder, tables=TABLES, pieces=PIECES, fill=FILL, last=LAST)
+    migrations = write_files(folder, tables=TABLES, pieces=PIECES, fill=FILL, last=LAST)
     apply_migrations(conn, migrations, to="20260101000002")
     application = connect(empty_db, autocommit=True)
     application.execute("BEGIN; SELECT FROM work WHERE id = 15 FOR UPDATE")
@@ -249,9 +249,9 @@ def test_killed_inside_a_batch(
 
 def test_killed_between_a_failed_build_and_its_clearing(conn: Connection, project: Project, folder: Path) -> None:
     unique = PIECES.replace("INDEX", "UNIQUE INDEX")
-    migrations = plan(folder, tables=TABLES + "INSERT INTO a VALUES (1)", pieces=unique, fill=FILL, last=LAST)
+    migrations = write_files(folder, tables=TABLES + "INSERT INTO a VALUES (1)", pieces=unique, fill=FILL, last=LAST)
     killed(project, folder, f"{RUN}._forget_attempt:before")
-    assert valid(conn, "first") is False
+    assert is_index_valid(conn, "first") is False
     conn.execute("DELETE FROM a WHERE ctid = '(0,1)'")
     assert rerun(conn, migrations)[:3] == [
         f"resumed pieces: 1 of 4 pieces done; {IN_FIRST}", REBUILT, TOLD_PIECES[2]
@@ -274,10 +274,10 @@ def test_killed_before_a_statement_that_never_worked_is_no_reason_to_call_it_don
 ) -> None:
     """Another table's index has the name, or the table is not there: what an earlier try made looks different."""
     conn.execute("CREATE TABLE a (x int); CREATE TABLE b (x int); CREATE INDEX first ON b (x)")
-    migrations = plan(folder, a=f"-- stackctl:outside-transaction\n{statement}")
+    migrations = write_files(folder, a=f"-- stackctl:outside-transaction\n{statement}")
     killed(project, folder, f"{RUN}._run_in_autocommit:before")
     for _ in range(2):
-        assert raises(conn, migrations).details["sqlstate"] == sqlstate
+        assert catch_error(conn, migrations).details["sqlstate"] == sqlstate
 
 
 @pytest.mark.parametrize(
@@ -303,7 +303,7 @@ def test_killed_after_a_statement_that_worked_does_it_once(
     conn.execute(sql.SQL("CREATE DATABASE {}").format(old))
     try:
         statement = statement.format(database=conn.info.dbname)
-        migrations = plan(folder, a=f"-- stackctl:outside-transaction\n{statement}")
+        migrations = write_files(folder, a=f"-- stackctl:outside-transaction\n{statement}")
         killed(project, folder, f"{RUN}._run_in_autocommit:after")
         assert rerun(conn, migrations) == [
             "resumed a: 0 of 1 pieces done; an earlier run ended in the statement of line 2", "applied a",

@@ -9,7 +9,7 @@ import pytest
 
 from stackctl.core.errors import StackctlError
 from stackctl.migrate.files import Migration, discover
-from stackctl.migrate.run import UpResult, apply_migrations
+from stackctl.migrate.run import RunResult, apply_migrations
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -20,35 +20,35 @@ if TYPE_CHECKING:
 Connection = psycopg.Connection[Any]
 
 
-def plan(directory: Path, **contents: str) -> tuple[Migration, ...]:
+def write_files(directory: Path, **contents: str) -> tuple[Migration, ...]:
     """Write one file for each keyword, `a="SELECT 1"` becoming version …01, and read them back."""
     for number, (name, content) in enumerate(contents.items(), 1):
         (directory / f"202601010000{number:02}_{name}.sql").write_text(content)
     return discover(directory)
 
 
-def names(result: UpResult) -> list[str]:
+def list_applied(result: RunResult) -> list[str]:
     return [migration.name[15:] for migration in result.applied]
 
 
-def value(conn: Connection, query: Any, *parameters: Any) -> Any:
+def fetch_value(conn: Connection, query: Any, *parameters: Any) -> Any:
     """The first column of the first row, or None."""
     row = conn.execute(query, parameters or None).fetchone()
     return row[0] if row else None
 
 
-def valid(conn: Connection, index: str) -> bool | None:
+def is_index_valid(conn: Connection, index: str) -> bool | None:
     """Whether an index is; None when there is none of that name."""
-    return value(
+    return fetch_value(
         conn, "SELECT indisvalid FROM pg_index WHERE indexrelid = (SELECT oid FROM pg_class WHERE relname = %s)", index
     )
 
 
-def raises(conn: Connection, migrations: tuple[Migration, ...], **options: Any) -> StackctlError:
+def catch_error(conn: Connection, migrations: tuple[Migration, ...], **options: Any) -> StackctlError:
     with pytest.raises(StackctlError) as caught:
         apply_migrations(conn, migrations, **options)
     return caught.value
 
 
-def kinds(events: Iterable[Event]) -> list[str]:
+def list_kinds(events: Iterable[Event]) -> list[str]:
     return [event.kind for event in events]

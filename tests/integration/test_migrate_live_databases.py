@@ -1,6 +1,6 @@
 """What goes wrong with migrations on live databases, case by case.
 
-Killed runs: test_migrate_kill_points.py; what does not fit together or may not be written: test_migrate_misfits.py.
+Killed runs: test_migrate_kill_points.py; what does not fit together or may not be written: test_migrate_refusals.py.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from stackctl.migrate.run import apply_migrations
 from stackctl.migrate.session import Limits
 from stackctl.migrate.verify import verify
 from tests.backend import fetch, wait_for
-from tests.migrating import Connection, kinds, names, plan, raises, valid, value
+from tests.migrations import Connection, catch_error, fetch_value, is_index_valid, list_applied, list_kinds, write_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,7 +53,7 @@ def other(empty_db: str, connect: Connect) -> Connection:
 
 def test_twenty_runners_at_once_on_a_concurrently_migration(conn: Connection, empty_db: str, connect: Connect,
                                                             tmp_path: Path) -> None:  # fmt: skip
-    migrations = plan(
+    migrations = write_files(
         tmp_path,
         a="CREATE TABLE a AS SELECT generate_series(1, 50000) AS x",
         b="-- stackctl:outside-transaction\nCREATE INDEX CONCURRENTLY a_x ON a (x)",
@@ -65,18 +65,18 @@ def test_twenty_runners_at_once_on_a_concurrently_migration(conn: Connection, em
     def run(one: Connection) -> tuple[list[str], list[str]]:
         events: list[Event] = []
         start.wait()
-        applied = names(
+        applied = list_applied(
             apply_migrations(one, migrations, limits=Limits(lock_wait=timedelta(seconds=60)), on_event=events.append)
         )
-        return applied, kinds(events)
+        return applied, list_kinds(events)
 
     with ThreadPoolExecutor(20) as pool:
         results = sorted(pool.map(run, conns))
     assert [applied for applied, _ in results] == [[]] * 19 + [["a", "b", "c"]]
     assert all(told in (["waiting"], []) for _, told in results[:19])
-    assert value(conn, "SELECT count(*) FROM a WHERE x = -1") == 1
-    assert valid(conn, "a_x")
-    assert value(conn, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == 0
+    assert fetch_value(conn, "SELECT count(*) FROM a WHERE x = -1") == 1
+    assert is_index_valid(conn, "a_x")
+    assert fetch_value(conn, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == 0
 
 
 # -- 2: CONCURRENTLY is blocked by an old snapshot, under a lock timeout
@@ -99,21 +99,21 @@ def test_concurrently_blocked_by_an_old_snapshot_is_never_called_applied(
     conn: Connection, other: Connection, tmp_path: Path
 ) -> None:
     conn.execute("CREATE TABLE a (x int)")
-    migrations = plan(tmp_path, a=BUILD)
+    migrations = write_files(tmp_path, a=BUILD)
     pauses: list[float] = []
     with old_snapshot(other):
         for _ in range(2):  # the INVALID index that the first run leaves does not make the second one happy
-            error = raises(conn, migrations, limits=IMPATIENT, sleep=pauses.append)
+            error = catch_error(conn, migrations, limits=IMPATIENT, sleep=pauses.append)
             assert isinstance(error, StateError)
             assert (error.code, error.details["tries"]) == ("lock-timeout", retry.TRIES_CONCURRENTLY)
             assert error.details["blockers"][0]["pid"] == other.info.backend_pid
             assert f"process {other.info.backend_pid}" in error.message
             assert (error.details["line"], error.details["sqlstate"]) == (2, "55P03")
-            assert valid(conn, "a_x") is not True
+            assert is_index_valid(conn, "a_x") is not True
             assert read_status(conn, migrations).applied == ()
         assert len(pauses) == 2 * (retry.TRIES_CONCURRENTLY - 1)
-    assert names(apply_migrations(conn, migrations)) == ["a"]
-    assert valid(conn, "a_x") is True
+    assert list_applied(apply_migrations(conn, migrations)) == ["a"]
+    assert is_index_valid(conn, "a_x") is True
     assert verify(conn, migrations) == ()
 
 
@@ -130,11 +130,11 @@ def test_concurrently_is_built_again_once_the_old_snapshot_is_gone(
     other.execute(f"BEGIN ISOLATION LEVEL REPEATABLE READ; {in_the_way}".encode())
 
     def let_go(seconds: float) -> None:
-        found.append(valid(conn, left))
+        found.append(is_index_valid(conn, left))
         other.execute("ROLLBACK")
 
-    apply_migrations(conn, plan(tmp_path, a=text), limits=IMPATIENT, on_event=events.append, sleep=let_go)
-    told = kinds(events)
+    apply_migrations(conn, write_files(tmp_path, a=text), limits=IMPATIENT, on_event=events.append, sleep=let_go)
+    told = list_kinds(events)
     assert f"dropping INVALID index {left} " in events[told.index("rebuilding")].detail
     # Who reads the table does not let go of its index: then the next try clears it away.
     again = ["rebuilding"] if in_the_way != "SELECT 1" else []
@@ -148,7 +148,7 @@ def test_an_orphaned_build_is_waited_for_and_then_done_again(
 ) -> None:
     """Of another tool whose client was killed: its session holds no lock of ours, and builds on."""
     conn.execute("CREATE TABLE a (x int)")
-    migrations = plan(tmp_path, a=BUILD)
+    migrations = write_files(tmp_path, a=BUILD)
     client = "import sys, psycopg; psycopg.connect(sys.argv[1], autocommit=True).execute(sys.argv[2])"
     with old_snapshot(other):
         text = "CREATE INDEX CONCURRENTLY a_x ON a (x)"
@@ -159,7 +159,7 @@ def test_an_orphaned_build_is_waited_for_and_then_done_again(
         finally:
             process.kill()
             process.wait()
-        error = raises(conn, migrations, limits=Limits(lock_wait=timedelta(milliseconds=50)))
+        error = catch_error(conn, migrations, limits=Limits(lock_wait=timedelta(milliseconds=50)))
         assert isinstance(error, StateError)
         assert (error.code, error.details) == ("index-being-built", {"index": "a_x", "pid": pid, "applied": []})
         assert [(f.kind, f.name) for f in verify(conn, migrations)] == [("invalid-index", "a_x")]
@@ -171,10 +171,10 @@ def test_an_orphaned_build_is_waited_for_and_then_done_again(
             fetch(conn, "SELECT pg_terminate_backend(%s, 5000)", pid)
             other.execute("ROLLBACK")
 
-        assert names(apply_migrations(conn, migrations, on_event=told.append, sleep=end_it)) == ["a"]
+        assert list_applied(apply_migrations(conn, migrations, on_event=told.append, sleep=end_it)) == ["a"]
         other.execute("BEGIN")
-    assert kinds(told) == ["started", "waiting", "rebuilding", "applied"]
-    assert valid(conn, "a_x") is True
+    assert list_kinds(told) == ["started", "waiting", "rebuilding", "applied"]
+    assert is_index_valid(conn, "a_x") is True
 
 
 def test_leftovers_of_reindex_are_found_by_verify(conn: Connection, other: Connection, tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_leftovers_of_reindex_are_found_by_verify(conn: Connection, other: Conne
     with old_snapshot(other), suppress(psycopg.errors.LockNotAvailable):
         conn.execute("SET lock_timeout = '50ms'")
         conn.execute("REINDEX INDEX CONCURRENTLY a_x")
-    (found,) = verify(conn, plan(tmp_path, a="SELECT 1"))
+    (found,) = verify(conn, write_files(tmp_path, a="SELECT 1"))
     assert (found.kind, found.name) == ("invalid-index", "a_x_ccnew")
     assert 'DROP INDEX CONCURRENTLY "public"."a_x_ccnew"' in found.hint
 
@@ -201,22 +201,22 @@ CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS "A x" ON a (x);
 -- stackctl:split
 CREATE TABLE z ();
 """
-    migrations = plan(tmp_path, a=text)
-    error = raises(conn, migrations)
+    migrations = write_files(tmp_path, a=text)
+    error = catch_error(conn, migrations)
     assert isinstance(error, AnswerNo)
     assert (error.details["line"], error.details["sqlstate"]) == (5, "23505")
     assert "Key (x)=(1) is duplicated" in error.message
-    assert valid(conn, "A x") is None
-    assert value(conn, "SELECT count(*) FROM a") == 2
-    assert value(conn, "SELECT to_regclass('z')") is None
+    assert is_index_valid(conn, "A x") is None
+    assert fetch_value(conn, "SELECT count(*) FROM a") == 2
+    assert fetch_value(conn, "SELECT to_regclass('z')") is None
     assert read_status(conn, migrations).pending == (migrations[0].name,)
 
     conn.execute("DELETE FROM a; INSERT INTO a VALUES (1)")
     events: list[Event] = []
-    assert names(apply_migrations(conn, migrations, on_event=events.append)) == ["a"]
+    assert list_applied(apply_migrations(conn, migrations, on_event=events.append)) == ["a"]
     assert events[0].kind == "resumed"
-    assert valid(conn, "A x") is True
-    assert value(conn, "SELECT count(*) FROM a") == 1, "the first piece ran again"
+    assert is_index_valid(conn, "A x") is True
+    assert fetch_value(conn, "SELECT count(*) FROM a") == 1, "the first piece ran again"
 
 
 # -- 5: a backfill that never ends (4 and the killed backfill: test_migrate_kill_points.py)
@@ -239,12 +239,12 @@ def test_a_condition_that_never_ends_is_stopped_with_a_clear_error(
     conn: Connection, tmp_path: Path, statement: str, why: str | None, passes: int
 ) -> None:
     conn.execute("CREATE TABLE log (x int); CREATE TABLE work AS SELECT generate_series(1, 3) AS x; ANALYZE work")
-    migrations = plan(tmp_path, a=f"-- stackctl:repeat\n{statement}")
+    migrations = write_files(tmp_path, a=f"-- stackctl:repeat\n{statement}")
     pauses: list[float] = []
     if why is None:
         assert apply_migrations(conn, migrations, sleep=pauses.append).applied[0].repeats == passes
         return
-    error = raises(conn, migrations, sleep=pauses.append)
+    error = catch_error(conn, migrations, sleep=pauses.append)
     assert isinstance(error, AnswerNo)
     assert (error.code, error.details["passes"]) == ("migration-never-ends", passes)
     assert f"20260101000001_a.sql: its should_repeat_migration stays true, and {why}" in error.message
@@ -261,7 +261,7 @@ def test_a_long_reader_has_the_whole_transaction_tried_again_while_readers_keep_
     # Sequences are not rolled back, so this one counts the tries.
     conn.execute("CREATE TABLE busy (x int); CREATE TABLE log (x int); CREATE SEQUENCE tries")
     text = "INSERT INTO log SELECT nextval('tries'); ALTER TABLE busy ADD COLUMN y int; INSERT INTO log VALUES (0)"
-    migrations = plan(tmp_path, a=text)
+    migrations = write_files(tmp_path, a=text)
     other.execute("BEGIN; SELECT FROM busy")
     events: list[Event] = []
     pauses: list[float] = []
@@ -289,7 +289,7 @@ def test_a_long_reader_has_the_whole_transaction_tried_again_while_readers_keep_
         finally:
             ends.set()
         reading.result()
-    assert kinds(events) == ["started", "retrying", "retrying", "retrying", "applied"]
+    assert list_kinds(events) == ["started", "retrying", "retrying", "retrying", "applied"]
     assert "try 1 of 10" in events[1].detail
     assert f"in the way: process {other.info.backend_pid}" in events[1].detail
     assert "AccessShareLock on busy" in events[1].detail
@@ -301,18 +301,18 @@ def test_a_reader_that_never_ends_is_named_after_the_last_try(
     conn: Connection, other: Connection, tmp_path: Path
 ) -> None:
     conn.execute("CREATE TABLE busy (x int)")
-    migrations = plan(tmp_path, a="CREATE TABLE a ()", b="CREATE TABLE b (); ALTER TABLE busy ADD COLUMN y int")
+    migrations = write_files(tmp_path, a="CREATE TABLE a ()", b="CREATE TABLE b (); ALTER TABLE busy ADD COLUMN y int")
     other.execute("BEGIN; SELECT FROM busy")
     pauses: list[float] = []
-    error = raises(conn, migrations, limits=IMPATIENT, sleep=pauses.append)
+    error = catch_error(conn, migrations, limits=IMPATIENT, sleep=pauses.append)
     assert isinstance(error, StateError)
     assert (error.code, error.details["tries"], len(pauses)) == ("lock-timeout", retry.TRIES, retry.TRIES - 1)
     assert max(pauses) <= retry.LONGEST_PAUSE
     assert [blocker["pid"] for blocker in error.details["blockers"]] == [other.info.backend_pid]
     assert error.details["applied"] == [migrations[0].name]
-    assert value(conn, "SELECT to_regclass('b')") is None
+    assert fetch_value(conn, "SELECT to_regclass('b')") is None
     other.execute("ROLLBACK")
-    assert names(apply_migrations(conn, migrations)) == ["b"]
+    assert list_applied(apply_migrations(conn, migrations)) == ["b"]
 
 
 # -- 7: a file with COMMIT, SET or search_path
@@ -320,11 +320,11 @@ def test_a_reader_that_never_ends_is_named_after_the_last_try(
 
 def test_a_commit_in_a_file_is_detected(conn: Connection, tmp_path: Path) -> None:
     conn.execute("CREATE PROCEDURE sneaky() LANGUAGE plpgsql AS $$ BEGIN COMMIT; END $$")
-    error = raises(conn, plan(tmp_path, a="CREATE TABLE a (); CALL sneaky()"))
+    error = catch_error(conn, write_files(tmp_path, a="CREATE TABLE a (); CALL sneaky()"))
     assert error.code == "migration-failed"
-    assert value(conn, "SELECT to_regclass('a')") is None
+    assert fetch_value(conn, "SELECT to_regclass('a')") is None
     with pytest.raises(ConfigError) as caught:
-        plan(tmp_path, a="SELECT 1; COMMIT")
+        write_files(tmp_path, a="SELECT 1; COMMIT")
     assert caught.value.code == "transaction-control"
 
 
@@ -337,13 +337,13 @@ SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY; SET ROLE pg_monitor"""
     seen = """CREATE TABLE made AS SELECT current_setting('lock_timeout') AS a,
 current_setting('statement_timeout') AS b, current_setting('TimeZone') = '{zone}' AS c, '\\' AS d,
 current_user = session_user AS e"""
-    text = seen.format(zone=value(conn, "SHOW TimeZone"))
-    migrations = plan(tmp_path, a=leaks, b=text, c=leaks)
+    text = seen.format(zone=fetch_value(conn, "SHOW TimeZone"))
+    migrations = write_files(tmp_path, a=leaks, b=text, c=leaks)
     apply_migrations(conn, migrations)
     assert conn.execute("SELECT * FROM public.made").fetchone() == ("3s", "0", True, "\\", True)
-    assert value(conn, "SHOW lock_timeout") == "1234ms"
-    assert value(conn, "SHOW search_path") == '"$user", public'
-    assert value(conn, "SELECT current_user = session_user")
+    assert fetch_value(conn, "SHOW lock_timeout") == "1234ms"
+    assert fetch_value(conn, "SHOW search_path") == '"$user", public'
+    assert fetch_value(conn, "SELECT current_user = session_user")
     left = "SELECT name FROM pg_prepared_statements WHERE from_sql UNION ALL SELECT pg_listening_channels()"
     assert fetch(conn, left + " UNION ALL SELECT name FROM pg_cursors WHERE is_holdable") == []
 
@@ -366,9 +366,9 @@ def test_the_splitter_knows_every_way_to_write_a_semicolon(conn: Connection, tmp
     apply_migrations(conn, (migration,))
     found = ["it's; 100%", '%s ; "', "a;b", "2", "dat;", "'"]
     assert [x for (x,) in fetch(conn, "SELECT x FROM a ORDER BY ctid")] == found
-    assert value(conn, 'SELECT "%(odd)s" FROM "b;c"') == 1
+    assert fetch_value(conn, 'SELECT "%(odd)s" FROM "b;c"') == 1
     # A checkout on Windows defines the same body as one elsewhere.
-    assert "\r" not in value(conn, "SELECT prosrc FROM pg_proc WHERE proname = 'body'")
+    assert "\r" not in fetch_value(conn, "SELECT prosrc FROM pg_proc WHERE proname = 'body'")
 
     for same in (TRICKY, "-- why\n" + TRICKY.replace(" three ;", "").replace("(x text)", "(\n  x   text )")):
         file.write_text(same)
@@ -385,15 +385,15 @@ def test_a_rerun_after_a_deferred_constraint_failed_at_the_commit(conn: Connecti
     conn.execute("CREATE TABLE parent (id int PRIMARY KEY)")
     text = """CREATE TABLE child (parent int REFERENCES parent DEFERRABLE INITIALLY DEFERRED);
 INSERT INTO child VALUES (1);"""
-    migrations = plan(tmp_path, a=text, b="CREATE TABLE b ()")
-    error = raises(conn, migrations)
+    migrations = write_files(tmp_path, a=text, b="CREATE TABLE b ()")
+    error = catch_error(conn, migrations)
     assert isinstance(error, AnswerNo)
     assert (error.code, error.details["sqlstate"], error.details["applied"]) == ("migration-failed", "23503", [])
     assert "Key (parent)=(1) is not present" in error.message
-    assert value(conn, "SELECT to_regclass('child')") is None
+    assert fetch_value(conn, "SELECT to_regclass('child')") is None
     assert read_status(conn, migrations).applied == ()
     conn.execute("INSERT INTO parent VALUES (1)")
     events: list[Event] = []
-    assert names(apply_migrations(conn, migrations, on_event=events.append)) == ["a", "b"]
-    assert kinds(events) == ["started", "applied"] * 2
+    assert list_applied(apply_migrations(conn, migrations, on_event=events.append)) == ["a", "b"]
+    assert list_kinds(events) == ["started", "applied"] * 2
     assert fetch(conn, "SELECT * FROM child") == [(1,)]
