@@ -92,10 +92,10 @@ def apply_migrations(
             )
             if pending:
                 history.create_history(session)
-            run = _Runner(session, on_event, sleep, statement_context)
+            runner = _Runner(session, on_event, sleep, statement_context)
             with _report_notices(conn, on_event):
                 for migration, so_far in pending:
-                    done.append(run.apply_file(migration, so_far))
+                    done.append(runner.apply_file(migration, so_far))
     except StackctlError as error:
         error.details["applied"] = [migration.name for migration in done]
         raise
@@ -146,13 +146,13 @@ class _Runner:
         passes = repeated_passes.RepeatedPasses(migration)
         while True:
             before = so_far
-            so_far, answer = self._commit_with_retries(migration, so_far, started)
+            so_far, result = self._commit_with_retries(migration, so_far, started)
             if so_far.applied:
                 break
             if so_far.repeats == before.repeats:
                 self.on_event(Event("committed", migration.name, _format_progress(so_far.done, migration.pieces)))
                 continue
-            batch = passes.add_pass(answer.changed, answer.remaining)
+            batch = passes.add_pass(result.changed, result.remaining)
             self.on_event(Event("repeating", migration.name, f"pass {so_far.repeats} committed", batch))
             self.sleep(passes.pause)
         duration_ms = _milliseconds_since(started)
@@ -182,36 +182,36 @@ class _Runner:
     ) -> tuple[MigrationProgress, _StatementResult]:
         pieces = migration.pieces
         done, repeats = so_far.done, so_far.repeats
-        answer = _StatementResult()
+        result = _StatementResult()
         if done < len(pieces) and pieces[done].outside_transaction:
             runner_lock.refuse_lost_lock(self.session)
             self._record(migration, MigrationProgress(done, repeats, attempted=done), started)
             # In a later pass, or after a crash, the piece may find its work done.
-            answer = self._run_in_autocommit(migration, done, tolerant=repeats > 0 or so_far.attempted == done)
-            reached = MigrationProgress(0, repeats + 1) if answer.again else MigrationProgress(done + 1, repeats)
-            return self._record(migration, reached, started), answer
+            result = self._run_in_autocommit(migration, done, tolerant=repeats > 0 or so_far.attempted == done)
+            reached = MigrationProgress(0, repeats + 1) if result.again else MigrationProgress(done + 1, repeats)
+            return self._record(migration, reached, started), result
         with self.conn.transaction():
             runner_lock.refuse_lost_lock(self.session)
-            while not answer.again and done < len(pieces) and not pieces[done].outside_transaction:
-                answer = self._run_in_transaction(migration, pieces[done])
+            while not result.again and done < len(pieces) and not pieces[done].outside_transaction:
+                result = self._run_in_transaction(migration, pieces[done])
                 done += 1
-            reached = MigrationProgress(0, repeats + 1) if answer.again else MigrationProgress(done, repeats)
-            return self._record(migration, reached, started), answer
+            reached = MigrationProgress(0, repeats + 1) if result.again else MigrationProgress(done, repeats)
+            return self._record(migration, reached, started), result
 
     def _run_in_transaction(self, migration: Migration, piece: Piece) -> _StatementResult:
         """Run a piece in the file's transaction."""
-        answer = _StatementResult()
+        result = _StatementResult()
         for statement in piece.statements:
             before = repeated_passes.count_changes(self.session) if piece.repeat else None
-            answer = self._execute(migration, statement, tries=retry.TRIES)
+            result = self._execute(migration, statement, tries=retry.TRIES)
             if self.conn.info.transaction_status != TransactionStatus.INTRANS:
                 raise self._to_stackctl_error(
                     migration, statement, "the statement ended the transaction of its migration"
                 )
-            if before is not None and answer.again:
+            if before is not None and result.again:
                 after = repeated_passes.count_changes(self.session)
-                answer = replace(answer, changed=after and after.since(before))
-        return answer if piece.repeat else _StatementResult()
+                result = replace(result, changed=after and after.since(before))
+        return result if piece.repeat else _StatementResult()
 
     def _run_in_autocommit(self, migration: Migration, at: int, *, tolerant: bool) -> _StatementResult:
         """Run a piece in autocommit."""
@@ -222,11 +222,11 @@ class _Runner:
         accept = find_already_done_errors(text) if tolerant else ()
         if what is None:
             try:
-                answer = self._execute(migration, statement, accept=accept, tries=retry.TRIES)
+                result = self._execute(migration, statement, accept=accept, tries=retry.TRIES)
             except (StackctlError, retry.StatementBlocked):
                 self._forget_attempt(migration)
                 raise
-            return answer if piece.repeat else _StatementResult()
+            return result if piece.repeat else _StatementResult()
         with self.session.extend_lock_timeout():
             try:
                 finished = concurrent_leftovers.clear_leftovers(

@@ -22,7 +22,7 @@ def dump(
 
     Without owners, versions and data, so that two databases with the same schema give the same text.
     """
-    from stackctl.migrate.schema.dump import dump_schema as read
+    from stackctl.migrate.schema.dump import dump_schema
 
     schema = run.settings.get("database.schema")
     with open_database(run) as conn:
@@ -30,6 +30,6 @@ def dump(
             write_dump(run, conn, output)
             run.finish({"schema": schema, "output": output, "sql": None}, lambda: run.console.line(str(output)))
         else:
-            text = read(conn, schema)
+            text = dump_schema(conn, schema)
             document = {"schema": schema, "output": None, "sql": text}
             run.finish(document, lambda: run.console.line(text.rstrip("\n")))

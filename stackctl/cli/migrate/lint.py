@@ -53,13 +53,13 @@ def lint(
         raise UsageError("--json and --format github exclude each other", code="usage")
     from stackctl.migrate.lint.file_selection import select_files
     from stackctl.migrate.lint.findings import has_failures
-    from stackctl.migrate.lint.linter import lint_files as judge
+    from stackctl.migrate.lint.linter import lint_files
 
     folders = select_files(paths or [run.settings.migrations_dir()], base)
     schema = run.settings.get("database.schema")
-    with _open_database_facts(run, ask_database or run.options["database_url"] is not None) as asked:
-        findings = [finding for folder in folders for finding in judge(folder, schema=schema, database=asked)]
-    count = sum(source.report for folder in folders for source in folder)
+    with _open_database_facts(run, ask_database or run.options["database_url"] is not None) as database:
+        findings = [finding for folder in folders for finding in lint_files(folder, schema=schema, database=database)]
+    count = sum(file.report for folder in folders for file in folder)
     ok = not has_failures(findings)
     document = {"ok": ok, "findings": [_document(finding) for finding in findings]}
     show = _annotate if format_ is Format.github else _show

@@ -19,7 +19,7 @@ def new(
     directory: Directory = None,
 ) -> None:
     """Write an empty migration with its directives explained."""
-    from stackctl.migrate.files import create_file as write
+    from stackctl.migrate.files import create_file
 
     folder = directory or run.settings.get("migrations_dir")
     if folder is None:
@@ -28,5 +28,5 @@ def new(
             code="usage",
             hint="pass --dir DIR, or set migrations_dir in stackctl.yaml",
         )
-    path = write(folder, name, datetime.now(UTC))
+    path = create_file(folder, name, datetime.now(UTC))
     run.finish({"path": path}, lambda: run.console.line(str(path)))

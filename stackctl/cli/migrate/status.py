@@ -26,12 +26,12 @@ def status(
     Exit codes: 0 read (with --check: up to date), 1 --check found something.
     """
     from stackctl.migrate.change_capture import find_excluded
-    from stackctl.migrate.history import read_status as read
+    from stackctl.migrate.history import read_status
 
     migrations, schema = read_migrations(run, directory), run.settings.get("database.schema")
     with open_database(run) as conn:
         omitted = find_excluded(conn, migrations, schema, run.settings.get("database.change_capture"))
-        found = read(conn, migrations, schema, omitted, list_bundled_names())
+        found = read_status(conn, migrations, schema, omitted, list_bundled_names())
     if run.json_output:
         run.console.document(asdict(found) | ({"left_out": omitted} if omitted else {}))
     else:

@@ -69,7 +69,7 @@ def up(
     5 another run or another session is in the way, or files and history do not fit.
     """
     from stackctl.migrate.change_capture import find_excluded
-    from stackctl.migrate.run import apply_migrations as apply
+    from stackctl.migrate.run import apply_migrations
     from stackctl.migrate.session import Limits
 
     limits = Limits(
@@ -94,8 +94,8 @@ def up(
             planned = [(m, so_far, list(lock_forecast.forecast_file(m, schema, so_far.done))) for m, so_far in pending]
             run.finish(_plan_document(planned), lambda: _show_plan(run.console, planned))
             return
-        with _EventDisplay(run.console) as teller:
-            result = apply(
+        with _EventDisplay(run.console) as display:
+            result = apply_migrations(
                 conn,
                 migrations,
                 to=to,
@@ -103,7 +103,7 @@ def up(
                 limits=limits,
                 out_of_order=out_of_order,
                 find_excluded=omitted,
-                on_event=teller.show,
+                on_event=display.show,
             )
         if schema_dump is not None:
             write_dump(run, conn, schema_dump)
@@ -123,7 +123,7 @@ def _parse_limit(text: str, flag: str) -> timedelta:
 
 
 class _EventDisplay:
-    """Tells what a run does; the passes of a repeated piece as one progress."""
+    """Shows what a run does; the passes of a repeated piece as one progress."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -146,10 +146,10 @@ class _EventDisplay:
         if event.kind != "started":
             self._console.info(" ".join(part for part in (event.kind, event.name, event.detail) if part))
 
-    def _advance(self, name: str, batch: RepeatedPass) -> None:
-        rows = batch.rows or 0
+    def _advance(self, name: str, repeated_pass: RepeatedPass) -> None:
+        rows = repeated_pass.rows or 0
         if self._progress is None:
-            total = None if batch.remaining is None else rows + batch.remaining
+            total = None if repeated_pass.remaining is None else rows + repeated_pass.remaining
             self._progress = self._stack.enter_context(self._console.progress(f"repeating {name}", total))
         self._progress.advance(rows)
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from stackctl.core.errors import ConfigError
 from stackctl.migrate import files
 from stackctl.migrate.allow_comments import parse_allow_comments
 from stackctl.migrate.compatibility.contract_rules import ALLOWABLE
 from stackctl.migrate.lint.findings import LintFinding
-from stackctl.migrate.lint.registry import RULES, LintRule
+from stackctl.migrate.lint.registry import RULES, LintRule, RuleMatch
 from stackctl.migrate.lint.rules import (
     columns,
     constraints,
@@ -63,31 +63,31 @@ def lint_files(
 
     `schema` is the one that names without a schema stand for. `database` answers what only a database can tell.
     """
-    history = SchemaState()
+    schema_state = SchemaState()
     findings: list[LintFinding] = []
-    for source in files_to_lint:
-        found = _FileLinter(source, schema, history, database).lint()
-        if source.report:
+    for file in files_to_lint:
+        found = _FileLinter(file, schema, schema_state, database).lint()
+        if file.report:
             findings += found
     return findings
 
 
 @dataclass(frozen=True)
 class _NumberedFinding:
-    """A finding with the number of its statement, before comments are heard."""
+    """A finding with the number of its statement, before the comments count."""
 
     finding: LintFinding
     statement: int
 
 
 class _FileLinter:
-    def __init__(self, source: LintFile, schema: str, history: SchemaState, asked: DatabaseFacts | None) -> None:
-        self._path = source.path
-        self._problem = source.problem
+    def __init__(self, file: LintFile, schema: str, schema_state: SchemaState, database: DatabaseFacts | None) -> None:
+        self._path = file.path
+        self._problem = file.problem
         self._schema = schema
-        self._state = FileState(history, asked if source.report else None)
+        self._state = FileState(schema_state, database if file.report else None)
         self._content = ""
-        self._name = source.name
+        self._name = file.name
 
     def lint(self) -> list[LintFinding]:
         tolerated: list[ConfigError] = []
@@ -130,13 +130,15 @@ class _FileLinter:
                     yield from self._to_findings(rule, rule.check(fact, state), fact, statement)
             state.apply_fact(fact)
 
-    def _to_findings(self, rule: LintRule, found: Any, fact: Fact, statement: Statement) -> Iterator[LintFinding]:
-        if found is None:
+    def _to_findings(
+        self, rule: LintRule, match: RuleMatch | None, fact: Fact, statement: Statement
+    ) -> Iterator[LintFinding]:
+        if match is None:
             return
-        finding = self._make_finding(rule, statement, fact.at, found.what, found.safe)
+        finding = self._make_finding(rule, statement, fact.at, match.what, match.safe)
         size = (
-            self._state.database.read_size(found.table)
-            if self._state.database and rule.by_size and found.table
+            self._state.database.read_size(match.table)
+            if self._state.database and rule.by_size and match.table
             else None
         )
         if size is not None:
