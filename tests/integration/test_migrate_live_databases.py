@@ -229,7 +229,7 @@ CREATE TABLE z ();
         ("UPDATE work SET x = 1 WHERE false RETURNING true AS should_repeat_migration", None, 0),
         (
             "WITH x AS (UPDATE work SET x = 1 RETURNING 1) SELECT true AS should_repeat_migration FROM x LIMIT 1",
-            "it updated 300 rows in tables that hold about 3",
+            "it updated 300 rows in tables that hold about ",  # the server estimates how many
             100,
         ),
         ("INSERT INTO log VALUES (1) RETURNING (SELECT count(*) FROM log) < 30 AS should_repeat_migration", None, 30),
