@@ -9,7 +9,7 @@ import pytest
 from stackctl.core.errors import AnswerNo
 from stackctl.migrate import repeated_passes
 from stackctl.migrate.repeated_passes import RepeatedPasses, RowChanges
-from tests.migrating import plan
+from tests.migrations import write_files
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,7 +19,7 @@ NONE, ONE = RowChanges(0, 0, 0), RowChanges(1, 0, 0)
 
 @pytest.fixture
 def passes(tmp_path: Path) -> RepeatedPasses:
-    return RepeatedPasses(plan(tmp_path, a="SELECT 1")[0])
+    return RepeatedPasses(write_files(tmp_path, a="SELECT 1")[0])
 
 
 def how_many(passes: RepeatedPasses, changes: RowChanges | None, remaining: int | None = None) -> int:
