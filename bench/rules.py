@@ -20,9 +20,9 @@ from pathlib import Path
 import psycopg
 
 from stackctl.postgres import embedded
-from stackctl.rules import files, sample_users
+from stackctl.rules import rules_file, sample_users
 from stackctl.rules.backtest import Scope, backtest
-from stackctl.rules.cel.reference import program
+from stackctl.rules.cel.reference import compile_with_reference
 from stackctl.rules.decide import Judge
 from stackctl.rules.model import Action, Rule, RuleSet
 
@@ -142,14 +142,14 @@ def from_a_file(directory: Path) -> None:
     found = rules(SAMPLE_RULES)
     judge = Judge(found)
     started = time.perf_counter()
-    users = [person.context for person in sample_users.load(path)]
+    users = [person.context for person in sample_users.load_users(path)]
     read = time.perf_counter() - started
     started = time.perf_counter()
     decisions = [judge.decide(user) for user in users]
     took = time.perf_counter() - started
     evaluations = sum(len(decision.evaluations) for decision in decisions)
     speed = evaluations / took
-    programs = {rule.id: program(rule.condition or "") for rule in found.rules}
+    programs = {rule.id: compile_with_reference(rule.condition or "") for rule in found.rules}
     for decision in random.Random(2).sample(decisions, 300):
         for one in decision.evaluations:
             assert (one.status == "matched") == programs[one.rule.id](decision.context.fields())
@@ -161,7 +161,7 @@ def a_suite(directory: Path) -> None:
     lines = [f"  r{place}: {{condition: {condition!r}, action: {{type: {action}}}}}"
              for place, (action, condition, _) in enumerate(SAMPLE_RULES)]  # fmt: skip
     (directory / "rules.yaml").write_text("\n".join(["rules:", *lines]), encoding="utf-8")
-    files.load(directory / "rules.yaml")
+    rules_file.load_rules(directory / "rules.yaml")
     rest = "auth_method: otp}, expect: {allowed: true}}"
     cases = [f"  - {{name: case {number}, user: {{email: u{number}@x.de, {rest}" for number in range(CASES)]
     suite = directory / "a.rules-test.yaml"

@@ -9,9 +9,9 @@ import re
 import re._parser as pattern_parser  # the standard library's own, for the structure of a pattern
 from typing import TYPE_CHECKING, Any
 
-from stackctl.rules.cel.parse import Call, Group, Items, Literal, Node, Unreadable, parse, walk
+from stackctl.rules.cel.parse import Call, ConditionSyntaxError, ListLiteral, Literal, Logical, Node, parse, walk
 from stackctl.rules.cel.types import MACROS, Problem
-from stackctl.rules.reachability import may_fail
+from stackctl.rules.reachability import can_fail
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,11 +22,11 @@ _ONLY_RE2 = re.compile(r"\(\?(?:[imsU-]+[:)]|P)|\\[AzQ]|\\[pP]|\[\[:|\\C")
 _BODY = "a part that repeats within a part that repeats"
 
 
-def check(condition: str) -> Iterator[Problem]:
+def check_backend(condition: str) -> Iterator[Problem]:
     """What to write otherwise, as problems of the kind `backend`; of a condition that can't be read, nothing."""
     try:
         tree = parse(condition)
-    except Unreadable:
+    except ConditionSyntaxError:
         return
     for node in walk(tree):
         match node:
@@ -34,45 +34,45 @@ def check(condition: str) -> Iterator[Problem]:
                 yield _problem(node, "it has no .size()", f"size({condition[of.span.start : of.span.end]})")
             case Call(name=name) if name in MACROS:
                 yield _problem(node, f"it has no macro {name}", "spell the cases out, joined by || or &&")
-            case Call(name="size", arguments=(argument,)) if not isinstance(argument, Items):
+            case Call(name="size", arguments=(argument,)) if not isinstance(argument, ListLiteral):
                 yield Problem(
                     node.span.start, "backend", "info", "it counts UTF-16 units, CEL characters: they differ for emoji"
                 )
             case Call(of=of, name=name, arguments=(argument,)) if of is not None and name in _METHODS:
-                yield from _argument(condition, name, argument)
+                yield from _check_argument(condition, name, argument)
             case Literal(value=str() as value):
-                yield from _text(condition, node, value)
-            case Group(parts=parts) if any(may_fail(part) for part in parts):
-                part = next(part for part in parts if may_fail(part))
+                yield from _check_string(condition, node, value)
+            case Logical(parts=parts) if any(can_fail(part) for part in parts):
+                part = next(part for part in parts if can_fail(part))
                 what = "the whole condition is an error there when this fails, even beside a part that decides"
                 yield _problem(part, what, "write it so that it can't fail")
             case _:
                 pass
 
 
-def _argument(condition: str, name: str, argument: Node) -> Iterator[Problem]:
+def _check_argument(condition: str, name: str, argument: Node) -> Iterator[Problem]:
     text = condition[argument.span.start : argument.span.end]
     if not isinstance(argument, Literal):
         yield _problem(argument, f"it takes nothing but a string in double quotes in {name}(…)")
     elif text.startswith("'"):
-        yield _problem(argument, f"it takes no single quotes in {name}(…)", _quoted(str(argument.value)))
+        yield _problem(argument, f"it takes no single quotes in {name}(…)", _quote(str(argument.value)))
     if name == "matches" and isinstance(argument, Literal):
         pattern = str(argument.value)
         if found := _ONLY_RE2.search(pattern):
             yield _problem(argument, f"its patterns are JavaScript's, which do not know {found[0]}")
-        if _explodes(pattern):
+        if _is_exponential(pattern):
             yield _problem(argument, f"its patterns are JavaScript's, and this one can hang it for seconds: {_BODY}")
 
 
-def _text(condition: str, node: Literal, value: str) -> Iterator[Problem]:
+def _check_string(condition: str, node: Literal, value: str) -> Iterator[Problem]:
     text = condition[node.span.start : node.span.end]
     if text[0] in "rR":
-        yield _problem(node, "it has no raw strings", _quoted(value))
+        yield _problem(node, "it has no raw strings", _quote(value))
     elif "\b" in value:
         yield _problem(node, r"\b is a backspace in CEL and a word boundary there", r"\\b for a word boundary")
 
 
-def _quoted(value: str) -> str:
+def _quote(value: str) -> str:
     escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return f'"{escaped}"'
 
@@ -81,15 +81,15 @@ def _problem(node: Node, what: str, suggestion: str | None = None) -> Problem:
     return Problem(node.span.start, "backend", "warning", f"the backend's evaluator differs: {what}", suggestion)
 
 
-def _explodes(pattern: str) -> bool:
+def _is_exponential(pattern: str) -> bool:
     """Whether an unbounded repeat holds another, as in (a+)+: a backtracking matcher may need exponential time."""
     try:
-        return _nested(pattern_parser.parse(pattern), within=False)
+        return _has_nested_repeat(pattern_parser.parse(pattern), within=False)
     except (re.error, RecursionError, OverflowError):
         return False
 
 
-def _nested(parsed: Any, *, within: bool) -> bool:
+def _has_nested_repeat(parsed: Any, *, within: bool) -> bool:
     for operation, argument in parsed:
         match str(operation):
             case "MAX_REPEAT" | "MIN_REPEAT":
@@ -104,6 +104,6 @@ def _nested(parsed: Any, *, within: bool) -> bool:
                 unbounded, bodies = False, argument[1]
             case _:
                 continue
-        if any(_nested(body, within=within or unbounded) for body in bodies):
+        if any(_has_nested_repeat(body, within=within or unbounded) for body in bodies):
             return True
     return False

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from stackctl.backend.tenancies import without
 from stackctl.core.errors import ConfigError, StateError
-from stackctl.rules.model import ACTIONS, DEFAULTS, Action, Rule, RuleSet
+from stackctl.rules.model import ACTIONS, DEFAULT_ACTIONS, Action, Rule, RuleSet
 
 if TYPE_CHECKING:
     from stackctl.backend.tenancies import Layers
@@ -16,19 +16,19 @@ _DEFAULT = ("auth", "signUpRulesDefaultAction")
 _KEYS = {"enabled", "displayName", "priority", "condition", "action"}
 
 
-def read(layers: Layers) -> RuleSet:
+def read_rules(layers: Layers) -> RuleSet:
     """The rules that the backend enforces. Raises StateError `invalid-rules` for what is no rule."""
     default = layers.at(*_DEFAULT)
     rules = layers.at(*_RULES) or {}
-    if default not in (None, *DEFAULTS):
-        raise _invalid(".".join(_DEFAULT), f"is none of {', '.join(DEFAULTS)}")
+    if default not in (None, *DEFAULT_ACTIONS):
+        raise _invalid(".".join(_DEFAULT), f"is none of {', '.join(DEFAULT_ACTIONS)}")
     if not isinstance(rules, dict):
         raise _invalid(".".join(_RULES), "is not an object")
-    found = [_rule(id_, value) for id_, value in sorted(rules.items()) if value is not None]
+    found = [_to_rule(id_, value) for id_, value in sorted(rules.items()) if value is not None]
     return RuleSet(default or "allow", tuple(found))
 
 
-def _rule(id_: str, value: Any) -> Rule:
+def _to_rule(id_: str, value: Any) -> Rule:
     place = ".".join((*_RULES, id_))
     if not isinstance(value, dict):
         raise _invalid(place, "is not an object")
@@ -59,14 +59,14 @@ def _invalid(place: str, what: str) -> StateError:
     )
 
 
-def with_rules(layers: Layers, rules: RuleSet) -> dict[str, Any]:
+def to_config(layers: Layers, rules: RuleSet) -> dict[str, Any]:
     """The environment's JSON with these rules as the only ones; no key but the rules' own is touched.
 
     What a rule has besides, that stackctl does not know, it keeps. Raises ConfigError `invalid-rule-id`.
     """
-    held = layers.at(*_RULES)
-    kept = held if isinstance(held, dict) else {}
-    wanted: dict[str, Any] = {}
+    found = layers.at(*_RULES)
+    kept = found if isinstance(found, dict) else {}
+    own: dict[str, Any] = {}
     for rule in rules.rules:
         if "." in rule.id:
             raise ConfigError(
@@ -77,7 +77,7 @@ def with_rules(layers: Layers, rules: RuleSet) -> dict[str, Any]:
         before = kept.get(rule.id)
         others = {key: value for key, value in before.items() if key not in _KEYS} if isinstance(before, dict) else {}
         message = {} if rule.action.message is None else {"message": rule.action.message}
-        wanted[rule.id] = {
+        own[rule.id] = {
             **others,
             "enabled": rule.enabled,
             "displayName": rule.display_name,
@@ -87,4 +87,4 @@ def with_rules(layers: Layers, rules: RuleSet) -> dict[str, Any]:
         }
     config = without(layers.environment_config or {}, (".".join(_RULES), ".".join(_DEFAULT)))
     # Keys with dots are applied last, over whatever `auth` says, in this layer and in the branch's.
-    return {**config, ".".join(_RULES): wanted, ".".join(_DEFAULT): rules.default_action}
+    return {**config, ".".join(_RULES): own, ".".join(_DEFAULT): rules.default_action}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, LiteralString, cast
 from psycopg import IsolationLevel, sql
 
 from stackctl.postgres.statements import load_statements
-from stackctl.rules.cel.to_sql import predicate
+from stackctl.rules.cel.to_sql import to_predicate
 from stackctl.rules.decide import Decision, Judge
 from stackctl.rules.model import AUTH_METHODS, Context
 
@@ -81,24 +81,24 @@ def backtest(
     conn.isolation_level = IsolationLevel.REPEATABLE_READ
     conn.read_only = True
     report = Report()
-    sets = [_Columns("a", rules)] + ([_Columns("b", against)] if against else [])
-    relation = _judged(sets, scope)
+    sets = [_RuleColumns("a", rules)] + ([_RuleColumns("b", against)] if against else [])
+    relation = _judged_users(sets, scope)
     with conn.transaction():
-        if _count(conn, relation, sets, report):
+        if _judge_in_sql(conn, relation, sets, report):
             judges = [Judge(one.rules) for one in sets]
-            for row in _rows(conn, relation, sql.SQL("open")):
-                _add(report, row, judges)
+            for row in _fetch_users(conn, relation, sql.SQL("open")):
+                _judge_in_python(report, row, judges)
                 report.in_python += 1
                 if report.in_python % _PAGE == 0:
                     progress(report.in_python)
         for change in CHANGES if against else ():
             left = EXAMPLES - sum(one.change == change for one in report.examples)
-            for row in _rows(conn, relation, sql.SQL("NOT open AND {}").format(_CHANGED[change]), left):
+            for row in _fetch_users(conn, relation, sql.SQL("NOT open AND {}").format(_CHANGED[change]), left):
                 report.examples.append(Example(change, row[1], row[0], row[2] or ""))
     return report
 
 
-class _Columns:
+class _RuleColumns:
     """One rule set's columns in the query: the conditions of rules that count, the decision, the restriction."""
 
     def __init__(self, prefix: str, rules: RuleSet) -> None:
@@ -111,7 +111,7 @@ class _Columns:
 
     def conditions(self) -> list[sql.Composable]:
         return [
-            sql.SQL("{} AS {}").format(predicate(rule.condition or ""), self.name(place))
+            sql.SQL("{} AS {}").format(to_predicate(rule.condition or ""), self.name(place))
             for place, rule in enumerate(self.counting)
         ]
 
@@ -132,7 +132,7 @@ class _Columns:
             return sql.Literal(otherwise)
         return sql.SQL("CASE {} ELSE {} END").format(sql.SQL(" ").join(cases), sql.Literal(otherwise))
 
-    def open(self) -> sql.Composable:
+    def is_undecided(self) -> sql.Composable:
         """Whether a rule that is reached has no value. Of each, by its place, so that what is behind does not count."""
         cases = [
             sql.SQL("WHEN {} IS NULL THEN {}").format(self.name(place), sql.Literal(place))
@@ -165,43 +165,51 @@ _CHANGED: dict[str, sql.Composable] = {
 }
 
 
-def _judged(sets: Sequence[_Columns], scope: Scope) -> sql.Composable:
+def _judged_users(sets: Sequence[_RuleColumns], scope: Scope) -> sql.Composable:
     """The users with each rule's answer, and what comes of it. The fences keep anything from being computed twice."""
     conditions = [column for one in sets for column in one.conditions()]
-    answers = sql.SQL("SELECT f.*{} FROM ({}) AS f OFFSET 0").format(_more(conditions), _users(scope))
+    answers = sql.SQL("SELECT f.*{} FROM ({}) AS f OFFSET 0").format(_extra_columns(conditions), _selected_users(scope))
     decided = [
         sql.SQL("{} AS {}").format(expression, one.name(name))
         for one in sets
         for name, expression in (("_decision", one.decision()), ("_restriction", one.restriction()))
     ]
-    whole = sql.SQL(" OR ").join([one.open() for one in sets])
-    decisions = sql.SQL("SELECT p.*, ({}) AS open{} FROM ({}) AS p OFFSET 0").format(whole, _more(decided), answers)
+    whole = sql.SQL(" OR ").join([one.is_undecided() for one in sets])
+    decisions = sql.SQL("SELECT p.*, ({}) AS open{} FROM ({}) AS p OFFSET 0").format(
+        whole, _extra_columns(decided), answers
+    )
     allowed = [sql.SQL("{} AS {}").format(one.allowed(), one.name("_allowed")) for one in sets]
-    outcomes = sql.SQL("SELECT q.*{} FROM ({}) AS q").format(_more(allowed), decisions)
+    outcomes = sql.SQL("SELECT q.*{} FROM ({}) AS q").format(_extra_columns(allowed), decisions)
     restricted = [sql.SQL("{} AS {}").format(one.restricted(), one.name("_restricted")) for one in sets]
-    return sql.SQL("(SELECT r.*{} FROM ({}) AS r) AS s").format(_more(restricted), outcomes)
+    return sql.SQL("(SELECT r.*{} FROM ({}) AS r) AS s").format(_extra_columns(restricted), outcomes)
 
 
-def _more(columns: Sequence[sql.Composable]) -> sql.Composable:
+def _extra_columns(columns: Sequence[sql.Composable]) -> sql.Composable:
     return sql.SQL("").join([sql.SQL(", {}").format(column) for column in columns])
 
 
-def _users(scope: Scope) -> sql.Composable:
-    sample = _named("sample").format(number=sql.Literal(scope.sample)) if scope.sample is not None else sql.SQL("")
+def _selected_users(scope: Scope) -> sql.Composable:
+    sample = (
+        _statement("sample_limit").format(number=sql.Literal(scope.sample)) if scope.sample is not None else sql.SQL("")
+    )
     since = scope.since.replace(tzinfo=None).isoformat() if scope.since else None
-    chosen = _named("chosen").format(since=sql.Literal(since), tenancy=sql.Literal(scope.tenancy), sample=sample)
+    selected = _statement("selected_users").format(
+        since=sql.Literal(since), tenancy=sql.Literal(scope.tenancy), sample=sample
+    )
     method = sql.SQL("CASE WHEN o.provider IS NOT NULL THEN 'oauth' ELSE {}::text END").format(
         sql.Literal(scope.auth_method)
     )
     provider = sql.SQL("coalesce(o.provider, {}::text)").format(sql.Literal("" if scope.auth_method else None))
-    return _named("users").format(method=method, provider=provider, chosen=chosen, linked=_named("linked"))
+    return _statement("judged_users").format(
+        method=method, provider=provider, selected_users=selected, sign_up_providers=_statement("sign_up_providers")
+    )
 
 
-def _named(name: str) -> sql.SQL:
+def _statement(name: str) -> sql.SQL:
     return sql.SQL(cast("LiteralString", _SQL[name]))
 
 
-def _count(conn: Connection, relation: sql.Composable, sets: Sequence[_Columns], report: Report) -> int:
+def _judge_in_sql(conn: Connection, relation: sql.Composable, sets: Sequence[_RuleColumns], report: Report) -> int:
     """Fill in what SQL decides; the number of users that are left."""
     first = sets[0]
     counted: list[tuple[Any, sql.Composable]] = []
@@ -221,7 +229,7 @@ def _count(conn: Connection, relation: sql.Composable, sets: Sequence[_Columns],
     query = sql.SQL(
         "SELECT count(*), count(*) FILTER (WHERE open), count(*) FILTER (WHERE auth_method IS NULL){} FROM {}"
     )
-    row = conn.execute(query.format(_more(columns), relation)).fetchone()
+    row = conn.execute(query.format(_extra_columns(columns), relation)).fetchone()
     assert row is not None
     report.users, left, report.unknown_method, *numbers = row
     kinds = {rule.id: rule.action.type for rule in first.counting}
@@ -240,7 +248,9 @@ def _count(conn: Connection, relation: sql.Composable, sets: Sequence[_Columns],
     return left
 
 
-def _rows(conn: Connection, relation: sql.Composable, where: sql.Composable, most: int | None = None) -> Iterator[Any]:
+def _fetch_users(
+    conn: Connection, relation: sql.Composable, where: sql.Composable, most: int | None = None
+) -> Iterator[Any]:
     limit = sql.SQL("") if most is None else sql.SQL(" LIMIT {}").format(sql.Literal(most))
     order = sql.SQL("") if most is None else sql.SQL(" ORDER BY id")
     query = sql.SQL(
@@ -253,7 +263,7 @@ def _rows(conn: Connection, relation: sql.Composable, where: sql.Composable, mos
         yield from cursor
 
 
-def _add(report: Report, row: Any, judges: Sequence[Judge]) -> None:
+def _judge_in_python(report: Report, row: Any, judges: Sequence[Judge]) -> None:
     """One user by the evaluator. Of whom it is not known how they signed up, in each way that they may have."""
     id_, tenancy, address, country, method, provider, bot, abuse = row
     ways = [(method, provider or "")] if method else [(one, "") for one in AUTH_METHODS]

@@ -1,6 +1,6 @@
 -- The users that rules are tried on, as a condition sees them.
 
--- name: users
+-- name: judged_users
 -- An address that is not ASCII is NULL: lower case is Python's there, and so is the decision. `method` and `provider`
 -- are NULL where the database does not tell how somebody signed up. The fence keeps the fields from being computed once
 -- for each rule that looks at them.
@@ -16,14 +16,14 @@ FROM (
            upper(coalesce(u."signUpCountryCode", '') COLLATE "C") AS country_code,
            {method} COLLATE "C" AS auth_method, {provider} COLLATE "C" AS oauth_provider,
            u."signUpRiskScoreBot" AS bot, u."signUpRiskScoreFreeTrialAbuse" AS free_trial_abuse
-    FROM {chosen} AS u
+    FROM {selected_users} AS u
     LEFT JOIN "ContactChannel" AS c ON c."tenancyId" = u."tenancyId" AND c."projectUserId" = u."projectUserId"
         AND c."type" = 'EMAIL' AND c."isPrimary" = 'TRUE'
-    {linked}
+    {sign_up_providers}
     OFFSET 0
 ) AS u
 
--- name: linked
+-- name: sign_up_providers
 -- Who has one provider to sign in with, and no address to do so, has signed up by it.
 LEFT JOIN (
     SELECT a."tenancyId", a."projectUserId", min(a."configOAuthProviderId") AS provider
@@ -34,13 +34,13 @@ LEFT JOIN (
     GROUP BY 1, 2 HAVING count(DISTINCT a."configOAuthProviderId") = 1
 ) AS o ON o."tenancyId" = u."tenancyId" AND o."projectUserId" = u."projectUserId"
 
--- name: chosen
+-- name: selected_users
 (SELECT * FROM "ProjectUser"
  WHERE NOT "isAnonymous"
    AND ({since}::timestamp IS NULL OR "signedUpAt" >= {since}::timestamp)
    AND ({tenancy}::uuid IS NULL OR "tenancyId" = {tenancy}::uuid)
  {sample})
 
--- name: sample
+-- name: sample_limit
 -- The same ones each time, and no others than before when more are asked for.
 ORDER BY uuid_hash_extended("projectUserId", 0), "projectUserId" LIMIT {number}

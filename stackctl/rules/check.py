@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from stackctl.rules import backend_evaluator, reachability
 from stackctl.rules.cel import types
-from stackctl.rules.cel.parse import Binary, Call, Node, Unreadable, children, parse, position, walk
-from stackctl.rules.model import AUTH_METHODS, MOST_RISK
+from stackctl.rules.cel.parse import Binary, Call, ConditionSyntaxError, Node, children, parse, to_line_and_column, walk
+from stackctl.rules.model import AUTH_METHODS, MAX_RISK
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -31,22 +31,22 @@ class Finding:
     suggestion: str | None = None
 
 
-def check(rules: RuleSet) -> tuple[Finding, ...]:
+def check_rules(rules: RuleSet) -> tuple[Finding, ...]:
     """Everything that is found, in the order of the file."""
     about: dict[str, list[Finding]] = {}
-    for claim in reachability.claims(rules):
-        about.setdefault(claim.rule.id, []).append(_claimed(claim))
-    return tuple(finding for rule in rules.rules for finding in _of(rule, about.get(rule.id, [])))
+    for claim in reachability.check_reachability(rules):
+        about.setdefault(claim.rule.id, []).append(_to_finding(claim))
+    return tuple(finding for rule in rules.rules for finding in _check_rule(rule, about.get(rule.id, [])))
 
 
-def _of(rule: Rule, claimed: Sequence[Finding]) -> Iterator[Finding]:
-    own = list(_of_rule(rule))
+def _check_rule(rule: Rule, claimed: Sequence[Finding]) -> Iterator[Finding]:
+    own = list(_check_condition(rule))
     yield from own
     if not any(finding.code == "never-so" for finding in own):  # which is the reason, and says it better
         yield from claimed
 
 
-def _claimed(claim: reachability.Claim) -> Finding:
+def _to_finding(claim: reachability.ReachabilityFinding) -> Finding:
     rule = claim.rule
     match claim.kind:
         case "never-true":
@@ -55,12 +55,12 @@ def _claimed(claim: reachability.Claim) -> Finding:
             what = "it matches every user"
             suggestion = f"default_action: {rule.action.type}" if rule.action.type in ("allow", "reject") else None
         case "unreachable":
-            what = f"whomever it matches, {' or '.join(claim.behind)} has decided before"
-            suggestion = f"a priority above that of {claim.behind[0]}, or remove it"
+            what = f"whomever it matches, {' or '.join(claim.preceding)} has decided before"
+            suggestion = f"a priority above that of {claim.preceding[0]}, or remove it"
     return Finding(rule.id, rule.line, 1, claim.kind, "warning", what, suggestion)
 
 
-def _of_rule(rule: Rule) -> Iterator[Finding]:
+def _check_condition(rule: Rule) -> Iterator[Finding]:
     condition = rule.condition or ""
     if not condition.strip():
         if rule.enabled:
@@ -68,44 +68,48 @@ def _of_rule(rule: Rule) -> Iterator[Finding]:
                 rule.id, rule.line, 1, "missing-condition", "warning", "it has no condition and never matches"
             )
         return
-    problems = [*types.check(condition), *_domain(condition), *backend_evaluator.check(condition)]
+    problems = [
+        *types.check_types(condition),
+        *_find_impossible_comparisons(condition),
+        *backend_evaluator.check_backend(condition),
+    ]
     for problem in sorted(problems, key=lambda problem: problem.at):
-        line, column = position(condition, problem.at)
+        line, column = to_line_and_column(condition, problem.at)
         yield Finding(rule.id, rule.line + line - 1, column, problem.rule, problem.severity, problem.message,
                       problem.suggestion)  # fmt: skip
 
 
-def _domain(condition: str) -> Iterable[types.Problem]:
+def _find_impossible_comparisons(condition: str) -> Iterable[types.Problem]:
     """Comparisons that can't come true, for what the backend puts into the fields."""
     try:
         tree = parse(condition)
-    except Unreadable:
+    except ConditionSyntaxError:
         return []
     found: list[types.Problem] = []
     for node in walk(tree):
         if isinstance(node, Binary | Call):
-            for field, sign, value in _own(node):
-                what, suggestion = _impossible(field, sign, value)
+            for field, sign, value in _own_comparisons(node):
+                what, suggestion = _explain_impossible(field, sign, value)
                 if what:
                     found.append(types.Problem(node.span.start, "never-so", "warning", what, suggestion))
     return found
 
 
-def _own(node: Node) -> list[tuple[str, str, object]]:
+def _own_comparisons(node: Node) -> list[tuple[str, str, object]]:
     """The node's own comparisons, without those below it."""
-    below = [entry for child in children(node) for entry in types.constants(child)]
-    return types.constants(node)[: -len(below) or None]
+    below = [entry for child in children(node) for entry in types.find_constants(child)]
+    return types.find_constants(node)[: -len(below) or None]
 
 
-def _impossible(field: str, sign: str, value: object) -> tuple[str, str | None]:
+def _explain_impossible(field: str, sign: str, value: object) -> tuple[str, str | None]:
     equality = sign in ("==", "!=", "in")
     if field.startswith("riskScores.") and isinstance(value, int | float) and not isinstance(value, bool):
         beyond = (
-            (sign in (">", ) and value >= MOST_RISK) or (sign == ">=" and value > MOST_RISK)
+            (sign in (">", ) and value >= MAX_RISK) or (sign == ">=" and value > MAX_RISK)
             or (sign == "<" and value <= 0) or (sign == "<=" and value < 0)
-            or (equality and not (0 <= value <= MOST_RISK and value == int(value)))
+            or (equality and not (0 <= value <= MAX_RISK and value == int(value)))
         )  # fmt: skip
-        return (f"{field} is a whole number from 0 to {MOST_RISK}", None) if beyond else ("", None)
+        return (f"{field} is a whole number from 0 to {MAX_RISK}", None) if beyond else ("", None)
     if not isinstance(value, str):
         return "", None
     text = sign in ("contains", "startsWith", "endsWith")

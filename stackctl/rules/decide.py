@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from stackctl.rules.cel.evaluate import compiled
-from stackctl.rules.cel.parse import Unreadable, position
-from stackctl.rules.cel.values import Evaluate, NoValue
+from stackctl.rules.cel.evaluate import compile_condition
+from stackctl.rules.cel.parse import ConditionSyntaxError, to_line_and_column
+from stackctl.rules.cel.values import CompiledCondition, EvaluationError
 
 if TYPE_CHECKING:
     from stackctl.rules.model import ActionType, Context, Rule, RuleSet
@@ -49,7 +49,7 @@ class Judge:
 
     def __init__(self, rules: RuleSet) -> None:
         self._default: Outcome = "default-allow" if rules.default_action == "allow" else "default-reject"
-        self._rules = [(rule, _readable(rule)) for rule in rules.ordered]
+        self._rules = [(rule, _compile(rule)) for rule in rules.ordered]
 
     def decide(self, context: Context) -> Decision:
         """One pass over the rules, in their order; the first match that allows or rejects ends it."""
@@ -57,7 +57,7 @@ class Judge:
         evaluations: list[Evaluation] = []
         restricted_by: str | None = None
         for rule, condition in self._rules:
-            evaluation = _evaluated(rule, condition, fields)
+            evaluation = _evaluate(rule, condition, fields)
             evaluations.append(evaluation)
             if evaluation.status != "matched":
                 continue
@@ -68,20 +68,20 @@ class Judge:
         return Decision(context, tuple(evaluations), self._default, None, restricted_by)
 
 
-def _readable(rule: Rule) -> Evaluate | str | None:
+def _compile(rule: Rule) -> CompiledCondition | str | None:
     """The condition as a function; what is wrong with it; or None, where nothing has to be evaluated."""
     if not rule.enabled or not (rule.condition or "").strip():
         return None
     try:
-        return compiled(rule.condition or "")
-    except Unreadable as error:
-        line, column = position(rule.condition or "", error.at)
-        return f"line {line}, column {column}: {error.what}"
-    except NoValue as error:
+        return compile_condition(rule.condition or "")
+    except ConditionSyntaxError as error:
+        line, column = to_line_and_column(rule.condition or "", error.at)
+        return f"line {line}, column {column}: {error.reason}"
+    except EvaluationError as error:
         return str(error)
 
 
-def _evaluated(rule: Rule, condition: Evaluate | str | None, fields: dict[str, object]) -> Evaluation:
+def _evaluate(rule: Rule, condition: CompiledCondition | str | None, fields: dict[str, object]) -> Evaluation:
     if not rule.enabled:
         return Evaluation(rule, "disabled")
     if condition is None:
@@ -90,7 +90,7 @@ def _evaluated(rule: Rule, condition: Evaluate | str | None, fields: dict[str, o
         return Evaluation(rule, "error", condition)
     try:
         value = condition(fields)
-    except NoValue as error:
+    except EvaluationError as error:
         return Evaluation(rule, "error", str(error))
     if value is True or value is False:
         return Evaluation(rule, "matched" if value else "not_matched")

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 ActionType = Literal["allow", "reject", "restrict", "log"]
-Default = Literal["allow", "reject"]
+DefaultAction = Literal["allow", "reject"]
 AuthMethod = Literal["password", "otp", "oauth", "passkey"]
 
 ACTIONS: tuple[str, ...] = get_args(ActionType)
-DEFAULTS: tuple[str, ...] = get_args(Default)
+DEFAULT_ACTIONS: tuple[str, ...] = get_args(DefaultAction)
 AUTH_METHODS: tuple[str, ...] = get_args(AuthMethod)
 RISKS = ("bot", "free_trial_abuse")
-MOST_RISK = 100
+MAX_RISK = 100
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Rule:
 class RuleSet:
     """Rules in the order of their file, and what happens to a user whom none of them decides."""
 
-    default_action: Default
+    default_action: DefaultAction
     rules: tuple[Rule, ...]
 
     @property
@@ -62,7 +62,7 @@ class Context:
     free_trial_abuse: int = 0
 
     @classmethod
-    def of(
+    def from_user(
         cls,
         *,
         email: str | None = None,
@@ -78,8 +78,8 @@ class Context:
         for name, score in scores.items():
             if name not in RISKS:
                 raise ValueError(f"{name!r} is no risk score: {', '.join(RISKS)}")
-            if isinstance(score, bool) or not isinstance(score, int) or not 0 <= score <= MOST_RISK:
-                raise ValueError(f"the risk score {name} is a whole number from 0 to {MOST_RISK}")
+            if isinstance(score, bool) or not isinstance(score, int) or not 0 <= score <= MAX_RISK:
+                raise ValueError(f"the risk score {name} is a whole number from 0 to {MAX_RISK}")
         country = (country_code or "").strip().upper()
         if country and not (len(country) == 2 and country.isascii() and country.isalpha()):
             raise ValueError(f"{country_code!r} is no country code of two letters")

@@ -14,28 +14,30 @@ if TYPE_CHECKING:
 _STEP = 10  # between priorities where there is room
 
 
-def in_order(rules: Sequence[Rule], moved: str | None = None) -> list[Rule]:
+def assign_priorities(rules: Sequence[Rule], moved: str | None = None) -> list[Rule]:
     """The same rules with priorities by which they are evaluated as they stand here; most keep the one they have.
 
     Where it is all the same, the one with the id `moved` changes rather than another.
     Equal priorities are used only where there is no whole number left between two that stay.
     """
-    kept = _kept(rules, moved)
+    kept = _choose_kept(rules, moved)
     found = list(rules)
     for before, after in zip([-1, *kept], [*kept, len(rules)], strict=True):
         between = range(before + 1, after)
         above = rules[before] if before >= 0 else None
         below = rules[after] if after < len(rules) else None
-        for place, priority in zip(between, _priorities([rules[at] for at in between], above, below), strict=True):
+        for place, priority in zip(
+            between, _priorities_between([rules[at] for at in between], above, below), strict=True
+        ):
             found[place] = replace(rules[place], priority=priority)
     return found
 
 
-def _kept(rules: Sequence[Rule], moved: str | None) -> list[int]:
+def _choose_kept(rules: Sequence[Rule], moved: str | None) -> list[int]:
     """The longest choice of rules that may keep their priorities, by place."""
     # best[j]: the worth of those kept up to j, j among them, and which was kept before it.
     worth = [1 if rule.id == moved else 2 for rule in rules]
-    drops = _drops(rules)
+    drops = _least_drops(rules)
     level = [rule.priority + drop for rule, drop in zip(rules, drops, strict=True)]
     best: list[tuple[int, int]] = []
     for j in range(len(rules)):
@@ -53,7 +55,7 @@ def _kept(rules: Sequence[Rule], moved: str | None) -> list[int]:
     return kept[::-1]
 
 
-def _drops(rules: Sequence[Rule]) -> list[int]:
+def _least_drops(rules: Sequence[Rule]) -> list[int]:
     """How far each rule's priority is below the first one's at the least: neighbours whose ids ascend may share one."""
     found = [0]
     for one, other in pairwise(rules):
@@ -61,7 +63,7 @@ def _drops(rules: Sequence[Rule]) -> list[int]:
     return found
 
 
-def _priorities(between: Sequence[Rule], above: Rule | None, below: Rule | None) -> list[int]:
+def _priorities_between(between: Sequence[Rule], above: Rule | None, below: Rule | None) -> list[int]:
     number = len(between)
     if above is None:
         base = below.priority if below else 0

@@ -46,32 +46,32 @@ class Stats:
     rules: tuple[RuleStats, ...]
 
 
-def stats(conn: Connection, hours: int, tenancy: UUID | None = None) -> Stats:
+def read_stats(conn: Connection, hours: int, tenancy: UUID | None = None) -> Stats:
     """Every rule with a recorded trigger, by tenancy and rule id; of one tenancy, or of all.
 
     Raises UsageError `unknown-tenancy`, StateError `not-migrated` (inside a session).
     """
     with conn.transaction():  # in which now() stands still
-        if tenancy is not None and conn.execute(_SQL["tenancy"], {"tenancy": tenancy}).fetchone() is None:
+        if tenancy is not None and conn.execute(_SQL["is_known_tenancy"], {"tenancy": tenancy}).fetchone() is None:
             raise UsageError(
                 f"tenancy {tenancy} neither exists in the operated database nor has recorded triggers",
                 code="unknown-tenancy",
                 hint='the ids are in the table "Tenancy"',
             )
-        row = conn.execute(_SQL["this_hour"]).fetchone()
+        row = conn.execute(_SQL["current_hour"]).fetchone()
         assert row is not None
         (running,) = row
-        found = conn.execute(_SQL["triggers"], {"tenancy": tenancy, "hours": hours, "until": running}).fetchall()
-    by_rule: dict[tuple[UUID, str], list[_Counted]] = defaultdict(list)
+        found = conn.execute(_SQL["count_triggers"], {"tenancy": tenancy, "hours": hours, "until": running}).fetchall()
+    by_rule: dict[tuple[UUID, str], list[_ActionCount]] = defaultdict(list)
     for of_tenancy, rule, *counted in found:
-        by_rule[of_tenancy, rule].append(_Counted(*counted))
+        by_rule[of_tenancy, rule].append(_ActionCount(*counted))
     until = running + timedelta(hours=1)
-    rules = tuple(_rule(*key, counted, hours) for key, counted in by_rule.items())
+    rules = tuple(_to_rule_stats(*key, counted, hours) for key, counted in by_rule.items())
     return Stats(until - timedelta(hours=hours), until, rules)
 
 
 @dataclass(frozen=True)
-class _Counted:
+class _ActionCount:
     """One rule's triggers with one action; the hours that had any, counted back from the running one."""
 
     action: str
@@ -86,7 +86,7 @@ class _Counted:
         return list(zip(self.hours_ago or (), self.triggers or (), strict=True))
 
 
-def _rule(tenancy: UUID, rule_id: str, counted: list[_Counted], hours: int) -> RuleStats:
+def _to_rule_stats(tenancy: UUID, rule_id: str, counted: list[_ActionCount], hours: int) -> RuleStats:
     hourly = [0] * hours
     for one in counted:
         for ago, triggers in one.by_hour:

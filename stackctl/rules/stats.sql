@@ -1,14 +1,14 @@
 -- The recorded triggers of sign-up rules. What is read does not grow with the number of triggers: a few totals for each
 -- rule and action, and for each of them the hours asked for, which lie side by side in the primary key.
 
--- name: tenancy
+-- name: is_known_tenancy
 SELECT 1 WHERE EXISTS (SELECT 1 FROM "Tenancy" WHERE id = %(tenancy)s)
             OR EXISTS (SELECT 1 FROM stackctl.sign_up_rule_total WHERE tenancy_id = %(tenancy)s)
 
--- name: this_hour
+-- name: current_hour
 SELECT date_trunc('hour', now(), 'UTC')
 
--- name: triggers
+-- name: count_triggers
 SELECT counted.tenancy_id, counted.rule_id, counted.action, counted.triggers, counted.first_at, counted.last_at,
        recent.hours_ago, recent.triggers
 FROM (

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, get_args
 import yaml
 
 from stackctl.core.errors import ConfigError
+from stackctl.core.files import replace_file
 from stackctl.core.yaml_reader import Reader, is_null, scalar, text_of
-from stackctl.rules import files, sample_users
+from stackctl.rules import rules_file, sample_users
 from stackctl.rules.decide import Decision, Judge, Outcome
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class Report:
         return [result for result in self.results if not result.passed]
 
     @property
-    def strict(self) -> list[str]:
+    def strict_failures(self) -> list[str]:
         """What a strict run does not accept: a condition that could not be evaluated, a rule that no test matches, and
         a test that cannot fail."""
         found = [f"{one.test.name} expects nothing" for one in self.results if not one.test.expect]
@@ -102,7 +103,7 @@ class Report:
         ]
 
 
-def find(folder: Path) -> list[Path]:
+def find_suites(folder: Path) -> list[Path]:
     """The suites in a folder and below, hidden folders and those of other tools left out."""
     found: list[Path] = []
     for here, folders, names in os.walk(folder):
@@ -111,14 +112,14 @@ def find(folder: Path) -> list[Path]:
     return found
 
 
-def load(path: Path, rules: Path | None = None) -> Suite:
+def load_suite(path: Path, rules: Path | None = None) -> Suite:
     """A suite; `rules`: the rules file instead of the one that the suite names.
 
     Raises ConfigError (`suite-unreadable`, `invalid-suite`).
     """
     text = text_of(path, code="suite-unreadable", hint="name a suite, e.g. sign-up.rules-test.yaml")
     reader = _Reader()
-    named, tests = reader.suite(reader.compose(text))
+    named, tests = reader.read_suite(reader.compose(text))
     if not reader.mistakes and named is None and rules is None:
         reader.mistakes.append((1, "the suite names no rules file: rules: ./sign-up-rules.yaml"))
     if reader.mistakes:
@@ -130,7 +131,7 @@ def load(path: Path, rules: Path | None = None) -> Suite:
     return Suite(path, rules or path.parent / str(named), tests, text)
 
 
-def run(suites: Sequence[Suite], rules: Mapping[Path, RuleSet] | None = None) -> Report:
+def run_suites(suites: Sequence[Suite], rules: Mapping[Path, RuleSet] | None = None) -> Report:
     """Judge every test. `rules`: rule sets to take for these files instead of what stands in them.
 
     Raises ConfigError of a rules file, and `invalid-suite` where a test expects something of a rule that is not there.
@@ -141,15 +142,15 @@ def run(suites: Sequence[Suite], rules: Mapping[Path, RuleSet] | None = None) ->
     for suite in suites:
         place = suite.rules.resolve()
         if place not in sets:
-            found = given.get(place) or files.load(suite.rules)
+            found = given.get(place) or rules_file.load_rules(suite.rules)
             sets[place] = found, Judge(found)
         known, judge = sets[place]
-        _all_there(suite, known)
-        results += [_result(suite, test, judge.decide(test.context)) for test in suite.tests]
-    return Report(tuple(results), tuple(_coverage(results, {place: one for place, (one, _) in sets.items()})))
+        _check_rule_ids(suite, known)
+        results += [_to_result(suite, test, judge.decide(test.context)) for test in suite.tests]
+    return Report(tuple(results), tuple(_count_coverage(results, {place: one for place, (one, _) in sets.items()})))
 
 
-def actual(decision: Decision) -> dict[str, Any]:
+def describe_actual(decision: Decision) -> dict[str, Any]:
     """What a test may expect, as it is."""
     return {
         "decision": decision.outcome,
@@ -160,14 +161,14 @@ def actual(decision: Decision) -> dict[str, Any]:
     }
 
 
-def _result(suite: Suite, test: Test, decision: Decision) -> Result:
-    seen = actual(decision)
+def _to_result(suite: Suite, test: Test, decision: Decision) -> Result:
+    seen = describe_actual(decision)
     seen["matched"] = sorted(seen["matched"])
     differences = tuple(key for key, value in test.expect.items() if value != seen[key])
     return Result(suite, test, decision, seen, differences)
 
 
-def _all_there(suite: Suite, rules: RuleSet) -> None:
+def _check_rule_ids(suite: Suite, rules: RuleSet) -> None:
     known = [rule.id for rule in rules.rules]
     reader = Reader()
     for test in suite.tests:
@@ -181,7 +182,7 @@ def _all_there(suite: Suite, rules: RuleSet) -> None:
         raise reader.error(str(suite.path), code="invalid-suite", hint="`stackctl rules list` names the rules")
 
 
-def _coverage(results: Iterable[Result], sets: Mapping[Path, RuleSet]) -> Iterable[Coverage]:
+def _count_coverage(results: Iterable[Result], sets: Mapping[Path, RuleSet]) -> Iterable[Coverage]:
     counts: Counter[tuple[Path, str, str]] = Counter()
     for result in results:
         place = result.suite.rules.resolve()
@@ -202,7 +203,7 @@ def _coverage(results: Iterable[Result], sets: Mapping[Path, RuleSet]) -> Iterab
 
 
 class _Reader(Reader):
-    def suite(self, node: yaml.Node | None) -> tuple[str | None, tuple[Test, ...]]:
+    def read_suite(self, node: yaml.Node | None) -> tuple[str | None, tuple[Test, ...]]:
         if node is None:
             if not self.mistakes:
                 self.mistakes.append((1, "the suite is empty"))
@@ -215,11 +216,11 @@ class _Reader(Reader):
         if not isinstance(tests, yaml.SequenceNode):
             self.wrong(tests, "tests is a list")
             return None, ()
-        found = [self._test(one, number) for number, one in enumerate(tests.value, 1)]
-        self._named_once(found)
+        found = [self._read_test(one, number) for number, one in enumerate(tests.value, 1)]
+        self._check_names(found)
         return self.text(top.get("rules"), "rules"), tuple(one for one in found if one is not None)
 
-    def _named_once(self, tests: list[Test | None]) -> None:
+    def _check_names(self, tests: list[Test | None]) -> None:
         lines: dict[str, int] = {}
         for test in tests:
             if test is not None and lines.setdefault(test.name, test.line) != test.line:
@@ -227,7 +228,7 @@ class _Reader(Reader):
                     (test.line, f"{test.name} is the name of the test in line {lines[test.name]}, too")
                 )
 
-    def _test(self, node: yaml.Node, number: int) -> Test | None:
+    def _read_test(self, node: yaml.Node, number: int) -> Test | None:
         keys = self.mapping(node, f"test {number}", _TEST)
         if not isinstance(node, yaml.MappingNode):
             return None
@@ -235,16 +236,16 @@ class _Reader(Reader):
         if "user" not in keys:
             self.wrong(node, f"{name} has no user")
             return None
-        expect = self._expect(keys["expect"], name) if "expect" in keys else {}
+        expect = self._read_expect(keys["expect"], name) if "expect" in keys else {}
         try:
-            context = sample_users.of(yaml.SafeLoader("").construct_document(keys["user"]))
+            context = sample_users.parse_user(yaml.SafeLoader("").construct_document(keys["user"]))
         except (ValueError, AttributeError, yaml.YAMLError) as error:
             what = str(error) if isinstance(error, ValueError) else "a user is a mapping"
             self.wrong(keys["user"], f"{name}: {what}")
             return None
         return Test(name, node.start_mark.line + 1, context, expect, node)
 
-    def _expect(self, node: yaml.Node, name: str) -> dict[str, Any]:
+    def _read_expect(self, node: yaml.Node, name: str) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for key, value in self.pairs(node, f"expect of {name}"):
             match key.value:
@@ -267,7 +268,7 @@ class _Reader(Reader):
         return found
 
 
-def recorded(suite: Suite, results: Iterable[Result]) -> str:
+def record_results(suite: Suite, results: Iterable[Result]) -> str:
     """The suite's text with today's behaviour as what is expected; all else stays as it is, to the byte.
 
     A test keeps the keys that it expects something of; one without any gets the decision and the rules.
@@ -277,11 +278,11 @@ def recorded(suite: Suite, results: Iterable[Result]) -> str:
         if result.test.expect and result.passed:
             continue
         keys = tuple(result.test.expect) or ("decision", "rule", "restricted_by", "matched")
-        text = _with_expect(text, result.test.node, _flow({key: result.actual[key] for key in keys}))
+        text = _with_expect(text, result.test.node, _to_flow({key: result.actual[key] for key in keys}))
     return text
 
 
-def _flow(values: Mapping[str, Any]) -> str:
+def _to_flow(values: Mapping[str, Any]) -> str:
     dumped = yaml.safe_dump(dict(values), default_flow_style=True, sort_keys=False, width=1 << 20, allow_unicode=True)
     return dumped.strip()
 
@@ -289,8 +290,8 @@ def _flow(values: Mapping[str, Any]) -> str:
 def _with_expect(text: str, node: yaml.MappingNode, expect: str) -> str:
     for key, value in node.value:
         if key.value == "expect":
-            return f"{text[: key.end_mark.index]}: {expect}{text[_end(value) :]}"
-    last = _end(node.value[-1][1])
+            return f"{text[: key.end_mark.index]}: {expect}{text[_end_of(value) :]}"
+    last = _end_of(node.value[-1][1])
     if node.flow_style:
         return f"{text[:last]}, expect: {expect}{text[last:]}"
     at = text.find("\n", len(text[:last].rstrip()))  # behind the line's comment
@@ -300,22 +301,17 @@ def _with_expect(text: str, node: yaml.MappingNode, expect: str) -> str:
     return f"{text[:at]}{newline}{' ' * node.value[0][0].start_mark.column}expect: {expect}{text[at:]}"
 
 
-def _end(node: yaml.Node) -> int:
+def _end_of(node: yaml.Node) -> int:
     """Where a value really ends: a block's own mark stands at the next token, behind comments and empty lines."""
     if not isinstance(node, yaml.CollectionNode) or node.flow_style or not node.value:
         return node.end_mark.index
     last = node.value[-1]
-    return _end(last[1] if isinstance(last, tuple) else last)
+    return _end_of(last[1] if isinstance(last, tuple) else last)
 
 
-def write(suite: Suite, text: str) -> None:
+def write_suite(suite: Suite, text: str) -> None:
     """Replace the suite's file, whole or not at all. Raises ConfigError `suite-unwritable`."""
-    target = suite.path.resolve()
-    beside = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        beside.write_text(text, encoding="utf-8")
-        beside.chmod(target.stat().st_mode & 0o777)
-        beside.replace(target)
+        replace_file(suite.path, text.encode())
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise ConfigError(f"{suite.path} can't be written: {error.strerror}", code="suite-unwritable") from error

@@ -10,7 +10,7 @@ import pytest
 from psycopg import sql
 
 from stackctl.core.errors import StateError
-from stackctl.rules import edits
+from stackctl.rules import editing
 from stackctl.rules.model import Action, Rule
 from tests.backend import MINE, OTHER, Project
 
@@ -234,11 +234,13 @@ def test_what_was_saved_meanwhile_is_not_overwritten(before: str | None, tmp_pat
     path = tmp_path / "sign-up-rules.yaml"
     if before is not None:
         path.write_text(before)
-    held = edits.read(path)
-    change = edits.planned(held, edits.with_rules(held.rules, [Rule("new", "new", True, 1, "true", Action("log"))]))
+    held = editing.read_rules_file(path)
+    change = editing.plan_change(
+        held, editing.replace_rules(held.rules, [Rule("new", "new", True, 1, "true", Action("log"))])
+    )
     path.write_text(RULES + "# by somebody else\n")
     with pytest.raises(StateError) as caught:
-        edits.write(change)
+        editing.write_change(change)
     assert caught.value.code == "changed-meanwhile"
     assert path.read_text() == RULES + "# by somebody else\n"
     assert [found.name for found in tmp_path.iterdir()] == [path.name]

@@ -136,7 +136,7 @@ def test_many_cases_are_quick(suite: Project, tmp_path: Path) -> None:
             for number in range(size)
         )
         path.write_text(f"rules: sign-up-rules.yaml\ntests:\n{cases}")
-        assert len(suites.run([suites.load(path, None)]).results) == size
+        assert len(suites.run_suites([suites.load_suite(path, None)]).results) == size
 
     assert growth(passed, 125) < LINEAR
     assert suite.run("rules", "test", "--json").json["passed"] == 500

@@ -52,7 +52,7 @@ def fill(conn: Connection, number: int, chance: random.Random) -> list[Context]:
         if provider:
             link(conn, user, provider)
         found.append(
-            Context.of(email=email, country_code=country, auth_method="oauth" if provider else "password",
+            Context.from_user(email=email, country_code=country, auth_method="oauth" if provider else "password",
                        oauth_provider=provider, risk_scores={"bot": bot, "free_trial_abuse": abuse})
         )  # fmt: skip
     conn.commit()

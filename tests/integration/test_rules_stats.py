@@ -16,7 +16,7 @@ from psycopg.types.json import Jsonb
 from stackctl.backend.users import find
 from stackctl.core.errors import UsageError
 from stackctl.postgres.statements import load_statements
-from stackctl.rules.stats import RuleStats, stats
+from stackctl.rules.stats import RuleStats, read_stats
 from tests.backend import MINE, OTHER, add_user, fetch, one
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def record(
 
 
 def only(conn: Connection, rule: str) -> RuleStats:
-    (found,) = (one for one in stats(conn, 48).rules if one.rule_id == rule)
+    (found,) = (one for one in read_stats(conn, 48).rules if one.rule_id == rule)
     return found
 
 
@@ -107,7 +107,7 @@ def test_a_transaction_that_can_not_be_saved_ends_with_its_error(source: Connect
 def test_an_action_that_there_is_not_is_refused(source: Connection, action: Any) -> None:
     with pytest.raises(psycopg.errors.IntegrityError):
         record(source, "a", action)
-    assert stats(source, 48).rules == ()
+    assert read_stats(source, 48).rules == ()
 
 
 def test_it_takes_the_right_to_call_and_no_other(source: Connection) -> None:
@@ -183,7 +183,7 @@ def test_hours_actions_slots_and_all_time(source: Connection) -> None:
         put(source, "a", "reject", hours_ago, triggers, slot)
     put(source, "a", "log", 3, 20)
     put(source, "b", "log", 4, 1)
-    found = stats(source, 4)
+    found = read_stats(source, 4)
     assert found.until - found.since == timedelta(hours=4)
     assert found.since <= datetime.now(UTC) - timedelta(hours=3) < found.since + timedelta(hours=1)
     a, b = found.rules
@@ -192,10 +192,10 @@ def test_hours_actions_slots_and_all_time(source: Connection) -> None:
     assert a.total == {"log": 20, "reject": 1112}
     assert a.last_at - a.first_at == timedelta(hours=9000)
     assert (b.hourly, b.recent, b.total) == ((0, 0, 0, 0), {}, {"log": 1})
-    assert stats(source, 5).rules[1].hourly == (1, 0, 0, 0, 0)
+    assert read_stats(source, 5).rules[1].hourly == (1, 0, 0, 0, 0)
     # All time survives the hours that were cleared away.
     source.execute("DELETE FROM stackctl.sign_up_rule_hour")
-    assert (stats(source, 48).rules[0].total, sum(stats(source, 48).rules[0].hourly)) == (a.total, 0)
+    assert (read_stats(source, 48).rules[0].total, sum(read_stats(source, 48).rules[0].hourly)) == (a.total, 0)
 
 
 def test_one_tenancy_or_all(source: Connection) -> None:
@@ -203,11 +203,15 @@ def test_one_tenancy_or_all(source: Connection) -> None:
     record(source, "z", "log")
     gone = uuid.UUID(int=77)
     record(source, "a", "log", tenancy=gone)
-    assert [(rule.tenancy, rule.rule_id) for rule in stats(source, 1).rules] == [(MINE, "z"), (OTHER, "a"), (gone, "a")]
-    assert [rule.rule_id for rule in stats(source, 1, MINE).rules] == ["z"]
-    assert [rule.rule_id for rule in stats(source, 1, gone).rules] == ["a"]
+    assert [(rule.tenancy, rule.rule_id) for rule in read_stats(source, 1).rules] == [
+        (MINE, "z"),
+        (OTHER, "a"),
+        (gone, "a"),
+    ]
+    assert [rule.rule_id for rule in read_stats(source, 1, MINE).rules] == ["z"]
+    assert [rule.rule_id for rule in read_stats(source, 1, gone).rules] == ["a"]
     with pytest.raises(UsageError) as caught:
-        stats(source, 1, uuid.UUID(int=78))
+        read_stats(source, 1, uuid.UUID(int=78))
     assert caught.value.code == "unknown-tenancy"
 
 
@@ -223,13 +227,13 @@ def test_the_hours_of_a_rule_are_a_range_of_the_index_however_many_there_are(sou
     )
     source.execute("ANALYZE stackctl.sign_up_rule_hour; ANALYZE stackctl.sign_up_rule_total")
     for tenancy in (None, MINE):
-        values = {"tenancy": tenancy, "hours": 48, "until": stats(source, 1).until - timedelta(hours=1)}
+        values = {"tenancy": tenancy, "hours": 48, "until": read_stats(source, 1).until - timedelta(hours=1)}
         query = "EXPLAIN (ANALYZE, FORMAT JSON) " + load_statements("rules_stats")["triggers"]
         ((((plan,),),)) = source.execute(query, values).fetchall()
         scans = [node for node in nodes(plan["Plan"]) if node.get("Relation Name") == "sign_up_rule_hour"]
         assert [node["Actual Rows"] for node in scans] == [48]
         assert all(node["Node Type"] != "Seq Scan" for node in scans)
-    assert [sum(rule.hourly) for rule in stats(source, 48).rules] == [48_000] * 10
+    assert [sum(rule.hourly) for rule in read_stats(source, 48).rules] == [48_000] * 10
 
 
 def nodes(plan: dict[str, Any]) -> list[dict[str, Any]]:

@@ -14,10 +14,10 @@ import psycopg
 from psycopg import sql
 
 from stackctl.rules.cel import patterns
-from stackctl.rules.cel.evaluate import compiled
-from stackctl.rules.cel.pattern_sql import translated
-from stackctl.rules.cel.to_sql import predicate
-from stackctl.rules.cel.values import NoValue
+from stackctl.rules.cel.evaluate import compile_condition
+from stackctl.rules.cel.pattern_sql import translate_pattern
+from stackctl.rules.cel.to_sql import to_predicate
+from stackctl.rules.cel.values import EvaluationError
 from stackctl.rules.model import Context
 from tests.rule_generator import Generator
 
@@ -55,13 +55,13 @@ def test_what_sql_decides_is_what_the_evaluator_says(connect: Connect, empty_db:
     decided = open_ = 0
     for _ in range(CASES // 20):
         conditions = [generator.condition() for _ in range(20)]
-        query = sql.SQL("SELECT {} FROM {}").format(sql.SQL(", ").join(map(predicate, conditions)), relation)
-        functions = [compiled(condition) for condition in conditions]
+        query = sql.SQL("SELECT {} FROM {}").format(sql.SQL(", ").join(map(to_predicate, conditions)), relation)
+        functions = [compile_condition(condition) for condition in conditions]
         for user, said in zip(USERS, conn.execute(query), strict=True):
             for condition, function, found in zip(conditions, functions, said, strict=True):
                 try:
                     expected = function(user.fields())
-                except NoValue:
+                except EvaluationError:
                     expected = None
                 decided, open_ = decided + (found is not None), open_ + (found is None)
                 assert found is None or found is expected, f"{condition} for {user}"
@@ -117,11 +117,11 @@ def test_translated_patterns_find_what_re2_finds(connect: Connect, empty_db: str
     several = ("".join(chance.choice(PIECES) for _ in range(chance.randrange(1, 6))) for _ in range(CASES))
     for pattern in chain(PIECES, several):
         try:
-            search = patterns.compiled(pattern)
+            search = patterns.compile_pattern(pattern)
         except ValueError:
-            assert translated(pattern) is None
+            assert translate_pattern(pattern) is None
             continue
-        if (found := translated(pattern)) is None:
+        if (found := translate_pattern(pattern)) is None:
             continue
         tried += 1
         query = sql.SQL(

@@ -6,11 +6,11 @@ import random
 
 import pytest
 
-from stackctl.rules.backend_evaluator import check as backend_problems
+from stackctl.rules.backend_evaluator import check_backend as backend_problems
 from stackctl.rules.cel import tree
 from stackctl.rules.decide import Judge
 from stackctl.rules.model import Action, Context, Rule, RuleSet
-from stackctl.rules.reachability import claims
+from stackctl.rules.reachability import check_reachability
 from tests.rule_generator import Generator
 
 IN_A = 'emailDomain in ["a.com", "b.com"]'
@@ -59,7 +59,7 @@ def rules(*conditions: tuple[str, str]) -> RuleSet:
     ],
 )  # fmt: skip
 def test_claims(found: RuleSet, expected: list[tuple[str, str, tuple[str, ...]]]) -> None:
-    assert [(claim.rule.id, claim.kind, claim.behind) for claim in claims(found)] == expected
+    assert [(claim.rule.id, claim.kind, claim.preceding) for claim in check_reachability(found)] == expected
 
 
 def test_no_user_contradicts_a_claim() -> None:
@@ -75,7 +75,7 @@ def test_no_user_contradicts_a_claim() -> None:
         said = [{one.rule.id: one.status for one in judge.decide(person).evaluations} for person in users]
         judges = {rule.id: Judge(rules(("log", rule.condition or ""))) for rule in found.rules}
         alone = {id_: [one.decide(person).evaluations[0].status for person in users] for id_, one in judges.items()}
-        for claim in claims(found):
+        for claim in check_reachability(found):
             made[claim.kind] = made.get(claim.kind, 0) + 1
             match claim.kind:
                 case "never-true":
@@ -89,7 +89,7 @@ def test_no_user_contradicts_a_claim() -> None:
 
 def user(chance: random.Random) -> Context:
     method = chance.choice(["password", "otp", "oauth", "passkey"])
-    return Context.of(
+    return Context.from_user(
         email=chance.choice(
             ["", "a", "bob@gmail.com", "a@gmail.com", "bob+1@a.com", "é@x.io", 'quo"te\\@b', "oauth@de", "+@+"]
         ),
@@ -138,7 +138,7 @@ def test_every_tree_is_read_back_as_it_was_written() -> None:
 
     def made(depth: int) -> tree.Tree:
         if depth == 0 or chance.random() < 0.3:
-            found = tree.read(generator.condition(0))
+            found = tree.parse_tree(generator.condition(0))
             return found if isinstance(found, tree.Leaf) else tree.Leaf('email == "\\"😀\\\\ && x || \\n"')
         kind = chance.choice(["all", "any", "not"])
         if kind == "not":
@@ -147,8 +147,8 @@ def test_every_tree_is_read_back_as_it_was_written() -> None:
 
     for _ in range(300):
         found = made(3)
-        assert tree.read(tree.written(found)) == found
-        assert tree.of(tree.document(found)) == found
+        assert tree.parse_tree(tree.to_condition(found)) == found
+        assert tree.from_document(tree.to_document(found)) == found
 
 
 def test_a_condition_means_the_same_after_the_round_trip() -> None:
@@ -157,15 +157,15 @@ def test_a_condition_means_the_same_after_the_round_trip() -> None:
     users = [user(chance) for _ in range(30)]
     for _ in range(200):
         condition = generator.condition()
-        again = tree.written(tree.read(condition))
+        again = tree.to_condition(tree.parse_tree(condition))
         one, other = (Judge(rules(("log", text))) for text in (condition, again))
         for person in users:
             assert one.decide(person).evaluations[0].status == other.decide(person).evaluations[0].status
 
 
 def test_a_drawing() -> None:
-    found = tree.read('email == "a" && (riskScores.bot > 3 || !(authMethod == "otp"))')
-    assert list(tree.drawn(found)) == [
+    found = tree.parse_tree('email == "a" && (riskScores.bot > 3 || !(authMethod == "otp"))')
+    assert list(tree.draw_tree(found)) == [
         "all of",
         '├─ email == "a"',
         "└─ any of",
@@ -173,7 +173,7 @@ def test_a_drawing() -> None:
         "   └─ not",
         '      └─ authMethod == "otp"',
     ]
-    assert tree.joined(['a == "x" || b', "c"], ["d && e"]) == '((a == "x" || b) && c) || (d && e)'
+    assert tree.join_conditions(['a == "x" || b', "c"], ["d && e"]) == '((a == "x" || b) && c) || (d && e)'
 
 
 def test_a_large_set_is_checked_in_bounded_work() -> None:
@@ -184,7 +184,7 @@ def test_a_large_set_is_checked_in_bounded_work() -> None:
             for n in range(120)
         )
     )
-    assert list(claims(many)) == []
+    assert list(check_reachability(many)) == []
     names = ", ".join(f'"u{n}@x.de"' for n in range(3000))
     found = rules(("reject", f"email in [{names}]"), ("log", 'email == "u7@x.de"'))
-    assert [(claim.rule.id, claim.behind) for claim in claims(found)] == [("r1", ("r0",))]
+    assert [(claim.rule.id, claim.preceding) for claim in check_reachability(found)] == [("r1", ("r0",))]

@@ -10,10 +10,10 @@ from dataclasses import replace
 import pytest
 
 from stackctl.core.errors import ConfigError
-from stackctl.rules.files import parse
 from stackctl.rules.model import Action, Rule, RuleSet
-from stackctl.rules.priorities import in_order
-from stackctl.rules.rewrite_file import rewritten
+from stackctl.rules.priorities import assign_priorities
+from stackctl.rules.rewrite_rules_file import rewrite_rules
+from stackctl.rules.rules_file import parse_rules
 
 TEXT = """\
 # our rules
@@ -35,13 +35,13 @@ rules:
 
 def changed(text: str, wanted: RuleSet) -> list[str]:
     """The lines that change, as a diff shows them."""
-    after = rewritten(text, "rules.yaml", wanted)
+    after = rewrite_rules(text, "rules.yaml", wanted)
     lines = difflib.ndiff(text.splitlines(), after.splitlines())
     return [line.strip() for line in lines if line[0] in "+-"]
 
 
 def with_rule(id_: str, **values: object) -> RuleSet:
-    held = parse(TEXT, "rules.yaml")
+    held = parse_rules(TEXT, "rules.yaml")
     return replace(held, rules=tuple(replace(one, **values) if one.id == id_ else one for one in held.rules))
 
 
@@ -62,13 +62,13 @@ def with_rule(id_: str, **values: object) -> RuleSet:
             ["-     condition: |   # many lines", "-       riskScores.bot > 80 &&", '-         email != ""',
              "+     condition: email == \"x\""],
         ),
-        (replace(parse(TEXT, ""), default_action="reject"),
+        (replace(parse_rules(TEXT, ""), default_action="reject"),
          ["- default_action: allow   # for now", "+ default_action: reject   # for now"]),
-        (RuleSet("allow", parse(TEXT, "").rules[:1]),
+        (RuleSet("allow", parse_rules(TEXT, "").rules[:1]),
          ["-   block:", "-     condition: |   # many lines", "-       riskScores.bot > 80 &&",
           '-         email != ""', "-     priority: 50  # fifty", "-     action:",
           "-       type: restrict   # softly"]),
-        (RuleSet("allow", (*parse(TEXT, "").rules, Rule("new one", "new one", True, 3, "true", Action("log")))),
+        (RuleSet("allow", (*parse_rules(TEXT, "").rules, Rule("new one", "new one", True, 3, "true", Action("log")))),
          ["+   new one:", "+     priority: 3", "+     condition: 'true'", "+     action: {type: log}"]),
     ],
 )  # fmt: skip
@@ -87,10 +87,10 @@ def test_values_in_one_line_are_replaced_there() -> None:
     "text", ["", "# nothing yet\n", "rules:\n", "rules: {}\n", "default_action: reject", "rules:   # none\n"]
 )
 def test_a_first_rule_goes_into_any_file(text: str) -> None:
-    held = parse(text, "rules.yaml")
+    held = parse_rules(text, "rules.yaml")
     rule = Rule("a", "A", False, 5, 'email == "it\'s"', Action("reject", "m"))
-    after = rewritten(text, "rules.yaml", replace(held, rules=(rule,)))
-    (found,) = parse(after, "rules.yaml").rules
+    after = rewrite_rules(text, "rules.yaml", replace(held, rules=(rule,)))
+    (found,) = parse_rules(after, "rules.yaml").rules
     assert replace(found, line=0) == rule
     assert text.strip().removesuffix("{}").removeprefix("rules:").strip() in after
 
@@ -108,8 +108,8 @@ rules: {
 
 @pytest.mark.parametrize("gone", ["a", "b", "c", "ab", "bc"])
 def test_comments_stay_where_rules_in_braces_go(gone: str) -> None:
-    held = parse(NOTED, "")
-    after = rewritten(NOTED, "", replace(held, rules=tuple(one for one in held.rules if one.id not in gone)))
+    held = parse_rules(NOTED, "")
+    after = rewrite_rules(NOTED, "", replace(held, rules=tuple(one for one in held.rules if one.id not in gone)))
     assert all(comment in after for comment in ("# about a", "# about b", "# also b"))
 
 
@@ -122,10 +122,10 @@ def test_comments_stay_where_rules_in_braces_go(gone: str) -> None:
     ],
 )  # fmt: skip
 def test_a_value_that_was_left_empty_is_filled(text: str, lines: list[str] | None) -> None:
-    held = parse(text, "")
+    held = parse_rules(text, "")
     wanted = replace(held, rules=(replace(held.rules[0], action=Action("log", "m")),))
     if lines is None:
-        assert "message: m" in rewritten(text, "", wanted)
+        assert "message: m" in rewrite_rules(text, "", wanted)
     else:
         assert changed(text, wanted) == [line.strip() for line in lines]
 
@@ -134,9 +134,9 @@ def test_a_note_goes_and_a_name_comes_in_one_change() -> None:
     text = (
         "rules:\n  a:\n    action:\n      type: log\n      # why\n      message: m  # n\n  b: {action: {type: log}}\n"
     )
-    held = parse(text, "")
+    held = parse_rules(text, "")
     new = replace(held.rules[0], display_name="A", action=Action("allow"))
-    assert rewritten(text, "", replace(held, rules=(new, held.rules[1]))) == (
+    assert rewrite_rules(text, "", replace(held, rules=(new, held.rules[1]))) == (
         "rules:\n  a:\n    action:\n      type: allow\n      # why\n    display_name: A\n  b: {action: {type: log}}\n"
     )
 
@@ -151,17 +151,17 @@ def test_a_note_goes_and_a_name_comes_in_one_change() -> None:
 )  # fmt: skip
 def test_rules_go_behind_the_other_keys(text: str, after: str) -> None:
     rule = Rule("a", "a", True, 5, None, Action("log"))
-    assert rewritten(text, "", replace(parse(text, ""), rules=(rule,))) == after
+    assert rewrite_rules(text, "", replace(parse_rules(text, ""), rules=(rule,))) == after
 
 
 def test_an_alias_is_left_to_a_person() -> None:
     text = (
         "rules:\n  a: {priority: &p 5, condition: x, action: {type: log}}\n  b: {priority: *p, action: {type: log}}\n"
     )
-    held = parse(text, "rules.yaml")
+    held = parse_rules(text, "rules.yaml")
     wanted = replace(held, rules=(held.rules[0], replace(held.rules[1], priority=6)))
     with pytest.raises(ConfigError, match="3: written so"):
-        rewritten(text, "rules.yaml", wanted)
+        rewrite_rules(text, "rules.yaml", wanted)
 
 
 def test_random_changes_read_as_they_were_meant() -> None:
@@ -185,7 +185,7 @@ def test_random_changes_read_as_they_were_meant() -> None:
     flow = "# our rules\nrules: {a: {action: {type: log}}, b: {priority: 3, action: {type: log}}}\n# the end\n"
     for _ in range(300):
         text = chance.choice([TEXT, flow])
-        held = parse(text, "")
+        held = parse_rules(text, "")
         for _ in range(4):
             rules = {rule.id: rule for rule in held.rules}
             for id_ in chance.sample([*rules, "n1", "n: 2", "3"], 3):
@@ -197,7 +197,7 @@ def test_random_changes_read_as_they_were_meant() -> None:
                     Action(chance.choice(["allow", "log"]), chance.choice([None, *texts])),
                 )  # fmt: skip
             held = replace(held, rules=tuple(rules.values()))
-            text = rewritten(text, "rules.yaml", held)
+            text = rewrite_rules(text, "rules.yaml", held)
         assert "# our rules" in text and "# the end" in text
 
 
@@ -206,7 +206,7 @@ def test_priorities_change_as_little_as_possible() -> None:
     for _ in range(200):
         rules = [Rule(id_, id_, True, chance.randrange(6), None, Action("log")) for id_ in "abcde"]
         chance.shuffle(rules)
-        found = in_order(rules)
+        found = assign_priorities(rules)
         assert [one.id for one in RuleSet("allow", tuple(found)).ordered] == [one.id for one in rules]
         number = sum(one != other for one, other in zip(rules, found, strict=True))
         fewer = itertools.combinations(range(5), number - 1) if number else ()

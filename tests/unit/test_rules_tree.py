@@ -8,14 +8,24 @@ from typing import Any
 import pytest
 
 from stackctl.core.errors import UsageError
-from stackctl.rules.cel.evaluate import compiled
-from stackctl.rules.cel.tree import Branch, Leaf, Tree, document, drawn, joined, of, read, written
-from stackctl.rules.cel.values import NoValue
+from stackctl.rules.cel.evaluate import compile_condition
+from stackctl.rules.cel.tree import (
+    Branch,
+    Leaf,
+    Tree,
+    draw_tree,
+    from_document,
+    join_conditions,
+    parse_tree,
+    to_condition,
+    to_document,
+)
+from stackctl.rules.cel.values import EvaluationError
 from stackctl.rules.model import Context
 from tests.rule_generator import Generator, quoted
 
 PEOPLE = [
-    Context.of(email=email, country_code=country, auth_method=method, risk_scores={"bot": bot})
+    Context.from_user(email=email, country_code=country, auth_method=method, risk_scores={"bot": bot})
     for email in ("bob@gmail.com", "", "é@x.io", "bob+1@a.com")
     for country in ("DE", "")
     for method, bot in (("password", 0), ("oauth", 81))
@@ -26,12 +36,12 @@ SEED = 11
 
 
 def answers(condition: str) -> list[object]:
-    evaluate = compiled(condition)
+    evaluate = compile_condition(condition)
 
     def answer(person: Context) -> object:
         try:
             return evaluate(person.fields())
-        except NoValue:
+        except EvaluationError:
             return "error"
 
     return [answer(person) for person in PEOPLE]
@@ -55,8 +65,8 @@ def test_a_tree_is_written_and_read_as_itself() -> None:
     chance = random.Random(SEED)
     for _ in range(300):
         tree = random_tree(chance)
-        assert read(written(tree)) == tree, f"seed {SEED}: {written(tree)}"
-        assert of(document(tree)) == tree, f"seed {SEED}: {written(tree)}"
+        assert parse_tree(to_condition(tree)) == tree, f"seed {SEED}: {to_condition(tree)}"
+        assert from_document(to_document(tree)) == tree, f"seed {SEED}: {to_condition(tree)}"
 
 
 def test_a_condition_keeps_its_meaning() -> None:
@@ -70,7 +80,7 @@ def test_a_condition_keeps_its_meaning() -> None:
         "!" * 60 + "email.contains('bob')",
     ]
     for condition in conditions:
-        assert answers(written(read(condition))) == answers(condition), condition
+        assert answers(to_condition(parse_tree(condition))) == answers(condition), condition
 
 
 @pytest.mark.parametrize(
@@ -85,7 +95,7 @@ def test_a_condition_keeps_its_meaning() -> None:
     ],
 )
 def test_json_becomes_a_condition(tree: Any, condition: str) -> None:
-    assert written(of(tree)) == condition
+    assert to_condition(from_document(tree)) == condition
 
 
 def nested(depth: int) -> Any:
@@ -99,19 +109,19 @@ def nested(depth: int) -> Any:
 )  # fmt: skip
 def test_what_is_no_tree_is_refused(tree: Any) -> None:
     with pytest.raises(ValueError, match=r"."):
-        of(tree)
+        from_document(tree)
 
 
 def test_parts_are_joined_as_they_are_meant() -> None:
-    assert joined(["a == 1 || b == 1 // note", "c == 1"], ["d == 1 && e == 1"]) == (
+    assert join_conditions(["a == 1 || b == 1 // note", "c == 1"], ["d == 1 && e == 1"]) == (
         "((a == 1 || b == 1) && c == 1) || (d == 1 && e == 1)"
     )
     with pytest.raises(UsageError, match="--or"):
-        joined(["true"], ["true) || (true"])
+        join_conditions(["true"], ["true) || (true"])
 
 
 def test_a_tree_is_drawn() -> None:
-    assert list(drawn(read('!(email == "") && (true || riskScores.bot\n  > 80) && true'))) == [
+    assert list(draw_tree(parse_tree('!(email == "") && (true || riskScores.bot\n  > 80) && true'))) == [
         "all of",
         "├─ not",
         '│  └─ email == ""',

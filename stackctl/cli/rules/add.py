@@ -7,25 +7,24 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stackctl.cli.command import Run, command
-from stackctl.cli.rules.shared import (
+from stackctl.cli.rules.editing import (
     ActionName,
     After,
     Before,
     Condition,
+    DisplayName,
     DryRun,
     Id,
     Message,
-    Name,
     Or,
     Priority,
-    RulesFile,
     Where,
     Yes,
-    condition_of,
+    combine_condition,
+    confirm_and_write,
     place_rule,
-    rules_path,
-    write_change,
 )
+from stackctl.cli.rules.rules_file import RulesPath, rules_path
 from stackctl.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -45,13 +44,13 @@ def add(
     condition: Condition = None,
     where: Where = None,
     or_: Or = None,
-    display_name: Name = None,
+    display_name: DisplayName = None,
     message: Message = None,
     priority: Priority = None,
     before: Before = None,
     after: After = None,
     disabled: Annotated[bool, typer.Option("--disabled", help="Not yet enabled.")] = False,
-    rules: RulesFile = None,
+    rules: RulesPath = None,
     yes: Yes = False,
     dry_run: DryRun = False,
 ) -> None:
@@ -59,11 +58,11 @@ def add(
 
     Exit codes: 0 written; 2 there is such a rule; 3 the rule is wrong; 5 tests fail, and it was not confirmed.
     """
-    from stackctl.rules.edits import read, with_rules
+    from stackctl.rules.editing import read_rules_file, replace_rules
     from stackctl.rules.model import Action, Rule
 
-    held = read(rules_path(run, rules))
-    if any(rule.id == id_ for rule in held.rules.rules):
+    file = read_rules_file(rules_path(run, rules))
+    if any(rule.id == id_ for rule in file.rules.rules):
         raise UsageError(f"there is a rule {id_} already", code="rule-exists", hint=f"stackctl rules edit {id_}")
     if not id_.strip():
         raise UsageError("a rule needs an id", code="usage")
@@ -71,21 +70,21 @@ def add(
         raise UsageError(
             f"the id {id_} has a dot, which the backend would read as a path", code="usage", hint="name it otherwise"
         )
-    text = condition_of(condition, where, or_)
+    text = combine_condition(condition, where, or_)
     if text is None:
         raise UsageError("say when it matches", code="usage", hint="--condition CEL, or --where CEL")
-    own = _below(held.rules) if priority is None else priority
+    own = _below(file.rules) if priority is None else priority
     new = Rule(id_, display_name or id_, not disabled, own, text, Action(action.value, message))
-    wanted = with_rules(held.rules, [new])
+    wanted = replace_rules(file.rules, [new])
     if priority is not None and (before or after):
         raise UsageError("--priority says where it stands, as --before and --after do", code="usage")
     if before or after:
-        wanted = place_rule(held, wanted, id_, before, after)
-    elif priority is None and held.rules.rules:
-        from stackctl.rules.edits import moved
+        wanted = place_rule(file, wanted, id_, before, after)
+    elif priority is None and file.rules.rules:
+        from stackctl.rules.editing import move_rule
 
-        wanted = moved(wanted, id_, len(held.rules.rules))
-    write_change(run, held, wanted, yes=yes, dry_run=dry_run)
+        wanted = move_rule(wanted, id_, len(file.rules.rules))
+    confirm_and_write(run, file, wanted, yes=yes, dry_run=dry_run)
 
 
 def _below(rules: RuleSet) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stackctl.cli.command import Run, command, counted, time_option, uuid_argument
-from stackctl.cli.rules.shared import RulesFile, rules_path
+from stackctl.cli.rules.rules_file import RulesPath, rules_path
 from stackctl.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def backtest(
         Path | None, typer.Option("--against", metavar="FILE", help="Other rules: show whom they treat otherwise.")
     ] = None,
     show_emails: Annotated[bool, typer.Option("--show-emails", help="Show addresses in full.")] = False,
-    rules: RulesFile = None,
+    rules: RulesPath = None,
 ) -> None:
     """Show what the rules would have done to the users who are in the database. Nothing is written.
 
@@ -56,8 +56,8 @@ def backtest(
     Exit codes: 0 done; 2 bad usage; 3 a rules file is bad; 4 no database.
     """
     from stackctl.rules import backtest as backtests
-    from stackctl.rules.files import load
     from stackctl.rules.model import AUTH_METHODS
+    from stackctl.rules.rules_file import load_rules
 
     if auth_method is not None and auth_method not in AUTH_METHODS:
         raise UsageError(f"--auth-method: {auth_method!r} is none of {', '.join(AUTH_METHODS)}", code="usage")
@@ -67,8 +67,8 @@ def backtest(
         sample=sample,
         auth_method=auth_method,
     )
-    own = load(rules_path(run, rules))
-    other = load(against) if against else None
+    own = load_rules(rules_path(run, rules))
+    other = load_rules(against) if against else None
     with run.database() as conn:
         report = backtests.backtest(
             conn, own, scope, other, lambda done: run.console.info(f"{done:,} users judged one by one")
@@ -96,7 +96,11 @@ def _document(report: Report, rules: RuleSet, against: RuleSet | None, show_emai
             name: {
                 "users": report.changes[name],
                 "examples": [
-                    {"tenancy": one.tenancy, "user": one.user, "email": one.email if show_emails else masked(one.email)}
+                    {
+                        "tenancy": one.tenancy,
+                        "user": one.user,
+                        "email": one.email if show_emails else mask_email(one.email),
+                    }
                     for one in report.examples
                     if one.change == name
                 ],
@@ -129,10 +133,10 @@ def _show(run: Run, report: Report, rules: RuleSet, against: RuleSet | None, sho
         console.line(f"{words}: {counted(report.changes[name], 'user', 'users')}", "bold")
         for one in report.examples:
             if one.change == name:
-                console.line(f"  {one.user}  {one.email if show_emails else masked(one.email)}")
+                console.line(f"  {one.user}  {one.email if show_emails else mask_email(one.email)}")
 
 
-def masked(email: str) -> str:
+def mask_email(email: str) -> str:
     """`a***@example.com`."""
     local, at, domain = email.strip().rpartition("@")
     return f"{local[:1]}***@{domain}" if at else (f"{domain[:1]}***" if domain else "")

@@ -9,7 +9,7 @@ import typer
 
 from stackctl.cli.command import Run, command, counted
 from stackctl.cli.github import format_annotation
-from stackctl.cli.rules.shared import RulesFile, rules_path
+from stackctl.cli.rules.rules_file import RulesPath, rules_path
 from stackctl.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Format(Enum):
 )
 def check(
     run: Run,
-    rules: RulesFile = None,
+    rules: RulesPath = None,
     format_: Annotated[Format, typer.Option("--format", help="How to show the findings.")] = Format.text,
 ) -> None:
     """Find what is wrong with rules before anybody signs up: mistakes, and comparisons that never come true.
@@ -40,17 +40,17 @@ def check(
     Exit codes: 0 nothing found but information, 1 an error or a warning.
     """
     from stackctl.rules import check as checks
-    from stackctl.rules.files import load
+    from stackctl.rules.rules_file import load_rules
 
     if format_ is Format.json:
         run.options["json_output"] = True
     elif run.json_output and format_ is not Format.text:
         raise UsageError("--json and --format github exclude each other", code="usage")
     path = rules_path(run, rules)
-    found = load(path)
-    findings = checks.check(found)
+    found = load_rules(path)
+    findings = checks.check_rules(found)
     ok = all(finding.severity == "info" for finding in findings)
-    decision_document = {"ok": ok, "findings": [_finding(path, finding) for finding in findings]}
+    document = {"ok": ok, "findings": [_finding(path, finding) for finding in findings]}
 
     def show() -> None:
         if format_ is Format.github:
@@ -58,7 +58,7 @@ def check(
         else:
             _show_findings(run.console, path, found, findings)
 
-    run.finish(decision_document, show, ok=ok)
+    run.finish(document, show, ok=ok)
 
 
 def _finding(path: Path, finding: Finding) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def _annotate(console: Console, path: Path, findings: Sequence[Finding]) -> None
 
 
 def _show_findings(console: Console, path: Path, rules: RuleSet, findings: Sequence[Finding]) -> None:
-    from stackctl.rules.cel.parse import pointed
+    from stackctl.rules.cel.parse import point_at
 
     conditions = {rule.id: rule for rule in rules.rules}
     for finding in findings:
@@ -93,7 +93,7 @@ def _show_findings(console: Console, path: Path, rules: RuleSet, findings: Seque
         if rule.condition:
             lines = rule.condition.split("\n")
             at = sum(len(line) + 1 for line in lines[: finding.line - rule.line]) + finding.column - 1
-            for line in pointed(rule.condition, min(at, len(rule.condition))).split("\n"):
+            for line in point_at(rule.condition, min(at, len(rule.condition))).split("\n"):
                 console.line(f"    {line}")
         if finding.suggestion:
             console.line(f"  suggestion: {finding.suggestion}")

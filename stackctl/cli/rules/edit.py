@@ -8,22 +8,21 @@ from typing import Annotated
 import typer
 
 from stackctl.cli.command import Run, command
-from stackctl.cli.rules.shared import (
+from stackctl.cli.rules.editing import (
     ActionName,
     Condition,
+    DisplayName,
     DryRun,
     Id,
     Message,
-    Name,
     Or,
     Priority,
-    RulesFile,
     Where,
     Yes,
-    condition_of,
-    rules_path,
-    write_change,
+    combine_condition,
+    confirm_and_write,
 )
+from stackctl.cli.rules.rules_file import RulesPath, rules_path
 
 
 @command(
@@ -37,10 +36,10 @@ def edit(
     condition: Condition = None,
     where: Where = None,
     or_: Or = None,
-    display_name: Name = None,
+    display_name: DisplayName = None,
     message: Message = None,
     priority: Priority = None,
-    rules: RulesFile = None,
+    rules: RulesPath = None,
     yes: Yes = False,
     dry_run: DryRun = False,
 ) -> None:
@@ -49,16 +48,16 @@ def edit(
     Exit codes: 0 written, or nothing to change; 2 no such rule; 3 the rule would be wrong; 5 tests fail, and it was not
     confirmed.
     """
-    from stackctl.rules.edits import read, with_rules
+    from stackctl.rules.editing import read_rules_file, replace_rules
 
-    held = read(rules_path(run, rules))
-    rule = held.rule(id_)
+    file = read_rules_file(rules_path(run, rules))
+    rule = file.find_rule(id_)
     note = rule.action.message if message is None else message or None
     new = replace(
         rule,
         display_name=rule.display_name if display_name is None else display_name or id_,
         priority=rule.priority if priority is None else priority,
-        condition=condition_of(condition, where, or_) or rule.condition,
+        condition=combine_condition(condition, where, or_) or rule.condition,
         action=replace(rule.action, type=action.value if action else rule.action.type, message=note),
     )
-    write_change(run, held, with_rules(held.rules, [new]), yes=yes, dry_run=dry_run)
+    confirm_and_write(run, file, replace_rules(file.rules, [new]), yes=yes, dry_run=dry_run)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from stackctl.cli.command import Run, command, counted
-from stackctl.cli.rules.shared import RulesFile, decision_document, format_cel, format_outcome, load_rules
+from stackctl.cli.rules.decisions import format_cel, format_outcome
+from stackctl.cli.rules.rules_file import RulesPath, load_rules
 from stackctl.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def eval_(
     users: Annotated[
         Path | None, typer.Option("--users", metavar="FILE", help="Many sample users: .csv, .jsonl or .yaml.")
     ] = None,
-    rules: RulesFile = None,
+    rules: RulesPath = None,
 ) -> None:
     """Show what the rules decide about a sample user, and why; or about every user of a file.
 
@@ -56,7 +57,7 @@ def eval_(
         _many(run, judge, users)
         return
     try:
-        context = Context.of(
+        context = Context.from_user(
             email=email,
             auth_method=auth_method,
             oauth_provider=oauth_provider,
@@ -66,7 +67,32 @@ def eval_(
     except ValueError as error:
         raise UsageError(str(error), code="usage") from None
     decision = judge.decide(context)
-    run.finish(decision_document(decision), lambda: _show(run.console, decision))
+    run.finish(_document(decision), lambda: _show(run.console, decision))
+
+
+def _document(decision: Decision) -> dict[str, Any]:
+    """A decision as JSON, by the names that the backend uses."""
+    return {
+        "context": decision.context.fields(),
+        "evaluations": [
+            {
+                "rule_id": evaluation.rule.id,
+                "display_name": evaluation.rule.display_name,
+                "enabled": evaluation.rule.enabled,
+                "condition": evaluation.rule.condition,
+                "status": evaluation.status,
+                "action": evaluation.action,
+            }
+            | ({"error": evaluation.error} if evaluation.error else {})
+            for evaluation in decision.evaluations
+        ],
+        "outcome": {
+            "should_allow": decision.should_allow,
+            "decision": decision.outcome,
+            "decision_rule_id": decision.decided_by,
+            "restricted_because_of_rule_id": decision.restricted_by,
+        },
+    }
 
 
 def _risks(given: Sequence[str]) -> dict[str, int]:
@@ -80,7 +106,7 @@ def _risks(given: Sequence[str]) -> dict[str, int]:
 
 
 def _show(console: Console, decision: Decision) -> None:
-    from stackctl.rules.cel.trace import parts
+    from stackctl.rules.cel.trace import trace_condition
 
     fields = decision.context.fields()
     risks = fields.pop("riskScores")
@@ -96,7 +122,7 @@ def _show(console: Console, decision: Decision) -> None:
         if evaluation.error:
             console.line(f"  {evaluation.error}")
         if evaluation.status in ("matched", "not_matched", "error"):
-            for part in parts(evaluation.rule.condition or "", decision.context):
+            for part in trace_condition(evaluation.rule.condition or "", decision.context):
                 seen = ", ".join(f"{name} = {value!r}" for name, value in part.fields.items())
                 value = f"error: {part.error}" if part.error else format_cel(part.value)
                 console.line(f"  {part.text} → {value}" + (f"   ({seen})" if seen else ""))
@@ -107,11 +133,11 @@ def _show(console: Console, decision: Decision) -> None:
 def _many(run: Run, judge: Judge, path: Path) -> None:
     from collections import Counter
 
-    from stackctl.rules.sample_users import load
+    from stackctl.rules.sample_users import load_users
 
     counts: Counter[str] = Counter()
     results: list[tuple[int, Decision]] = []
-    for person in load(path):
+    for person in load_users(path):
         decision = judge.decide(person.context)
         counts[decision.outcome] += 1
         counts["restricted"] += decision.restricted_by is not None
@@ -119,8 +145,8 @@ def _many(run: Run, judge: Judge, path: Path) -> None:
     summary = {name: counts[name] for name in ("allow", "reject", "default-allow", "default-reject", "restricted")}
     rows = [(place, d.context.email, d.outcome, d.decided_by, d.restricted_by) for place, d in results]
     listed = [
-        {"row": place, "email": email, "decision": format_outcome, "rule": rule, "restricted_by": restricted}
-        for place, email, format_outcome, rule, restricted in rows
+        {"row": place, "email": email, "decision": outcome, "rule": rule, "restricted_by": restricted}
+        for place, email, outcome, rule, restricted in rows
     ]
 
     def show() -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from stackctl.cli.command import Run, command, counted
-from stackctl.cli.rules.shared import RulesFile, load_rules
+from stackctl.cli.rules.rules_file import RulesPath, load_rules
 
 
 @command(example="stackctl rules list\nstackctl rules list --rules sign-up-rules.yaml --json")
-def list_(run: Run, rules: RulesFile = None) -> None:
+def list_(run: Run, rules: RulesPath = None) -> None:
     """List the rules in the order in which they are evaluated."""
     found = load_rules(run, rules)
-    decision_document = {
+    document = {
         "default_action": found.default_action,
         "rules": [
             {
@@ -41,4 +41,4 @@ def list_(run: Run, rules: RulesFile = None) -> None:
             run.console.line()
         run.console.line(f"{counted(len(rows), 'rule', 'rules')}; otherwise {found.default_action}")
 
-    run.finish(decision_document, show)
+    run.finish(document, show)

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from stackctl.cli.command import Run, command
-from stackctl.cli.rules.shared import After, Before, DryRun, Id, RulesFile, Yes, place_rule, rules_path, write_change
+from stackctl.cli.rules.editing import After, Before, DryRun, Id, Yes, confirm_and_write, place_rule
+from stackctl.cli.rules.rules_file import RulesPath, rules_path
 from stackctl.core.errors import UsageError
 
 
@@ -21,7 +22,7 @@ def move(
     after: After = None,
     first: Annotated[bool, typer.Option("--first", help="Evaluated before all others.")] = False,
     last: Annotated[bool, typer.Option("--last", help="Evaluated after all others.")] = False,
-    rules: RulesFile = None,
+    rules: RulesPath = None,
     yes: Yes = False,
     dry_run: DryRun = False,
 ) -> None:
@@ -29,14 +30,14 @@ def move(
 
     Exit codes: 0 written, or nothing to change; 2 no such rule; 5 tests fail, and it was not confirmed.
     """
-    from stackctl.rules.edits import moved, read
+    from stackctl.rules.editing import move_rule, read_rules_file
 
-    held = read(rules_path(run, rules))
-    held.rule(id_)
+    file = read_rules_file(rules_path(run, rules))
+    file.find_rule(id_)
     if sum((before is not None, after is not None, first, last)) != 1:
         raise UsageError("say where: one of --before, --after, --first, --last", code="usage")
     if first or last:
-        wanted = moved(held.rules, id_, 0 if first else len(held.rules.rules) - 1)
+        wanted = move_rule(file.rules, id_, 0 if first else len(file.rules.rules) - 1)
     else:
-        wanted = place_rule(held, held.rules, id_, before, after)
-    write_change(run, held, wanted, yes=yes, dry_run=dry_run)
+        wanted = place_rule(file, file.rules, id_, before, after)
+    confirm_and_write(run, file, wanted, yes=yes, dry_run=dry_run)

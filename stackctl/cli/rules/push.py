@@ -7,15 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from stackctl.cli.command import Run, command, counted, uuid_argument
-from stackctl.cli.rules.shared import (
-    DifferenceOnly,
-    RulesFile,
-    Tenancy,
-    Unasked,
-    finish_transfer,
-    rules_path,
-    show_diff,
-)
+from stackctl.cli.rules.rules_file import RulesPath, rules_path
+from stackctl.cli.rules.transfer import DryRun, Tenancy, Yes, finish_transfer, show_diff
 from stackctl.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -24,7 +17,11 @@ if TYPE_CHECKING:
 
 @command(example="stackctl rules push --dry-run\nstackctl rules push --yes")
 def push(
-    run: Run, tenancy: Tenancy = None, rules: RulesFile = None, yes: Unasked = False, dry_run: DifferenceOnly = False
+    run: Run,
+    tenancy: Tenancy = None,
+    rules: RulesPath = None,
+    yes: Yes = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Make the file's rules those that the backend enforces for a tenancy; nothing else of its configuration changes.
 
@@ -32,12 +29,12 @@ def push(
     5 not confirmed, or the configuration was changed by somebody else meanwhile.
     """
     from stackctl.backend.tenancies import chosen, read, write
-    from stackctl.rules import backend_rules, files
-    from stackctl.rules.check import check
+    from stackctl.rules import backend_rules, rules_file
+    from stackctl.rules.check import check_rules
 
     path = rules_path(run, rules)
-    wanted = files.load(path)
-    findings = check(wanted)
+    wanted = rules_file.load_rules(path)
+    findings = check_rules(wanted)
     if errors := [one for one in findings if one.severity == "error"]:
         raise ConfigError(
             f"{path}:{errors[0].line}: {errors[0].rule_id}: {errors[0].message}; nothing was written",
@@ -46,8 +43,8 @@ def push(
         )
     with run.database() as conn:
         layers = read(conn, chosen(conn, uuid_argument(tenancy) if tenancy else None))
-        config = backend_rules.with_rules(layers, wanted)
-        before = backend_rules.read(layers)
+        config = backend_rules.to_config(layers, wanted)
+        before = backend_rules.read_rules(layers)
         diff = _difference(before, wanted, str(layers.tenancy))
         changed = bool(diff)
         if changed and not dry_run:
@@ -69,8 +66,8 @@ def _difference(before: RuleSet, after: RuleSet, name: str) -> str:
 
 
 def _text(rules: RuleSet) -> str:
-    from stackctl.rules.files import parse
-    from stackctl.rules.rewrite_file import rewritten
+    from stackctl.rules.rewrite_rules_file import rewrite_rules
+    from stackctl.rules.rules_file import parse_rules
 
-    whole: Any = rewritten("", "", replace(rules, rules=rules.ordered)) if rules != parse("", "") else ""
+    whole: Any = rewrite_rules("", "", replace(rules, rules=rules.ordered)) if rules != parse_rules("", "") else ""
     return whole

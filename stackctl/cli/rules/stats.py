@@ -33,7 +33,7 @@ def stats(
 
     Triggers are those that the application recorded with stackctl.record_sign_up_rule_trigger().
     """
-    from stackctl.rules.stats import stats as read
+    from stackctl.rules.stats import read_stats as read
 
     only = uuid_argument(tenancy) if tenancy is not None else None
     with run.database() as conn:
@@ -85,14 +85,14 @@ def _row(rule: RuleStats, width: int) -> tuple[str, ...]:
     recent, total = sum(rule.recent.values()), sum(rule.total.values())
     by_action = ", ".join(f"{action} {count:,}" for action, count in rule.total.items())
     last = f"{rule.last_at:%Y-%m-%d %H:%M}"
-    return (rule.rule_id, sparkline(rule.hourly, width), f"{recent:,}", f"{total:,}", by_action, last)
+    return (rule.rule_id, draw_sparkline(rule.hourly, width), f"{recent:,}", f"{total:,}", by_action, last)
 
 
 def _hours_a_cell(hours: int) -> int:
     return -(-hours // CELLS)
 
 
-def sparkline(counts: Sequence[int], width: int = 1) -> str:
+def draw_sparkline(counts: Sequence[int], width: int = 1) -> str:
     """One character for each `width` counts, the last cell whole, scaled to the highest; a dot for none at all."""
     first = len(counts) % width
     cells = [sum(counts[:first])] if first else []

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stackctl.cli.command import Run, command, counted
-from stackctl.cli.rules.shared import RulesFile, format_cel, format_outcome
+from stackctl.cli.rules.decisions import format_cel, format_outcome
+from stackctl.cli.rules.rules_file import RulesPath
 from stackctl.core.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def test(
     suites: Annotated[
         list[Path] | None, typer.Argument(metavar="[FILE]...", help="None: every *.rules-test.yaml here and below.")
     ] = None,
-    rules: RulesFile = None,
+    rules: RulesPath = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Fail, too, on rules that are errors or that no test matches.")
     ] = False,
@@ -49,21 +50,21 @@ def test(
         raise UsageError("--dry-run goes with --record", code="usage")
     if record and (strict or junit):
         raise UsageError("--record takes neither --strict nor --junit", code="usage")
-    paths = suites or all_suites.find(Path())
+    paths = suites or all_suites.find_suites(Path())
     if not paths:
         raise ConfigError(
             "there is no *.rules-test.yaml here or below",
             code="no-suites",
             hint="write one (docs/rules.md), or name a FILE",
         )
-    loaded = [all_suites.load(path, rules or _configured(run, path)) for path in paths]
-    report = all_suites.run(loaded)
+    loaded = [all_suites.load_suite(path, rules or _configured(run, path)) for path in paths]
+    report = all_suites.run_suites(loaded)
     if record:
         _record(run, loaded, report, dry_run=dry_run)
         return
     if junit is not None:
-        _write_junit(junit, report, report.strict if strict else [])
-    held_against = report.strict if strict else []
+        _write_junit(junit, report, report.strict_failures if strict else [])
+    held_against = report.strict_failures if strict else []
     document = {
         "passed": len(report.results) - len(report.failed),
         "failed": len(report.failed),
@@ -98,7 +99,7 @@ def _document(result: Result) -> dict[str, Any]:
 
 def _trace(result: Result) -> list[dict[str, Any]]:
     """What each rule said; of a test that failed, with the parts of the conditions."""
-    from stackctl.rules.cel.trace import parts
+    from stackctl.rules.cel.trace import trace_condition
 
     found: list[dict[str, Any]] = []
     for one in result.decision.evaluations:
@@ -109,7 +110,7 @@ def _trace(result: Result) -> list[dict[str, Any]]:
             entry["parts"] = [
                 {"text": part.text, "value": part.value, "fields": part.fields}
                 | ({"error": part.error} if part.error else {})
-                for part in parts(one.rule.condition or "", result.decision.context)
+                for part in trace_condition(one.rule.condition or "", result.decision.context)
             ]
         found.append(entry)
     return found
@@ -156,13 +157,13 @@ def _difference(result: Result) -> list[str]:
 
 
 def _because(result: Result) -> list[str]:
-    from stackctl.rules.cel.trace import parts
+    from stackctl.rules.cel.trace import trace_condition
 
     lines: list[str] = []
     for one in result.decision.evaluations:
         lines.append(f"{one.rule.id}: {one.status.replace('_', ' ')}" + (f": {one.error}" if one.error else ""))
         if one.status in ("matched", "not_matched", "error"):
-            for part in parts(one.rule.condition or "", result.decision.context):
+            for part in trace_condition(one.rule.condition or "", result.decision.context):
                 seen = ", ".join(f"{name} = {value!r}" for name, value in part.fields.items())
                 lines.append(
                     f"  {part.text} → {part.error or format_cel(part.value)}" + (f"   ({seen})" if seen else "")
@@ -179,18 +180,18 @@ def _plain(value: Any) -> str:
 def _record(run: Run, suites: Sequence[Suite], report: Report, *, dry_run: bool) -> None:
     import difflib
 
-    from stackctl.rules.suites import recorded, write
+    from stackctl.rules.suites import record_results, write_suite
 
     changes: list[dict[str, Any]] = []
     for suite in suites:
-        text = recorded(suite, [result for result in report.results if result.suite is suite])
+        text = record_results(suite, [result for result in report.results if result.suite is suite])
         if text == suite.text:
             continue
         name = str(suite.path)
         diff = difflib.unified_diff(suite.text.splitlines(), text.splitlines(), name, name, lineterm="", n=1)
         changes.append({"file": name, "diff": "\n".join(diff)})
         if not dry_run:
-            write(suite, text)
+            write_suite(suite, text)
 
     def show() -> None:
         for change in changes:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from stackctl.cli.command import Run, command
-from stackctl.cli.rules.shared import RulesFile, rules_path
+from stackctl.cli.rules.rules_file import RulesPath, rules_path
 from stackctl.core.errors import ConfigError, UsageError
 
 
@@ -23,39 +23,39 @@ def tree(
     source: Annotated[
         Path | None, typer.Option("--from", metavar="FILE", help="A tree as JSON; print it as CEL.")
     ] = None,
-    rules: RulesFile = None,
+    rules: RulesPath = None,
 ) -> None:
     """Draw a rule's condition as groups and conditions, or make a condition of such a tree.
 
     Exit codes: 0 drawn; 2 no such rule; 3 the condition or the tree can't be read.
     """
     from stackctl.rules.cel import tree as trees
-    from stackctl.rules.cel.parse import Unreadable, position
-    from stackctl.rules.edits import read
+    from stackctl.rules.cel.parse import ConditionSyntaxError, to_line_and_column
+    from stackctl.rules.editing import read_rules_file
 
     if (id_ is None) == (source is None):
         raise UsageError("name a rule, or a tree with --from", code="usage")
     if source is not None:
         try:
-            found = trees.of(json.loads(source.read_text(encoding="utf-8")))
+            found = trees.from_document(json.loads(source.read_text(encoding="utf-8")))
         except OSError as error:
             raise ConfigError(f"{source} can't be read: {error.strerror}", code="tree-unreadable") from error
         except (ValueError, RecursionError) as error:
             raise ConfigError(f"{source}: {error}", code="invalid-tree") from error
-        condition = trees.written(found)
+        condition = trees.to_condition(found)
         run.finish({"condition": condition}, lambda: run.console.line(condition))
         return
-    rule = read(rules_path(run, rules)).rule(id_ or "")
+    rule = read_rules_file(rules_path(run, rules)).find_rule(id_ or "")
     try:
-        found = trees.read(rule.condition or "")
-    except Unreadable as error:
-        line, column = position(rule.condition or "", error.at)
+        found = trees.parse_tree(rule.condition or "")
+    except ConditionSyntaxError as error:
+        line, column = to_line_and_column(rule.condition or "", error.at)
         raise ConfigError(
-            f"{rule.id}: line {line}, column {column}: {error.what}", code="invalid-rule", hint="stackctl rules check"
+            f"{rule.id}: line {line}, column {column}: {error.reason}", code="invalid-rule", hint="stackctl rules check"
         ) from None
 
     def show() -> None:
-        for line in trees.drawn(found):
+        for line in trees.draw_tree(found):
             run.console.line(line)
 
-    run.finish(trees.document(found), show)
+    run.finish(trees.to_document(found), show)

@@ -14,20 +14,20 @@ from stackctl.rules.cel.operators import BINARY, to_int64
 from stackctl.rules.cel.parse import (
     Binary,
     Call,
-    Choice,
+    Conditional,
     Field,
-    Foreign,
-    Group,
     Index,
-    Items,
+    ListLiteral,
     Literal,
+    Logical,
     Name,
     Node,
     Unary,
+    Unsupported,
     parse,
     walk,
 )
-from stackctl.rules.cel.values import Evaluate, Fields, NoValue, describe_kind, is_int
+from stackctl.rules.cel.values import CompiledCondition, EvaluationError, Fields, describe_kind, is_int
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,119 +35,119 @@ if TYPE_CHECKING:
 METHODS = ("contains", "startsWith", "endsWith", "matches", "size")
 
 
-class NotKnown(Exception):
+class NotSupported(Exception):
     """The closures do not know this part of CEL."""
 
 
-def compiled(condition: str) -> Evaluate:
-    """A function from the fields of a context to what the condition yields; it raises NoValue.
+def compile_condition(condition: str) -> CompiledCondition:
+    """A function from the fields of a context to what the condition yields; it raises EvaluationError.
 
-    Raises syntax.Unreadable.
+    Raises ConditionSyntaxError.
     """
     tree = parse(condition)
     try:
-        return evaluator(tree)
-    except NotKnown:
-        from stackctl.rules.cel.reference import program
+        return compile_node(tree)
+    except NotSupported:
+        from stackctl.rules.cel.reference import compile_with_reference
 
-        return program(condition)
+        return compile_with_reference(condition)
 
 
-def known(tree: Node) -> bool:
+def can_compile(tree: Node) -> bool:
     """Whether the closures know all of it."""
     try:
         for node in walk(tree):
-            _check(node)
-    except NotKnown:
+            _require_supported(node)
+    except NotSupported:
         return False
     return True
 
 
-def _check(node: Node) -> None:
+def _require_supported(node: Node) -> None:
     match node:
-        case Foreign(what=what):
-            raise NotKnown(what)
+        case Unsupported(kind=what):
+            raise NotSupported(what)
         case Call(of=None, name=name) if name not in ("size", "has"):
-            raise NotKnown(name)
+            raise NotSupported(name)
         case Call(name=name) if node.of is not None and name not in METHODS:
-            raise NotKnown(name)
+            raise NotSupported(name)
         case _:
             pass
 
 
-def evaluator(node: Node) -> Evaluate:
+def compile_node(node: Node) -> CompiledCondition:
     """The function of a part of a condition. Raises NotKnown."""
-    _check(node)
+    _require_supported(node)
     match node:
         case Literal(value=value):
             return lambda fields: value
         case Name(name=name):
             return _name(name)
         case Field(of=of, name=name):
-            return _field(evaluator(of), name)
+            return _field(compile_node(of), name)
         case Index(of=of, by=by):
-            return _index(evaluator(of), evaluator(by))
-        case Items(items=items):
-            parts = [evaluator(item) for item in items]
+            return _index(compile_node(of), compile_node(by))
+        case ListLiteral(items=items):
+            parts = [compile_node(item) for item in items]
             if all(isinstance(item, Literal) for item in items):
                 constant = [part({}) for part in parts]
                 return lambda fields: constant
             return lambda fields: [part(fields) for part in parts]
-        case Group(operator=sign, parts=nodes):
-            return _group([evaluator(part) for part in nodes], decisive=sign == "||")
+        case Logical(operator=sign, parts=nodes):
+            return _group([compile_node(part) for part in nodes], decisive=sign == "||")
         case Unary(operator=sign, of=of):
-            return _not(evaluator(of)) if sign == "!" else _minus(evaluator(of))
-        case Choice(when=when, then=then, otherwise=otherwise):
-            return _choice(evaluator(when), evaluator(then), evaluator(otherwise))
-        case Binary(operator="in", left=left, right=Items(items=items)) if all(
+            return _not(compile_node(of)) if sign == "!" else _minus(compile_node(of))
+        case Conditional(when=when, then=then, otherwise=otherwise):
+            return _choice(compile_node(when), compile_node(then), compile_node(otherwise))
+        case Binary(operator="in", left=left, right=ListLiteral(items=items)) if all(
             isinstance(item, Literal) and isinstance(item.value, str) for item in items
         ):
-            return _in_strings(evaluator(left), frozenset(item.value for item in items if isinstance(item, Literal)))
+            return _in_strings(compile_node(left), frozenset(item.value for item in items if isinstance(item, Literal)))
         case Binary(operator=sign, left=left, right=right):
-            return _binary(BINARY[sign], evaluator(left), evaluator(right))
+            return _binary(BINARY[sign], compile_node(left), compile_node(right))
         case Call(of=of, name=name, arguments=arguments):
             return _call(of, name, arguments)
-        case Foreign(what=what):
-            raise NotKnown(what)
+        case Unsupported(kind=what):
+            raise NotSupported(what)
 
 
 # -- names, fields
 
 
-def _name(name: str) -> Evaluate:
+def _name(name: str) -> CompiledCondition:
     def value(fields: Fields) -> Any:
         try:
             return fields[name]
         except KeyError:
-            raise NoValue(f"there is no field {name}") from None
+            raise EvaluationError(f"there is no field {name}") from None
 
     return value
 
 
-def _field(of: Evaluate, name: str) -> Evaluate:
+def _field(of: CompiledCondition, name: str) -> CompiledCondition:
     def value(fields: Fields) -> Any:
         found = of(fields)
         if not isinstance(found, dict):
-            raise NoValue(f"{describe_kind(found)} has no field {name}")
+            raise EvaluationError(f"{describe_kind(found)} has no field {name}")
         if name not in found:
-            raise NoValue(f"there is no field {name}")
+            raise EvaluationError(f"there is no field {name}")
         return found[name]
 
     return value
 
 
-def _index(of: Evaluate, by: Evaluate) -> Evaluate:
+def _index(of: CompiledCondition, by: CompiledCondition) -> CompiledCondition:
     def value(fields: Fields) -> Any:
         found, key = of(fields), by(fields)
         if isinstance(found, dict):
             if key not in found:
-                raise NoValue("there is no such key")
+                raise EvaluationError("there is no such key")
             return found[key]
         if isinstance(found, list) and is_int(key):
             if not 0 <= key < len(found):
-                raise NoValue("the index is out of range")
+                raise EvaluationError("the index is out of range")
             return found[key]
-        raise NoValue(f"{describe_kind(found)} has no [{describe_kind(key)}]")
+        raise EvaluationError(f"{describe_kind(found)} has no [{describe_kind(key)}]")
 
     return value
 
@@ -155,19 +155,19 @@ def _index(of: Evaluate, by: Evaluate) -> Evaluate:
 # -- logic: an error is absorbed by a part that decides without it
 
 
-def _group(parts: list[Evaluate], *, decisive: bool) -> Evaluate:
+def _group(parts: list[CompiledCondition], *, decisive: bool) -> CompiledCondition:
     def value(fields: Fields) -> Any:
-        wrong: NoValue | None = None
+        wrong: EvaluationError | None = None
         for part in parts:
             try:
                 found = part(fields)
-            except NoValue as error:
+            except EvaluationError as error:
                 wrong = wrong or error
                 continue
             if found is decisive:
                 return decisive
             if found is not (not decisive):
-                wrong = wrong or NoValue(f"{describe_kind(found)} is not true or false")
+                wrong = wrong or EvaluationError(f"{describe_kind(found)} is not true or false")
         if wrong is not None:
             raise wrong
         return not decisive
@@ -175,21 +175,21 @@ def _group(parts: list[Evaluate], *, decisive: bool) -> Evaluate:
     return value
 
 
-def _not(of: Evaluate) -> Evaluate:
+def _not(of: CompiledCondition) -> CompiledCondition:
     return lambda fields: not _boolean(of(fields))
 
 
-def _choice(when: Evaluate, then: Evaluate, otherwise: Evaluate) -> Evaluate:
+def _choice(when: CompiledCondition, then: CompiledCondition, otherwise: CompiledCondition) -> CompiledCondition:
     return lambda fields: then(fields) if _boolean(when(fields)) else otherwise(fields)
 
 
 def _boolean(value: Any) -> bool:
     if value is True or value is False:
         return value
-    raise NoValue(f"{describe_kind(value)} is not true or false")
+    raise EvaluationError(f"{describe_kind(value)} is not true or false")
 
 
-def _in_strings(of: Evaluate, strings: frozenset[Any]) -> Evaluate:
+def _in_strings(of: CompiledCondition, strings: frozenset[Any]) -> CompiledCondition:
     def value(fields: Fields) -> bool:
         found = of(fields)
         return isinstance(found, str) and found in strings
@@ -197,39 +197,39 @@ def _in_strings(of: Evaluate, strings: frozenset[Any]) -> Evaluate:
     return value
 
 
-def _minus(of: Evaluate) -> Evaluate:
+def _minus(of: CompiledCondition) -> CompiledCondition:
     def value(fields: Fields) -> Any:
         found = of(fields)
         if is_int(found):
             return to_int64(-found)
         if isinstance(found, float):
             return -found
-        raise NoValue(f"-{describe_kind(found)} is not possible")
+        raise EvaluationError(f"-{describe_kind(found)} is not possible")
 
     return value
 
 
-def _binary(apply: Callable[[Any, Any], Any], left: Evaluate, right: Evaluate) -> Evaluate:
+def _binary(apply: Callable[[Any, Any], Any], left: CompiledCondition, right: CompiledCondition) -> CompiledCondition:
     return lambda fields: apply(left(fields), right(fields))
 
 
 # -- functions
 
 
-def _call(of: Node | None, name: str, arguments: tuple[Node, ...]) -> Evaluate:
+def _call(of: Node | None, name: str, arguments: tuple[Node, ...]) -> CompiledCondition:
     if name == "has":
         return _has(arguments)
     if name == "size":
         (measured,) = arguments if of is None else (of,)
-        return _size(evaluator(measured))
+        return _size(compile_node(measured))
     if of is None or len(arguments) != 1:
-        raise NotKnown(name)
-    subject, argument = evaluator(of), evaluator(arguments[0])
+        raise NotSupported(name)
+    subject, argument = compile_node(of), compile_node(arguments[0])
     if name == "matches":
         pattern = arguments[0]
         if isinstance(pattern, Literal) and isinstance(pattern.value, str):
             return _matches_constant(subject, pattern.value)
-        return _on_strings(name, patterns.found, subject, argument)
+        return _on_strings(name, patterns.has_match, subject, argument)
     return _on_strings(name, _ON_STRINGS[name], subject, argument)
 
 
@@ -240,24 +240,26 @@ _ON_STRINGS: dict[str, Callable[[str, str], bool]] = {
 }
 
 
-def _on_strings(name: str, apply: Callable[[str, str], bool], subject: Evaluate, argument: Evaluate) -> Evaluate:
+def _on_strings(
+    name: str, apply: Callable[[str, str], bool], subject: CompiledCondition, argument: CompiledCondition
+) -> CompiledCondition:
     def value(fields: Fields) -> bool:
         left, right = subject(fields), argument(fields)
         if isinstance(left, str) and isinstance(right, str):
             return apply(left, right)
-        raise NoValue(f"{describe_kind(left)}.{name}({describe_kind(right)}) is not possible")
+        raise EvaluationError(f"{describe_kind(left)}.{name}({describe_kind(right)}) is not possible")
 
     return value
 
 
-def _matches_constant(subject: Evaluate, pattern: str) -> Evaluate:
+def _matches_constant(subject: CompiledCondition, pattern: str) -> CompiledCondition:
     try:
-        search = patterns.compiled(pattern)
+        search = patterns.compile_pattern(pattern)
     except ValueError as error:
         wrong = str(error)
 
         def never(fields: Fields) -> bool:
-            raise NoValue(f"invalid pattern: {wrong}")
+            raise EvaluationError(f"invalid pattern: {wrong}")
 
         return never
 
@@ -265,32 +267,32 @@ def _matches_constant(subject: Evaluate, pattern: str) -> Evaluate:
         found = subject(fields)
         if isinstance(found, str):
             return search(found)
-        raise NoValue(f"{describe_kind(found)}.matches(string) is not possible")
+        raise EvaluationError(f"{describe_kind(found)}.matches(string) is not possible")
 
     return value
 
 
-def _size(of: Evaluate) -> Evaluate:
+def _size(of: CompiledCondition) -> CompiledCondition:
     def value(fields: Fields) -> int:
         found = of(fields)
         if isinstance(found, str | list | dict):
             return len(found)
-        raise NoValue(f"size({describe_kind(found)}) is not possible")
+        raise EvaluationError(f"size({describe_kind(found)}) is not possible")
 
     return value
 
 
-def _has(arguments: tuple[Node, ...]) -> Evaluate:
+def _has(arguments: tuple[Node, ...]) -> CompiledCondition:
     match arguments:
         case (Field(of=of, name=name),):
-            owner = evaluator(of)
+            owner = compile_node(of)
 
             def value(fields: Fields) -> bool:
                 found = owner(fields)
                 if isinstance(found, dict):
                     return name in found
-                raise NoValue(f"{describe_kind(found)} has no fields")
+                raise EvaluationError(f"{describe_kind(found)} has no fields")
 
             return value
         case _:
-            raise NotKnown("has")
+            raise NotSupported("has")

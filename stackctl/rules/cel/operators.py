@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from typing import TYPE_CHECKING, Any
 
-from stackctl.rules.cel.values import NoValue, describe_kind, is_int, is_number
+from stackctl.rules.cel.values import EvaluationError, describe_kind, is_int, is_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,7 +16,7 @@ _BITS = 2**63
 # -- comparison
 
 
-def equal(left: Any, right: Any) -> bool:
+def is_equal(left: Any, right: Any) -> bool:
     """CEL's equality: numbers by value, other kinds only among themselves."""
     if isinstance(left, bool) or isinstance(right, bool):
         return left is right
@@ -25,15 +25,15 @@ def equal(left: Any, right: Any) -> bool:
     if type(left) is not type(right):
         return False
     if isinstance(left, list):
-        return len(left) == len(right) and all(map(equal, left, right))
+        return len(left) == len(right) and all(map(is_equal, left, right))
     return left == right
 
 
-def _ordered(compare: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
+def _comparison(compare: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
     def value(left: Any, right: Any) -> bool:
         numbers = is_number(left) and is_number(right)
         if not numbers and not (type(left) is type(right) and isinstance(left, str | bool)):
-            raise NoValue(f"{describe_kind(left)} and {describe_kind(right)} have no order")
+            raise EvaluationError(f"{describe_kind(left)} and {describe_kind(right)} have no order")
         return compare(left, right)
 
     return value
@@ -41,10 +41,10 @@ def _ordered(compare: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
 
 def _in(left: Any, right: Any) -> bool:
     if isinstance(right, list):
-        return any(equal(left, item) for item in right)
+        return any(is_equal(left, item) for item in right)
     if isinstance(right, dict):
-        return any(equal(left, key) for key in right)
-    raise NoValue(f"nothing is in {describe_kind(right)}: in takes a list")
+        return any(is_equal(left, key) for key in right)
+    raise EvaluationError(f"nothing is in {describe_kind(right)}: in takes a list")
 
 
 # -- arithmetic, in 64 bits
@@ -52,7 +52,7 @@ def _in(left: Any, right: Any) -> bool:
 
 def to_int64(value: int) -> int:
     if not -_BITS <= value < _BITS:
-        raise NoValue("the number does not fit into 64 bits")
+        raise EvaluationError("the number does not fit into 64 bits")
     return value
 
 
@@ -64,23 +64,23 @@ def _arithmetic(sign: str, ints: Callable[[int, int], int], floats: Callable[[fl
             return floats(left, right)
         if sign == "+" and type(left) is type(right) and isinstance(left, str | list):
             return left + right
-        raise NoValue(f"{describe_kind(left)} {sign} {describe_kind(right)} is not possible")
+        raise EvaluationError(f"{describe_kind(left)} {sign} {describe_kind(right)} is not possible")
 
     return value
 
 
-def _divided(left: int, right: int) -> int:
+def _divide(left: int, right: int) -> int:
     if right == 0:
-        raise NoValue("division by zero")
+        raise EvaluationError("division by zero")
     quotient = abs(left) // abs(right)
     return quotient if (left < 0) == (right < 0) else -quotient
 
 
-def _rest(left: int, right: int) -> int:
-    return left - right * _divided(left, right)
+def _remainder(left: int, right: int) -> int:
+    return left - right * _divide(left, right)
 
 
-def _quotient(left: float, right: float) -> float:
+def _divide_floats(left: float, right: float) -> float:
     if right:
         return left / right
     return float("nan") if left == 0 or left != left else float("inf") if left > 0 else float("-inf")
@@ -88,9 +88,10 @@ def _quotient(left: float, right: float) -> float:
 
 # What stands for each operator.
 BINARY: dict[str, Callable[[Any, Any], Any]] = {
-    "==": equal, "!=": lambda left, right: not equal(left, right), "in": _in,
-    "<": _ordered(operator.lt), "<=": _ordered(operator.le), ">": _ordered(operator.gt), ">=": _ordered(operator.ge),
+    "==": is_equal, "!=": lambda left, right: not is_equal(left, right), "in": _in,
+    "<": _comparison(operator.lt), "<=": _comparison(operator.le),
+    ">": _comparison(operator.gt), ">=": _comparison(operator.ge),
     "+": _arithmetic("+", operator.add, operator.add), "-": _arithmetic("-", operator.sub, operator.sub),
-    "*": _arithmetic("*", operator.mul, operator.mul), "/": _arithmetic("/", _divided, _quotient),
-    "%": _arithmetic("%", _rest, None),
+    "*": _arithmetic("*", operator.mul, operator.mul), "/": _arithmetic("/", _divide, _divide_floats),
+    "%": _arithmetic("%", _remainder, None),
 }  # fmt: skip

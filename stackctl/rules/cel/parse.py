@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-MOST_CHARACTERS = 262_144
-DEEPEST = 40  # brackets within brackets
-LONGEST_CHAIN = 200  # of + - * / % and unary operators, which nest
+MAX_CHARACTERS = 262_144
+MAX_DEPTH = 40  # brackets within brackets
+MAX_CHAIN = 200  # of + - * / % and unary operators, which nest
 
 _OPENING, _CLOSING = "([{", ")]}"
 _ESCAPES = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"} | {c: c for c in "\\?\"'`"}
 _ESCAPE = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|([0-3][0-7]{2})|(.))", re.DOTALL)
 # A string or a comment as a whole, so that brackets in them do not count.
-_WHOLE = re.compile(
+_STRING_OR_BRACKET = re.compile(
     r"""//[^\n]*|[rR]?(\"\"\"|''')(?:(?<![rR]\1)\\.|(?!\1).)*\1|[rR]"[^"\n]*"|[rR]'[^'\n]*'"""
     r"""|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|[()\[\]{}]""",
     re.DOTALL,
@@ -33,12 +33,12 @@ _OPERATORS = {
 }  # fmt: skip
 
 
-class Unreadable(Exception):
+class ConditionSyntaxError(Exception):
     """The text is no condition; `at` is the offset of the place, from 0."""
 
     def __init__(self, what: str, at: int) -> None:
         super().__init__(what)
-        self.what = what
+        self.reason = what
         self.at = at
 
 
@@ -91,7 +91,7 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Items:
+class ListLiteral:
     """A list."""
 
     items: tuple[Node, ...]
@@ -99,7 +99,7 @@ class Items:
 
 
 @dataclass(frozen=True)
-class Group:
+class Logical:
     """`&&` or `||` between two or more parts."""
 
     operator: str
@@ -125,7 +125,7 @@ class Unary:
 
 
 @dataclass(frozen=True)
-class Choice:
+class Conditional:
     """`when ? then : otherwise`."""
 
     when: Node
@@ -135,19 +135,21 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Foreign:
+class Unsupported:
     """CEL that rules have no use for (maps, messages, bytes, unsigned numbers): only the reference evaluates it."""
 
-    what: str
+    kind: str
     span: Span
 
 
-Node: TypeAlias = Literal | Name | Field | Index | Call | Items | Group | Binary | Unary | Choice | Foreign
+Node: TypeAlias = (
+    Literal | Name | Field | Index | Call | ListLiteral | Logical | Binary | Unary | Conditional | Unsupported
+)
 
 
 @lru_cache(maxsize=256)
 def parse(text: str) -> Node:
-    """The tree of a condition. Raises Unreadable."""
+    """The tree of a condition. Raises ConditionSyntaxError."""
     _refuse_excess(text)
     from celpy.celparser import CELParseError
 
@@ -156,23 +158,23 @@ def parse(text: str) -> Node:
     except CELParseError as error:
         token = getattr(error.__context__, "token", None)
         if getattr(token, "type", None) == "$END":
-            raise Unreadable("the condition ends too early", len(text.rstrip())) from None
+            raise ConditionSyntaxError("the condition ends too early", len(text.rstrip())) from None
         at = _offset(text, error.line or 1, error.column or 1)
-        unclosed = text[at] in "\"'" and not _WHOLE.match(text, at)
-        raise Unreadable(
+        unclosed = text[at] in "\"'" and not _STRING_OR_BRACKET.match(text, at)
+        raise ConditionSyntaxError(
             "this string is never closed" if unclosed else f"{text[at]!r} is not expected here", at
         ) from None
     return _Reader(text).read(tree, 0)
 
 
-def position(text: str, at: int) -> tuple[int, int]:
+def to_line_and_column(text: str, at: int) -> tuple[int, int]:
     """Line and column of an offset, both from 1."""
     return text.count("\n", 0, at) + 1, at - (text.rfind("\n", 0, at) + 1) + 1
 
 
-def pointed(text: str, at: int) -> str:
+def point_at(text: str, at: int) -> str:
     """The line of an offset, and a caret below the place; a long line is cut."""
-    line, column = position(text, at)
+    line, column = to_line_and_column(text, at)
     shown = text.split("\n")[line - 1].replace("\t", " ")
     start = max(0, column - 60)
     return f"{shown[start : start + 100]}\n{' ' * (column - 1 - start)}^"
@@ -193,13 +195,13 @@ def children(node: Node) -> tuple[Node, ...]:
             return (of, by)
         case Call(of=of, arguments=arguments):
             return arguments if of is None else (of, *arguments)
-        case Items(items=items):
+        case ListLiteral(items=items):
             return items
-        case Group(parts=parts):
+        case Logical(parts=parts):
             return parts
         case Binary(left=left, right=right):
             return (left, right)
-        case Choice(when=when, then=then, otherwise=otherwise):
+        case Conditional(when=when, then=then, otherwise=otherwise):
             return (when, then, otherwise)
         case _:
             return ()
@@ -227,18 +229,18 @@ def _offset(text: str, line: int, column: int) -> int:
 
 
 def _refuse_excess(text: str) -> None:
-    if len(text) > MOST_CHARACTERS:
-        raise Unreadable(
-            f"the condition has {len(text):,} characters; {MOST_CHARACTERS:,} are the most", MOST_CHARACTERS
+    if len(text) > MAX_CHARACTERS:
+        raise ConditionSyntaxError(
+            f"the condition has {len(text):,} characters; {MAX_CHARACTERS:,} are the most", MAX_CHARACTERS
         )
     if not text.strip():
-        raise Unreadable("the condition is empty", 0)
+        raise ConditionSyntaxError("the condition is empty", 0)
     depth = 0
-    for found in _WHOLE.finditer(text):
+    for found in _STRING_OR_BRACKET.finditer(text):
         if found[0] in _OPENING:
             depth += 1
-            if depth > DEEPEST:
-                raise Unreadable(f"brackets are nested more than {DEEPEST} deep", found.start())
+            if depth > MAX_DEPTH:
+                raise ConditionSyntaxError(f"brackets are nested more than {MAX_DEPTH} deep", found.start())
         elif found[0] in _CLOSING:
             depth -= 1
 
@@ -253,16 +255,16 @@ class _Reader:
         while not _is_token(tree) and len(tree.children) == 1 and tree.data not in _LEAVES:
             tree = tree.children[0]
         span = self._span(tree)
-        if depth > LONGEST_CHAIN:
-            raise Unreadable(f"more than {LONGEST_CHAIN} operations are nested here", span.start)
+        if depth > MAX_CHAIN:
+            raise ConditionSyntaxError(f"more than {MAX_CHAIN} operations are nested here", span.start)
         match tree.data:
             case "expr":
                 when, then, otherwise = (self.read(child, depth + 1) for child in tree.children)
-                return Choice(when, then, otherwise, span)
+                return Conditional(when, then, otherwise, span)
             case "conditionalor":
-                return Group("||", self._parts(tree, "conditionalor", depth), span)
+                return Logical("||", self._parts(tree, "conditionalor", depth), span)
             case "conditionaland":
-                return Group("&&", self._parts(tree, "conditionaland", depth), span)
+                return Logical("&&", self._parts(tree, "conditionaland", depth), span)
             case "relation" | "addition" | "multiplication":
                 left, right = tree.children
                 return Binary(
@@ -288,15 +290,15 @@ class _Reader:
             case "paren_expr":
                 return self.read(tree.children[0], depth + 1)
             case "list_lit":
-                return Items(self._list(tree.children, depth), span)
+                return ListLiteral(self._list(tree.children, depth), span)
             case "literal":
                 return self._literal(tree.children[0], span)
             case "map_lit":
-                return Foreign("a map", span)
+                return Unsupported("a map", span)
             case "member_object":
-                return Foreign("a message", span)
+                return Unsupported("a message", span)
             case _:
-                return Foreign("a name with a leading dot", span)
+                return Unsupported("a name with a leading dot", span)
 
     def _parts(self, tree: Any, rule: str, depth: int) -> tuple[Node, ...]:
         """A chain nests to the left, as deep as it is long: so it is followed in a loop."""
@@ -318,7 +320,7 @@ class _Reader:
             case "INT_LIT":
                 number = int(text, 16) if "0x" in text.lower() else int(text)
                 if not -(2**63) <= number < 2**63:
-                    raise Unreadable("a whole number has at most 64 bits", span.start)
+                    raise ConditionSyntaxError("a whole number has at most 64 bits", span.start)
                 return Literal(number, span)
             case "FLOAT_LIT":
                 return Literal(float(text), span)
@@ -329,9 +331,9 @@ class _Reader:
             case "STRING_LIT" | "MLSTRING_LIT":
                 return Literal(self._string(text, span.start), span)
             case "BYTES_LIT":
-                return Foreign("bytes", span)
+                return Unsupported("bytes", span)
             case _:
-                return Foreign("an unsigned number", span)
+                return Unsupported("an unsigned number", span)
 
     def _string(self, text: str, start: int) -> str:
         raw = text[0] in "rR"
@@ -347,10 +349,10 @@ class _Reader:
             if coded or found[4]:
                 code = int(coded, 16) if coded else int(found[4], 8)
                 if code > 0x10FFFF or 0xD800 <= code < 0xE000:
-                    raise Unreadable(f"{found[0]} is no character", base + found.start())
+                    raise ConditionSyntaxError(f"{found[0]} is no character", base + found.start())
                 return chr(code)
             if found[5] not in _ESCAPES:
-                raise Unreadable(
+                raise ConditionSyntaxError(
                     f'{found[0]} is no escape of CEL; write \\\\ for a backslash, or the string as r"…"',
                     base + found.start(),
                 )

@@ -13,16 +13,16 @@ _SPECIAL = set("\\.^$|?*+()[]{}")
 _MOST_REPEATS = 255
 
 
-class _No(Exception):
+class _NotTranslatable(Exception):
     """Not in the common part of both languages."""
 
 
-def translated(pattern: str) -> str | None:
+def translate_pattern(pattern: str) -> str | None:
     """The same pattern for `~` on a text of collation C; None where PostgreSQL may see it otherwise."""
     try:
-        patterns.compiled(pattern)
-        return _Translator(pattern).all()
-    except (ValueError, _No):
+        patterns.compile_pattern(pattern)
+        return _Translator(pattern).translate()
+    except (ValueError, _NotTranslatable):
         return None
 
 
@@ -31,10 +31,10 @@ class _Translator:
         self._text = pattern
         self._at = 0
 
-    def all(self) -> str:
+    def translate(self) -> str:
         found = self._alternatives()
         if self._at < len(self._text):
-            raise _No
+            raise _NotTranslatable
         return found
 
     def _next(self) -> str:
@@ -43,7 +43,7 @@ class _Translator:
     def _take(self) -> str:
         one = self._next()
         if not one or one == "\0":
-            raise _No
+            raise _NotTranslatable
         self._at += 1
         return one
 
@@ -53,7 +53,7 @@ class _Translator:
             self._at += 1
             branches.append(self._branch())
         if len(branches) > 1 and "" in branches:
-            raise _No
+            raise _NotTranslatable
         return "|".join(branches)
 
     def _branch(self) -> str:
@@ -62,7 +62,7 @@ class _Translator:
             atom, repeatable = self._atom()
             repeat = self._repeat()
             if repeat and not repeatable:
-                raise _No
+                raise _NotTranslatable
             found.append(atom + repeat)
         return "".join(found)
 
@@ -77,17 +77,17 @@ class _Translator:
                 if self._text.startswith("?:", self._at):
                     self._at += 2
                 elif self._next() == "?":
-                    raise _No
+                    raise _NotTranslatable
                 inner = self._alternatives()
                 if not inner or self._take() != ")":
-                    raise _No
+                    raise _NotTranslatable
                 return f"(?:{inner})", True
             case "[":
                 return self._bracket(), True
             case "\\":
                 return self._escape()
             case _ if one in _SPECIAL:
-                raise _No
+                raise _NotTranslatable
             case _:
                 return one, True
 
@@ -101,7 +101,7 @@ class _Translator:
             return {"b": "\\y", "z": "$", "A": "^"}[one], False
         if one.isascii() and not one.isalnum() and one.isprintable():
             return f"\\{one}", True
-        raise _No
+        raise _NotTranslatable
 
     def _repeat(self) -> str:
         one = self._next()
@@ -113,7 +113,7 @@ class _Translator:
             low, comma, high = self._text[self._at + 1 : end].partition(",") if end > 0 else ("", "", "")
             bounds = [low, high] if comma and high else [low]
             if not all(bound.isascii() and bound.isdigit() and int(bound) <= _MOST_REPEATS for bound in bounds):
-                raise _No
+                raise _NotTranslatable
             found = self._text[self._at : end + 1]
             self._at = end + 1
         else:
@@ -121,7 +121,7 @@ class _Translator:
         if self._next() == "?":  # which match is found first does not matter for whether there is one
             self._at += 1
         if self._next() and self._next() in "*+?{":
-            raise _No
+            raise _NotTranslatable
         return found
 
     def _bracket(self) -> str:
@@ -135,7 +135,7 @@ class _Translator:
                 self._at += 1
                 high, fits = self._member()
                 if not fits or not (low.isascii() and high.isascii()):
-                    raise _No
+                    raise _NotTranslatable
                 low = f"{low}-{high}"
             found += low
         self._at += 1
@@ -145,7 +145,7 @@ class _Translator:
         """One character, escaped for PostgreSQL, or a class; whether it may begin or end a range."""
         one = self._take()
         if one == "[" or one == "]":
-            raise _No
+            raise _NotTranslatable
         if one != "\\":
             return (f"\\{one}" if one in "-^" else one), True
         one = self._take()
@@ -155,4 +155,4 @@ class _Translator:
             return _CONTROLS[one], False
         if one.isascii() and not one.isalnum() and one.isprintable():
             return f"\\{one}", True
-        raise _No
+        raise _NotTranslatable

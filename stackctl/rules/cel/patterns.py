@@ -5,22 +5,22 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from stackctl.rules.cel.values import NoValue
+from stackctl.rules.cel.values import EvaluationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-MOST_MEMORY = 8 << 20  # bytes that a compiled pattern and its states may take
+MAX_MEMORY = 8 << 20  # bytes that a compiled pattern and its states may take
 
 
 @lru_cache(maxsize=4096)
-def compiled(pattern: str) -> Callable[[str], bool]:
+def compile_pattern(pattern: str) -> Callable[[str], bool]:
     """Whether a text holds the pattern anywhere, as a function. Raises ValueError with RE2's reason."""
     import re2
 
     options = re2.Options()
     options.log_errors = False  # it would write to the terminal past us
-    options.max_mem = MOST_MEMORY
+    options.max_mem = MAX_MEMORY
     try:
         search: Any = re2.compile(pattern, options=options).search
     except re2.error as error:
@@ -29,9 +29,9 @@ def compiled(pattern: str) -> Callable[[str], bool]:
     return lambda text: search(text) is not None
 
 
-def found(text: str, pattern: str) -> bool:
+def has_match(text: str, pattern: str) -> bool:
     """The same for a pattern that is known only now; an invalid one is an error of the condition."""
     try:
-        return compiled(pattern)(text)
+        return compile_pattern(pattern)(text)
     except ValueError as error:
-        raise NoValue(f"invalid pattern: {error}") from None
+        raise EvaluationError(f"invalid pattern: {error}") from None

@@ -13,54 +13,54 @@ from typing import TYPE_CHECKING, Any, cast
 from stackctl.rules.cel import patterns
 from stackctl.rules.cel.operators import BINARY
 from stackctl.rules.cel.parse import Call, Field, parse, walk
-from stackctl.rules.cel.values import NoValue
+from stackctl.rules.cel.values import EvaluationError
 
 if TYPE_CHECKING:
     from celpy.evaluation import Context
 
-    from stackctl.rules.cel.values import Evaluate, Fields
+    from stackctl.rules.cel.values import CompiledCondition, Fields
 
 FRAMES = 50_000  # its walk over a tree takes some dozen frames for each level
 _LIMIT = threading.Lock()
 
 
-def program(condition: str) -> Evaluate:
-    """A function from the fields of a context to what the condition yields; it raises NoValue.
+def compile_with_reference(condition: str) -> CompiledCondition:
+    """A function from the fields of a context to what the condition yields; it raises EvaluationError.
 
-    Raises syntax.Unreadable.
+    Raises ConditionSyntaxError.
     """
     from celpy import Environment, InterpretedRunner
     from celpy.adapter import json_to_cel
 
     for node in walk(parse(condition)):
-        if isinstance(node, Call) and (node.of, node.name) == (None, "has") and not _of_a_field(node):
-            raise NoValue("has() takes a field of something: has(riskScores.bot)")
+        if isinstance(node, Call) and (node.of, node.name) == (None, "has") and not _takes_field(node):
+            raise EvaluationError("has() takes a field of something: has(riskScores.bot)")
     environment = Environment(runner_class=InterpretedRunner)
-    _deep()
+    _raise_recursion_limit()
     built = environment.program(environment.compile(condition), functions=_functions())
 
     def value(fields: Fields) -> Any:
         try:
-            return _plain(built.evaluate(cast("Context", json_to_cel(dict(fields)))))
-        except NoValue:
+            return _to_python(built.evaluate(cast("Context", json_to_cel(dict(fields)))))
+        except EvaluationError:
             raise
         # Whatever it raises is CEL's error value; the message may hold kilobytes of the user's own data.
         except Exception as error:  # noqa: BLE001
-            raise NoValue(_said(error)) from None
+            raise EvaluationError(_describe_error(error)) from None
 
     return value
 
 
-def _of_a_field(call: Call) -> bool:
+def _takes_field(call: Call) -> bool:
     return len(call.arguments) == 1 and isinstance(call.arguments[0], Field)
 
 
-def _deep() -> None:
+def _raise_recursion_limit() -> None:
     with _LIMIT:
         sys.setrecursionlimit(max(sys.getrecursionlimit(), FRAMES))
 
 
-def _said(error: Exception) -> str:
+def _describe_error(error: Exception) -> str:
     from celpy.evaluation import CELEvalError
 
     if isinstance(error, CELEvalError) and error.args and isinstance(error.args[0], str):
@@ -83,14 +83,14 @@ def _functions() -> dict[str, Any]:
             for operand in (left, right):
                 if isinstance(operand, Exception):
                     return operand
-            return celtypes.BoolType(apply(_plain(left), _plain(right)))
+            return celtypes.BoolType(apply(_to_python(left), _to_python(right)))
 
         return function
 
     def matches(text: Any, pattern: Any) -> Any:
         if not isinstance(text, str) or not isinstance(pattern, str):
-            raise NoValue("matches takes strings")
-        return celtypes.BoolType(patterns.found(str(text), str(pattern)))
+            raise EvaluationError("matches takes strings")
+        return celtypes.BoolType(patterns.has_match(str(text), str(pattern)))
 
     return {
         "_==_": pair("=="), "_!=_": pair("!="), "_<_": pair("<"), "_<=_": pair("<="), "_>_": pair(">"),
@@ -98,7 +98,7 @@ def _functions() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _plain(value: Any) -> Any:
+def _to_python(value: Any) -> Any:
     """cel-python's value as Python's own."""
     from celpy import celtypes
 
@@ -112,8 +112,8 @@ def _plain(value: Any) -> Any:
         case celtypes.DoubleType():
             return float(value)
         case celtypes.ListType():
-            return [_plain(item) for item in value]
+            return [_to_python(item) for item in value]
         case celtypes.MapType():
-            return {_plain(key): _plain(item) for key, item in value.items()}
+            return {_to_python(key): _to_python(item) for key, item in value.items()}
         case _:
             return value

@@ -15,18 +15,18 @@ from psycopg import sql
 from stackctl.rules.cel.parse import (
     Binary,
     Call,
-    Choice,
+    Conditional,
+    ConditionSyntaxError,
     Field,
-    Group,
-    Items,
+    ListLiteral,
     Literal,
+    Logical,
     Name,
     Node,
     Unary,
-    Unreadable,
     parse,
 )
-from stackctl.rules.cel.pattern_sql import translated
+from stackctl.rules.cel.pattern_sql import translate_pattern
 from stackctl.rules.model import RISKS
 
 Composable = sql.Composable
@@ -49,22 +49,22 @@ class _Value:
     sql: Composable
 
 
-class _No(Exception):
+class _NotTranslatable(Exception):
     """SQL can't say it."""
 
 
-def predicate(condition: str) -> Composable:
+def to_predicate(condition: str) -> Composable:
     """A boolean expression over a relation with the columns of TEXTS and those of the risk scores."""
     try:
         return _boolean(parse(condition))
-    except Unreadable:
+    except ConditionSyntaxError:
         return _UNKNOWN
 
 
 def _boolean(node: Node) -> Composable:
     try:
         return _condition(node)
-    except _No:
+    except _NotTranslatable:
         return _UNKNOWN
 
 
@@ -72,26 +72,26 @@ def _condition(node: Node) -> Composable:
     match node:
         case Literal(value=bool() as value):
             return sql.SQL("TRUE" if value else "FALSE")
-        case Group(operator=sign, parts=parts):
+        case Logical(operator=sign, parts=parts):
             joint = sql.SQL(" AND " if sign == "&&" else " OR ")
             return sql.SQL("({})").format(joint.join([_boolean(part) for part in parts]))
         case Unary(operator="!", of=of):
             return sql.SQL("(NOT {})").format(_boolean(of))
-        case Choice(when=when, then=then, otherwise=otherwise):
+        case Conditional(when=when, then=then, otherwise=otherwise):
             found = _boolean(when)
             return sql.SQL("(CASE WHEN {0} THEN {1} WHEN NOT {0} THEN {2} END)").format(
                 found, _boolean(then), _boolean(otherwise)
             )
-        case Binary(operator="in", left=left, right=Items(items=items)):
+        case Binary(operator="in", left=left, right=ListLiteral(items=items)):
             return _in(_value(left), items)
         case Binary(operator=sign, left=left, right=right) if sign in _SIGNS:
-            return _compared(sign, _value(left), _value(right))
+            return _compare(sign, _value(left), _value(right))
         case Call(of=of, name=name, arguments=(argument,)) if of is not None:
             return _on_text(name, _text(of), argument)
         case Call(of=None, name="has", arguments=(Field(of=Name(name="riskScores"), name=name),)):
             return sql.SQL("TRUE" if name in RISKS else "FALSE")
         case _:
-            raise _No
+            raise _NotTranslatable
 
 
 def _in(value: _Value, items: tuple[Node, ...]) -> Composable:
@@ -101,7 +101,7 @@ def _in(value: _Value, items: tuple[Node, ...]) -> Composable:
     return sql.SQL("({} IN ({}))").format(value.sql, sql.SQL(", ").join(own))
 
 
-def _compared(sign: str, left: _Value, right: _Value) -> Composable:
+def _compare(sign: str, left: _Value, right: _Value) -> Composable:
     if left.kind == right.kind and (left.kind != "bool" or sign in ("==", "!=")):
         return sql.SQL("({} {} {})").format(left.sql, sql.SQL(_SIGNS[sign]), right.sql)
     if left.kind != right.kind and sign in ("==", "!="):  # values of different types are unequal
@@ -109,7 +109,7 @@ def _compared(sign: str, left: _Value, right: _Value) -> Composable:
         return sql.SQL("({} AND {})" if answer == "TRUE" else "({} OR {})").format(
             _unless_null(left, answer), _unless_null(right, answer)
         )
-    raise _No
+    raise _NotTranslatable
 
 
 def _unless_null(value: _Value, answer: OneOf["TRUE", "FALSE"]) -> Composable:
@@ -119,8 +119,8 @@ def _unless_null(value: _Value, answer: OneOf["TRUE", "FALSE"]) -> Composable:
 def _on_text(name: str, subject: Composable, argument: Node) -> Composable:
     if name == "matches":
         value = argument.value if isinstance(argument, Literal) else None
-        if not isinstance(value, str) or (pattern := translated(value)) is None:
-            raise _No
+        if not isinstance(value, str) or (pattern := translate_pattern(value)) is None:
+            raise _NotTranslatable
         return sql.SQL("({} ~ {})").format(subject, sql.Literal(pattern))
     text = _text(argument)
     match name:
@@ -131,13 +131,13 @@ def _on_text(name: str, subject: Composable, argument: Node) -> Composable:
         case "endsWith":
             return sql.SQL("(right({0}, char_length({1})) = {1})").format(subject, text)
         case _:
-            raise _No
+            raise _NotTranslatable
 
 
 def _text(node: Node) -> Composable:
     found = _value(node)
     if found.kind != "text":
-        raise _No
+        raise _NotTranslatable
     return found.sql
 
 
@@ -158,4 +158,4 @@ def _value(node: Node) -> _Value:
         case Call(of=of, name="size", arguments=()) if of is not None:
             return _Value("number", sql.SQL("char_length({})").format(_text(of)))
         case _:
-            raise _No
+            raise _NotTranslatable

@@ -5,9 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stackctl.rules.cel.evaluate import evaluator, known
-from stackctl.rules.cel.parse import Choice, Field, Group, Name, Node, Unary, Unreadable, children, parse
-from stackctl.rules.cel.values import NoValue
+from stackctl.rules.cel.evaluate import can_compile, compile_node
+from stackctl.rules.cel.parse import (
+    Conditional,
+    ConditionSyntaxError,
+    Field,
+    Logical,
+    Name,
+    Node,
+    Unary,
+    children,
+    parse,
+)
+from stackctl.rules.cel.values import EvaluationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,7 +28,7 @@ _LONGEST = 100  # characters of a part
 
 
 @dataclass(frozen=True)
-class Part:
+class ConditionPart:
     """One comparison or call. `value`: what it yields, or `error`; `fields`: what it looked at."""
 
     text: str
@@ -27,38 +37,38 @@ class Part:
     fields: dict[str, Any]
 
 
-def parts(condition: str, context: Context) -> tuple[Part, ...]:
+def trace_condition(condition: str, context: Context) -> tuple[ConditionPart, ...]:
     """The parts between && and || and !, in order of place; none when the condition can't be read."""
     try:
         tree = parse(condition)
-    except Unreadable:
+    except ConditionSyntaxError:
         return ()
     fields = context.fields()
-    return tuple(_part(condition, leaf, fields) for leaf in _leaves(tree))
+    return tuple(_trace_part(condition, leaf, fields) for leaf in _leaves(tree))
 
 
 def _leaves(node: Node) -> Iterator[Node]:
     match node:
-        case Group() | Choice() | Unary(operator="!"):
+        case Logical() | Conditional() | Unary(operator="!"):
             for child in children(node):
                 yield from _leaves(child)
         case _:
             yield node
 
 
-def _part(condition: str, node: Node, fields: dict[str, Any]) -> Part:
+def _trace_part(condition: str, node: Node, fields: dict[str, Any]) -> ConditionPart:
     text = " ".join(condition[node.span.start : node.span.end].split())
     shown = text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
-    seen = dict(_fields(node, fields))
-    if not known(node):
-        return Part(shown, None, "only the whole condition can be evaluated", seen)
+    seen = dict(_find_fields(node, fields))
+    if not can_compile(node):
+        return ConditionPart(shown, None, "only the whole condition can be evaluated", seen)
     try:
-        return Part(shown, evaluator(node)(fields), None, seen)
-    except NoValue as error:
-        return Part(shown, None, str(error), seen)
+        return ConditionPart(shown, compile_node(node)(fields), None, seen)
+    except EvaluationError as error:
+        return ConditionPart(shown, None, str(error), seen)
 
 
-def _fields(node: Node, fields: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+def _find_fields(node: Node, fields: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     match node:
         case Field(of=Name(name="riskScores"), name=name) if name in fields["riskScores"]:
             yield f"riskScores.{name}", fields["riskScores"][name]
@@ -66,4 +76,4 @@ def _fields(node: Node, fields: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             yield name, fields[name]
         case _:
             for child in children(node):
-                yield from _fields(child, fields)
+                yield from _find_fields(child, fields)

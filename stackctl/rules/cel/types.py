@@ -11,17 +11,17 @@ from stackctl.rules.cel.evaluate import METHODS
 from stackctl.rules.cel.parse import (
     Binary,
     Call,
-    Choice,
+    Conditional,
+    ConditionSyntaxError,
     Field,
-    Foreign,
-    Group,
     Index,
-    Items,
+    ListLiteral,
     Literal,
+    Logical,
     Name,
     Node,
     Unary,
-    Unreadable,
+    Unsupported,
     children,
     parse,
 )
@@ -53,16 +53,16 @@ class Problem:
     suggestion: str | None = None
 
 
-def check(condition: str) -> tuple[Problem, ...]:
+def check_types(condition: str) -> tuple[Problem, ...]:
     """Everything that is wrong with a condition, in order of place."""
     try:
         tree = parse(condition)
-    except Unreadable as error:
-        return (Problem(error.at, "syntax", "error", error.what),)
+    except ConditionSyntaxError as error:
+        return (Problem(error.at, "syntax", "error", error.reason),)
     checker = _Checker()
     found = checker.type_of(tree)
     if found not in ("bool", "any"):
-        checker.wrong(tree, "not-boolean", f"a condition is true or false, and this is {_a(found)}")
+        checker.wrong(tree, "not-boolean", f"a condition is true or false, and this is {_with_article(found)}")
     return tuple(sorted(checker.problems, key=lambda problem: problem.at))
 
 
@@ -85,11 +85,11 @@ class _Checker:
                 return self._field(node, self.type_of(of), of, name)
             case Index(of=of, by=by):
                 return self._index(node, of, by)
-            case Items(items=items):
+            case ListLiteral(items=items):
                 for item in items:
                     self.type_of(item)
                 return "list"
-            case Group(operator=sign, parts=parts):
+            case Logical(operator=sign, parts=parts):
                 for part in parts:
                     self._boolean(part, f"a side of {sign}")
                 return "bool"
@@ -98,8 +98,8 @@ class _Checker:
                 return "bool"
             case Unary(of=of):
                 found = self.type_of(of)
-                return found if found in (*_NUMBERS, "any") else self._no(node, f"-{found}")
-            case Choice(when=when, then=then, otherwise=otherwise):
+                return found if found in (*_NUMBERS, "any") else self._not_possible(node, f"-{found}")
+            case Conditional(when=when, then=then, otherwise=otherwise):
                 self._boolean(when, "what stands before ?")
                 one, other = self.type_of(then), self.type_of(otherwise)
                 return one if one == other else "any"
@@ -107,16 +107,16 @@ class _Checker:
                 return self._binary(node, sign, left, right)
             case Call():
                 return self._call(node)
-            case Foreign():
+            case Unsupported():
                 return "any"
 
-    def _no(self, node: Node, what: str) -> Type:
+    def _not_possible(self, node: Node, what: str) -> Type:
         return self.wrong(node, "type", f"{what} is not possible")
 
     def _boolean(self, node: Node, what: str) -> None:
         found = self.type_of(node)
         if found not in ("bool", "any"):
-            self.wrong(node, "type", f"{what} is {_a(found)}, not true or false", _compared(found))
+            self.wrong(node, "type", f"{what} is {_with_article(found)}, not true or false", _suggest_comparison(found))
 
     def _name(self, node: Node, name: str) -> Type:
         if name in FIELDS:
@@ -133,7 +133,11 @@ class _Checker:
                 return "int"
             near = difflib.get_close_matches(name, RISKS, n=1, cutoff=0.3)
             return self.wrong(node, "unknown-field", f"riskScores has no {name}", f"riskScores.{(near or RISKS)[0]}")
-        return "any" if owner == "any" else self.wrong(node, "unknown-field", f"{_a(owner)} has no field {name}")
+        return (
+            "any"
+            if owner == "any"
+            else self.wrong(node, "unknown-field", f"{_with_article(owner)} has no field {name}")
+        )
 
     def _index(self, node: Node, of: Node, by: Node) -> Type:
         owner, key = self.type_of(of), self.type_of(by)
@@ -141,17 +145,17 @@ class _Checker:
             return self._field(node, owner, of, by.value)
         if (owner, key) == ("list", "int") or "any" in (owner, key):
             return "any"
-        return self._no(node, f"[{key}] of {_a(owner)}")
+        return self._not_possible(node, f"[{key}] of {_with_article(owner)}")
 
     def _binary(self, node: Node, sign: str, left: Node, right: Node) -> Type:
         one, other = self.type_of(left), self.type_of(right)
         if sign == "in":
             if other not in ("list", "map", "any"):
                 return self.wrong(
-                    node, "in-takes-a-list", f"nothing is in {_a(other)}",
+                    node, "in-takes-a-list", f"nothing is in {_with_article(other)}",
                     'text.contains("…") looks for a part of a text' if other == "string" else "x in [a, b]",
                 )  # fmt: skip
-            if isinstance(right, Items) and one != "any":
+            if isinstance(right, ListLiteral) and one != "any":
                 for item in right.items:
                     self._comparable(item, one, self.type_of(item))
             return "bool"
@@ -159,14 +163,14 @@ class _Checker:
             self._comparable(node, one, other)
             return "bool"
         if sign in ("<", "<=", ">", ">="):
-            if not _same(one, other) or one in ("null", "list", "map"):
-                self.wrong(node, "type", f"{_a(one)} and {_a(other)} have no order")
+            if not _is_comparable(one, other) or one in ("null", "list", "map"):
+                self.wrong(node, "type", f"{_with_article(one)} and {_with_article(other)} have no order")
             return "bool"
         return self._arithmetic(node, sign, one, other)
 
     def _comparable(self, node: Node, one: Type, other: Type) -> None:
-        if not _same(one, other):
-            self.wrong(node, "type", f"{_a(one)} never equals {_a(other)}")
+        if not _is_comparable(one, other):
+            self.wrong(node, "type", f"{_with_article(one)} never equals {_with_article(other)}")
 
     def _arithmetic(self, node: Node, sign: str, one: Type, other: Type) -> Type:
         if "any" in (one, other):
@@ -175,7 +179,7 @@ class _Checker:
             return one
         if sign == "+" and one == other and one in ("string", "list"):
             return one
-        return self._no(node, f"{_a(one)} {sign} {_a(other)}")
+        return self._not_possible(node, f"{_with_article(one)} {sign} {_with_article(other)}")
 
     def _call(self, node: Call) -> Type:
         name, arguments = node.name, node.arguments
@@ -191,13 +195,13 @@ class _Checker:
         if name == "size":
             measured = types if subject is None else [subject, *types]
             if len(measured) != 1 or measured[0] not in ("string", "list", "map", "any"):
-                return self._no(node, f"size({', '.join(measured)})")
+                return self._not_possible(node, f"size({', '.join(measured)})")
             return "int"
         if name in METHODS:
             if subject is None:
                 return self.wrong(node, "type", f"{name} belongs behind a text", f'email.{name}("…")')
             if len(types) != 1 or subject not in ("string", "any") or types[0] not in ("string", "any"):
-                return self._no(node, f"{_a(subject)}.{name}({', '.join(types)})")
+                return self._not_possible(node, f"{_with_article(subject)}.{name}({', '.join(types)})")
             self._pattern(node)
             return "bool"
         if node.of is None and name in CONVERSIONS:
@@ -215,7 +219,7 @@ class _Checker:
         match node:
             case Call(name="matches", arguments=(Literal(value=str() as pattern, span=span),)):
                 try:
-                    patterns.compiled(pattern)
+                    patterns.compile_pattern(pattern)
                 except ValueError as error:
                     self.problems.append(Problem(span.start, "pattern", "error", f"invalid pattern: {error}"))
             case _:
@@ -240,41 +244,42 @@ class _Checker:
 _TYPES: dict[type, Type] = {str: "string", int: "int", float: "double", bool: "bool", type(None): "null"}
 
 
-def _same(one: Type, other: Type) -> bool:
+def _is_comparable(one: Type, other: Type) -> bool:
     return one == other or "any" in (one, other) or (one in _NUMBERS and other in _NUMBERS)
 
 
-def _a(type_: Type) -> str:
+def _with_article(type_: Type) -> str:
     return {"int": "an int", "bool": "a boolean", "null": "null", "any": "any value"}.get(type_, f"a {type_}")
 
 
-def _compared(type_: Type) -> str | None:
+def _suggest_comparison(type_: Type) -> str | None:
     return {"string": 'compare it: … == ""', "int": "compare it: … > 0"}.get(type_)
 
 
-def constants(node: Node) -> list[tuple[str, str, object]]:
+def find_constants(node: Node) -> list[tuple[str, str, object]]:
     """Comparisons of a field with a constant below the node: field, operator or function, constant."""
     found: list[tuple[str, str, object]] = []
     match node:
-        case Binary(operator="in", left=left, right=Items(items=items)) if _path(left):
-            found += [(_path(left), "in", item.value) for item in items if isinstance(item, Literal)]
-        case Binary(operator=sign, left=left, right=Literal(value=value)) if _path(left):
-            found.append((_path(left), sign, value))
-        case Binary(operator=sign, left=Literal(value=value), right=right) if _path(right):
-            found.append((_path(right), _TURNED.get(sign, sign), value))
-        case Call(of=of, name=name, arguments=(Literal(value=value),)) if of is not None and _path(of):
-            found.append((_path(of), name, value))
+        case Binary(operator="in", left=left, right=ListLiteral(items=items)) if field_path(left):
+            found += [(field_path(left), "in", item.value) for item in items if isinstance(item, Literal)]
+        case Binary(operator=sign, left=left, right=Literal(value=value)) if field_path(left):
+            found.append((field_path(left), sign, value))
+        case Binary(operator=sign, left=Literal(value=value), right=right) if field_path(right):
+            found.append((field_path(right), _MIRRORED.get(sign, sign), value))
+        case Call(of=of, name=name, arguments=(Literal(value=value),)) if of is not None and field_path(of):
+            found.append((field_path(of), name, value))
         case _:
             pass
     for child in children(node):
-        found += constants(child)
+        found += find_constants(child)
     return found
 
 
-_TURNED = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}
+_MIRRORED = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}
 
 
-def _path(node: Node) -> str:
+def field_path(node: Node) -> str:
+    """`email`, `riskScores.bot`; empty for what is no field."""
     match node:
         case Name(name=name):
             return name

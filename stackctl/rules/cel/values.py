@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 Fields: TypeAlias = Mapping[str, Any]
-Evaluate: TypeAlias = Callable[[Fields], Any]
+CompiledCondition: TypeAlias = Callable[[Fields], Any]
 
 
-class NoValue(Exception):
+class EvaluationError(Exception):
     """CEL's error value. The message says what is wrong, and holds nothing of the user's."""
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 import yaml
 
 from stackctl.core.yaml_reader import Reader, is_null, scalar, text_of
-from stackctl.rules.model import ACTIONS, DEFAULTS, Action, ActionType, Default, Rule, RuleSet
+from stackctl.rules.model import ACTIONS, DEFAULT_ACTIONS, Action, ActionType, DefaultAction, Rule, RuleSet
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,16 +17,16 @@ _RULE = ("display_name", "enabled", "priority", "condition", "action")
 _ACTION = ("type", "message")
 
 
-def load(path: Path) -> RuleSet:
+def load_rules(path: Path) -> RuleSet:
     """Read a rules file. Raises ConfigError (`rules-unreadable`, `invalid-rules`)."""
     hint = "name a rules file with --rules, or set sign_up_rules in stackctl.yaml"
-    return parse(text_of(path, code="rules-unreadable", hint=hint), str(path))
+    return parse_rules(text_of(path, code="rules-unreadable", hint=hint), str(path))
 
 
-def parse(text: str, name: str) -> RuleSet:
+def parse_rules(text: str, name: str) -> RuleSet:
     """The rules in a file's text. Raises ConfigError (`invalid-rules`)."""
     reader = _Reader()
-    found = reader.rule_set(reader.compose(text))
+    found = reader.read_rules(reader.compose(text))
     if reader.mistakes:
         hint = "a rule is `id: {condition: …, action: {type: reject}}`; see docs/rules.md"
         raise reader.error(name, code="invalid-rules", hint=hint)
@@ -34,21 +34,21 @@ def parse(text: str, name: str) -> RuleSet:
 
 
 class _Reader(Reader):
-    def rule_set(self, node: yaml.Node | None) -> RuleSet:
+    def read_rules(self, node: yaml.Node | None) -> RuleSet:
         if node is None:
             return RuleSet("allow", ())
         top = self.mapping(node, "the file", _TOP)
-        default = self.one_of(top.get("default_action"), "default_action", DEFAULTS, "allow")
+        default = self.one_of(top.get("default_action"), "default_action", DEFAULT_ACTIONS, "allow")
         rules = top.get("rules")
         found: list[Rule] = []
         if rules is not None and not is_null(rules):
             for key, value in self.pairs(rules, "rules"):
-                rule = self._rule(key, value)
+                rule = self._read_rule(key, value)
                 if rule is not None:
                     found.append(rule)
-        return RuleSet(cast("Default", default), tuple(found))
+        return RuleSet(cast("DefaultAction", default), tuple(found))
 
-    def _rule(self, key: yaml.Node, node: yaml.Node) -> Rule | None:
+    def _read_rule(self, key: yaml.Node, node: yaml.Node) -> Rule | None:
         id_ = str(key.value)
         if not id_.strip():
             self.wrong(key, "a rule needs an id")
@@ -67,13 +67,13 @@ class _Reader(Reader):
             id=id_,
             display_name=self.text(keys.get("display_name"), f"display_name of {id_}") or id_,
             enabled=self.boolean(keys.get("enabled"), f"enabled of {id_}"),
-            priority=self._priority(keys.get("priority"), id_),
+            priority=self._read_priority(keys.get("priority"), id_),
             condition=self.text(condition, f"condition of {id_}"),
             action=Action(cast("ActionType", kind), self.text(action.get("message"), f"message of {id_}")),
-            line=_line(condition or key),
+            line=_first_line(condition or key),
         )
 
-    def _priority(self, node: yaml.Node | None, id_: str) -> int:
+    def _read_priority(self, node: yaml.Node | None, id_: str) -> int:
         if node is None:
             return 0
         value = scalar(node)
@@ -83,6 +83,6 @@ class _Reader(Reader):
         return value
 
 
-def _line(node: yaml.Node) -> int:
+def _first_line(node: yaml.Node) -> int:
     """Of a value's first line; a block begins below its | or >."""
     return node.start_mark.line + (2 if getattr(node, "style", None) in ("|", ">") else 1)

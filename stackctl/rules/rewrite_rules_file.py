@@ -12,7 +12,7 @@ import yaml
 
 from stackctl.core.errors import ConfigError
 from stackctl.core.yaml_reader import is_null
-from stackctl.rules.files import parse
+from stackctl.rules.rules_file import parse_rules
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,31 +23,31 @@ _INDENT = 2
 _COMMA = re.compile(r"\s*,")
 
 
-def rewritten(text: str, name: str, wanted: RuleSet) -> str:
-    """`text`, so that it reads as `wanted`: values are replaced, rules added at the end, or taken out, in place.
+def rewrite_rules(text: str, name: str, rules: RuleSet) -> str:
+    """`text`, so that it reads as `rules`: values are replaced, rules added at the end, or taken out, in place.
 
     Comments stay, also those of a rule that goes. Raises ConfigError: `invalid-rules` for a text that is no rules
     file, `edit-by-hand` where a value is an alias.
     """
-    held = parse(text, name)
-    if _same(held, wanted):
+    old = parse_rules(text, name)
+    if _is_same(old, rules):
         return text
     editor = _Editor(text, name)
-    editor.apply(held, wanted)
+    editor.apply(old, rules)
     found = editor.text()
-    if not _same(parse(found, name), wanted):
-        raise _by_hand(name, 1)
+    if not _is_same(parse_rules(found, name), rules):
+        raise _edit_by_hand_error(name, 1)
     return found
 
 
-def _same(one: RuleSet, other: RuleSet) -> bool:
+def _is_same(one: RuleSet, other: RuleSet) -> bool:
     def rules(found: RuleSet) -> dict[str, Rule]:
         return {rule.id: replace(rule, line=0, condition=rule.condition or None) for rule in found.rules}
 
     return one.default_action == other.default_action and rules(one) == rules(other)
 
 
-def _by_hand(name: str, line: int) -> ConfigError:
+def _edit_by_hand_error(name: str, line: int) -> ConfigError:
     return ConfigError(
         f"{name}:{line}: written so that it can't be changed in place",
         code="edit-by-hand",
@@ -71,30 +71,30 @@ class _Editor:
             found = found[:start] + new + found[end:]
         return found
 
-    def apply(self, held: RuleSet, wanted: RuleSet) -> None:
+    def apply(self, old: RuleSet, new: RuleSet) -> None:
         root = yaml.compose(self._text, Loader=yaml.SafeLoader)
         if root is None or is_null(root):
-            self._append(self._line(0, "default_action", wanted.default_action) + self._rules_block(wanted))
+            self._append(self._line(0, "default_action", new.default_action) + self._rules_block(new))
             return
         assert isinstance(root, yaml.MappingNode)
-        if held.default_action != wanted.default_action:
-            self._set(root, {"default_action": wanted.default_action})
-        before = {rule.id: rule for rule in held.rules}
-        after = {rule.id: rule for rule in wanted.rules}
+        if old.default_action != new.default_action:
+            self._set(root, {"default_action": new.default_action})
+        before = {rule.id: rule for rule in old.rules}
+        after = {rule.id: rule for rule in new.rules}
         rules = _value(root, "rules")
         if rules is None:
-            self._insert_rules(root, wanted)
+            self._insert_rules(root, new)
             return
         if is_null(rules):
             self._changes.append((rules.start_mark.index, rules.end_mark.index, ""))
             end = self._end_of_line(rules)
-            blocks = "".join(self._block(rule, _INDENT) for rule in wanted.rules)
+            blocks = "".join(self._block(rule, _INDENT) for rule in new.rules)
             self._changes.append((end, end, self._newline + blocks.removesuffix(self._newline)))
             return
         assert isinstance(rules, yaml.MappingNode)
         stay = [value for key, value in rules.value if key.value in after]
         if rules.flow_style and not stay:
-            entries = ", ".join(f"{_flow(id_)}: {_flow(_values(rule))}" for id_, rule in after.items())
+            entries = ", ".join(f"{_to_flow(id_)}: {_to_flow(_values(rule))}" for id_, rule in after.items())
             self._changes.append((rules.start_mark.index, rules.end_mark.index, f"{{{entries}}}"))
             return
         for place, (key, _) in enumerate(rules.value):
@@ -119,23 +119,23 @@ class _Editor:
                 self._insert(node, key, value)
                 continue
             if not _key(node, key).end_mark.index <= old.start_mark.index <= node.end_mark.index:
-                raise _by_hand(self._name, _key(node, key).start_mark.line + 1)
+                raise _edit_by_hand_error(self._name, _key(node, key).start_mark.line + 1)
             if isinstance(value, dict) and isinstance(old, yaml.MappingNode):
                 self._set(old, value)
             else:
                 start, end = old.start_mark.index, self._end(old)
                 gap = " " if start == end and self._text[start - 1] == ":" else ""  # `key:` without a value
-                self._changes.append((start, end, gap + _flow(value)))
+                self._changes.append((start, end, gap + _to_flow(value)))
 
-    def _insert_rules(self, root: yaml.MappingNode, wanted: RuleSet) -> None:
+    def _insert_rules(self, root: yaml.MappingNode, rules: RuleSet) -> None:
         """Behind the other keys, and so before the end of the document, should one be marked."""
         if root.flow_style and not root.value:
-            raise _by_hand(self._name, root.start_mark.line + 1)
+            raise _edit_by_hand_error(self._name, root.start_mark.line + 1)
         if root.flow_style:
-            self._insert(root, "rules", {rule.id: _values(rule) for rule in wanted.rules})
+            self._insert(root, "rules", {rule.id: _values(rule) for rule in rules.rules})
             return
         end = self._end_of_line(root.value[-1][1])
-        self._changes.append((end, end, self._newline + self._rules_block(wanted).removesuffix(self._newline)))
+        self._changes.append((end, end, self._newline + self._rules_block(rules).removesuffix(self._newline)))
 
     def _drop(self, node: yaml.MappingNode, name: str) -> None:
         place = next(place for place, (key, _) in enumerate(node.value) if key.value == name)
@@ -150,7 +150,7 @@ class _Editor:
     def _insert(self, node: yaml.MappingNode, key: str, value: Any) -> None:
         if node.flow_style:
             end = self._end(node.value[-1][1])
-            self._changes.append((end, end, f", {_flow(key)}: {_flow(value)}"))
+            self._changes.append((end, end, f", {_to_flow(key)}: {_to_flow(value)}"))
         else:
             end = self._end_of_line(node.value[-1][1])
             line = self._line(node.value[0][0].start_mark.column, key, value)
@@ -160,7 +160,7 @@ class _Editor:
         if rules.flow_style:
             assert behind is not None
             end = self._end(behind)
-            self._changes.append((end, end, f", {_flow(rule.id)}: {_flow(_values(rule))}"))
+            self._changes.append((end, end, f", {_to_flow(rule.id)}: {_to_flow(_values(rule))}"))
             return
         first = rules.value[0][0].start_mark
         block = self._block(rule, first.column)
@@ -178,7 +178,7 @@ class _Editor:
         if not rules.flow_style:
             start -= key.start_mark.column
             end = min(self._end_of_line(value) + len(self._newline), len(self._text))
-        elif self._commented(rules):
+        elif self._has_comment(rules):
             end = found.end() if (found := _COMMA.match(self._text, end)) else end
         elif not first:
             start = self._end(rules.value[place - 1][1])
@@ -186,7 +186,7 @@ class _Editor:
             end = rules.value[place + 1][0].start_mark.index
         self._changes.append((start, end, ""))
 
-    def _commented(self, node: yaml.MappingNode) -> bool:
+    def _has_comment(self, node: yaml.MappingNode) -> bool:
         """Whether a comment stands between the values of a mapping in braces."""
         return any(
             "#" in self._text[self._end(one) : other.start_mark.index] for (_, one), (other, _) in pairwise(node.value)
@@ -196,15 +196,15 @@ class _Editor:
         gap = "" if not self._text or self._text.endswith("\n") else self._newline
         self._changes.append((len(self._text), len(self._text), gap + block))
 
-    def _rules_block(self, wanted: RuleSet) -> str:
-        return f"rules:{self._newline}" + "".join(self._block(rule, _INDENT) for rule in wanted.rules)
+    def _rules_block(self, rules: RuleSet) -> str:
+        return f"rules:{self._newline}" + "".join(self._block(rule, _INDENT) for rule in rules.rules)
 
     def _block(self, rule: Rule, indent: int) -> str:
-        lines = f"{' ' * indent}{_flow(rule.id)}:{self._newline}"
+        lines = f"{' ' * indent}{_to_flow(rule.id)}:{self._newline}"
         return lines + "".join(self._line(indent + _INDENT, key, value) for key, value in _values(rule).items())
 
     def _line(self, indent: int, key: str, value: Any) -> str:
-        return f"{' ' * indent}{_flow(key)}: {_flow(value)}{self._newline}"
+        return f"{' ' * indent}{_to_flow(key)}: {_to_flow(value)}{self._newline}"
 
     def _end(self, node: yaml.Node) -> int:
         """Where a value really ends: a block's own mark stands at the next token, behind comments and empty lines."""
@@ -258,10 +258,10 @@ def _differences(before: Rule, after: Rule) -> dict[str, Any]:
     return found | ({"action": action} if action else {})
 
 
-def _flow(value: Any) -> str:
+def _to_flow(value: Any) -> str:
     """A value in one line that may stand anywhere."""
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{_flow(key)}: {_flow(inner)}" for key, inner in value.items()) + "}"
+        return "{" + ", ".join(f"{_to_flow(key)}: {_to_flow(inner)}" for key, inner in value.items()) + "}"
     if isinstance(value, str) and not value.isprintable():
         # As YAML reads it, too; its own way to quote would break the line.
         return '"' + "".join(f"\\U{ord(one):08x}" if one > "\uffff" else json.dumps(one)[1:-1] for one in value) + '"'

@@ -1,0 +1,149 @@
+"""What the commands that change the rules file share: their options, and how a change is shown and written."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stackctl.cli.command import Run, counted
+from stackctl.cli.rules.rules_file import rules_path
+from stackctl.core.errors import ConfigError, UsageError
+
+if TYPE_CHECKING:
+    from stackctl.rules.editing import Change, RulesFile
+    from stackctl.rules.model import RuleSet
+
+
+MAX_FAILURES_SHOWN = 10  # tests that fail
+Id = Annotated[str, typer.Argument(metavar="ID", help="The rule's id.")]
+Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="Ids of rules.")]
+Condition = Annotated[str | None, typer.Option("--condition", metavar="CEL", help="When it matches.")]
+Where = Annotated[
+    list[str] | None, typer.Option("--where", metavar="CEL", help="A condition; several are joined by &&.")
+]
+Or = Annotated[
+    list[str] | None, typer.Option("--or", metavar="CEL", help="An alternative to all of --where; repeatable.")
+]
+Message = Annotated[str | None, typer.Option("--message", metavar="TEXT", help="A note for operators.")]
+DisplayName = Annotated[str | None, typer.Option("--display-name", metavar="TEXT", help="Its name for people.")]
+Priority = Annotated[int | None, typer.Option("--priority", min=0, help="Higher is evaluated earlier.")]
+Before = Annotated[str | None, typer.Option("--before", metavar="ID", help="Evaluated right before this rule.")]
+After = Annotated[str | None, typer.Option("--after", metavar="ID", help="Evaluated right after this rule.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Write it though tests fail.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the change only.")]
+
+
+class ActionName(Enum):
+    allow = "allow"
+    reject = "reject"
+    restrict = "restrict"
+    log = "log"
+
+
+def combine_condition(condition: str | None, where: list[str] | None, or_: list[str] | None) -> str | None:
+    """One condition from --condition, or from the parts of --where and --or."""
+    from stackctl.rules.cel.tree import join_conditions
+
+    if or_ and not where:
+        raise UsageError("--or is an alternative to --where", code="usage")
+    if condition is not None and not condition.strip():
+        hint = "`stackctl rules disable` switches a rule off"
+        raise UsageError("--condition is empty: such a rule never matches", code="usage", hint=hint)
+    if condition is not None and where:
+        raise UsageError("--condition is the whole condition; leave out --where, or --condition", code="usage")
+    return join_conditions(where, or_ or []) if where else condition
+
+
+def place_rule(file: RulesFile, rules: RuleSet, id_: str, before: str | None, after: str | None) -> RuleSet:
+    from stackctl.rules.editing import move_rule
+
+    if before and after:
+        raise UsageError("--before or --after, not both", code="usage")
+    other = file.find_rule(before or after or "").id
+    if other == id_:
+        raise UsageError(f"{id_} can't stand beside itself", code="usage")
+    order = [rule.id for rule in rules.ordered if rule.id != id_]
+    return move_rule(rules, id_, order.index(other) + (1 if after else 0))
+
+
+def confirm_and_write(run: Run, file: RulesFile, wanted: RuleSet, *, yes: bool, dry_run: bool) -> None:
+    """Show what changes and what comes of it, then write it."""
+    from stackctl.rules import editing
+
+    refuse_non_utf8(wanted)
+    change = editing.plan_change(file, wanted)
+    nothing = change.text == (file.text or "")
+    document = {
+        "changed": False,
+        "dry_run": dry_run,
+        "file": str(file.path),
+        "diff": change.diff,
+        "findings": [
+            {"rule_id": one.rule_id, "rule": one.code, "severity": one.severity, "message": one.message,
+             "suggestion": one.suggestion}
+            for one in change.findings
+        ],
+        "failing_tests": [{"file": str(one.suite.path), "name": one.test.name} for one in change.failures],
+    }  # fmt: skip
+    if not dry_run and not nothing:
+        if not run.json_output:
+            show_change(run, change)
+        if change.errors:
+            error = change.errors[0]
+            raise ConfigError(
+                f"{error.rule_id}: {error.message}; nothing was written",
+                code="invalid-rule",
+                hint=error.suggestion or "`stackctl rules check` says more",
+                details=document,
+            )
+        if change.failures:
+            tests = counted(len(change.failures), "test fails", "tests fail")
+            run.confirm(f"{tests} with this change. Write it all the same?", yes=yes)
+        editing.write_change(change)
+        document["changed"] = True
+
+    def show() -> None:
+        if nothing:
+            run.console.line("nothing to change")
+        elif dry_run:
+            show_change(run, change)
+            run.console.line("nothing was written")
+        else:
+            run.console.line(f"{file.path} written" + (", a new file" if file.text is None else ""))
+
+    run.finish(document, show, ok=not (dry_run and change.errors), exit_code=3)
+
+
+def refuse_non_utf8(rules: RuleSet) -> None:
+    """UsageError for what the shell passed on though it is not text: the file could not hold it."""
+    for rule in rules.rules:
+        try:
+            "".join((rule.id, rule.display_name, rule.condition or "", rule.action.message or "")).encode()
+        except UnicodeEncodeError:
+            shown = rule.id.encode("ascii", "backslashreplace").decode()
+            raise UsageError(f"rule {shown}: what was given is not valid UTF-8", code="usage") from None
+
+
+def show_change(run: Run, change: Change) -> None:
+    for line in change.diff.splitlines():
+        style = {"+": "green", "-": "red"}.get(line[:1]) if line[:3] not in ("+++", "---") else None
+        run.console.line(line, style)
+    for finding in change.findings:
+        style = {"error": "red", "warning": "yellow"}.get(finding.severity)
+        run.console.line(f"{finding.severity} {finding.code}: {finding.rule_id}: {finding.message}", style)
+    for result in change.failures[:MAX_FAILURES_SHOWN]:
+        run.console.line(f"fails now: {result.suite.path}:{result.test.line}: {result.test.name}", "red")
+    if len(change.failures) > MAX_FAILURES_SHOWN:
+        run.console.line(f"and {len(change.failures) - MAX_FAILURES_SHOWN:,} more tests fail now", "red")
+
+
+def switch_rules(run: Run, ids: list[str], rules: Path | None, *, on: bool, yes: bool, dry_run: bool) -> None:
+    from stackctl.rules.editing import read_rules_file, replace_rules
+
+    file = read_rules_file(rules_path(run, rules))
+    changed = [replace(file.find_rule(id_), enabled=on) for id_ in dict.fromkeys(ids)]
+    confirm_and_write(run, file, replace_rules(file.rules, changed), yes=yes, dry_run=dry_run)
