@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _SQL = load_statements(__file__)
 _MIGRATE = "run `stackctl migrate up`; where that was applied before, restore what was dropped since"
 # What stackctl inserts into: a column of somebody else's that must be filled makes that fail.
-_WRITTEN = frozenset({"DeletedRow", "OutgoingRequest", "ExternalDbSyncMetadata"})
+_TABLES_WRITTEN = frozenset({"DeletedRow", "OutgoingRequest", "ExternalDbSyncMetadata"})
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Drift:
 
 
 @dataclass(frozen=True)
-class _Found:
+class _ColumnState:
     """A column as it is; `optional`: an INSERT may leave it out."""
 
     type: str
@@ -48,34 +48,34 @@ class _Index:
     predicate: str | None
 
 
-def drifts(conn: Connection) -> Iterator[Drift]:
+def find_drift(conn: Connection) -> Iterator[Drift]:
     """Every difference that matters, tables first. Names of indexes, further columns and labels do not."""
     names = {"tables": list(expected.tables())}
-    columns: dict[str, dict[str, _Found]] = defaultdict(dict)
-    for table, column, *facts in conn.execute(_SQL["columns"], names):
-        columns[table][column] = _Found(*facts)
+    columns: dict[str, dict[str, _ColumnState]] = defaultdict(dict)
+    for table, column, *facts in conn.execute(_SQL["list_columns"], names):
+        columns[table][column] = _ColumnState(*facts)
     indexes: dict[str, list[_Index]] = defaultdict(list)
-    for table, name, primary, unique, valid, keys, predicate in conn.execute(_SQL["indexes"], names):
+    for table, name, primary, unique, valid, keys, predicate in conn.execute(_SQL["list_indexes"], names):
         indexes[table].append(_Index(name, primary, unique, valid, tuple(keys), predicate))
     for name, table in expected.tables().items():
         if name not in columns:
             vital = table.sequenced or name in expected.VITAL_TABLES
             yield Drift("error" if vital else "warning", f'table "{name}" is missing', _MIGRATE)
             continue
-        yield from _columns(name, table, columns[name])
+        yield from _check_columns(name, table, columns[name])
         if table.sequenced:
-            yield from _key(name, table, indexes[name])
+            yield from _check_key(name, table, indexes[name])
     for needed in expected.needed_indexes():
         if needed.table in columns:
-            yield from _index(needed, indexes[needed.table])
-    yield from _enums(conn)
-    there = {row[0] for row in conn.execute(_SQL["functions"], {"names": list(expected.FUNCTIONS)})}
+            yield from _check_index(needed, indexes[needed.table])
+    yield from _check_enums(conn)
+    there = {row[0] for row in conn.execute(_SQL["list_functions"], {"names": list(expected.FUNCTIONS)})}
     for name in expected.FUNCTIONS:
         if name not in there:
             yield Drift("warning", f"function {name}() is missing: who calls it fails", _MIGRATE)
 
 
-def _columns(name: str, table: expected.Table, found: dict[str, _Found]) -> Iterator[Drift]:
+def _check_columns(name: str, table: expected.Table, found: dict[str, _ColumnState]) -> Iterator[Drift]:
     for column, wanted in table.columns.items():
         has = found.get(column)
         vital = name in expected.VITAL_TABLES or (
@@ -107,7 +107,7 @@ def _columns(name: str, table: expected.Table, found: dict[str, _Found]) -> Iter
                 f'"{name}"."{column}" must not be null',
                 f'{alter} ALTER COLUMN "{column}" DROP NOT NULL',
             )
-    if name in _WRITTEN:
+    if name in _TABLES_WRITTEN:
         for column in found.keys() - table.columns.keys():
             if not found[column].optional:
                 yield Drift(
@@ -117,7 +117,7 @@ def _columns(name: str, table: expected.Table, found: dict[str, _Found]) -> Iter
                 )
 
 
-def _key(name: str, table: expected.Table, indexes: Sequence[_Index]) -> Iterator[Drift]:
+def _check_key(name: str, table: expected.Table, indexes: Sequence[_Index]) -> Iterator[Drift]:
     wanted = ", ".join(f'"{column}"' for column in table.key)
     if not any(index.unique and index.valid and set(index.columns) == set(table.key) for index in indexes):
         yield Drift(
@@ -125,7 +125,7 @@ def _key(name: str, table: expected.Table, indexes: Sequence[_Index]) -> Iterato
         )
 
 
-def _index(needed: expected.NeededIndex, indexes: Sequence[_Index]) -> Iterator[Drift]:
+def _check_index(needed: expected.NeededIndex, indexes: Sequence[_Index]) -> Iterator[Drift]:
     serving = [index for index in indexes if _serves(index, needed)]
     if any(index.valid for index in serving):
         return
@@ -154,8 +154,8 @@ def _serves(index: _Index, needed: expected.NeededIndex) -> bool:
     return index.predicate is None or (needed.predicate is not None and needed.predicate in index.predicate)
 
 
-def _enums(conn: Connection) -> Iterator[Drift]:
-    found: dict[str, list[str]] = dict(conn.execute(_SQL["enums"]).fetchall())
+def _check_enums(conn: Connection) -> Iterator[Drift]:
+    found: dict[str, list[str]] = dict(conn.execute(_SQL["list_enums"]).fetchall())
     for name, labels in expected.enums().items():
         missing = [label for label in labels if label not in found.get(name, ())]
         if name not in found:

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from stackctl.backend.tenancies import effective
-from stackctl.config.keys import DATABASE_KEYS, convert
+from stackctl.backend.tenancies import merge_config
+from stackctl.config.keys import DATABASE_KEYS, convert_value
 from stackctl.config.settings import ExternalDatabase
 from stackctl.core.errors import ConfigError, StateError
 from stackctl.core.redaction import remember_url
@@ -57,7 +57,7 @@ Place = tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Changes:
+class DatabaseChanges:
     """What another reading found: databases that are new or different, and such as are no longer configured."""
 
     altered: tuple[ExternalDatabase, ...] = ()
@@ -81,20 +81,20 @@ class BackendDatabases:
     def was_read(self) -> bool:
         return self._read_at is not None
 
-    def refresh(self, conn: Connection) -> Changes:
+    def refresh(self, conn: Connection) -> DatabaseChanges:
         """Read again what is older than REREAD_AFTER. The first reading changes nothing.
 
         Raises StateError `not-migrated`.
         """
         now = time.monotonic()
         if self._read_at is not None and now - self._read_at < REREAD_AFTER:
-            return Changes()
+            return DatabaseChanges()
         try:
-            fingerprint = conn.execute(_SQL["fingerprint"]).fetchone()
+            fingerprint = conn.execute(_SQL["read_fingerprint"]).fetchone()
             if fingerprint == self._fingerprint:
                 self._read_at = now
-                return Changes()
-            texts: dict[UUID, str] = dict(conn.execute(_SQL["configured"]).fetchall())
+                return DatabaseChanges()
+            texts: dict[UUID, str] = dict(conn.execute(_SQL["list_configured"]).fetchall())
         except psycopg.errors.UndefinedTable as error:
             raise StateError(
                 'the operated database has no "EnvironmentConfigOverride" to read external databases from',
@@ -103,24 +103,24 @@ class BackendDatabases:
             ) from error
         first, self._read_at, self._fingerprint = self._read_at is None, now, fingerprint
         if texts == self._texts:
-            return Changes()
+            return DatabaseChanges()
         self._parsed = {
-            tenancy: self._parsed[tenancy] if self._texts.get(tenancy) == text else parse(tenancy, text)
+            tenancy: self._parsed[tenancy] if self._texts.get(tenancy) == text else parse_databases(tenancy, text)
             for tenancy, text in texts.items()
         }
         self._texts = texts
-        before, self.databases = self.databases, _without_shared(self._parsed)
-        return Changes() if first else _changes(before, self.databases)
+        before, self.databases = self.databases, _refuse_shared(self._parsed)
+        return DatabaseChanges() if first else _find_changes(before, self.databases)
 
 
-def _changes(
+def _find_changes(
     before: Mapping[UUID, Sequence[ExternalDatabase]], after: Mapping[UUID, Sequence[ExternalDatabase]]
-) -> Changes:
+) -> DatabaseChanges:
     def known(databases: Mapping[UUID, Sequence[ExternalDatabase]]) -> dict[tuple[UUID, str], ExternalDatabase]:
         return {(one.tenancy, one.id): one for found in databases.values() for one in found}
 
     old, new = known(before), known(after)
-    return Changes(
+    return DatabaseChanges(
         altered=tuple(
             one
             for key, one in new.items()
@@ -130,13 +130,13 @@ def _changes(
     )
 
 
-def _without_shared(databases: Mapping[UUID, list[ExternalDatabase]]) -> dict[UUID, list[ExternalDatabase]]:
+def _refuse_shared(databases: Mapping[UUID, list[ExternalDatabase]]) -> dict[UUID, list[ExternalDatabase]]:
     """Tenancies that name one place would mix their rows and cursors: each such database gets that as its error.
 
     Two spellings of one place are told apart here and meet at the owner marker inside the database.
     """
     places = {
-        (one.tenancy, one.id): place(one.url)
+        (one.tenancy, one.id): to_place(one.url)
         for found in databases.values()
         for one in found
         if one.url is not None and one.problem is None
@@ -164,7 +164,7 @@ def _without_shared(databases: Mapping[UUID, list[ExternalDatabase]]) -> dict[UU
     return {tenancy: [checked(one) for one in found] for tenancy, found in databases.items()}
 
 
-def place(url: str) -> Place:
+def to_place(url: str) -> Place:
     """Where a connection string leads, as far as it can be told from the text."""
     try:
         parts = conninfo_to_dict(url)
@@ -176,28 +176,28 @@ def place(url: str) -> Place:
 # -- one tenancy's configuration
 
 
-def parse(tenancy: UUID, text: str) -> list[ExternalDatabase]:
+def parse_databases(tenancy: UUID, text: str) -> list[ExternalDatabase]:
     """The external databases in the JSON text of a configuration; one that is wrong carries its `problem`."""
     try:
-        section: Any = effective(json.loads(text), depth=_DEPTH)
+        section: Any = merge_config(json.loads(text), depth=_DEPTH)
     except RecursionError:
-        return [_broken(tenancy, SECTION[-1], "is nested too deeply")]
+        return [_unusable(tenancy, SECTION[-1], "is nested too deeply")]
     for name in SECTION:
         if section is None:
             return []
         if not isinstance(section, dict):
-            return [_broken(tenancy, SECTION[-1], "is not an object")]
+            return [_unusable(tenancy, SECTION[-1], "is not an object")]
         section = section.get(name)
     if section is None:
         return []
     if not isinstance(section, dict):
-        return [_broken(tenancy, SECTION[-1], "is not an object")]
-    return [_database(tenancy, id_, entry) for id_, entry in section.items() if entry is not None]
+        return [_unusable(tenancy, SECTION[-1], "is not an object")]
+    return [_parse_database(tenancy, id_, entry) for id_, entry in section.items() if entry is not None]
 
 
-def _database(tenancy: UUID, id_: str, entry: Any) -> ExternalDatabase:
+def _parse_database(tenancy: UUID, id_: str, entry: Any) -> ExternalDatabase:
     if not isinstance(entry, dict):
-        return _broken(tenancy, id_, "is not an object")
+        return _unusable(tenancy, id_, "is not an object")
     # Before anything can quote it, wherever it stands.
     for value in entry.values():
         if isinstance(value, str) and re.search(r"[:=]", value):
@@ -206,27 +206,27 @@ def _database(tenancy: UUID, id_: str, entry: Any) -> ExternalDatabase:
     if type_ != "postgres":
         shown = type_ if isinstance(type_, str) and _WORD.fullmatch(type_) else "unknown"
         what = "has no type" if type_ is None else "has a type that is not supported"
-        return _broken(tenancy, id_, what, "the type must be postgres", type_=shown)
+        return _unusable(tenancy, id_, what, "the type must be postgres", type_=shown)
     if not isinstance(url, str) or not url.strip():
-        return _broken(tenancy, id_, "has no connectionString that is a text")
+        return _unusable(tenancy, id_, "has no connectionString that is a text")
     try:
-        convert(DATABASE_KEYS["url"], url, Path())
+        convert_value(DATABASE_KEYS["url"], url, Path())
         parameters = conninfo_to_dict(url)
     except ValueError as problem:
-        return _broken(tenancy, id_, f"has a connectionString that can't be used: {problem}")
+        return _unusable(tenancy, id_, f"has a connectionString that can't be used: {problem}")
     except psycopg.Error:
-        return _broken(tenancy, id_, "has a connectionString that is none of PostgreSQL's")
+        return _unusable(tenancy, id_, "has a connectionString that is none of PostgreSQL's")
     if unfit := sorted(parameters.keys() - _PARAMETERS):
-        return _broken(tenancy, id_, f"has a connectionString with a parameter that is not allowed: {unfit[0]}")
+        return _unusable(tenancy, id_, f"has a connectionString with a parameter that is not allowed: {unfit[0]}")
     if not (parameters.get("host") or parameters.get("hostaddr")):
-        return _broken(tenancy, id_, "has a connectionString that names no host")
+        return _unusable(tenancy, id_, "has a connectionString that names no host")
     return ExternalDatabase(
         tenancy=tenancy, id=id_, type="postgres", url=url, path=None, mappings=None, base=Path(),
         origin=_origin(tenancy, id_), from_backend=True,
     )  # fmt: skip
 
 
-def _broken(tenancy: UUID, id_: str, what: str, hint: str | None = None, type_: str = "postgres") -> ExternalDatabase:
+def _unusable(tenancy: UUID, id_: str, what: str, hint: str | None = None, type_: str = "postgres") -> ExternalDatabase:
     where = ".".join(SECTION if id_ == SECTION[-1] else (*SECTION, id_))
     problem: StackctlError = ConfigError(
         f"{where} {what}",

@@ -1,11 +1,11 @@
 -- What the backend's own configuration says of external databases.
 
--- name: fingerprint
+-- name: read_fingerprint
 -- Other whenever a row of either table was written; costs a tenth of reading what the rows say.
 SELECT (SELECT bit_xor(hashtextextended(xmin::text || ctid::text, 0)) FROM "EnvironmentConfigOverride"),
        (SELECT bit_xor(hashtextextended(xmin::text || ctid::text, 0)) FROM "Tenancy")
 
--- name: configured
+-- name: list_configured
 -- One row for each tenancy whose configuration mentions `dbSync`: that part of it, as it stands, as text. A branch's
 -- configuration is that of its tenancy without an organization; those of organizations have it only where no such is.
 SELECT t.id, d.config::text

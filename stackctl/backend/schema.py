@@ -407,11 +407,11 @@ def tables() -> dict[str, Table]:
             continue
         name, text = line.strip().split(": ")
         type_ = text.removesuffix(" not null")
-        columns[name] = Column(_spelled(type_), nullable=type_ == text)
+        columns[name] = Column(_spell_type(type_), nullable=type_ == text)
     return found
 
 
-def _spelled(type_: str) -> str:
+def _spell_type(type_: str) -> str:
     if type_ in enums():
         return f'"{type_}"'
     return "timestamp(3) without time zone" if type_ == "timestamp(3)" else type_

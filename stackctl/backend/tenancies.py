@@ -21,7 +21,7 @@ _MOST_DEPTH = 40  # of objects in objects
 _SQL = load_statements(__file__)
 
 
-def effective(
+def merge_config(
     config: Mapping[str, Any], base: Mapping[str, Any] | None = None, depth: int = _MOST_DEPTH
 ) -> dict[str, Any]:
     """Nested objects for a configuration in which any key may be a path with dots, laid over `base`.
@@ -38,11 +38,11 @@ def effective(
             inner[name] = dict(below) if isinstance(below, dict) else {}
             inner = inner[name]
         value, left = config[key], depth - len(path) - 1
-        inner[last] = effective(value, depth=left) if isinstance(value, dict) and left > 0 else value
+        inner[last] = merge_config(value, depth=left) if isinstance(value, dict) and left > 0 else value
     return found
 
 
-def without(config: Mapping[str, Any], paths: Iterable[str]) -> dict[str, Any]:
+def remove_paths(config: Mapping[str, Any], paths: Iterable[str]) -> dict[str, Any]:
     """The configuration without what stands at these paths and below them, however it is spelled."""
     found = dict(config)
     for path in paths:
@@ -62,7 +62,7 @@ def _without(config: Mapping[str, Any], path: str) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Layers:
+class ConfigLayers:
     """A tenancy's configuration as it was read; a layer that has no row is None."""
 
     tenancy: UUID
@@ -71,19 +71,19 @@ class Layers:
     branch_config: dict[str, Any] | None
     environment_config: dict[str, Any] | None
 
-    def at(self, *path: str) -> Any:
+    def get(self, *path: str) -> Any:
         """What stands at a path, after overriding; None where nothing does."""
-        found: Any = effective(self.environment_config or {}, effective(self.branch_config or {}))
+        found: Any = merge_config(self.environment_config or {}, merge_config(self.branch_config or {}))
         for name in path:
             found = found.get(name) if isinstance(found, dict) else None
         return found
 
 
-def chosen(conn: Connection, tenancy: UUID | None) -> UUID:
+def choose_tenancy(conn: Connection, tenancy: UUID | None) -> UUID:
     """The tenancy named, or the only one there is. Raises UsageError `usage`."""
     if tenancy is not None:
         return tenancy
-    found = [row[0] for row in conn.execute(_SQL["tenancies"], {"limit": 2})]
+    found = [row[0] for row in conn.execute(_SQL["list_tenancies"], {"limit": 2})]
     if len(found) == 1:
         return found[0]
     there = "several tenancies" if found else "no tenancy"
@@ -91,9 +91,9 @@ def chosen(conn: Connection, tenancy: UUID | None) -> UUID:
                      code="usage", hint="say which with --tenancy")  # fmt: skip
 
 
-def read(conn: Connection, tenancy: UUID) -> Layers:
+def read_layers(conn: Connection, tenancy: UUID) -> ConfigLayers:
     """Raises UsageError `unknown-tenancy`."""
-    row = conn.execute(_SQL["layers"], {"tenancy": tenancy}).fetchone()
+    row = conn.execute(_SQL["read_layers"], {"tenancy": tenancy}).fetchone()
     if row is None:
         raise UsageError(
             f"tenancy {tenancy} does not exist in the operated database",
@@ -101,28 +101,28 @@ def read(conn: Connection, tenancy: UUID) -> Layers:
             hint='the ids are in the table "Tenancy"',
         )
     project, branch, branch_config, environment_config = row
-    return Layers(tenancy, project, branch, branch_config, environment_config)
+    return ConfigLayers(tenancy, project, branch, branch_config, environment_config)
 
 
-def write(conn: Connection, held: Layers, wanted: Mapping[str, Any]) -> None:
-    """Make `wanted` the environment's JSON; one transaction, in which both layers are still as they were read.
+def write_config(conn: Connection, layers: ConfigLayers, config: Mapping[str, Any]) -> None:
+    """Make `config` the environment's JSON; one transaction, in which both layers are still as they were read.
 
     Raises StateError `changed-meanwhile`.
     """
-    key = {"project": held.project, "branch": held.branch}
+    key = {"project": layers.project, "branch": layers.branch}
     with conn.transaction():
-        conn.execute(_SQL["lock_timeout"], {"timeout": LOCK_TIMEOUT})
-        now = conn.execute(_SQL["lock"], key).fetchone()
-        if now != (held.branch_config, held.environment_config):
-            raise _changed(held)
-        statement = "insert" if held.environment_config is None else "update"
-        if conn.execute(_SQL[statement], key | {"config": json.dumps(wanted)}).rowcount != 1:
-            raise _changed(held)
+        conn.execute(_SQL["set_lock_timeout"], {"timeout": LOCK_TIMEOUT})
+        now = conn.execute(_SQL["lock_layers"], key).fetchone()
+        if now != (layers.branch_config, layers.environment_config):
+            raise _changed_meanwhile(layers)
+        statement = "insert_config" if layers.environment_config is None else "update_config"
+        if conn.execute(_SQL[statement], key | {"config": json.dumps(config)}).rowcount != 1:
+            raise _changed_meanwhile(layers)
 
 
-def _changed(held: Layers) -> StateError:
+def _changed_meanwhile(layers: ConfigLayers) -> StateError:
     return StateError(
-        f"the configuration of tenancy {held.tenancy} was changed by somebody else meanwhile; nothing was written",
+        f"the configuration of tenancy {layers.tenancy} was changed by somebody else meanwhile; nothing was written",
         code="changed-meanwhile",
         hint="look at the difference again, and try again",
     )

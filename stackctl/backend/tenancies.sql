@@ -1,30 +1,30 @@
 -- What a tenancy's configuration is: the branch's, overridden by the environment's.
 
--- name: tenancies
+-- name: list_tenancies
 SELECT id FROM "Tenancy" ORDER BY id LIMIT %(limit)s
 
--- name: layers
+-- name: read_layers
 SELECT t."projectId", t."branchId", b.config, e.config
 FROM "Tenancy" AS t
 LEFT JOIN "BranchConfigOverride" AS b ON b."projectId" = t."projectId" AND b."branchId" = t."branchId"
 LEFT JOIN "EnvironmentConfigOverride" AS e ON e."projectId" = t."projectId" AND e."branchId" = t."branchId"
 WHERE t.id = %(tenancy)s
 
--- name: lock
+-- name: lock_layers
 -- Both layers are held, so that neither changes between the comparison and the commit.
 SELECT (SELECT config FROM "BranchConfigOverride"
         WHERE "projectId" = %(project)s AND "branchId" = %(branch)s FOR UPDATE),
        (SELECT config FROM "EnvironmentConfigOverride"
         WHERE "projectId" = %(project)s AND "branchId" = %(branch)s FOR UPDATE)
 
--- name: lock_timeout
+-- name: set_lock_timeout
 SELECT set_config('lock_timeout', %(timeout)s, TRUE)
 
--- name: update
+-- name: update_config
 UPDATE "EnvironmentConfigOverride" SET config = %(config)s::jsonb, "updatedAt" = now() AT TIME ZONE 'UTC'
 WHERE "projectId" = %(project)s AND "branchId" = %(branch)s
 
--- name: insert
+-- name: insert_config
 INSERT INTO "EnvironmentConfigOverride" ("projectId", "branchId", "updatedAt", config)
 VALUES (%(project)s, %(branch)s, now() AT TIME ZONE 'UTC', %(config)s::jsonb)
 ON CONFLICT DO NOTHING

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from stackctl.postgres.connect import Connection
 
 LOCK_TIMEOUT = "10s"  # for which a change waits for whoever holds the row
-LISTED = 20  # matches that an error names, at the most
+MAX_LISTED = 20  # matches that an error names, at the most
 
 # What the backend writes into the private details when a sign-up rule restricts somebody: id and display name.
 _BY_RULE = re.compile(r"^Restricted by sign-up rule: (\S+)(?: \(.*\))?$", re.MULTILINE)
@@ -55,7 +55,7 @@ class Restriction:
     reason: str | None = None
     private_details: str | None = None
 
-    def restricted(self, reason: str, private_details: str | None) -> Restriction:
+    def with_reason(self, reason: str, private_details: str | None) -> Restriction:
         """With this reason, and these details: None keeps those there are, an empty text takes them away."""
         details = self.private_details if private_details is None else private_details or None
         return Restriction(by_admin=True, reason=reason, private_details=details)
@@ -98,26 +98,26 @@ class User:
     def primary_email(self) -> Channel | None:
         return next((one for one in self.channels if one.primary and one.type == "EMAIL"), None)
 
-    def causes(self, restriction: Restriction | None = None) -> list[Cause]:
+    def find_causes(self, restriction: Restriction | None = None) -> list[Cause]:
         """Why the user is restricted, or would be with another `restriction` on the row; nothing when it is not."""
-        held = restriction or self.restriction
+        restriction = restriction or self.restriction
         found: list[Cause] = []
         if self.anonymous:
             found.append(Cause("anonymous"))
         email = self.primary_email
         if self.must_verify and not self.anonymous and not (email and email.verified):
             found.append(Cause("unverified-email"))
-        if held.by_admin:
-            found += self._set_on_row(held)
+        if restriction.by_admin:
+            found += self._find_causes_on_row(restriction)
         return found
 
-    def _set_on_row(self, held: Restriction) -> list[Cause]:
-        details = held.private_details or ""
+    def _find_causes_on_row(self, restriction: Restriction) -> list[Cause]:
+        details = restriction.private_details or ""
         rules = {one.rule_id: one.at for one in self.triggers if one.action == "restrict"}
         rules = dict.fromkeys(_BY_RULE.findall(details)) | rules
         by_rule = [Cause("rule", rule, at) for rule, at in rules.items()]
         # A rule gives no reason, and of private details nothing but its line: the rest is a person's.
-        by_person = held.reason is not None or _BY_RULE.sub("", details).strip() != ""
+        by_person = restriction.reason is not None or _BY_RULE.sub("", details).strip() != ""
         return by_rule + ([Cause("admin")] if by_person or not by_rule else [])
 
 
@@ -133,18 +133,18 @@ class _Match:
         return f"{self.id}{channel} in tenancy {self.tenancy}"
 
 
-def find(conn: Connection, who: str, tenancy: UUID | None = None) -> User:
+def find_user(conn: Connection, who: str, tenancy: UUID | None = None) -> User:
     """The user with this id, or with this address in any of its e-mail channels, as written or in lower case.
 
     Raises UsageError `unknown-user`, `unknown-tenancy`, or `ambiguous-user` when several match.
     """
-    if tenancy is not None and conn.execute(_SQL["tenancy"], {"tenancy": tenancy}).fetchone() is None:
+    if tenancy is not None and conn.execute(_SQL["find_tenancy"], {"tenancy": tenancy}).fetchone() is None:
         raise UsageError(
             f"tenancy {tenancy} does not exist in the operated database",
             code="unknown-tenancy",
             hint='the ids are in the table "Tenancy"',
         )
-    matches = _matches(conn, who, tenancy)
+    matches = _find_matches(conn, who, tenancy)
     if not matches:
         within = f" in tenancy {tenancy}" if tenancy is not None else ""
         raise UsageError(
@@ -154,16 +154,16 @@ def find(conn: Connection, who: str, tenancy: UUID | None = None) -> User:
         )
     if len(matches) > 1:
         raise _ambiguous(who, matches)
-    return _read(conn, matches[0].tenancy, matches[0].id)
+    return _read_user(conn, matches[0].tenancy, matches[0].id)
 
 
-def _matches(conn: Connection, who: str, tenancy: UUID | None) -> list[_Match]:
-    values: dict[str, object] = {"tenancy": tenancy, "limit": LISTED + 1}
+def _find_matches(conn: Connection, who: str, tenancy: UUID | None) -> list[_Match]:
+    values: dict[str, object] = {"tenancy": tenancy, "limit": MAX_LISTED + 1}
     if "@" in who:
-        query, values["spellings"] = _SQL["by_email"], sorted({who.strip(), who.strip().lower()})
+        query, values["spellings"] = _SQL["find_by_email"], sorted({who.strip(), who.strip().lower()})
     else:
         try:
-            query, values["id"] = _SQL["by_id"], UUID(who)
+            query, values["id"] = _SQL["find_by_id"], UUID(who)
         except ValueError:
             raise UsageError(
                 f"{who!r} is neither the id of a user (a UUID) nor an e-mail address", code="usage"
@@ -172,8 +172,8 @@ def _matches(conn: Connection, who: str, tenancy: UUID | None) -> list[_Match]:
 
 
 def _ambiguous(who: str, matches: list[_Match]) -> UsageError:
-    listed = matches[:LISTED]
-    number = str(len(matches)) if len(matches) <= LISTED else f"more than {LISTED}"
+    listed = matches[:MAX_LISTED]
+    number = str(len(matches)) if len(matches) <= MAX_LISTED else f"more than {MAX_LISTED}"
     apart = len({match.tenancy for match in matches}) == len(matches)
     return UsageError(
         f"{number} users match {who!r}: {'; '.join(map(str, listed))}",
@@ -183,14 +183,14 @@ def _ambiguous(who: str, matches: list[_Match]) -> UsageError:
     )
 
 
-def _read(conn: Connection, tenancy: UUID, id_: UUID) -> User:
+def _read_user(conn: Connection, tenancy: UUID, id_: UUID) -> User:
     key = {"tenancy": tenancy, "id": id_}
-    row = conn.execute(_SQL["user"], key).fetchone()
+    row = conn.execute(_SQL["read_user"], key).fetchone()
     if row is None:
         raise _changed_meanwhile(id_)
     name, project, branch, anonymous, signed_up_at, country, bot, abuse, by_admin, reason, details, stamp, verify = row
-    recorded = conn.execute(_SQL["records_triggers"]).fetchone()
-    triggers = conn.execute(_SQL["triggers"], key).fetchall() if recorded and recorded[0] else []
+    recorded = conn.execute(_SQL["can_read_triggers"]).fetchone()
+    triggers = conn.execute(_SQL["list_triggers"], key).fetchall() if recorded and recorded[0] else []
     return User(
         tenancy=tenancy,
         id=id_,
@@ -205,13 +205,13 @@ def _read(conn: Connection, tenancy: UUID, id_: UUID) -> User:
         restriction=Restriction(by_admin, reason, details),
         must_verify=verify,
         sequence_id=stamp,
-        channels=tuple(Channel(*channel) for channel in conn.execute(_SQL["channels"], key)),
+        channels=tuple(Channel(*channel) for channel in conn.execute(_SQL["list_channels"], key)),
         triggers=tuple(Trigger(*trigger) for trigger in triggers),
     )
 
 
-def change(conn: Connection, user: User, wanted: Restriction) -> None:
-    """Write `wanted` to the user's row, and mark the row for the sync; one transaction, under the row's lock.
+def change_restriction(conn: Connection, user: User, restriction: Restriction) -> None:
+    """Write `restriction` to the user's row, and mark the row for the sync; one transaction, under the row's lock.
 
     Raises StateError: `changed-meanwhile` when the row's restriction is no longer that of `user`, `lock-timeout` when
     somebody holds the row, `constraint-violated` when the table refuses it.
@@ -219,12 +219,16 @@ def change(conn: Connection, user: User, wanted: Restriction) -> None:
     key = {"tenancy": user.tenancy, "id": user.id}
     try:
         with conn.transaction():
-            conn.execute(_SQL["lock_timeout"], {"timeout": LOCK_TIMEOUT})
-            held = conn.execute(_SQL["lock"], key).fetchone()
+            conn.execute(_SQL["set_lock_timeout"], {"timeout": LOCK_TIMEOUT})
+            held = conn.execute(_SQL["lock_user"], key).fetchone()
             if held is None or Restriction(*held) != user.restriction:
                 raise _changed_meanwhile(user.id)
-            values = {"by_admin": wanted.by_admin, "reason": wanted.reason, "private_details": wanted.private_details}
-            conn.execute(_SQL["restrict"], key | values)
+            values = {
+                "by_admin": restriction.by_admin,
+                "reason": restriction.reason,
+                "private_details": restriction.private_details,
+            }
+            conn.execute(_SQL["update_restriction"], key | values)
     except errors.CheckViolation as error:
         raise _refused(error) from error
 

@@ -1,6 +1,6 @@
 -- One user: found by id or address, read, and restricted or not.
 
--- name: by_id
+-- name: find_by_id
 -- Tenancy by tenancy: every index on users begins with the tenancy.
 SELECT u."tenancyId", u."projectUserId", NULL::text, NULL::boolean
 FROM (SELECT id FROM "Tenancy" WHERE %(tenancy)s::uuid IS NULL OR id = %(tenancy)s) AS t
@@ -12,7 +12,7 @@ CROSS JOIN LATERAL (
 ORDER BY 1, 2
 LIMIT %(limit)s
 
--- name: by_email
+-- name: find_by_email
 SELECT c."tenancyId", c."projectUserId", c."value", c."isPrimary" IS NOT NULL
 FROM (SELECT id FROM "Tenancy" WHERE %(tenancy)s::uuid IS NULL OR id = %(tenancy)s) AS t
 CROSS JOIN LATERAL (
@@ -23,10 +23,10 @@ CROSS JOIN LATERAL (
 ORDER BY 1, 2
 LIMIT %(limit)s
 
--- name: tenancy
+-- name: find_tenancy
 SELECT 1 FROM "Tenancy" WHERE id = %(tenancy)s
 
--- name: user
+-- name: read_user
 -- Whether a verified address is required stands in the tenancy's configuration, nested or as a key with dots; the
 -- environment's overrides the branch's, and what stands deeper sets all below it.
 SELECT u."displayName", t."projectId", t."branchId", u."isAnonymous", coalesce(u."signedUpAt", u."createdAt"),
@@ -45,32 +45,32 @@ LEFT JOIN "EnvironmentConfigOverride" AS e ON e."projectId" = t."projectId" AND 
 LEFT JOIN "BranchConfigOverride" AS b ON b."projectId" = t."projectId" AND b."branchId" = t."branchId"
 WHERE u."tenancyId" = %(tenancy)s AND u."projectUserId" = %(id)s
 
--- name: channels
+-- name: list_channels
 SELECT "type"::text, "value", "isPrimary" IS NOT NULL, "isVerified", "usedForAuth" IS NOT NULL
 FROM "ContactChannel"
 WHERE "tenancyId" = %(tenancy)s AND "projectUserId" = %(id)s
 ORDER BY "isPrimary", "createdAt", "value"
 
--- name: records_triggers
+-- name: can_read_triggers
 -- Neither the table, which comes with a migration, nor the right to read it is needed to show a user.
 SELECT CASE WHEN has_schema_privilege(to_regnamespace('stackctl'), 'USAGE')
             THEN coalesce(has_table_privilege(to_regclass('stackctl.sign_up_rule_user'), 'SELECT'), FALSE)
             ELSE FALSE END
 
--- name: triggers
+-- name: list_triggers
 SELECT rule_id, action, triggered_at FROM stackctl.sign_up_rule_user
 WHERE tenancy_id = %(tenancy)s AND user_id = %(id)s
 ORDER BY triggered_at, rule_id, action
 
--- name: lock_timeout
+-- name: set_lock_timeout
 SELECT set_config('lock_timeout', %(timeout)s, TRUE)
 
--- name: lock
+-- name: lock_user
 SELECT "restrictedByAdmin", "restrictedByAdminReason", "restrictedByAdminPrivateDetails" FROM "ProjectUser"
 WHERE "tenancyId" = %(tenancy)s AND "projectUserId" = %(id)s
 FOR NO KEY UPDATE
 
--- name: restrict
+-- name: update_restriction
 -- Marked here as well as by a trigger: where the application captures changes, there is none.
 UPDATE "ProjectUser"
 SET "restrictedByAdmin" = %(by_admin)s, "restrictedByAdminReason" = %(reason)s,

@@ -226,7 +226,7 @@ _ADDRESS = re.compile(r"[^\s@:/=?#]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+")
 def _remember_given(arguments: Sequence[str]) -> None:
     # An error may quote the command line, or come before the settings were asked for.
     from stackctl.config.keys import KEYS
-    from stackctl.core.redaction import remember, remember_url
+    from stackctl.core.redaction import remember_secret, remember_url
 
     for before, argument in zip(("", *arguments), arguments, strict=False):
         if before in _CEL or argument.partition("=")[0] in _CEL:
@@ -238,7 +238,7 @@ def _remember_given(arguments: Sequence[str]) -> None:
     for spec in KEYS.values():
         given = os.environ.get(spec.variable) if spec.variable else None
         if given:
-            remember(given) if spec.kind == "secret" else remember_url(given)
+            remember_secret(given) if spec.kind == "secret" else remember_url(given)
 
 
 def _usage_error(error: typer.TyperException) -> StackctlError:

@@ -106,9 +106,9 @@ class Run:
             raise StateError(
                 f"{question} Nobody can be asked here", code="confirmation-required", hint="pass --yes to go ahead"
             )
-        from stackctl.core.console import harmless
+        from stackctl.core.console import make_harmless
 
-        if not typer.confirm(harmless(question), default=False, err=True):
+        if not typer.confirm(make_harmless(question), default=False, err=True):
             raise StateError("not confirmed; nothing was changed", code="not-confirmed")
 
 

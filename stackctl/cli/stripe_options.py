@@ -12,7 +12,7 @@ from stackctl.core.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from stackctl.backend.tenancies import Layers
+    from stackctl.backend.tenancies import ConfigLayers
     from stackctl.payments.gateway import Gateway
 
 Tenancy = Annotated[
@@ -49,16 +49,16 @@ def prepare_gateway(run: Run, key: str | None, base: str | None) -> Callable[[st
 
 def open_connected_account(
     run: Run, tenancy: str | None, key: str | None, base: str | None
-) -> tuple[Layers, str, Gateway]:
+) -> tuple[ConfigLayers, str, Gateway]:
     """The tenancy's configuration, the connected account of its project, and Stripe on that account.
 
     Raises ConfigError `no-stripe-key`, StateError `no-account`, UsageError for the tenancy.
     """
-    from stackctl.backend.tenancies import chosen, read
+    from stackctl.backend.tenancies import choose_tenancy, read_layers
     from stackctl.payments.connection import find_account
 
     open_gateway = prepare_gateway(run, key, base)
     with run.database() as conn:
-        layers = read(conn, chosen(conn, uuid_argument(tenancy) if tenancy else None))
+        layers = read_layers(conn, choose_tenancy(conn, uuid_argument(tenancy) if tenancy else None))
         found = find_account(conn, layers)
     return layers, found, open_gateway(found)

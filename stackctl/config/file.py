@@ -10,8 +10,9 @@ from uuid import UUID
 
 import yaml
 
-from stackctl.config.keys import DATABASE_KEYS, KEYS, Key, check_references, convert, described, is_reference
+from stackctl.config.keys import DATABASE_KEYS, KEYS, Key, check_references, convert_value, describe_value, is_reference
 from stackctl.core.errors import ConfigError
+from stackctl.core.yaml_reader import describe_shape, is_null
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,7 +22,7 @@ VERSION = 1
 
 
 @dataclass(frozen=True)
-class Entry:
+class ConfigEntry:
     """One value; `where` is `file:line: key.path`."""
 
     value: Any
@@ -33,14 +34,14 @@ class ConfigFile:
     """The file: plain settings by dotted key, and tenancy → database id → key → entry."""
 
     path: Path
-    entries: dict[str, Entry]
-    tenancies: dict[UUID, dict[str, dict[str, Entry]]]
+    entries: dict[str, ConfigEntry]
+    tenancies: dict[UUID, dict[str, dict[str, ConfigEntry]]]
 
-    def entry(self, key: str) -> Entry | None:
+    def find_entry(self, key: str) -> ConfigEntry | None:
         return self.entries.get(key)
 
 
-def read(path: Path) -> ConfigFile:
+def load_config(path: Path) -> ConfigFile:
     """Parse and check a configuration file; ConfigError names the file, the line and the key's path."""
     try:
         text = path.read_text(encoding="utf-8")
@@ -54,7 +55,7 @@ def read(path: Path) -> ConfigFile:
             f"{path} can't be read: {reason}", code="config-unreadable", hint="give the right file with --config"
         ) from error
     try:
-        return _Reader(path).read(yaml.compose(text, Loader=yaml.SafeLoader))
+        return _Reader(path).read_file(yaml.compose(text, Loader=yaml.SafeLoader))
     except yaml.YAMLError as error:
         # Not chained: PyYAML's own text quotes the line, and the line may hold a secret.
         raise _malformed(path, error) from None
@@ -73,26 +74,31 @@ def _malformed(path: Path, error: yaml.YAMLError) -> ConfigError:
 
 
 class _Reader:
-    """Walks the node tree, so that every complaint has a line."""
+    """Walks the node tree, so that every complaint has a line.
+
+    Not `yaml_reader.Reader`: this one ends at the first mistake, with a code and the key's path, follows merge keys,
+    and never quotes a line, which may hold a secret.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._entries: dict[str, Entry] = {}
-        self._tenancies: dict[UUID, dict[str, dict[str, Entry]]] = {}
+        self._entries: dict[str, ConfigEntry] = {}
+        self._tenancies: dict[UUID, dict[str, dict[str, ConfigEntry]]] = {}
 
-    def read(self, root: yaml.Node | None) -> ConfigFile:
+    def read_file(self, root: yaml.Node | None) -> ConfigFile:
         if root is not None:
             self._check_version(root)
-            self._section(root, "")
+            self._read_section(root, "")
         return ConfigFile(self._path, self._entries, self._tenancies)
 
     def _check_version(self, root: yaml.Node) -> None:
         # Before the keys: those of another version may be unknown here.
-        for name, name_node, value in self._pairs(root, ""):
+        for name, name_node, value in self._read_pairs(root, ""):
             version = self._construct(value, "version") if name == "version" else VERSION
             if version != VERSION or isinstance(version, bool):
+                got = describe_value(version)
                 raise ConfigError(
-                    f"{self._where(name_node, name)}: this stackctl reads version {VERSION}, got {described(version)}",
+                    f"{self._where(name_node, name)}: this stackctl reads version {VERSION}, got {got}",
                     code="config-version",
                     hint="write `version: 1`, or use the stackctl that the file was written for",
                 )
@@ -116,12 +122,12 @@ class _Reader:
         finally:
             loader.dispose()
 
-    def _pairs(self, node: yaml.Node, prefix: str) -> list[tuple[str, yaml.Node, yaml.Node]]:
-        if _is_null(node):
+    def _read_pairs(self, node: yaml.Node, prefix: str) -> list[tuple[str, yaml.Node, yaml.Node]]:
+        if is_null(node):
             return []
         if not isinstance(node, yaml.MappingNode):
             raise ConfigError(
-                f"{self._where(node, prefix)}: expected a block of keys, got {_describe(node)}",
+                f"{self._where(node, prefix)}: expected a block of keys, got {describe_shape(node)}",
                 code="config-type",
                 details={"key": prefix},
             )
@@ -130,50 +136,52 @@ class _Reader:
         for name_node, value in node.value:
             if name_node.tag == "tag:yaml.org,2002:merge":
                 for source in value.value if isinstance(value, yaml.SequenceNode) else [value]:
-                    merged += self._pairs(source, prefix)
+                    merged += self._read_pairs(source, prefix)
                 continue
             if not isinstance(name_node, yaml.ScalarNode):
                 raise ConfigError(f"{self._where(name_node, prefix)}: a key must be plain text", code="config-type")
             name = str(name_node.value)
             if name in own:
-                raise self._twice(name_node, prefix + name)
+                raise self._duplicate_key(name_node, prefix + name)
             own[name] = (name, name_node, value)
         for name, name_node, value in merged:
             own.setdefault(name, (name, name_node, value))
         return list(own.values())
 
-    def _section(self, node: yaml.Node, prefix: str) -> None:
+    def _read_section(self, node: yaml.Node, prefix: str) -> None:
         known = {key[len(prefix) :].split(".")[0] for key in KEYS if key.startswith(prefix)}
         if not prefix:
             known |= {"version", "tenancies"}
-        for name, name_node, value in self._pairs(node, prefix):
+        for name, name_node, value in self._read_pairs(node, prefix):
             key = prefix + name
             if name not in known:
-                raise self._unknown(name_node, key, known)
+                raise self._unknown_key(name_node, key, known)
             if key == "version":
                 continue
             if key == "tenancies":
                 self._read_tenancies(value)
             elif key in KEYS:
-                self._entries[key] = self._entry(KEYS[key], name_node, value, key)
+                self._entries[key] = self._read_entry(KEYS[key], name_node, value, key)
             else:
-                self._section(value, key + ".")
+                self._read_section(value, key + ".")
 
-    def _entry(self, spec: Key, name_node: yaml.Node, value: yaml.Node, key: str, *, literal: bool = False) -> Entry:
-        entry = Entry(self._construct(value, key), self._where(name_node, key))
+    def _read_entry(
+        self, spec: Key, name_node: yaml.Node, value: yaml.Node, key: str, *, literal: bool = False
+    ) -> ConfigEntry:
+        entry = ConfigEntry(self._construct(value, key), self._where(name_node, key))
         if entry.value is None:
             return entry
         try:
             if isinstance(entry.value, str):
                 check_references(entry.value)
             if literal or not is_reference(entry.value):
-                convert(spec, entry.value, self._path.parent)
+                convert_value(spec, entry.value, self._path.parent)
         except ValueError as problem:
             raise ConfigError(f"{entry.where}: {problem}", code="config-type", details={"key": key}) from problem
         return entry
 
     def _read_tenancies(self, node: yaml.Node) -> None:
-        for name, name_node, value in self._pairs(node, "tenancies."):
+        for name, name_node, value in self._read_pairs(node, "tenancies."):
             key = f"tenancies.{name}"
             try:
                 tenancy = UUID(name)
@@ -185,23 +193,23 @@ class _Reader:
                     details={"key": key},
                 ) from None
             if tenancy in self._tenancies:  # the same id, written in another way
-                raise self._twice(name_node, key)
-            databases: dict[str, dict[str, Entry]] = {}
-            for inner, inner_node, inner_value in self._pairs(value, key + "."):
+                raise self._duplicate_key(name_node, key)
+            databases: dict[str, dict[str, ConfigEntry]] = {}
+            for inner, inner_node, inner_value in self._read_pairs(value, key + "."):
                 if inner != "external_databases":
-                    raise self._unknown(inner_node, f"{key}.{inner}", {"external_databases"})
-                for id_, id_node, block in self._pairs(inner_value, f"{key}.external_databases."):
+                    raise self._unknown_key(inner_node, f"{key}.{inner}", {"external_databases"})
+                for id_, id_node, block in self._read_pairs(inner_value, f"{key}.external_databases."):
                     databases[id_] = self._read_database(id_node, block, f"{key}.external_databases.{id_}")
             self._tenancies[tenancy] = databases
 
-    def _read_database(self, id_node: yaml.Node, node: yaml.Node, key: str) -> dict[str, Entry]:
-        entries: dict[str, Entry] = {}
-        for name, name_node, value in self._pairs(node, key + "."):
+    def _read_database(self, id_node: yaml.Node, node: yaml.Node, key: str) -> dict[str, ConfigEntry]:
+        entries: dict[str, ConfigEntry] = {}
+        for name, name_node, value in self._read_pairs(node, key + "."):
             if name not in DATABASE_KEYS:
-                raise self._unknown(name_node, f"{key}.{name}", DATABASE_KEYS)
+                raise self._unknown_key(name_node, f"{key}.{name}", DATABASE_KEYS)
             # What a database is and what it takes must be plain from the file.
             literal = name in ("type", "mappings")
-            entries[name] = self._entry(DATABASE_KEYS[name], name_node, value, f"{key}.{name}", literal=literal)
+            entries[name] = self._read_entry(DATABASE_KEYS[name], name_node, value, f"{key}.{name}", literal=literal)
         type_ = entries["type"].value if "type" in entries else None
         if type_ is None:
             raise ConfigError(
@@ -221,10 +229,10 @@ class _Reader:
             )
         return entries
 
-    def _twice(self, node: yaml.Node, key: str) -> ConfigError:
+    def _duplicate_key(self, node: yaml.Node, key: str) -> ConfigError:
         return ConfigError(f"{self._where(node, key)}: given twice", code="config-duplicate-key", details={"key": key})
 
-    def _unknown(self, node: yaml.Node, key: str, known: Iterable[str]) -> ConfigError:
+    def _unknown_key(self, node: yaml.Node, key: str, known: Iterable[str]) -> ConfigError:
         name = key.rsplit(".", 1)[-1]
         close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
         hint = f"did you mean `{close[0]}`?" if close else f"known here: {', '.join(sorted(known))}"
@@ -234,11 +242,3 @@ class _Reader:
             hint=hint,
             details={"key": key, "nearest": close[0] if close else None},
         )
-
-
-def _is_null(node: yaml.Node) -> bool:
-    return isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:null"
-
-
-def _describe(node: yaml.Node) -> str:
-    return "a list" if isinstance(node, yaml.SequenceNode) else "a single value"

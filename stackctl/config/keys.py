@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from stackctl.core.durations import parse_duration
-from stackctl.core.redaction import is_ambiguous, remember, remember_url
+from stackctl.core.redaction import is_ambiguous_url, remember_secret, remember_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,31 +79,31 @@ def check_references(text: str) -> None:
         raise ValueError("a `${` that is neither ${NAME} nor ${NAME:-default}")
 
 
-def convert(spec: Key, value: Any, base: Path) -> Any:
+def convert_value(spec: Key, value: Any, base: Path) -> Any:
     """`value` as the key's kind asks; ValueError says what was expected."""
     match spec.kind:
         case "integer":
             if isinstance(value, bool) or not re.fullmatch(r"[+-]?[0-9]{1,9}", str(value)):
-                raise ValueError(f"expected a whole number, got {described(value)}")
+                raise ValueError(f"expected a whole number, got {describe_value(value)}")
             if int(value) < spec.minimum:
                 raise ValueError(f"expected at least {spec.minimum}, got {value}")
             return int(value)
         case "duration":
-            return parse_duration(str(value) if isinstance(value, str | int) else described(value))
+            return parse_duration(str(value) if isinstance(value, str | int) else describe_value(value))
         case "choice":
             if value not in spec.choices:
-                raise ValueError(f"expected one of {', '.join(spec.choices)}; got {described(value)}")
+                raise ValueError(f"expected one of {', '.join(spec.choices)}; got {describe_value(value)}")
             return value
         case "names":
             if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-                raise ValueError(f"expected a list of names, got {described(value)}")
+                raise ValueError(f"expected a list of names, got {describe_value(value)}")
             return value
         case "id" if isinstance(value, int) and not isinstance(value, bool):
             return str(value)
         case "url" | "secret" if not isinstance(value, str):
             raise ValueError(f"expected text, got {type(value).__name__}")
         case _ if not isinstance(value, str):
-            raise ValueError(f"expected text, got {described(value)}")
+            raise ValueError(f"expected text, got {describe_value(value)}")
         case "path":
             try:
                 return base / Path(value).expanduser()
@@ -111,16 +111,16 @@ def convert(spec: Key, value: Any, base: Path) -> Any:
                 raise ValueError(str(problem)) from None
         case "url":
             remember_url(value)
-            if value.startswith(("postgres:", "postgresql:")) and is_ambiguous(value):
+            if value.startswith(("postgres:", "postgresql:")) and is_ambiguous_url(value):
                 raise ValueError("an @ or / in the user, password or database name must be written as %40 or %2F")
         case "secret":
-            remember(value)
+            remember_secret(value)
         case _:
             pass
     return value
 
 
-def described(value: Any) -> str:
+def describe_value(value: Any) -> str:
     """A value of a file for a message; what is nested is named by its kind only (it may hold secrets, or be huge)."""
     match value:
         case bool():

@@ -13,16 +13,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from stackctl.config.keys import DATABASE_KEYS, KEYS, Key, convert, fill_references, is_reference
+from stackctl.config.keys import DATABASE_KEYS, KEYS, Key, convert_value, fill_references, is_reference
 from stackctl.core.bundled import bundled
 from stackctl.core.errors import ConfigError
-from stackctl.core.redaction import redact_url, remember
+from stackctl.core.redaction import redact_url, remember_secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from uuid import UUID
 
-    from stackctl.config.file import ConfigFile, Entry
+    from stackctl.config.file import ConfigEntry, ConfigFile
     from stackctl.core.errors import StackctlError
 
 Source = Literal["flag", "environment", "file", "default"]
@@ -41,7 +41,7 @@ class Setting:
     source: Source
     origin: str
 
-    def shown(self) -> str | int | None:
+    def format_value(self) -> str | int | None:
         """The value as `config show` prints it, without secrets."""
         match KEYS[self.key].kind:
             case _ if self.value is None:
@@ -121,7 +121,7 @@ class Settings:
             return self.cwd / named
         home = self.environ.get("XDG_CONFIG_HOME") or Path(self.environ.get("HOME", "~")).expanduser() / ".config"
         for candidate in (self.cwd / CONFIG_NAME, Path(home) / "stackctl" / CONFIG_NAME):
-            if _may_exist(candidate):
+            if _can_exist(candidate):
                 return candidate
         return None
 
@@ -130,9 +130,9 @@ class Settings:
         """The parsed file; raises ConfigError when it is broken."""
         if self.config_path is None:
             return None
-        from stackctl.config.file import read  # PyYAML is not loaded where no file is read
+        from stackctl.config.file import load_config  # PyYAML is not loaded where no file is read
 
-        return read(self.config_path)
+        return load_config(self.config_path)
 
     @cached_property
     def file_in_effect(self) -> ConfigFile | None:
@@ -148,7 +148,7 @@ class Settings:
             return None
 
     @property
-    def base(self) -> Path:
+    def base_dir(self) -> Path:
         """The folder that relative paths are relative to: the file's, or the working directory."""
         return self.config_path.parent if self.config_path is not None else self.cwd
 
@@ -167,10 +167,10 @@ class Settings:
         if spec.variable and (given := self.environ.get(spec.variable)):
             return Setting(key, self._convert(spec, given, self.cwd, spec.variable), "environment", spec.variable)
         file = self.file_in_effect
-        entry = file.entry(key) if file is not None else None
+        entry = file.find_entry(key) if file is not None else None
         if file is not None and entry is not None and entry.value is not None:
             return Setting(key, self._from_file(spec, entry, file.path.parent), "file", entry.where)
-        default = self._convert(spec, spec.default, self.base, key) if spec.default is not None else None
+        default = self._convert(spec, spec.default, self.base_dir, key) if spec.default is not None else None
         return Setting(key, default, "default", "default")
 
     def database_url(self) -> str:
@@ -206,7 +206,7 @@ class Settings:
             for id_, entries in databases.items()
         )
 
-    def _external_database(self, tenancy: UUID, id_: str, entries: Mapping[str, Entry]) -> ExternalDatabase:
+    def _external_database(self, tenancy: UUID, id_: str, entries: Mapping[str, ConfigEntry]) -> ExternalDatabase:
         assert self.file is not None
         path, names, url = entries.get("path"), entries.get("mappings"), entries.get("url")
         return ExternalDatabase(
@@ -221,7 +221,7 @@ class Settings:
             mappings_origin=names.where if names else "",
         )
 
-    def resolved(self, database: ExternalDatabase) -> ExternalDatabase:
+    def resolve_database(self, database: ExternalDatabase) -> ExternalDatabase:
         """`database` with `${NAME}` filled and its path made absolute; ConfigError for an unset variable.
 
         What a tenancy wrote is left as it is: the environment is the operator's. Raises the database's `problem`.
@@ -233,10 +233,10 @@ class Settings:
         if database.from_backend:
             return database
         if database.path is not None:
-            path = self.expand(str(database.path), database.origin)
+            path = self.expand_references(str(database.path), database.origin)
             spec = DATABASE_KEYS["path"]
             return replace(database, path=self._convert(spec, path, database.base, database.origin))
-        url = self.expand(database.url or "", database.origin)
+        url = self.expand_references(database.url or "", database.origin)
         if not url:
             # libpq would take an empty string for "whatever PGHOST and its like say".
             raise ConfigError(f"{database.origin}: the url of {database.id} is empty", code="invalid-value")
@@ -244,7 +244,7 @@ class Settings:
 
     # -- conversion
 
-    def expand(self, text: str, where: str) -> str:
+    def expand_references(self, text: str, where: str) -> str:
         """`text` with `${NAME}` and `${NAME:-default}` filled from the environment."""
 
         def fill(name: str, default: str | None) -> str:
@@ -263,25 +263,25 @@ class Settings:
 
         return fill_references(text, fill)
 
-    def _from_file(self, spec: Key, entry: Entry, base: Path) -> Any:
+    def _from_file(self, spec: Key, entry: ConfigEntry, base: Path) -> Any:
         if not is_reference(entry.value):
             return self._convert(spec, entry.value, base, entry.where)
-        value = self.expand(entry.value, entry.where)
+        value = self.expand_references(entry.value, entry.where)
         try:
             return self._convert(spec, value, base, entry.where)
         except ConfigError:
             # Whatever the variable holds, it was not meant to be shown.
-            remember(value)
+            remember_secret(value)
             raise
 
     def _convert(self, spec: Key, value: Any, base: Path, where: str) -> Any:
         try:
-            return convert(spec, value, base)
+            return convert_value(spec, value, base)
         except ValueError as problem:
             raise ConfigError(f"{where}: {problem}", code="invalid-value") from problem
 
 
-def _may_exist(path: Path) -> bool:
+def _can_exist(path: Path) -> bool:
     try:
         return path.exists()
     except OSError:

@@ -33,9 +33,14 @@ WIDTH = 200  # of tables off a terminal, unless COLUMNS says otherwise: logs mus
 PLAIN_PROGRESS_INTERVAL = 3.0  # seconds between progress lines off a terminal
 
 
-def harmless(text: str) -> str:
-    """Without secrets, and without what a terminal would obey: names and notes are anybody's."""
+def make_harmless(text: str) -> str:
+    """Text of several lines without secrets, and without what a terminal would obey: notes are anybody's."""
     return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", mask_shapes(text))
+
+
+def escape_unprintable(text: str) -> str:
+    """A value within a line: beside what a terminal would obey, what would break the line or turn its direction."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 def to_json(document: Any, *, indent: int | None = None) -> str:
@@ -116,9 +121,11 @@ class Console:
     def line(self, text: str = "", style: str | None = None) -> None:
         """One line of the result."""
         if self._out.isatty():
-            self.rich.print(harmless(text), style=style, markup=False, emoji=False, highlight=False, soft_wrap=True)
+            self.rich.print(
+                make_harmless(text), style=style, markup=False, emoji=False, highlight=False, soft_wrap=True
+            )
         else:
-            self._write(harmless(text).expandtabs())
+            self._write(make_harmless(text).expandtabs())
 
     def table(
         self,
@@ -132,7 +139,7 @@ class Console:
 
         None is shown as a dash.
         """
-        shown = [["-" if cell is None else harmless(str(cell)) for cell in row] for row in rows]
+        shown = [["-" if cell is None else make_harmless(str(cell)) for cell in row] for row in rows]
         if not self._out.isatty() and (lines := _aligned(columns, shown, right)) is not None:
             self._write("\n".join(lines))
             return
@@ -179,16 +186,16 @@ class Console:
     def info(self, text: str) -> None:
         """A remark that --quiet drops."""
         if not self.quiet:
-            self._say(harmless(text))
+            self._say(make_harmless(text))
 
     def warn(self, text: str) -> None:
-        self._say(self._styled("warning: ", "33") + harmless(text))
+        self._say(self._styled("warning: ", "33") + make_harmless(text))
 
     def error(self, error: StackctlError) -> None:
         """`error:` and `hint:` on stderr; under --json the error document on stdout as well."""
-        self._say(self._styled("error: ", "1;31") + harmless(error.message))
+        self._say(self._styled("error: ", "1;31") + make_harmless(error.message))
         if error.hint:
-            self._say(self._styled("hint: ", "36") + harmless(error.hint))
+            self._say(self._styled("hint: ", "36") + make_harmless(error.hint))
         if self.json_output:
             body = {"code": error.code, "message": error.message, "hint": error.hint, "details": error.details}
             # Value by value: a password that reads `message` must not take the place of a key.

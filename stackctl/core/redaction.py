@@ -49,7 +49,7 @@ _API_KEY = re.compile(r"(?<![A-Za-z0-9])(?P<head>(?:sk|rk|pk)_(?:live|test)_|whs
 _BOT_TOKEN = re.compile(r"\b(?P<head>\d{6,}):[A-Za-z0-9_-]{30,}")
 
 
-def remember(secret: str | None) -> None:
+def remember_secret(secret: str | None) -> None:
     """Mask this value in all later errors, however it is quoted, escaped or percent-encoded."""
     if not secret:
         return
@@ -67,36 +67,36 @@ def remember_url(url: str) -> None:
     if match := _URL.match(url):
         rest = match["rest"]
         whole = rest.rpartition("@")[0].partition(":")[2]
-        if is_ambiguous(url) or "://" not in url:
+        if is_ambiguous_url(url) or "://" not in url:
             for piece in (whole, *re.split(r"[@/:?#\s]", whole)):
-                remember(piece)
+                remember_secret(piece)
         else:
             user, _, password = rest.partition("@")[0].partition(":") if "@" in _authority(rest) else ("", "", "")
             database = rest.partition("@")[2].partition("/")[2].partition("?")[0]
             # A password equal to the user or database name says nothing that the name does not.
             if password not in (user, database):
-                remember(password)
+                remember_secret(password)
         for name, value in parse_qsl(rest.partition("?")[2]):
             if _is_secret_name(name):
-                remember(value)
+                remember_secret(value)
         return
-    pairs, well_formed = _conninfo(url)
+    pairs, well_formed = _parse_conninfo(url)
     if well_formed:
         for name, value in pairs:
             if name not in _SHOWN:
-                remember(value.strip("'"))
-                remember(_unescape(value))
+                remember_secret(value.strip("'"))
+                remember_secret(_unescape(value))
     elif not url.startswith("embedded"):
         for piece in (url, *re.split(r"[\s@/:?#=']+", url)):
             if not _is_secret_name(piece):
-                remember(piece)
+                remember_secret(piece)
 
 
 def redact_url(url: str) -> str:
     """The connection string with its password masked, fit to be shown; wholly masked where its form is unclear."""
     if match := _URL.match(url):
         rest = match["rest"]
-        at = rest.rfind("@") if is_ambiguous(url) else _authority(rest).find("@")
+        at = rest.rfind("@") if is_ambiguous_url(url) else _authority(rest).find("@")
         userinfo, tail = (rest[:at], rest[at:]) if at >= 0 else ("", rest)
         user, colon, _ = userinfo.partition(":")
         address, mark, query = tail.partition("?")
@@ -105,14 +105,14 @@ def redact_url(url: str) -> str:
             for name, equals, value in (part.partition("=") for part in query.split("&"))
         )
         return f"{match['scheme']}{user}{f':{MASK}' if colon else ''}{address}{mark}{query}"
-    pairs, well_formed = _conninfo(url)
+    pairs, well_formed = _parse_conninfo(url)
     if well_formed:
         return " ".join(f"{name}={value if name in _SHOWN else MASK}" for name, value in pairs)
     # What has no form that is known may be a secret in the wrong place.
     return url if url.startswith("embedded") else MASK
 
 
-def is_ambiguous(url: str) -> bool:
+def is_ambiguous_url(url: str) -> bool:
     """Whether libpq may cut this URL elsewhere than its author meant: a `@` or `/` in the password, not encoded."""
     match = _URL.match(url)
     if match is None:
@@ -125,7 +125,7 @@ def is_ambiguous(url: str) -> bool:
 def scrub(text: str) -> str:
     """`text` without any secret this module knows of or can recognise."""
     # There may be thousands, and hardly one is in the text: the regular expressions are for those that can be.
-    for secret in sorted((one for one in tuple(_secrets) if _plain(one) in text), key=len, reverse=True):
+    for secret in sorted((one for one in tuple(_secrets) if _longest_plain_part(one) in text), key=len, reverse=True):
         # A repr inside a repr escapes quotes and backslashes again and again.
         pattern = "".join(_ESCAPED.get(character) or re.escape(character) for character in secret)
         if secret.isalnum() and len(secret) < _LONGEST_WORD:
@@ -138,7 +138,7 @@ def scrub(text: str) -> str:
 
 
 @cache
-def _plain(secret: str) -> str:
+def _longest_plain_part(secret: str) -> str:
     """The longest part of it that no escaping changes."""
     return max(re.split(r"['\"\\]", secret), key=len)
 
@@ -174,7 +174,7 @@ def _is_secret_name(name: str) -> bool:
     return re.fullmatch(_SECRET_NAME, name, re.IGNORECASE) is not None
 
 
-def _conninfo(text: str) -> tuple[list[tuple[str, str]], bool]:
+def _parse_conninfo(text: str) -> tuple[list[tuple[str, str]], bool]:
     """The pairs of libpq's `key=value` form, values as written, and whether they are the whole text."""
     pairs: list[tuple[str, str]] = []
     position = 0

@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-MOST_BYTES = 8 << 20
+MAX_BYTES = 8 << 20
 _DEEP = re.compile(r"^[ ?-]{2000}", re.MULTILINE)
 
 
-def text_of(path: Path, *, code: str, hint: str) -> str:
+def read_text(path: Path, *, code: str, hint: str) -> str:
     """The file's text. Raises ConfigError with this code."""
     try:
         data = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"{path} can't be read: {error.strerror}", code=code, hint=hint) from error
-    if len(data) > MOST_BYTES:
-        raise ConfigError(f"{path} is larger than {MOST_BYTES >> 20} MB", code=code)
+    if len(data) > MAX_BYTES:
+        raise ConfigError(f"{path} is larger than {MAX_BYTES >> 20} MB", code=code)
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -52,7 +52,7 @@ class Reader:
                 self.mistakes.append((1, "nested too deeply"))
         return None
 
-    def error(self, name: str, *, code: str, hint: str) -> ConfigError:
+    def to_error(self, name: str, *, code: str, hint: str) -> ConfigError:
         """All mistakes as one error; `name` is the file's."""
         mistakes = sorted(self.mistakes)
         return ConfigError(
@@ -62,60 +62,60 @@ class Reader:
             details={"findings": [{"file": name, "line": line, "message": what} for line, what in mistakes]},
         )
 
-    def pairs(self, node: yaml.Node, what: str) -> Iterable[tuple[yaml.Node, yaml.Node]]:
+    def read_pairs(self, node: yaml.Node, what: str) -> Iterable[tuple[yaml.Node, yaml.Node]]:
         if not isinstance(node, yaml.MappingNode):
-            self.wrong(node, f"{what} is a mapping of keys, not {shape(node)}")
+            self.add_mistake(node, f"{what} is a mapping of keys, not {describe_shape(node)}")
             return
         seen: set[str] = set()
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                self.wrong(key, f"a key of {what} is a word")
+                self.add_mistake(key, f"a key of {what} is a word")
             elif key.value in seen:
-                self.wrong(key, f"{what}: {key.value} is there twice")
+                self.add_mistake(key, f"{what}: {key.value} is there twice")
             else:
                 seen.add(key.value)
                 yield key, value
 
-    def mapping(self, node: yaml.Node, what: str, known: tuple[str, ...]) -> dict[str, yaml.Node]:
+    def read_mapping(self, node: yaml.Node, what: str, known: tuple[str, ...]) -> dict[str, yaml.Node]:
         found: dict[str, yaml.Node] = {}
-        for key, value in self.pairs(node, what):
+        for key, value in self.read_pairs(node, what):
             if key.value not in known:
                 near = difflib.get_close_matches(str(key.value), known, n=1)
                 meant = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"
-                self.wrong(key, f"{what} has no key {key.value}{meant}")
+                self.add_mistake(key, f"{what} has no key {key.value}{meant}")
             elif not is_null(value):
                 found[key.value] = value
         return found
 
-    def one_of(self, node: yaml.Node | None, what: str, known: tuple[str, ...], default: str) -> str:
+    def read_choice(self, node: yaml.Node | None, what: str, known: tuple[str, ...], default: str) -> str:
         if node is None:
             return default
         if isinstance(node, yaml.ScalarNode) and node.value in known:
             return node.value
-        shown = str(node.value) if isinstance(node, yaml.ScalarNode) else shape(node)
+        shown = str(node.value) if isinstance(node, yaml.ScalarNode) else describe_shape(node)
         near = difflib.get_close_matches(shown, known, n=1)
         meant = f"did you mean {near[0]}?" if near else f"one of {', '.join(known)}"
-        self.wrong(node, f"{what}: {shown} is unknown; {meant}")
+        self.add_mistake(node, f"{what}: {shown} is unknown; {meant}")
         return default
 
-    def text(self, node: yaml.Node | None, what: str) -> str | None:
+    def read_string(self, node: yaml.Node | None, what: str) -> str | None:
         if node is None:
             return None
         if not isinstance(node, yaml.ScalarNode):
-            self.wrong(node, f"{what} is text, not {shape(node)}")
+            self.add_mistake(node, f"{what} is text, not {describe_shape(node)}")
             return None
         return str(node.value)
 
-    def boolean(self, node: yaml.Node | None, what: str) -> bool:
+    def read_boolean(self, node: yaml.Node | None, what: str) -> bool:
         if node is None:
             return True
-        value = scalar(node)
+        value = to_scalar(node)
         if not isinstance(value, bool):
-            self.wrong(node, f"{what} is true or false")
+            self.add_mistake(node, f"{what} is true or false")
             return True
         return value
 
-    def wrong(self, node: yaml.Node, what: str) -> None:
+    def add_mistake(self, node: yaml.Node, what: str) -> None:
         self.mistakes.append((node.start_mark.line + 1, what))
 
 
@@ -125,7 +125,7 @@ def _loader(text: str) -> Any:
     return getattr(yaml, "CSafeLoader", yaml.SafeLoader) if shallow else yaml.SafeLoader
 
 
-def scalar(node: yaml.Node) -> Any:
+def to_scalar(node: yaml.Node) -> Any:
     return yaml.SafeLoader("").construct_object(node) if isinstance(node, yaml.ScalarNode) else None
 
 
@@ -133,7 +133,7 @@ def is_null(node: yaml.Node) -> bool:
     return isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:null"
 
 
-def shape(node: yaml.Node) -> str:
+def describe_shape(node: yaml.Node) -> str:
     if isinstance(node, yaml.MappingNode):
         return "a mapping"
     return "a list" if isinstance(node, yaml.SequenceNode) else "a single value"

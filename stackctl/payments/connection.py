@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from stackctl.backend.tenancies import without, write
+from stackctl.backend.tenancies import remove_paths, write_config
 from stackctl.core.errors import StateError
 from stackctl.postgres.statements import load_statements
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from uuid import UUID
 
-    from stackctl.backend.tenancies import Layers
+    from stackctl.backend.tenancies import ConfigLayers
     from stackctl.payments.gateway import Gateway
     from stackctl.postgres.connect import Connection
 
@@ -34,7 +34,7 @@ class ConnectionStatus:
     project_mode: str
 
 
-def find_account(conn: Connection, layers: Layers) -> str:
+def find_account(conn: Connection, layers: ConfigLayers) -> str:
     """The connected account of the tenancy's project. Raises StateError `no-account`."""
     row = conn.execute(_SQL["find_account"], {"project": layers.project}).fetchone()
     if row is None or not row[0]:
@@ -67,7 +67,7 @@ def _requirements_due(account: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(requirements.get("currently_due") or ())
 
 
-def read_status(gateway: Gateway, account: str, layers: Layers) -> ConnectionStatus:
+def read_status(gateway: Gateway, account: str, layers: ConfigLayers) -> ConnectionStatus:
     found = gateway.get_account(account)
     return ConnectionStatus(
         account=account,
@@ -80,12 +80,12 @@ def read_status(gateway: Gateway, account: str, layers: Layers) -> ConnectionSta
     )
 
 
-def is_test_mode(layers: Layers) -> bool:
+def is_test_mode(layers: ConfigLayers) -> bool:
     """On unless the configuration says otherwise."""
-    return layers.at(*_TEST_MODE) is not False
+    return layers.get(*_TEST_MODE) is not False
 
 
-def set_test_mode(conn: Connection, layers: Layers, on: bool) -> None:
+def set_test_mode(conn: Connection, layers: ConfigLayers, on: bool) -> None:
     """Write this one key, and no other. Raises StateError `changed-meanwhile`."""
     key = ".".join(_TEST_MODE)
-    write(conn, layers, {**without(layers.environment_config or {}, [key]), key: on})
+    write_config(conn, layers, {**remove_paths(layers.environment_config or {}, [key]), key: on})

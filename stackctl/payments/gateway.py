@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import stripe
 
 from stackctl.core.errors import ConfigError, OutcomeUnknown, ServiceError, StateError
-from stackctl.core.redaction import remember
+from stackctl.core.redaction import remember_secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -83,7 +83,7 @@ class Gateway:
     """
 
     def __init__(self, key: str, base: str | None, account: str | None) -> None:
-        remember(key)
+        remember_secret(key)
         if not key.isascii() or not key.isprintable() or " " in key:
             raise ConfigError(
                 "the Stripe key holds spaces, line ends or letters that no key has",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stackctl.core.errors import StateError, UsageError
-from stackctl.core.yaml_reader import Reader, scalar, text_of
+from stackctl.core.yaml_reader import Reader, read_text, to_scalar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -190,23 +190,23 @@ def parse_arguments(arguments: Sequence[str]) -> dict[str, bool]:
 
 def load_states(path: Path) -> dict[str, bool]:
     """`payment_methods: {card: on}`. Raises ConfigError (`plan-unreadable`, `invalid-plan`)."""
-    text = text_of(path, code="plan-unreadable", hint="`stackctl payment-methods export` writes one")
+    text = read_text(path, code="plan-unreadable", hint="`stackctl payment-methods export` writes one")
     reader = Reader()
     root = reader.compose(text)
     found: dict[str, bool] = {}
-    top = reader.mapping(root, "the file", ("payment_methods",)) if root is not None else {}
+    top = reader.read_mapping(root, "the file", ("payment_methods",)) if root is not None else {}
     methods = top.get("payment_methods")
     if methods is None and not reader.mistakes:
         reader.mistakes.append((1, "the file has no payment_methods"))
-    for key, value in reader.pairs(methods, "payment_methods") if methods is not None else ():
+    for key, value in reader.read_pairs(methods, "payment_methods") if methods is not None else ():
         if key.value not in METHODS:
-            reader.wrong(key, f"there is no payment method {key.value}; {_suggest(str(key.value))}")
-        elif not isinstance(state := scalar(value), bool):
-            reader.wrong(value, f"{key.value} is on or off")
+            reader.add_mistake(key, f"there is no payment method {key.value}; {_suggest(str(key.value))}")
+        elif not isinstance(state := to_scalar(value), bool):
+            reader.add_mistake(value, f"{key.value} is on or off")
         else:
             found[str(key.value)] = state
     if reader.mistakes:
-        raise reader.error(str(path), code="invalid-plan", hint="e.g. payment_methods: {card: on, klarna: off}")
+        raise reader.to_error(str(path), code="invalid-plan", hint="e.g. payment_methods: {card: on, klarna: off}")
     return found
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
-    from stackctl.backend.tenancies import Layers
+    from stackctl.backend.tenancies import ConfigLayers
     from stackctl.postgres.connect import Connection
 
 CustomerType = Literal["user", "team", "custom"]
@@ -57,9 +57,9 @@ class CustomerPurchase:
         return product_name(self.product, self.product_id)
 
 
-def list_products(layers: Layers, customer_type: str | None) -> Sequence[Product]:
+def list_products(layers: ConfigLayers, customer_type: str | None) -> Sequence[Product]:
     """Those of the configuration, in order of their ids; of a type of customer, or all."""
-    configured = layers.at("payments", "products")
+    configured = layers.get("payments", "products")
     found = [
         _to_product(id_, one)
         for id_, one in sorted((configured if isinstance(configured, dict) else {}).items())

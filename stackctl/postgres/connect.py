@@ -48,9 +48,9 @@ def _resolve(url: str, base: Path) -> tuple[str, Callable[[], None] | None]:
     if not url.startswith("embedded"):
         return url, None
     from stackctl.postgres import embedded
-    from stackctl.postgres.embedded_url import parse
+    from stackctl.postgres.embedded_url import parse_embedded_url
 
-    parsed = parse(url, base)
+    parsed = parse_embedded_url(url, base)
     if parsed is None:
         return url, None
     server = embedded.attach(parsed.directory)
@@ -113,7 +113,7 @@ def connect_operated(settings: Settings, *, application_name: str = "stackctl") 
     """A connection to the operated database of the settings, in autocommit mode. Raises as `connect` does."""
     return connect(
         settings.database_url(),
-        base=settings.base,
+        base=settings.base_dir,
         schema=settings.get("database.schema"),
         autocommit=True,
         what=OPERATED,

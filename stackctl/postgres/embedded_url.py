@@ -22,7 +22,7 @@ class EmbeddedUrl:
     dbname: str
 
 
-def parse(url: str, base: Path) -> EmbeddedUrl | None:
+def parse_embedded_url(url: str, base: Path) -> EmbeddedUrl | None:
     """Read `embedded[:DIR][?dbname=NAME]`; None for anything that does not begin with the word `embedded`.
 
     A relative DIR is against `base`; without DIR it is the user's data directory. Raises ConfigError when malformed.

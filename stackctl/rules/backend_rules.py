@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from stackctl.backend.tenancies import without
+from stackctl.backend.tenancies import remove_paths
 from stackctl.core.errors import ConfigError, StateError
 from stackctl.rules.model import ACTIONS, DEFAULT_ACTIONS, Action, Rule, RuleSet
 
 if TYPE_CHECKING:
-    from stackctl.backend.tenancies import Layers
+    from stackctl.backend.tenancies import ConfigLayers
 
 _RULES = ("auth", "signUpRules")
 _DEFAULT = ("auth", "signUpRulesDefaultAction")
 _KEYS = {"enabled", "displayName", "priority", "condition", "action"}
 
 
-def read_rules(layers: Layers) -> RuleSet:
+def read_rules(layers: ConfigLayers) -> RuleSet:
     """The rules that the backend enforces. Raises StateError `invalid-rules` for what is no rule."""
-    default = layers.at(*_DEFAULT)
-    rules = layers.at(*_RULES) or {}
+    default = layers.get(*_DEFAULT)
+    rules = layers.get(*_RULES) or {}
     if default not in (None, *DEFAULT_ACTIONS):
         raise _invalid(".".join(_DEFAULT), f"is none of {', '.join(DEFAULT_ACTIONS)}")
     if not isinstance(rules, dict):
@@ -59,12 +59,12 @@ def _invalid(place: str, what: str) -> StateError:
     )
 
 
-def to_config(layers: Layers, rules: RuleSet) -> dict[str, Any]:
+def to_config(layers: ConfigLayers, rules: RuleSet) -> dict[str, Any]:
     """The environment's JSON with these rules as the only ones; no key but the rules' own is touched.
 
     What a rule has besides, that stackctl does not know, it keeps. Raises ConfigError `invalid-rule-id`.
     """
-    found = layers.at(*_RULES)
+    found = layers.get(*_RULES)
     kept = found if isinstance(found, dict) else {}
     own: dict[str, Any] = {}
     for rule in rules.rules:
@@ -85,6 +85,6 @@ def to_config(layers: Layers, rules: RuleSet) -> dict[str, Any]:
             "condition": rule.condition or "",
             "action": {"type": rule.action.type, **message},
         }
-    config = without(layers.environment_config or {}, (".".join(_RULES), ".".join(_DEFAULT)))
+    config = remove_paths(layers.environment_config or {}, (".".join(_RULES), ".".join(_DEFAULT)))
     # Keys with dots are applied last, over whatever `auth` says, in this layer and in the branch's.
     return {**config, ".".join(_RULES): own, ".".join(_DEFAULT): rules.default_action}

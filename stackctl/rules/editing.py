@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from stackctl.core.errors import ConfigError, StateError, UsageError
 from stackctl.core.files import replace_file
-from stackctl.core.yaml_reader import text_of
+from stackctl.core.yaml_reader import read_text
 from stackctl.rules import suites
 from stackctl.rules.check import Finding, check_rules
 from stackctl.rules.priorities import assign_priorities
@@ -64,7 +64,7 @@ def read_rules_file(path: Path) -> RulesFile:
     """Raises ConfigError (`rules-unreadable`, `invalid-rules`)."""
     if not path.exists():
         return RulesFile(path, None, parse_rules("", str(path)))
-    text = text_of(path, code="rules-unreadable", hint="name a rules file with --rules")
+    text = read_text(path, code="rules-unreadable", hint="name a rules file with --rules")
     return RulesFile(path, text, parse_rules(text, str(path)))
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 import yaml
 
-from stackctl.core.yaml_reader import Reader, is_null, scalar, text_of
+from stackctl.core.yaml_reader import Reader, is_null, read_text, to_scalar
 from stackctl.rules.model import ACTIONS, DEFAULT_ACTIONS, Action, ActionType, DefaultAction, Rule, RuleSet
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ _ACTION = ("type", "message")
 def load_rules(path: Path) -> RuleSet:
     """Read a rules file. Raises ConfigError (`rules-unreadable`, `invalid-rules`)."""
     hint = "name a rules file with --rules, or set sign_up_rules in stackctl.yaml"
-    return parse_rules(text_of(path, code="rules-unreadable", hint=hint), str(path))
+    return parse_rules(read_text(path, code="rules-unreadable", hint=hint), str(path))
 
 
 def parse_rules(text: str, name: str) -> RuleSet:
@@ -29,7 +29,7 @@ def parse_rules(text: str, name: str) -> RuleSet:
     found = reader.read_rules(reader.compose(text))
     if reader.mistakes:
         hint = "a rule is `id: {condition: …, action: {type: reject}}`; see docs/rules.md"
-        raise reader.error(name, code="invalid-rules", hint=hint)
+        raise reader.to_error(name, code="invalid-rules", hint=hint)
     return found
 
 
@@ -37,12 +37,12 @@ class _Reader(Reader):
     def read_rules(self, node: yaml.Node | None) -> RuleSet:
         if node is None:
             return RuleSet("allow", ())
-        top = self.mapping(node, "the file", _TOP)
-        default = self.one_of(top.get("default_action"), "default_action", DEFAULT_ACTIONS, "allow")
+        top = self.read_mapping(node, "the file", _TOP)
+        default = self.read_choice(top.get("default_action"), "default_action", DEFAULT_ACTIONS, "allow")
         rules = top.get("rules")
         found: list[Rule] = []
         if rules is not None and not is_null(rules):
-            for key, value in self.pairs(rules, "rules"):
+            for key, value in self.read_pairs(rules, "rules"):
                 rule = self._read_rule(key, value)
                 if rule is not None:
                     found.append(rule)
@@ -51,34 +51,34 @@ class _Reader(Reader):
     def _read_rule(self, key: yaml.Node, node: yaml.Node) -> Rule | None:
         id_ = str(key.value)
         if not id_.strip():
-            self.wrong(key, "a rule needs an id")
+            self.add_mistake(key, "a rule needs an id")
             return None
-        keys = self.mapping(node, f"rule {id_}", _RULE)
+        keys = self.read_mapping(node, f"rule {id_}", _RULE)
         if not isinstance(node, yaml.MappingNode):
             return None
         condition = keys.get("condition")
-        action = self.mapping(keys["action"], f"action of {id_}", _ACTION) if "action" in keys else {}
+        action = self.read_mapping(keys["action"], f"action of {id_}", _ACTION) if "action" in keys else {}
         if "action" not in keys:
-            self.wrong(key, f"rule {id_} has no action: {{type: {' | '.join(ACTIONS)}}}")
+            self.add_mistake(key, f"rule {id_} has no action: {{type: {' | '.join(ACTIONS)}}}")
         elif "type" not in action:
-            self.wrong(keys["action"], f"the action of {id_} has no type: {', '.join(ACTIONS)}")
-        kind = self.one_of(action.get("type"), f"action of {id_}", ACTIONS, "log")
+            self.add_mistake(keys["action"], f"the action of {id_} has no type: {', '.join(ACTIONS)}")
+        kind = self.read_choice(action.get("type"), f"action of {id_}", ACTIONS, "log")
         return Rule(
             id=id_,
-            display_name=self.text(keys.get("display_name"), f"display_name of {id_}") or id_,
-            enabled=self.boolean(keys.get("enabled"), f"enabled of {id_}"),
+            display_name=self.read_string(keys.get("display_name"), f"display_name of {id_}") or id_,
+            enabled=self.read_boolean(keys.get("enabled"), f"enabled of {id_}"),
             priority=self._read_priority(keys.get("priority"), id_),
-            condition=self.text(condition, f"condition of {id_}"),
-            action=Action(cast("ActionType", kind), self.text(action.get("message"), f"message of {id_}")),
+            condition=self.read_string(condition, f"condition of {id_}"),
+            action=Action(cast("ActionType", kind), self.read_string(action.get("message"), f"message of {id_}")),
             line=_first_line(condition or key),
         )
 
     def _read_priority(self, node: yaml.Node | None, id_: str) -> int:
         if node is None:
             return 0
-        value = scalar(node)
+        value = to_scalar(node)
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            self.wrong(node, f"priority of {id_} is a whole number of at least 0")
+            self.add_mistake(node, f"priority of {id_} is a whole number of at least 0")
             return 0
         return value
 

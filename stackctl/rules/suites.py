@@ -13,7 +13,7 @@ import yaml
 
 from stackctl.core.errors import ConfigError
 from stackctl.core.files import replace_file
-from stackctl.core.yaml_reader import Reader, is_null, scalar, text_of
+from stackctl.core.yaml_reader import Reader, is_null, read_text, to_scalar
 from stackctl.rules import rules_file, sample_users
 from stackctl.rules.decide import Decision, Judge, Outcome
 
@@ -117,13 +117,13 @@ def load_suite(path: Path, rules: Path | None = None) -> Suite:
 
     Raises ConfigError (`suite-unreadable`, `invalid-suite`).
     """
-    text = text_of(path, code="suite-unreadable", hint="name a suite, e.g. sign-up.rules-test.yaml")
+    text = read_text(path, code="suite-unreadable", hint="name a suite, e.g. sign-up.rules-test.yaml")
     reader = _Reader()
     named, tests = reader.read_suite(reader.compose(text))
     if not reader.mistakes and named is None and rules is None:
         reader.mistakes.append((1, "the suite names no rules file: rules: ./sign-up-rules.yaml"))
     if reader.mistakes:
-        raise reader.error(
+        raise reader.to_error(
             str(path),
             code="invalid-suite",
             hint="a test is `{name: …, user: {email: …}, expect: {decision: …}}`; see docs/rules.md",
@@ -179,7 +179,7 @@ def _check_rule_ids(suite: Suite, rules: RuleSet) -> None:
                 meant = f"; did you mean {near[0]}?" if near else ""
                 reader.mistakes.append((test.line, f"{test.name}: there is no rule {id_} in {suite.rules}{meant}"))
     if reader.mistakes:
-        raise reader.error(str(suite.path), code="invalid-suite", hint="`stackctl rules list` names the rules")
+        raise reader.to_error(str(suite.path), code="invalid-suite", hint="`stackctl rules list` names the rules")
 
 
 def _count_coverage(results: Iterable[Result], sets: Mapping[Path, RuleSet]) -> Iterable[Coverage]:
@@ -208,17 +208,17 @@ class _Reader(Reader):
             if not self.mistakes:
                 self.mistakes.append((1, "the suite is empty"))
             return None, ()
-        top = self.mapping(node, "the suite", _TOP)
+        top = self.read_mapping(node, "the suite", _TOP)
         tests = top.get("tests")
         if tests is None:
-            self.wrong(node, "the suite has no tests")
+            self.add_mistake(node, "the suite has no tests")
             return None, ()
         if not isinstance(tests, yaml.SequenceNode):
-            self.wrong(tests, "tests is a list")
+            self.add_mistake(tests, "tests is a list")
             return None, ()
         found = [self._read_test(one, number) for number, one in enumerate(tests.value, 1)]
         self._check_names(found)
-        return self.text(top.get("rules"), "rules"), tuple(one for one in found if one is not None)
+        return self.read_string(top.get("rules"), "rules"), tuple(one for one in found if one is not None)
 
     def _check_names(self, tests: list[Test | None]) -> None:
         lines: dict[str, int] = {}
@@ -229,42 +229,44 @@ class _Reader(Reader):
                 )
 
     def _read_test(self, node: yaml.Node, number: int) -> Test | None:
-        keys = self.mapping(node, f"test {number}", _TEST)
+        keys = self.read_mapping(node, f"test {number}", _TEST)
         if not isinstance(node, yaml.MappingNode):
             return None
-        name = self.text(keys.get("name"), f"the name of test {number}") or f"test {number}"
+        name = self.read_string(keys.get("name"), f"the name of test {number}") or f"test {number}"
         if "user" not in keys:
-            self.wrong(node, f"{name} has no user")
+            self.add_mistake(node, f"{name} has no user")
             return None
         expect = self._read_expect(keys["expect"], name) if "expect" in keys else {}
         try:
             context = sample_users.parse_user(yaml.SafeLoader("").construct_document(keys["user"]))
         except (ValueError, AttributeError, yaml.YAMLError) as error:
             what = str(error) if isinstance(error, ValueError) else "a user is a mapping"
-            self.wrong(keys["user"], f"{name}: {what}")
+            self.add_mistake(keys["user"], f"{name}: {what}")
             return None
         return Test(name, node.start_mark.line + 1, context, expect, node)
 
     def _read_expect(self, node: yaml.Node, name: str) -> dict[str, Any]:
         found: dict[str, Any] = {}
-        for key, value in self.pairs(node, f"expect of {name}"):
+        for key, value in self.read_pairs(node, f"expect of {name}"):
             match key.value:
                 case "decision":
-                    found["decision"] = self.one_of(value, f"{name}: decision", OUTCOMES, OUTCOMES[0])
+                    found["decision"] = self.read_choice(value, f"{name}: decision", OUTCOMES, OUTCOMES[0])
                 case "allowed":
-                    if not isinstance(scalar(value), bool):
-                        self.wrong(value, f"{name}: allowed is true or false")
-                    found["allowed"] = scalar(value)
+                    if not isinstance(to_scalar(value), bool):
+                        self.add_mistake(value, f"{name}: allowed is true or false")
+                    found["allowed"] = to_scalar(value)
                 case "rule" | "restricted_by" as which:
-                    found[which] = None if is_null(value) else self.text(value, f"{name}: {which}")
+                    found[which] = None if is_null(value) else self.read_string(value, f"{name}: {which}")
                 case "matched" if isinstance(value, yaml.SequenceNode):
-                    found["matched"] = sorted(self.text(one, f"{name}: a rule's id") or "" for one in value.value)
+                    found["matched"] = sorted(
+                        self.read_string(one, f"{name}: a rule's id") or "" for one in value.value
+                    )
                 case "matched":
-                    self.wrong(value, f"{name}: matched is a list of rule ids")
+                    self.add_mistake(value, f"{name}: matched is a list of rule ids")
                 case other:
                     near = difflib.get_close_matches(other, EXPECTED, n=1)
                     known = f"did you mean {near[0]}?" if near else f"known are {', '.join(EXPECTED)}"
-                    self.wrong(key, f"{name}: expect has no key {other}; {known}")
+                    self.add_mistake(key, f"{name}: expect has no key {other}; {known}")
         return found
 
 

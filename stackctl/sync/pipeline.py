@@ -6,7 +6,7 @@ from collections import defaultdict
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from stackctl.backend.external_databases import BackendDatabases, Changes, place
+from stackctl.backend.external_databases import BackendDatabases, DatabaseChanges, to_place
 from stackctl.core.errors import ConfigError, StateError, unknown_name_error
 from stackctl.mapping.compile import Compiled, compile_mapping
 from stackctl.mapping.files import load_mappings as load_mappings
@@ -77,9 +77,9 @@ class Pipeline:
                 self._backend.refresh(conn)
         return self._backend.databases
 
-    def refresh(self, conn: Connection) -> Changes:
+    def refresh(self, conn: Connection) -> DatabaseChanges:
         """Read the backend's configuration again, when that was a while ago; nothing changes in a file."""
-        return self._backend.refresh(conn) if self._backend is not None else Changes()
+        return self._backend.refresh(conn) if self._backend is not None else DatabaseChanges()
 
     @cached_property
     def _backend(self) -> BackendDatabases | None:
@@ -112,7 +112,7 @@ class Pipeline:
         owners: dict[tuple[str, ...], ExternalDatabase] = {}
         for database in databases:
             try:
-                place = _place(self.settings.resolved(database))
+                place = _place(self.settings.resolve_database(database))
             except ConfigError:
                 continue  # an unset variable concerns those who use this database
             other = owners.setdefault(place, database)
@@ -154,7 +154,7 @@ class Pipeline:
         try:
             replica = connect(
                 replica_url,
-                base=self.settings.base,
+                base=self.settings.base_dir,
                 schema=self.settings.get("database.schema"),
                 autocommit=True,
                 what="the replica",
@@ -169,10 +169,10 @@ class Pipeline:
         return open_operated_session(self.settings)
 
     def open_target(self, database: ExternalDatabase) -> Target:
-        return open_target(self.settings.resolved(database))
+        return open_target(self.settings.resolve_database(database))
 
 
 def _place(database: ExternalDatabase) -> tuple[str, ...]:
     if database.path is not None:
         return ("file", str(database.path.resolve()))
-    return place(database.url or "")
+    return to_place(database.url or "")

@@ -189,7 +189,7 @@ def _read_database(
     connection = database.connection
     cursors: dict[str, Cursor] | None = None
     try:
-        resolved = pipeline.settings.resolved(database)
+        resolved = pipeline.settings.resolve_database(database)
         connection = resolved.connection
         state = read_target_state(pipeline, resolved)
         cursors = state.cursors if state is not None else {}

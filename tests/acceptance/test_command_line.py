@@ -403,11 +403,13 @@ def test_the_uncommented_template_loads(tmp_path: Path) -> None:
     import re
 
     from stackctl.cli.start.init import TEMPLATE
-    from stackctl.config.file import read
+    from stackctl.config.file import load_config
 
     file = tmp_path / "stackctl.yaml"
     file.write_text(re.sub(r"^(\s*)# ((?:[a-z_]+|[0-9a-f-]{36}):(?: .*)?)$", r"\1\2", TEMPLATE, flags=re.MULTILINE))
-    assert [list(databases) for databases in read(file).tenancies.values()] == [["analytics", "local", "warehouse"]]
+    assert [list(databases) for databases in load_config(file).tenancies.values()] == [
+        ["analytics", "local", "warehouse"]
+    ]
 
 
 @pytest.mark.parametrize("command", ["--version", "--help", "config show", "config show --json", "completion bash"])

@@ -10,7 +10,7 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from stackctl.backend import external_databases
-from stackctl.backend.drift import drifts
+from stackctl.backend.drift import find_drift
 from stackctl.backend.external_databases import BackendDatabases
 from stackctl.core.bundled import bundled
 from stackctl.migrate.change_capture import detect_capture, find_excluded
@@ -123,7 +123,7 @@ def test_application_means_no_trigger_and_triggers_can_be_had_later(empty_db: st
 
 def test_nothing_of_a_live_schema_is_found_wanting_after_migrate_up(live: Connection) -> None:
     migrate(live)
-    assert list(drifts(live)) == []
+    assert list(find_drift(live)) == []
 
 
 def test_marks_and_tombstones_of_both_at_once_do_no_harm(
@@ -176,7 +176,7 @@ def test_each_difference_is_named_with_its_fix(
 ) -> None:
     migrate(live)
     live.execute(statement)
-    found = list(drifts(live))
+    found = list(find_drift(live))
     assert any((d.severity, says in d.message, fix in d.hint) == (severity, True, True) for d in found), found
 
 
@@ -188,13 +188,13 @@ def test_other_names_and_further_columns_are_no_difference(live: Connection) -> 
         'CREATE INDEX ON "Team" ("tenancyId", "teamId") WHERE "shouldUpdateSequenceId";'
         "ALTER TYPE \"ContactChannelType\" ADD VALUE 'PHONE'"
     )
-    assert list(drifts(live)) == []
+    assert list(find_drift(live)) == []
 
 
 def test_a_missing_label_is_found(live: Connection) -> None:
     migrate(live)
     live.execute("ALTER TYPE \"CustomerType\" RENAME VALUE 'TEAM' TO 'GROUP'")
-    (drift,) = drifts(live)
+    (drift,) = find_drift(live)
     assert "ADD VALUE 'TEAM'" in drift.hint
 
 

@@ -13,9 +13,10 @@ import pytest
 from psycopg import IsolationLevel, sql
 from psycopg.types.json import Jsonb
 
-from stackctl.backend.users import find
+from stackctl.backend.users import find_user
 from stackctl.core.errors import UsageError
 from stackctl.postgres.statements import load_statements
+from stackctl.rules import stats
 from stackctl.rules.stats import RuleStats, read_stats
 from tests.backend import MINE, OTHER, add_user, fetch, one
 
@@ -132,7 +133,7 @@ def test_a_user_is_recorded_once_for_a_rule_and_action(source: Connection) -> No
     for rule, action in (("a", "restrict"), ("a", "restrict"), ("a", "log"), ("b", "log")):
         record(source, rule, action, user)
     assert total(source, "a") == 3
-    found = {(trigger.rule_id, trigger.action) for trigger in find(source, str(user)).triggers}
+    found = {(trigger.rule_id, trigger.action) for trigger in find_user(source, str(user)).triggers}
     assert found == {("a", "restrict"), ("a", "log"), ("b", "log")}
 
 
@@ -156,7 +157,7 @@ def test_the_page_shows_what_works(source: Connection) -> None:
         )
     assert one(source, 'SELECT count(*) FROM "Event"') == 5
     assert (only(source, "from-afar").tenancy, only(source, "from-afar").total) == (MINE, {"restrict": 2})
-    assert [trigger.rule_id for trigger in find(source, str(user)).triggers] == ["from-afar"]
+    assert [trigger.rule_id for trigger in find_user(source, str(user)).triggers] == ["from-afar"]
 
 
 # -- reading
@@ -228,7 +229,7 @@ def test_the_hours_of_a_rule_are_a_range_of_the_index_however_many_there_are(sou
     source.execute("ANALYZE stackctl.sign_up_rule_hour; ANALYZE stackctl.sign_up_rule_total")
     for tenancy in (None, MINE):
         values = {"tenancy": tenancy, "hours": 48, "until": read_stats(source, 1).until - timedelta(hours=1)}
-        query = "EXPLAIN (ANALYZE, FORMAT JSON) " + load_statements("rules_stats")["triggers"]
+        query = "EXPLAIN (ANALYZE, FORMAT JSON) " + load_statements(stats.__file__)["count_triggers"]
         ((((plan,),),)) = source.execute(query, values).fetchall()
         scans = [node for node in nodes(plan["Plan"]) if node.get("Relation Name") == "sign_up_rule_hour"]
         assert [node["Actual Rows"] for node in scans] == [48]

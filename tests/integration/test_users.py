@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from stackctl.backend import users
-from stackctl.backend.users import Restriction, find
+from stackctl.backend.users import Restriction, find_user
 from stackctl.core.bundled import bundled
 from stackctl.core.errors import StackctlError, StateError, UsageError
 from stackctl.postgres.statements import load_statements
@@ -71,8 +71,8 @@ def row(conn: Connection, user: uuid.UUID) -> tuple[Any, ...]:
 
 def test_a_user_is_found_by_id_and_by_any_address_in_either_case(source: Connection, ada: uuid.UUID) -> None:
     for who in (str(ada), ada.hex.upper(), "ada@example.com", " Ada@Example.COM ", "ADA@work.example"):
-        assert find(source, who).id == ada, who
-    found = find(source, str(ada), MINE)
+        assert find_user(source, who).id == ada, who
+    found = find_user(source, str(ada), MINE)
     assert (found.display_name, found.country_code, found.risk_bot, found.risk_free_trial_abuse) == ("Ada", "DE", 80, 0)
     assert (found.project, found.branch, found.anonymous) == ("p", "main", False)
     assert [(c.value, c.primary, c.verified, c.used_for_auth) for c in found.channels] == [
@@ -96,7 +96,7 @@ def test_a_user_is_found_by_id_and_by_any_address_in_either_case(source: Connect
 )
 def test_who_is_not_there(source: Connection, ada: uuid.UUID, who: str, tenancy: uuid.UUID | None, code: str) -> None:
     with pytest.raises(UsageError) as caught:
-        find(source, who, tenancy)
+        find_user(source, who, tenancy)
     assert (caught.value.code, caught.value.exit_code) == (code, 2)
 
 
@@ -104,28 +104,28 @@ def test_several_matches_are_listed_and_none_is_taken(source: Connection, ada: u
     namesake = add_user(source, OTHER)
     add_channel(source, namesake, "ada@example.com", OTHER)
     with pytest.raises(UsageError) as caught:
-        find(source, "ada@example.com")
+        find_user(source, "ada@example.com")
     error = caught.value
     assert error.code == "ambiguous-user"
     assert "--tenancy" in (error.hint or "")
     assert {match["user"] for match in error.details["matches"]} == {str(ada), str(namesake)}
     assert all(str(part) in error.message for part in (ada, namesake, MINE, OTHER))
-    assert find(source, "ada@example.com", OTHER).id == namesake
+    assert find_user(source, "ada@example.com", OTHER).id == namesake
 
     # In one tenancy an address may be the primary one of one user and a further one of another.
     third = add_user(source)
     add_channel(source, third, "ada@example.com", isPrimary=None)
     with pytest.raises(UsageError) as caught:
-        find(source, "ada@example.com", MINE)
+        find_user(source, "ada@example.com", MINE)
     assert f"{third} (not primary)" in caught.value.message
     assert "by its id" in (caught.value.hint or "")
 
     # The same id in two tenancies.
     add_user(source, OTHER, ada)
     with pytest.raises(UsageError) as caught:
-        find(source, str(ada))
+        find_user(source, str(ada))
     assert caught.value.code == "ambiguous-user"
-    assert find(source, str(ada), MINE).tenancy == MINE
+    assert find_user(source, str(ada), MINE).tenancy == MINE
 
 
 def test_both_look_ups_use_an_index(source: Connection, ada: uuid.UUID) -> None:
@@ -137,8 +137,8 @@ def test_both_look_ups_use_an_index(source: Connection, ada: uuid.UUID) -> None:
     )
     source.execute("ANALYZE")
     values = {"tenancy": None, "id": ada, "spellings": ["ada@example.com"], "limit": 21}
-    for name in ("by_id", "by_email"):
-        plan = "\n".join(line for (line,) in source.execute("EXPLAIN " + load_statements("users")[name], values))
+    for name in ("find_by_id", "find_by_email"):
+        plan = "\n".join(line for (line,) in source.execute("EXPLAIN " + load_statements(users.__file__)[name], values))
         assert 'Seq Scan on "ProjectUser"' not in plan, plan
         assert 'Seq Scan on "ContactChannel"' not in plan, plan
 
@@ -167,8 +167,8 @@ def test_both_look_ups_use_an_index(source: Connection, ada: uuid.UUID) -> None:
     ],
 )
 def test_causes_as_the_row_tells_them(source: Connection, values: dict[str, Any], causes: list[str]) -> None:
-    found = find(source, str(add_user(source, **values)))
-    assert [f"{cause.kind} {cause.rule_id or ''}".strip() for cause in found.causes()] == causes
+    found = find_user(source, str(add_user(source, **values)))
+    assert [f"{cause.kind} {cause.rule_id or ''}".strip() for cause in found.find_causes()] == causes
 
 
 def test_a_recorded_trigger_names_the_rule_and_when(source: Connection) -> None:
@@ -177,17 +177,17 @@ def test_a_recorded_trigger_names_the_rule_and_when(source: Connection) -> None:
     record(source, "too-risky", "restrict", user)
     record(source, "too-risky", "restrict", add_user(source))
     record(source, "elsewhere", "restrict", user, OTHER)
-    found = find(source, str(user))
+    found = find_user(source, str(user))
     assert [(trigger.rule_id, trigger.action) for trigger in found.triggers] == [
         ("noted", "log"),
         ("too-risky", "restrict"),
     ]
-    (cause,) = found.causes()
+    (cause,) = found.find_causes()
     assert (cause.kind, cause.rule_id, cause.at) == ("rule", "too-risky", found.triggers[1].at)
     # Lifted since, it is history and no cause.
-    users.change(source, found, Restriction())
-    lifted = find(source, str(user))
-    assert (lifted.causes(), len(lifted.triggers)) == ([], 2)
+    users.change_restriction(source, found, Restriction())
+    lifted = find_user(source, str(user))
+    assert (lifted.find_causes(), len(lifted.triggers)) == ([], 2)
 
 
 def test_a_database_without_the_newest_migration_or_the_right_to_read_it_still_shows_users(
@@ -195,13 +195,13 @@ def test_a_database_without_the_newest_migration_or_the_right_to_read_it_still_s
 ) -> None:
     with source.transaction(force_rollback=True):
         source.execute("DROP TABLE stackctl.sign_up_rule_user")
-        assert find(source, str(ada)).triggers == ()
+        assert find_user(source, str(ada)).triggers == ()
     read = '"ProjectUser", "ContactChannel", "Tenancy", "BranchConfigOverride", "EnvironmentConfigOverride"'
     for grant in ("", "GRANT USAGE ON SCHEMA stackctl TO reader;"):
         with source.transaction(force_rollback=True):
             record(source, "noted", "log", ada)
             run(source, f"CREATE ROLE reader; GRANT SELECT ON {read} TO reader; {grant} SET LOCAL ROLE reader")
-            assert find(source, str(ada)).triggers == ()
+            assert find_user(source, str(ada)).triggers == ()
 
 
 NESTED, DOTTED = {"onboarding": {"requireEmailVerification": True}}, {"onboarding.requireEmailVerification": True}
@@ -233,7 +233,7 @@ def test_an_unverified_address_restricts_where_the_tenancy_requires_it(
     ghost = add_user(source, isAnonymous=True)
     expected = ["unverified-email"] if required else []
     for user, kinds in ((ada, []), (nobody, expected), (unverified, expected), (ghost, ["anonymous"])):
-        assert [cause.kind for cause in find(source, str(user)).causes()] == kinds
+        assert [cause.kind for cause in find_user(source, str(user)).find_causes()] == kinds
 
 
 # -- restricting
@@ -249,23 +249,23 @@ def test_restricting_changing_and_lifting(source: Connection, ada: uuid.UUID) ->
         (lambda held: Restriction(), (False, None, None)),
     ]
     for wanted, expected in steps:
-        user = find(source, str(ada))
-        users.change(source, user, wanted(user.restriction))
+        user = find_user(source, str(ada))
+        users.change_restriction(source, user, wanted(user.restriction))
         assert row(source, ada) == expected
     assert one(source, 'SELECT "updatedAt" FROM "ProjectUser" WHERE "projectUserId" = %s', ada) > before
 
 
 def test_what_changed_meanwhile_is_not_overwritten(source: Connection, ada: uuid.UUID) -> None:
-    seen = find(source, str(ada))
+    seen = find_user(source, str(ada))
     source.execute('UPDATE "ProjectUser" SET "displayName" = \'Countess\'')
-    users.change(source, seen, Restriction(True, "mine"))  # another column is no conflict
+    users.change_restriction(source, seen, Restriction(True, "mine"))  # another column is no conflict
     with pytest.raises(StateError) as caught:
-        users.change(source, seen, Restriction(True, "again"))
+        users.change_restriction(source, seen, Restriction(True, "again"))
     assert (caught.value.code, row(source, ada)) == ("changed-meanwhile", (True, "mine", None))
-    seen = find(source, str(ada))
+    seen = find_user(source, str(ada))
     source.execute('DELETE FROM "ProjectUser"')
     with pytest.raises(StateError) as caught:
-        users.change(source, seen, Restriction())
+        users.change_restriction(source, seen, Restriction())
     assert caught.value.code == "changed-meanwhile"
 
 
@@ -290,9 +290,9 @@ def test_a_row_that_is_held_is_waited_for_only_so_long(
 
     monkeypatch.setattr(users, "LOCK_TIMEOUT", "50ms")
     connect(migrated_db).execute('UPDATE "ProjectUser" SET "displayName" = \'in hand\'')
-    seen = find(source, str(ada))
-    with pytest.raises(StackctlError) as caught, translating_errors("the database"):
-        users.change(source, seen, Restriction(True, "mine"))
+    seen = find_user(source, str(ada))
+    with pytest.raises(StackctlError) as caught, translated("the database"):
+        users.change_restriction(source, seen, Restriction(True, "mine"))
     assert (caught.value.code, caught.value.exit_code) == ("lock-timeout", 5)
 
 
@@ -315,9 +315,9 @@ def test_a_violated_constraint_is_explained(source: Connection, ada: uuid.UUID, 
             'ALTER TABLE "ProjectUser" DROP CONSTRAINT "ProjectUser_restricted_by_admin_consistency",'
             " ADD CONSTRAINT theirs CHECK (\"restrictedByAdminReason\" <> 'kept')"
         )
-    seen = find(source, str(ada))
+    seen = find_user(source, str(ada))
     with pytest.raises(StateError) as caught:
-        users.change(source, replace(seen), Restriction(by_admin=constraint == "theirs"))
+        users.change_restriction(source, replace(seen), Restriction(by_admin=constraint == "theirs"))
     assert (caught.value.code, caught.value.details) == ("constraint-violated", {"constraint": constraint})
     assert words in caught.value.message
     assert row(source, ada) == (False, None, None)
@@ -356,7 +356,7 @@ def test_the_change_flows_into_the_sync(
         source.execute('ALTER TABLE "ProjectUser" DISABLE TRIGGER USER')
     pipeline = mapped.pipeline()
     settle(pipeline)
-    stamped = find(source, str(ada)).sequence_id
+    stamped = find_user(source, str(ada)).sequence_id
     assert stamped is not None
     outside = connect(external_db, autocommit=True)
     restricted = (
@@ -364,9 +364,9 @@ def test_the_change_flows_into_the_sync(
     )
     assert fetch(outside, restricted) == [(False, None, None)]
     for wanted in (Restriction(True, "spam", "case 7"), Restriction()):
-        users.change(source, find(source, str(ada)), wanted)
-        assert find(source, str(ada)).sequence_id is None  # it waits
+        users.change_restriction(source, find_user(source, str(ada)), wanted)
+        assert find_user(source, str(ada)).sequence_id is None  # it waits
         assert sequence(pipeline).by_table == {"ProjectUser": 1}
         settle(pipeline)
         assert fetch(outside, restricted) == [(wanted.by_admin, wanted.reason, wanted.private_details)]
-    assert (find(source, str(ada)).sequence_id or 0) > stamped
+    assert (find_user(source, str(ada)).sequence_id or 0) > stamped

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from stackctl.backend.external_databases import parse
-from stackctl.backend.tenancies import effective
+from stackctl.backend.external_databases import parse_databases
+from stackctl.backend.tenancies import merge_config
 from stackctl.config.settings import ExternalDatabase, Settings
 from stackctl.core.errors import StackctlError
 from stackctl.core.redaction import scrub
@@ -20,13 +20,13 @@ ENTRY = {"type": "postgres", "connectionString": URL}
 
 
 def read(config: Any) -> list[ExternalDatabase]:
-    return parse(TENANCY, json.dumps(config))
+    return parse_databases(TENANCY, json.dumps(config))
 
 
 def problem(config: Any) -> str:
     (found,) = read(config)
     with pytest.raises(StackctlError) as caught:
-        Settings(environ={}).resolved(found)
+        Settings(environ={}).resolve_database(found)
     return caught.value.message
 
 
@@ -73,7 +73,7 @@ def test_the_more_specific_path_wins_and_replaces_what_stands_there() -> None:
         "x": 1,
         "x.y": 2,
     }
-    assert effective(config) == {"a": {"b": {"c": 3}, "e": 1}, "x": {"y": 2}}
+    assert merge_config(config) == {"a": {"b": {"c": 3}, "e": 1}, "x": {"y": 2}}
 
 
 def test_a_null_takes_away() -> None:
@@ -119,7 +119,7 @@ def test_one_broken_entry_leaves_the_others() -> None:
 
 def test_nothing_is_filled_in_from_the_operators_environment() -> None:
     (found,) = read(of(type="postgres", connectionString="postgresql://h/d?application_name=${STRIPE_API_KEY}"))
-    resolved = Settings(environ={"STRIPE_API_KEY": "sk_live_x"}).resolved(found)
+    resolved = Settings(environ={"STRIPE_API_KEY": "sk_live_x"}).resolve_database(found)
     assert resolved.url == "postgresql://h/d?application_name=${STRIPE_API_KEY}"
 
 
@@ -131,5 +131,5 @@ def test_the_password_is_masked_from_then_on_and_never_in_what_is_shown() -> Non
 
 def test_deep_nesting_is_the_tenancys_own_trouble() -> None:
     text = '{"dbSync": ' + '{"a": ' * 200_000 + "1" + "}" * 200_000 + "}"
-    (found,) = parse(TENANCY, text)
+    (found,) = parse_databases(TENANCY, text)
     assert found.problem is not None

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from stackctl.config.file import ConfigFile, read
+from stackctl.config.file import ConfigFile, load_config
 from stackctl.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ TENANCY = "6fbbf22e-f4b2-4c6e-95a1-beab6fa41063"
 def parse(tmp_path: Path, text: str) -> ConfigFile:
     path = tmp_path / "stackctl.yaml"
     path.write_text(text, encoding="utf-8")
-    return read(path)
+    return load_config(path)
 
 
 def refused(tmp_path: Path, text: str) -> ConfigError:
@@ -196,14 +196,14 @@ def test_an_unreadable_file(tmp_path: Path, make: object) -> None:
     assert callable(make)
     make(path)
     with pytest.raises(ConfigError) as caught:
-        read(path)
+        load_config(path)
     assert caught.value.code == "config-unreadable"
     assert str(path) in caught.value.message
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
-        read(tmp_path / "gone.yaml")
+        load_config(tmp_path / "gone.yaml")
     assert caught.value.code == "config-not-found"
 
 

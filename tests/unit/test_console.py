@@ -59,7 +59,7 @@ def test_an_error_document_survives_passwords_that_read_like_its_keys_and_need_e
 ) -> None:
     out, err = streams
     for secret in ("message", "unreachable", 'a"b\\c'):
-        redaction.remember(secret)
+        redaction.remember_secret(secret)
     error = ServiceError(
         'no message for a"b\\c', code="unreachable", details={"url": 'x a"b\\c', "at": datetime(2026, 1, 1, tzinfo=UTC)}
     )
@@ -76,7 +76,7 @@ def test_an_error_document_survives_passwords_that_read_like_its_keys_and_need_e
 
 def test_results_keep_words_that_happen_to_be_passwords(streams: tuple[io.StringIO, io.StringIO]) -> None:
     out, err = streams
-    redaction.remember("postgres")
+    redaction.remember_secret("postgres")
     console = Console(stdout=out, stderr=err)
     console.document({"type": "postgres", "leak": "postgresql://u:pw@h/d sk_live_abc"})
     console.json_line({"type": "postgres"})

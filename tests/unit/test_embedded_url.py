@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from stackctl.core.errors import ConfigError
-from stackctl.postgres.embedded_url import EmbeddedUrl, parse
+from stackctl.postgres.embedded_url import EmbeddedUrl, parse_embedded_url
 
 
 @pytest.mark.parametrize(
@@ -24,20 +24,20 @@ from stackctl.postgres.embedded_url import EmbeddedUrl, parse
 def test_url(monkeypatch: pytest.MonkeyPatch, url: str, directory: str, dbname: str) -> None:
     monkeypatch.setenv("XDG_DATA_HOME", "/data")
     monkeypatch.setenv("HOME", "/home/ann")
-    assert parse(url, Path("/base")) == EmbeddedUrl(Path(directory), dbname)
+    assert parse_embedded_url(url, Path("/base")) == EmbeddedUrl(Path(directory), dbname)
 
 
 def test_url_without_a_usable_data_home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/ann")
     monkeypatch.setenv("XDG_DATA_HOME", "relative")
-    parsed = parse("embedded", Path("/base"))
+    parsed = parse_embedded_url("embedded", Path("/base"))
     assert parsed is not None
     assert parsed.directory == Path("/home/ann/.local/share/stackctl/postgres")
 
 
 @pytest.mark.parametrize("url", ["postgresql:///x", "", "Embedded", "embeddedness", "embedded-pg:x", " embedded"])
 def test_url_of_something_else(url: str) -> None:
-    assert parse(url, Path("/base")) is None
+    assert parse_embedded_url(url, Path("/base")) is None
 
 
 @pytest.mark.parametrize(
@@ -55,5 +55,5 @@ def test_url_of_something_else(url: str) -> None:
 )
 def test_malformed_url(url: str) -> None:
     with pytest.raises(ConfigError) as wrong:
-        parse(url, Path("/base"))
+        parse_embedded_url(url, Path("/base"))
     assert wrong.value.code == "embedded-url"

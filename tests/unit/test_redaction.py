@@ -7,7 +7,15 @@ from urllib.parse import quote
 import pytest
 
 from stackctl.core import redaction
-from stackctl.core.redaction import is_ambiguous, mask_shapes, redact_url, remember, remember_url, scrub, scrub_values
+from stackctl.core.redaction import (
+    is_ambiguous_url,
+    mask_shapes,
+    redact_url,
+    remember_secret,
+    remember_url,
+    scrub,
+    scrub_values,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,7 +84,7 @@ def test_a_password_of_a_url_is_masked_wherever_it_turns_up(password: str, encod
 @pytest.mark.parametrize("password", ["pa@ss-word", "pa/ss-word", "p@th/w@rd-x"])
 def test_the_pieces_of_a_password_that_libpq_would_cut_are_masked_too(password: str) -> None:
     url = f"postgresql://app:{password}@db.example/stack"
-    assert is_ambiguous(url)
+    assert is_ambiguous_url(url)
     remember_url(url)
     for piece in password.replace("/", "@").split("@"):
         if len(piece) >= 4:
@@ -134,7 +142,7 @@ def test_where_there_is_no_secret_nothing_is_lost(url: str) -> None:
     assert redact_url(url) == url
     remember_url(url)
     assert scrub(f"<{url}>") == f"<{url}>"
-    assert not is_ambiguous(url)
+    assert not is_ambiguous_url(url)
 
 
 def test_a_password_that_the_user_or_database_name_gives_away_is_not_remembered() -> None:
@@ -187,26 +195,26 @@ def test_secrets_are_recognised_by_their_names(text: str) -> None:
 
 
 def test_a_word_is_masked_only_where_it_stands_alone() -> None:
-    remember("postgres")
+    remember_secret("postgres")
     assert scrub("postgresql on postgres: PostgreSQL") == "postgresql on ***: PostgreSQL"
 
 
 def test_a_value_too_short_to_be_told_from_text_is_left_to_the_shapes() -> None:
-    remember("a")
-    remember("")
-    remember(None)
+    remember_secret("a")
+    remember_secret("")
+    remember_secret(None)
     assert scrub("a cat; postgresql://u:a@h") == "a cat; postgresql://u:***@h"
 
 
 def test_results_lose_nothing_but_what_cannot_be_data() -> None:
-    remember("postgres")
+    remember_secret("postgres")
     data = '{"type": "postgres", "sql": "password = \'x\'", "url": "https://h:8080/a@b", "token": "abc"}'
     assert mask_shapes(data) == data
 
 
 def test_error_documents_keep_their_keys() -> None:
     for word in ("message", "details", "hint", "code"):
-        remember(word)
+        remember_secret(word)
     masked = scrub_values({"message": "the message", "details": {"code": ["hint", 1, None]}})
     assert masked == {"message": "the ***", "details": {"code": ["***", 1, None]}}
 

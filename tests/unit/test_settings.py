@@ -229,7 +229,7 @@ def test_relative_paths_are_relative_to_the_file_and_to_nothing_else(tmp_path: P
     assert found.migrations_dir() == Path("/abs")
     assert found.get("sign_up_rules").resolve() == tmp_path / "rules.yaml"
     (local,) = found.external_databases()
-    assert found.resolved(local).path == tmp_path / "etc/a.db"
+    assert found.resolve_database(local).path == tmp_path / "etc/a.db"
 
 
 def test_the_defaults_are_valid_values_of_their_own_keys(tmp_path: Path) -> None:
@@ -254,15 +254,15 @@ tenancies:
     assert found.tenancies() == (UUID(TENANCY), UUID(other))
     analytics, local = found.external_databases()
     assert (analytics.id, analytics.mappings, local.mappings) == ("analytics", ("users", "teams"), None)
-    assert found.resolved(analytics).url == "postgresql://u:hidden-pw@h/db"
-    assert found.resolved(analytics).connection == "postgresql://u:***@h/db"
+    assert found.resolve_database(analytics).url == "postgresql://u:hidden-pw@h/db"
+    assert found.resolve_database(analytics).connection == "postgresql://u:***@h/db"
 
 
 def test_an_external_database_without_an_address_is_not_libpqs_default(tmp_path: Path) -> None:
     file = f'tenancies: {{{TENANCY}: {{external_databases: {{a: {{type: postgres, url: "${{A:-}}"}}}}}}}}'
     found = settings(tmp_path, file=file, PGHOST="somewhere")
     with pytest.raises(ConfigError):
-        found.resolved(found.external_databases()[0])
+        found.resolve_database(found.external_databases()[0])
 
 
 def test_no_secret_in_any_repr(tmp_path: Path) -> None:

@@ -85,14 +85,14 @@ def _line(settings: Settings, key: str) -> _Line:
         if error.code != "variable-not-set":
             raise
         file = settings.file_in_effect
-        entry = file.entry(key) if file is not None else None
+        entry = file.find_entry(key) if file is not None else None
         return _Line(key, _unset(error), "file", entry.where if entry is not None else key)
-    return _Line(key, setting.shown(), setting.source, setting.origin)
+    return _Line(key, setting.format_value(), setting.source, setting.origin)
 
 
 def _database(settings: Settings, database: ExternalDatabase) -> dict[str, Any]:
     try:
-        connection = settings.resolved(database).connection
+        connection = settings.resolve_database(database).connection
     except StackctlError as error:
         if error.code == "variable-not-set":
             connection = _unset(error)

@@ -96,7 +96,7 @@ def _connect_with_retries(run: Run, deadline: float) -> Connection:
         try:
             return connect(
                 settings.database_url(),
-                base=settings.base,
+                base=settings.base_dir,
                 schema=settings.get("database.schema"),
                 autocommit=True,
                 what="the operated database",

@@ -40,12 +40,12 @@ def products(
 
     Exit codes: 0 listed; 2 no such tenancy or customer.
     """
-    from stackctl.backend.tenancies import chosen, read
+    from stackctl.backend.tenancies import choose_tenancy, read_layers
     from stackctl.payments import products as found
 
     type_, customer = customer_type.value if customer_type else None, text_option(customer, "--customer")
     with run.database() as conn:
-        layers = read(conn, chosen(conn, uuid_argument(tenancy) if tenancy else None))
+        layers = read_layers(conn, choose_tenancy(conn, uuid_argument(tenancy) if tenancy else None))
         if customer is not None:
             type_ = found.find_customer_type(conn, layers.tenancy, customer, type_)
         bought = found.list_purchases(conn, layers.tenancy, customer, type_) if customer is not None and type_ else []

@@ -29,11 +29,11 @@ def test_mode(
     Exit codes: 0 shown or done, or nothing to change; 2 no such tenancy; 5 not confirmed, or the configuration was
     changed by somebody else meanwhile.
     """
-    from stackctl.backend.tenancies import chosen, read
+    from stackctl.backend.tenancies import choose_tenancy, read_layers
     from stackctl.payments import connection
 
     with run.database() as conn:
-        layers = read(conn, chosen(conn, uuid_argument(tenancy) if tenancy else None))
+        layers = read_layers(conn, choose_tenancy(conn, uuid_argument(tenancy) if tenancy else None))
         before = connection.is_test_mode(layers)
         after = before if state is None else state is Switch.on
         if after != before and not dry_run:

@@ -113,7 +113,7 @@ def tenancy_argument(given: str | None) -> UUID | None:
 def read_balance(
     conn: Connection, purchase: Purchase, invoice: str | None, open_gateway: Callable[[str], Gateway]
 ) -> tuple[RefundableBalance, Gateway | None]:
-    from stackctl.backend.tenancies import read
+    from stackctl.backend.tenancies import read_layers
     from stackctl.payments import connection
     from stackctl.payments.refunds import balance
 
@@ -122,7 +122,7 @@ def read_balance(
     gateways: list[Gateway] = []
 
     def open_account() -> tuple[str, Gateway]:
-        account = connection.find_account(conn, read(conn, purchase.tenancy))
+        account = connection.find_account(conn, read_layers(conn, purchase.tenancy))
         gateways.append(open_gateway(account))
         return account, gateways[0]
 

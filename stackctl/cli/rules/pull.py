@@ -21,12 +21,14 @@ def pull(
 
     Exit codes: 0 written, or nothing to change; 2 no such tenancy; 5 not confirmed, or the configuration is invalid.
     """
-    from stackctl.backend.tenancies import chosen, read
+    from stackctl.backend.tenancies import choose_tenancy, read_layers
     from stackctl.rules import backend_rules, editing
 
     file = editing.read_rules_file(rules_path(run, rules))
     with run.database() as conn:
-        found = backend_rules.read_rules(read(conn, chosen(conn, uuid_argument(tenancy) if tenancy else None)))
+        found = backend_rules.read_rules(
+            read_layers(conn, choose_tenancy(conn, uuid_argument(tenancy) if tenancy else None))
+        )
     wanted = replace(found, rules=tuple(sorted(found.rules, key=lambda rule: (-rule.priority, rule.id))))
     change = editing.plan_change(file, wanted)
     changed = change.text != (file.text or "")

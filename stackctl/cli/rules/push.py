@@ -28,7 +28,7 @@ def push(
     Exit codes: 0 written, or nothing to change; 2 no such tenancy; 3 the file is bad, or `check` finds an error in it;
     5 not confirmed, or the configuration was changed by somebody else meanwhile.
     """
-    from stackctl.backend.tenancies import chosen, read, write
+    from stackctl.backend.tenancies import choose_tenancy, read_layers, write_config
     from stackctl.rules import backend_rules, rules_file
     from stackctl.rules.check import check_rules
 
@@ -42,7 +42,7 @@ def push(
             hint="`stackctl rules check` says more",
         )
     with run.database() as conn:
-        layers = read(conn, chosen(conn, uuid_argument(tenancy) if tenancy else None))
+        layers = read_layers(conn, choose_tenancy(conn, uuid_argument(tenancy) if tenancy else None))
         config = backend_rules.to_config(layers, wanted)
         before = backend_rules.read_rules(layers)
         diff = _difference(before, wanted, str(layers.tenancy))
@@ -52,7 +52,7 @@ def push(
             if warnings := sum(one.severity == "warning" for one in findings):
                 run.console.warn(f"`stackctl rules check` has {counted(warnings, 'warning', 'warnings')}")
             run.confirm(f"Make these the rules of tenancy {layers.tenancy}?", yes=yes)
-            write(conn, layers, config)
+            write_config(conn, layers, config)
     document = {"changed": changed and not dry_run, "dry_run": dry_run, "tenancy": layers.tenancy, "diff": diff}
     run.finish(
         document,

@@ -26,7 +26,7 @@ def demo(
 
     Leaves the folder with a working stackctl.yaml. Run it again and it starts afresh.
     """
-    from stackctl.cli.start.demo_tour import demo as play
+    from stackctl.cli.start.demo_tour import run_demo as play
 
     console = run.console
 

@@ -90,7 +90,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Checked:
+class CheckedDatabase:
     """One external database compared with its source."""
 
     tenancy: UUID
@@ -103,19 +103,19 @@ class Checked:
 class DemoResult:
     directory: Path
     steps: tuple[Step, ...]
-    checks: tuple[Checked, ...]
+    checks: tuple[CheckedDatabase, ...]
 
     @property
     def ok(self) -> bool:
         return all(comparison.equal for checked in self.checks for comparison in checked.mappings)
 
 
-def demo(directory: Path, tell: Callable[[Step], None]) -> DemoResult:
+def run_demo(directory: Path, tell: Callable[[Step], None]) -> DemoResult:
     """Run the demo in `directory`, which is new, empty, or left by an earlier demo (then it starts afresh).
 
     Raises StateError `not-a-demo` when something else is there, `demo-running` when another demo is.
     """
-    with _alone(directory):
+    with _lock_directory(directory):
         return _play(directory, tell)
 
 
@@ -138,13 +138,13 @@ def _play(directory: Path, tell: Callable[[Step], None]) -> DemoResult:
     step("Change, delete, re-create", lambda: _change(pipeline))
     step("Stamp and queue", lambda: _sequence(pipeline))
     step("Sync both", lambda: _poll(pipeline))
-    checks: list[Checked] = []
+    checks: list[CheckedDatabase] = []
     step("Compare row for row", lambda: _compare(pipeline, checks))
     return DemoResult(directory, tuple(steps), tuple(checks))
 
 
 @contextmanager
-def _alone(directory: Path) -> Iterator[None]:
+def _lock_directory(directory: Path) -> Iterator[None]:
     """The folder made ready, and ours for the time of the demo: a second demo would drop the first one's databases."""
     try:
         _prepare(directory)
@@ -211,7 +211,7 @@ def _migrate(pipeline: Pipeline) -> str:
     return f"{len(result.applied)} migrations applied"
 
 
-def _each(conn: Connection, names: tuple[str, ...]) -> Iterator[tuple[Customer, dict[str, Any], str, int]]:
+def _run_statements(conn: Connection, names: tuple[str, ...]) -> Iterator[tuple[Customer, dict[str, Any], str, int]]:
     for customer in CUSTOMERS:
         values = {
             "tenancy": customer.tenancy,
@@ -226,7 +226,7 @@ def _each(conn: Connection, names: tuple[str, ...]) -> Iterator[tuple[Customer, 
 def _seed(pipeline: Pipeline) -> str:
     counts: dict[str, int] = {}
     with open_operated_session(pipeline.settings) as conn, conn.transaction():
-        for _, _, name, rows in _each(conn, ("project", "tenancy", *_SEED)):
+        for _, _, name, rows in _run_statements(conn, ("project", "tenancy", *_SEED)):
             counts[name] = counts.get(name, 0) + rows
     return (
         f"{counts['users']:,} users, {counts['channels']:,} channels, {counts['teams']:,} teams, "
@@ -265,7 +265,7 @@ def _poll(pipeline: Pipeline) -> str:
 def _change(pipeline: Pipeline) -> str:
     changed = deleted = returned = 0
     with open_operated_session(pipeline.settings) as conn, conn.transaction():
-        changed = sum(rows for _, _, _, rows in _each(conn, _CHANGES))
+        changed = sum(rows for _, _, _, rows in _run_statements(conn, _CHANGES))
         for customer in CUSTOMERS:
             values: dict[str, Any] = {"tenancy": customer.tenancy, "project": customer.project}
             ids = [row[0] for row in conn.execute(_SQL["delete_users"], values)]
@@ -279,7 +279,7 @@ def _change(pipeline: Pipeline) -> str:
     )
 
 
-def _compare(pipeline: Pipeline, checks: list[Checked]) -> str:
+def _compare(pipeline: Pipeline, checks: list[CheckedDatabase]) -> str:
     with open_operated_session(pipeline.settings) as conn:
         for databases in pipeline.databases.values():
             for database in databases:
@@ -291,7 +291,7 @@ def _compare(pipeline: Pipeline, checks: list[Checked]) -> str:
                     )
                 finally:
                     target.close()
-                checks.append(Checked(database.tenancy, database.id, database.type, found))
+                checks.append(CheckedDatabase(database.tenancy, database.id, database.type, found))
     rows = sum(comparison.source_rows for checked in checks for comparison in checked.mappings)
     differences = sum(not comparison.equal for checked in checks for comparison in checked.mappings)
     return f"{rows:,} rows, {differences} differences" if differences else f"{rows:,} rows, all equal"

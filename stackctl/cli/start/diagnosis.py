@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import psycopg
 
 from stackctl.backend import tenancies
-from stackctl.backend.drift import drifts
+from stackctl.backend.drift import find_drift
 from stackctl.backend.schema import SEQUENCE_INCREMENT
 from stackctl.core.errors import StackctlError, StateError
 from stackctl.mapping.check import check_mappings as check_mappings
@@ -48,7 +48,7 @@ class Check:
     hint: str | None = None
 
 
-def examine(settings: Settings) -> Iterator[Check]:
+def run_checks(settings: Settings) -> Iterator[Check]:
     """Each check as it is done. One that fails ends only those that rest on it."""
     try:
         where = settings.config_path
@@ -67,23 +67,23 @@ def examine(settings: Settings) -> Iterator[Check]:
         yield _failed("mappings", error)
     try:
         with pipeline.open_session() as conn:
-            yield from _server(conn)
-            yield from _migrations(conn, settings)
+            yield from _check_server(conn)
+            yield from _check_migrations(conn, settings)
             if mapped and _has_tables(conn):
-                yield from _schema(conn, pipeline)
-                yield from _pipeline(conn, pipeline)
-            yield from _payments(conn, settings)
+                yield from _check_schema(conn, pipeline)
+                yield from _check_pipeline(conn, pipeline)
+            yield from _check_payments(conn, settings)
     except StackctlError as error:
         yield _failed("database", error)
     if mapped:
-        yield from _externals(pipeline)
+        yield from _check_external_databases(pipeline)
 
 
 def _failed(name: str, error: StackctlError) -> Check:
     return Check(name, "error", error.message, error.hint)
 
 
-def _server(conn: Connection) -> Iterator[Check]:
+def _check_server(conn: Connection) -> Iterator[Check]:
     row = conn.execute(_SQL["server"]).fetchone()
     assert row is not None
     number, version, standby, clock, read_only = row
@@ -104,7 +104,7 @@ def _server(conn: Connection) -> Iterator[Check]:
         )
 
 
-def _migrations(conn: Connection, settings: Settings) -> Iterator[Check]:
+def _check_migrations(conn: Connection, settings: Settings) -> Iterator[Check]:
     try:
         files, schema = discover(settings.migrations_dir()), settings.get("database.schema")
         omitted = find_excluded(conn, files, schema, settings.get("database.change_capture"))
@@ -127,7 +127,7 @@ def _has_tables(conn: Connection) -> bool:
     return bool(row and row[0])
 
 
-def _schema(conn: Connection, pipeline: Pipeline) -> Iterator[Check]:
+def _check_schema(conn: Connection, pipeline: Pipeline) -> Iterator[Check]:
     problems = [
         f
         for f in check_mappings(list_mapping_files(pipeline.settings.mappings_dir()), catalog=conn)
@@ -151,13 +151,13 @@ def _schema(conn: Connection, pipeline: Pipeline) -> Iterator[Check]:
         )
     else:
         yield Check("privileges", "ok", "this role may stamp and queue")
-    different = [Check("schema", drift.severity, drift.message, drift.hint) for drift in drifts(conn)]
+    different = [Check("schema", drift.severity, drift.message, drift.hint) for drift in find_drift(conn)]
     yield from different or [Check("schema", "ok", "tables, columns, keys and indexes are a live backend's")]
-    yield from _sequence(conn)
-    yield from _capture(conn, pipeline, tables)
+    yield from _check_sequence(conn)
+    yield from _check_capture(conn, pipeline, tables)
 
 
-def _sequence(conn: Connection) -> Iterator[Check]:
+def _check_sequence(conn: Connection) -> Iterator[Check]:
     row = conn.execute(_SQL["sequence"]).fetchone()
     if row is None:
         yield Check("sequence", "error", "global_seq_id does not exist", "run `stackctl migrate up`")
@@ -188,12 +188,12 @@ def _sequence(conn: Connection) -> Iterator[Check]:
         yield Check("sequence", "ok", f"global_seq_id, increment {increment}, no cache")
 
 
-def _capture(conn: Connection, pipeline: Pipeline, tables: list[str]) -> Iterator[Check]:
+def _check_capture(conn: Connection, pipeline: Pipeline, tables: list[str]) -> Iterator[Check]:
     settings = pipeline.settings
     setting, schema = settings.get("database.change_capture"), settings.get("database.schema")
     files = discover(settings.migrations_dir())
     if detect_capture(conn, files, schema, setting) == "application":
-        yield from _application(found_out=setting == "auto")
+        yield from _check_application_capture(found_out=setting == "auto")
         return
     bare = [
         f'"{name}" ({" and ".join(what for what, missing in (("updates", a), ("deletes", b)) if missing)})'
@@ -214,7 +214,7 @@ def _capture(conn: Connection, pipeline: Pipeline, tables: list[str]) -> Iterato
     )
 
 
-def _application(*, found_out: bool) -> Iterator[Check]:
+def _check_application_capture(*, found_out: bool) -> Iterator[Check]:
     means = "deletes made outside it, cascades included, stay in the copies until `stackctl verify --repair` mends them"
     if found_out:
         yield Check(
@@ -227,7 +227,7 @@ def _application(*, found_out: bool) -> Iterator[Check]:
         yield Check("capture", "ok", f"the application marks changed rows (change_capture: application); {means}")
 
 
-def _pipeline(conn: Connection, pipeline: Pipeline) -> Iterator[Check]:
+def _check_pipeline(conn: Connection, pipeline: Pipeline) -> Iterator[Check]:
     state = fuses.read_fuses(conn)
     off = [name for name in ("sequencer", "poller") if not getattr(state, name)]
     if off:
@@ -259,7 +259,7 @@ def _pipeline(conn: Connection, pipeline: Pipeline) -> Iterator[Check]:
         )
 
 
-def _externals(pipeline: Pipeline) -> Iterator[Check]:
+def _check_external_databases(pipeline: Pipeline) -> Iterator[Check]:
     try:
         databases = [database for found in pipeline.databases.values() for database in found]
     except StackctlError as error:
@@ -279,10 +279,12 @@ def _externals(pipeline: Pipeline) -> Iterator[Check]:
             "take it out, or set external_databases_from: config",
         )
     for database in databases:
-        yield _guarded(f"{database.tenancy}/{database.id}", lambda database=database: _external(pipeline, database))
+        yield _run_check(
+            f"{database.tenancy}/{database.id}", lambda database=database: _check_external_database(pipeline, database)
+        )
 
 
-def _payments(conn: Connection, settings: Settings) -> Iterator[Check]:
+def _check_payments(conn: Connection, settings: Settings) -> Iterator[Check]:
     """Stripe's key and the connected accounts; nothing where neither is."""
     from stackctl.payments import connection
 
@@ -314,16 +316,16 @@ def _payments(conn: Connection, settings: Settings) -> Iterator[Check]:
                     "upgrade stackctl, or ask Stripe's support")  # fmt: skip
     modes: dict[str, list[str]] = {}
     for tenancy, account in connected[:MOST_ACCOUNTS]:
-        layers = tenancies.read(conn, tenancy)
+        layers = tenancies.read_layers(conn, tenancy)
         if connection.is_test_mode(layers) != (platform.mode == "test"):
             modes.setdefault(account, []).append(str(tenancy))
     for account in dict.fromkeys(account for _, account in connected[:MOST_ACCOUNTS]):
-        yield _account(platform, account, modes.get(account, []))
+        yield _check_account(platform, account, modes.get(account, []))
     if len(connected) > MOST_ACCOUNTS:
         yield Check("stripe", "ok", f"the first {MOST_ACCOUNTS} connected tenancies were looked at")
 
 
-def _account(platform: Gateway, account: str, of_other_mode: list[str]) -> Check:
+def _check_account(platform: Gateway, account: str, of_other_mode: list[str]) -> Check:
     from stackctl.payments import connection
 
     name = f"stripe {account}"
@@ -343,15 +345,15 @@ def _account(platform: Gateway, account: str, of_other_mode: list[str]) -> Check
     return Check(name, "ok", "reachable, may take charges")
 
 
-def _guarded(name: str, work: Callable[[], str]) -> Check:
+def _run_check(name: str, work: Callable[[], str]) -> Check:
     try:
         return Check(name, "ok", work())
     except StackctlError as error:
         return _failed(name, error)
 
 
-def _external(pipeline: Pipeline, database: ExternalDatabase) -> str:
-    resolved = pipeline.settings.resolved(database)
+def _check_external_database(pipeline: Pipeline, database: ExternalDatabase) -> str:
+    resolved = pipeline.settings.resolve_database(database)
     state = read_target_state(pipeline, resolved)
     if state is None:
         return f"{resolved.connection}: will be created by the first sync"

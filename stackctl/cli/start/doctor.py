@@ -15,11 +15,11 @@ def doctor(run: Run) -> None:
 
     Exit codes: 0 nothing is wrong (warnings aside), 1 something is.
     """
-    from stackctl.cli.start.diagnosis import examine
+    from stackctl.cli.start.diagnosis import run_checks
 
     console = run.console
     checks = []
-    for check in examine(run.settings):
+    for check in run_checks(run.settings):
         checks.append(check)
         if not run.json_output:
             console.line(f"{check.status:<8} {check.name}: {check.message}", style=_STYLES[check.status])

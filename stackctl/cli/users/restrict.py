@@ -47,7 +47,7 @@ def restrict(
         raise UsageError("--reason is empty", code="usage", hint="say why; the user may see it")
     with run.database() as conn:
         user = find_user(conn, who, tenancy)
-        wanted = user.restriction.restricted(reason, private_details)
+        wanted = user.restriction.with_reason(reason, private_details)
         word = "change the restriction of" if user.restriction.by_admin else "restrict"
         changed = change_restriction(run, conn, user, wanted, question=word, yes=yes, dry_run=dry_run)
     finish_change(run, user, wanted, changed=changed, dry_run=dry_run)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stackctl.cli.command import Run, uuid_argument
+from stackctl.core.console import escape_unprintable
 from stackctl.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def find_user(conn: Any, who: str, tenancy: str | None) -> User:
     from stackctl.backend import users
 
     printable_text(who, "ID_OR_EMAIL")
-    return users.find(conn, who, uuid_argument(tenancy) if tenancy is not None else None)
+    return users.find_user(conn, who, uuid_argument(tenancy) if tenancy is not None else None)
 
 
 def change_restriction(
@@ -45,7 +46,7 @@ def change_restriction(
         for line in changed_columns(user.restriction, wanted):
             run.console.info(line)
         run.confirm(f"{question.capitalize()} {display_name(user)}, tenancy {user.tenancy}?", yes=yes)
-        users.change(conn, user, wanted)
+        users.change_restriction(conn, user, wanted)
     return True
 
 
@@ -57,7 +58,9 @@ def finish_change(run: Run, user: User, wanted: Restriction, *, changed: bool, d
         "tenancy": user.tenancy,
         "before": restriction_document(user.restriction),
         "after": restriction_document(wanted),
-        "still_restricted_by": [cause_document(cause) for cause in user.causes(wanted)] if not wanted.by_admin else [],
+        "still_restricted_by": [cause_document(cause) for cause in user.find_causes(wanted)]
+        if not wanted.by_admin
+        else [],
     }
 
     def lines() -> None:
@@ -72,7 +75,7 @@ def finish_change(run: Run, user: User, wanted: Restriction, *, changed: bool, d
         else:
             run.console.line(f"{display_name(user)} is now {state}")
         if not wanted.by_admin:
-            for cause in user.causes(wanted):
+            for cause in user.find_causes(wanted):
                 run.console.info(f"still restricted: {describe_cause(cause, user)}")
 
     run.finish(document, lines)
@@ -108,7 +111,7 @@ def describe_cause(cause: Cause, user: User) -> str:
             return "the primary e-mail address is not verified, as the tenancy requires"
         case "rule":
             at = f", {cause.at:%Y-%m-%d %H:%M:%S} UTC" if cause.at is not None else ""
-            return f"by the sign-up rule {escape_control(cause.rule_id or '')}{at}"
+            return f"by the sign-up rule {escape_unprintable(cause.rule_id or '')}{at}"
         case "admin":
             reason = user.restriction.reason
             return "by an admin" + (f": {quoted(reason)}" if reason is not None else ", without a reason")
@@ -116,7 +119,7 @@ def describe_cause(cause: Cause, user: User) -> str:
 
 def display_name(user: User) -> str:
     email = user.primary_email
-    return f"{escape_control(email.value)} ({user.id})" if email is not None else f"user {user.id}"
+    return f"{escape_unprintable(email.value)} ({user.id})" if email is not None else f"user {user.id}"
 
 
 def format_yes(value: bool) -> str:
@@ -124,12 +127,7 @@ def format_yes(value: bool) -> str:
 
 
 def quoted(text: str | None) -> str:
-    return "none" if text is None else f'"{escape_control(text)}"'
-
-
-def escape_control(text: str) -> str:
-    """What users and others chose must not steer the terminal."""
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+    return "none" if text is None else f'"{escape_unprintable(text)}"'
 
 
 def printable_text(text: str, what: str) -> None:

@@ -12,12 +12,12 @@ from stackctl.cli.users.shared import (
     Who,
     cause_document,
     describe_cause,
-    escape_control,
     find_user,
     format_yes,
     quoted,
     restriction_document,
 )
+from stackctl.core.console import escape_unprintable
 
 if TYPE_CHECKING:
     from stackctl.backend.users import User
@@ -44,7 +44,7 @@ def show(
 def _document(user: User, show_private: bool) -> dict[str, Any]:
     email = user.primary_email
     private = {"private_details": user.restriction.private_details} if show_private else {}
-    causes = user.causes()
+    causes = user.find_causes()
     return {
         "id": user.id,
         "tenancy": user.tenancy,
@@ -78,15 +78,15 @@ def _document(user: User, show_private: bool) -> dict[str, Any]:
 
 def _show(run: Run, user: User, show_private: bool) -> None:
     line = run.console.line
-    line(f"user        {user.id}" + (f"  {escape_control(user.display_name)}" if user.display_name else ""))
+    line(f"user        {user.id}" + (f"  {escape_unprintable(user.display_name)}" if user.display_name else ""))
     line(f"tenancy     {user.tenancy}  (project {user.project}, branch {user.branch})")
-    country = escape_control(user.country_code or "unknown")
+    country = escape_unprintable(user.country_code or "unknown")
     line(
         f"signed up   {user.signed_up_at:%Y-%m-%d %H:%M:%S} UTC, country {country}, "
         f"risk: bot {user.risk_bot}, free_trial_abuse {user.risk_free_trial_abuse}"
     )
     line("sync        " + ("waiting for a stamp" if user.sequence_id is None else f"stamped: {user.sequence_id}"))
-    causes = user.causes()
+    causes = user.find_causes()
     line(f"restricted  {format_yes(bool(causes))}", style="bold red" if causes else None)
     for cause in causes:
         line(f"            {describe_cause(cause, user)}")
@@ -94,7 +94,7 @@ def _show(run: Run, user: User, show_private: bool) -> None:
         shown = quoted(user.restriction.private_details) if show_private else "kept back; --show-private shows them"
         line(f"            private details: {shown}")
     for one in user.triggers:
-        line(f"rule        {escape_control(one.rule_id)}: {one.action}, {one.at:%Y-%m-%d %H:%M:%S} UTC")
+        line(f"rule        {escape_unprintable(one.rule_id)}: {one.action}, {one.at:%Y-%m-%d %H:%M:%S} UTC")
     line()
     if not user.channels:
         line("no contact channel")
@@ -104,7 +104,7 @@ def _show(run: Run, user: User, show_private: bool) -> None:
         [
             (
                 one.type.lower(),
-                escape_control(one.value),
+                escape_unprintable(one.value),
                 format_yes(one.primary),
                 format_yes(one.verified),
                 format_yes(one.used_for_auth),

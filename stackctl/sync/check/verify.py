@@ -133,7 +133,7 @@ def _verify_database(
 ) -> None:
     left = list(checks)
     try:
-        resolved = pipeline.settings.resolved(database)
+        resolved = pipeline.settings.resolve_database(database)
         if resolved.path is not None and not resolved.path.exists():
             raise _never_loaded_error(f"the file {resolved.path} does not exist")
         target = pipeline.open_target(database)
