@@ -14,6 +14,7 @@ from stackctl.backend import users
 from stackctl.backend.users import Restriction, find_user
 from stackctl.core.bundled import bundled
 from stackctl.core.errors import StackctlError, StateError, UsageError
+from stackctl.postgres.errors import translating_errors
 from stackctl.postgres.statements import load_statements
 from tests.backend import (
     MINE,
@@ -286,12 +287,11 @@ def test_two_at_once_serialise_on_the_row_and_the_later_is_refused(
 def test_a_row_that_is_held_is_waited_for_only_so_long(
     source: Connection, ada: uuid.UUID, connect: Connect, migrated_db: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from stackctl.postgres.errors import translating_errors
 
     monkeypatch.setattr(users, "LOCK_TIMEOUT", "50ms")
     connect(migrated_db).execute('UPDATE "ProjectUser" SET "displayName" = \'in hand\'')
     seen = find_user(source, str(ada))
-    with pytest.raises(StackctlError) as caught, translated("the database"):
+    with pytest.raises(StackctlError) as caught, translating_errors("the database"):
         users.change_restriction(source, seen, Restriction(True, "mine"))
     assert (caught.value.code, caught.value.exit_code) == ("lock-timeout", 5)
 
