@@ -209,7 +209,7 @@ NESTED, DOTTED = {"onboarding": {"requireEmailVerification": True}}, {"onboardin
 
 
 @pytest.mark.parametrize(
-    ("branch", "environment", "required"),
+    ("branch", "environment_config", "required"),
     [
         (None, None, False),
         (NESTED, None, True),
@@ -223,9 +223,9 @@ NESTED, DOTTED = {"onboarding": {"requireEmailVerification": True}}, {"onboardin
     ],
 )
 def test_an_unverified_address_restricts_where_the_tenancy_requires_it(
-    source: Connection, ada: uuid.UUID, branch: Any, environment: Any, required: bool
+    source: Connection, ada: uuid.UUID, branch: Any, environment_config: Any, required: bool
 ) -> None:
-    for table, config in (("BranchConfigOverride", branch), ("EnvironmentConfigOverride", environment)):
+    for table, config in (("BranchConfigOverride", branch), ("EnvironmentConfigOverride", environment_config)):
         if config is not None:
             insert(source, table, {"projectId": "p", "branchId": "main", "updatedAt": "now", "config": config})
     nobody = add_user(source)
@@ -243,10 +243,10 @@ def test_an_unverified_address_restricts_where_the_tenancy_requires_it(
 def test_restricting_changing_and_lifting(source: Connection, ada: uuid.UUID) -> None:
     before = one(source, 'SELECT "updatedAt" FROM "ProjectUser" WHERE "projectUserId" = %s', ada)
     steps: list[tuple[Any, tuple[Any, ...]]] = [
-        (lambda held: held.restricted("spam", None), (True, "spam", None)),
-        (lambda held: held.restricted("spam", "case 7"), (True, "spam", "case 7")),
-        (lambda held: held.restricted("Spam; '--", None), (True, "Spam; '--", "case 7")),
-        (lambda held: held.restricted("spam", ""), (True, "spam", None)),
+        (lambda held: held.with_reason("spam", None), (True, "spam", None)),
+        (lambda held: held.with_reason("spam", "case 7"), (True, "spam", "case 7")),
+        (lambda held: held.with_reason("Spam; '--", None), (True, "Spam; '--", "case 7")),
+        (lambda held: held.with_reason("spam", ""), (True, "spam", None)),
         (lambda held: Restriction(), (False, None, None)),
     ]
     for wanted, expected in steps:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from enum import Enum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,6 +13,8 @@ from stackctl.cli.rules.rules_file import rules_path
 from stackctl.core.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from stackctl.rules.editing import Change, RulesFile
     from stackctl.rules.model import RuleSet
 
