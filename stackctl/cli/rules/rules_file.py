@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stackctl.cli.command import Run
 from stackctl.core.errors import ConfigError
 
 if TYPE_CHECKING:
+    from stackctl.cli.command import Run
     from stackctl.rules.model import RuleSet
 
 
