@@ -30,9 +30,9 @@ from stackctl.sync.targets.protocol import (
     StreamFormat,
     TargetState,
     check_owner,
-    table_differs_error,
     two_rows_error,
 )
+from stackctl.sync.targets.table_check import TableColumn, check_table
 
 try:
     import duckdb
@@ -175,20 +175,15 @@ class DuckdbTarget:
 
     def _check_table(self, compiled: Compiled) -> None:
         mapping = compiled.mapping
-        found = {name: (type_, needed) for name, type_, needed in self._execute(_COLUMNS, mapping.target).fetchall()}
-        problems: list[str] = []
-        for column in mapping.columns:
-            wanted = TYPES["duckdb"][column.type]
-            if column.name not in found:
-                problems.append(f"{column.name} is missing")
-            elif _to_canonical_type(found[column.name][0]) != _to_canonical_type(wanted):
-                problems.append(f"{column.name} is {found[column.name][0]}, not {wanted}")
-        known = {column.name for column in mapping.columns}
-        problems += [f"{name} must not be null" for name, (_, needed) in found.items() if needed and name not in known]
-        if not problems and set(self._fetch_value(_KEY, mapping.target) or ()) != set(mapping.key):
-            problems.append(f"the primary key is not ({', '.join(mapping.key)})")
-        if problems:
-            raise table_differs_error(self._where, mapping.target, problems)
+        rows = self._execute(_COLUMNS, mapping.target).fetchall()
+
+        def find_key_problem() -> str | None:
+            found = set(self._fetch_value(_KEY, mapping.target) or ())
+            return None if found == set(mapping.key) else f"the primary key is not ({', '.join(mapping.key)})"
+
+        columns = {name: TableColumn(type_, required) for name, type_, required in rows}
+        check_table(compiled, columns, self._where, to_canonical_type=_to_canonical_type,
+                    find_key_problem=find_key_problem)  # fmt: skip
 
     def read_state(self) -> TargetState:
         if self._opened is not None:

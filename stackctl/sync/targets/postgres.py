@@ -16,7 +16,6 @@ from psycopg.types.json import Jsonb
 from stackctl.core.errors import AnswerNo, StackctlError, StateError
 from stackctl.mapping.checksums import compile_table_checksums
 from stackctl.mapping.compile import encode_column
-from stackctl.mapping.target_statements import TYPES
 from stackctl.postgres.connect import connect
 from stackctl.postgres.errors import to_one_line, translate_error
 from stackctl.postgres.statements import load_statements
@@ -30,9 +29,9 @@ from stackctl.sync.targets.protocol import (
     StreamFormat,
     TargetState,
     check_owner,
-    table_differs_error,
     two_rows_error,
 )
+from stackctl.sync.targets.table_check import TableColumn, check_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -152,21 +151,16 @@ class PostgresTarget:
     def _check_table(self, compiled: Compiled) -> None:
         mapping = compiled.mapping
         rows = self._execute(_SQL["read_columns"], {"table": mapping.target}).fetchall()
-        found = {name: (type_, needed) for name, type_, needed in rows}
-        problems: list[str] = []
-        for column in mapping.columns:
-            wanted = TYPES["postgres"][column.type]
-            if column.name not in found:
-                problems.append(f"{column.name} is missing")
-            elif _to_canonical_type(found[column.name][0]) != _to_canonical_type(wanted):
-                problems.append(f"{column.name} is {found[column.name][0]}, not {wanted}")
-        known = {column.name for column in mapping.columns}
-        problems += [f"{name} must not be null" for name, (_, needed) in found.items() if needed and name not in known]
-        key = {"table": mapping.target, "key": sorted(mapping.key)}
-        if not problems and not self._fetch_value("has_unique_index", key):
-            problems.append(f"no unique index on ({', '.join(mapping.key)})")
-        if problems:
-            raise table_differs_error(self._where, mapping.target, problems)
+
+        def find_key_problem() -> str | None:
+            key = {"table": mapping.target, "key": sorted(mapping.key)}
+            if self._fetch_value("has_unique_index", key):
+                return None
+            return f"no unique index on ({', '.join(mapping.key)})"
+
+        columns = {name: TableColumn(type_, required) for name, type_, required in rows}
+        check_table(compiled, columns, self._where, to_canonical_type=_to_canonical_type,
+                    find_key_problem=find_key_problem)  # fmt: skip
 
     def read_state(self) -> TargetState:
         with self._translate_errors():

@@ -200,16 +200,6 @@ def check_owner(owner: UUID | None, tenancy: UUID, where: str) -> None:
         )
 
 
-def table_differs_error(where: str, table: str, differences: Sequence[str]) -> StateError:
-    """A target table that exists, but is not what the mapping needs."""
-    return StateError(
-        f'{where}: the table "{table}" exists with other columns: {"; ".join(differences)}',
-        code="table-differs",
-        hint="rename or drop that table (stackctl creates its own), or correct the mapping",
-        details={"table": table, "differences": list(differences)},
-    )
-
-
 def two_rows_error(compiled: Compiled) -> AnswerNo:
     """Which of two rows for one key is right nobody can tell: the batch stops."""
     name = compiled.mapping.name

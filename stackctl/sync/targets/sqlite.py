@@ -15,7 +15,6 @@ from uuid import UUID
 from stackctl.core.errors import AnswerNo, ServiceError, StackctlError, StateError
 from stackctl.mapping.checksums import Hasher
 from stackctl.mapping.sql_text import quote
-from stackctl.mapping.target_statements import TYPES
 from stackctl.sync.targets import file_statements as on_file
 from stackctl.sync.targets.protocol import (
     NEVER_SYNCED,
@@ -25,9 +24,9 @@ from stackctl.sync.targets.protocol import (
     StreamFormat,
     TargetState,
     check_owner,
-    table_differs_error,
     two_rows_error,
 )
+from stackctl.sync.targets.table_check import TableColumn, check_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -115,26 +114,15 @@ class SqliteTarget:
         check_owner(UUID(str(owner)) if owner else None, tenancy, self._where)
 
     def _check_table(self, compiled: Compiled) -> None:
-        mapping = compiled.mapping
-        found = {
-            name: (type_, bool(needed), pk)
-            for name, type_, needed, pk in self._conn.execute(_COLUMNS, (mapping.target,))
-        }
-        problems: list[str] = []
-        for column in mapping.columns:
-            wanted = TYPES["sqlite"][column.type]
-            if column.name not in found:
-                problems.append(f"{column.name} is missing")
-            elif found[column.name][0].upper() != wanted:
-                problems.append(f"{column.name} is {found[column.name][0]}, not {wanted}")
-        known = {column.name for column in mapping.columns}
-        problems += [
-            f"{name} must not be null" for name, (_, needed, _) in found.items() if needed and name not in known
-        ]
-        if not problems and {name for name, (_, _, pk) in found.items() if pk} != set(mapping.key):
-            problems.append(f"the primary key is not ({', '.join(mapping.key)})")
-        if problems:
-            raise table_differs_error(self._where, mapping.target, problems)
+        rows = self._conn.execute(_COLUMNS, (compiled.mapping.target,)).fetchall()
+        columns = {name: TableColumn(type_, bool(required)) for name, type_, required, _ in rows}
+        key = compiled.mapping.key
+
+        def find_key_problem() -> str | None:
+            found = {name for name, _, _, position in rows if position}
+            return None if found == set(key) else f"the primary key is not ({', '.join(key)})"
+
+        check_table(compiled, columns, self._where, to_canonical_type=str.upper, find_key_problem=find_key_problem)
 
     def read_state(self) -> TargetState:
         with self._translate_errors():
