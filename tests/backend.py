@@ -16,12 +16,12 @@ from psycopg.types.json import Jsonb
 
 from stackctl.config.settings import Flags, Settings
 from stackctl.sync import service
-from stackctl.sync.check.compare import Comparison, compare
 from stackctl.sync.engine.database_sync import DatabaseResult, SyncOptions
 from stackctl.sync.pipeline import Pipeline
 from stackctl.sync.queue import entries, retries
 from stackctl.sync.stop import Stop
 from tests import forked
+from tests.comparison import Comparison, compare
 
 if TYPE_CHECKING:
     import subprocess

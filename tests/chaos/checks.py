@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import errors
 
-from stackctl.sync.check.compare import Comparison, compare
+from tests.comparison import Comparison, compare
 
 from .changes import ONCE
 from .world import DUCKDB_IS_BUSY, TENANCIES, connect_duckdb

@@ -44,6 +44,7 @@ from tests.backend import (
     wait_for,
     wait_until_blocked,
 )
+from tests.comparison import read_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -511,6 +512,6 @@ def test_a_page_read_ahead_is_dropped_when_the_cursor_was_written(
     assert [result.error for result in results] == [None]
     assert between
     target = pipeline.open_target(database)
-    found = [row for row in target.rows(compiled.mapping) if "new" in row]
+    found = [row for row in read_rows(target, compiled.mapping) if "new" in row]
     target.close()
     assert len(found) == (10 if written else 0)

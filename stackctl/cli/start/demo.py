@@ -40,9 +40,18 @@ def demo(
         "directory": result.directory,
         "steps": [asdict(step) for step in result.steps],
         "checks": [
-            {"tenancy": checked.tenancy, "database": checked.database} | asdict(comparison)
+            {
+                "tenancy": one.tenancy,
+                "database": one.database,
+                "mapping": one.mapping,
+                "source_rows": one.source_rows,
+                "target_rows": one.target_rows,
+                "missing": one.missing,
+                "extra": one.extra,
+                "different": one.different,
+            }
             for checked in result.checks
-            for comparison in checked.mappings
+            for one in checked.mappings
         ],
     }
     run.finish(document, lambda: _show(run, result, directory), ok=result.ok)

@@ -22,8 +22,9 @@ from stackctl.postgres.connect import connect, connect_operated, open_operated_s
 from stackctl.postgres.errors import translating_errors
 from stackctl.postgres.statements import load_statements
 from stackctl.sync import service
-from stackctl.sync.check.compare import Comparison, compare
+from stackctl.sync.check.verify import VerifyResult, verify
 from stackctl.sync.pipeline import Pipeline
+from stackctl.sync.scope import Scope
 from stackctl.sync.stop import Stop
 
 if TYPE_CHECKING:
@@ -96,7 +97,12 @@ class CheckedDatabase:
     tenancy: UUID
     database: str
     type: str
-    mappings: tuple[Comparison, ...]
+    mappings: tuple[VerifyResult, ...]
+
+
+def is_equal(result: VerifyResult) -> bool:
+    """Whether the copy holds what its source holds, with nothing still on its way."""
+    return not (result.differences or result.in_flight)
 
 
 @dataclass(frozen=True)
@@ -107,7 +113,7 @@ class DemoResult:
 
     @property
     def ok(self) -> bool:
-        return all(comparison.equal for checked in self.checks for comparison in checked.mappings)
+        return all(map(is_equal, (result for checked in self.checks for result in checked.mappings)))
 
 
 def run_demo(directory: Path, tell: Callable[[Step], None]) -> DemoResult:
@@ -280,18 +286,14 @@ def _change(pipeline: Pipeline) -> str:
 
 
 def _compare(pipeline: Pipeline, checks: list[CheckedDatabase]) -> str:
-    with open_operated_session(pipeline.settings) as conn:
-        for databases in pipeline.databases.values():
-            for database in databases:
-                target = pipeline.open_target(database)
-                try:
-                    found = tuple(
-                        compare(conn, target, compiled.mapping, database.tenancy)
-                        for compiled in pipeline.compile_mappings(database)
-                    )
-                finally:
-                    target.close()
-                checks.append(CheckedDatabase(database.tenancy, database.id, database.type, found))
-    rows = sum(comparison.source_rows for checked in checks for comparison in checked.mappings)
-    differences = sum(not comparison.equal for checked in checks for comparison in checked.mappings)
+    for databases in pipeline.databases.values():
+        for database in databases:
+            found = verify(pipeline, Scope([database.tenancy], database.id), Stop())
+            for result in found:
+                if result.error is not None:
+                    raise result.error
+            checks.append(CheckedDatabase(database.tenancy, database.id, database.type, tuple(found)))
+    results = [result for checked in checks for result in checked.mappings]
+    rows = sum(result.source_rows or 0 for result in results)
+    differences = sum(not is_equal(result) for result in results)
     return f"{rows:,} rows, {differences} differences" if differences else f"{rows:,} rows, all equal"

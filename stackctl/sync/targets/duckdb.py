@@ -272,22 +272,19 @@ class DuckdbTarget:
         return str(self._written)
 
     def sum_hashes(self, compiled: Compiled) -> Sums:
-        return Hasher(compiled.mapping).sums(self._read(_compose_select(compiled.mapping)))
+        return Hasher(compiled.mapping).sums(self._read(compose_select(compiled.mapping)))
 
     def read_hashes(self, compiled: Compiled, wanted: Collection[int]) -> list[tuple[Any, ...]]:
-        rows = self._read(_compose_select(compiled.mapping))
+        rows = self._read(compose_select(compiled.mapping))
         return Hasher(compiled.mapping).hashes(rows, set(wanted))
 
     def read_hashes_by_key(self, compiled: Compiled, keys: Collection[Key]) -> list[tuple[Any, ...]]:
         mapping, hasher = compiled.mapping, Hasher(compiled.mapping)
         names = ", ".join(quote(column.name) for column in mapping.key_columns)
         given = ", ".join(f"unnest(?::VARCHAR[])::{TYPES['duckdb'][column.type]}" for column in mapping.key_columns)
-        statement = f"{_compose_select(mapping)} WHERE ({names}) IN (SELECT ({given}))"
+        statement = f"{compose_select(mapping)} WHERE ({names}) IN (SELECT ({given}))"
         found = self._read(statement, *([key[n] for key in keys] for n in range(len(mapping.key))))
         return [(*hasher.key(row), hasher.hash(row)) for row in found]
-
-    def rows(self, mapping: Mapping) -> list[tuple[Any, ...]]:
-        return list(self._read(_compose_select(mapping)))
 
     def _read(self, statement: str, *parameters: object) -> Iterator[tuple[Any, ...]]:
         with self._translate_errors():
@@ -356,7 +353,7 @@ def _format_rejection(reason: str) -> str:
     return " ".join(re.sub(r'"[^"]*"', "…", reason.split("\n")[0]).split())
 
 
-def _compose_select(mapping: Mapping) -> str:
+def compose_select(mapping: Mapping) -> str:
     columns = ", ".join(_spelling(column) for column in mapping.columns)
     return f"SELECT {columns} FROM {quote(mapping.target)}"
 

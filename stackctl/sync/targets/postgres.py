@@ -6,7 +6,7 @@ import os
 import socket
 from contextlib import contextmanager, suppress
 from itertools import chain
-from typing import TYPE_CHECKING, Any, LiteralString, cast
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import errors as pg
@@ -15,7 +15,6 @@ from psycopg.types.json import Jsonb
 
 from stackctl.core.errors import AnswerNo, StackctlError, StateError
 from stackctl.mapping.checksums import compile_table_checksums
-from stackctl.mapping.compile import encode_column
 from stackctl.postgres.connect import connect
 from stackctl.postgres.errors import to_one_line, translate_error
 from stackctl.postgres.statements import load_statements
@@ -43,7 +42,6 @@ if TYPE_CHECKING:
     from stackctl.mapping.checksums import Key, Sums
     from stackctl.mapping.compile import Compiled
     from stackctl.mapping.dialect import Dialect
-    from stackctl.mapping.model import Mapping
     from stackctl.sync.targets.protocol import Rows
 
 _SQL = load_statements(__file__)
@@ -282,15 +280,6 @@ class PostgresTarget:
             return self._execute(
                 compile_table_checksums(compiled.mapping).by_key, {"keys": Jsonb(list(keys))}
             ).fetchall()
-
-    def rows(self, mapping: Mapping) -> list[tuple[Any, ...]]:
-        columns = [
-            sql.SQL(cast("LiteralString", encode_column(f't."{column.name}"', column, "sqlite")))
-            for column in mapping.columns
-        ]
-        query = sql.SQL("SELECT {} FROM {} AS t").format(sql.SQL(", ").join(columns), sql.Identifier(mapping.target))
-        with self._translate_errors():
-            return self._execute(query).fetchall()
 
     def close(self) -> None:
         self._conn.close()

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from stackctl.mapping.checksums import Key, Sums
     from stackctl.mapping.compile import Compiled
     from stackctl.mapping.dialect import Dialect
-    from stackctl.mapping.model import Mapping
     from stackctl.sync.engine.prefetch import Prefetch
     from stackctl.sync.engine.row_stream import RowStream
 
@@ -180,10 +179,6 @@ class Target(Protocol):
 
     def read_hashes_by_key(self, compiled: Compiled, keys: Collection[Key]) -> list[tuple[Any, ...]]:
         """The same of the rows with these keys, as far as they exist."""
-        ...
-
-    def rows(self, mapping: Mapping) -> list[tuple[Any, ...]]:
-        """The whole table, the mapping's columns only: numbers as numbers, everything else as text."""
         ...
 
     def close(self) -> None: ...

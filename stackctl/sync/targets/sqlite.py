@@ -228,10 +228,6 @@ class SqliteTarget:
         with self._translate_errors():
             return [(*key, hasher.hash(row)) for key in keys for row in self._conn.execute(one, key)]
 
-    def rows(self, mapping: Mapping) -> list[tuple[Any, ...]]:
-        with self._translate_errors():
-            return self._conn.execute(_compose_select(mapping)).fetchall()
-
     def close(self) -> None:
         self._conn.close()
 

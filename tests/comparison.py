@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, LiteralString, cast
+
+from psycopg import sql
 
 from stackctl.mapping.checksums import Hasher
-from stackctl.mapping.compile import compile_mapping
+from stackctl.mapping.compile import compile_mapping, encode_column
+from stackctl.mapping.sql_text import quote
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -41,7 +44,7 @@ def compare(conn: Connection, target: Target, mapping: Mapping, tenancy: UUID) -
     # One spelling of every value for all kinds of targets: numbers as numbers, everything else as text.
     statement = compile_mapping(mapping, "sqlite").load
     expected = _by_key(mapping, conn.execute(statement, {"tenancy_id": tenancy}).fetchall())
-    found = _by_key(mapping, target.rows(mapping))
+    found = _by_key(mapping, read_rows(target, mapping))
     return Comparison(
         mapping.name,
         len(expected),
@@ -55,3 +58,21 @@ def compare(conn: Connection, target: Target, mapping: Mapping, tenancy: UUID) -
 def _by_key(mapping: Mapping, rows: list[tuple[Any, ...]]) -> dict[Key, str]:
     hasher = Hasher(mapping)
     return {hasher.key(row): hasher.spelled(row) for row in rows}
+
+
+def read_rows(target: Target, mapping: Mapping) -> list[tuple[Any, ...]]:
+    """The whole table, the mapping's columns only: numbers as numbers, everything else as text."""
+    conn = cast("Any", target)._conn
+    if target.dialect == "postgres":
+        columns = [
+            sql.SQL(cast("LiteralString", encode_column(f't."{column.name}"', column, "sqlite")))
+            for column in mapping.columns
+        ]
+        query = sql.SQL("SELECT {} FROM {} AS t").format(sql.SQL(", ").join(columns), sql.Identifier(mapping.target))
+        return conn.execute(query).fetchall()
+    if target.dialect == "duckdb":
+        from stackctl.sync.targets.duckdb import compose_select
+
+        return conn.execute(compose_select(mapping)).fetchall()
+    names = ", ".join(quote(column.name) for column in mapping.columns)
+    return conn.execute(f"SELECT {names} FROM {quote(mapping.target)}").fetchall()
