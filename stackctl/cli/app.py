@@ -1,150 +1,22 @@
-"""The command tree, and the one boundary where errors become exit codes.
-
-A command's module is imported when that command is called: opening --help costs no more than the list below.
-"""
+"""The one boundary where errors become exit codes."""
 
 from __future__ import annotations
 
 import errno
-import importlib
-import inspect
 import os
 import re
 import signal
 import sys
 import traceback
-from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING
 
 import typer
-from typer.core import TyperCommand, TyperGroup
 
-from stackctl.cli.command import CONTEXT, PARAMETERS, Declared, collect, example_epilog, sign
-from stackctl.cli.commands import COMMANDS, Command
+from stackctl.cli.tree import build_root
 from stackctl.core.errors import EXIT_INTERRUPTED, EXIT_OK, AnswerNo, StackctlError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        from stackctl import __version__
-
-        sys.stdout.write(f"stackctl {__version__}\n")
-        raise typer.Exit
-
-
-_Version = Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)]
-
-
-class _Plain:
-    """Lets pass what needs no conversion: an option that was not given, and what has its type already.
-
-    Typer converts every value by pydantic, whose import takes as long as Typer's own.
-    """
-
-    def get_params(self, ctx: Any) -> list[Any]:
-        parameters: list[Any] = super().get_params(ctx)  # type: ignore[misc]
-        for parameter in parameters:
-            if "process_value" not in vars(parameter):
-                parameter.process_value = partial(_process_value, parameter, parameter.process_value)
-        return parameters
-
-
-def _process_value(parameter: Any, process: Callable[[Any, Any], Any], ctx: Any, value: Any) -> Any:
-    kind = type(value)
-    plain = value is None or (kind in (str, int) and parameter.type_descriptor.annotation in (kind, kind | None))
-    if not plain or (parameter.required and value is None):
-        return process(ctx, value)
-    return value if parameter.callback is None else parameter.callback(ctx, parameter, value)
-
-
-class _Command(_Plain, TyperCommand):
-    pass
-
-
-class _Root(_Plain, TyperGroup):
-    """Lists its commands from COMMANDS and imports only the one that is called."""
-
-    def __init__(self, **attributes: Any) -> None:
-        super().__init__(**attributes)
-        for name, entry in COMMANDS.items():
-            self.add_command(TyperCommand(name=name, help=entry.help, rich_help_panel=entry.panel), name)
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        if args and args[0] in COMMANDS:
-            self.commands[args[0]] = load(args[0])
-        return super().resolve_command(ctx, args)
-
-
-class _Group(_Plain, TyperGroup):
-    """Imports only the command that is called; all of them where they are listed."""
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        if cmd_name in self.commands and self.commands[cmd_name].callback is None:
-            assert self.name is not None
-            self.commands[cmd_name] = _declared(f"{self.name.replace('-', '_')}.{cmd_name.replace('-', '_')}", cmd_name)
-        return super().get_command(ctx, cmd_name)
-
-
-def load(name: str) -> Any:
-    """The command or group of that name."""
-    entry = COMMANDS[name]
-    if isinstance(entry, Command):
-        return _declared(f"{entry.package}.{name}", name)
-    app = typer.Typer(
-        cls=_Group,
-        help=entry.help,
-        callback=_store_shared(),
-        no_args_is_help=True,
-        add_completion=False,
-        epilog=example_epilog(entry.example),
-    )
-    group = typer.main.get_command(app)
-    assert isinstance(group, _Group)
-    group.name = name
-    for command in entry.commands:
-        group.add_command(TyperCommand(name=command), command)
-    return group
-
-
-def _store_shared() -> Callable[..., None]:
-    def store(ctx: typer.Context, **given: Any) -> None:
-        collect(ctx, given)
-
-    sign(store, [CONTEXT, *PARAMETERS])
-    return store
-
-
-def _declared(module: str, name: str) -> Any:
-    found = vars(importlib.import_module(f"stackctl.cli.{module}")).values()
-    (declared,) = (one for one in found if isinstance(one, Declared))
-    app = typer.Typer(add_completion=False)
-    app.command(name, cls=_Command, epilog=declared.epilog, **declared.settings)(declared.invoke)
-    command = typer.main.get_command(app)
-    command.name = name
-    return command
-
-
-def root() -> Any:
-    """The command tree, every branch still unloaded."""
-    app = typer.Typer(
-        cls=_Root,
-        add_completion=False,
-        no_args_is_help=True,
-        context_settings={"help_option_names": ["-h", "--help"]},
-        epilog=example_epilog("stackctl demo"),
-    )
-
-    def stackctl(ctx: typer.Context, **given: Any) -> None:
-        """Operate an auth-and-payments backend on PostgreSQL: migrations, sync pipeline, status."""
-        collect(ctx, given)
-
-    version = inspect.Parameter("version", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=_Version)
-    sign(stackctl, [CONTEXT, version, *PARAMETERS])
-    app.callback()(stackctl)
-    return typer.main.get_command(app)
+    from collections.abc import Sequence
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -165,7 +37,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def _run(arguments: Sequence[str]) -> int:
     try:
-        code = root().main(args=list(arguments), prog_name="stackctl", standalone_mode=False)
+        code = build_root().main(args=list(arguments), prog_name="stackctl", standalone_mode=False)
         sys.stdout.flush()
     except (BrokenPipeError, typer.Abort):
         raise

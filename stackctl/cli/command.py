@@ -7,16 +7,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
-from uuid import UUID
 
 import typer
 
-from stackctl.core.errors import StateError, UsageError
+from stackctl.core.errors import StateError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
-    from datetime import datetime, timedelta
 
     from stackctl.config.settings import Settings
     from stackctl.core.console import Console
@@ -112,13 +110,13 @@ class Run:
             raise StateError("not confirmed; nothing was changed", code="not-confirmed")
 
 
-def options_of(ctx: typer.Context) -> dict[str, Any]:
+def shared_options(ctx: typer.Context) -> dict[str, Any]:
     """The shared options given so far, at any level of the command line."""
     return ctx.meta.setdefault(_META, {name: default for name, (_, default) in _SHARED.items()})
 
 
-def collect(ctx: typer.Context, given: dict[str, Any]) -> dict[str, Any]:
-    options = options_of(ctx)
+def collect_shared_options(ctx: typer.Context, given: dict[str, Any]) -> dict[str, Any]:
+    options = shared_options(ctx)
     # Later beats earlier: `stackctl --config a status --config b` reads b. An empty text was given, too: it must not
     # let the surroundings choose the database.
     options.update({name: given[name] for name, (_, default) in _SHARED.items() if given[name] != default})
@@ -144,10 +142,10 @@ def command(*, example: str, **settings: Any) -> Callable[[Callable[..., None]],
         own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
 
         def invoke(ctx: typer.Context, **arguments: Any) -> None:
-            options = collect(ctx, arguments)
+            options = collect_shared_options(ctx, arguments)
             function(Run(options), **{key: value for key, value in arguments.items() if key not in _SHARED})
 
-        sign(invoke, [CONTEXT, *(p.replace(kind=_KEYWORD) for p in own), *PARAMETERS])
+        set_signature(invoke, [CONTEXT, *(p.replace(kind=_KEYWORD) for p in own), *PARAMETERS])
         invoke.__doc__ = function.__doc__
         return Declared(invoke, example_epilog(example.strip().replace("[", r"\[")), settings)
 
@@ -159,71 +157,11 @@ def example_epilog(example: str) -> str:
     return "\n\n".join(["[bold]Example[/bold]", *example.splitlines()])
 
 
-def sign(function: Callable[..., Any], parameters: list[inspect.Parameter]) -> None:
+def set_signature(function: Callable[..., Any], parameters: list[inspect.Parameter]) -> None:
     function.__signature__ = inspect.Signature(parameters)
     function.__annotations__ = {p.name: p.annotation for p in parameters}
 
 
-def counted(number: int, one: str, many: str) -> str:
+def format_count(number: int, one: str, many: str) -> str:
     """`1 row`, `2 rows`, `1,000 rows`."""
     return f"{number:,} {one if number == 1 else many}"
-
-
-def one_of(names: list[str] | None, everything: bool, what: str) -> None:
-    """Either names or --all; UsageError for both and for neither."""
-    if names and everything:
-        raise UsageError(f"--all means all {what}; leave out the names, or --all", code="usage")
-    if not names and not everything:
-        raise UsageError(f"name {what}, or --all for all of them", code="usage")
-
-
-def duration_option(text: str | None, flag: str) -> timedelta | None:
-    """A duration given on the command line."""
-    from stackctl.core.durations import parse_duration
-
-    if text is None:
-        return None
-    try:
-        return parse_duration(text)
-    except ValueError as error:
-        raise UsageError(f"{flag}: {error}", code="usage") from None
-
-
-def text_option(text: str | None, flag: str, most: int = 500) -> str | None:
-    """A text given on the command line that a database is to hold."""
-    if text is None:
-        return None
-    if not text.strip() or len(text) > most:
-        raise UsageError(f"{flag} takes 1 to {most} characters", code="usage")
-    if not text.isprintable():
-        raise UsageError(f"{flag}: only printable characters, please", code="usage")
-    return text
-
-
-def time_option(text: str | None, flag: str) -> datetime | None:
-    """A time given on the command line, in UTC unless it says otherwise; a duration counts back from now."""
-    from datetime import UTC, datetime
-
-    from stackctl.core.durations import parse_duration
-
-    if text is None:
-        return None
-    try:
-        found = datetime.fromisoformat(text)
-        return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
-    except (ValueError, OverflowError):
-        pass
-    try:
-        return datetime.now(UTC) - parse_duration(text)
-    except (ValueError, OverflowError):
-        raise UsageError(
-            f"{flag}: {text!r} is neither a time nor a duration", code="usage", hint="e.g. 2026-01-31, or 720h"
-        ) from None
-
-
-def uuid_argument(text: str, what: str = "tenancy") -> UUID:
-    """An id given on the command line."""
-    try:
-        return UUID(text)
-    except ValueError:
-        raise UsageError(f"{text!r} is not the id of a {what} (a UUID)", code="usage") from None

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stackctl.cli.command import Run, uuid_argument
+from stackctl.cli.arguments import parse_uuid
 from stackctl.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from stackctl.backend.tenancies import ConfigLayers
+    from stackctl.cli.command import Run
     from stackctl.payments.gateway import Gateway
 
 Tenancy = Annotated[
@@ -59,6 +60,6 @@ def open_connected_account(
 
     open_gateway = prepare_gateway(run, key, base)
     with run.database() as conn:
-        layers = read_layers(conn, choose_tenancy(conn, uuid_argument(tenancy) if tenancy else None))
+        layers = read_layers(conn, choose_tenancy(conn, parse_uuid(tenancy) if tenancy else None))
         found = find_account(conn, layers)
     return layers, found, open_gateway(found)

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from stackctl.cli.app import load
 from stackctl.cli.commands import COMMANDS
+from stackctl.cli.tree import load_command
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -39,7 +39,7 @@ def test_a_shown_command_line_exists(page: str, line: str) -> None:
     if not words or words[0] == "_complete":  # what completions call is not a command for people
         return
     assert words[0] in COMMANDS, f"{page}: {line}"
-    command: Any = load(words.pop(0))
+    command: Any = load_command(words.pop(0))
     while hasattr(command, "commands"):
         words = [word for word in words if not word.startswith("-")] if words and words[0].startswith("-") else words
         if not words:

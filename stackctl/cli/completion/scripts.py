@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, get_args
 import typer
 from rich.markup import render
 
-from stackctl.cli.app import load, root
 from stackctl.cli.commands import COMMANDS
 from stackctl.cli.start.completion import SCRIPTS
+from stackctl.cli.tree import build_root, load_command
 from stackctl.core.bundled import bundled
 
 if TYPE_CHECKING:
@@ -63,12 +63,12 @@ class Node:
 
 def tree() -> list[Node]:
     """Every command that is not hidden, groups before what is in them, the root first."""
-    top = root()
+    top = build_root()
     context = typer.Context(top, info_name="stackctl", **top.context_settings)
     commands = tuple((name, _line(entry.help)) for name, entry in COMMANDS.items())
     nodes = [Node((), commands, _options(top, context), ())]
     for name in COMMANDS:
-        nodes += _nodes(load(name), (name,), context)
+        nodes += _nodes(load_command(name), (name,), context)
     return nodes
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stackctl.cli.command import Run, command, counted
+from stackctl.cli.command import Run, command, format_count
 from stackctl.cli.migrate.shared import Directory, open_database, read_migrations
 
 if TYPE_CHECKING:
@@ -55,6 +55,6 @@ def _show_adoption(console: Console, found: Adoption, dry_run: bool) -> None:
         console.warn(f"{name} is in {found.source}, and there is no such file here")
     for what in found.doubtful:
         console.warn(f"the database lacks {what}, which these files make")
-    count = counted(len(found.adopted), "migration", "migrations")
+    count = format_count(len(found.adopted), "migration", "migrations")
     known = f"; {len(found.already)} known before" if found.already else ""
     console.line(f"{count} {'would be adopted' if dry_run else 'adopted'} from {found.source}{known}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stackctl.cli.command import Run, command, counted
+from stackctl.cli.command import Run, command, format_count
 from stackctl.cli.github import format_annotation, format_path
 from stackctl.cli.migrate.shared import Directory, Format, read_migrations
 from stackctl.core.errors import UsageError
@@ -183,12 +183,12 @@ def _annotate(console: Console, report: CheckReport) -> None:
 
 
 def _summary(report: CheckReport) -> str:
-    new = counted(len(report.new), "new migration", "new migrations")
+    new = format_count(len(report.new), "new migration", "new migrations")
     breaking, warnings = (_count(report.findings, severity) for severity in ("breaking", "warning"))
     if not report.findings:
         return f"{new} since {report.base}: nothing breaks"
     parts = [f"{breaking} breaking"] if breaking else []
-    parts += [counted(warnings, "warning", "warnings")] if warnings else []
+    parts += [format_count(warnings, "warning", "warnings")] if warnings else []
     return f"{new} since {report.base}: {', '.join(parts)}. To let one pass: -- stackctl:allow RULE reason"
 
 

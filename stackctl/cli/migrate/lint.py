@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stackctl.cli.command import Run, command, counted
+from stackctl.cli.command import Run, command, format_count
 from stackctl.cli.github import format_annotation, format_path
 from stackctl.cli.migrate.shared import Format, open_database
 from stackctl.core.errors import UsageError
@@ -122,12 +122,12 @@ def _annotate(console: Console, findings: Sequence[LintFinding], count: int) -> 
 
 
 def _summary(findings: Sequence[LintFinding], count: int) -> str:
-    files = counted(count, "file", "files")
+    files = format_count(count, "file", "files")
     if not findings:
         return f"{files}: nothing found" if count else "no file to look at"
     numbers = {severity: sum(f.severity == severity for f in findings) for severity in ("error", "warning", "advice")}
     parts = [
-        counted(number, severity, severity if severity == "advice" else f"{severity}s")
+        format_count(number, severity, severity if severity == "advice" else f"{severity}s")
         for severity, number in numbers.items()
         if number
     ]

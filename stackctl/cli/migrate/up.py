@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stackctl.cli.command import Run, command, counted, duration_option
+from stackctl.cli.arguments import parse_duration_option
+from stackctl.cli.command import Run, command, format_count
 from stackctl.cli.migrate.shared import Directory, open_database, read_migrations, refuse_unwritable, write_dump
 from stackctl.core.errors import UsageError
 
@@ -107,7 +108,7 @@ def up(
             )
         if schema_dump is not None:
             write_dump(run, conn, schema_dump)
-    done = counted(len(result.applied), "migration", "migrations")
+    done = format_count(len(result.applied), "migration", "migrations")
     run.finish(
         {"applied": [asdict(applied) for applied in result.applied]},
         lambda: run.console.line(f"{done} applied" if result.applied else "nothing to do: no migration is pending"),
@@ -115,7 +116,7 @@ def up(
 
 
 def _parse_limit(text: str, flag: str) -> timedelta:
-    found = duration_option(text, flag)
+    found = parse_duration_option(text, flag)
     assert found is not None
     if found > _LONGEST:
         raise UsageError(f"{flag}: {text} is longer than a server can count", code="usage", hint="0s means for ever")
@@ -188,7 +189,7 @@ def _plan_document(planned: Sequence[Planned]) -> dict[str, Any]:
 
 def _show_plan(console: Console, planned: Sequence[Planned]) -> None:
     for migration, so_far, statements in planned:
-        count = counted(len(statements), "statement", "statements")
+        count = format_count(len(statements), "statement", "statements")
         remarks = [_describe_locks(forecast) for _, _, forecast in statements]
         quiet = "" if any(remarks) else ", locks nothing that is there already"
         console.line(f"{migration.name}: {count}{quiet}", "bold")
@@ -204,7 +205,7 @@ def _show_plan(console: Console, planned: Sequence[Planned]) -> None:
             for remark in said:
                 console.line(f"      -- {remark}", "cyan")
         console.line()
-    count = counted(len(planned), "migration", "migrations")
+    count = format_count(len(planned), "migration", "migrations")
     console.line(f"would apply {count}" if planned else "nothing to do: no migration is pending")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from stackctl.cli.command import Run, command, counted
+from stackctl.cli.command import Run, command, format_count
 from stackctl.cli.migrate.shared import Directory, list_bundled_names, open_database, read_migrations
 
 if TYPE_CHECKING:
@@ -39,6 +39,6 @@ def _show_findings(console: Console, found: Sequence[VerifyFinding], files: int)
         console.line(f"  {finding.message}")
         console.line(f"  hint: {finding.hint}")
     if found:
-        console.line(counted(len(found), "finding", "findings"))
+        console.line(format_count(len(found), "finding", "findings"))
     else:
-        console.line(f"{counted(files, 'file', 'files')}, history and database fit")
+        console.line(f"{format_count(files, 'file', 'files')}, history and database fit")

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stackctl.cli.command import Run, command, text_option, uuid_argument
+from stackctl.cli.arguments import parse_text_option, parse_uuid
+from stackctl.cli.command import Run, command
 from stackctl.cli.stripe_options import Tenancy
 
 if TYPE_CHECKING:
@@ -43,9 +44,9 @@ def products(
     from stackctl.backend.tenancies import choose_tenancy, read_layers
     from stackctl.payments import products as found
 
-    type_, customer = customer_type.value if customer_type else None, text_option(customer, "--customer")
+    type_, customer = customer_type.value if customer_type else None, parse_text_option(customer, "--customer")
     with run.database() as conn:
-        layers = read_layers(conn, choose_tenancy(conn, uuid_argument(tenancy) if tenancy else None))
+        layers = read_layers(conn, choose_tenancy(conn, parse_uuid(tenancy) if tenancy else None))
         if customer is not None:
             type_ = found.find_customer_type(conn, layers.tenancy, customer, type_)
         bought = found.list_purchases(conn, layers.tenancy, customer, type_) if customer is not None and type_ else []

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stackctl.cli.command import Run, command, counted, uuid_argument
+from stackctl.cli.arguments import parse_uuid
+from stackctl.cli.command import Run, command, format_count
 from stackctl.cli.pipeline.shared import REFUSED, stopping
 from stackctl.core.errors import EXIT_INTERRUPTED, StateError, UsageError
 
@@ -35,7 +36,7 @@ def backfill(
     from stackctl.sync.pipeline import Pipeline
 
     limit = _rate(rate)
-    scope = service.Scope([uuid_argument(tenancy)] if tenancy else None, database)
+    scope = service.Scope([parse_uuid(tenancy)] if tenancy else None, database)
     pipeline = Pipeline(run.settings)
     plans = feature.plan_backfill(pipeline, mapping, scope, restart=restart)
     if dry_run:
@@ -106,7 +107,7 @@ def _show(console: Console, mapping: str, results: list[BackfillResult]) -> None
     ]
     console.table(("tenancy", "database", "rows", "batches", "status"), rows, right=("rows", "batches"))
     console.line()
-    total = counted(sum(map(_rows, results)), "row", "rows")
+    total = format_count(sum(map(_rows, results)), "row", "rows")
     planned = any(result.status == "planned" for result in results)
     console.line(f"{total} of {mapping} " + ("would be sent" if planned else "sent"))
     for result in results:

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from stackctl.cli.command import Run, command, counted, one_of, uuid_argument
+from stackctl.cli.arguments import parse_uuid, require_names_or_all
+from stackctl.cli.command import Run, command, format_count
 from stackctl.core.errors import UsageError
 
 
@@ -21,9 +22,9 @@ def enqueue(
     from stackctl.sync.pipeline import Pipeline
     from stackctl.sync.queue import entries as queue
 
-    one_of(tenancies, everything, "tenancies")
+    require_names_or_all(tenancies, everything, "tenancies")
     pipeline = Pipeline(run.settings)
-    wanted = [uuid_argument(t) for t in tenancies] if tenancies else list(pipeline.databases)
+    wanted = [parse_uuid(t) for t in tenancies] if tenancies else list(pipeline.databases)
     with run.database() as conn:
         known = queue.find_existing_tenancies(conn, wanted)
         if tenancies and (strange := sorted(set(wanted) - known)):
@@ -37,5 +38,5 @@ def enqueue(
     word = "would queue" if dry_run else "queued"
     run.finish(
         {"enqueued": 0 if dry_run else len(known), "tenancies": sorted(known), "dry_run": dry_run},
-        lambda: run.console.line(f"{word} {counted(len(known), 'tenancy', 'tenancies')}"),
+        lambda: run.console.line(f"{word} {format_count(len(known), 'tenancy', 'tenancies')}"),
     )

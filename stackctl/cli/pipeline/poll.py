@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stackctl.cli.command import Run, command, counted
+from stackctl.cli.command import Run, command, format_count
 from stackctl.cli.pipeline.service_log import ServiceLog
 from stackctl.cli.pipeline.shared import (
     Interval,
@@ -71,7 +71,7 @@ def poll_document(result: PollResult) -> dict[str, Any]:
 def poll_line(result: PollResult) -> str:
     if not (result.claimed or result.failed or result.recovered):
         return "the queue is empty"
-    entries = counted(result.claimed, "entry", "entries")
+    entries = format_count(result.claimed, "entry", "entries")
     line = f"delivered {result.delivered} of {entries} in {result.duration_ms / 1000:.2f} s"
     for name in ("failed", "recovered", "dead"):
         if number := getattr(result, name):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stackctl import __version__
-from stackctl.cli.command import Run, command, counted
+from stackctl.cli.command import Run, command, format_count
 from stackctl.cli.pipeline.service_log import ServiceLog
 from stackctl.cli.pipeline.shared import (
     MaxDuration,
@@ -61,9 +61,9 @@ def _start(log: ServiceLog, pipeline: Pipeline) -> None:
         "wakeup": pipeline.settings.get("sync.wakeup"),
     }
     line = (
-        f"stackctl {__version__} runs: {counted(databases, 'external database', 'external databases')} of "
-        f"{counted(len(pipeline.databases), 'tenancy', 'tenancies')}, "
-        f"{counted(len(pipeline.mappings), 'mapping', 'mappings')}; Ctrl-C ends it after the batch in hand"
+        f"stackctl {__version__} runs: {format_count(databases, 'external database', 'external databases')} of "
+        f"{format_count(len(pipeline.databases), 'tenancy', 'tenancies')}, "
+        f"{format_count(len(pipeline.mappings), 'mapping', 'mappings')}; Ctrl-C ends it after the batch in hand"
     )
     log.say("start", line, document)
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stackctl.cli.command import Run, counted, duration_option
+from stackctl.cli.arguments import parse_duration_option
+from stackctl.cli.command import Run, format_count
 from stackctl.core.errors import EXIT_INTERRUPTED, StateError, UsageError
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def claim_limit(run: Run) -> int:
 
 
 def loop_interval(loop: bool, interval: str | None, key: str, run: Run) -> timedelta | None:
-    given = duration_option(interval, "--interval")
+    given = parse_duration_option(interval, "--interval")
     if not loop:
         if given is not None:
             raise UsageError("--interval goes with --loop", code="usage")
@@ -59,7 +60,7 @@ def stopping(max_duration: str | None) -> Iterator[Stop]:
     """The first signal asks for a stop after the batch in hand; a second one ends the process at once."""
     from stackctl.sync.stop import Stop
 
-    stop = Stop(duration_option(max_duration, "--max-duration"))
+    stop = Stop(parse_duration_option(max_duration, "--max-duration"))
 
     def handle(signum: int, frame: object) -> None:
         if stop.signalled:
@@ -112,8 +113,8 @@ def sequence_line(result: SequenceResult) -> str:
         return "nothing to stamp"
     tables = ", ".join(f"{table} {rows:,}" for table, rows in result.by_table.most_common())
     return (
-        f"stamped {counted(result.rows, 'row', 'rows')} ({tables}) "
-        f"of {counted(len(result.touched), 'tenancy', 'tenancies')} in {result.duration_ms / 1000:.2f} s"
+        f"stamped {format_count(result.rows, 'row', 'rows')} ({tables}) "
+        f"of {format_count(len(result.touched), 'tenancy', 'tenancies')} in {result.duration_ms / 1000:.2f} s"
     )
 
 

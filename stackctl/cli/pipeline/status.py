@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stackctl.cli.command import Run, command, counted, duration_option, uuid_argument
+from stackctl.cli.arguments import parse_duration_option, parse_uuid
+from stackctl.cli.command import Run, command, format_count
 from stackctl.core.durations import format_duration
 from stackctl.core.errors import AnswerNo, UsageError
 
@@ -57,9 +58,9 @@ def status(
         raise UsageError("--max-backlog and --max-lag go with --check", code="usage")
     if check and watch:
         raise UsageError("--check and --watch exclude each other", code="usage")
-    lag_limit = duration_option(max_lag, "--max-lag")
+    lag_limit = parse_duration_option(max_lag, "--max-lag")
     pipeline = Pipeline(run.settings)
-    only = uuid_argument(tenancy) if tenancy else None
+    only = parse_uuid(tenancy) if tenancy else None
     with run.database() as conn:
         if only is not None:
             _must_exist(pipeline, conn, only)
@@ -171,7 +172,7 @@ def _show_database(console: Console, database: DatabaseStatus) -> None:
         since = ""
         if database.failing_since is not None:
             age = format_duration((datetime.now(UTC) - database.failing_since).total_seconds())
-            since = f" (for {age}, {counted(database.attempts, 'attempt', 'attempts')}, {_next_attempt(database)})"
+            since = f" (for {age}, {format_count(database.attempts, 'attempt', 'attempts')}, {_next_attempt(database)})"
         console.line(f"error{since}: {database.error}", style="red")
     for row in database.refused[:REFUSED_SHOWN]:
         console.line(f"refused: {row.mapping} {', '.join(map(str, row.key))}: {row.error}", style="red")

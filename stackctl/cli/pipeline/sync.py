@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stackctl.cli.command import Run, command, one_of, uuid_argument
+from stackctl.cli.arguments import parse_uuid, require_names_or_all
+from stackctl.cli.command import Run, command
 from stackctl.cli.pipeline.shared import REFUSED, Tenancies, database_document, stopping, warn_failed
 from stackctl.core.errors import EXIT_INTERRUPTED, StateError
 
@@ -36,8 +37,8 @@ def sync(
     from stackctl.sync.engine.database_sync import SyncOptions
     from stackctl.sync.pipeline import Pipeline
 
-    one_of(tenancies, everything, "tenancies")
-    scope = service.Scope([uuid_argument(t) for t in tenancies] if tenancies else None, database, mapping)
+    require_names_or_all(tenancies, everything, "tenancies")
+    scope = service.Scope([parse_uuid(t) for t in tenancies] if tenancies else None, database, mapping)
     console = run.console
     with stopping(None) as stop, console.progress("syncing") as progress:
         options = SyncOptions(

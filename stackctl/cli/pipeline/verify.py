@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stackctl.cli.command import Run, command, counted, uuid_argument
+from stackctl.cli.arguments import parse_uuid
+from stackctl.cli.command import Run, command, format_count
 from stackctl.cli.pipeline.shared import REFUSED, Tenancies, stopping
 from stackctl.core.errors import EXIT_INTERRUPTED, StateError
 
@@ -32,7 +33,7 @@ def verify(
     from stackctl.sync.check import verify as feature
     from stackctl.sync.pipeline import Pipeline
 
-    scope = service.Scope([uuid_argument(t) for t in tenancies] if tenancies else None, database, mapping)
+    scope = service.Scope([parse_uuid(t) for t in tenancies] if tenancies else None, database, mapping)
     with stopping(None) as stop, run.console.progress("comparing") as progress:
         checks = feature.verify(Pipeline(run.settings), scope, stop, repair=repair, on_rows=progress.advance)
     refused = any(check.error is not None and check.error.code in REFUSED for check in checks)
@@ -99,9 +100,9 @@ def _summary(checks: list[VerifyResult]) -> str:
     compared = [check for check in checks if check.source_rows is not None and not check.interrupted]
     found = sum(check.differences for check in compared)
     repaired = sum(check.repaired for check in compared)
-    rows = counted(sum(check.source_rows or 0 for check in compared), "row", "rows")
-    copies = counted(len(compared), "copy", "copies")
-    outcome = counted(found, "difference", "differences") if found else "equal"
+    rows = format_count(sum(check.source_rows or 0 for check in compared), "row", "rows")
+    copies = format_count(len(compared), "copy", "copies")
+    outcome = format_count(found, "difference", "differences") if found else "equal"
     parts = [f"{rows} in {copies} compared: {outcome}" if compared else "nothing compared"]
     parts += [f"{repaired:,} repaired"] if repaired else []
     if failed := sum(check.error is not None for check in checks):

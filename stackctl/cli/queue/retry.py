@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stackctl.cli.command import Run, command, counted, one_of
+from stackctl.cli.arguments import require_names_or_all
+from stackctl.cli.command import Run, command, format_count
 from stackctl.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def retry(
     """Make failing databases due now, given up ones included. The next poll tries them."""
     from stackctl.sync.queue import retries
 
-    one_of(ids, everything, "failing databases")
+    require_names_or_all(ids, everything, "failing databases")
     with run.database() as conn:
         chosen = None
         if ids:
@@ -40,7 +41,7 @@ def retry(
         retried = retries.retry_now(conn, chosen)
     run.finish(
         {"retried": [{"tenancy": tenancy, "database": database} for tenancy, database in retried]},
-        lambda: run.console.line(f"{counted(len(retried), 'database', 'databases')} due now"),
+        lambda: run.console.line(f"{format_count(len(retried), 'database', 'databases')} due now"),
     )
 
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stackctl.cli.command import Run, command, text_option, uuid_argument
+from stackctl.cli.arguments import parse_text_option, parse_uuid
+from stackctl.cli.command import Run, command
 from stackctl.cli.refunds.shared import (
     Invoice,
     PurchaseId,
@@ -80,14 +81,14 @@ def create(
     request = RefundRequest(
         entries=_parse_entries(full, amount, quantity, entry),
         reason=reason.value if reason else None,
-        note=text_option(note, "--note"),
-        request_id=text_option(request_id, "--request-id"),
-        invoice=text_option(invoice, "--invoice"),
+        note=parse_text_option(note, "--note"),
+        request_id=parse_text_option(request_id, "--request-id"),
+        invoice=parse_text_option(invoice, "--invoice"),
         again=again,
     )
     open_gateway = prepare_gateway(run, stripe_api_key, stripe_api_base)
     with run.database() as conn:
-        purchase = find_purchase(conn, uuid_argument(id_, "purchase"), tenancy_argument(tenancy))
+        purchase = find_purchase(conn, parse_uuid(id_, "purchase"), tenancy_argument(tenancy))
         known = execute.find_by_request(conn, purchase, request)
         if known is not None and not dry_run:
             run.console.info(f"request {request.request_id} has led to refund {known.id} before")

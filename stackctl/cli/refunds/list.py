@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stackctl.cli.command import Run, command, counted, text_option, time_option, uuid_argument
+from stackctl.cli.arguments import parse_text_option, parse_time_option, parse_uuid
+from stackctl.cli.command import Run, command, format_count
 from stackctl.cli.refunds.shared import TenancyFilter, refund_document, refunds_table
 from stackctl.cli.stripe_options import StripeApiBase, StripeApiKey, prepare_gateway
 from stackctl.core.errors import ServiceError, UsageError
@@ -58,8 +59,8 @@ def list_(
     """
     from stackctl.payments.refunds import ledger
 
-    only, customer = uuid_argument(tenancy) if tenancy else None, text_option(customer, "--customer")
-    start, end = time_option(since, "--since"), time_option(until, "--until")
+    only, customer = parse_uuid(tenancy) if tenancy else None, parse_text_option(customer, "--customer")
+    start, end = parse_time_option(since, "--since"), parse_time_option(until, "--until")
     open_gateway = prepare_gateway(run, stripe_api_key, stripe_api_base)
     if reconcile and (customer or status or until):
         raise UsageError("--reconcile goes with --tenancy and --since only", code="usage")
@@ -109,14 +110,16 @@ def _reconcile(
     for account, problem in problems.items():
         run.console.warn(f"account {account} could not be compared: {problem.message}")
     if skipped:
-        run.console.warn(f"{counted(skipped, 'refund', 'refunds')} of the key's other mode could not be compared")
+        run.console.warn(f"{format_count(skipped, 'refund', 'refunds')} of the key's other mode could not be compared")
 
     def show() -> None:
         rows = [(one.kind, str(one.refund or ""), one.stripe_refund or "", one.message) for _, one in differences]
         if rows:
             run.console.table(("difference", "refund", "in Stripe", ""), rows)
         elif compared:
-            run.console.line(f"ledger and Stripe agree: {counted(compared, 'refund', 'refunds')} compared", "green")
+            run.console.line(
+                f"ledger and Stripe agree: {format_count(compared, 'refund', 'refunds')} compared", "green"
+            )
         else:
             run.console.line("neither the ledger nor Stripe has a refund")
 

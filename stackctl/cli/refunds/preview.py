@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from stackctl.cli.command import Run, command, text_option, uuid_argument
+from stackctl.cli.arguments import parse_text_option, parse_uuid
+from stackctl.cli.command import Run, command
 from stackctl.cli.refunds.shared import Invoice, PurchaseId, Tenancy, read_balance, refund_document, tenancy_argument
 from stackctl.cli.stripe_options import StripeApiBase, StripeApiKey, prepare_gateway
 
@@ -31,8 +32,8 @@ def preview(
 
     open_gateway = prepare_gateway(run, stripe_api_key, stripe_api_base)
     with run.database() as conn:
-        purchase = find_purchase(conn, uuid_argument(id_, "purchase"), tenancy_argument(tenancy))
-        balance, _ = read_balance(conn, purchase, text_option(invoice, "--invoice"), open_gateway)
+        purchase = find_purchase(conn, parse_uuid(id_, "purchase"), tenancy_argument(tenancy))
+        balance, _ = read_balance(conn, purchase, parse_text_option(invoice, "--invoice"), open_gateway)
     run.finish(_preview_document(balance), lambda: _show_preview(run, balance))
 
 

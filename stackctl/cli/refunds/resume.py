@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stackctl.cli.command import Run, command, uuid_argument
+from stackctl.cli.arguments import parse_uuid
+from stackctl.cli.command import Run, command
 from stackctl.cli.refunds.shared import (
     UNSETTLED,
     TenancyFilter,
@@ -62,9 +63,9 @@ def resume(
         raise UsageError("--give-up takes one refund, not --all", code="usage")
     with run.database() as conn:
         if refund is None:
-            _resume_all(run, conn, open_gateway, uuid_argument(tenancy) if tenancy else None)
+            _resume_all(run, conn, open_gateway, parse_uuid(tenancy) if tenancy else None)
             return
-        one = ledger.get_refund(conn, uuid_argument(refund, "refund"))
+        one = ledger.get_refund(conn, parse_uuid(refund, "refund"))
         if give_up:
             what = (
                 "leave its subscription as it is" if one.status == "succeeded" else "free its money to be refunded anew"

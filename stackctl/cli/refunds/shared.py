@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stackctl.cli.command import Run, uuid_argument
+from stackctl.cli.arguments import parse_uuid
 from stackctl.core.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from uuid import UUID
 
+    from stackctl.cli.command import Run
     from stackctl.payments.gateway import Gateway
     from stackctl.payments.purchases import Purchase
     from stackctl.payments.refunds.balance import RefundableBalance
@@ -107,7 +108,7 @@ def show_outcome(run: Run, outcome: Outcome) -> None:
 
 
 def tenancy_argument(given: str | None) -> UUID | None:
-    return uuid_argument(given) if given else None
+    return parse_uuid(given) if given else None
 
 
 def read_balance(

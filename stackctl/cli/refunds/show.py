@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from stackctl.cli.command import Run, command, uuid_argument
+from stackctl.cli.arguments import parse_uuid
+from stackctl.cli.command import Run, command
 from stackctl.cli.refunds.shared import STATUS_COLOURS, RefundId, refund_document
 
 
@@ -16,7 +17,7 @@ def show(run: Run, refund: RefundId) -> None:
     from stackctl.payments.refunds import ledger
 
     with run.database() as conn:
-        one = ledger.get_refund(conn, uuid_argument(refund, "refund"))
+        one = ledger.get_refund(conn, parse_uuid(refund, "refund"))
     taken = f", {one.quantity} revoked" if one.quantity else ""
     facts = {
         "refund": str(one.id),

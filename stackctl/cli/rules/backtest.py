@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stackctl.cli.command import Run, command, counted, time_option, uuid_argument
+from stackctl.cli.arguments import parse_time_option, parse_uuid
+from stackctl.cli.command import Run, command, format_count
 from stackctl.cli.rules.rules_file import RulesPath, rules_path
 from stackctl.core.errors import UsageError
 
@@ -62,8 +63,8 @@ def backtest(
     if auth_method is not None and auth_method not in AUTH_METHODS:
         raise UsageError(f"--auth-method: {auth_method!r} is none of {', '.join(AUTH_METHODS)}", code="usage")
     scope = backtests.Scope(
-        since=time_option(since, "--since"),
-        tenancy=uuid_argument(tenancy) if tenancy else None,
+        since=parse_time_option(since, "--since"),
+        tenancy=parse_uuid(tenancy) if tenancy else None,
         sample=sample,
         auth_method=auth_method,
     )
@@ -122,15 +123,15 @@ def _show(run: Run, report: Report, rules: RuleSet, against: RuleSet | None, sho
         console.line()
     names = [name for name in report.outcomes if report.outcomes[name]]
     shown = ", ".join(f"{report.outcomes[name]:,} {name}" for name in sorted(names))
-    console.line(f"{counted(report.users, 'user', 'users')}" + (f": {shown}" if shown else ""))
+    console.line(f"{format_count(report.users, 'user', 'users')}" + (f": {shown}" if shown else ""))
     if report.unknown_method:
-        users = counted(report.unknown_method, "user", "users")
+        users = format_count(report.unknown_method, "user", "users")
         console.line(f"the database does not tell how {users} signed up; --auth-method METHOD sets it")
     if against is None:
         return
     for name, words in _WORDS.items():
         console.line()
-        console.line(f"{words}: {counted(report.changes[name], 'user', 'users')}", "bold")
+        console.line(f"{words}: {format_count(report.changes[name], 'user', 'users')}", "bold")
         for one in report.examples:
             if one.change == name:
                 console.line(f"  {one.user}  {one.email if show_emails else mask_email(one.email)}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stackctl.cli.command import Run, command, counted
+from stackctl.cli.command import Run, command, format_count
 from stackctl.cli.github import format_annotation
 from stackctl.cli.rules.rules_file import RulesPath, rules_path
 from stackctl.core.errors import UsageError
@@ -98,5 +98,5 @@ def _show_findings(console: Console, path: Path, rules: RuleSet, findings: Seque
         if finding.suggestion:
             console.line(f"  suggestion: {finding.suggestion}")
         console.line()
-    rule_count = counted(len(rules.rules), "rule", "rules")
-    console.line(f"{rule_count}: {counted(len(findings), 'finding', 'findings') if findings else 'nothing found'}")
+    rule_count = format_count(len(rules.rules), "rule", "rules")
+    console.line(f"{rule_count}: {format_count(len(findings), 'finding', 'findings') if findings else 'nothing found'}")

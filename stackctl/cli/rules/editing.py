@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stackctl.cli.command import Run, counted
+from stackctl.cli.command import Run, format_count
 from stackctl.cli.rules.rules_file import rules_path
 from stackctl.core.errors import ConfigError, UsageError
 
@@ -102,7 +102,7 @@ def confirm_and_write(run: Run, file: RulesFile, wanted: RuleSet, *, yes: bool, 
                 details=document,
             )
         if change.failures:
-            tests = counted(len(change.failures), "test fails", "tests fail")
+            tests = format_count(len(change.failures), "test fails", "tests fail")
             run.confirm(f"{tests} with this change. Write it all the same?", yes=yes)
         editing.write_change(change)
         document["changed"] = True

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stackctl.cli.command import Run, command, counted
+from stackctl.cli.command import Run, command, format_count
 from stackctl.cli.rules.decisions import format_cel, format_outcome
 from stackctl.cli.rules.rules_file import RulesPath, load_rules
 from stackctl.core.errors import UsageError
@@ -153,6 +153,6 @@ def _many(run: Run, judge: Judge, path: Path) -> None:
         run.console.table(("row", "email", "decision", "rule", "restricted by"), rows, right=("row",))
         run.console.line()
         shown = ", ".join(f"{number:,} {name}" for name, number in summary.items() if number)
-        run.console.line(f"{counted(len(rows), 'user', 'users')}" + (f": {shown}" if shown else ""))
+        run.console.line(f"{format_count(len(rows), 'user', 'users')}" + (f": {shown}" if shown else ""))
 
     run.finish({"users": listed, "summary": summary}, show)

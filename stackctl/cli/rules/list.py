@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stackctl.cli.command import Run, command, counted
+from stackctl.cli.command import Run, command, format_count
 from stackctl.cli.rules.rules_file import RulesPath, load_rules
 
 
@@ -39,6 +39,6 @@ def list_(run: Run, rules: RulesPath = None) -> None:
         if rows:
             run.console.table(("rule", "priority", "", "action", "condition"), rows, right=("priority",))
             run.console.line()
-        run.console.line(f"{counted(len(rows), 'rule', 'rules')}; otherwise {found.default_action}")
+        run.console.line(f"{format_count(len(rows), 'rule', 'rules')}; otherwise {found.default_action}")
 
     run.finish(document, show)

@@ -6,7 +6,8 @@ import difflib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from stackctl.cli.command import Run, command, counted, uuid_argument
+from stackctl.cli.arguments import parse_uuid
+from stackctl.cli.command import Run, command, format_count
 from stackctl.cli.rules.rules_file import RulesPath, rules_path
 from stackctl.cli.rules.transfer import DryRun, Tenancy, Yes, finish_transfer, show_diff
 from stackctl.core.errors import ConfigError
@@ -42,7 +43,7 @@ def push(
             hint="`stackctl rules check` says more",
         )
     with run.database() as conn:
-        layers = read_layers(conn, choose_tenancy(conn, uuid_argument(tenancy) if tenancy else None))
+        layers = read_layers(conn, choose_tenancy(conn, parse_uuid(tenancy) if tenancy else None))
         config = backend_rules.to_config(layers, wanted)
         before = backend_rules.read_rules(layers)
         diff = _difference(before, wanted, str(layers.tenancy))
@@ -50,7 +51,7 @@ def push(
         if changed and not dry_run:
             show_diff(run, diff)
             if warnings := sum(one.severity == "warning" for one in findings):
-                run.console.warn(f"`stackctl rules check` has {counted(warnings, 'warning', 'warnings')}")
+                run.console.warn(f"`stackctl rules check` has {format_count(warnings, 'warning', 'warnings')}")
             run.confirm(f"Make these the rules of tenancy {layers.tenancy}?", yes=yes)
             write_config(conn, layers, config)
     document = {"changed": changed and not dry_run, "dry_run": dry_run, "tenancy": layers.tenancy, "diff": diff}

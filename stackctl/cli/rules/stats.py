@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stackctl.cli.command import Run, command, uuid_argument
+from stackctl.cli.arguments import parse_uuid
+from stackctl.cli.command import Run, command
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,7 +36,7 @@ def stats(
     """
     from stackctl.rules.stats import read_stats as read
 
-    only = uuid_argument(tenancy) if tenancy is not None else None
+    only = parse_uuid(tenancy) if tenancy is not None else None
     with run.database() as conn:
         found = read(conn, hours, only)
     run.finish(_document(found, hours), lambda: _show(run.console, found, hours))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stackctl.cli.command import Run, command, counted
+from stackctl.cli.command import Run, command, format_count
 from stackctl.cli.rules.decisions import format_cel, format_outcome
 from stackctl.cli.rules.rules_file import RulesPath
 from stackctl.core.errors import ConfigError, UsageError
@@ -133,7 +133,9 @@ def _show(console: Console, report: Report, held_against: Sequence[str]) -> None
     ]
     vacuous = sum(not one.test.expect for one in report.results)
     if vacuous:
-        console.warn(f"{counted(vacuous, 'test expects', 'tests expect')} nothing; --record writes what happens today")
+        console.warn(
+            f"{format_count(vacuous, 'test expects', 'tests expect')} nothing; --record writes what happens today"
+        )
     if unmatched:
         console.line(f"never matched: {', '.join(unmatched)}", "yellow")
     if undecided:
@@ -142,7 +144,7 @@ def _show(console: Console, report: Report, held_against: Sequence[str]) -> None
         console.line(f"strict: {what}", "red")
     passed = len(report.results) - len(report.failed)
     console.line(
-        f"{counted(len(report.results), 'test', 'tests')}: {passed:,} passed"
+        f"{format_count(len(report.results), 'test', 'tests')}: {passed:,} passed"
         + (f", {len(report.failed):,} failed" if report.failed else ""),
         "red" if report.failed or held_against else "green",
     )
@@ -197,7 +199,7 @@ def _record(run: Run, suites: Sequence[Suite], report: Report, *, dry_run: bool)
         for change in changes:
             run.console.line(change["diff"])
         done = "would change" if dry_run else "changed"
-        run.console.line(f"{counted(len(changes), 'suite', 'suites')} {done}" if changes else "nothing to record")
+        run.console.line(f"{format_count(len(changes), 'suite', 'suites')} {done}" if changes else "nothing to record")
 
     run.finish({"recorded": changes, "dry_run": dry_run}, show)
 

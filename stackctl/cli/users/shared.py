@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stackctl.cli.command import Run, uuid_argument
+from stackctl.cli.arguments import parse_uuid
 from stackctl.core.console import escape_unprintable
 from stackctl.core.errors import UsageError
 
 if TYPE_CHECKING:
     from stackctl.backend.users import Cause, Restriction, User
+    from stackctl.cli.command import Run
 
 Who = Annotated[str, typer.Argument(metavar="ID_OR_EMAIL", help="Id of a user, or an e-mail address of it.")]
 
@@ -31,7 +32,7 @@ def find_user(conn: Any, who: str, tenancy: str | None) -> User:
     from stackctl.backend import users
 
     printable_text(who, "ID_OR_EMAIL")
-    return users.find_user(conn, who, uuid_argument(tenancy) if tenancy is not None else None)
+    return users.find_user(conn, who, parse_uuid(tenancy) if tenancy is not None else None)
 
 
 def change_restriction(
