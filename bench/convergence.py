@@ -24,7 +24,13 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=Size.processes)
     chosen = parser.parse_args()
     print(f"seed {chosen.seed}", flush=True)
-    size = Size(seconds=chosen.duration.total_seconds(), writers=chosen.writers, processes=chosen.processes, longest=2)
+    size = Size(
+        seconds=chosen.duration.total_seconds(),
+        writers=chosen.writers,
+        processes=chosen.processes,
+        longest=2,
+        fresh=True,
+    )
     report = converge(chosen.seed, size)
     print(report.text())
     sys.exit(1 if report.problems else 0)

@@ -33,7 +33,16 @@ if TYPE_CHECKING:
 
 # Nothing that a test writes has to outlive the machine.
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "200"}
+UNIT = Path(__file__).with_name("unit")
 ROOM = 2 << 30  # bytes that are to be free in memory for the databases of a run
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Unit tests are quick, and need no server."""
+    for item in items:
+        if UNIT in item.path.parents:
+            item.add_marker(pytest.mark.quick)
+            assert "server" not in getattr(item, "fixturenames", ()), f"{item.nodeid} is no unit test: it has a server"
 
 
 class Connect(Protocol):

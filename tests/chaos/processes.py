@@ -10,7 +10,9 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from tests import forked
 
 from .checks import TAGGED
 from .faults import NO_SUCH_POINT, POINTS
@@ -63,10 +65,13 @@ def suits(point: str, command: str) -> bool:
 
 
 class Processes:
-    """Keeps some running. `ends` counts how they ended, `kills` those killed at random, `points` those at a point."""
+    """Keeps some running. `ends` counts how they ended, `kills` those killed at random, `points` those at a point.
 
-    def __init__(self, world: World, rng: random.Random) -> None:
-        self._world, self._rng = world, rng
+    With `fresh` each is started by an interpreter of its own.
+    """
+
+    def __init__(self, world: World, rng: random.Random, *, fresh: bool = False) -> None:
+        self._world, self._rng, self._fresh = world, rng, fresh
         self._logs = world.directory / "logs"
         self._logs.mkdir()
         self._started = 0
@@ -99,18 +104,18 @@ class Processes:
     def start(self, command: tuple[str, ...], point: str | None = None, count: int = 1) -> Process:
         self._started += 1
         log = self._logs / f"{self._started:04}.log"
-        program = ["-m", "stackctl"] if point is None else ["-P", str(FAULTS), point, str(count)]
+        # The time zones of both must not matter.
+        own = {"PYTHONUNBUFFERED": "1", "NO_COLOR": "1", "TZ": "America/St_Johns", "PGTZ": "Australia/Eucla"}
         with log.open("wb") as output:
-            popen = subprocess.Popen(
-                [sys.executable, *program, *command],
-                cwd=self._world.directory,
-                # The time zones of both must not matter.
-                env=os.environ
-                | {"PYTHONUNBUFFERED": "1", "NO_COLOR": "1", "TZ": "America/St_Johns", "PGTZ": "Australia/Eucla"},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
+            options: dict[str, Any] = {
+                "cwd": self._world.directory, "env": os.environ | own, "stdin": subprocess.DEVNULL, "stdout": output,
+                "stderr": subprocess.STDOUT}  # fmt: skip
+            if self._fresh:
+                program = ["-m", "stackctl"] if point is None else ["-P", str(FAULTS), point, str(count)]
+                popen = subprocess.Popen([sys.executable, *program, *command], **options)
+            else:
+                before = None if point is None else f"from tests.chaos import faults; faults.arm({point!r}, {count})"
+                popen = forked.Command(command, before=before, **options)
         process = Process(command, point, popen, log)
         self.running.append(process)
         return process

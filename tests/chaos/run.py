@@ -35,6 +35,7 @@ class Size:
     processes: int = 4
     between: int = 40  # transactions from one fault to the next, at most
     longest: float = 1.0  # seconds that a disturbance lasts, at most
+    fresh: bool = False  # interpreters for the commands, not forked processes
     deadly: float = 0.7  # of the processes are to die at a point
 
 
@@ -91,7 +92,7 @@ def converge(seed: int, size: Size) -> Report:
     started = time.monotonic()
     # One for each: how long something takes must not change what is drawn elsewhere.
     with world(random.Random(f"{seed}.world")) as place:
-        processes = Processes(place, random.Random(f"{seed}.processes"))
+        processes = Processes(place, random.Random(f"{seed}.processes"), fresh=size.fresh)
         faults = Faults(place, processes, random.Random(f"{seed}.faults"), size.longest)
         watcher = Watcher(place)
         stop = threading.Event()
