@@ -50,6 +50,7 @@ def silent_port() -> int:
 # -- errors
 
 
+@pytest.mark.quick
 def test_an_error_goes_to_stderr_with_a_hint_and_nothing_else(cli: Cli) -> None:
     done = cli("fuse", "show")
     assert done.returncode == 3

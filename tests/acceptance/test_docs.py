@@ -12,6 +12,8 @@ import pytest
 from stackctl.cli.commands import COMMANDS
 from stackctl.cli.tree import load_command
 
+pytestmark = pytest.mark.quick
+
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 _LINE = re.compile(r"^\s*(?:\$ |.*&& \.venv/bin/)?(stackctl .*)$|`(stackctl [^`]+)`", re.MULTILINE)

@@ -28,6 +28,7 @@ def wrong(outcome: Outcome) -> dict[str, tuple[str, str]]:
     return {check["name"]: (check["message"], check["hint"]) for check in found}
 
 
+@pytest.mark.quick
 def test_a_healthy_project(project: Project, external_db: str, source: psycopg.Connection[Any]) -> None:
     project.postgres(MINE, external_db).sqlite(MINE)
     add_user(source)

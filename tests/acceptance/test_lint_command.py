@@ -42,6 +42,7 @@ def rules(document: dict[str, list[dict[str, str]]]) -> list[tuple[str, str]]:
     return [(finding["file"].split("_")[-1], finding["rule"]) for finding in document["findings"]]
 
 
+@pytest.mark.quick
 def test_findings_make_it_fail_and_are_told_with_place_reason_and_safe_way(project: Project) -> None:
     clean = project.run("migrate", "lint")
     assert (clean.code, clean.stdout) == (0, "1 file: nothing found\n")

@@ -33,6 +33,7 @@ def own(project: Project) -> Path:
     return folder
 
 
+@pytest.mark.quick
 def test_the_bundled_set_is_listed_and_checks_clean_against_the_database(project: Project) -> None:
     listed = project.run("mappings", "list", "--json").json["mappings"]
     assert tuple(mapping["name"] for mapping in listed) == MAPPINGS

@@ -23,6 +23,7 @@ def empty(tmp_path: Path, empty_db: str) -> Project:
     return Project(tmp_path, empty_db)
 
 
+@pytest.mark.quick
 def test_up_applies_once_and_status_says_so(empty: Project) -> None:
     before = empty.run("migrate", "status", "--check", "--json")
     assert (before.code, before.json["pending"], before.json["applied"]) == (1, NAMES, [])

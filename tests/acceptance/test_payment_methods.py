@@ -51,6 +51,7 @@ def state(stripe: Running, id_: str) -> str:
     return found[id_]["display_preference"]["value"]
 
 
+@pytest.mark.quick
 def test_the_platforms_configuration_is_found_on_any_page(shop: Shop, stripe: Running) -> None:
     document = methods(shop, "list", "--json").json
     assert (document["account"], document["config_id"]) == (ACCOUNT, "pmc_platform")

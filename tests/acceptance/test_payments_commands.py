@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+import pytest
 
 from tests.backend import MINE, add_user
 from tests.shop import ACCOUNT
@@ -19,6 +20,7 @@ def payments(shop: Shop, *arguments: str) -> Any:
     return shop.run("payments", *arguments, "--tenancy", str(MINE))
 
 
+@pytest.mark.quick
 def test_what_is_due_is_named(shop: Shop, stripe: Running) -> None:
     stripe.state.add("account", id=ACCOUNT, details_submitted=False, charges_enabled=True,
                      requirements={"currently_due": ["external_account"]})  # fmt: skip

@@ -41,6 +41,7 @@ def both(project: Project, external_db: str) -> Project:
     return project.postgres(MINE, external_db).sqlite(OTHER)
 
 
+@pytest.mark.quick
 def test_from_a_change_to_both_copies(both: Project, source: Connection, external_db: str, connect: Connect) -> None:
     for tenancy in (MINE, OTHER):
         populate(source, tenancy)

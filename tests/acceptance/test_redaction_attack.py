@@ -98,6 +98,7 @@ def urls(password: str, port: int) -> list[str]:
     ]
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("name", PASSWORDS)
 def test_a_database_that_can_not_be_connected_to(tmp_path: Path, stranger: int, name: str) -> None:
     for index, url in enumerate(urls(PASSWORDS[name], stranger)):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tests.stripe_fake import Running
 
 
+@pytest.mark.quick
 def test_a_full_refund(shop: Shop, stripe: Running) -> None:
     bought = shop.buy(1999, 2)
     result = shop.refund(

@@ -11,6 +11,8 @@ from tests.backend import Project
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.quick
+
 RULES = """\
 default_action: allow
 rules:

@@ -27,6 +27,7 @@ def both(project: Project, source: Connection, external_db: str) -> Project:
     return project
 
 
+@pytest.mark.quick
 def test_verify_and_repair(both: Project, external_db: str, connect: Connect) -> None:
     equal = both.run("verify", "--json")
     assert (equal.code, equal.json["ok"], equal.stderr) == (0, True, "")

@@ -64,6 +64,7 @@ def analytics(project: Project, external_db: str) -> Pipeline:
     return project.postgres(MINE, external_db).pipeline()
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("mapping", ["users", "contact_channels", "team_invitations", "team_member_profiles"])
 @pytest.mark.parametrize("kind", ["postgres", "sqlite"])
 def test_every_row_is_sent_and_nothing_else_moves(

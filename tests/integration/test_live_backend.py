@@ -71,6 +71,7 @@ def migrate(conn: Connection, setting: Any = "auto") -> tuple[str, ...]:
 # -- who captures changes
 
 
+@pytest.mark.quick
 def test_a_live_backend_without_triggers_is_left_without(live: Connection) -> None:
     assert detect_capture(live, BUNDLED, "public", "auto") == "application"
     assert migrate(live) == ()

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from stackctl.migrate.events import Event
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.fixture
 def conn(empty_db: str, connect: Callable[..., Connection]) -> Connection:

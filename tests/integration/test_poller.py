@@ -57,6 +57,7 @@ def rest(conn: Connection) -> None:
     conn.execute("UPDATE stackctl.delivery SET next_attempt_at = clock_timestamp() + interval '1 hour'")
 
 
+@pytest.mark.quick
 def test_an_unreachable_database_beside_a_healthy_one(
     project: Project, source: Connection, external_db: str, connect: Connect
 ) -> None:

@@ -16,6 +16,8 @@ from tests.backend import MINE, OTHER, Connection, fetch, insert, wait_until_blo
 if TYPE_CHECKING:
     from tests.conftest import Connect
 
+pytestmark = pytest.mark.quick
+
 EXPIRED = timedelta(seconds=-1)  # every claim has expired
 URL = "/api/latest/internal/external-db-sync/sync-engine"
 

@@ -56,6 +56,7 @@ def others(connect: Connect, migrated_db: str) -> list[Connection]:
 # -- recording
 
 
+@pytest.mark.quick
 def test_nobody_waits_for_another_transaction_and_nothing_is_lost(source: Connection, others: list[Connection]) -> None:
     for rules in (("a", "b"), ("b", "a"), ("a", "a")):  # in turn, which would deadlock on rows
         for conn, rule in zip(others, (*rules, "a"), strict=True):

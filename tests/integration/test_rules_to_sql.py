@@ -11,6 +11,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+import pytest
 from psycopg import sql
 
 from stackctl.rules.cel import patterns
@@ -45,6 +46,7 @@ def row(user: Context) -> sql.Composable:
     return sql.SQL("({})").format(sql.SQL(", ").join([*texts, *numbers]))
 
 
+@pytest.mark.quick
 def test_what_sql_decides_is_what_the_evaluator_says(connect: Connect, empty_db: str) -> None:
     conn = connect(empty_db)
     print(f"seed {SEED}, {CASES} conditions, {len(USERS)} users")

@@ -83,6 +83,7 @@ def second_db(server: EmbeddedServer, external_db: str) -> str:
     return external_db
 
 
+@pytest.mark.quick
 def test_the_bundled_set_loads_into_an_empty_database_and_gives_the_same_text(
     empty_db: str, second_db: str, connect: Connect
 ) -> None:

@@ -67,6 +67,7 @@ def pending(conn: Connection) -> list[str]:
                                 ' WHERE "startedFulfillingAt" IS NULL ORDER BY 1')]  # fmt: skip
 
 
+@pytest.mark.quick
 def test_stamps_queue_and_log_are_one(project: Project, source: Connection) -> None:
     populate(source, MINE)
     populate(source, OTHER)

@@ -7,6 +7,8 @@ import uuid
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+import pytest
+
 from stackctl.core.errors import ServiceError
 from stackctl.sync import status as status_module
 from stackctl.sync.queue import entries, retries
@@ -29,8 +31,6 @@ from tests.backend import (
 )
 
 if TYPE_CHECKING:
-    import pytest
-
     from stackctl.sync.pipeline import Pipeline
     from tests.conftest import Connect
 
@@ -47,6 +47,7 @@ def copy_of(found: Status, mapping: str = "users", tenancy: uuid.UUID = MINE) ->
     return next(copy for copy in database.mappings if copy.mapping == mapping)
 
 
+@pytest.mark.quick
 def test_the_document_of_the_command(project: Project, source: Connection, external_db: str) -> None:
     project.postgres(MINE, external_db.replace("postgres@", "postgres:geheim99@")).sqlite(OTHER, mappings=["users"])
     populate(source)

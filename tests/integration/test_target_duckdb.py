@@ -114,6 +114,7 @@ def holder(duck: Project) -> Iterator[subprocess.Popen[str]]:
     process.communicate()
 
 
+@pytest.mark.quick
 def test_all_mappings_and_every_kind_of_change(duck: Project, source: Connection) -> None:
     made = populate(source)
     populate(source, OTHER)

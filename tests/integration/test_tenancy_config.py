@@ -14,6 +14,8 @@ from tests.backend import MINE
 if TYPE_CHECKING:
     from tests.conftest import Connect
 
+pytestmark = pytest.mark.quick
+
 Connection = psycopg.Connection[Any]
 
 

@@ -70,6 +70,7 @@ def row(conn: Connection, user: uuid.UUID) -> tuple[Any, ...]:
 # -- finding
 
 
+@pytest.mark.quick
 def test_a_user_is_found_by_id_and_by_any_address_in_either_case(source: Connection, ada: uuid.UUID) -> None:
     for who in (str(ada), ada.hex.upper(), "ada@example.com", " Ada@Example.COM ", "ADA@work.example"):
         assert find_user(source, who).id == ada, who

@@ -96,6 +96,7 @@ def damaged(checks: dict[str, VerifyResult]) -> dict[str, tuple[int, int, int, i
     return {name: counts(check) for name, check in checks.items() if counts(check) != (0, 0, 0, 0)}
 
 
+@pytest.mark.quick
 @BOTH
 def test_equal_copies_of_every_mapping(copy: Copy, source: Connection) -> None:
     populate(source)
