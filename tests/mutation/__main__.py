@@ -155,11 +155,10 @@ def run(mutant: Mutant, tests: list[Reached], place: Path, environ: dict[str, st
 
 
 def earlier(file: Path | None) -> dict[str, tuple[str, str]]:
-    """How mutants of an interrupted run ended, but for those that survived."""
+    """How mutants of an earlier run ended."""
     if file is None or not file.exists():
         return {}
-    lines = [json.loads(line) for line in file.read_text().splitlines()]
-    return {key: (end, noticed) for key, end, noticed in lines if end != "survived"}
+    return {key: (end, noticed) for key, end, noticed in map(json.loads, file.read_text().splitlines())}
 
 
 def explained() -> dict[str, str]:
@@ -204,7 +203,9 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--commit", default="HEAD")
     parser.add_argument("--reach", type=Path, help="a folder that keeps what each test calls from run to run")
-    parser.add_argument("--results", type=Path, help="a file that keeps how each ended; survivors are tried again")
+    parser.add_argument(
+        "--results", type=Path, help="a file that keeps how each ended; survivors are tried again, last"
+    )
     options = parser.parse_args()
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="mt-") as scratch:
@@ -217,10 +218,11 @@ def main() -> int:
         known = reached(folder)
         drawn = sample(root, options.count, options.seed, options.only)
         before = earlier(options.results)
-        results = [(one, *before[one.key]) for one in drawn if one.key in before]
+        noticed = {key for key, (end, _) in before.items() if end != "survived"}
+        results = [(one, *before[one.key]) for one in drawn if one.key in noticed]
         waiting: queue.SimpleQueue[Mutant] = queue.SimpleQueue()
-        for one in drawn:
-            if one.key not in before:
+        for one in sorted(drawn, key=lambda one: one.key in before):
+            if one.key not in noticed:
                 waiting.put(one)
         print(f"seed {options.seed}: {len(drawn)} mutants, {len(known)} tests", flush=True)
 
