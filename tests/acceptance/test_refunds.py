@@ -236,6 +236,14 @@ def test_a_renewal_is_refunded_by_its_invoice(shop: Shop, stripe: Running) -> No
     assert [one["amount"] for one in made(stripe)] == [3000, 3000]
 
 
+def test_an_invoice_of_another_subscription(shop: Shop, stripe: Running) -> None:
+    """Of the same tenancy, and older."""
+    other, id_ = shop.subscribe(1000, 1), shop.subscribe(3000, 1)
+    assert refused(shop.refund(id_, "--amount", "1", "--invoice", f"in_0_{other}")) == (2, "invoice-not-found")
+    assert shop.refund(id_, "--full").json["refund"]["invoice"] == f"in_0_{id_}"
+    assert [one["amount"] for one in made(stripe)] == [3000]
+
+
 def test_a_renewal_refunded_does_not_mark_the_subscription(shop: Shop) -> None:
     id_ = shop.subscribe(3000, 2, renewals=1)
     assert shop.refund(id_, "--amount", "30", "--invoice", f"in_1_{id_}").code == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -16,10 +17,11 @@ from stackctl.migrate.session import Limits
 from tests.migrations import Connection, catch_error, fetch_value, is_index_valid, list_applied, write_files
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from stackctl.migrate.events import Event
+    from stackctl.migrate.files import Migration, Statement
 
 pytestmark = pytest.mark.quick
 
@@ -301,3 +303,26 @@ def test_a_lock_that_was_lost_ends_the_run(content: str, conn: Connection, tmp_p
     error = catch_error(conn, migrations)
     assert (error.code, error.details["applied"]) == ("transaction-pooler", [migrations[0].name])
     assert fetch_value(conn, "SELECT to_regclass('b')") is None
+
+
+def test_a_lock_may_take_longer_concurrently(conn: Connection, tmp_path: Path) -> None:
+    """Others' transactions are waited for, and nothing of the application's waits behind it; but only there."""
+    seen: dict[str, str] = {}
+
+    @contextmanager
+    def statement_context(migration: Migration, statement: Statement) -> Iterator[None]:
+        seen[migration.name[15:]] = fetch_value(conn, "SHOW lock_timeout")
+        yield
+
+    migrations = write_files(
+        tmp_path,
+        a="CREATE TABLE t (x int)",
+        b="-- stackctl:outside-transaction\nCREATE INDEX CONCURRENTLY i ON t (x)",
+        c="CREATE TABLE u ()",
+        d="SET lock_timeout = '7s';\n-- stackctl:split\n-- stackctl:outside-transaction\n"
+        "CREATE INDEX CONCURRENTLY j ON t (x)",
+    )
+    apply_migrations(
+        conn, migrations, limits=Limits(lock_timeout=timedelta(seconds=3)), statement_context=statement_context
+    )
+    assert seen == {"a": "3s", "b": "30s", "c": "3s", "d": "7s"}

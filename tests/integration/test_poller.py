@@ -13,6 +13,8 @@ from psycopg import sql
 
 from stackctl.core.errors import ServiceError
 from stackctl.sync import service
+from stackctl.sync.engine.database_sync import SyncOptions
+from stackctl.sync.engine.workers import Workers
 from stackctl.sync.queue import entries, fuses, retries
 from stackctl.sync.stop import Stop
 from tests.backend import (
@@ -429,3 +431,25 @@ def test_the_error_of_a_database_is_stored_without_its_secrets(source: Connectio
         stored = one(source, "SELECT last_error FROM stackctl.delivery")
         assert "reader" in stored
         assert "geheim" not in stored
+
+
+def test_idle_connections_are_kept_while_the_database_is_configured(
+    project: Project, source: Connection, external_db: str, connect: Connect
+) -> None:
+    pipeline = project.postgres(MINE, external_db).pipeline()
+    outside = connect(external_db, autocommit=True)
+    sessions = (
+        "SELECT pid FROM pg_stat_activity WHERE application_name = 'stackctl sync' AND datname = current_database()"
+    )
+    workers = Workers(pipeline, 1, SyncOptions(batch_size=100), Stop())
+    try:
+        (database,) = pipeline.databases[MINE]
+        assert workers.wait(workers.submit(database)).error is None
+        kept = fetch(outside, sessions)
+        workers.close_unconfigured(pipeline.databases)
+        assert workers.wait(workers.submit(database)).error is None
+        assert fetch(outside, sessions) == kept != []
+        workers.close_unconfigured({OTHER: [database]})
+        wait_for(lambda: not fetch(outside, sessions))
+    finally:
+        workers.close()
