@@ -341,3 +341,9 @@ def test_a_single_sequence_prints_what_was_done(
     outcome = ended(process)
     assert (outcome.code, outcome.json["stopped_by"], outcome.json["rows"]) == (130, "signal", 10)
     assert project.run("sequence", "--json").json["rows"] == 40
+
+
+def test_a_way_of_dispatch_that_is_not_there_yet(project: Project) -> None:
+    project.sqlite(OTHER).sync_settings(dispatch="http")
+    result = project.run("poll", "--json")
+    assert (result.code, result.json["error"]["code"]) == (3, "not-supported")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import uuid
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -31,7 +32,6 @@ from tests.backend import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from stackctl.core.errors import StackctlError
     from stackctl.sync.pipeline import Pipeline
@@ -423,3 +423,16 @@ def test_without_the_extra(duck: Project, source: Connection) -> None:
     outcome = duck.run("sync", "--all", "--json")
     assert outcome.json["databases"][0]["error_code"] == "missing-extra"
     assert "pip install 'stackctl[duckdb]'" in duck.run("sync", "--all").stderr
+
+
+def test_what_breaks_a_stream_is_what_is_raised() -> None:
+    """Not what a reader makes of a stream that ends too early; and one that leaves early breaks nothing."""
+
+    def broken() -> Iterator[bytes]:
+        yield b"a,b\n"
+        raise RuntimeError("the source is gone")
+
+    with pytest.raises(RuntimeError, match="the source is gone"), duckdb_csv.open_pipe(broken()) as path:
+        assert Path(path).read_bytes() == b"a,b\n"
+    with duckdb_csv.open_pipe(b"x" * 65536 for _ in range(100)) as path, Path(path).open("rb") as file:
+        assert file.read(1) == b"x"

@@ -98,7 +98,8 @@ def reached(folder: Path) -> list[Reached]:
 
 
 def tests_of(mutant: Mutant, root: Path, known: list[Reached], budget: float) -> list[Reached]:
-    """Those that call the function, or one that sends the statement, the quickest first."""
+    """Those that call the function, or one that sends the statement: first the quick ones of a file that is about it,
+    which is one of whose tests many call it."""
     places = {f"{mutant.path}:{mutant.place}"}
     if mutant.path.endswith(".sql"):
         places = set(_senders(mutant, root))
@@ -107,7 +108,10 @@ def tests_of(mutant: Mutant, root: Path, known: list[Reached], budget: float) ->
         path = re.sub(r"\.sql$", ".py", mutant.path)
         found = [one for one in known if any(name.startswith(path + ":") for name in one.functions)]
     chosen: list[Reached] = []
-    for one in sorted(found, key=lambda one: one.seconds):
+    of_file = Counter(one.test.partition("::")[0] for one in known)
+    calling = Counter(one.test.partition("::")[0] for one in found)
+    share = {file: many / of_file[file] for file, many in calling.items()}
+    for one in sorted(found, key=lambda one: one.seconds / share[one.test.partition("::")[0]] ** 2):
         budget -= one.seconds
         if chosen and budget < 0:
             break
