@@ -307,22 +307,21 @@ def test_a_lock_that_was_lost_ends_the_run(content: str, conn: Connection, tmp_p
 
 def test_a_lock_may_take_longer_concurrently(conn: Connection, tmp_path: Path) -> None:
     """Others' transactions are waited for, and nothing of the application's waits behind it; but only there."""
-    seen: dict[str, str] = {}
+    seen: list[tuple[str, str]] = []
 
     @contextmanager
     def statement_context(migration: Migration, statement: Statement) -> Iterator[None]:
-        seen[migration.name[15:]] = fetch_value(conn, "SHOW lock_timeout")
+        seen.append((migration.name[15:], fetch_value(conn, "SHOW lock_timeout")))
         yield
 
     migrations = write_files(
         tmp_path,
         a="CREATE TABLE t (x int)",
-        b="-- stackctl:outside-transaction\nCREATE INDEX CONCURRENTLY i ON t (x)",
-        c="CREATE TABLE u ()",
-        d="SET lock_timeout = '7s';\n-- stackctl:split\n-- stackctl:outside-transaction\n"
+        b="-- stackctl:outside-transaction\nCREATE INDEX CONCURRENTLY i ON t (x);\n-- stackctl:split\nCREATE TABLE u ()",
+        c="SET lock_timeout = '7s';\n-- stackctl:split\n-- stackctl:outside-transaction\n"
         "CREATE INDEX CONCURRENTLY j ON t (x)",
     )
     apply_migrations(
         conn, migrations, limits=Limits(lock_timeout=timedelta(seconds=3)), statement_context=statement_context
     )
-    assert seen == {"a": "3s", "b": "30s", "c": "3s", "d": "7s"}
+    assert seen == [("a", "3s"), ("b", "30s"), ("b", "3s"), ("c", "3s"), ("c", "7s")]
