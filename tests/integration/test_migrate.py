@@ -317,7 +317,8 @@ def test_a_lock_may_take_longer_concurrently(conn: Connection, tmp_path: Path) -
     migrations = write_files(
         tmp_path,
         a="CREATE TABLE t (x int)",
-        b="-- stackctl:outside-transaction\nCREATE INDEX CONCURRENTLY i ON t (x);\n-- stackctl:split\nCREATE TABLE u ()",
+        b="-- stackctl:outside-transaction\nCREATE INDEX CONCURRENTLY i ON t (x);\n"
+        "-- stackctl:split\nCREATE TABLE u ()",
         c="SET lock_timeout = '7s';\n-- stackctl:split\n-- stackctl:outside-transaction\n"
         "CREATE INDEX CONCURRENTLY j ON t (x)",
     )
