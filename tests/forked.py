@@ -87,8 +87,10 @@ class Command(subprocess.Popen[Any]):
 
     def _ended(self, timeout: float | None) -> bool:
         """Whether it has, after `timeout` seconds at the most."""
-        if self.returncode is None and select.select([self._report], [], [], timeout)[0]:
-            self._hear()
+        # A short command's status may have come along with its pid.
+        if self.returncode is None and (self._said or select.select([self._report], [], [], timeout)[0]):
+            while b"\n" not in self._said:
+                self._hear()
             self.returncode = int(self._said)
             os.close(self._report)
         return self.returncode is not None

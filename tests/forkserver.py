@@ -103,7 +103,8 @@ def _serve(control: socket.socket) -> Request | None:
         for fd in (asked, *streams):
             os.close(fd)
         reports[pid] = report
-        os.write(report, b"%d\n" % pid)
+        with suppress(BrokenPipeError):
+            os.write(report, b"%d\n" % pid)
 
 
 def _reap(reports: dict[int, int]) -> None:

@@ -72,6 +72,7 @@ def test_deleted_users_are_gone_and_returned_ones_are_back(played: Path) -> None
 
 def test_a_second_demo_in_the_same_folder_leaves_the_first_one_alone(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
+    assert stackctl("--version", cwd=tmp_path).returncode == 0  # what forks the second is ready
     first = forked.start(["demo", "twice"], cwd=tmp_path, fresh=True)
     assert first.stdout is not None
     first.stdout.readline()  # it has begun

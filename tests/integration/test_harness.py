@@ -58,9 +58,9 @@ def test_a_forked_command_does_what_a_fresh_one_does(
 
 @pytest.mark.quick
 def test_a_forked_command_knows_nothing_of_the_one_before(tmp_path: Path) -> None:
-    first = "from stackctl.core import redaction; redaction.remember_secret('gAbcde42')"
-    first += "; import os; os.environ['LEFT'] = '1'"
-    then = "import os; from stackctl.core import redaction; print(redaction.scrub('gAbcde42'), os.environ.get('LEFT'))"
+    imports = "import os; from stackctl.core.redaction import remember_secret, scrub"
+    first = f"{imports}; remember_secret('gAbcde42'); os.environ['LEFT'] = '1'"
+    then = f"{imports}; print(scrub('gAbcde42'), os.environ.get('LEFT'))"
     assert forked.run(["--version"], cwd=tmp_path, before=f"{first}; {then}").stdout.startswith("*** 1\n")
     assert forked.run(["--version"], cwd=tmp_path, before=then).stdout.startswith("gAbcde42 None\n")
 

@@ -420,9 +420,9 @@ def test_a_folder_that_is_missing_and_a_file_that_is_none(duck: Project, source:
 
 def test_without_the_extra(duck: Project, source: Connection) -> None:
     (duck.directory / "duckdb.py").write_text("raise ImportError('not installed')")
-    outcome = duck.run("sync", "--all", "--json")
+    outcome = duck.run("sync", "--all", "--json", fresh=True)
     assert outcome.json["databases"][0]["error_code"] == "missing-extra"
-    assert "pip install 'stackctl[duckdb]'" in duck.run("sync", "--all").stderr
+    assert "pip install 'stackctl[duckdb]'" in duck.run("sync", "--all", fresh=True).stderr
 
 
 def test_what_breaks_a_stream_is_what_is_raised() -> None:
