@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 _PANEL = "Options of every command"
 _META = "stackctl"
-
 Config = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help="Configuration file.", rich_help_panel=_PANEL)
 ]
@@ -34,7 +33,6 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no remarks.", rich_help_panel=_PANEL)]
 NoColor = Annotated[bool, typer.Option("--no-color", help="No colours.", rich_help_panel=_PANEL)]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.", rich_help_panel=_PANEL)]
-
 _SHARED = {
     "config": (Config, None),
     "database_url": (DatabaseUrl, None),

@@ -30,7 +30,6 @@ class Group:
 
 _START, _SCHEMA, _PIPELINE, _WATCH = "Getting started", "Schema", "Sync pipeline", "Seeing and steering"
 _USERS, _PAYMENTS = "Users", "Payments"
-
 COMMANDS: dict[str, Command | Group] = {
     "demo": Command("start", "Everything end to end on an embedded PostgreSQL.", _START),
     "init": Command("start", "Write a commented stackctl.yaml.", _START),

@@ -19,13 +19,9 @@ if TYPE_CHECKING:
 Tenancy = Annotated[
     str | None, typer.Option("--tenancy", metavar="TENANCY", help="Whose project; not needed where there is but one.")
 ]
-
-
 StripeApiKey = Annotated[
     str | None, typer.Option("--stripe-api-key", metavar="KEY", help="The platform's; better in STRIPE_API_KEY.")
 ]
-
-
 StripeApiBase = Annotated[
     str | None, typer.Option("--stripe-api-base", metavar="URL", help="Another address of Stripe's API.", hidden=True)
 ]

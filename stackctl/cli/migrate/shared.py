@@ -21,6 +21,12 @@ if TYPE_CHECKING:
     from stackctl.migrate.files import Migration
     from stackctl.postgres.connect import Connection
 
+WAIT_POLL = 0.5  # seconds between two tries to reach a server that is coming up
+Directory = Annotated[
+    Path | None,
+    typer.Option("--dir", metavar="DIR", help="Folder of migrations; default migrations_dir, else the bundled set."),
+]
+
 
 def list_bundled_names() -> list[str]:
     """The bundled set is applied beside a folder of the operator's own, to the same schema."""
@@ -34,15 +40,6 @@ class Format(StrEnum):
     text = "text"
     json = "json"
     github = "github"
-
-
-WAIT_POLL = 0.5  # seconds between two tries to reach a server that is coming up
-
-
-Directory = Annotated[
-    Path | None,
-    typer.Option("--dir", metavar="DIR", help="Folder of migrations; default migrations_dir, else the bundled set."),
-]
 
 
 def read_migrations(run: Run, directory: Path | None) -> tuple[Migration, ...]:

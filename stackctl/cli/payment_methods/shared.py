@@ -17,11 +17,7 @@ if TYPE_CHECKING:
     from stackctl.payments.methods import Configuration, Plan
 
 StatesFile = Annotated[Path, typer.Argument(metavar="FILE", help="payment_methods: {card: on, klarna: off}")]
-
-
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-
-
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the change only.")]
 
 
@@ -45,7 +41,7 @@ def apply_plan(
         run.finish(document, lambda: show_plan(run, planned, dry_run), ok=not planned.blocked, exit_code=5)
         return
     if not planned.blocked:
-        for line in plan_lines(planned):
+        for line in format_plan(planned):
             run.console.info(line)
         run.confirm(f"Switch these on account {found.account}?", yes=yes)
     after = methods.apply_plan(gateway, found, planned)
@@ -69,7 +65,7 @@ def plan_document(planned: Plan, *, applied: bool) -> dict[str, Any]:
 
 
 def show_plan(run: Run, planned: Plan, dry_run: bool = False) -> None:
-    for line in plan_lines(planned):
+    for line in format_plan(planned):
         run.console.line(line)
     for id_, why in planned.blocked:
         run.console.line(f"{id_} can't be switched: {why}", "red")
@@ -79,7 +75,7 @@ def show_plan(run: Run, planned: Plan, dry_run: bool = False) -> None:
         run.console.line("nothing was changed")
 
 
-def plan_lines(planned: Plan) -> list[str]:
+def format_plan(planned: Plan) -> list[str]:
     return [f"{id_}: {format_switch(not on)} -> {format_switch(on)}" for id_, on in planned.changes]
 
 

@@ -25,19 +25,11 @@ if TYPE_CHECKING:
     from stackctl.sync.stop import Stop
 
 Loop = Annotated[bool, typer.Option("--loop", help="Go on until a signal or --max-duration.")]
-
-
 Interval = Annotated[str | None, typer.Option("--interval", metavar="DURATION", help="Pause between two passes.")]
-
-
 MaxDuration = Annotated[
     str | None, typer.Option("--max-duration", metavar="DURATION", help="End after this time, e.g. 55s.")
 ]
-
-
 Tenancies = Annotated[list[str] | None, typer.Argument(metavar="[TENANCY]...", help="Ids of tenancies.")]
-
-
 REFUSED = ("other-tenancy", "operated-database", "shared-database")
 
 

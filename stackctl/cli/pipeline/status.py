@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from stackctl.sync.status import DatabaseStatus, Status
 
 WATCH_INTERVAL = 2.0  # seconds
-
-
 REFUSED_SHOWN = 5  # rows of a database
 
 

@@ -17,9 +17,9 @@ from stackctl.cli.refunds.shared import (
     PurchaseId,
     Tenancy,
     finish_outcome,
+    parse_tenancy,
     read_balance,
     run_naming_refund,
-    tenancy_argument,
 )
 from stackctl.cli.stripe_options import StripeApiBase, StripeApiKey, prepare_gateway
 from stackctl.core.errors import UsageError
@@ -88,7 +88,7 @@ def create(
     )
     open_gateway = prepare_gateway(run, stripe_api_key, stripe_api_base)
     with run.database() as conn:
-        purchase = find_purchase(conn, parse_uuid(id_, "purchase"), tenancy_argument(tenancy))
+        purchase = find_purchase(conn, parse_uuid(id_, "purchase"), parse_tenancy(tenancy))
         known = execute.find_by_request(conn, purchase, request)
         if known is not None and not dry_run:
             run.console.info(f"request {request.request_id} has led to refund {known.id} before")

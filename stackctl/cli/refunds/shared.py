@@ -22,20 +22,17 @@ if TYPE_CHECKING:
     from stackctl.postgres.connect import Connection
 
 UNSETTLED, REFUSED = 6, 5  # exit codes
-
-
 PurchaseId = Annotated[str, typer.Argument(metavar="ID", help="Of a purchase or a subscription.")]
-
-
 Tenancy = Annotated[
     str | None, typer.Option("--tenancy", metavar="TENANCY", help="Only needed where several have this id.")
 ]
-
-
 Invoice = Annotated[
     str | None,
     typer.Option("--invoice", metavar="ID", help="Of a subscription: this one's payment, not the creation's."),
 ]
+TenancyFilter = Annotated[str | None, typer.Option("--tenancy", metavar="TENANCY", help="Only this tenancy's.")]
+RefundId = Annotated[str, typer.Argument(metavar="REFUND", help="The id that create printed.")]
+STATUS_COLOURS = {"succeeded": "green", "failed": "red", "canceled": "red"}
 
 
 def run_naming_refund(run: Run, refund: Refund, work: Callable[[], Outcome]) -> Outcome:
@@ -107,7 +104,7 @@ def show_outcome(run: Run, outcome: Outcome) -> None:
     line(f"refund {refund.id}")
 
 
-def tenancy_argument(given: str | None) -> UUID | None:
+def parse_tenancy(given: str | None) -> UUID | None:
     return parse_uuid(given) if given else None
 
 
@@ -129,15 +126,6 @@ def read_balance(
 
     found = balance.read_balance(conn, purchase, invoice, open_account)
     return found, gateways[0] if gateways else None
-
-
-TenancyFilter = Annotated[str | None, typer.Option("--tenancy", metavar="TENANCY", help="Only this tenancy's.")]
-
-
-RefundId = Annotated[str, typer.Argument(metavar="REFUND", help="The id that create printed.")]
-
-
-STATUS_COLOURS = {"succeeded": "green", "failed": "red", "canceled": "red"}
 
 
 def refunds_table(run: Run, refunds: Sequence[Refund]) -> None:

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from stackctl.rules.model import RuleSet
 
 _COUNTS = ("matched", "decided", "restricted", "error", "unknown")
-
-
 _WORDS = {
     "newly_rejected": "newly rejected",
     "newly_allowed": "newly allowed",

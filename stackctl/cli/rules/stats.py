@@ -16,11 +16,7 @@ if TYPE_CHECKING:
     from stackctl.rules.stats import RuleStats, Stats
 
 CELLS = 48  # of a sparkline, at the most
-
-
 _LEVELS = "▁▂▃▄▅▆▇█"
-
-
 _NONE = "·"
 
 

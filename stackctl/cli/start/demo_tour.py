@@ -52,7 +52,6 @@ CUSTOMERS = (
     Customer(UUID("6fbbf22e-f4b2-4c6e-95a1-beab6fa41063"), "acme", "Acme Rockets", 3000),
     Customer(UUID("0b7cf1c3-51a4-4f0c-9d3e-2f6f1f0c7a11"), "globex", "Globex Health", 1500),
 )
-
 _CONFIG = f"""{_MARK}version: 1
 database:
   url: "embedded:./postgres?dbname={_OPERATED}"
@@ -64,7 +63,6 @@ tenancies:
     external_databases:
       warehouse: {{type: sqlite, path: ./warehouse.db}}
 """
-
 _SEED = (
     "users",
     "channels",

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 OLDEST_SERVER = 140000  # PostgreSQL 14: the oldest that this is tested to understand
 MOST_ACCOUNTS = 20  # tenancies whose connected accounts are looked at
 CLOCK_SKEW = 5.0  # seconds between this machine and the server before it is worth a word
-
 _SQL = load_statements(__file__)
 
 

@@ -15,7 +15,7 @@ from stackctl.cli.users.shared import (
     change_restriction,
     find_user,
     finish_change,
-    printable_text,
+    require_text,
 )
 from stackctl.core.errors import UsageError
 
@@ -41,8 +41,8 @@ def restrict(
     Exit codes: 0 restricted, or it was already; 2 no such user, or several; 5 not confirmed, or changed by somebody
     else meanwhile.
     """
-    printable_text(reason, "--reason")
-    printable_text(private_details or "", "--private-details")
+    require_text(reason, "--reason")
+    require_text(private_details or "", "--private-details")
     if not reason.strip():
         raise UsageError("--reason is empty", code="usage", hint="say why; the user may see it")
     with run.database() as conn:

@@ -15,23 +15,17 @@ if TYPE_CHECKING:
     from stackctl.cli.command import Run
 
 Who = Annotated[str, typer.Argument(metavar="ID_OR_EMAIL", help="Id of a user, or an e-mail address of it.")]
-
-
 Tenancy = Annotated[
     str | None, typer.Option("--tenancy", metavar="TENANCY", help="Only this one, where several have the user.")
 ]
-
-
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-
-
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would change, and change nothing.")]
 
 
 def find_user(conn: Any, who: str, tenancy: str | None) -> User:
     from stackctl.backend import users
 
-    printable_text(who, "ID_OR_EMAIL")
+    require_text(who, "ID_OR_EMAIL")
     return users.find_user(conn, who, parse_uuid(tenancy) if tenancy is not None else None)
 
 
@@ -44,9 +38,9 @@ def change_restriction(
     if wanted == user.restriction:
         return False
     if not dry_run:
-        for line in changed_columns(user.restriction, wanted):
+        for line in list_changes(user.restriction, wanted):
             run.console.info(line)
-        run.confirm(f"{question.capitalize()} {display_name(user)}, tenancy {user.tenancy}?", yes=yes)
+        run.confirm(f"{question.capitalize()} {format_user(user)}, tenancy {user.tenancy}?", yes=yes)
         users.change_restriction(conn, user, wanted)
     return True
 
@@ -68,13 +62,13 @@ def finish_change(run: Run, user: User, wanted: Restriction, *, changed: bool, d
         state = "restricted" if wanted.by_admin else "not restricted"
         if not changed:
             how = "already restricted, with this reason" if wanted.by_admin else "restricted by no admin and no rule"
-            run.console.line(f"{display_name(user)} is {how}; nothing to change")
+            run.console.line(f"{format_user(user)} is {how}; nothing to change")
         elif dry_run:
-            for line in changed_columns(user.restriction, wanted):
+            for line in list_changes(user.restriction, wanted):
                 run.console.line(line)
-            run.console.line(f"{display_name(user)} would be {state}; nothing was changed")
+            run.console.line(f"{format_user(user)} would be {state}; nothing was changed")
         else:
-            run.console.line(f"{display_name(user)} is now {state}")
+            run.console.line(f"{format_user(user)} is now {state}")
         if not wanted.by_admin:
             for cause in user.find_causes(wanted):
                 run.console.info(f"still restricted: {describe_cause(cause, user)}")
@@ -82,13 +76,13 @@ def finish_change(run: Run, user: User, wanted: Restriction, *, changed: bool, d
     run.finish(document, lines)
 
 
-def changed_columns(before: Restriction, after: Restriction) -> list[str]:
+def list_changes(before: Restriction, after: Restriction) -> list[str]:
     """The columns that change; of private details, only that they do."""
     lines = []
     if before.by_admin != after.by_admin:
         lines.append(f"restricted       {format_yes(before.by_admin)} -> {format_yes(after.by_admin)}")
     if before.reason != after.reason:
-        lines.append(f"reason           {quoted(before.reason)} -> {quoted(after.reason)}")
+        lines.append(f"reason           {quote_text(before.reason)} -> {quote_text(after.reason)}")
     if before.private_details != after.private_details:
         old, new = ("some" if held.private_details else "none" for held in (before, after))
         lines.append(f"private details  {old} -> {new}" if old != new else "private details  replaced")
@@ -115,10 +109,10 @@ def describe_cause(cause: Cause, user: User) -> str:
             return f"by the sign-up rule {escape_unprintable(cause.rule_id or '')}{at}"
         case "admin":
             reason = user.restriction.reason
-            return "by an admin" + (f": {quoted(reason)}" if reason is not None else ", without a reason")
+            return "by an admin" + (f": {quote_text(reason)}" if reason is not None else ", without a reason")
 
 
-def display_name(user: User) -> str:
+def format_user(user: User) -> str:
     email = user.primary_email
     return f"{escape_unprintable(email.value)} ({user.id})" if email is not None else f"user {user.id}"
 
@@ -127,11 +121,11 @@ def format_yes(value: bool) -> str:
     return "yes" if value else "no"
 
 
-def quoted(text: str | None) -> str:
+def quote_text(text: str | None) -> str:
     return "none" if text is None else f'"{escape_unprintable(text)}"'
 
 
-def printable_text(text: str, what: str) -> None:
+def require_text(text: str, what: str) -> None:
     """UsageError for what the shell passed on though it is not text: the database could not store it."""
     try:
         text.encode()

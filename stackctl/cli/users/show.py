@@ -14,7 +14,7 @@ from stackctl.cli.users.shared import (
     describe_cause,
     find_user,
     format_yes,
-    quoted,
+    quote_text,
     restriction_document,
 )
 from stackctl.core.console import escape_unprintable
@@ -91,7 +91,7 @@ def _show(run: Run, user: User, show_private: bool) -> None:
     for cause in causes:
         line(f"            {describe_cause(cause, user)}")
     if user.restriction.private_details is not None:
-        shown = quoted(user.restriction.private_details) if show_private else "kept back; --show-private shows them"
+        shown = quote_text(user.restriction.private_details) if show_private else "kept back; --show-private shows them"
         line(f"            private details: {shown}")
     for one in user.triggers:
         line(f"rule        {escape_unprintable(one.rule_id)}: {one.action}, {one.at:%Y-%m-%d %H:%M:%S} UTC")
