@@ -14,16 +14,10 @@ from __future__ import annotations
 import atexit
 import contextlib
 import fcntl
-import hashlib
 import os
-import pwd
-import re
 import shlex
 import shutil
-import stat
 import subprocess
-import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -35,18 +29,15 @@ from psycopg import pq, sql
 from psycopg.conninfo import make_conninfo
 
 from stackctl.core.errors import ServiceError, StackctlError, StateError
-from stackctl.postgres.binaries import MAJOR_VERSION, find_binaries, find_server_account, grant_execution, grant_passage
+from stackctl.postgres.binaries import MAJOR_VERSION, find_binaries, grant_execution, grant_passage
+from stackctl.postgres.embedded_files import POLL_SECONDS, PORT, WAIT_SECONDS, ServerFiles, try_lock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
-_PORT = 5432  # only a part of the socket's name: there is no TCP
 _SUPERUSER = "postgres"
-_WAIT_SECONDS = 30.0  # for another process that is starting or stopping the server
-_POLL_SECONDS = 0.02
 _LINGER_SECONDS = 5.0  # for a server to stop that can't be told to
 _START_SECONDS = 60  # crash recovery included
-_SOCKET_PATH_BYTES = 107 if sys.platform == "linux" else 103
 _LOG_LINES = 10
 _ANOTHER_PLACE = "name another directory (embedded:DIR), or a PostgreSQL of your own (postgresql://...)"
 
@@ -56,7 +47,8 @@ class EmbeddedServer:
 
     def __init__(self, directory: Path, binaries: Path) -> None:
         self.directory = directory
-        self._data = directory / "data"
+        self._files = ServerFiles(directory)
+        self._data = self._files.data
         self._binaries = binaries
         self._sockets: Path | None = None
         self._use: int | None = None
@@ -65,7 +57,7 @@ class EmbeddedServer:
         """The libpq URL of one of the server's databases."""
         host = quote(os.fsencode(self._socket_directory()), safe="/")
         # The port is spelled out because PGPORT in the environment would otherwise change the socket's name.
-        return f"postgresql://{_SUPERUSER}@/{quote(dbname, safe='')}?host={host}&port={_PORT}"
+        return f"postgresql://{_SUPERUSER}@/{quote(dbname, safe='')}?host={host}&port={PORT}"
 
     def ensure_database(self, dbname: str) -> None:
         """Create the database unless it exists; several processes may do so at once."""
@@ -85,7 +77,7 @@ class EmbeddedServer:
             if _attached.get(self.directory) is self:
                 del _attached[self.directory]
             if self._use is not None:
-                with contextlib.suppress(OSError, StackctlError, subprocess.SubprocessError), self._alone():
+                with contextlib.suppress(OSError, StackctlError, subprocess.SubprocessError), self._files.alone():
                     self._let_go()
             self.forget()
 
@@ -100,11 +92,11 @@ class EmbeddedServer:
                 code="embedded-directory",
                 hint=_ANOTHER_PLACE,
             )
-        with self._alone():
+        with self._files.alone():
             try:
                 # Anew each time: somebody may have removed the directory, with the file that was locked.
                 self.forget()
-                self._use = self._open("use.lock")
+                self._use = self._files.open("use.lock")
                 fcntl.flock(self._use, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 self._ensure_running(options)
             except BaseException:
@@ -122,9 +114,9 @@ class EmbeddedServer:
             # Not only closed: a child that is just being forked has it open too, until it execs or forgets.
             fcntl.flock(self._use, fcntl.LOCK_UN)
         self.forget()
-        use = self._open("use.lock")
+        use = self._files.open("use.lock")
         try:
-            if _try_exclusive(use):
+            if try_lock(use):
                 self._stop()
         finally:
             os.close(use)
@@ -135,26 +127,26 @@ class EmbeddedServer:
             # pg_ctl signals whatever process postmaster.pid names, so only when that file is a living server's. It is
             # not yet after an interrupted start, and not any more when postgres is about to end by itself.
             if self._ping() is pq.Ping.NO_RESPONSE:
-                time.sleep(_POLL_SECONDS)
+                time.sleep(POLL_SECONDS)
             else:
-                self._run("pg_ctl", "stop", "-D", "data", "-m", "fast", "-w", "-t", str(int(_WAIT_SECONDS)))
+                self._run("pg_ctl", "stop", "-D", "data", "-m", "fast", "-w", "-t", str(int(WAIT_SECONDS)))
         if self._sockets is not None:
             with contextlib.suppress(OSError):
                 self._sockets.rmdir()
 
     def _runs(self) -> bool:
-        lock = self._open("server.lock")
+        lock = self._files.open("server.lock")
         try:
-            return not _try_exclusive(lock)
+            return not try_lock(lock)
         finally:
             os.close(lock)
 
     def _ensure_running(self, options: Mapping[str, str]) -> None:
-        deadline = time.monotonic() + _WAIT_SECONDS
+        deadline = time.monotonic() + WAIT_SECONDS
         while True:
-            lock = self._open("server.lock")
+            lock = self._files.open("server.lock")
             try:
-                if _try_exclusive(lock):
+                if try_lock(lock):
                     self._start(lock, options)
                     return
                 if self._ping() is pq.Ping.OK:
@@ -168,17 +160,17 @@ class EmbeddedServer:
                     code="embedded-busy",
                     hint=f"it may be recovering or stopping: see {self.directory / 'server.log'}, and try again",
                 )
-            time.sleep(_POLL_SECONDS)
+            time.sleep(POLL_SECONDS)
 
     def _start(self, lock: int, options: Mapping[str, str]) -> None:
-        account = self._account()
+        account = self._files.server_account()
         if account is not None:
             grant_passage(self.directory, account)
             grant_execution(self._binaries, account)
         self._initialise(lock, durable=options.get("fsync") != "off")
         self._clear_stale_files()
-        self._sockets = self._make_socket_directory()
-        log = self._open("server.log")
+        self._sockets = self._files.make_socket_directory()
+        log = self._files.open("server.log")
         try:
             written = os.fstat(log).st_size
         finally:
@@ -189,7 +181,7 @@ class EmbeddedServer:
             "log_timezone": "UTC",
             **options,
             "listen_addresses": "",
-            "port": str(_PORT),
+            "port": str(PORT),
             "unix_socket_directories": str(self._sockets),
             "unix_socket_permissions": "0700",
         }
@@ -201,7 +193,7 @@ class EmbeddedServer:
             inherit=lock,
         )
         if done.returncode != 0:
-            raise self._failed("start", self._log_since(written) or done.stderr.splitlines())
+            raise self._failed("start", self._files.log_since(written) or done.stderr.splitlines())
 
     def _initialise(self, lock: int, durable: bool) -> None:
         version = self._data / "PG_VERSION"
@@ -222,7 +214,7 @@ class EmbeddedServer:
         fresh = self.directory / "data.new"
         if fresh.exists():
             shutil.rmtree(fresh)
-        self._make_private(fresh)
+        self._files.make_private(fresh)
         done = self._run(
             *("initdb", "-D", "data.new", "--username", _SUPERUSER, "--auth-local=trust", "--auth-host=reject"),
             *("--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"),
@@ -247,33 +239,6 @@ class EmbeddedServer:
         # Left by a server that died; postgres refuses to start when the PID in it is some live process of its user.
         (self._data / "postmaster.pid").unlink(missing_ok=True)
 
-    def _make_socket_directory(self) -> Path:
-        # The data directory's inode is in the name: a server whose files somebody removed takes the socket it made
-        # along when it notices, and that must not be the socket of its successor.
-        inode = self._data.stat().st_ino
-        sockets = self.directory / f"run-{inode:x}"
-        too_long = len(os.fsencode(sockets / f".s.PGSQL.{_PORT}")) > _SOCKET_PATH_BYTES
-        # libpq and postgres read a list there: split at commas, with quotes, without the blanks around.
-        if too_long or not re.fullmatch(r"[\w./+=~-]+", str(sockets), re.ASCII):
-            name = hashlib.sha256(os.fsencode(self.directory) + b"\0%x" % inode).hexdigest()[:16]
-            sockets = Path(tempfile.gettempdir()).resolve() / f"stackctl-{name}"
-        with contextlib.suppress(FileExistsError):
-            self._make_private(sockets)
-        account = self._account()
-        owner = os.geteuid() if account is None else account.pw_uid
-        found = sockets.lstat()
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != owner or stat.S_IMODE(found.st_mode) & 0o077:
-            raise ServiceError(
-                f"the socket directory {sockets} is not a private directory of user {owner}",
-                code="embedded-socket-directory",
-                hint="remove it, or set TMPDIR to a directory of your own",
-            )
-        if account is not None:
-            grant_passage(sockets.parent, account)
-        for leftover in sockets.glob(".s.PGSQL.*"):
-            leftover.unlink()
-        return sockets
-
     def _socket_directory(self) -> Path:
         if self._sockets is None:
             raise StateError(
@@ -289,7 +254,7 @@ class EmbeddedServer:
             return pq.Ping.NO_RESPONSE
         if len(lines) < 5 or not lines[4]:
             return pq.Ping.NO_RESPONSE
-        conninfo = make_conninfo(host=lines[4], port=_PORT, dbname="postgres", user=_SUPERUSER, connect_timeout=5)
+        conninfo = make_conninfo(host=lines[4], port=PORT, dbname="postgres", user=_SUPERUSER, connect_timeout=5)
         answer = pq.Ping(pq.PGconn.ping(conninfo.encode()))
         if answer is pq.Ping.OK:
             self._sockets = Path(lines[4])
@@ -304,13 +269,8 @@ class EmbeddedServer:
             details={"log": tail},
         )
 
-    def _log_since(self, offset: int) -> list[str]:
-        with (self.directory / "server.log").open("rb") as log:
-            log.seek(offset)
-            return log.read().decode(errors="replace").splitlines()
-
     def _run(self, program: str, *arguments: str, inherit: int | None = None) -> subprocess.CompletedProcess[str]:
-        account = self._account()
+        account = self._files.server_account()
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_", "LANG"))}
         return subprocess.run(
             [str(self._binaries / program), *arguments],
@@ -329,53 +289,6 @@ class EmbeddedServer:
             errors="replace",
             check=False,
         )
-
-    def _account(self) -> pwd.struct_passwd | None:
-        """Whom postgres runs as when that is not this process's user: it refuses to run as root."""
-        if os.geteuid() != 0:
-            return None
-        with contextlib.suppress(FileNotFoundError, KeyError):
-            owner = self._data.stat().st_uid
-            if owner != 0:
-                return pwd.getpwuid(owner)
-        return find_server_account()
-
-    def _make_private(self, path: Path) -> None:
-        path.mkdir(mode=0o700)
-        account = self._account()
-        if account is not None:
-            os.chown(path, account.pw_uid, account.pw_gid)
-
-    def _open(self, name: str) -> int:
-        """Open a file of DIR, made on first use so that root and the user postgres runs as can both use it."""
-        path = self.directory / name
-        flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-        try:
-            descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            return os.open(path, flags)
-        account = self._account()
-        if account is not None:
-            os.fchown(descriptor, account.pw_uid, account.pw_gid)
-        return descriptor
-
-    @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        lock = self._open("start.lock")
-        try:
-            deadline = time.monotonic() + _WAIT_SECONDS
-            while not _try_exclusive(lock):
-                if time.monotonic() > deadline:
-                    raise StateError(
-                        f"another process is starting or stopping the PostgreSQL in {self.directory}",
-                        code="embedded-busy",
-                        hint=f"wait for it, or see who holds {self.directory / 'start.lock'}",
-                    )
-                time.sleep(_POLL_SECONDS)
-            yield
-        finally:
-            fcntl.flock(lock, fcntl.LOCK_UN)
-            os.close(lock)
 
 
 def attach(directory: Path, *, options: Mapping[str, str] | None = None) -> EmbeddedServer:
@@ -427,11 +340,3 @@ def _forget_all() -> None:
 
 
 os.register_at_fork(after_in_child=_forget_all)
-
-
-def _try_exclusive(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -425,7 +425,8 @@ def test_start_that_fails_says_what_the_log_says_and_leaves_nothing_behind(bare:
 
 
 def test_busy_start_lock_is_waited_for_only_so_long(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stackctl.postgres.embedded._WAIT_SECONDS", 0.1)
+    monkeypatch.setattr("stackctl.postgres.embedded.WAIT_SECONDS", 0.1)
+    monkeypatch.setattr("stackctl.postgres.embedded_files.WAIT_SECONDS", 0.1)
     with (directory / "start.lock").open("rb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(StateError) as busy:
@@ -437,7 +438,8 @@ def test_busy_start_lock_is_waited_for_only_so_long(directory: Path, monkeypatch
 def test_hanging_server_is_waited_for_only_so_long(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with holder(directory) as first:
         kill(first)
-    monkeypatch.setattr("stackctl.postgres.embedded._WAIT_SECONDS", 0.1)
+    monkeypatch.setattr("stackctl.postgres.embedded.WAIT_SECONDS", 0.1)
+    monkeypatch.setattr("stackctl.postgres.embedded_files.WAIT_SECONDS", 0.1)
     monkeypatch.setattr("stackctl.postgres.embedded._LINGER_SECONDS", 0.1)
     (directory / "data" / "postmaster.pid").rename(directory / "aside")
     with pytest.raises(StateError) as busy:

@@ -1,0 +1,127 @@
+"""The files of an embedded server: whose they are, who may pass, and the locks among them."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import pwd
+import re
+import stat
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stackctl.core.errors import ServiceError, StateError
+from stackctl.postgres.binaries import find_server_account, grant_passage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PORT = 5432  # only a part of the socket's name: there is no TCP
+WAIT_SECONDS = 30.0  # for another process that is starting or stopping the server
+POLL_SECONDS = 0.02
+_SOCKET_PATH_BYTES = 107 if sys.platform == "linux" else 103
+
+
+class ServerFiles:
+    """The directory of an embedded server; see embedded.py for what is in it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.data = directory / "data"
+
+    def server_account(self) -> pwd.struct_passwd | None:
+        """Whom postgres runs as when that is not this process's user: it refuses to run as root."""
+        if os.geteuid() != 0:
+            return None
+        with contextlib.suppress(FileNotFoundError, KeyError):
+            owner = self.data.stat().st_uid
+            if owner != 0:
+                return pwd.getpwuid(owner)
+        return find_server_account()
+
+    def make_private(self, path: Path) -> None:
+        """Make a directory that the account of postgres alone may use."""
+        path.mkdir(mode=0o700)
+        account = self.server_account()
+        if account is not None:
+            os.chown(path, account.pw_uid, account.pw_gid)
+
+    def open(self, name: str) -> int:
+        """Open a file of DIR, made on first use so that root and the user postgres runs as can both use it."""
+        path = self.directory / name
+        flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            return os.open(path, flags)
+        account = self.server_account()
+        if account is not None:
+            os.fchown(descriptor, account.pw_uid, account.pw_gid)
+        return descriptor
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Inside, no other process starts or stops the server. Raises StateError `embedded-busy`."""
+        lock = self.open("start.lock")
+        try:
+            deadline = time.monotonic() + WAIT_SECONDS
+            while not try_lock(lock):
+                if time.monotonic() > deadline:
+                    raise StateError(
+                        f"another process is starting or stopping the PostgreSQL in {self.directory}",
+                        code="embedded-busy",
+                        hint=f"wait for it, or see who holds {self.directory / 'start.lock'}",
+                    )
+                time.sleep(POLL_SECONDS)
+            yield
+        finally:
+            fcntl.flock(lock, fcntl.LOCK_UN)
+            os.close(lock)
+
+    def make_socket_directory(self) -> Path:
+        """A private directory, empty of sockets, whose path libpq and postgres can use."""
+        # The data directory's inode is in the name: a server whose files somebody removed takes the socket it made
+        # along when it notices, and that must not be the socket of its successor.
+        inode = self.data.stat().st_ino
+        sockets = self.directory / f"run-{inode:x}"
+        too_long = len(os.fsencode(sockets / f".s.PGSQL.{PORT}")) > _SOCKET_PATH_BYTES
+        # libpq and postgres read a list there: split at commas, with quotes, without the blanks around.
+        if too_long or not re.fullmatch(r"[\w./+=~-]+", str(sockets), re.ASCII):
+            name = hashlib.sha256(os.fsencode(self.directory) + b"\0%x" % inode).hexdigest()[:16]
+            sockets = Path(tempfile.gettempdir()).resolve() / f"stackctl-{name}"
+        with contextlib.suppress(FileExistsError):
+            self.make_private(sockets)
+        account = self.server_account()
+        owner = os.geteuid() if account is None else account.pw_uid
+        found = sockets.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != owner or stat.S_IMODE(found.st_mode) & 0o077:
+            raise ServiceError(
+                f"the socket directory {sockets} is not a private directory of user {owner}",
+                code="embedded-socket-directory",
+                hint="remove it, or set TMPDIR to a directory of your own",
+            )
+        if account is not None:
+            grant_passage(sockets.parent, account)
+        for leftover in sockets.glob(".s.PGSQL.*"):
+            leftover.unlink()
+        return sockets
+
+    def log_since(self, offset: int) -> list[str]:
+        """The lines of server.log behind so many bytes."""
+        with (self.directory / "server.log").open("rb") as log:
+            log.seek(offset)
+            return log.read().decode(errors="replace").splitlines()
+
+
+def try_lock(descriptor: int) -> bool:
+    """Whether the file could be locked exclusively, which nothing waits for."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
