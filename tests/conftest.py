@@ -56,7 +56,7 @@ def environment() -> Iterator[Path]:
     Yields the directory of this process's servers and its commands' temporary files: in memory where that is large
     enough. It goes with the process, as do the servers, however the process ends (tests/guard.py).
     """
-    directory = Path(tempfile.mkdtemp(prefix="sc-", dir=_memory()))
+    directory = Path(tempfile.mkdtemp(prefix="sc-", dir=find_memory()))
     directory.chmod(0o711)
     mark = secrets.token_hex(8)
     parent = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else 0
@@ -80,7 +80,7 @@ def environment() -> Iterator[Path]:
     time.tzset()
 
 
-def _memory() -> Path | None:
+def find_memory() -> Path | None:
     """Where a directory is kept in memory, if there is such a place with room."""
     shared = Path("/dev/shm")
     return shared if shared.is_dir() and shutil.disk_usage(shared).free > ROOM else None

@@ -22,12 +22,8 @@ from pathlib import Path
 
 import psycopg
 
-from stackctl.core.bundled import bundled
-from stackctl.migrate.files import discover
-from stackctl.migrate.run import apply_migrations
 from stackctl.postgres import embedded
-from tests.backend import seed_tenancies
-from tests.conftest import FAST
+from tests.conftest import FAST, find_memory, migrated
 from tests.mutation.mutants import Mutant, mutants
 from tests.mutation.tree import copy, environment
 
@@ -212,7 +208,7 @@ def main() -> int:
     )
     options = parser.parse_args()
     started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="mt-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="mt-", dir=find_memory()) as scratch:
         root = copy(options.commit, Path(scratch) / "0")
         folder = options.reach or Path(scratch) / "reach"
         folder.mkdir(exist_ok=True)
@@ -231,12 +227,11 @@ def main() -> int:
         print(f"seed {options.seed}: {len(drawn)} mutants, {len(known)} tests", flush=True)
 
         def work(place: Path) -> None:
-            environ = environment(place, dict(os.environ)) | {"MUTATION_TEMPLATE": "ready"}
+            environ = environment(place, dict(os.environ)) | {"MUTATION_TEMPLATE": "template_migrated"}
             server = embedded.attach(Path(environ["MUTATION_SERVER"]), options=FAST)
             server.ensure_database("template_migrated")
             with psycopg.connect(server.url("template_migrated"), autocommit=True) as conn:
-                apply_migrations(conn, discover(bundled("migrations")))
-                seed_tenancies(conn)
+                migrated(conn)
             with suppress(queue.Empty):
                 while time.monotonic() - started < options.minutes * 60:
                     mutant = waiting.get_nowait()

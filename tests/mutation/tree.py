@@ -8,26 +8,21 @@ from io import BytesIO
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-# In place of the fixtures of the same names: nothing is started, and migrations in hand do not spoil other tests.
+# Nothing is started, and migrations in hand do not spoil the template of other tests.
 _SHARED = """
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[embedded.EmbeddedServer]:
+def server(environment: Path) -> Iterator[embedded.EmbeddedServer]:
     worker = os.environ.get("PYTEST_XDIST_WORKER", "")
     attached = embedded.attach(Path(os.environ["MUTATION_SERVER"] + worker), options=FAST)
     yield attached
     attached.release()
 
 
-@pytest.fixture(scope="session")
-def template(server: embedded.EmbeddedServer) -> str:
-    name = "template_migrated"
-    if os.environ.get("MUTATION_TEMPLATE") != "ready":
-        server.ensure_database(name)
-        with psycopg.connect(server.url(name), autocommit=True) as connection:
-            apply_migrations(connection, discover(bundled("migrations")))
-            seed_tenancies(connection)
-    return name
+_build = Databases.template
+Databases.template = lambda self, build: (
+    os.environ.get("MUTATION_TEMPLATE", "") if build is migrated else ""
+) or _build(self, build)
 """
 
 
