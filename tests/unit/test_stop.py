@@ -46,7 +46,9 @@ def test_a_wait_ends_with_the_signal() -> None:
 def test_a_wait_is_no_longer_than_the_time_that_is_left() -> None:
     now = [0.0]
     stop = Stop(timedelta(seconds=1), clock=lambda: now[0])
+    assert (stop.time_left(0.5), stop.time_left(3600)) == (0.5, 1)
     now[0] = 2.0
+    assert stop.time_left(3600) == 0
     stop.wait(3600)  # returns
 
 
