@@ -131,6 +131,20 @@ def test_backlog_counts_what_is_still_to_send(project: Project, source: Connecti
     assert {copy.backlog for copy in read(pipeline).tenancies[MINE][0].mappings} == {0}
 
 
+def test_lag_is_of_the_stamp_itself(project: Project, source: Connection, external_db: str) -> None:
+    """The only row of an older batch, not the batch after it."""
+    pipeline = project.postgres(MINE, external_db).pipeline()
+    settle(pipeline)
+    add_user(source)
+    sequence(pipeline)
+    source.execute("UPDATE stackctl.stamp_log SET stamped_at = stamped_at - interval '10 minutes'")
+    add_user(source)
+    sequence(pipeline)
+    lag = copy_of(read(pipeline)).lag_ms
+    assert lag is not None
+    assert 600_000 <= lag < 660_000
+
+
 def test_lag_is_the_age_of_the_oldest_unsent_stamp(project: Project, source: Connection, external_db: str) -> None:
     pipeline = project.postgres(MINE, external_db).pipeline()
     user = add_user(source)

@@ -163,6 +163,20 @@ def test_columns_of_the_consumers_own(project: Project, source: Connection, exte
     assert differences(pipeline) == []
 
 
+@pytest.mark.parametrize("inside", ["INSERT INTO gone VALUES (1)", "UPDATE users SET gone = 1"])
+def test_a_trigger_that_fits_the_table_no_more_in_sqlite(inside: str, project: Project, source: Connection) -> None:
+    pipeline = project.sqlite(MINE).pipeline()
+    settle(pipeline)
+    file = sqlite3.connect(project.directory / "copy.db")
+    file.execute(f"CREATE TRIGGER own AFTER INSERT ON users BEGIN {inside}; END")
+    file.close()
+    add_user(source)
+    sequence(pipeline)
+    error = refusal(pipeline)
+    assert error.code == "table-differs"
+    assert "gone" in error.message
+
+
 def test_another_table_of_that_name_in_sqlite(project: Project, source: Connection) -> None:
     populate(source)
     pipeline = project.sqlite(MINE).pipeline()

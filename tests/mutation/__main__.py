@@ -32,7 +32,7 @@ RUNNER = ("run", "statement_text", "session", "runner_lock", "retry", "history",
 EXPLAINED = Path(__file__).with_name("survivors.txt")
 # Test files that hardly come by the core, or take long.
 ELSEWHERE = re.compile(
-    "test_(lint|rules|compat|completions|convergence|redaction|demo|docs|package|startup|imports|schema_dump|doctor|users"
+    "test_(lint|rules|compat|completions|convergence|redaction|demo|docs|package|startup|imports|schema_dump|users"
     "|embedded|harness|stripe_fake|lock_forecast|migrate_bundled|migrate_check|mappings|bad_input|command_line)"
 )
 
