@@ -23,7 +23,7 @@ LEDGER, GATEWAY, REFUNDS = (
 
 # Of a subscription's, after its money is back.
 REVOKING = {
-    "the item is read": f"{REFUNDS}:_find_item:after",
+    "the item is read": "stackctl.payments.refunds.quantity:_find_item:after",
     "the quantity is about to be set": f"{GATEWAY}.set_quantity:before",
     "the quantity is set": f"{GATEWAY}.set_quantity:after",
     "the quantity is written, not committed": "stackctl.payments.purchases:lower_quantity:after",
@@ -107,7 +107,7 @@ def test_one_who_slept_does_not_raise_the_quantity(
 
 def test_seats_bought_meanwhile_stay(shop: Shop, stripe: Running) -> None:
     id_ = shop.subscribe(3000, 3)
-    shop.killed(f"{REFUNDS}:_revoke:before", id_, "--amount", "10", "--quantity", "1")
+    shop.killed(f"{REFUNDS}:revoke_quantity:before", id_, "--amount", "10", "--quantity", "1")
     item = shop.item(id_)
     item["quantity"] = 10
     assert shop.resume().code == 0
@@ -118,7 +118,7 @@ def test_seats_bought_meanwhile_are_counted_once_by_two_who_settle(
     shop: Shop, stripe: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     id_ = shop.subscribe(3000, 3)
-    shop.killed(f"{REFUNDS}:_revoke:before", id_, "--amount", "10", "--quantity", "1")
+    shop.killed(f"{REFUNDS}:revoke_quantity:before", id_, "--amount", "10", "--quantity", "1")
     item = shop.item(id_)
     item["quantity"] = 10
     with shop.pipeline().open_session() as conn:
@@ -199,7 +199,7 @@ def test_all_of_a_subscription_again_after_the_money_came_back(shop: Shop, strip
 
 def test_a_quantity_that_can_not_be_revoked_any_more_is_given_up(shop: Shop, stripe: Running) -> None:
     id_ = shop.subscribe(3000, 3)
-    shop.killed(f"{REFUNDS}:_revoke:before", id_, "--amount", "10", "--quantity", "1")
+    shop.killed(f"{REFUNDS}:revoke_quantity:before", id_, "--amount", "10", "--quantity", "1")
     found = stripe.state.get("subscription", ACCOUNT, f"sub_{id_}", False)
     found["items"]["data"].append({"id": "si_2", "quantity": 1})
     assert shop.resume().code == 6

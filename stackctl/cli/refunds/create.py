@@ -76,6 +76,7 @@ def create(
     """
     from stackctl.payments.purchases import find_purchase
     from stackctl.payments.refunds import execute
+    from stackctl.payments.refunds.quantity import check_quantity
     from stackctl.payments.refunds.request import RefundRequest, resolve_entries
 
     request = RefundRequest(
@@ -100,7 +101,7 @@ def create(
         balance, gateway = read_balance(conn, purchase, invoice, open_gateway)
         entries = resolve_entries(request, balance)
         assert gateway is not None, "what has no payment is refused"
-        execute.check_quantity(gateway, balance, entries)
+        check_quantity(gateway, balance, entries)
         if dry_run:
             _dry_run(run, balance, entries, request)
             return

@@ -19,13 +19,14 @@ from stackctl.core.errors import OutcomeUnknown, ServiceError, StackctlError, St
 from stackctl.payments import purchases
 from stackctl.payments.refunds import ledger
 from stackctl.payments.refunds.balance import RefundableBalance, list_refunds
+from stackctl.payments.refunds.quantity import revoke_quantity
 from stackctl.payments.refunds.request import format_age, resolve_entries, to_stripe_params
 from stackctl.postgres.errors import translate_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from stackctl.payments.gateway import Gateway, StripeRefund, SubscriptionItem
+    from stackctl.payments.gateway import Gateway, StripeRefund
     from stackctl.payments.refunds.ledger import Refund
     from stackctl.payments.refunds.request import RefundEntry, RefundRequest
     from stackctl.postgres.connect import Connection
@@ -316,7 +317,7 @@ def _record(
     if now.status != "succeeded" or now.revoked:
         return Outcome(now)
     try:
-        _revoke(conn, gateway, now)
+        revoke_quantity(conn, gateway, now)
     except StackctlError as error:
         return Outcome(now, error)
     return Outcome(ledger.get_refund(conn, refund.id))
@@ -340,73 +341,3 @@ def _read_balance(conn: Connection, gateway: Gateway, refund: Refund) -> Refunda
     return RefundableBalance(
         purchase, refund.account, refund.invoice, payment, stripe_refunds, list_refunds(conn, purchase)
     )
-
-
-def _revoke(conn: Connection, gateway: Gateway, refund: Refund) -> None:
-    """Take the quantity off the subscription in Stripe, then in the database.
-
-    Stripe is told an absolute number, and in the same update which refund it is for: so it is known whether it has
-    heard, whatever was bought since. A quantity is never raised, a cancellation never taken back.
-    """
-    planned, subscription = refund.quantity_left, refund.subscription
-    assert subscription is not None, "nothing else is revoked in Stripe"
-    item = _find_item(gateway, subscription, only=planned != 0)
-    if ledger.get_refund(conn, refund.id).revoked:
-        return  # by somebody else meanwhile; the mark may be a later refund's by now
-    left, lowers = _quantity_to_keep(refund, item), False
-    if item is not None and item.last_refund_id != str(refund.id):
-        lowers = 0 < left < item.quantity
-        if lowers:
-            gateway.set_quantity(subscription, item.id, left, str(refund.id))
-        elif left == 0 and not item.ends_with_period:
-            gateway.cancel_at_period_end(subscription, str(refund.id))
-    with conn.transaction():
-        purchases.lock_purchase(conn, refund.purchase_type, refund.tenancy, refund.purchase_id)
-        purchases.lower_quantity(conn, refund.tenancy, refund.purchase_id, left)
-        ledger.mark_revoked(conn, refund.id)
-        least = ledger.find_least_quantity(conn, refund.tenancy, refund.purchase_id)
-    if item is not None and lowers and least is not None and 0 < least < left == planned:
-        # Somebody else settled this one while we slept, and a later refund has lowered it further, or is about to.
-        gateway.set_quantity(subscription, item.id, least, str(refund.id))
-
-
-def _quantity_to_keep(refund: Refund, item: SubscriptionItem | None) -> int:
-    """What the subscription is to keep; 0: it ends. What was bought since the refund was planned stays.
-
-    Without a row in the database `quantity_left` is None, and only Stripe knows.
-    """
-    planned = refund.quantity_left
-    if item is None:
-        return planned or 0
-    if item.last_refund_id == str(refund.id):  # Stripe has heard of it
-        return 0 if planned == 0 and item.ends_with_period else max(planned or 0, item.quantity)
-    return 0 if planned == 0 else max(planned or 0, item.quantity - refund.quantity)
-
-
-def _find_item(gateway: Gateway, subscription: str, *, only: bool) -> SubscriptionItem | None:
-    """None where Stripe has nothing more to change."""
-    try:
-        item = gateway.get_subscription_item(subscription, only=only)
-    except StateError as error:
-        if error.code == "stripe-not-found":
-            return None
-        raise
-    return None if item.ended else item
-
-
-def check_quantity(gateway: Gateway, balance: RefundableBalance, entries: Sequence[RefundEntry]) -> None:
-    """Whether the quantity can be taken off a subscription, before any money moves; one call, if there is any.
-
-    Raises StateError `quantity-differs`, `subscription-has-several-items`, `stripe-not-found`.
-    """
-    purchase, taken = balance.purchase, sum(entry.quantity for entry in entries)
-    if purchase.type != "subscription" or purchase.stripe_id is None or not taken:
-        return
-    partly = taken < balance.quantity_left
-    item = gateway.get_subscription_item(purchase.stripe_id, only=partly)
-    if partly and item.quantity != purchase.quantity and not item.ended:
-        raise StateError(
-            f"subscription {purchase.id} has {purchase.quantity} in the database and {item.quantity} in Stripe",
-            code="quantity-differs",
-            hint="wait for Stripe's webhook, or refund the money alone with --amount",
-        )
