@@ -47,7 +47,8 @@ POINTS = tuple(
 REVOKING = tuple(
     f"{_PAYMENTS}.{point}"
     for point in (
-        "refunds.quantity:_find_item:after", "gateway:Gateway.set_quantity:before", "gateway:Gateway.set_quantity:after",
+        "refunds.quantity:_find_item:after", "gateway:Gateway.set_quantity:before",
+        "gateway:Gateway.set_quantity:after",
         "gateway:Gateway.cancel_at_period_end:before", "gateway:Gateway.cancel_at_period_end:after",
         "purchases:lower_quantity:before", "purchases:lower_quantity:after", "refunds.ledger:mark_revoked:after",
     )
