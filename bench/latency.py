@@ -22,7 +22,7 @@ import yaml
 
 from stackctl.core.bundled import bundled
 from stackctl.migrate.files import discover
-from stackctl.migrate.run import apply_migrations
+from stackctl.migrate.runner.run import apply_migrations
 from stackctl.postgres import embedded
 
 if TYPE_CHECKING:

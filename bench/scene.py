@@ -14,7 +14,7 @@ import yaml
 from stackctl.config.settings import Flags, Settings
 from stackctl.core.bundled import bundled
 from stackctl.migrate.files import discover
-from stackctl.migrate.run import apply_migrations
+from stackctl.migrate.runner.run import apply_migrations
 from stackctl.postgres import embedded
 from stackctl.sync import service
 from stackctl.sync.engine.database_sync import SyncOptions

@@ -20,7 +20,7 @@ from psycopg import sql
 
 from stackctl.core.bundled import bundled
 from stackctl.migrate.files import discover
-from stackctl.migrate.run import apply_migrations
+from stackctl.migrate.runner.run import apply_migrations
 from stackctl.postgres import embedded
 from stackctl.postgres.binaries import find_binaries, find_server_account
 from tests import forked, guard

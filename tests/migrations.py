@@ -9,13 +9,13 @@ import pytest
 
 from stackctl.core.errors import StackctlError
 from stackctl.migrate.files import Migration, discover
-from stackctl.migrate.run import RunResult, apply_migrations
+from stackctl.migrate.runner.run import RunResult, apply_migrations
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from stackctl.migrate.events import Event
+    from stackctl.migrate.runner.events import Event
 
 Connection = psycopg.Connection[Any]
 

@@ -10,16 +10,17 @@ import psycopg
 from psycopg import errors
 
 from stackctl.core.errors import StateError, UsageError
-from stackctl.migrate import expected_tables, failures, history, plan, runner_lock
-from stackctl.migrate.session import Limits, Session
+from stackctl.migrate import expected_tables
+from stackctl.migrate.runner import failures, history, plan, runner_lock
+from stackctl.migrate.runner.session import Limits, Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime
 
-    from stackctl.migrate.events import Event
     from stackctl.migrate.files import Migration
-    from stackctl.migrate.session import Connection
+    from stackctl.migrate.runner.events import Event
+    from stackctl.migrate.runner.session import Connection
 
 
 @dataclass(frozen=True)

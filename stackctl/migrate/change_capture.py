@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from psycopg import sql
 
-from stackctl.migrate.history import read_status
+from stackctl.migrate.runner.history import read_status
 from stackctl.postgres.statements import load_statements
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from stackctl.migrate.files import Migration
-    from stackctl.migrate.session import Session
+    from stackctl.migrate.runner.session import Session
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from stackctl.migrate import concurrent_leftovers, history, plan
-from stackctl.migrate.session import Limits, Session
+from stackctl.migrate.runner import concurrent_leftovers, history, plan
+from stackctl.migrate.runner.session import Limits, Session
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from stackctl.migrate.files import Migration
-    from stackctl.migrate.session import Connection
+    from stackctl.migrate.runner.session import Connection
 
 Kind = Literal["edited", "deleted", "ahead", "out-of-order", "half-applied", "invalid-index"]
 

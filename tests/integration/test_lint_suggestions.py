@@ -8,7 +8,7 @@ import pytest
 
 from stackctl.migrate.files import discover
 from stackctl.migrate.lint.linter import LintFile, lint_files
-from stackctl.migrate.run import apply_migrations
+from stackctl.migrate.runner.run import apply_migrations
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,8 +15,8 @@ from stackctl.backend.external_databases import BackendDatabases
 from stackctl.core.bundled import bundled
 from stackctl.migrate.change_capture import detect_capture, find_excluded
 from stackctl.migrate.files import discover
-from stackctl.migrate.history import read_status
-from stackctl.migrate.run import apply_migrations
+from stackctl.migrate.runner.history import read_status
+from stackctl.migrate.runner.run import apply_migrations
 from stackctl.sync.queue import entries, retries
 from tests.backend import (
     ENTRY,

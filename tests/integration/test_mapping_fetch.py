@@ -14,7 +14,7 @@ from stackctl.mapping import files
 from stackctl.mapping.check import check_mappings
 from stackctl.mapping.compile import compile_mapping
 from stackctl.migrate.files import discover
-from stackctl.migrate.run import apply_migrations
+from stackctl.migrate.runner.run import apply_migrations
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,17 +11,17 @@ import pytest
 
 from stackctl.core.errors import AnswerNo, ServiceError, StateError, UsageError
 from stackctl.migrate.files import discover
-from stackctl.migrate.history import read_status
-from stackctl.migrate.run import apply_migrations
-from stackctl.migrate.session import Limits
+from stackctl.migrate.runner.history import read_status
+from stackctl.migrate.runner.run import apply_migrations
+from stackctl.migrate.runner.session import Limits
 from tests.migrations import Connection, catch_error, fetch_value, is_index_valid, list_applied, write_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from stackctl.migrate.events import Event
     from stackctl.migrate.files import Migration, Statement
+    from stackctl.migrate.runner.events import Event
 
 pytestmark = pytest.mark.quick
 

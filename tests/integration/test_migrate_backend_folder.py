@@ -10,8 +10,8 @@ import pytest
 from stackctl.core.errors import StateError, UsageError
 from stackctl.migrate.adopt import adopt
 from stackctl.migrate.files import discover
-from stackctl.migrate.history import read_status
-from stackctl.migrate.run import apply_migrations
+from stackctl.migrate.runner.history import read_status
+from stackctl.migrate.runner.run import apply_migrations
 from stackctl.migrate.schema.dump import dump_schema
 from stackctl.migrate.verify import verify
 

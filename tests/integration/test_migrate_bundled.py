@@ -11,8 +11,8 @@ from psycopg import sql
 
 from stackctl.core.bundled import bundled
 from stackctl.migrate.files import discover
-from stackctl.migrate.history import read_status
-from stackctl.migrate.run import apply_migrations
+from stackctl.migrate.runner.history import read_status
+from stackctl.migrate.runner.run import apply_migrations
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from psycopg import sql
 
-from stackctl.migrate.run import apply_migrations
+from stackctl.migrate.runner.run import apply_migrations
 from stackctl.migrate.verify import verify
 from tests.backend import Project, ended, fetch, wait_for, wait_until_blocked
 from tests.migrations import Connection, catch_error, fetch_value, is_index_valid, write_files
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from stackctl.migrate.events import Event
     from stackctl.migrate.files import Migration
+    from stackctl.migrate.runner.events import Event
 
 KILLED = -9
 
@@ -54,16 +54,17 @@ TOLD_LAST = ["started last: 0 of 1 pieces done", "applied last"]
 AFTER_TABLES = [*TOLD_PIECES, *TOLD_FILL, *TOLD_LAST]
 EVERYTHING = [*TOLD_TABLES, *AFTER_TABLES]
 
-RUN = "stackctl.migrate.run:_Runner"
-RECORD = "stackctl.migrate.history:record_progress"
-LOCK = "stackctl.migrate.runner_lock"
+RUNNER = "stackctl.migrate.runner"
+RUN = f"{RUNNER}.run:_Runner"
+RECORD = f"{RUNNER}.history:record_progress"
+LOCK = f"{RUNNER}.runner_lock"
 IN_FIRST = "an earlier run ended in the statement of line 4"
 
 # Where the process dies, at which of its passes by that point, and what the rerun tells.
 POINTS: dict[str, tuple[str, int, list[str]]] = {
     "the lock is taken": (f"{LOCK}:_take_lock:after", 1, EVERYTHING),
-    "the history's table is made, not committed": ("stackctl.migrate.session:Session.run_named:after", 2, EVERYTHING),
-    "the history's table is committed": ("stackctl.migrate.history:create_history:after", 1, EVERYTHING),
+    "the history's table is made, not committed": (f"{RUNNER}.session:Session.run_named:after", 2, EVERYTHING),
+    "the history's table is committed": (f"{RUNNER}.history:create_history:after", 1, EVERYTHING),
     "the first of two statements is run": (f"{RUN}._execute:after", 1, EVERYTHING),
     "the SQL is run, the history row is not written": (f"{RECORD}:before", 1, EVERYTHING),
     "the history row is written, not committed": (f"{RECORD}:after", 1, EVERYTHING),
@@ -192,8 +193,8 @@ REBUILT = "rebuilding pieces: dropping INVALID index first of an earlier try"
     ("again", "rebuilt"),
     [
         (None, [REBUILT]),
-        ("stackctl.migrate.concurrent_leftovers:_drop_invalid_indexes:before", [REBUILT]),
-        ("stackctl.migrate.concurrent_leftovers:_drop_invalid_indexes:after", []),
+        (f"{RUNNER}.concurrent_leftovers:_drop_invalid_indexes:before", [REBUILT]),
+        (f"{RUNNER}.concurrent_leftovers:_drop_invalid_indexes:after", []),
     ],
     ids=["once", "and before the INVALID index is dropped", "and after the INVALID index is dropped"],
 )

@@ -17,11 +17,11 @@ import psycopg
 import pytest
 
 from stackctl.core.errors import AnswerNo, ConfigError, StateError
-from stackctl.migrate import retry
 from stackctl.migrate.files import discover
-from stackctl.migrate.history import read_status
-from stackctl.migrate.run import apply_migrations
-from stackctl.migrate.session import Limits
+from stackctl.migrate.runner import retry
+from stackctl.migrate.runner.history import read_status
+from stackctl.migrate.runner.run import apply_migrations
+from stackctl.migrate.runner.session import Limits
 from stackctl.migrate.verify import verify
 from tests.backend import fetch, wait_for
 from tests.migrations import Connection, catch_error, fetch_value, is_index_valid, list_applied, list_kinds, write_files
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from stackctl.migrate.events import Event
+    from stackctl.migrate.runner.events import Event
     from tests.conftest import Connect
 
 # CONCURRENTLY waits ten times as long.

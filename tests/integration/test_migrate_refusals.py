@@ -13,8 +13,8 @@ from psycopg import sql
 from stackctl.core.errors import AnswerNo, ServiceError, StateError
 from stackctl.migrate.adopt import adopt
 from stackctl.migrate.files import discover
-from stackctl.migrate.history import read_status
-from stackctl.migrate.run import apply_migrations
+from stackctl.migrate.runner.history import read_status
+from stackctl.migrate.runner.run import apply_migrations
 from stackctl.migrate.verify import verify
 from tests.backend import fetch, wait_for
 from tests.migrations import Connection, catch_error, fetch_value, is_index_valid, list_applied, write_files

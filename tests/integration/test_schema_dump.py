@@ -9,7 +9,7 @@ import pytest
 
 from stackctl.core.bundled import bundled
 from stackctl.migrate.files import discover
-from stackctl.migrate.run import apply_migrations
+from stackctl.migrate.runner.run import apply_migrations
 from stackctl.migrate.schema.dump import dump_schema
 from stackctl.postgres.binaries import find_binaries
 

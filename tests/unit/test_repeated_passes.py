@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from stackctl.core.errors import AnswerNo
-from stackctl.migrate import repeated_passes
-from stackctl.migrate.repeated_passes import RepeatedPasses, RowChanges
+from stackctl.migrate.runner import repeated_passes
+from stackctl.migrate.runner.repeated_passes import RepeatedPasses, RowChanges
 from tests.migrations import write_files
 
 if TYPE_CHECKING:

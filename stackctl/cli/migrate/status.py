@@ -12,7 +12,7 @@ from stackctl.cli.migrate.shared import Directory, list_bundled_names, open_data
 from stackctl.core.errors import AnswerNo
 
 if TYPE_CHECKING:
-    from stackctl.migrate.history import MigrationStatus
+    from stackctl.migrate.runner.history import MigrationStatus
 
 
 @command(example="stackctl migrate status\nstackctl migrate status --check")
@@ -26,7 +26,7 @@ def status(
     Exit codes: 0 read (with --check: up to date), 1 --check found something.
     """
     from stackctl.migrate.change_capture import find_excluded
-    from stackctl.migrate.history import read_status
+    from stackctl.migrate.runner.history import read_status
 
     migrations, schema = read_migrations(run, directory), run.settings.get("database.schema")
     with open_database(run) as conn:

@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from stackctl.core.console import Console, Progress
-    from stackctl.migrate import history, lock_forecast
-    from stackctl.migrate.events import Event, RepeatedPass
+    from stackctl.migrate import lock_forecast
     from stackctl.migrate.files import Migration, Statement
+    from stackctl.migrate.runner import history
+    from stackctl.migrate.runner.events import Event, RepeatedPass
 
     Planned = tuple[Migration, history.MigrationProgress, list[tuple[Statement, bool, lock_forecast.LockForecast]]]
 
@@ -70,8 +71,8 @@ def up(
     5 another run or another session is in the way, or files and history do not fit.
     """
     from stackctl.migrate.change_capture import find_excluded
-    from stackctl.migrate.run import apply_migrations
-    from stackctl.migrate.session import Limits
+    from stackctl.migrate.runner.run import apply_migrations
+    from stackctl.migrate.runner.session import Limits
 
     limits = Limits(
         lock_wait=_parse_limit(lock_wait, "--lock-wait"),
@@ -89,7 +90,8 @@ def up(
             return find_excluded(conn, migrations, schema, capture)
 
         if dry_run:
-            from stackctl.migrate import lock_forecast, plan
+            from stackctl.migrate import lock_forecast
+            from stackctl.migrate.runner import plan
 
             pending = plan.find_pending(conn, migrations, schema, to=to, excluded=omitted(), out_of_order=out_of_order)
             planned = [(m, so_far, list(lock_forecast.forecast_file(m, schema, so_far.done))) for m, so_far in pending]

@@ -16,7 +16,7 @@ from stackctl.config.settings import CONFIG_NAME, Flags, Settings
 from stackctl.core.bundled import bundled
 from stackctl.core.errors import StateError, UsageError
 from stackctl.migrate.files import discover
-from stackctl.migrate.run import apply_migrations
+from stackctl.migrate.runner.run import apply_migrations
 from stackctl.postgres import embedded
 from stackctl.postgres.connect import connect, connect_operated, open_operated_session
 from stackctl.postgres.errors import translating_errors

@@ -16,7 +16,7 @@ from stackctl.mapping.check import check_mappings as check_mappings
 from stackctl.mapping.files import list_mapping_files
 from stackctl.migrate.change_capture import describe_restore, detect_capture, find_excluded
 from stackctl.migrate.files import discover
-from stackctl.migrate.history import read_status as migration_status
+from stackctl.migrate.runner.history import read_status as migration_status
 from stackctl.postgres.statements import load_statements
 from stackctl.sync.changes.stamping import TOMBSTONES, list_sequenced_tables
 from stackctl.sync.pipeline import Pipeline

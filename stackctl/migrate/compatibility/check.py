@@ -18,7 +18,7 @@ from stackctl.migrate.compatibility.finding_places import drop_allowed, find_sta
 from stackctl.migrate.compatibility.report import CheckReport, CommandComparison, CompatibilityFinding
 from stackctl.migrate.compatibility.shell_command import run_command
 from stackctl.migrate.compatibility.statement_observer import StatementObserver
-from stackctl.migrate.run import apply_migrations
+from stackctl.migrate.runner.run import apply_migrations
 from stackctl.migrate.schema import catalog
 
 if TYPE_CHECKING:

@@ -13,11 +13,16 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row
 
 from stackctl.core.errors import AnswerNo, StackctlError
-from stackctl.migrate import concurrent_leftovers, failures, history, plan, repeated_passes, retry, runner_lock
-from stackctl.migrate.events import Event
-from stackctl.migrate.history import MigrationProgress
-from stackctl.migrate.session import Limits, Session
-from stackctl.migrate.statement_text import find_already_done_errors, find_position, insert_schema, parse_concurrent
+from stackctl.migrate.runner import concurrent_leftovers, failures, history, plan, repeated_passes, retry, runner_lock
+from stackctl.migrate.runner.events import Event
+from stackctl.migrate.runner.history import MigrationProgress
+from stackctl.migrate.runner.session import Limits, Session
+from stackctl.migrate.statement_text import (
+    find_already_done_errors,
+    find_position,
+    insert_schema,
+    parse_concurrent,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -26,8 +31,8 @@ if TYPE_CHECKING:
     from psycopg.errors import Diagnostic
 
     from stackctl.migrate.files import Migration, Piece, Statement
-    from stackctl.migrate.repeated_passes import RowChanges
-    from stackctl.migrate.session import Connection
+    from stackctl.migrate.runner.repeated_passes import RowChanges
+    from stackctl.migrate.runner.session import Connection
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from psycopg import errors, sql
 from psycopg.rows import dict_row
 
 from stackctl.core.errors import StateError
-from stackctl.migrate import failures, files
+from stackctl.migrate import files
+from stackctl.migrate.runner import failures
 from stackctl.postgres.statements import load_statements
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from stackctl.migrate.files import Migration
-    from stackctl.migrate.session import Connection, Session
+    from stackctl.migrate.runner.session import Connection, Session
 
 _SQL = load_statements(__file__, "runner")
 _OTHER_HISTORIES = {"SchemaMigration": "read_backend_history", "_prisma_migrations": "read_prisma_history"}

@@ -10,8 +10,8 @@ from psycopg import errors
 
 from stackctl.core.durations import format_duration
 from stackctl.core.errors import StateError
-from stackctl.migrate import failures
-from stackctl.migrate.events import Event
+from stackctl.migrate.runner import failures
+from stackctl.migrate.runner.events import Event
 from stackctl.migrate.statement_text import find_position, insert_schema
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import psycopg
 
     from stackctl.migrate.files import Migration, Statement
-    from stackctl.migrate.session import Session
+    from stackctl.migrate.runner.session import Session
 
 TRIES = 10
 TRIES_CONCURRENTLY = 3  # each may cost a whole build

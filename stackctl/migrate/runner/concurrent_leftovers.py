@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from psycopg import errors, sql
 
 from stackctl.core.errors import StateError
-from stackctl.migrate.events import Event
+from stackctl.migrate.runner.events import Event
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from stackctl.migrate.session import Session
+    from stackctl.migrate.runner.session import Session
     from stackctl.migrate.statement_text import ConcurrentStatement
 
 BUILD_POLL = 0.5  # seconds

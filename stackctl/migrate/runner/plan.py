@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stackctl.core.errors import StateError, UsageError
-from stackctl.migrate import history
+from stackctl.migrate.runner import history
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from stackctl.migrate.files import Migration
-    from stackctl.migrate.history import MigrationProgress
-    from stackctl.migrate.session import Connection
+    from stackctl.migrate.runner.history import MigrationProgress
+    from stackctl.migrate.runner.session import Connection
 
 _SHOWN = 5  # names in a message
 

@@ -10,12 +10,12 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 from stackctl.core.errors import ServiceError, StateError
-from stackctl.migrate.events import Event
+from stackctl.migrate.runner.events import Event
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from stackctl.migrate.session import Session
+    from stackctl.migrate.runner.session import Session
 
 LOCK_POLL = 0.1  # seconds
 

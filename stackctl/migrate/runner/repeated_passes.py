@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from stackctl.core.errors import AnswerNo
-from stackctl.migrate.events import RepeatedPass
+from stackctl.migrate.runner.events import RepeatedPass
 
 if TYPE_CHECKING:
     from stackctl.migrate.files import Migration
-    from stackctl.migrate.session import Session
+    from stackctl.migrate.runner.session import Session
 
 FIRST_PAUSE = 0.1  # seconds between two passes
 LONGEST_PAUSE = 5.0  # seconds; reached by doubling while passes change nothing
