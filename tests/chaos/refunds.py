@@ -207,7 +207,7 @@ class Driver:
 def main() -> None:
     from stackctl.core.bundled import bundled
     from stackctl.migrate.files import discover
-    from stackctl.migrate.run import apply_migrations
+    from stackctl.migrate.runner.run import apply_migrations
     from stackctl.postgres import embedded
     from tests.backend import seed_tenancies
     from tests.shop import Shop
