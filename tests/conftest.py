@@ -61,8 +61,10 @@ def environment() -> Iterator[Path]:
     mark = secrets.token_hex(8)
     parent = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else 0
     command = [sys.executable, "-S", guard.__file__, mark, str(parent), str(directory)]
+    # The guard of a run that a test has started outlives what the guard of that test ends.
+    own = {name: value for name, value in os.environ.items() if name != guard.VARIABLE}
     with pytest.MonkeyPatch.context() as patch, subprocess.Popen(
-        command, stdin=subprocess.PIPE, start_new_session=True
+        command, env=own, stdin=subprocess.PIPE, start_new_session=True
     ):  # fmt: skip
         for name in list(os.environ):
             if name == "FORCE_COLOR" or name.startswith(("STACKCTL_", "STRIPE_", "PG")):

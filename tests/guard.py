@@ -33,7 +33,11 @@ def marked(mark: str) -> dict[int, bytes]:
 def end(mark: str) -> None:
     deadline = time.monotonic() + PATIENCE
     asked: set[int] = set()
-    while left := marked(mark):
+    calm = 0
+    # Who is just executing another program shows neither environment nor command line for a moment.
+    while calm < 3:
+        left = marked(mark)
+        calm = 0 if left else calm + 1
         for pid, command in left.items():
             # A postmaster that is told to quit takes its shared memory along.
             polite = b"postgres" in command and pid not in asked and time.monotonic() < deadline
