@@ -74,7 +74,7 @@ def _aligned(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Seque
 
     def line(row: Sequence[str]) -> str:
         return "   ".join(
-            cell.rjust(width) if name in right else cell.ljust(width)
+            cell.rstrip().rjust(width) if name in right else cell.ljust(width)
             for name, cell, width in zip(columns, row, widths, strict=True)
         )
 
@@ -120,12 +120,12 @@ class Console:
 
     def line(self, text: str = "", style: str | None = None) -> None:
         """One line of the result."""
-        if self._out.isatty():
-            self.rich.print(
-                make_harmless(text), style=style, markup=False, emoji=False, highlight=False, soft_wrap=True
-            )
+        shown = make_harmless(text)
+        # How far a tab goes behind glyphs of several cells is rich's to know.
+        if self._is_plain and (shown.isascii() or "\t" not in shown):
+            self._write(shown.expandtabs())
         else:
-            self._write(make_harmless(text).expandtabs())
+            self.rich.print(shown, style=style, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     def table(
         self,
@@ -140,7 +140,7 @@ class Console:
         None is shown as a dash.
         """
         shown = [["-" if cell is None else make_harmless(str(cell)) for cell in row] for row in rows]
-        if not self._out.isatty() and (lines := _aligned(columns, shown, right)) is not None:
+        if self._is_plain and (lines := _aligned(columns, shown, right)) is not None:
             self._write("\n".join(lines))
             return
         from rich import box
@@ -155,8 +155,16 @@ class Console:
             table.add_row(*map(Text, row))
         self.rich.print(table)
 
+    @property
+    def _is_plain(self) -> bool:
+        """Whether stdout can be written without rich, whose import costs a command a tenth of its start.
+
+        Not a terminal, and not a stream that can't take a table's rule, for which rich has another.
+        """
+        encoding = getattr(self._out, "encoding", None) or "utf-8"
+        return not self._out.isatty() and encoding.lower().startswith("utf")
+
     def _write(self, text: str) -> None:
-        # rich costs a command a tenth of its start; off a terminal there is nothing for it to do.
         self._out.write(text + "\n")
         self._out.flush()
 

@@ -30,7 +30,9 @@ def find_parameters(sql: str) -> tuple[Parameter, ...]:
         before = listed[n - 1].text if n else ""
         if token.text == "[":
             inside_array = bool(subscripts) and not subscripts[-1]
-            subscripts.append(before.upper() != "ARRAY" and not (inside_array and before in ("[", ",")))
+            column = n > 1 and listed[n - 2].text == "."  # `t.array` is none of PostgreSQL's words
+            constructor = before.upper() == "ARRAY" and not column
+            subscripts.append(not constructor and not (inside_array and before in ("[", ",")))
         elif token.text == "(":
             subscripts.append(False)
         elif token.text in ("]", ")") and subscripts:

@@ -9,6 +9,7 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+from rich.console import Console as RichConsole
 
 from stackctl.core import console, redaction
 from stackctl.core.console import Console, to_json
@@ -170,7 +171,7 @@ def test_a_closed_stderr_stops_nothing() -> None:
     assert json.loads(out.getvalue())["error"]["code"] == "y"
 
 
-WORDS = ["", "-", "a", "id of a thing", "1,234", "12", "x" * 30, "naïve", "日本", "a\tb", "two\nlines"]
+WORDS = ["", "-", "a", "tail  ", "id of a thing", "1,234", "12", "x" * 30, "naïve", "日本", "a\tb", "two\nlines"]
 
 
 @pytest.mark.parametrize("width", ["", "40", "100", "wide"])
@@ -182,7 +183,7 @@ def test_a_table_off_a_terminal_is_the_one_that_rich_would_set(
     plainly = 0
     for _ in range(150):
         columns = [f"{draw.choice(WORDS[2:6])} {number}" for number in range(draw.randint(1, 5))]
-        few = WORDS[: draw.choice((5, 7, len(WORDS)))]
+        few = WORDS[: draw.choice((6, 8, len(WORDS)))]
         rows = [[draw.choice(few) for _ in columns] for _ in range(draw.randint(0, 4))]
         right = draw.sample(columns, draw.randint(0, len(columns)))
         plainly += console._aligned(columns, rows, right) is not None  # pyright: ignore[reportPrivateUsage]
@@ -202,3 +203,19 @@ def test_what_reads_like_a_name_of_an_emoji_is_shown_as_it_is() -> None:
     for stream in (io.StringIO(), Terminal()):
         Console(stdout=stream, no_color=True).line("a :x: b")
         assert ":x:" in stream.getvalue()
+
+
+def test_a_table_on_a_stream_that_is_not_utf_is_drawn_with_what_it_has() -> None:
+    raw = io.BytesIO()
+    out = io.TextIOWrapper(raw, encoding="ascii")
+    Console(stdout=out).table(("a", "b"), [("1", "2")])
+    out.flush()
+    assert raw.getvalue() == b"a | b\n--+--\n1 | 2\n"
+
+
+def test_a_tab_ends_where_it_does_for_rich() -> None:
+    for text in ("a\tb", "日本\tb", "e\u0301\tb"):
+        plain, by_rich = io.StringIO(), io.StringIO()
+        Console(stdout=plain).line(text)
+        RichConsole(file=by_rich, width=200).print(text, markup=False, highlight=False, soft_wrap=True)
+        assert plain.getvalue() == by_rich.getvalue()

@@ -86,6 +86,7 @@ def test_parameters_are_replaced_by_place() -> None:
     "sql",
     [
         *(mapping.select for mapping in files.load_mappings(bundled("mappings")).mappings.values()),
+        "SELECT t.array[1:2], x.ARRAY[:2] FROM t",
         "SELECT a[1:2], b[:2], c[1, :n], ARRAY[[:p], [:q, :r]], (ARRAY[:s])[1:2] FROM t",
         "SELECT f(a => :x, VARIADIC ARRAY[:y, :z]), E'\\':q', $$ :q $$, $a$ ' :q $a$, \":q\" -- :q",
         "SELECT x::text, y :: uuid, '{:q}'::jsonb -> 'k', 1 /* /* :q */ :q */ + :last",
