@@ -28,7 +28,7 @@ STACKCTL = [sys.executable, str(Path(sys.executable).parent / "stackctl")]
 # What is measured: the limit that it is held against, and how many times that it may take.
 GOALS: dict[str, tuple[str, float]] = {
     "--version": ("empty --help", 0.5),
-    "--help": ("empty --help", 1.1),
+    "--help": ("empty --help", 1.25),
     **{f"{name} --help": ("empty group --help", 1.1) for name, entry in COMMANDS.items() if isinstance(entry, Group)},
     **dict.fromkeys(
         ("fuse show", "queue list", "users show nobody@example.com", "refunds list", "migrate status"),
