@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, LiteralString
 import psycopg
 import yaml
 
-from stackctl.core.bundled import bundled
+from stackctl.core.bundled import find_bundled
 from stackctl.migrate.files import discover
 from stackctl.migrate.runner.run import apply_migrations
 from stackctl.postgres import embedded
@@ -83,7 +83,7 @@ def running(wakeup: Wakeup) -> Iterator[Running]:
             for database in ("backend", "analytics"):
                 server.ensure_database(database)
             with psycopg.connect(server.url("backend"), autocommit=True) as conn:
-                apply_migrations(conn, discover(bundled("migrations")))
+                apply_migrations(conn, discover(find_bundled("migrations")))
                 conn.execute(_SEED)
             config = directory / "stackctl.yaml"
             analytics = {"type": "postgres", "url": server.url("analytics")}

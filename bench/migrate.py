@@ -21,7 +21,7 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
-from stackctl.core.bundled import bundled
+from stackctl.core.bundled import find_bundled
 from stackctl.migrate.files import SCHEMA_SENTINEL, list_files
 from stackctl.postgres import embedded
 from stackctl.postgres.binaries import find_binaries
@@ -64,7 +64,7 @@ def stackctl(url: str, *arguments: object) -> list[str]:
 
 def against_psql(server: Server, rounds: int, directory: Path) -> None:
     files: list[str] = []
-    for name, path in list_files(bundled("migrations")):
+    for name, path in list_files(find_bundled("migrations")):
         files.append(str(directory / f"{name}.sql"))
         Path(files[-1]).write_text(path.read_text().replace(SCHEMA_SENTINEL, "public"))
     given = [word for path in files for word in ("-f", path)]

@@ -12,7 +12,7 @@ import psycopg
 import yaml
 
 from stackctl.config.settings import Flags, Settings
-from stackctl.core.bundled import bundled
+from stackctl.core.bundled import find_bundled
 from stackctl.migrate.files import discover
 from stackctl.migrate.runner.run import apply_migrations
 from stackctl.postgres import embedded
@@ -103,7 +103,7 @@ class Scene:
     def backend(self, users: int, name: str = "backend") -> Connection:
         """A migrated backend with one tenancy and that many users with a channel each, all of them marked."""
         conn = self.fresh(name)
-        apply_migrations(conn, discover(bundled("migrations")))
+        apply_migrations(conn, discover(find_bundled("migrations")))
         conn.execute(_SEED)
         conn.execute(_USERS, {"tenancy": TENANCY, "users": users})
         conn.execute(_CHANNELS)

@@ -18,7 +18,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from stackctl.core.bundled import bundled
+from stackctl.core.bundled import find_bundled
 from stackctl.migrate.files import discover
 from stackctl.migrate.runner.run import apply_migrations
 from stackctl.postgres import embedded
@@ -35,6 +35,11 @@ if TYPE_CHECKING:
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "200"}
 UNIT = Path(__file__).with_name("unit")
 ROOM = 2 << 30  # bytes that are to be free in memory for the databases of a run
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """`-n auto`: one process more than there are cores, because tests wait for servers as long as they compute."""
+    return (os.cpu_count() or 1) + 1
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -217,7 +222,7 @@ def shop(tmp_path: Path, migrated_db: str, stripe: Running) -> Shop:
 
 def migrated(conn: psycopg.Connection[Any]) -> None:
     """Every bundled migration, and two tenancies."""
-    apply_migrations(conn, discover(bundled("migrations")))
+    apply_migrations(conn, discover(find_bundled("migrations")))
     seed_tenancies(conn)
 
 

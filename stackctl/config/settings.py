@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from stackctl.config.keys import DATABASE_KEYS, KEYS, Key, convert_value, fill_references, is_reference
-from stackctl.core.bundled import bundled
+from stackctl.core.bundled import find_bundled
 from stackctl.core.errors import ConfigError
 from stackctl.core.redaction import redact_url, remember_secret
 
@@ -186,11 +186,11 @@ class Settings:
 
     def mappings_dir(self) -> Path:
         """The folder of mapping files: the configured one or the bundled one."""
-        return self.get("mappings_dir") or bundled("mappings")
+        return self.get("mappings_dir") or find_bundled("mappings")
 
     def migrations_dir(self) -> Path:
         """The folder of migrations: the configured one or the bundled one."""
-        return self.get("migrations_dir") or bundled("migrations")
+        return self.get("migrations_dir") or find_bundled("migrations")
 
     def tenancies(self) -> tuple[UUID, ...]:
         """The configured tenancies, in the order of the file."""

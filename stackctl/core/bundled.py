@@ -10,7 +10,7 @@ from pathlib import Path
 _PACKAGE = Path(__file__).parent.parent
 
 
-def bundled(name: str) -> Path:
+def find_bundled(name: str) -> Path:
     """The folder of bundled data called `name`."""
     inside = _PACKAGE / "_data" / name
     return inside if inside.is_dir() else _PACKAGE.parent / name

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stackctl.core.bundled import bundled
+from stackctl.core.bundled import find_bundled
 from stackctl.core.errors import ConfigError, unknown_name_error
 from stackctl.mapping.check import collect_findings, inspect_files
 
@@ -94,7 +94,7 @@ def read_sound_digests() -> dict[str, str]:
     A mapping that is one of them byte for byte is taken as it is, which spares every command the SQL parser; any other
     is checked each time. Written by `sha256sum *.yaml > sound.sha256`.
     """
-    lines = (bundled("mappings") / "sound.sha256").read_text(encoding="utf-8").splitlines()
+    lines = (find_bundled("mappings") / "sound.sha256").read_text(encoding="utf-8").splitlines()
     return {digest: name for digest, _, name in (line.partition("  ") for line in lines)}
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
-from stackctl.core.bundled import bundled
+from stackctl.core.bundled import find_bundled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -167,7 +167,7 @@ def shell(request: pytest.FixtureRequest, folder: Path, tmp_path_factory: pytest
         "LC_ALL": "C.UTF-8",
         "INPUTRC": "/dev/null",
     }
-    scripts = bundled("completions")
+    scripts = find_bundled("completions")
     if name == "fish":
         yield Fish(scripts / "stackctl.fish", folder, environ)
         return

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from stackctl.core.bundled import bundled
+from stackctl.core.bundled import find_bundled
 from stackctl.mapping.files import list_mapping_files
 from tests import forked
 
@@ -36,7 +36,7 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for result in (first, again):
         assert result["ok"]
         assert {check["mapping"] for check in result["checks"]} == {
-            path.stem for path in list_mapping_files(bundled("mappings"))
+            path.stem for path in list_mapping_files(find_bundled("mappings"))
         }
         assert all(check["source_rows"] == check["target_rows"] > 0 for check in result["checks"])
     return directory
@@ -45,7 +45,7 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_left_configuration_works_with_the_other_commands(played: Path) -> None:
     status = document(stackctl("status", "--json", cwd=played))
     copies = [copy for t in status["tenancies"] for d in t["databases"] for copy in d["mappings"]]
-    assert len(copies) == 2 * len(list_mapping_files(bundled("mappings")))
+    assert len(copies) == 2 * len(list_mapping_files(find_bundled("mappings")))
     assert all(copy["backlog"] == 0 and copy["cursor"] > 0 for copy in copies)
     assert status["queue"]["pending"] == 0
     assert document(stackctl("doctor", "--json", cwd=played))["ok"]

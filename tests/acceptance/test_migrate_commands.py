@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from stackctl.core.bundled import bundled
+from stackctl.core.bundled import find_bundled
 from stackctl.migrate.files import discover
 from tests.backend import Project
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from tests.conftest import Connect
 
-NAMES = [migration.name for migration in discover(bundled("migrations"))]
+NAMES = [migration.name for migration in discover(find_bundled("migrations"))]
 
 
 @pytest.fixture

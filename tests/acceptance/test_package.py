@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from stackctl.core.bundled import bundled
+from stackctl.core.bundled import find_bundled
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,7 +26,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_bundled_data_travels_inside(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     for folder in ("migrations", "mappings", "completions"):
-        files = {path.name for path in bundled(folder).iterdir() if path.is_file()}
+        files = {path.name for path in find_bundled(folder).iterdir() if path.is_file()}
         assert files
         assert {f"stackctl/_data/{folder}/{name}" for name in files} <= names
     assert "stackctl/py.typed" in names

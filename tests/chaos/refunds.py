@@ -205,7 +205,7 @@ class Driver:
 
 
 def main() -> None:
-    from stackctl.core.bundled import bundled
+    from stackctl.core.bundled import find_bundled
     from stackctl.migrate.files import discover
     from stackctl.migrate.runner.run import apply_migrations
     from stackctl.postgres import embedded
@@ -224,7 +224,7 @@ def main() -> None:
         import psycopg
 
         with psycopg.connect(server.url("shop"), autocommit=True) as conn:
-            apply_migrations(conn, discover(bundled("migrations")))
+            apply_migrations(conn, discover(find_bundled("migrations")))
             seed_tenancies(conn)
         stripe = stack.enter_context(running())
         began = time.monotonic()

@@ -16,7 +16,7 @@ import psycopg
 import yaml
 
 from stackctl.config.settings import Flags, Settings
-from stackctl.core.bundled import bundled
+from stackctl.core.bundled import find_bundled
 from stackctl.migrate.files import discover
 from stackctl.migrate.runner.run import apply_migrations
 from stackctl.postgres import embedded
@@ -116,7 +116,7 @@ class World:
     def populate(self) -> None:
         """The backend's tables and the tenancies; no other row."""
         with self.connect("source") as conn:
-            apply_migrations(conn, discover(bundled("migrations")))
+            apply_migrations(conn, discover(find_bundled("migrations")))
             conn.execute(
                 'INSERT INTO "Project" (id, "updatedAt", "displayName", "isProductionMode")'
                 " VALUES ('p', now(), 'P', false)"

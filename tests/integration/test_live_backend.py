@@ -12,7 +12,7 @@ from psycopg.types.json import Jsonb
 from stackctl.backend import external_databases
 from stackctl.backend.drift import find_drift
 from stackctl.backend.external_databases import BackendDatabases
-from stackctl.core.bundled import bundled
+from stackctl.core.bundled import find_bundled
 from stackctl.migrate.change_capture import detect_capture, find_excluded
 from stackctl.migrate.files import discover
 from stackctl.migrate.runner.history import read_status
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 Connection = psycopg.Connection[Any]
 
-BUNDLED = discover(bundled("migrations"))
+BUNDLED = discover(find_bundled("migrations"))
 CAPTURE = tuple(migration.name for migration in BUNDLED if migration.captures_changes)
 
 

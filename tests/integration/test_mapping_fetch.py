@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
-from stackctl.core.bundled import bundled
+from stackctl.core.bundled import find_bundled
 from stackctl.mapping import files
 from stackctl.mapping.check import check_mappings
 from stackctl.mapping.compile import compile_mapping
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Connection = psycopg.Connection[Any]
-MAPPINGS = files.load_mappings(bundled("mappings")).mappings
+MAPPINGS = files.load_mappings(find_bundled("mappings")).mappings
 MINE, OTHER = uuid.UUID(int=1), uuid.UUID(int=2)
 IDS = {"mine": MINE, "other": OTHER}
 SEED = """
@@ -37,7 +37,7 @@ SET session_replication_role = replica;
 def db(empty_db: str, connect: Callable[..., Connection]) -> Connection:
     """A migrated database with two tenancies; no trigger fires, so that tests set every stamp themselves."""
     conn = connect(empty_db, autocommit=True)
-    apply_migrations(conn, discover(bundled("migrations")))
+    apply_migrations(conn, discover(find_bundled("migrations")))
     conn.execute(SEED)
     return conn
 
@@ -66,7 +66,7 @@ def run(conn: Connection, name: str, what: str = "fetch", cursor: int = -1, limi
 
 
 def test_bundled_mappings_fit_the_database(db: Connection) -> None:
-    assert check_mappings(files.list_mapping_files(bundled("mappings")), catalog=db) == ()
+    assert check_mappings(files.list_mapping_files(find_bundled("mappings")), catalog=db) == ()
 
 
 def test_changed_deleted_recreated_and_foreign_rows(db: Connection) -> None:
@@ -177,7 +177,7 @@ def test_deep_page_reads_no_table_whole(db: Connection, name: str, analyzed: boo
 
 
 def test_catalog_findings_have_their_place(db: Connection, tmp_path: Path) -> None:
-    text = (bundled("mappings") / "teams.yaml").read_text(encoding="utf-8")
+    text = (find_bundled("mappings") / "teams.yaml").read_text(encoding="utf-8")
     for old, new, rule in (
         ("source: Team", "source: Teem", "unknown-source"),
         ("{id: teamId}", "{id: teamID}", "unknown-column"),

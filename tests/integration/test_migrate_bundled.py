@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from stackctl.core.bundled import bundled
+from stackctl.core.bundled import find_bundled
 from stackctl.migrate.files import discover
 from stackctl.migrate.runner.history import read_status
 from stackctl.migrate.runner.run import apply_migrations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Connection = psycopg.Connection[Any]
 
-BUNDLED = discover(bundled("migrations"))
+BUNDLED = discover(find_bundled("migrations"))
 SOURCES = (
     "ProjectUser",
     "ContactChannel",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from stackctl.core.bundled import bundled
+from stackctl.core.bundled import find_bundled
 from stackctl.migrate.files import discover
 from stackctl.migrate.runner.run import apply_migrations
 from stackctl.migrate.schema.dump import dump_schema
@@ -88,7 +88,7 @@ def test_the_bundled_set_loads_into_an_empty_database_and_gives_the_same_text(
     empty_db: str, second_db: str, connect: Connect
 ) -> None:
     conn, copy = connect(empty_db, autocommit=True), connect(second_db, autocommit=True)
-    apply_migrations(conn, discover(bundled("migrations")))
+    apply_migrations(conn, discover(find_bundled("migrations")))
     text = dump_schema(conn, "public")
     assert text == dump_schema(conn, "public")
     load(text, second_db)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from psycopg import sql
 
-from stackctl.core.bundled import bundled
+from stackctl.core.bundled import find_bundled
 from stackctl.mapping import files
 from stackctl.sync.changes import sequencer
 from stackctl.sync.changes.sequencer import Sequencer, SequenceResult
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     from tests.conftest import Connect
 
-MAPPINGS = files.load_mappings(bundled("mappings")).mappings
+MAPPINGS = files.load_mappings(find_bundled("mappings")).mappings
 STAMP = (
     'UPDATE "ProjectUser" SET "sequenceId" = nextval(\'global_seq_id\'), "shouldUpdateSequenceId" = false'
     ' WHERE "projectUserId" = %s'

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import stackctl.sync
 from stackctl import __version__
-from stackctl.core.bundled import bundled
+from stackctl.core.bundled import find_bundled
 from stackctl.sync import reports as reporting
 from stackctl.sync import service
 from stackctl.sync.queue import retries
@@ -212,7 +212,7 @@ def test_a_mapping_that_changes_under_it_is_told_and_not_taken_up(
     monkeypatch.setattr(service, "FIRST_PAUSE", 0.01)
     folder = project.directory / "mappings"
     folder.mkdir()
-    for path in sorted(bundled("mappings").glob("*.yaml")):
+    for path in sorted(find_bundled("mappings").glob("*.yaml")):
         (folder / path.name).write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
     project.settings["mappings_dir"] = "./mappings"
     project.postgres(MINE, external_db, mappings=["users"])

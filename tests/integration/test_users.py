@@ -12,7 +12,7 @@ import yaml
 
 from stackctl.backend import users
 from stackctl.backend.users import Restriction, find_user
-from stackctl.core.bundled import bundled
+from stackctl.core.bundled import find_bundled
 from stackctl.core.errors import StackctlError, StateError, UsageError
 from stackctl.postgres.errors import translating_errors
 from stackctl.postgres.statements import load_statements
@@ -330,7 +330,7 @@ def test_a_violated_constraint_is_explained(source: Connection, ada: uuid.UUID, 
 @pytest.fixture
 def mapped(project: Project, external_db: str) -> Project:
     """The bundled mapping of users, and with it what the row says of a restriction."""
-    document = yaml.safe_load((bundled("mappings") / "users.yaml").read_text(encoding="utf-8"))
+    document = yaml.safe_load((find_bundled("mappings") / "users.yaml").read_text(encoding="utf-8"))
     document["columns"] |= {
         "restricted_by_admin": "boolean",
         "restricted_by_admin_reason": "text null",

@@ -403,6 +403,6 @@ def test_the_migration_can_be_applied_again(source: Connection, pipeline_migrati
 
 @pytest.fixture
 def pipeline_migration() -> str:
-    from stackctl.core.bundled import bundled
+    from stackctl.core.bundled import find_bundled
 
-    return (bundled("migrations") / "20260101000008_wakeup.sql").read_text(encoding="utf-8")
+    return (find_bundled("migrations") / "20260101000008_wakeup.sql").read_text(encoding="utf-8")

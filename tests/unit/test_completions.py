@@ -13,7 +13,7 @@ from stackctl.cli import app
 from stackctl.cli.completion.scripts import Node, Option, tree, write
 from stackctl.cli.completion.values import complete
 from stackctl.cli.start.completion import SCRIPTS
-from stackctl.core.bundled import bundled
+from stackctl.core.bundled import find_bundled
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,7 +53,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("shell", SCRIPTS)
 def test_every_script_is_that_of_the_command_tree(shell: str, nodes: dict[str, Node]) -> None:
-    script = (bundled("completions") / SCRIPTS[shell]).read_text(encoding="utf-8")
+    script = (find_bundled("completions") / SCRIPTS[shell]).read_text(encoding="utf-8")
     assert write(script, list(nodes.values()), shell) == script, "run `python -m stackctl.cli.completion.scripts`"
 
 
@@ -81,7 +81,7 @@ def test_a_help_text_with_quotes_stays_text() -> None:
     nodes = [Node((), (), (Option("--x", "it's a\\b ’quoted’", None), Option("--y", "", "a|b")), ("@text...",))]
 
     def table(shell: str) -> str:
-        return write((bundled("completions") / SCRIPTS[shell]).read_text(encoding="utf-8"), nodes, shell)
+        return write((find_bundled("completions") / SCRIPTS[shell]).read_text(encoding="utf-8"), nodes, shell)
 
     assert r"'--x:it'\''s a\b ’quoted’'" in table("zsh")
     assert r"'--x:it\'s a\\b ’quoted’'" in table("fish")
@@ -92,7 +92,7 @@ def test_a_help_text_with_quotes_stays_text() -> None:
 @pytest.mark.parametrize("shell", SCRIPTS)
 def test_the_command_prints_the_script(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert app.run(["completion", shell]) == 0
-    assert capsys.readouterr().out == (bundled("completions") / SCRIPTS[shell]).read_text(encoding="utf-8")
+    assert capsys.readouterr().out == (find_bundled("completions") / SCRIPTS[shell]).read_text(encoding="utf-8")
 
 
 def test_an_unknown_shell_is_a_usage_error_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stackctl.core.bundled import bundled
+from stackctl.core.bundled import find_bundled
 from stackctl.migrate.lint.file_selection import select_files
 from stackctl.migrate.lint.findings import LintFinding, has_failures
 from stackctl.migrate.lint.linter import LintFile, lint_files
@@ -49,7 +49,7 @@ def test_a_file_that_breaks_every_rule_is_found_out_line_by_line() -> None:
 
 
 def test_the_bundled_set_is_clean() -> None:
-    (folder,) = select_files([bundled("migrations")])
+    (folder,) = select_files([find_bundled("migrations")])
     assert len(folder) > 5
     assert lint_files(folder, schema="public") == []
 

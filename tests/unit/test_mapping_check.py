@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from stackctl.core.bundled import bundled
+from stackctl.core.bundled import find_bundled
 from stackctl.core.errors import ConfigError
 from stackctl.mapping import files
 from stackctl.mapping.check import check_mappings
@@ -41,19 +41,19 @@ def test_good_mapping_has_no_finding(tmp_path: Path) -> None:
 
 
 def test_bundled_mappings_have_no_finding() -> None:
-    assert check_mappings(files.list_mapping_files(bundled("mappings"))) == ()
-    assert len(files.load_mappings(bundled("mappings")).mappings) == 11
+    assert check_mappings(files.list_mapping_files(find_bundled("mappings"))) == ()
+    assert len(files.load_mappings(find_bundled("mappings")).mappings) == 11
 
 
 def test_the_digests_of_sound_files_are_those_of_the_bundled_mappings() -> None:
     """When this fails, a bundled mapping was edited: `cd mappings && sha256sum *.yaml > sound.sha256`."""
-    folder = bundled("mappings")
+    folder = find_bundled("mappings")
     current = {hashlib.sha256(path.read_bytes()).hexdigest(): path.name for path in files.list_mapping_files(folder)}
     assert files.read_sound_digests() == current
 
 
 def test_a_file_that_is_no_longer_the_bundled_one_is_checked(tmp_path: Path) -> None:
-    text = (bundled("mappings") / "teams.yaml").read_text(encoding="utf-8")
+    text = (find_bundled("mappings") / "teams.yaml").read_text(encoding="utf-8")
     write(tmp_path, text, "teams")
     assert list(files.load_mappings(tmp_path).mappings) == ["teams"]
     write(tmp_path, text.replace(":tenancy_id", "NULL"), "teams")

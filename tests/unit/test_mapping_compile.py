@@ -6,7 +6,7 @@ import pytest
 import sqlglot
 from sqlglot import exp
 
-from stackctl.core.bundled import bundled
+from stackctl.core.bundled import find_bundled
 from stackctl.mapping import files
 from stackctl.mapping.compile import compile_mapping
 from stackctl.mapping.dialect import DIALECTS, Dialect
@@ -48,13 +48,13 @@ from stackctl.mapping.sql_text import find_parameters, to_driver_sql
     ],
 )
 def test_upsert(dialect: Dialect, upsert: str) -> None:
-    mapping = files.load_mappings(bundled("mappings")).mappings["notification_preferences"]
+    mapping = files.load_mappings(find_bundled("mappings")).mappings["notification_preferences"]
     assert compile_mapping(mapping, dialect).upsert == upsert
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_every_mapping_compiles(dialect: Dialect) -> None:
-    for mapping in files.load_mappings(bundled("mappings")).mappings.values():
+    for mapping in files.load_mappings(find_bundled("mappings")).mappings.values():
         compiled = compile_mapping(mapping, dialect)
         assert ":tenancy_id" not in compiled.fetch + compiled.load
         assert all(column.name in compiled.create_table for column in mapping.columns)
@@ -62,7 +62,7 @@ def test_every_mapping_compiles(dialect: Dialect) -> None:
 
 def test_sqlite_statements_run() -> None:
     database = sqlite3.connect(":memory:")
-    for mapping in files.load_mappings(bundled("mappings")).mappings.values():
+    for mapping in files.load_mappings(find_bundled("mappings")).mappings.values():
         compiled = compile_mapping(mapping, "sqlite")
         database.execute(compiled.create_table)
         row = tuple(f"{column.name} 1" for column in mapping.columns)
@@ -85,7 +85,7 @@ def test_parameters_are_replaced_by_place() -> None:
 @pytest.mark.parametrize(
     "sql",
     [
-        *(mapping.select for mapping in files.load_mappings(bundled("mappings")).mappings.values()),
+        *(mapping.select for mapping in files.load_mappings(find_bundled("mappings")).mappings.values()),
         "SELECT t.array[1:2], x.ARRAY[:2] FROM t",
         "SELECT a[1:2], b[:2], c[1, :n], ARRAY[[:p], [:q, :r]], (ARRAY[:s])[1:2] FROM t",
         "SELECT f(a => :x, VARIADIC ARRAY[:y, :z]), E'\\':q', $$ :q $$, $a$ ' :q $a$, \":q\" -- :q",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from stackctl.core.bundled import bundled
+from stackctl.core.bundled import find_bundled
 from stackctl.core.errors import ConfigError, UsageError
 from stackctl.migrate.files import Migration, create_file, discover
 
@@ -260,4 +260,4 @@ def test_new_refuses_what_is_no_name(tmp_path: Path, name: str) -> None:
 
 
 def test_the_bundled_set_is_readable() -> None:
-    assert [m.name[15:] for m in discover(bundled("migrations"))][:2] == ["enums", "tables"]
+    assert [m.name[15:] for m in discover(find_bundled("migrations"))][:2] == ["enums", "tables"]

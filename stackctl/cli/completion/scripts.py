@@ -16,7 +16,7 @@ from rich.markup import render
 from stackctl.cli.commands import COMMANDS
 from stackctl.cli.start.completion import SCRIPTS
 from stackctl.cli.tree import build_root, load_command
-from stackctl.core.bundled import bundled
+from stackctl.core.bundled import find_bundled
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -215,7 +215,7 @@ def main() -> None:
     """Rewrite the table of every script in completions/."""
     nodes = tree()
     for shell, name in SCRIPTS.items():
-        path = bundled("completions") / name
+        path = find_bundled("completions") / name
         path.write_text(write(path.read_text(encoding="utf-8"), nodes, shell), encoding="utf-8")
 
 

@@ -30,10 +30,10 @@ Directory = Annotated[
 
 def list_bundled_names() -> list[str]:
     """The bundled set is applied beside a folder of the operator's own, to the same schema."""
-    from stackctl.core.bundled import bundled
+    from stackctl.core.bundled import find_bundled
     from stackctl.migrate.files import list_files
 
-    return [name for name, _ in list_files(bundled("migrations"))]
+    return [name for name, _ in list_files(find_bundled("migrations"))]
 
 
 class Format(StrEnum):

@@ -9,7 +9,7 @@ import typer
 
 from stackctl.cli.arguments import parse_uuid
 from stackctl.cli.command import Run, command, format_count
-from stackctl.cli.pipeline.shared import REFUSED, stopping
+from stackctl.cli.pipeline.shared import REFUSED, stop_on_signals
 from stackctl.core.errors import EXIT_INTERRUPTED, StateError, UsageError
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def backfill(
         run.finish(document(mapping, plans), lambda: _show(run.console, mapping, plans), ok=ok)
         return
     total = sum(plan.planned for plan in plans)
-    with stopping(None) as stop, run.console.progress(f"sending {mapping}", total) as progress:
+    with stop_on_signals(None) as stop, run.console.progress(f"sending {mapping}", total) as progress:
         options = feature.BackfillOptions(limit, restart, progress.advance)
         results = feature.backfill(pipeline, mapping, scope, options, stop)
     refused = any(result.error is not None and result.error.code in REFUSED for result in results)

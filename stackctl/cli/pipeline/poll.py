@@ -16,9 +16,9 @@ from stackctl.cli.pipeline.shared import (
     claim_limit,
     finish_stage,
     loop_interval,
-    report,
-    stopping,
-    warn_failed,
+    report_result,
+    stop_on_signals,
+    warn_of_failure,
 )
 
 if TYPE_CHECKING:
@@ -45,15 +45,15 @@ def poll(
     console = run.console
     log = ServiceLog(run, documents=False)
     pause = loop_interval(loop, interval, "sync.poller_interval", run)
-    with stopping(max_duration) as stop:
+    with stop_on_signals(max_duration) as stop:
         result = service.poll(
             Pipeline(run.settings),
             stop,
             claim_limit=batch_size or claim_limit(run),
             interval=pause,
             reports=service.Reports(
-                polled=lambda done: report(run, poll_document(done), poll_line(done)),
-                synced=lambda done: None if loop else warn_failed(console, done),
+                polled=lambda done: report_result(run, poll_document(done), poll_line(done)),
+                synced=lambda done: None if loop else warn_of_failure(console, done),
                 failing=log.failing,
                 recovered=log.recovered,
                 trouble=log.trouble,

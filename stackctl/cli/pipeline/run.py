@@ -13,7 +13,7 @@ from stackctl.cli.pipeline.shared import (
     database_document,
     sequence_document,
     sequence_line,
-    stopping,
+    stop_on_signals,
 )
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def run_(run: Run, max_duration: MaxDuration = None) -> None:
 
     log = ServiceLog(run, documents=True)
     pipeline = Pipeline(run.settings)
-    with stopping(max_duration) as stop:
+    with stop_on_signals(max_duration) as stop:
         _start(log, pipeline)  # a mistake in a file is told before anything starts
         service.run(
             pipeline,

@@ -13,10 +13,10 @@ from stackctl.cli.pipeline.shared import (
     MaxDuration,
     finish_stage,
     loop_interval,
-    report,
+    report_result,
     sequence_document,
     sequence_line,
-    stopping,
+    stop_on_signals,
 )
 
 
@@ -41,7 +41,7 @@ def sequence(
     settings = run.settings
     console = run.console
     pause = loop_interval(loop, interval, "sync.sequencer_interval", run)
-    with stopping(max_duration) as stop, console.progress("stamping") as progress:
+    with stop_on_signals(max_duration) as stop, console.progress("stamping") as progress:
         result = service.sequence(
             Pipeline(settings),
             stop,
@@ -49,7 +49,7 @@ def sequence(
             interval=pause,
             reports=service.Reports(
                 stamped=progress.advance,
-                sequenced=lambda done: report(run, sequence_document(done), sequence_line(done)),
+                sequenced=lambda done: report_result(run, sequence_document(done), sequence_line(done)),
                 trouble=lambda error: console.warn(error.message),
                 warned=console.warn,
             ),

@@ -48,7 +48,7 @@ def loop_interval(loop: bool, interval: str | None, key: str, run: Run) -> timed
 
 
 @contextmanager
-def stopping(max_duration: str | None) -> Iterator[Stop]:
+def stop_on_signals(max_duration: str | None) -> Iterator[Stop]:
     """The first signal asks for a stop after the batch in hand; a second one ends the process at once."""
     from stackctl.sync.stop import Stop
 
@@ -67,7 +67,7 @@ def stopping(max_duration: str | None) -> Iterator[Stop]:
             signal.signal(number, handler)
 
 
-def report(run: Run, document: dict[str, Any], line: str) -> None:
+def report_result(run: Run, document: dict[str, Any], line: str) -> None:
     if run.json_output:
         run.console.json_line(document)
     elif not run.console.quiet:
@@ -79,7 +79,7 @@ def finish_stage(
 ) -> None:
     """A loop that was asked to end has done its work (0); a single pass that was cut short has not (130)."""
     if loop:
-        report(run, document, f"{line}; stopped by {stopped_by}")
+        report_result(run, document, f"{line}; stopped by {stopped_by}")
         return
     suffix = "" if stopped_by == "drained" else f"; stopped by {stopped_by}"
     code = {"signal": EXIT_INTERRUPTED, "lock-held": StateError.exit_code}.get(stopped_by, 1 if failed else 0)
@@ -122,7 +122,7 @@ def database_document(result: DatabaseResult) -> dict[str, Any]:
     }
 
 
-def warn_failed(console: Console, result: DatabaseResult) -> None:
+def warn_of_failure(console: Console, result: DatabaseResult) -> None:
     if result.error is not None:
         hint = f" ({result.error.hint})" if result.error.hint else ""
         console.warn(f"{result.tenancy} {result.database}: {result.error.message}{hint}")

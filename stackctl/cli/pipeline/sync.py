@@ -8,7 +8,7 @@ import typer
 
 from stackctl.cli.arguments import parse_uuid, require_names_or_all
 from stackctl.cli.command import Run, command
-from stackctl.cli.pipeline.shared import REFUSED, Tenancies, database_document, stopping, warn_failed
+from stackctl.cli.pipeline.shared import REFUSED, Tenancies, database_document, stop_on_signals, warn_of_failure
 from stackctl.core.errors import EXIT_INTERRUPTED, StateError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def sync(
     require_names_or_all(tenancies, everything, "tenancies")
     scope = service.Scope([parse_uuid(t) for t in tenancies] if tenancies else None, database, mapping)
     console = run.console
-    with stopping(None) as stop, console.progress("syncing") as progress:
+    with stop_on_signals(None) as stop, console.progress("syncing") as progress:
         options = SyncOptions(
             batch_size=run.settings.get("sync.batch_size"),
             full=full,
@@ -72,6 +72,6 @@ def _show_sync(console: Console, results: list[DatabaseResult]) -> None:
     if rows:
         console.table(columns, rows, right=columns[3:])
     for result in results:
-        warn_failed(console, result)
+        warn_of_failure(console, result)
     if not results:
         console.line("no external database is configured")

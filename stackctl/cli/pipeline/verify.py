@@ -8,7 +8,7 @@ import typer
 
 from stackctl.cli.arguments import parse_uuid
 from stackctl.cli.command import Run, command, format_count
-from stackctl.cli.pipeline.shared import REFUSED, Tenancies, stopping
+from stackctl.cli.pipeline.shared import REFUSED, Tenancies, stop_on_signals
 from stackctl.core.errors import EXIT_INTERRUPTED, StateError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def verify(
     from stackctl.sync.pipeline import Pipeline
 
     scope = service.Scope([parse_uuid(t) for t in tenancies] if tenancies else None, database, mapping)
-    with stopping(None) as stop, run.console.progress("comparing") as progress:
+    with stop_on_signals(None) as stop, run.console.progress("comparing") as progress:
         checks = feature.verify(Pipeline(run.settings), scope, stop, repair=repair, on_rows=progress.advance)
     refused = any(check.error is not None and check.error.code in REFUSED for check in checks)
     run.finish(

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from stackctl.cli.command import Run, command
-from stackctl.core.bundled import bundled
+from stackctl.core.bundled import find_bundled
 from stackctl.core.errors import UsageError
 
 SCRIPTS = {"bash": "stackctl.bash", "zsh": "_stackctl", "fish": "stackctl.fish", "powershell": "stackctl.ps1"}
@@ -34,4 +34,4 @@ def completion(
         close = difflib.get_close_matches(shell.lower(), SCRIPTS, n=1, cutoff=0.5)
         hint = (f"did you mean `{close[0]}`? " if close else "") + f"known are {', '.join(SCRIPTS)}"
         raise UsageError(f"no completion for the shell {shell!r}", code="unknown-shell", hint=hint)
-    sys.stdout.write((bundled("completions") / SCRIPTS[shell]).read_text(encoding="utf-8"))
+    sys.stdout.write((find_bundled("completions") / SCRIPTS[shell]).read_text(encoding="utf-8"))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from stackctl.config.settings import CONFIG_NAME, Flags, Settings
-from stackctl.core.bundled import bundled
+from stackctl.core.bundled import find_bundled
 from stackctl.core.errors import StateError, UsageError
 from stackctl.migrate.files import discover
 from stackctl.migrate.runner.run import apply_migrations
@@ -208,7 +208,7 @@ def _migrate(pipeline: Pipeline) -> str:
     conn = connect_operated(pipeline.settings)
     try:
         result = apply_migrations(
-            conn, discover(bundled("migrations")), schema=pipeline.settings.get("database.schema")
+            conn, discover(find_bundled("migrations")), schema=pipeline.settings.get("database.schema")
         )
     finally:
         conn.close()
