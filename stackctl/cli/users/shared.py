@@ -13,6 +13,7 @@ from stackctl.core.errors import UsageError
 if TYPE_CHECKING:
     from stackctl.backend.users import Cause, Restriction, User
     from stackctl.cli.command import Run
+    from stackctl.postgres.connect import Connection
 
 Who = Annotated[str, typer.Argument(metavar="ID_OR_EMAIL", help="Id of a user, or an e-mail address of it.")]
 Tenancy = Annotated[
@@ -22,7 +23,7 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would change, and change nothing.")]
 
 
-def find_user(conn: Any, who: str, tenancy: str | None) -> User:
+def find_user(conn: Connection, who: str, tenancy: str | None) -> User:
     from stackctl.backend import users
 
     require_text(who, "ID_OR_EMAIL")
@@ -30,7 +31,7 @@ def find_user(conn: Any, who: str, tenancy: str | None) -> User:
 
 
 def change_restriction(
-    run: Run, conn: Any, user: User, wanted: Restriction, *, question: str, yes: bool, dry_run: bool
+    run: Run, conn: Connection, user: User, wanted: Restriction, *, question: str, yes: bool, dry_run: bool
 ) -> bool:
     """Whether there is anything to change; what there is has been confirmed and written, unless it is a dry run."""
     from stackctl.backend import users
