@@ -162,10 +162,26 @@ _stackctl() {
     *) IFS='|' read -r -a kinds <<<"$kind" && offered+=("${kinds[@]}") ;;
   esac
 
+  # Readline replaces what follows a quote that is still open, and nobody but us quotes what it inserts.
+  local quote= before=
+  for ((i = 0; i < ${#current}; i++)); do
+    case $quote${current:i:1} in
+      \\ | \"\\) ((i += 1)) ;;
+      \" | \') quote=${current:i:1} before=${current:0:i} ;;
+      \"\" | \'\') quote= ;;
+    esac
+  done
+  [[ ! $quote ]] || lead=$prefix${before//\\/}
+  lead=${lead//[\"\']/}
+
   COMPREPLY=()
   for word in "${offered[@]}"; do
     [[ $word && $word == "${current//[\\\"\']/}"* ]] || continue
-    [[ $current == [\"\']* ]] || printf -v word %q "$word"
+    if [[ ! $quote ]]; then
+      printf -v word %q "$word"
+    elif [[ $word == *[\"\'\`\$\\!]* ]]; then
+      continue
+    fi
     word=$prefix$word
     COMPREPLY+=("${word#"$lead"}")
   done

@@ -788,7 +788,10 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
         if (-not $value.StartsWith($current)) { continue }
         if (-not $help) { $help = $value }
         $text = $prefix + $value
-        if ($text -match '[^\w.:/=-]') { $text = "'" + $text.Replace("'", "''") + "'" }
+        if ($text -match '[^\w.:/=-]') {
+            # It doubles the curly quotes too, which end a text as well.
+            $text = "'" + [System.Management.Automation.Language.CodeGeneration]::EscapeSingleQuotedStringContent($text) + "'"
+        }
         [System.Management.Automation.CompletionResult]::new($text, $value, 'ParameterValue', $help)
     }
 }

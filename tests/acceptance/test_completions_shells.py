@@ -1,4 +1,4 @@
-"""The completion scripts in the shells themselves: typed at bash's and zsh's prompt, asked of fish."""
+"""The completion scripts in the shells themselves, typed at their prompts; fish is asked what it would offer, too."""
 
 from __future__ import annotations
 
@@ -56,6 +56,32 @@ zle -N report
 bindkey '^Xr' report
 """
 
+FISH = """
+function fish_prompt; end
+function fish_greeting; end
+source {script}
+function report; commandline > {answers}; commandline ''; end
+bind \\cxr report
+"""
+
+PROMPTS = {
+    "bash": (["bash", "--norc", "--noprofile"], BASH, "stackctl.bash"),
+    "zsh": (["zsh", "-f"], ZSH, "_stackctl"),
+    "fish": (["fish", "--no-config"], FISH, "stackctl.fish"),
+}
+
+# Names as a stackctl of another age might print them, and a program that tells what it is given.
+NAMES = (
+    "live$(touch run)", "back`touch run`", "semi;touch run", "hist!!", "quote's;touch run", 'double";touch run',
+    "slash\\", "var$HOME", "glob*", "pipe|touch run", "both'\"$(touch run)", "my db", "a:b",
+)  # fmt: skip
+TELLER = """#!/bin/sh
+case $1 in
+  _complete) cat names ;;
+  *) for last; do :; done; printf '%s\\n' "$last" > {answers} ;;
+esac
+"""
+
 
 class Shell(Protocol):
     def matches(self, line: str) -> set[str]:
@@ -66,7 +92,9 @@ class Shell(Protocol):
 class Prompt:
     """An interactive shell on a terminal of its own, which reports its edited line through a pipe."""
 
-    def __init__(self, argv: list[str], setup: str, script: Path, folder: Path, environ: dict[str, str]) -> None:
+    def __init__(self, shell: str, folder: Path, environ: dict[str, str]) -> None:
+        argv, setup, name = PROMPTS[shell]
+        script = find_bundled("completions") / name
         answers = folder / "answers"
         os.mkfifo(answers)
         # Open at both ends, or each side would wait for the other.
@@ -87,6 +115,16 @@ class Prompt:
             return set()
         before = shlex.split(line + "x")[:-1]
         return {word.rstrip("/") for word in shlex.split(edited)[len(before) :]}
+
+    def complete(self, line: str) -> str:
+        """The line as one press of Tab leaves it."""
+        self._type(line + "\t" + REPORT)
+        return self._answer()
+
+    def run(self, line: str) -> str:
+        """What the program that the line starts has to say."""
+        self._type(line + "\n")
+        return self._answer()
 
     def close(self) -> None:
         os.close(self._terminal)
@@ -156,28 +194,40 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def _environ(folder: Path, home: Path) -> dict[str, str]:
+    path = f"{folder / 'bin'}:{os.environ['PATH']}"
+    return {"HOME": str(home), "PATH": path, "TERM": "dumb", "LC_ALL": "C.UTF-8", "INPUTRC": "/dev/null"}
+
+
 @pytest.fixture(scope="module", params=["bash", "zsh", "fish"])
 def shell(request: pytest.FixtureRequest, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
     name: str = request.param
     _needed(name)
-    environ = {
-        "HOME": str(tmp_path_factory.mktemp("home")),
-        "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
-        "TERM": "dumb",
-        "LC_ALL": "C.UTF-8",
-        "INPUTRC": "/dev/null",
-    }
-    scripts = find_bundled("completions")
+    environ = _environ(folder, tmp_path_factory.mktemp("home"))
     if name == "fish":
-        yield Fish(scripts / "stackctl.fish", folder, environ)
+        yield Fish(find_bundled("completions") / "stackctl.fish", folder, environ)
         return
-    argv = ["bash", "--norc", "--noprofile"] if name == "bash" else ["zsh", "-f"]
-    script = scripts / ("stackctl.bash" if name == "bash" else "_stackctl")
-    prompt = Prompt(argv, BASH if name == "bash" else ZSH, script, folder, environ)
+    prompt = Prompt(name, folder, environ)
     yield prompt
     prompt.close()
     for left in ("answers", "rc"):
         (folder / left).unlink()
+
+
+@pytest.fixture(scope="module", params=["bash", "zsh", "fish"])
+def prompt(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prompt]:
+    """A shell whose `stackctl` offers NAMES, and says what its last argument was."""
+    _needed(request.param)
+    folder = tmp_path_factory.mktemp("names")
+    (folder / "names").write_text("".join(f"{name}\ttold\n" for name in NAMES))
+    (folder / "bin").mkdir()
+    program = folder / "bin" / "stackctl"
+    program.write_text(TELLER.format(answers=shlex.quote(str(folder / "answers"))))
+    program.chmod(0o755)
+    prompt = Prompt(request.param, folder, _environ(folder, tmp_path_factory.mktemp("home")))
+    yield prompt
+    prompt.close()
+    assert sorted(path.name for path in folder.iterdir()) == ["answers", "bin", "names", "rc"]
 
 
 @pytest.fixture
@@ -263,3 +313,21 @@ def test_with_the_configuration(line: str, offered: set[str], asked: str, shell:
     assert shell.matches(line) == offered
     # A shell may ask again while it lists, for instance with the word's case ignored.
     assert set(started.read_text().splitlines()) == {f"stackctl _complete {asked}"}
+
+
+@pytest.mark.parametrize("option", ["--database ", "--database="])
+@pytest.mark.parametrize("opening", ["", '"', "'", '""', "''"])
+def test_what_is_inserted_is_one_word_in_every_quote(opening: str, option: str, prompt: Prompt) -> None:
+    begun = f"stackctl sync {option}{opening}"
+    taken: set[str] = set()
+    for name in NAMES:
+        line = prompt.complete(begun + name[:2])
+        if line.rstrip() != begun + name[:2]:
+            assert prompt.run(line).removeprefix("--database=") == name
+            taken.add(name)
+    assert taken >= {"my db", "a:b"}
+
+
+@pytest.mark.parametrize("opening", ['"', "'"])
+def test_a_quote_within_a_word_is_completed(opening: str, prompt: Prompt) -> None:
+    assert prompt.run(prompt.complete(f"stackctl sync --database=m{opening}y")) == "--database=my db"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -32,6 +33,7 @@ tenancies:
     external_databases:
       analytics: {{type: sqlite, path: ./b.db}}
       "two\\nlines": {{type: sqlite, path: ./c.db}}
+      "live$(touch x)": {{type: sqlite, path: ./d.db}}
 """
 
 
@@ -107,14 +109,30 @@ def test_an_unknown_shell_is_a_usage_error_with_the_nearest(capsys: pytest.Captu
 
 def test_values_of_the_configuration(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert [complete([kind]) for kind in ("mappings", "tenancies", "databases")] == [0, 0, 0]
-    # The id of two lines can't be completed; `${NOT_SET_ANYWHERE}` is nobody's business here.
+    # The ids that a shell would obey can't be completed; `${NOT_SET_ANYWHERE}` is nobody's business here.
     assert capsys.readouterr().out.splitlines() == [
         "teams",
         "users",
         f"{TENANCY}\tanalytics, my db",
+        f"{OTHER}\tanalytics",
         f"analytics\tpostgres of {TENANCY}, sqlite of {OTHER}",
         f"my db\tsqlite of {TENANCY}",
     ]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["$HOME", "`id`", "a;id", "a!!", "it's", 'a"b', "a\\b", "-dash", "~root", "=ls", "@splat", "a*", "a|b", "a>b",
+     "a&b", "‘id’", "a{b,c}", "esc\x1b]52;c;eA==\x07", "turn\u202eed", "zero\u200bwidth", "no\u00a0break", "a\rb",
+     " blank", ""],
+)  # fmt: skip
+def test_a_name_that_a_shell_or_terminal_would_obey_is_not_printed(
+    name: str, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entries = {one: {"type": "sqlite", "path": "./x.db"} for one in (name, "Umlaut ä.b:c/d@e%f+g=h,i-j_k")}
+    config.write_text(json.dumps({"tenancies": {TENANCY: {"external_databases": entries}}}))
+    assert complete(["databases"]) == 0
+    assert capsys.readouterr().out == f"Umlaut ä.b:c/d@e%f+g=h,i-j_k\tsqlite of {TENANCY}\n"
 
 
 def test_a_named_configuration_beats_the_one_lying_around(config: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ It runs while somebody waits at a prompt, so it imports the settings and nothing
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,10 @@ from stackctl.config.settings import Flags, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+# What no shell obeys, whichever quotes it lands in, and no terminal either. A name with anything else is not offered,
+# nor one that would be read as an option.
+_HARMLESS = re.compile(r"\w[\w .:/@%+=,-]*")
 
 
 def complete(arguments: Sequence[str]) -> int:
@@ -24,8 +29,7 @@ def complete(arguments: Sequence[str]) -> int:
         kind, *rest = arguments
         config = Path(rest[1]).expanduser() if rest[:1] == ["--config"] else None
         lines = list(_KINDS[kind](Settings(Flags(config=config))))
-        # A control character would be taken for the end of the value, or reach the terminal.
-        text = "".join(f"{line}\n" for line in lines if line.replace("\t", "", 1).isprintable())
+        text = "".join(f"{line}\n" for line in lines if all(map(_HARMLESS.fullmatch, line.split("\t", 1))))
         sys.stdout.buffer.write(text.encode())
         sys.stdout.flush()
     except Exception:  # noqa: BLE001 - whatever is wrong is told by the command itself, not at the prompt
@@ -40,7 +44,7 @@ def _mappings(settings: Settings) -> Iterator[str]:
 def _tenancies(settings: Settings) -> Iterator[str]:
     databases = settings.external_databases()
     for tenancy in settings.tenancies():
-        ids = ", ".join(database.id for database in databases if database.tenancy == tenancy)
+        ids = ", ".join(one.id for one in databases if one.tenancy == tenancy and _HARMLESS.fullmatch(one.id))
         yield f"{tenancy}\t{ids}" if ids else str(tenancy)
 
 
