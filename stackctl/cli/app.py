@@ -91,8 +91,8 @@ def _report(error: Exception, arguments: Sequence[str]) -> int:
     return ours.exit_code
 
 
-_CEL = ("--condition", "--where", "--or")
-_ADDRESS = re.compile(r"[^\s@:/=?#]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+")
+# A connection string in the wrong place: a URL, or what has lost its scheme (`user:password@host`).
+_URL_LIKE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/|[^\s:/@=]+:[^\s@]+@")
 
 
 def _remember_given(arguments: Sequence[str]) -> None:
@@ -100,13 +100,16 @@ def _remember_given(arguments: Sequence[str]) -> None:
     from stackctl.config.keys import KEYS
     from stackctl.core.redaction import remember_secret, remember_url
 
+    kinds = {f"--{spec.flag.replace('_', '-')}": spec.kind for spec in KEYS.values() if spec.flag}
     for before, argument in zip(("", *arguments), arguments, strict=False):
-        if before in _CEL or argument.partition("=")[0] in _CEL:
-            continue  # `field == value` is no connection string, and errors name its fields
-        if _ADDRESS.fullmatch(argument):
-            continue  # of a user, whom errors name
-        if "@" in argument or "=" in argument:
-            remember_url(argument.partition("=")[2] if argument.startswith("--") else argument)
+        option, given, value = argument.partition("=")
+        if not (given and option.startswith("--")):
+            option, value = before, argument
+        kind = kinds.get(option)
+        if kind == "secret":
+            remember_secret(value)
+        elif kind == "url" or _URL_LIKE.match(value):
+            remember_url(value)
     for spec in KEYS.values():
         given = os.environ.get(spec.variable) if spec.variable else None
         if given:

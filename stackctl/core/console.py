@@ -11,6 +11,7 @@ import re
 import sys
 import time
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from functools import cached_property
@@ -48,8 +49,30 @@ def to_json(document: Any, *, indent: int | None = None) -> str:
     return json.dumps(document, default=_plain, indent=indent, ensure_ascii=False)
 
 
+@dataclass(frozen=True)
+class Exact:
+    """A part of a JSON document that is a document itself (SQL, a condition, a diff): shown as it is."""
+
+    value: Any
+
+
+def _mask_values(value: Any) -> Any:
+    """A result whose strings hold nothing that looks like a secret; the names of keys stay as they are."""
+    match value:
+        case str() | Path():
+            return mask_shapes(str(value))
+        case dict():
+            return {name: _mask_values(inner) for name, inner in value.items()}
+        case list() | tuple():
+            return [_mask_values(inner) for inner in value]
+        case _:
+            return value
+
+
 def _plain(value: Any) -> Any:
     match value:
+        case Exact():
+            return value.value
         case datetime():
             aware = value if value.tzinfo else value.replace(tzinfo=UTC)
             return aware.astimezone(UTC).isoformat().replace("+00:00", "Z")
@@ -110,7 +133,7 @@ class Console:
         self._write_json(document)
 
     def _write_json(self, document: Any, *, indent: int | None = None) -> None:
-        text = mask_shapes(to_json(document, indent=indent))
+        text = to_json(_mask_values(document), indent=indent)
         try:
             text.encode(getattr(self._out, "encoding", None) or "utf-8")
         except UnicodeEncodeError:  # a stream of another encoding, or a file name that is not text

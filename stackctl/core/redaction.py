@@ -2,7 +2,7 @@
 
 Two nets: values known to be secret (`remember`, called where a setting is resolved) and the shapes that secrets have
 (passwords in URLs and connection strings, API keys). Errors and tracebacks pass `scrub`, which uses both. Results pass
-`mask_shapes`: a password that is an ordinary word must not tear holes into data.
+`mask_shapes`: what happens to be a password elsewhere must not tear holes into data.
 """
 
 from __future__ import annotations
@@ -17,8 +17,12 @@ MASK = "***"
 
 # A shorter value is part of too many ordinary words; the shapes below still catch it in a URL.
 _SHORTEST_REMEMBERED = 4
-# A shorter value made of letters and digits is masked only where it stands alone: `postgres`, not `postgresql`.
+# A shorter value made of letters and digits is masked only where it stands alone: `hunter2`, not `hunter22`.
 _LONGEST_WORD = 12
+# A password like `database` or `5432` is masked only where a password stands: the shapes, and what libpq quotes of a
+# connection string. Masked everywhere, it would leave messages that nobody can read, and that give it away.
+_ORDINARY_WORD = re.compile(rf"(?:[A-Za-z]?[a-z]+|[0-9]+)(?<!.{{{_LONGEST_WORD}}})")
+_QUOTED_BY_LIBPQ = r"""(?:(?<=after ")|(?<=option ")|(?<=value ")|(?<=token: ")|(?<=number: "))"""
 
 _ESCAPED = {"'": r"\\*'", '"': r'\\*"', "\\": r"\\+"}
 
@@ -45,8 +49,10 @@ _NAMED_SECRET = re.compile(rf"(?P<head>\b{_SECRET_NAME}\s*=\s*)(?:'(?:[^'\\]|\\.
 _QUOTED_SECRET = re.compile(
     rf"(?P<head>(?P<q>['\"]){_SECRET_NAME}(?P=q)\s*:\s*)(?:'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")", re.IGNORECASE
 )
+_SQL_PASSWORD = re.compile(r"(?P<head>\b\w*password\s+)[eE]?'(?:[^'\\]|\\.|'')*'?", re.IGNORECASE)
+_NEAR_LITERAL = re.compile(r'(?P<head> at or near ")[A-Za-z&]{0,2}[\'$][^"]*(?:"(?![\s;,:.)]|$)[^"]*)*')
 _API_KEY = re.compile(r"(?<![A-Za-z0-9])(?P<head>(?:sk|rk|pk)_(?:live|test)_|whsec_)[A-Za-z0-9_+/=-]+")
-_BOT_TOKEN = re.compile(r"\b(?P<head>\d{6,}):[A-Za-z0-9_-]{30,}")
+_BOT_TOKEN = re.compile(r"(?<!\d)(?P<head>\d{8,10}):[A-Za-z0-9_-]{35}(?![A-Za-z0-9_-])")
 
 
 def remember_secret(secret: str | None) -> None:
@@ -128,12 +134,16 @@ def scrub(text: str) -> str:
     for secret in sorted((one for one in tuple(_secrets) if _longest_plain_part(one) in text), key=len, reverse=True):
         # A repr inside a repr escapes quotes and backslashes again and again.
         pattern = "".join(_ESCAPED.get(character) or re.escape(character) for character in secret)
-        if secret.isalnum() and len(secret) < _LONGEST_WORD:
+        if _ORDINARY_WORD.fullmatch(secret):
+            pattern = rf"{_QUOTED_BY_LIBPQ}{pattern}(?=\")"
+        elif secret.isalnum() and len(secret) < _LONGEST_WORD:
             pattern = rf"(?:(?<![A-Za-z0-9])|(?<=%[0-9A-Fa-f]{{2}})|(?<=\\[nrt])){pattern}(?![A-Za-z0-9])"
         text = re.sub(pattern, MASK, text)
     text = _URL_PASSWORD.sub(rf"\g<head>:{MASK}@", text)
     text = _NAMED_SECRET.sub(rf"\g<head>{MASK}", text)
     text = _QUOTED_SECRET.sub(rf"\g<head>'{MASK}'", text)
+    text = _SQL_PASSWORD.sub(rf"\g<head>'{MASK}'", text)
+    text = _NEAR_LITERAL.sub(rf"\g<head>{MASK}", text)
     return _mask_keys(text)
 
 

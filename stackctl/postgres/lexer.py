@@ -97,6 +97,29 @@ def split_statements(source: Sequence[Token]) -> Iterator[list[Token]]:
         yield statement
 
 
+def hide_literals(text: str) -> str:
+    """A statement of somebody else's on one line, to be shown: literals as `…`, and no comments.
+
+    It may be cut off anywhere, as pg_stat_activity cuts it.
+    """
+    shown: list[str] = []
+    end = 0
+    try:
+        for token in tokenize(text):
+            if token.start > end or token.kind == "comment":
+                shown.append(" ")
+            end = token.end
+            if token.kind == "quoted" and not token.text.endswith('"'):
+                if token.text.endswith("\\'") and token.text[0] not in "eE":
+                    raise Unclosed("quoted text", token.start)  # for a server whose strings know backslashes
+                shown.append("'…'")
+            elif token.kind != "comment":
+                shown.append("…" if token.text[0].isdigit() else token.text)
+    except Unclosed:
+        shown.append(" …")
+    return " ".join("".join(shown).split())
+
+
 def first_words(statement: Sequence[Token], count: int) -> list[str]:
     """The first `count` tokens in upper case; quoted ones as they are."""
     return [token.text.upper() if token.kind == "word" else token.text for token in statement[:count]]

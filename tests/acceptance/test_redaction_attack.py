@@ -204,3 +204,25 @@ def test_an_ordinary_word_for_a_password_leaves_the_results_whole(tmp_path: Path
     done = run(tmp_path, "config", "show", "--json", "--database-url", url)
     assert '"database": "postgres", "type": "postgres", "connection": "postgresql://app:***@h/d"' in done.stdout
     assert re.search(r"postgres +postgres +postgresql://app:\*\*\*@h/d", run(tmp_path, "config", "show").stdout)
+
+
+@pytest.mark.parametrize("secret", ["postgres", "database", "connection", "message"])
+def test_an_ordinary_word_for_a_password_leaves_the_errors_whole(tmp_path: Path, secret: str) -> None:
+    url = f"postgresql://app:{secret}@127.0.0.1:1/d"
+    done = run(tmp_path, "fuse", "show", "--json", "--database-url", url)
+    assert done.returncode == 4
+    assert "***" not in done.stderr + done.stdout
+    assert '{"error": {"code": "unreachable", "message": "' in done.stdout
+
+
+def test_an_option_that_holds_no_secret_is_shown_as_it_was_given(tmp_path: Path) -> None:
+    for value in ("worldly1@hello.y", "hello=worldly1", "a@worldly1=b", "host=worldly1"):
+        done = run(tmp_path, "rules", "list", f"--rules={value}", "--json", "--debug")
+        assert done.returncode == 3
+        assert f"error: {value} can't be read" in done.stderr
+        assert "***" not in done.stderr + done.stdout
+    for secret in ("worldly1", "sk_test_worldly1"):
+        for given in ((f"--stripe-api-key={secret}",), ("--stripe-api-key", secret)):
+            done = run(tmp_path, "payments", "status", secret, *given, "--debug", "--json")
+            assert done.returncode == 2
+            assert "worldly1" not in done.stderr + done.stdout

@@ -302,13 +302,16 @@ def test_a_reader_that_never_ends_is_named_after_the_last_try(
 ) -> None:
     conn.execute("CREATE TABLE busy (x int)")
     migrations = write_files(tmp_path, a="CREATE TABLE a ()", b="CREATE TABLE b (); ALTER TABLE busy ADD COLUMN y int")
-    other.execute("BEGIN; SELECT FROM busy")
+    other.execute("BEGIN; SELECT FROM busy; ALTER ROLE CURRENT_USER SET \"app.key\" = 'hunter2' /* hunter2 */")
     pauses: list[float] = []
     error = catch_error(conn, migrations, limits=IMPATIENT, sleep=pauses.append)
     assert isinstance(error, StateError)
     assert (error.code, error.details["tries"], len(pauses)) == ("lock-timeout", retry.TRIES, retry.TRIES - 1)
     assert max(pauses) <= retry.LONGEST_PAUSE
     assert [blocker["pid"] for blocker in error.details["blockers"]] == [other.info.backend_pid]
+    said = "BEGIN; SELECT FROM busy; ALTER ROLE CURRENT_USER SET \"app.key\" = '…'"
+    assert error.details["blockers"][0]["query"] == said
+    assert f": {said}" in error.message
     assert error.details["applied"] == [migrations[0].name]
     assert fetch_value(conn, "SELECT to_regclass('b')") is None
     other.execute("ROLLBACK")

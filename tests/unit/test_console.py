@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console as RichConsole
 
 from stackctl.core import console, redaction
-from stackctl.core.console import Console, to_json
+from stackctl.core.console import Console, Exact, to_json
 from stackctl.core.errors import ServiceError
 
 
@@ -59,18 +59,20 @@ def test_an_error_document_survives_passwords_that_read_like_its_keys_and_need_e
     streams: tuple[io.StringIO, io.StringIO],
 ) -> None:
     out, err = streams
-    for secret in ("message", "unreachable", 'a"b\\c'):
+    for secret in ("message", "unreachable", "code-1", 'a"b\\c'):
         redaction.remember_secret(secret)
     error = ServiceError(
-        'no message for a"b\\c', code="unreachable", details={"url": 'x a"b\\c', "at": datetime(2026, 1, 1, tzinfo=UTC)}
+        'no message for a"b\\c',
+        code="unreachable",
+        details={"code-1": 'code-1 a"b\\c', "at": datetime(2026, 1, 1, tzinfo=UTC)},
     )
     Console(json_output=True, stdout=out, stderr=err).error(error)
     (line,) = out.getvalue().splitlines()
     assert json.loads(line)["error"] == {
         "code": "unreachable",
-        "message": "no *** for ***",
+        "message": "no message for ***",
         "hint": None,
-        "details": {"url": "x ***", "at": "2026-01-01T00:00:00Z"},
+        "details": {"code-1": "*** ***", "at": "2026-01-01T00:00:00Z"},
     }
     assert 'a"b' not in err.getvalue()
 
@@ -87,6 +89,20 @@ def test_results_keep_words_that_happen_to_be_passwords(streams: tuple[io.String
     assert json.loads(first) == {"type": "postgres", "leak": "postgresql://u:***@h/d sk_live_***"}
     assert json.loads(second) == {"type": "postgres"}
     assert [line.strip() for line in rest] == ["type postgres", "type", rest[2].strip(), "postgres", "-", "sk_live_***"]
+
+
+def test_json_is_masked_value_by_value(streams: tuple[io.StringIO, io.StringIO]) -> None:
+    out, err = streams
+    key, url = "sk_live_abc", "postgresql://u:pw@h/d"
+    document = {
+        key: [f"a\n{key}", (url, 'a quote " and'), {"path": Path(f"/{key}")}],
+        "sql": Exact({"text": [url, key]}),
+    }
+    Console(stdout=out, stderr=err).json_line(document)
+    assert json.loads(out.getvalue()) == {
+        key: ["a\nsk_live_***", ["postgresql://u:***@h/d", 'a quote " and'], {"path": "/sk_live_***"}],
+        "sql": {"text": [url, key]},
+    }
 
 
 @pytest.mark.parametrize("text", ["Zoë 🦆", "broken \udcff name"])

@@ -194,9 +194,43 @@ def test_secrets_are_recognised_by_their_names(text: str) -> None:
 # -- ordinary words
 
 
-def test_a_word_is_masked_only_where_it_stands_alone() -> None:
-    remember_secret("postgres")
-    assert scrub("postgresql on postgres: PostgreSQL") == "postgresql on ***: PostgreSQL"
+def test_a_short_secret_is_masked_only_where_it_stands_alone() -> None:
+    remember_secret("sync2")
+    assert scrub("sync23 on sync2: Sync2") == "sync23 on ***: Sync2"
+
+
+@pytest.mark.parametrize("word", ["database", "postgres", "connection", "Sommer", "5432"])
+def test_an_ordinary_word_is_masked_only_where_a_password_stands(word: str) -> None:
+    remember_secret(word)
+    text = f'the {word} of {word}_url at host {word}, port 5432, could not be read: {word!r}, "{word}"'
+    assert scrub(text) == text
+    for place in (
+        "password={}",
+        "password = '{}'",
+        "mysql://app:{}@h/d",
+        '{{"password": "{}"}}',
+        "ALTER ROLE app PASSWORD '{}'",
+        'missing "=" after "{}" in connection info string',
+        'invalid connection option "{}"',
+    ):
+        assert word not in scrub(place.format(word)).replace("connection info", "").replace("connection option", "")
+
+
+def test_a_long_word_is_no_ordinary_one() -> None:
+    remember_secret("correcthorsebattery")
+    assert scrub("it is correcthorsebattery") == "it is ***"
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("syntax error at or near \"'hunter2'\"", 'syntax error at or near "***"'),
+        ('syntax error at or near "$$hunter "2"$$"; try 1 "x"', 'syntax error at or near "***"; try 1 "x"'),
+        ('syntax error at or near "PASWORD"', 'syntax error at or near "PASWORD"'),
+    ],
+)
+def test_a_literal_that_the_server_quotes(text: str, masked: str) -> None:
+    assert scrub(text) == masked
 
 
 def test_a_value_too_short_to_be_told_from_text_is_left_to_the_shapes() -> None:
@@ -213,10 +247,30 @@ def test_results_lose_nothing_but_what_cannot_be_data() -> None:
 
 
 def test_error_documents_keep_their_keys() -> None:
-    for word in ("message", "details", "hint", "code"):
-        remember_secret(word)
-    masked = scrub_values({"message": "the message", "details": {"code": ["hint", 1, None]}})
-    assert masked == {"message": "the ***", "details": {"code": ["***", 1, None]}}
+    for secret in ("details", "code-1"):
+        remember_secret(secret)
+    masked = scrub_values({"details": {"code-1": ["code-1", 1, None]}})
+    assert masked == {"details": {"code-1": ["***", 1, None]}}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "123456:0b5c2f1e-0b5c-4f1e-8b5c-2f1e0b5c2f1e",
+        "1234567890:0b5c2f1e-0b5c-4f1e-8b5c-2f1e0b5c2f1e",
+        "12345678901:" + "a" * 35,
+        "123456789:" + "a" * 34,
+    ],
+)
+def test_a_number_and_an_id_are_no_bot_token(text: str) -> None:
+    assert scrub(text) == mask_shapes(text) == text
+
+
+def test_a_bot_token_is_masked_in_the_url_that_telegram_wants() -> None:
+    token = "AAH" + "x_-9" * 8
+    assert mask_shapes(f"https://api.telegram.org/bot123456789:{token}/sendMessage").endswith(
+        "123456789:***/sendMessage"
+    )
 
 
 def test_long_texts_are_scrubbed_in_no_time() -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from psycopg import errors
 
 from stackctl.core.errors import ServiceError
+from stackctl.postgres.errors import to_one_line
 
 if TYPE_CHECKING:
     import psycopg
@@ -17,8 +18,8 @@ FIX_AND_RERUN = "Nothing of this transaction is left. Mend the file and run stac
 
 def format_error(error: psycopg.Error) -> str:
     """The server's message in one line, with its detail."""
-    message = error.diag.message_primary or str(error).strip()
-    return f"{message} ({error.diag.message_detail})" if error.diag.message_detail else message
+    message = error.diag.message_primary or str(error)
+    return to_one_line(f"{message} ({error.diag.message_detail})" if error.diag.message_detail else message)
 
 
 def find_hint(error: psycopg.Error | None) -> str | None:

@@ -13,6 +13,7 @@ from stackctl.core.errors import StateError
 from stackctl.migrate.runner import failures
 from stackctl.migrate.runner.events import Event
 from stackctl.migrate.statement_text import find_position, insert_schema
+from stackctl.postgres.lexer import hide_literals
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,7 +46,7 @@ class Blocker:
     """A session that is in the way, as far as this role may see it.
 
     `relation`, `mode`: what it holds against the statement; None: only its open transaction is known.
-    `open_s`: seconds since its transaction began. `query`: the beginning of its last statement.
+    `open_s`: seconds since its transaction began. `query`: the beginning of its last statement, without literals.
     """
 
     pid: int
@@ -65,7 +66,7 @@ class Blocker:
             parts.append(self.state)
         if self.relation:
             parts.append(f"{self.mode} on {self.relation}")
-        query = f": {' '.join(self.query.split())[:80]}" if self.query else ""
+        query = f": {self.query[:80]}" if self.query else ""
         return f"process {self.pid} ({', '.join(parts)}){query}"
 
 
@@ -124,4 +125,6 @@ def find_blockers(session: Session, statement: Statement) -> list[Blocker]:
         against=["{" + ",".join(lock.against) + "}" for lock in wanted],
         any="CONCURRENTLY" in statement.sql.upper(),
     )
+    for row in rows:
+        row["query"] = hide_literals(row["query"] or "") or None
     return [Blocker(**row) for row in rows]

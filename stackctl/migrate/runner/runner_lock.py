@@ -11,6 +11,7 @@ from psycopg.conninfo import make_conninfo
 
 from stackctl.core.errors import ServiceError, StateError
 from stackctl.migrate.runner.events import Event
+from stackctl.postgres.lexer import hide_literals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -120,7 +121,11 @@ def _describe_holder(session: Session) -> tuple[str, dict[str, Any]]:
     found = next(iter(session.fetch_named("find_lock_holder")), None)
     if found is None:
         return "another session", {}
-    details = {**found, "since": found["since"].isoformat() if found["since"] else None}
+    details = {
+        **found,
+        "since": found["since"].isoformat() if found["since"] else None,
+        "query": hide_literals(found["query"] or "") or None,
+    }
     # A run that was killed leaves its session, until the server notices; what that still builds is told.
     doing = f", building an index: {found['building']}" if found["building"] else ""
     return f"process {found['pid']} ({found['application_name'] or 'no application name'}{doing})", details
