@@ -69,7 +69,7 @@ def database(url: Any, name: str = "analytics") -> dict[str, Any]:
 
 def from_backend(project: Project, **settings: Any) -> Project:
     """The project takes its external databases from the backend."""
-    project.settings["external_databases_from"] = "backend"
+    project.settings |= {"external_databases_from": "backend", "external_databases_local": "allow"}
     project.settings["database"] |= settings
     return project
 

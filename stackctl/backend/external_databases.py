@@ -1,8 +1,8 @@
 """External databases as the backend's own configuration names them (`external_databases_from: backend`).
 
 Whoever may edit a tenancy's configuration writes what is read here: nothing in it is trusted. Variables are not filled
-in, no connection takes anything from this process's environment, and what is wrong with an entry is an error of that
-database alone.
+in, no connection takes anything from this process's environment or leads to this machine unless the operator allows
+it, and what is wrong with an entry is an error of that database alone.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from uuid import UUID
 
+    from stackctl.config.settings import Author
     from stackctl.core.errors import StackctlError
     from stackctl.postgres.connect import Connection
 
@@ -70,7 +71,8 @@ class DatabaseChanges:
 class BackendDatabases:
     """The external databases of all tenancies, as last read. Reading again costs one query while nothing changes."""
 
-    def __init__(self) -> None:
+    def __init__(self, author: Author = "tenancy") -> None:
+        self._author: Author = author
         self.databases: dict[UUID, list[ExternalDatabase]] = {}
         self._texts: dict[UUID, str] = {}
         self._parsed: dict[UUID, list[ExternalDatabase]] = {}
@@ -105,7 +107,9 @@ class BackendDatabases:
         if texts == self._texts:
             return DatabaseChanges()
         self._parsed = {
-            tenancy: self._parsed[tenancy] if self._texts.get(tenancy) == text else parse_databases(tenancy, text)
+            tenancy: self._parsed[tenancy]
+            if self._texts.get(tenancy) == text
+            else [replace(one, author=self._author) for one in parse_databases(tenancy, text)]
             for tenancy, text in texts.items()
         }
         self._texts = texts
@@ -218,11 +222,13 @@ def _parse_database(tenancy: UUID, id_: str, entry: Any) -> ExternalDatabase:
         return _unusable(tenancy, id_, "has a connectionString that is none of PostgreSQL's")
     if unfit := sorted(parameters.keys() - _PARAMETERS):
         return _unusable(tenancy, id_, f"has a connectionString with a parameter that is not allowed: {unfit[0]}")
+    if re.search(r"(^|,)\s*(gss|sspi)", str(parameters.get("require_auth"))):
+        return _unusable(tenancy, id_, "has a connectionString that asks for the operator's own ticket (require_auth)")
     if not (parameters.get("host") or parameters.get("hostaddr")):
         return _unusable(tenancy, id_, "has a connectionString that names no host")
     return ExternalDatabase(
         tenancy=tenancy, id=id_, type="postgres", url=url, path=None, mappings=None, base=Path(),
-        origin=_origin(tenancy, id_), from_backend=True,
+        origin=_origin(tenancy, id_), author="tenancy",
     )  # fmt: skip
 
 
@@ -235,7 +241,7 @@ def _unusable(tenancy: UUID, id_: str, what: str, hint: str | None = None, type_
     )
     return ExternalDatabase(
         tenancy=tenancy, id=id_, type=type_, url=None, path=None, mappings=None, base=Path(),
-        origin=_origin(tenancy, id_), from_backend=True, problem=problem,
+        origin=_origin(tenancy, id_), author="tenancy", problem=problem,
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from stackctl.core.durations import parse_duration
-from stackctl.core.redaction import is_ambiguous_url, remember_secret, remember_url
+from stackctl.core.redaction import has_password_without_host, is_ambiguous_url, remember_secret, remember_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,6 +46,7 @@ KEYS: dict[str, Key] = {
     "sync.dispatch": Key("choice", "direct", choices=("direct", "http")),
     "sync.endpoint": Key("url"),
     "external_databases_from": Key("choice", "config", choices=("config", "backend")),
+    "external_databases_local": Key("choice", "refuse", choices=("refuse", "allow")),
     "sign_up_rules": Key("path", "./sign-up-rules.yaml"),
     "payments.stripe_api_key": Key("secret", flag="stripe_api_key", variable="STRIPE_API_KEY"),
     "payments.stripe_api_base": Key("url", flag="stripe_api_base", variable="STACKCTL_STRIPE_API_BASE"),
@@ -113,6 +114,8 @@ def convert_value(spec: Key, value: Any, base: Path) -> Any:
             remember_url(value)
             if value.startswith(("postgres:", "postgresql:")) and is_ambiguous_url(value):
                 raise ValueError("an @ or / in the user, password or database name must be written as %40 or %2F")
+            if value.startswith(("postgres:", "postgresql:")) and has_password_without_host(value):
+                raise ValueError("no @HOST: write postgresql://USER@HOST:5432/DBNAME, a password after the user")
         case "secret":
             remember_secret(value)
         case _:

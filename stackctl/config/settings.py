@@ -7,6 +7,7 @@ question keeps a broken file from mattering, and `${NAME}` is filled when the va
 from __future__ import annotations
 
 import os
+import shlex
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
     from stackctl.core.errors import StackctlError
 
 Source = Literal["flag", "environment", "file", "default"]
+
+# Who wrote a connection string. A tenancy's leads to no address of this machine or its link, and takes nothing of the
+# operator's along; a `neighbour` is a tenancy whom the operator lets name any address.
+Author = Literal["operator", "tenancy", "neighbour"]
 
 
 CONFIG_VARIABLE = "STACKCTL_CONFIG"
@@ -63,8 +68,8 @@ class ExternalDatabase:
     """One external database of one tenancy, as configured.
 
     `url` for a server, `path` for a file; `mappings` is None when all are to be synced. `base` is the folder that
-    relative paths inside `url` are relative to; the origins say where in the file they stand. `from_backend`: a tenancy
-    wrote it, not the operator. `problem`: why it can't be used, raised when it is.
+    relative paths inside `url` are relative to; the origins say where in the file they stand. `author` wrote it.
+    `problem`: why it can't be used, raised when it is.
     """
 
     tenancy: UUID
@@ -76,7 +81,7 @@ class ExternalDatabase:
     base: Path
     origin: str = field(compare=False, default="")
     mappings_origin: str = field(compare=False, default="")
-    from_backend: bool = False
+    author: Author = "operator"
     problem: StackctlError | None = field(compare=False, default=None)
 
     @property
@@ -132,7 +137,28 @@ class Settings:
             return None
         from stackctl.config.file import load_config  # PyYAML is not loaded where no file is read
 
+        if not (self.flags.config or self.environ.get(CONFIG_VARIABLE)):
+            self._refuse_stranger(self.config_path)
         return load_config(self.config_path)
+
+    def _refuse_stranger(self, path: Path) -> None:
+        """A file that only lies where we look is obeyed when it is ours or root's, as git does with a repository.
+
+        Whoever wrote it chooses where secrets of this environment are sent.
+        """
+        ours = {os.geteuid(), 0}
+        if os.geteuid() == 0 and (caller := self.environ.get("SUDO_UID", "")).isdigit():
+            ours.add(int(caller))
+        try:
+            owners = {path.stat().st_uid, path.lstat().st_uid}
+        except OSError:
+            return  # reading it will say so
+        if owners - ours:
+            raise ConfigError(
+                f"{path} belongs to another user (id {min(owners - ours)}) and is not used",
+                code="config-owner",
+                hint=f"if you trust it, name it: --config {shlex.quote(str(path))}, or {CONFIG_VARIABLE}",
+            )
 
     @cached_property
     def file_in_effect(self) -> ConfigFile | None:
@@ -230,7 +256,7 @@ class Settings:
 
         if (problem := database.problem) is not None:
             raise type(problem)(problem.message, code=problem.code, hint=problem.hint, details=problem.details)
-        if database.from_backend:
+        if database.author != "operator":
             return database
         if database.path is not None:
             path = self.expand_references(str(database.path), database.origin)

@@ -72,8 +72,9 @@ def remember_url(url: str) -> None:
     """
     if match := _URL.match(url):
         rest = match["rest"]
-        whole = rest.rpartition("@")[0].partition(":")[2]
-        if is_ambiguous_url(url) or "://" not in url:
+        homeless = has_password_without_host(url)
+        whole = (rest if homeless else rest.rpartition("@")[0]).partition(":")[2]
+        if homeless or is_ambiguous_url(url) or "://" not in url:
             for piece in (whole, *re.split(r"[@/:?#\s]", whole)):
                 remember_secret(piece)
         else:
@@ -102,6 +103,8 @@ def redact_url(url: str) -> str:
     """The connection string with its password masked, fit to be shown; wholly masked where its form is unclear."""
     if match := _URL.match(url):
         rest = match["rest"]
+        if has_password_without_host(url):
+            return f"{match['scheme']}{rest.partition(':')[0]}:{MASK}"
         at = rest.rfind("@") if is_ambiguous_url(url) else _authority(rest).find("@")
         userinfo, tail = (rest[:at], rest[at:]) if at >= 0 else ("", rest)
         user, colon, _ = userinfo.partition(":")
@@ -126,6 +129,16 @@ def is_ambiguous_url(url: str) -> bool:
     authority = _authority(match["rest"])
     path = match["rest"][len(authority) :].partition("?")[0]
     return authority.count("@") > 1 or (authority != "" and "@" in path)
+
+
+def has_password_without_host(url: str) -> bool:
+    """Whether it reads `postgresql://USER:PASSWORD/DBNAME`, in which libpq takes the password for a port."""
+    match = _URL.match(url)
+    authority = _authority(match["rest"]) if match is not None and "://" in url else ""
+    if "@" in authority or is_ambiguous_url(url):
+        return False
+    ports = [part.rpartition("]")[2].partition(":")[2] for part in authority.partition("?")[0].split(",")]
+    return any(port and not (port.isdigit() and int(port) < 65536) for port in ports)
 
 
 def scrub(text: str) -> str:

@@ -12,22 +12,21 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import errors as pg
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.conninfo import conninfo_to_dict
 
 from stackctl.core.errors import ConfigError, ServiceError, StackctlError
 from stackctl.core.redaction import redact_url, remember_url
 from stackctl.postgres.errors import to_one_line, translating_errors
+from stackctl.postgres.libpq import NO_FILE, Connection, Parameters, fill_from_environment, open_connection
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
-    from stackctl.config.settings import Settings
+    from stackctl.config.settings import Author, Settings
+    from stackctl.postgres.embedded import EmbeddedServer
 
 OPERATED = "the operated database"  # in messages
 
-Connection = psycopg.Connection[tuple[Any, ...]]
-
-_NO_FILE = "/dev/null/none"  # of /dev/null itself, libpq complains on stderr
 CONNECT_TIMEOUT = 10  # seconds, unless the connection string says otherwise
 
 # What libpq says of a parameter that it can't use; it has no code of its own.
@@ -40,23 +39,6 @@ SELECT set_config('TimeZone', 'UTC', false), set_config('DateStyle', 'ISO, YMD',
 """
 
 
-def _resolve(url: str, base: Path) -> tuple[str, Callable[[], None] | None]:
-    """A libpq connection string for `url`, and what makes its database where that is ours to make.
-
-    An `embedded…` one starts (or joins) its server first.
-    """
-    if not url.startswith("embedded"):
-        return url, None
-    from stackctl.postgres import embedded
-    from stackctl.postgres.embedded_url import parse_embedded_url
-
-    parsed = parse_embedded_url(url, base)
-    if parsed is None:
-        return url, None
-    server = embedded.attach(parsed.directory)
-    return server.url(parsed.dbname), lambda: server.ensure_database(parsed.dbname)
-
-
 def connect(
     url: str,
     *,
@@ -65,23 +47,23 @@ def connect(
     autocommit: bool = False,
     what: str = "the database",
     application_name: str = "stackctl",
-    ambient: bool = True,
+    author: Author = "operator",
 ) -> Connection:
     """Open a connection, or raise one of this family:
 
-    ConfigError `bad-database-url`; ServiceError `unreachable`, `auth-failed`, `no-such-database`, `not-postgresql`.
-    `schema` becomes the search path; None leaves the server's. `what` names the database in messages.
-    Unless `ambient`, a password that the string lacks comes from nowhere else: the server may be anybody's.
+    ConfigError `bad-database-url`, `local-address`; ServiceError `unreachable`, `auth-failed`, `no-such-database`,
+    `not-postgresql`.
+    `schema` becomes the search path; None leaves the server's. `what` names the database in messages. `author`: who
+    wrote the URL, and so what it may reach and borrow.
     """
     remember_url(url)
-    target, make_database = _resolve(url, base or Path.cwd())
+    embedded = _find_embedded(url, base or Path.cwd())
     try:
-        parameters = conninfo_to_dict(target)
+        parameters = embedded[0].parameters(embedded[1]) if embedded is not None else conninfo_to_dict(url)
     except psycopg.ProgrammingError as error:
         raise _bad_url(what, f"not a PostgreSQL connection string: {redact_url(url)}") from error
-    if not ambient:
-        parameters.setdefault("password", "")
-        parameters["passfile"] = _NO_FILE
+    if embedded is None:
+        parameters = fill_from_environment(parameters) if author == "operator" else _restrict(parameters, author, what)
     parameters.setdefault("connect_timeout", CONNECT_TIMEOUT)
     parameters.setdefault("application_name", application_name)
     # Bytes pass between databases unparsed: both sides must mean the same by them, whatever PGCLIENTENCODING says.
@@ -89,15 +71,8 @@ def connect(
     # A peer that vanished without a word is noticed in about a minute instead of two hours.
     for name, value in (("keepalives_idle", 30), ("keepalives_interval", 10), ("keepalives_count", 3)):
         parameters.setdefault(name, value)
-    conninfo = make_conninfo("", **parameters)
     try:
-        try:
-            conn = psycopg.connect(conninfo, autocommit=True)
-        except psycopg.OperationalError as error:
-            if make_database is None or not _lacks_database(error):
-                raise
-            make_database()
-            conn = psycopg.connect(conninfo, autocommit=True)
+        conn = open_connection(parameters) if embedded is None else _open_embedded(*embedded, parameters)
     except psycopg.Error as error:
         raise _connect_error(error, what, parameters) from error
     try:
@@ -107,6 +82,42 @@ def connect(
         raise _connect_error(error, what, parameters) from error
     conn.autocommit = autocommit
     return conn
+
+
+def _find_embedded(url: str, base: Path) -> tuple[EmbeddedServer, str] | None:
+    """The server of an `embedded…` URL, started or joined, and the name of the database; None for another URL."""
+    if not url.startswith("embedded"):
+        return None
+    from stackctl.postgres import embedded
+    from stackctl.postgres.embedded_url import parse_embedded_url
+
+    parsed = parse_embedded_url(url, base)
+    return None if parsed is None else (embedded.attach(parsed.directory), parsed.dbname)
+
+
+def _open_embedded(server: EmbeddedServer, dbname: str, parameters: Parameters) -> Connection:
+    """A connection to a database that is ours to make where it is missing."""
+    try:
+        return server.connect(parameters)
+    except psycopg.OperationalError as error:
+        if not _lacks_database(error):
+            raise
+        server.ensure_database(dbname)
+        return server.connect(parameters)
+
+
+def _restrict(parameters: Parameters, author: Author, what: str) -> Parameters:
+    """What a tenancy wrote, with nothing of the operator's: no password, certificate or ticket.
+
+    Raises what `pin_addresses` raises.
+    """
+    from stackctl.postgres.addresses import pin_addresses
+
+    if author == "tenancy":
+        parameters = pin_addresses(parameters, what)
+    return {"password": "", "require_auth": "!gss,!sspi"} | parameters | {
+        "passfile": NO_FILE, "sslcertmode": "disable", "gssencmode": "disable",
+    }  # fmt: skip
 
 
 def connect_operated(settings: Settings, *, application_name: str = "stackctl") -> Connection:

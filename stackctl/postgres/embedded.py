@@ -18,6 +18,7 @@ import os
 import shlex
 import shutil
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -26,19 +27,25 @@ from urllib.parse import quote
 
 import psycopg
 from psycopg import pq, sql
-from psycopg.conninfo import make_conninfo
 
 from stackctl.core.errors import ServiceError, StackctlError, StateError
 from stackctl.postgres.binaries import MAJOR_VERSION, find_binaries, grant_execution, grant_passage
 from stackctl.postgres.embedded_files import POLL_SECONDS, PORT, WAIT_SECONDS, ServerFiles, try_lock
+from stackctl.postgres.libpq import NO_FILE, Connection, Parameters, open_connection, ping
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_SUPERUSER = "postgres"
+SUPERUSER = "postgres"
 _LINGER_SECONDS = 5.0  # for a server to stop that can't be told to
 _START_SECONDS = 60  # crash recovery included
 _LOG_LINES = 10
+# Only a superuser may see the directory.
+_READ_IDENTITY = """
+SELECT system_identifier,
+       CASE WHEN pg_has_role('pg_read_all_settings', 'usage') THEN current_setting('data_directory') END
+  FROM pg_control_system()
+"""
 _ANOTHER_PLACE = "name another directory (embedded:DIR), or a PostgreSQL of your own (postgresql://...)"
 
 
@@ -57,11 +64,49 @@ class EmbeddedServer:
         """The libpq URL of one of the server's databases."""
         host = quote(os.fsencode(self._socket_directory()), safe="/")
         # The port is spelled out because PGPORT in the environment would otherwise change the socket's name.
-        return f"postgresql://{_SUPERUSER}@/{quote(dbname, safe='')}?host={host}&port={PORT}"
+        return f"postgresql://{SUPERUSER}@/{quote(dbname, safe='')}?host={host}&port={PORT}"
+
+    def parameters(self, dbname: str = "postgres", user: str = SUPERUSER) -> Parameters:
+        """Where one of its databases is, for `connect`."""
+        return {
+            "host": str(self._socket_directory()),
+            "port": PORT,
+            "user": user,
+            "dbname": dbname,
+            "passfile": NO_FILE,
+        }
+
+    def connect(self, parameters: Parameters) -> Connection:
+        """A connection in autocommit mode, to this server and no other.
+
+        Raises psycopg's errors, and StateError `another-server` before anything was done on that one.
+        """
+        conn = open_connection(parameters)
+        try:
+            self._check_identity(conn)
+        except BaseException:
+            conn.close()
+            raise
+        return conn
+
+    def _check_identity(self, conn: Connection) -> None:
+        """Databases are dropped and strangers' SQL is run here: not on a server that only answers in its place."""
+        with (self._data / "global" / "pg_control").open("rb") as control:
+            # The first field of the file, by which PostgreSQL itself tells clusters apart.
+            expected = int.from_bytes(control.read(8), sys.byteorder)
+        row = conn.execute(_READ_IDENTITY).fetchone()
+        assert row is not None
+        identifier, directory = row
+        if identifier != expected or (directory is not None and not self._data.samefile(directory)):
+            raise StateError(
+                f"what answers at the socket of {self.directory} is another server",
+                code="another-server",
+                hint=f"see who listens in {self._sockets}; nothing was done there",
+            )
 
     def ensure_database(self, dbname: str) -> None:
         """Create the database unless it exists; several processes may do so at once."""
-        with psycopg.connect(self.url(), autocommit=True) as connection:
+        with self.connect(self.parameters()) as connection:
             if connection.execute("SELECT FROM pg_database WHERE datname = %s", [dbname]).fetchone() is not None:
                 return
             # Two that create it at once: one of them fails, on the name or on the catalogue's unique index.
@@ -216,7 +261,7 @@ class EmbeddedServer:
             shutil.rmtree(fresh)
         self._files.make_private(fresh)
         done = self._run(
-            *("initdb", "-D", "data.new", "--username", _SUPERUSER, "--auth-local=trust", "--auth-host=reject"),
+            *("initdb", "-D", "data.new", "--username", SUPERUSER, "--auth-local=trust", "--auth-host=reject"),
             *("--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"),
             *("--no-instructions", "--sync-method=fsync" if durable else "--no-sync"),
             inherit=lock,
@@ -254,8 +299,7 @@ class EmbeddedServer:
             return pq.Ping.NO_RESPONSE
         if len(lines) < 5 or not lines[4]:
             return pq.Ping.NO_RESPONSE
-        conninfo = make_conninfo(host=lines[4], port=PORT, dbname="postgres", user=_SUPERUSER, connect_timeout=5)
-        answer = pq.Ping(pq.PGconn.ping(conninfo.encode()))
+        answer = ping({"host": lines[4], "port": PORT, "user": SUPERUSER, "dbname": "postgres", "connect_timeout": 5})
         if answer is pq.Ping.OK:
             self._sockets = Path(lines[4])
         return answer

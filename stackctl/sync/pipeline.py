@@ -90,7 +90,9 @@ class Pipeline:
                     code="not-supported",
                     hint=f"take {key} out of the configuration",
                 )
-        return BackendDatabases() if self.settings.get("external_databases_from") == "backend" else None
+        if self.settings.get("external_databases_from") != "backend":
+            return None
+        return BackendDatabases("neighbour" if self.settings.get("external_databases_local") == "allow" else "tenancy")
 
     @cached_property
     def _configured(self) -> dict[UUID, list[ExternalDatabase]]:

@@ -218,3 +218,14 @@ def test_a_database_never_migrated(project: Project) -> None:
         assert "migrate up" in outcome.stderr
     outcome = project.run("config", "show", "--json")
     assert (outcome.code, outcome.json["tenancies"]) == (0, [])
+
+
+@pytest.mark.parametrize("local", ["refuse", "allow"])
+def test_a_tenancy_reaches_this_machine_only_where_the_operator_lets_it(
+    live: psycopg.Connection[Any], project: Project, external_db: str, local: str
+) -> None:
+    configure(live, database(external_db))
+    project.settings["external_databases_local"] = local
+    assert project.run("migrate", "up").code == 0
+    synced = project.run("sync", "--all", "--json")
+    assert (synced.code, "local-address" in synced.stdout) == ((0, False) if local == "allow" else (1, True))

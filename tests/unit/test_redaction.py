@@ -6,6 +6,7 @@ from urllib.parse import quote
 
 import pytest
 
+from stackctl.config.keys import KEYS, convert_value
 from stackctl.core import redaction
 from stackctl.core.redaction import (
     is_ambiguous_url,
@@ -19,6 +20,7 @@ from stackctl.core.redaction import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 PASSWORDS = [
     "hunter2",
@@ -63,6 +65,22 @@ def test_a_url_is_shown_without_its_password(password: str, encode: object) -> N
     shown = redact_url(url)
     assert shown == "postgresql://app:***@db.example:5432/stack?sslmode=require"
     assert clean(shown, spelled)
+
+
+@pytest.mark.parametrize("password", ["hunter2", "pa/ss", "a?b", "123456", "a:b", "h,x"])
+def test_a_url_without_a_host_is_refused_and_its_password_hidden(password: str, tmp_path: Path) -> None:
+    url = f"postgresql://sync:{password}/db"
+    with pytest.raises(ValueError, match="no @HOST"):
+        convert_value(KEYS["database.url"], url, tmp_path)
+    assert redact_url(url) == "postgresql://sync:***"
+    assert scrub(f"invalid port number: {password}/db") == "invalid port number: ***"
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://h:5432/db", "postgresql://h:1,i:2/db", "postgresql://[::1]:5432/db", "postgresql:///db"]
+)
+def test_a_port_is_no_password(url: str, tmp_path: Path) -> None:
+    assert convert_value(KEYS["database.url"], url, tmp_path) == redact_url(url) == url
 
 
 @pytest.mark.parametrize("password", PASSWORDS)

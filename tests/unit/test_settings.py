@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -164,6 +165,28 @@ def test_the_order_of_the_places_for_the_file(tmp_path: Path) -> None:
 
 
 # -- ${NAME}
+
+
+@pytest.mark.parametrize("place", ["stackctl.yaml", "home/.config/stackctl/stackctl.yaml"])
+def test_a_strangers_file_is_used_only_when_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    path = tmp_path / place
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text('database: {url: "postgresql://file/x"}')
+    owner = path.stat().st_uid
+    if owner == 0:  # root's file is anybody's to trust
+        os.chown(path, 12345, -1)
+        owner = 12345
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    with pytest.raises(ConfigError) as caught:
+        settings(tmp_path).database_url()
+    assert (caught.value.code, str(path) in caught.value.message) == ("config-owner", True)
+    assert f"--config {path}" in (caught.value.hint or "")
+    assert settings(tmp_path, flags=Flags(config=path)).database_url() == "postgresql://file/x"
+    assert settings(tmp_path, STACKCTL_CONFIG=str(path)).database_url() == "postgresql://file/x"
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert settings(tmp_path, SUDO_UID=str(owner)).database_url() == "postgresql://file/x"
 
 
 def test_a_variable_is_asked_for_only_when_the_value_is_used(tmp_path: Path) -> None:

@@ -8,9 +8,8 @@ import sys
 import tempfile
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
-import psycopg
 from psycopg import sql
 
 from stackctl.core.errors import StackctlError
@@ -20,8 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from stackctl.postgres.embedded import EmbeddedServer
-
-Connection: TypeAlias = "psycopg.Connection[tuple[object, ...]]"
+    from stackctl.postgres.libpq import Connection
 
 # Nothing here has to outlive the command, and no other server's default may decide what is measured.
 _OPTIONS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "autovacuum": "off"}
@@ -99,7 +97,7 @@ class ScratchDatabases:
 
     def connect(self, name: str) -> Connection:
         """A connection in autocommit mode."""
-        return psycopg.connect(self._server.url(f"{self._prefix}{name}"), autocommit=True)
+        return self._server.connect(self._server.parameters(f"{self._prefix}{name}"))
 
     def create_role(self, role: str) -> None:
         """Make a role that a migration names and this server lacks; it may do nothing."""
@@ -107,5 +105,5 @@ class ScratchDatabases:
         self._roles.append(role)
 
     def _execute(self, statement: sql.Composed) -> None:
-        with psycopg.connect(self._server.url(), autocommit=True) as conn:
+        with self._server.connect(self._server.parameters()) as conn:
             conn.execute(statement)

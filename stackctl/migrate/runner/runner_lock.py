@@ -7,11 +7,11 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from psycopg.conninfo import make_conninfo
 
 from stackctl.core.errors import ServiceError, StateError
 from stackctl.migrate.runner.events import Event
 from stackctl.postgres.lexer import hide_literals
+from stackctl.postgres.libpq import open_again
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -71,8 +71,7 @@ def _refuse_pooler(session: Session) -> None:
         return
     if _read_pid(session) != mine:
         raise _pooler_error("one connection was given two sessions")
-    again = make_conninfo(conn.info.dsn, password=conn.info.password or None)
-    with psycopg.connect(again, autocommit=True) as second:
+    with open_again(conn) as second:
         row = second.execute("SELECT pg_backend_pid()").fetchone()
         if row == (mine,):
             raise _pooler_error("two connections were given one session")

@@ -66,7 +66,7 @@ class PostgresTarget:
             autocommit=True,
             what=self._where,
             application_name="stackctl sync",
-            ambient=not database.from_backend,
+            author=database.author,
         )
         postgres_inline.register_dumper(self._conn)
         self._checked: set[str] = set()

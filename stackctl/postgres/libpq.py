@@ -1,0 +1,94 @@
+"""libpq as stackctl uses it: the one place that opens connections, and its variables, which libpq itself never sees.
+
+libpq fills what a connection string leaves open from some thirty variables (`PGHOST`, `PGOPTIONS`, …) and from the
+service that `PGSERVICE` names; one of them, `PGHOSTADDR`, even leads away from the host that a string does name. So the
+variables are taken out of the environment, for good, before libpq can look, and `fill_from_environment` says which of
+them count for a connection: none that says *where*, if the string says where.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg import pq
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+Parameters = dict[str, Any]
+
+NO_FILE = "/dev/null/none"  # of /dev/null itself, libpq complains on stderr
+
+_VARIABLES = {option.keyword.decode(): option.envvar.decode() for option in pq.Conninfo.get_defaults() if option.envvar}
+# Read while a connection is being made, and sent to the server as settings; it would refuse the connection for a bad
+# one. Every session sets what it needs of these (see `connect`).
+_SETTINGS = ("PGDATESTYLE", "PGTZ", "PGGEQO")
+_WHERE = ("host", "hostaddr", "port", "dbname", "service")
+
+_taken: dict[str, str] = {}
+_lock = threading.Lock()
+
+
+def open_connection(parameters: Parameters) -> Connection:
+    """A connection in autocommit mode by these parameters alone. Raises psycopg's errors."""
+    _take_environment()
+    return psycopg.connect(make_conninfo("", **parameters), autocommit=True)
+
+
+def open_again(conn: Connection) -> Connection:
+    """Another connection by the parameters of an open one, in autocommit mode. Raises psycopg's errors."""
+    return open_connection(conninfo_to_dict(conn.info.dsn, password=conn.info.password or None))
+
+
+def ping(parameters: Parameters) -> pq.Ping:
+    """Whether a server answers there."""
+    _take_environment()
+    return pq.Ping(pq.PGconn.ping(make_conninfo("", **parameters).encode()))
+
+
+def fill_from_environment(parameters: Parameters) -> Parameters:
+    """The parameters with what the environment adds to them, as libpq would, but for where the connection leads.
+
+    Host, port, database and service are taken from it only when the parameters name neither host nor service.
+    """
+    variables = _take_environment()
+    filled = dict(parameters)
+    says_where = any(filled.get(name) for name in ("host", "hostaddr", "service"))
+    if not says_where and "PGSERVICE" in variables:
+        filled["service"] = variables["PGSERVICE"]
+    for name, value in _read_service(filled["service"]).items() if filled.get("service") else ():
+        filled.setdefault(name, value)
+    for name, variable in _VARIABLES.items():
+        if variable in variables and not (name in _WHERE and (says_where or name == "service")):
+            filled.setdefault(name, variables[variable])
+    return filled
+
+
+def _take_environment() -> Mapping[str, str]:
+    with _lock:
+        for variable in (*_VARIABLES.values(), *_SETTINGS):
+            if (value := os.environ.pop(variable, None)) is not None:
+                _taken[variable] = value
+    return _taken
+
+
+@cache
+def _read_service(name: str) -> dict[str, str]:
+    """What the file of services says of one; libpq reads it, and asks nothing but the environment which one."""
+    with _lock:
+        before = _read_defaults()
+        os.environ["PGSERVICE"] = name
+        try:
+            return {key: value for key, value in _read_defaults().items() if value != before.get(key)}
+        finally:
+            del os.environ["PGSERVICE"]
+
+
+def _read_defaults() -> dict[str, str]:
+    return {one.keyword.decode(): one.val.decode() for one in pq.Conninfo.get_defaults() if one.val is not None}
