@@ -206,3 +206,21 @@ def late():
         "stackctl.migrate.files.read",
         "stackctl.cli.commands",
     }
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_one_module_opens_connections(path: Path) -> None:
+    """All others go through it: it decides what the environment may add."""
+    openers = {
+        "psycopg.connect",
+        "psycopg.Connection.connect",
+        "Connection.connect",
+        "PGconn.connect_start",
+        "PGconn.ping",
+    }
+    found = {
+        name
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and (name := ast.unparse(node.func).removeprefix("pq.")) in openers
+    }
+    assert not found or name_of(path) == "postgres.libpq"

@@ -52,6 +52,7 @@ database:
 
 # Where tenancies name their databases: config, below, or backend, in their own configuration in the database.
 # external_databases_from: config
+# external_databases_local: refuse
 
 # The external databases of each tenancy, by the tenancy's id. `mappings` is all of them when left out.
 # tenancies:
