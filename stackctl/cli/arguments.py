@@ -31,6 +31,16 @@ def parse_duration_option(text: str | None, flag: str) -> timedelta | None:
         raise UsageError(f"{flag}: {error}", code="usage") from None
 
 
+def parse_wait_option(text: str, flag: str) -> timedelta:
+    """How long something is to wait, given on the command line."""
+    from stackctl.core.durations import parse_wait
+
+    try:
+        return parse_wait(text)
+    except ValueError as error:
+        raise UsageError(f"{flag}: {error}", code="usage") from None
+
+
 def parse_text_option(text: str | None, flag: str, most: int = 500) -> str | None:
     """A text given on the command line that a database is to hold."""
     if text is None:

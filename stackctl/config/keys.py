@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from stackctl.core.durations import parse_duration
+from stackctl.core.durations import parse_wait
 from stackctl.core.redaction import has_password_without_host, is_ambiguous_url, remember_secret, remember_url
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def convert_value(spec: Key, value: Any, base: Path) -> Any:
                 raise ValueError(f"expected at least {spec.minimum}, got {value}")
             return int(value)
         case "duration":
-            return parse_duration(str(value) if isinstance(value, str | int) else describe_value(value))
+            return parse_wait(str(value) if isinstance(value, str | int) else describe_value(value))
         case "choice":
             if value not in spec.choices:
                 raise ValueError(f"expected one of {', '.join(spec.choices)}; got {describe_value(value)}")

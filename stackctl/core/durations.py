@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 
+LONGEST_WAIT = timedelta(days=24)  # servers and poll() count milliseconds in 31 bits
+
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 
@@ -18,6 +20,14 @@ def parse_duration(text: str) -> timedelta:
         return timedelta(seconds=sum(float(n) * _UNITS[unit] for n, unit in _DURATION.findall(compact)))
     except OverflowError:
         raise ValueError(f"{text!r} is longer than a duration can be") from None
+
+
+def parse_wait(text: str) -> timedelta:
+    """A duration that somebody waits for; ValueError for more than LONGEST_WAIT, too."""
+    found = parse_duration(text)
+    if found > LONGEST_WAIT:
+        raise ValueError(f"{text!r} is longer than anything waits: {LONGEST_WAIT.days}d at the most")
+    return found
 
 
 def format_duration(seconds: float) -> str:

@@ -252,6 +252,7 @@ def test_a_reader_may_look(project: Project, source: Connection, reader: str) ->
         (("queue", "retry"), "usage", "--all"),
         (("status", "--tenancy", STRANGER), "unknown-tenancy", str(STRANGER)),
         (("sequence", "--interval", "1s"), "usage", "--loop"),
+        (("poll", "--loop", "--interval", "200000d"), "usage", "--interval: '200000d' is longer"),
         (("sequence", "--max-duration", "soon"), "usage", "soon"),
         (("sequence", "--batch-size", "0"), "usage", "--batch-size"),
         (("poll", "--batch-size", "x"), "usage", "--batch-size"),

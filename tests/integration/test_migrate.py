@@ -327,3 +327,32 @@ def test_a_lock_may_take_longer_concurrently(conn: Connection, tmp_path: Path) -
         conn, migrations, limits=Limits(lock_timeout=timedelta(seconds=3)), statement_context=statement_context
     )
     assert seen == [("a", "3s"), ("b", "30s"), ("b", "3s"), ("c", "3s"), ("c", "7s")]
+
+
+@pytest.mark.parametrize(
+    ("limit", "told", "concurrently"),
+    [
+        (timedelta(hours=60), "60h", "24d"),
+        (timedelta(days=24), "24d", "24d"),
+        (timedelta(microseconds=400), "1ms", "4ms"),
+        (timedelta(0), "0", "0"),
+    ],
+)
+def test_a_lock_timeout_stays_within_what_the_server_counts(
+    conn: Connection, tmp_path: Path, limit: timedelta, told: str, concurrently: str
+) -> None:
+    """Ten times a long limit is no error, and a short one is not the 0 that means for ever."""
+    seen: list[str] = []
+
+    @contextmanager
+    def statement_context(migration: Migration, statement: Statement) -> Iterator[None]:
+        seen.append(fetch_value(conn, "SHOW lock_timeout"))
+        yield
+
+    migrations = write_files(
+        tmp_path,
+        a="CREATE TABLE t (x int)",
+        b="-- stackctl:outside-transaction\nCREATE INDEX CONCURRENTLY i ON t (x);",
+    )
+    apply_migrations(conn, migrations, limits=Limits(lock_timeout=limit), statement_context=statement_context)
+    assert seen == [told, concurrently]

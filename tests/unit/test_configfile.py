@@ -68,6 +68,7 @@ def test_a_key_like_no_other_lists_what_is_known(tmp_path: Path) -> None:
         ("sync: {workers: " + "9" * 40 + "}", "1: sync.workers: expected a whole number"),
         ("sync: {poller_interval: 50}", "1: sync.poller_interval: '50' is not a duration"),
         ("sync: {poller_interval: 9999999999999d}", "1: sync.poller_interval: "),
+        ("sync: {poller_interval: 200000d}", "1: sync.poller_interval: '200000d' is longer than anything waits"),
         ("sync: {wakeup: sometimes}", "1: sync.wakeup: expected one of poll, notify"),
         ("sync: {wakeup: {a: 1}}", "1: sync.wakeup: expected one of poll, notify; got a block of keys"),
         ("sync: 5", "1: sync: expected a block of keys"),

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from stackctl.core.durations import format_duration, parse_duration
+from stackctl.core.durations import format_duration, parse_duration, parse_wait
 
 
 @pytest.mark.parametrize(
@@ -47,3 +47,9 @@ def test_anything_else_is_a_value_error_that_quotes_it(text: str) -> None:
 )
 def test_at_most_two_units_and_no_sixty_of_any(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text
+
+
+def test_a_wait_is_at_most_what_31_bits_of_milliseconds_hold() -> None:
+    assert parse_wait("24d") == timedelta(days=24)
+    with pytest.raises(ValueError, match="'577h' is longer than anything waits: 24d"):
+        parse_wait("577h")

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import asdict
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stackctl.cli.arguments import parse_duration_option
+from stackctl.cli.arguments import parse_wait_option
 from stackctl.cli.command import Run, command, format_count
 from stackctl.cli.migrate.shared import Directory, open_database, read_migrations, refuse_unwritable, write_dump
-from stackctl.core.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,8 +23,6 @@ if TYPE_CHECKING:
     from stackctl.migrate.runner.events import Event, RepeatedPass
 
     Planned = tuple[Migration, history.MigrationProgress, list[tuple[Statement, bool, lock_forecast.LockForecast]]]
-
-_LONGEST = timedelta(days=24)  # the server counts milliseconds in 31 bits
 
 
 @command(
@@ -75,16 +71,18 @@ def up(
     from stackctl.migrate.runner.session import Limits
 
     limits = Limits(
-        lock_wait=_parse_limit(lock_wait, "--lock-wait"),
-        lock_timeout=_parse_limit(lock_timeout, "--lock-timeout"),
-        statement_timeout=None if statement_timeout is None else _parse_limit(statement_timeout, "--statement-timeout"),
+        lock_wait=parse_wait_option(lock_wait, "--lock-wait"),
+        lock_timeout=parse_wait_option(lock_timeout, "--lock-timeout"),
+        statement_timeout=(
+            None if statement_timeout is None else parse_wait_option(statement_timeout, "--statement-timeout")
+        ),
     )
     if schema_dump is not None and not dry_run:
         refuse_unwritable(schema_dump)
     migrations = read_migrations(run, directory)
     schema = run.settings.get("database.schema")
     capture = run.settings.get("database.change_capture")
-    with open_database(run, _parse_limit(wait, "--wait")) as conn:
+    with open_database(run, parse_wait_option(wait, "--wait")) as conn:
 
         def omitted() -> tuple[str, ...]:
             return find_excluded(conn, migrations, schema, capture)
@@ -115,14 +113,6 @@ def up(
         {"applied": [asdict(applied) for applied in result.applied]},
         lambda: run.console.line(f"{done} applied" if result.applied else "nothing to do: no migration is pending"),
     )
-
-
-def _parse_limit(text: str, flag: str) -> timedelta:
-    found = parse_duration_option(text, flag)
-    assert found is not None
-    if found > _LONGEST:
-        raise UsageError(f"{flag}: {text} is longer than a server can count", code="usage", hint="0s means for ever")
-    return found
 
 
 class _EventDisplay:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stackctl.cli.arguments import parse_duration_option
+from stackctl.cli.arguments import parse_duration_option, parse_wait_option
 from stackctl.cli.command import Run, format_count
 from stackctl.core.errors import EXIT_INTERRUPTED, StateError, UsageError
 
@@ -39,7 +39,7 @@ def claim_limit(run: Run) -> int:
 
 
 def loop_interval(loop: bool, interval: str | None, key: str, run: Run) -> timedelta | None:
-    given = parse_duration_option(interval, "--interval")
+    given = None if interval is None else parse_wait_option(interval, "--interval")
     if not loop:
         if given is not None:
             raise UsageError("--interval goes with --loop", code="usage")

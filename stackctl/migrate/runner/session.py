@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, LiteralString, TypeAlias
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, LiteralString, TypeAlias
 from psycopg import errors, sql
 from psycopg.rows import dict_row, tuple_row
 
+from stackctl.core.durations import LONGEST_WAIT
 from stackctl.postgres.statements import load_statements
 
 if TYPE_CHECKING:
@@ -109,5 +111,5 @@ class Session:
 
 
 def _milliseconds(wait: timedelta) -> str:
-    """As the server writes it in pg_settings: without a unit."""
-    return str(round(wait.total_seconds() * 1000))
+    """As the server writes it in pg_settings, without a unit; 0 means for ever, and only 0 becomes it."""
+    return str(math.ceil(min(wait, LONGEST_WAIT) / timedelta(milliseconds=1)))
