@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import sys
 
+from stackctl.core.streams import adopt_streams
+
 
 def main() -> None:
-    # Closed streams (`>&-`) come as None; a terminal that does not know its width says 0.
-    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: PTH123, SIM115
-    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: PTH123, SIM115
+    adopt_streams()
+    # A terminal that does not know its width says 0.
     if os.environ.get("COLUMNS") == "0":
         del os.environ["COLUMNS"]
     arguments = sys.argv[1:]

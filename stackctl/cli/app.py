@@ -27,10 +27,6 @@ def run(arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         return _run(arguments)
-    except (BrokenPipeError, SystemExit):
-        # The reader of our output went away (`| head`; rich makes a SystemExit of it): nobody is left to tell.
-        _drop_output()
-        return EXIT_OK
     except (KeyboardInterrupt, typer.Abort):
         return EXIT_INTERRUPTED
 
@@ -39,7 +35,7 @@ def _run(arguments: Sequence[str]) -> int:
     try:
         code = build_root().main(args=list(arguments), prog_name="stackctl", standalone_mode=False)
         sys.stdout.flush()
-    except (BrokenPipeError, typer.Abort):
+    except typer.Abort:
         raise
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EIO, errno.EBADF):

@@ -9,14 +9,13 @@ import signal
 import socket
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from tests import forked
 
-if TYPE_CHECKING:
-    from pathlib import Path
+UNSAFE = Path(__file__).parents[1] / "data" / "breaks_every_rule.sql"
 
 
 @pytest.fixture
@@ -183,24 +182,36 @@ def test_a_terminal_of_any_width(cli: Cli, columns: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["config", "--help"], ["config", "show"], ["config", "show", "--json"], ["x", "--json"]]
+    ("arguments", "code"),
+    [
+        (["--help"], 0),
+        (["--version"], 0),
+        (["config", "--help"], 0),
+        (["config"], 2),
+        (["config", "show"], 0),
+        (["config", "show", "--json"], 0),
+        (["x", "--json"], 2),
+        (["config", "show", "--json", "--config", "absent"], 3),
+        (["fuse", "show", "--json", "--database-url", "postgresql://127.0.0.1:1/x"], 4),
+        (["migrate", "lint", str(UNSAFE)], 1),
+        (["migrate", "lint", "--json", str(UNSAFE)], 1),
+    ],
 )
-def test_a_reader_that_goes_away_is_no_error(cli: Cli, arguments: list[str]) -> None:
+@pytest.mark.parametrize("streams", ["stdout", "both", "closed", "all closed"])
+def test_the_exit_code_is_the_results_whether_anybody_reads_it(
+    cli: Cli, streams: str, arguments: list[str], code: int
+) -> None:
     read, write = os.pipe()
     os.close(read)
+    command, errors = [*forked.FRESH, *arguments], write if streams == "both" else subprocess.PIPE
+    if "closed" in streams:
+        command = ["sh", "-c", 'exec "$@" >&-' + (" <&- 2>&-" if streams == "all closed" else ""), "sh", *command]
     done = subprocess.run(
-        [*forked.FRESH, *arguments],
-        cwd=cli.cwd,
-        env=cli.environ,
-        stdout=write,
-        stderr=subprocess.PIPE,
-        text=True,
-        check=False,
+        command, cwd=cli.cwd, env=cli.environ, stdout=write, stderr=errors, text=True, check=False, timeout=30
     )
     os.close(write)
-    assert done.returncode == 0
-    assert "Traceback" not in done.stderr
-    assert "BrokenPipe" not in done.stderr
+    assert done.returncode == code
+    assert "Traceback" not in (done.stderr or "")
 
 
 @pytest.mark.parametrize("forced", ["FORCE_COLOR", "GITHUB_ACTIONS", "PY_COLORS", "CLICOLOR_FORCE"])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.backend import (
+    DEADLINE,
     MAPPINGS,
     MINE,
     OTHER,
@@ -249,6 +250,20 @@ def test_loops_end_after_their_time(project: Project, source: Connection) -> Non
         outcome = project.run(*command, "--max-duration", "200ms", "--json")
         assert outcome.code == 0, outcome
         assert outcome.lines[-1]["stopped_by"] == "max-duration"
+
+
+@pytest.mark.parametrize(
+    "command", [("status", "--watch"), ("run",), ("sequence", "--loop"), ("poll", "--loop")], ids=lambda words: words[0]
+)
+def test_a_loop_ends_when_its_reader_leaves(command: tuple[str, ...], project: Project, source: Connection) -> None:
+    settle(project.sqlite(OTHER).pipeline())
+    process = project.start(*command, "--json")
+    assert process.stdout is not None
+    process.stdout.close()
+    add_user(source, OTHER)
+    if command[0] == "poll":
+        project.run("sequence")
+    assert (process.communicate(timeout=DEADLINE)[1], process.returncode) == ("", 0)
 
 
 def test_a_long_interval_does_not_delay_the_signal(project: Project, source: Connection) -> None:

@@ -45,7 +45,7 @@ def poll(
     console = run.console
     log = ServiceLog(run, documents=False)
     pause = loop_interval(loop, interval, "sync.poller_interval", run)
-    with stop_on_signals(max_duration) as stop:
+    with stop_on_signals(max_duration, loop=loop) as stop:
         result = service.poll(
             Pipeline(run.settings),
             stop,

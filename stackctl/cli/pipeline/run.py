@@ -32,7 +32,7 @@ def run_(run: Run, max_duration: MaxDuration = None) -> None:
 
     log = ServiceLog(run, documents=True)
     pipeline = Pipeline(run.settings)
-    with stop_on_signals(max_duration) as stop:
+    with stop_on_signals(max_duration, loop=True) as stop:
         _start(log, pipeline)  # a mistake in a file is told before anything starts
         service.run(
             pipeline,

@@ -41,7 +41,7 @@ def sequence(
     settings = run.settings
     console = run.console
     pause = loop_interval(loop, interval, "sync.sequencer_interval", run)
-    with stop_on_signals(max_duration) as stop, console.progress("stamping") as progress:
+    with stop_on_signals(max_duration, loop=loop) as stop, console.progress("stamping") as progress:
         result = service.sequence(
             Pipeline(settings),
             stop,

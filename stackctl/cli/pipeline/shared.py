@@ -14,6 +14,7 @@ import typer
 from stackctl.cli.arguments import parse_duration_option, parse_wait_option
 from stackctl.cli.command import Run, format_count
 from stackctl.core.errors import EXIT_INTERRUPTED, StateError, UsageError
+from stackctl.core.streams import on_reader_left
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,8 +49,11 @@ def loop_interval(loop: bool, interval: str | None, key: str, run: Run) -> timed
 
 
 @contextmanager
-def stop_on_signals(max_duration: str | None) -> Iterator[Stop]:
-    """The first signal asks for a stop after the batch in hand; a second one ends the process at once."""
+def stop_on_signals(max_duration: str | None, *, loop: bool = False) -> Iterator[Stop]:
+    """The first signal asks for a stop after the batch in hand; a second one ends the process at once.
+
+    A `loop` stops as well when nobody reads its results any more.
+    """
     from stackctl.sync.stop import Stop
 
     stop = Stop(parse_duration_option(max_duration, "--max-duration"))
@@ -59,6 +63,8 @@ def stop_on_signals(max_duration: str | None) -> Iterator[Stop]:
             os._exit(EXIT_INTERRUPTED)
         stop.set()
 
+    if loop:
+        on_reader_left(stop.set)
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop

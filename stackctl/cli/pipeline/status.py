@@ -14,6 +14,7 @@ from stackctl.cli.arguments import parse_duration_option, parse_uuid
 from stackctl.cli.command import Run, command, format_count
 from stackctl.core.durations import format_duration
 from stackctl.core.errors import AnswerNo, UsageError
+from stackctl.core.streams import has_reader
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -66,10 +67,10 @@ def status(
         found = read(pipeline, conn, only)
         if watch:
             with suppress(KeyboardInterrupt):  # Ctrl-C and SIGTERM are how a watch ends
-                while True:
-                    _refresh(run, found, captured)
+                _refresh(run, found, captured)
+                while has_reader():
                     time.sleep(WATCH_INTERVAL)
-                    found = read(pipeline, conn, only)
+                    _refresh(run, read(pipeline, conn, only), captured)
             return
     problems = found.find_problems(max_backlog=max_backlog, max_lag=lag_limit) if check else []
     document = status_document(found, captured) | ({"ok": not problems, "problems": problems} if check else {})
