@@ -1,8 +1,9 @@
 """Ends what a test process leaves behind: `python tests/guard.py MARK PARENT DIRECTORY`, started by it.
 
 However the test process ends, the guard's stdin closes; and when PARENT (the run that it is a worker of, or 0) ends,
-the guard kills it. Then it ends every process with `TESTED_BY=MARK` in its environment: commands, their children, the
-PostgreSQL servers of the tests. Last it removes the directory. Only Linux shows the environment of a process.
+the guard kills it. Then it ends every process with `TESTED_BY=MARK` in its environment (commands and their children) or
+with its temporary files in DIRECTORY (the tests' PostgreSQL servers, which inherit little else). Last it removes the
+directory. Only Linux shows the environment of a process.
 """
 
 from __future__ import annotations
@@ -20,23 +21,24 @@ VARIABLE = "TESTED_BY"
 PATIENCE = 10.0  # seconds for a server to end
 
 
-def marked(mark: str) -> dict[int, bytes]:
-    """The processes that bear the mark, each with its command line."""
+def marked(mark: str, directory: str) -> dict[int, bytes]:
+    """The processes that bear the mark or work in the directory, each with its command line."""
     found: dict[int, bytes] = {}
-    for directory in Path("/proc").glob("[0-9]*"):
+    sign, files = f"{VARIABLE}={mark}".encode(), f"TMPDIR={directory}".encode()
+    for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            if f"{VARIABLE}={mark}".encode() in (directory / "environ").read_bytes().split(b"\0"):
-                found[int(directory.name)] = (directory / "cmdline").read_bytes()
+            if any(v == sign or v.startswith(files) for v in (process / "environ").read_bytes().split(b"\0")):
+                found[int(process.name)] = (process / "cmdline").read_bytes()
     return {pid: command for pid, command in found.items() if command and pid != os.getpid()}
 
 
-def end(mark: str) -> None:
+def end(mark: str, directory: str) -> None:
     deadline = time.monotonic() + PATIENCE
     asked: set[int] = set()
     calm = 0
     # Who is just executing another program shows neither environment nor command line for a moment.
     while calm < 3:
-        left = marked(mark)
+        left = marked(mark, directory)
         calm = 0 if left else calm + 1
         for pid, command in left.items():
             # A postmaster that is told to quit takes its shared memory along.
@@ -60,7 +62,7 @@ def main() -> None:
         with suppress(ProcessLookupError):
             os.kill(tested, signal.SIGKILL)
         os.read(0, 1)
-    end(mark)
+    end(mark, directory)
     shutil.rmtree(directory, ignore_errors=True)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import stat
 import subprocess
 import time
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
 
 MAJOR_VERSION = 18
 _RETRY_SECONDS = 0.02
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+_log = logging.getLogger(__name__)  # nobody sets it up: what it says goes to stderr
 
 
 def find_binaries() -> Path:
@@ -60,23 +65,48 @@ def find_server_account() -> pwd.struct_passwd:
         return account
 
 
-def grant_passage(directory: Path, account: pwd.struct_passwd) -> None:
-    """Let `account` pass (not list) the directory and those above it."""
-    for step in (directory, *directory.parents):
-        found = step.stat()
-        if found.st_uid == account.pw_uid:
-            needed = stat.S_IXUSR
-        elif found.st_gid == account.pw_gid:
-            needed = stat.S_IXGRP
-        else:
-            needed = stat.S_IXOTH
-        if not found.st_mode & needed:
-            step.chmod(stat.S_IMODE(found.st_mode) | needed)
+def grant_passage(directory: Path, account: pwd.struct_passwd, *, own: Path | None = None) -> None:
+    """Let `account` pass (not list) the directory, a path without links, and those above it.
+
+    Only root's folders are changed, and no link is followed, whoever puts one there meanwhile. A folder other than
+    `own` that is opened is told on stderr. Raises ServiceError `embedded-directory` for another user's.
+    """
+    above = os.open("/", _FOLDER)
+    try:
+        for step in (*reversed(directory.parents), directory):
+            if step.name:
+                inside = os.open(step.name, _FOLDER, dir_fd=above)
+                os.close(above)
+                above = inside
+            _open_for_passage(above, step, account, quiet=step == own)
+    finally:
+        os.close(above)
+
+
+def _open_for_passage(descriptor: int, folder: Path, account: pwd.struct_passwd, *, quiet: bool) -> None:
+    found = os.fstat(descriptor)
+    if found.st_uid == account.pw_uid:
+        needed = stat.S_IXUSR
+    elif found.st_gid == account.pw_gid:
+        needed = stat.S_IXGRP
+    else:
+        needed = stat.S_IXOTH
+    if found.st_mode & needed:
+        return
+    if found.st_uid not in (0, account.pw_uid):
+        raise ServiceError(
+            f"{folder} is closed to {account.pw_name}, which runs PostgreSQL for root, and belongs to another user",
+            code="embedded-directory",
+            hint=f"let it pass (chmod o+x {folder}), or name another directory (embedded:DIR)",
+        )
+    os.fchmod(descriptor, stat.S_IMODE(found.st_mode) | needed)
+    if not quiet:
+        _log.warning("%s may now be passed (not listed) by %s, which runs PostgreSQL", folder, account.pw_name)
 
 
 def grant_execution(binaries: Path, account: pwd.struct_passwd) -> None:
     """Let `account` run the programs."""
-    grant_passage(binaries, account)
+    grant_passage(binaries.resolve(), account)
     if (binaries / "postgres").stat().st_mode & 0o005 != 0o005:
         _utils().ensure_folder_permissions(binaries.parent, 0o044)
         _utils().ensure_folder_permissions(binaries, 0o055)

@@ -1,12 +1,14 @@
 """The PostgreSQL that stackctl starts itself, named `embedded`, `embedded:DIR` or `embedded:DIR?dbname=NAME`.
 
-DIR holds `data` (PGDATA), `server.log`, `run-*` (the socket) and three files that are only ever locked with flock(),
-so that the kernel lets go of them with the process that held them, however it ended:
+DIR holds `data` (PGDATA), `server.log`, `run-*` (the socket) and two files that are only ever locked with flock(), so
+that the kernel lets go of them with the process that held them, however it ended:
 
-- `start.lock`, exclusive: while a process attaches or lets go.
+- `start.lock`, exclusive: while a process attaches or lets go. initdb and pg_ctl have it as their standard input, which
+  pg_ctl does not hand on to the server: a starter that is killed leaves it locked until they are done.
 - `use.lock`, shared: as long as a process uses the server. Who can have it exclusively is the last one out.
-- `server.lock`, exclusive: postgres inherits it, so it is held as long as any of its processes lives. This, and not
-  the PID in postmaster.pid, which may be another program's by now, says whether the server runs.
+
+Whether the server runs is asked of the system's processes (server_process.py). It inherits nothing of ours: no
+descriptor, which a program that it starts would keep open, and of the environment no more than `_INHERITED`.
 """
 
 from __future__ import annotations
@@ -32,11 +34,13 @@ from stackctl.core.errors import ServiceError, StackctlError, StateError
 from stackctl.postgres.binaries import MAJOR_VERSION, find_binaries, grant_execution, grant_passage
 from stackctl.postgres.embedded_files import POLL_SECONDS, PORT, WAIT_SECONDS, ServerFiles, try_lock
 from stackctl.postgres.libpq import NO_FILE, Connection, Parameters, open_connection, ping
+from stackctl.postgres.server_process import find_postmaster, is_served, read_pid_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 SUPERUSER = "postgres"
+_INHERITED = ("PATH", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")  # what SQL can see with COPY FROM PROGRAM 'env'
 _LINGER_SECONDS = 5.0  # for a server to stop that can't be told to
 _START_SECONDS = 60  # crash recovery included
 _LOG_LINES = 10
@@ -168,37 +172,30 @@ class EmbeddedServer:
 
     def _stop(self) -> None:
         deadline = time.monotonic() + _LINGER_SECONDS
-        while self._runs() and time.monotonic() < deadline:
+        while is_served(self._data) and time.monotonic() < deadline:
             # pg_ctl signals whatever process postmaster.pid names, so only when that file is a living server's. It is
-            # not yet after an interrupted start, and not any more when postgres is about to end by itself.
-            if self._ping() is pq.Ping.NO_RESPONSE:
+            # not any more when postgres is about to end by itself.
+            if find_postmaster(self._data) is None:
                 time.sleep(POLL_SECONDS)
+            elif self._is_a_strangers():
+                return
             else:
-                self._run("pg_ctl", "stop", "-D", "data", "-m", "fast", "-w", "-t", str(int(WAIT_SECONDS)))
+                self._run("pg_ctl", "stop", "-s", "-D", "data", "-m", "fast", "-w", "-t", str(int(WAIT_SECONDS)))
         if self._sockets is not None:
             with contextlib.suppress(OSError):
                 self._sockets.rmdir()
 
-    def _runs(self) -> bool:
-        lock = self._files.open("server.lock")
-        try:
-            return not try_lock(lock)
-        finally:
-            os.close(lock)
-
     def _ensure_running(self, options: Mapping[str, str]) -> None:
         deadline = time.monotonic() + WAIT_SECONDS
-        while True:
-            lock = self._files.open("server.lock")
-            try:
-                if try_lock(lock):
-                    self._start(lock, options)
-                    return
-                if self._ping() is pq.Ping.OK:
-                    return
-            finally:
-                # Never LOCK_UN: postgres shares the lock, and closing leaves it its part.
-                os.close(lock)
+        while is_served(self._data):
+            if self._is_a_strangers():
+                raise StateError(
+                    f"a PostgreSQL that stackctl did not start runs on {self._data}",
+                    code="embedded-busy",
+                    hint=f"stop it with pg_ctl stop -D {self._data}",
+                )
+            if self._ping() is pq.Ping.OK:
+                return
             if time.monotonic() > deadline:
                 raise StateError(
                     f"the PostgreSQL in {self.directory} runs but does not take connections",
@@ -206,15 +203,25 @@ class EmbeddedServer:
                     hint=f"it may be recovering or stopping: see {self.directory / 'server.log'}, and try again",
                 )
             time.sleep(POLL_SECONDS)
+        self._start(options)
 
-    def _start(self, lock: int, options: Mapping[str, str]) -> None:
+    def _is_a_strangers(self) -> bool:
+        """Whether the server that runs was started by hand, with sockets elsewhere or none."""
+        lines = read_pid_file(self._data)
+        sockets = lines[4] if len(lines) > 4 else ""
+        if not sockets:  # not yet, while it starts
+            return len(lines) > 7 and lines[7].startswith("ready")
+        return Path(sockets).name not in self._files.socket_directory_names()
+
+    def _start(self, options: Mapping[str, str]) -> None:
         account = self._files.server_account()
         if account is not None:
-            grant_passage(self.directory, account)
+            grant_passage(self.directory, account, own=self.directory)
             grant_execution(self._binaries, account)
-        self._initialise(lock, durable=options.get("fsync") != "off")
-        self._clear_stale_files()
+        self._initialise(durable=options.get("fsync") != "off")
         self._sockets = self._files.make_socket_directory()
+        # Left by a server that died; postgres refuses to start when the PID in it is some live process of its user.
+        (self._data / "postmaster.pid").unlink(missing_ok=True)
         log = self._files.open("server.log")
         try:
             written = os.fstat(log).st_size
@@ -231,16 +238,16 @@ class EmbeddedServer:
             "unix_socket_permissions": "0700",
         }
         arguments = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-        # pg_ctl hands its arguments to a shell, -D and -l only in double quotes: hence names relative to DIR.
+        # pg_ctl hands its arguments to a shell, -D and -l only in double quotes: hence names relative to DIR. It is
+        # silent (-s), because what it says while it waits would end it where nobody is left to read.
         done = self._run(
-            *("pg_ctl", "start", "-D", "data", "-l", "server.log", "-w", "-t", str(_START_SECONDS)),
+            *("pg_ctl", "start", "-s", "-D", "data", "-l", "server.log", "-w", "-t", str(_START_SECONDS)),
             *("-o", shlex.join(arguments)),
-            inherit=lock,
         )
         if done.returncode != 0:
             raise self._failed("start", self._files.log_since(written) or done.stderr.splitlines())
 
-    def _initialise(self, lock: int, durable: bool) -> None:
+    def _initialise(self, *, durable: bool) -> None:
         version = self._data / "PG_VERSION"
         if version.exists():
             found = version.read_text().strip()
@@ -257,14 +264,13 @@ class EmbeddedServer:
             )
         # Beside `data` and renamed, so that `data` is never half of one.
         fresh = self.directory / "data.new"
-        if fresh.exists():
+        with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(fresh)
         self._files.make_private(fresh)
         done = self._run(
             *("initdb", "-D", "data.new", "--username", SUPERUSER, "--auth-local=trust", "--auth-host=reject"),
             *("--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"),
             *("--no-instructions", "--sync-method=fsync" if durable else "--no-sync"),
-            inherit=lock,
         )
         if done.returncode != 0:
             raise self._failed("initialise", done.stderr.splitlines())
@@ -273,16 +279,6 @@ class EmbeddedServer:
             parent = os.open(self.directory, os.O_RDONLY | os.O_CLOEXEC)
             os.fsync(parent)
             os.close(parent)
-
-    def _clear_stale_files(self) -> None:
-        if self._ping() is not pq.Ping.NO_RESPONSE:
-            raise StateError(
-                f"a PostgreSQL that stackctl did not start runs on {self._data}",
-                code="embedded-busy",
-                hint=f"stop it with pg_ctl stop -D {self._data}",
-            )
-        # Left by a server that died; postgres refuses to start when the PID in it is some live process of its user.
-        (self._data / "postmaster.pid").unlink(missing_ok=True)
 
     def _socket_directory(self) -> Path:
         if self._sockets is None:
@@ -293,10 +289,7 @@ class EmbeddedServer:
 
     def _ping(self) -> pq.Ping:
         """Ask at the socket that postmaster.pid names; a server that another process started may have its own."""
-        try:
-            lines = os.fsdecode((self._data / "postmaster.pid").read_bytes()).splitlines()
-        except FileNotFoundError:
-            return pq.Ping.NO_RESPONSE
+        lines = read_pid_file(self._data)
         if len(lines) < 5 or not lines[4]:
             return pq.Ping.NO_RESPONSE
         answer = ping({"host": lines[4], "port": PORT, "user": SUPERUSER, "dbname": "postgres", "connect_timeout": 5})
@@ -313,26 +306,33 @@ class EmbeddedServer:
             details={"log": tail},
         )
 
-    def _run(self, program: str, *arguments: str, inherit: int | None = None) -> subprocess.CompletedProcess[str]:
+    def _run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         account = self._files.server_account()
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_", "LANG"))}
-        return subprocess.run(
+        with subprocess.Popen(
             [str(self._binaries / program), *arguments],
             cwd=self.directory,
-            env=environment | {"LC_ALL": "C"},
+            env={name: os.environ[name] for name in _INHERITED if name in os.environ} | {"LC_ALL": "C"},
             user=None if account is None else account.pw_uid,
             group=None if account is None else account.pw_gid,
             extra_groups=None if account is None else [],
             umask=0o077,
             # Ctrl-C at the terminal is for this process, which then stops the server if it is the last one.
             start_new_session=True,
-            pass_fds=() if inherit is None else (inherit,),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdin=self._files.start_lock,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
             errors="replace",
-            check=False,
-        )
+        ) as process:
+            try:
+                stdout, stderr = process.communicate()
+            except BaseException:
+                if program == "initdb":
+                    process.kill()
+                # pg_ctl ends by itself, in the time that it was given, and then the server can be stopped.
+                process.wait()
+                raise
+        return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
 
 def attach(directory: Path, *, options: Mapping[str, str] | None = None) -> EmbeddedServer:

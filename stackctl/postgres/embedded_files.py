@@ -8,6 +8,7 @@ import hashlib
 import os
 import pwd
 import re
+import socket
 import stat
 import sys
 import tempfile
@@ -33,6 +34,7 @@ class ServerFiles:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.data = directory / "data"
+        self.start_lock: int | None = None  # inside `alone`
 
     def server_account(self) -> pwd.struct_passwd | None:
         """Whom postgres runs as when that is not this process's user: it refuses to run as root."""
@@ -48,8 +50,13 @@ class ServerFiles:
         """Make a directory that the account of postgres alone may use."""
         path.mkdir(mode=0o700)
         account = self.server_account()
-        if account is not None:
-            os.chown(path, account.pw_uid, account.pw_gid)
+        if account is None:
+            return
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            os.fchown(descriptor, account.pw_uid, account.pw_gid)
+        finally:
+            os.close(descriptor)
 
     def open(self, name: str) -> int:
         """Open a file of DIR, made on first use so that root and the user postgres runs as can both use it."""
@@ -78,22 +85,29 @@ class ServerFiles:
                         hint=f"wait for it, or see who holds {self.directory / 'start.lock'}",
                     )
                 time.sleep(POLL_SECONDS)
+            self.start_lock = lock
             yield
         finally:
+            self.start_lock = None
             fcntl.flock(lock, fcntl.LOCK_UN)
             os.close(lock)
 
-    def make_socket_directory(self) -> Path:
-        """A private directory, empty of sockets, whose path libpq and postgres can use."""
+    def socket_directory_names(self) -> tuple[str, str]:
+        """Beside `data`, and in the directory for temporary files."""
         # The data directory's inode is in the name: a server whose files somebody removed takes the socket it made
         # along when it notices, and that must not be the socket of its successor.
-        inode = self.data.stat().st_ino
-        sockets = self.directory / f"run-{inode:x}"
+        inode = b"%x" % self.data.stat().st_ino
+        digest = hashlib.sha256(os.fsencode(self.directory) + b"\0" + inode).hexdigest()
+        return f"run-{inode.decode()}", f"stackctl-{digest[:16]}"
+
+    def make_socket_directory(self) -> Path:
+        """A private directory, empty of sockets, whose path libpq and postgres can use."""
+        near, far = self.socket_directory_names()
+        sockets = self.directory / near
         too_long = len(os.fsencode(sockets / f".s.PGSQL.{PORT}")) > _SOCKET_PATH_BYTES
         # libpq and postgres read a list there: split at commas, with quotes, without the blanks around.
         if too_long or not re.fullmatch(r"[\w./+=~-]+", str(sockets), re.ASCII):
-            name = hashlib.sha256(os.fsencode(self.directory) + b"\0%x" % inode).hexdigest()[:16]
-            sockets = Path(tempfile.gettempdir()).resolve() / f"stackctl-{name}"
+            sockets = Path(tempfile.gettempdir()).resolve() / far
         with contextlib.suppress(FileExistsError):
             self.make_private(sockets)
         account = self.server_account()
@@ -106,16 +120,31 @@ class ServerFiles:
                 hint="remove it, or set TMPDIR to a directory of your own",
             )
         if account is not None:
-            grant_passage(sockets.parent, account)
+            grant_passage(sockets.parent, account, own=self.directory)
         for leftover in sockets.glob(".s.PGSQL.*"):
+            if _is_listened_to(leftover):  # by a server that another container runs: its processes can't be seen here
+                raise StateError(
+                    f"a PostgreSQL runs on {self.data}, and its processes can't be seen from here",
+                    code="embedded-busy",
+                    hint="stop what uses it, perhaps in another container",
+                )
             leftover.unlink()
         return sockets
 
     def log_since(self, offset: int) -> list[str]:
         """The lines of server.log behind so many bytes."""
-        with (self.directory / "server.log").open("rb") as log:
+        with os.fdopen(self.open("server.log"), "rb") as log:
             log.seek(offset)
             return log.read().decode(errors="replace").splitlines()
+
+
+def _is_listened_to(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(os.fspath(path))
+        except OSError:
+            return False
+    return True
 
 
 def try_lock(descriptor: int) -> bool:

@@ -3,23 +3,29 @@ from __future__ import annotations
 import fcntl
 import importlib
 import os
+import shlex
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from stackctl.core.errors import ServiceError, StateError
 from stackctl.postgres import embedded
+from stackctl.postgres.binaries import find_binaries, find_server_account, grant_passage
+from stackctl.postgres.embedded_files import ServerFiles
+from stackctl.postgres.server_process import is_served
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,6 +35,9 @@ HOLDER = """
 import os, sys
 from pathlib import Path
 from stackctl.postgres import embedded
+from stackctl.postgres.binaries import find_binaries, find_server_account, grant_passage
+from stackctl.postgres.embedded_files import ServerFiles
+from stackctl.postgres.server_process import is_served
 server = embedded.attach(Path(sys.argv[1]), options={"fsync": "off"})
 print(server.url(), flush=True)
 sys.stdin.readline()
@@ -56,14 +65,12 @@ def directory(bare: Path, initialised: Path) -> Path:
 def bare(environment: Path) -> Iterator[Path]:
     """A short path, because a socket's is limited; whatever a test left running there is ended."""
     parent = Path(tempfile.mkdtemp(prefix="e-", dir=environment))
+    parent.chmod(0o711)
     yield parent / "pg"
-    for found in parent.rglob("server.lock"):
-        with found.open("rb") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.kill(postmaster(found.parent), signal.SIGQUIT)
-                fcntl.flock(lock, fcntl.LOCK_EX)
+    for data in parent.rglob("data"):
+        if is_served(data):
+            os.kill(postmaster(data.parent), signal.SIGQUIT)
+            wait_for(lambda: not is_served(data))  # noqa: B023
     shutil.rmtree(parent)
 
 
@@ -272,6 +279,196 @@ def test_forked_child_does_not_keep_the_server_past_its_parent(directory: Path, 
         if end != "sys.exit()":
             embedded.attach(directory).release()
         assert stopped(directory)
+
+
+def run_program(url: str, command: str) -> list[str]:
+    """The lines that a program of the server's prints."""
+    with psycopg.connect(url) as connection:
+        connection.execute("CREATE TEMP TABLE said (line text)")
+        connection.execute(sql.SQL("COPY said FROM PROGRAM {}").format(sql.Literal(command)))
+        return [line for (line,) in connection.execute("SELECT line FROM said")]
+
+
+def test_server_has_nothing_of_our_environment_and_none_of_our_files(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STRIPE_API_KEY", "sk_live_1")
+    (directory.parent / "mine").write_text("")
+    with (directory.parent / "mine").open() as file:
+        os.set_inheritable(file.fileno(), True)
+        mine = embedded.attach(directory)
+    names = {line.partition("=")[0] for line in run_program(mine.url(), "env")}
+    of_postgres = {name for name in names if name.startswith(("PG", "LC_"))}
+    assert names - of_postgres <= {"PATH", "TMPDIR", "PWD", "OLDPWD", "SHLVL", "_"}  # the last ones are the shell's
+    opened = run_program(mine.url(), "ls -l /proc/self/fd /proc/$PPID/fd")
+    assert [line for line in opened if ".lock" in line or "mine" in line] == []
+    mine.release()
+
+
+def test_program_that_outlives_the_server_does_not_count_as_one(directory: Path) -> None:
+    mine = embedded.attach(directory)
+    (pid,) = run_program(mine.url(), "sleep 300 >/dev/null 2>&1 & echo $!")
+    mine.release()
+    try:
+        assert stopped(directory)
+        assert Path(f"/proc/{pid}/cwd").samefile(directory / "data")
+        again = embedded.attach(directory)
+        assert answers(again.url())
+        again.release()
+        assert stopped(directory)
+    finally:
+        os.kill(int(pid), signal.SIGKILL)
+
+
+@contextmanager
+def by_hand(directory: Path, *settings: str) -> Iterator[None]:
+    """A server on the directory that an operator starts and stops."""
+    account = find_server_account() if os.geteuid() == 0 else None
+
+    def run(*arguments: str) -> None:
+        subprocess.run(
+            [str(find_binaries() / "pg_ctl"), "-w", "-D", str(directory / "data"), *arguments],
+            cwd="/",
+            stdout=subprocess.DEVNULL,
+            user=None if account is None else account.pw_uid,
+            group=None if account is None else account.pw_gid,
+            extra_groups=None if account is None else [],
+            check=True,
+        )
+
+    log = directory / "data" / "by-hand.log"
+    run("start", "-l", str(log), "-o", shlex.join(part for setting in settings for part in ("-c", setting)))
+    yield
+    run("stop", "-m", "immediate")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["listen_addresses=", "unix_socket_directories={}"],
+        ["listen_addresses=127.0.0.1", "port=54871", "unix_socket_directories="],
+    ],
+    ids=["socket", "tcp"],
+)
+def test_server_started_by_hand_is_left_alone(directory: Path, settings: list[str]) -> None:
+    place = directory / "data" / "base"  # a private directory of the server's account
+    with by_hand(directory, *(setting.format(place) for setting in settings)):
+        pid_file = directory / "data" / "postmaster.pid"
+        before = pid_file.read_text()
+        with pytest.raises(StateError) as busy:
+            embedded.attach(directory)
+        assert (busy.value.code, pid_file.read_text()) == ("embedded-busy", before)
+        assert is_served(directory / "data")
+    mine = embedded.attach(directory)
+    assert answers(mine.url())
+    mine.release()
+
+
+def test_old_pid_taken_by_another_server(directory: Path, server: embedded.EmbeddedServer) -> None:
+    with holder(directory) as first:
+        os.kill(postmaster(directory), signal.SIGKILL)
+        kill(first)
+    other = postmaster(server.directory)
+    give_pid_file_to(directory, other)
+    mine = embedded.attach(directory)
+    assert answers(mine.url())
+    mine.release()
+    assert postmaster(server.directory) == other
+    assert answers(server.url())
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_starter_that_ends_while_pg_ctl_runs(directory: Path, how: signal.Signals) -> None:
+    """pg_ctl goes on, and holds up its own starter or whoever comes next."""
+    command = [sys.executable, "-c", HOLDER, str(directory), ""]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        wait_for(lambda: pg_ctl_runs(directory))
+        process.send_signal(how)
+        process.wait(timeout=30)
+    if how == signal.SIGKILL:
+        mine = embedded.attach(directory)
+        assert answers(mine.url())
+        mine.release()
+    assert stopped(directory)
+    assert not is_served(directory / "data")
+
+
+def pg_ctl_runs(directory: Path) -> bool:
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if (process / "comm").read_text() == "pg_ctl\n" and (process / "cwd").samefile(directory):
+                return True
+    return False
+
+
+def test_socket_that_answers_is_not_taken_away(directory: Path) -> None:
+    """Of a server that runs in another container, whose processes do not show here."""
+    sockets = directory / ServerFiles(directory).socket_directory_names()[0]
+    sockets.mkdir(mode=0o700)
+    owner = (directory / "data").stat()
+    os.chown(sockets, owner.st_uid, owner.st_gid)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(sockets / ".s.PGSQL.5432"))
+        listener.listen()
+        with pytest.raises(StateError) as busy:
+            embedded.attach(directory)
+    assert busy.value.code == "embedded-busy"
+    mine = embedded.attach(directory)
+    assert answers(mine.url())
+    mine.release()
+
+
+@pytest.fixture
+def victim(bare: Path) -> Path:
+    """Something of root's that no one else may touch."""
+    path = bare.parent / "victim"
+    path.mkdir(mode=0o700)
+    (path / "file").write_text("secret\n")
+    (path / "file").chmod(0o600)
+    return path
+
+
+def rights(victim: Path) -> list[tuple[int, int]]:
+    return [(found.stat().st_uid, found.stat().st_mode) for found in (victim, victim / "file")]
+
+
+@pytest.mark.parametrize("name", ["data", "data.new", "server.log", "start.lock", "use.lock", "run"])
+def test_link_that_somebody_put_there_is_not_followed(directory: Path, victim: Path, name: str) -> None:
+    before = rights(victim)
+    if name == "run":
+        name = ServerFiles(directory).socket_directory_names()[0]
+    if name.startswith("data"):
+        shutil.rmtree(directory / "data")
+    (directory / name).unlink(missing_ok=True)
+    (directory / name).symlink_to(victim / "file" if "." in name and name != "data.new" else victim)
+    with pytest.raises(ServiceError) as refused:
+        embedded.attach(directory)
+    assert refused.value.code in ("embedded-directory", "embedded-socket-directory")
+    assert "secret" not in str(refused.value.details)
+    assert rights(victim) == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root changes others' rights")
+def test_folders_above_are_opened_aloud_and_only_roots(victim: Path, caplog: pytest.LogCaptureFixture) -> None:
+    account = find_server_account()
+    (victim / "own").mkdir(mode=0o700)
+    grant_passage(victim / "own", account, own=victim / "own")
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (victim, victim / "own")] == [0o701, 0o701]
+    (said,) = caplog.messages
+    assert said.startswith(f"{victim} may now be passed")
+
+    victim.chmod(0o700)
+    os.chown(victim, 4711, 4711)
+    with pytest.raises(ServiceError) as refused:
+        embedded.attach(victim / "pg")
+    assert (refused.value.code, stat.S_IMODE(victim.stat().st_mode)) == ("embedded-directory", 0o700)
+
+    os.chown(victim, 0, 0)
+    link = victim.parent / "link"
+    link.symlink_to(victim)
+    with pytest.raises(OSError, match=r"Not a directory|symbolic links"):
+        grant_passage(link, account)
+    assert stat.S_IMODE(victim.stat().st_mode) == 0o700
 
 
 def test_data_survives_a_restart(directory: Path) -> None:

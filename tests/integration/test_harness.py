@@ -86,10 +86,10 @@ def test_a_run_that_is_ended_leaves_nothing_behind(tmp_path: Path, whom: str, ho
         try:
             wait_for(started.exists)
             found: dict[str, Any] = json.loads(started.read_text())
-            ours = b"\n".join(guard.marked(found["mark"]).values())
+            ours = b"\n".join(guard.marked(found["mark"], found["directory"]).values())
             assert b"postgres" in ours and b"tests.forkserver" in ours
             os.kill(process.pid if whom == "run" else found["worker"], how)
-            wait_for(lambda: not guard.marked(found["mark"]))
+            wait_for(lambda: not guard.marked(found["mark"], found["directory"]))
             wait_for(lambda: not Path(found["directory"]).exists())
         finally:
             process.kill()
