@@ -6,6 +6,7 @@ to everyone.
 
 from __future__ import annotations
 
+import re
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,7 @@ OPERATED = "the operated database"  # in messages
 CONNECT_TIMEOUT = 10  # seconds, unless the connection string says otherwise
 
 # What libpq says of a parameter that it can't use; it has no code of its own.
-_BAD_PARAMETER = ("invalid sslmode value", "invalid integer value", "invalid port number", "definition of service")
+_BAD_PARAMETER = ("invalid sslmode value", "invalid integer value", "bad value for", "definition of service")
 
 _SESSION = """
 SELECT set_config('TimeZone', 'UTC', false), set_config('DateStyle', 'ISO, YMD', false),
@@ -62,6 +63,8 @@ def connect(
         parameters = embedded[0].parameters(embedded[1]) if embedded is not None else conninfo_to_dict(url)
     except psycopg.ProgrammingError as error:
         raise _bad_url(what, f"not a PostgreSQL connection string: {redact_url(url)}") from error
+    if not re.fullmatch(r"[0-9,]*", str(parameters.get("port") or "")):
+        raise _bad_url(what, f"the port {parameters['port']!r} is not a number")
     if embedded is None:
         parameters = fill_from_environment(parameters) if author == "operator" else _restrict(parameters, author, what)
     parameters.setdefault("connect_timeout", CONNECT_TIMEOUT)
@@ -157,11 +160,18 @@ def _lacks_database(error: psycopg.Error) -> bool:
     return isinstance(error, pg.InvalidCatalogName) or ("database" in text and "does not exist" in text)
 
 
+def _describe_place(parameters: Parameters) -> str:
+    hosts = str(parameters.get("host") or parameters.get("hostaddr") or "localhost").split(",")
+    ports = str(parameters.get("port") or 5432).split(",")
+    if len(ports) < len(hosts):
+        ports *= len(hosts)
+    return ", ".join(f"{host}:{port or 5432}" for host, port in zip(hosts, ports, strict=False))
+
+
 def _connect_error(error: psycopg.Error, what: str, parameters: dict[str, Any]) -> StackctlError:
     if any(text in str(error) for text in _BAD_PARAMETER):
         return _bad_url(what, to_one_line(str(error).removeprefix("connection is bad: ")))
-    host = parameters.get("hostaddr") or parameters.get("host") or "localhost"
-    place = f"{host}:{parameters.get('port') or 5432}"
+    place = _describe_place(parameters)
     reason = to_one_line(str(error))
     user = parameters.get("user")
     if isinstance(error, pg.InvalidPassword | pg.InvalidAuthorizationSpecification) or "password" in reason:
