@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stackctl.core.errors import StateError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -22,13 +23,18 @@ class Git:
     if_missing: str
 
     def run(self, *arguments: str, feed: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-        """Run it in the folder, whatever its exit code; its messages are in English."""
+        """Run it in the folder, whatever its exit code; its messages are in English.
+
+        The repository is the one that the folder lies in: a hook sets GIT_DIR, GIT_INDEX_FILE and others for its own.
+        """
+        environ = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
         try:
             return subprocess.run(
-                ["git", "-C", str(self.folder), *arguments],
+                # The repository's configuration may name a program to watch its files; we only read.
+                ["git", "-c", "core.fsmonitor=false", "-C", str(self.folder), *arguments],
                 input=feed,
                 capture_output=True,
-                env=os.environ | {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0"},
+                env=environ | {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0"},
                 check=False,
             )
         except FileNotFoundError as error:
@@ -78,25 +84,36 @@ class Git:
             at = end + 1 + size + 1
         return contents
 
-    def list_changed(self, commit: str, folder: Path) -> list[str]:
-        """The files below `folder` that are new or changed since a commit, by path from here: the repository's top.
+    def list_changed(self, commit: str) -> set[Path]:
+        """The files below the folder that are new or changed since a commit, by path in it; none that git ignores.
 
         Raises StateError (`git-failed`).
         """
-        found: list[str] = []
-        for arguments in (
-            ("diff", "--name-only", "--no-renames", "--diff-filter=d", "-z", commit, "--", str(folder)),
-            ("ls-files", "--others", "--exclude-standard", "-z", "--", str(folder)),
-        ):
-            done = self.run(*arguments)
-            if done.returncode != 0:
-                raise StateError(f"git {arguments[0]}: {read_first_line(done)}", code="git-failed")
-            found += [os.fsdecode(name) for name in done.stdout.split(b"\0")[:-1]]
-        return found
+        # `git diff` would hand what may have changed to the programs of filter.*.clean.
+        done = self.run("ls-files", "--cached", "--others", "--exclude-standard", "-z")
+        if done.returncode != 0:
+            raise StateError(f"git ls-files: {read_first_line(done)}", code="git-failed")
+        had = self.list_blobs(commit, self._ask("rev-parse", "--show-prefix") or "")
+        names = {os.fsdecode(name) for name in done.stdout.split(b"\0")[:-1]}
+        return {Path(name) for name in names if self._differs(self.folder / name, had.get(name))}
+
+    def _differs(self, path: Path, blob: str | None) -> bool:
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            return False  # deleted since
+        except OSError:
+            return True  # whoever reads it says why
+        return blob is None or blob not in (_hash(content, blob), _hash(content.replace(b"\r\n", b"\n"), blob))
 
     def _ask(self, *arguments: str) -> str | None:
         done = self.run(*arguments)
         return os.fsdecode(done.stdout).strip() if done.returncode == 0 else None
+
+
+def _hash(content: bytes, like: str) -> str:
+    algorithm = hashlib.sha1 if len(like) == 40 else hashlib.sha256
+    return algorithm(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
 def read_first_line(done: subprocess.CompletedProcess[bytes]) -> str:

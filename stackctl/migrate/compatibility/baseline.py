@@ -92,7 +92,11 @@ def compare_with_folder(baseline: Baseline, present: Sequence[Migration]) -> Fol
 
 def _read_migrations(git: Git, commit: str, prefix: str, ref: str) -> tuple[Migration, ...]:
     blobs = git.list_blobs(commit, prefix)
-    wanted = {name: blob for name, blob in blobs.items() if name.lower().endswith(".sql") and name.count("/") <= 1}
+    wanted = {
+        name: blob
+        for name, blob in blobs.items()
+        if name.lower().endswith(".sql") and name.count("/") <= 1 and not name.startswith("../")  # git checks no tree
+    }
     with tempfile.TemporaryDirectory(prefix="stackctl-base-") as name:
         folder = Path(name)
         for path, content in zip(wanted, git.read_blobs(list(wanted.values())), strict=True):

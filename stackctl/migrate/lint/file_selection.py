@@ -89,4 +89,4 @@ def find_changed_files(folder: Path, base: str) -> set[Path]:
             code="no-merge-base",
             hint="the clone may be shallow: git fetch --unshallow",
         )
-    return {(top / name).resolve() for name in replace(git, folder=top).list_changed(fork, folder.resolve())}
+    return {(folder / name).resolve() for name in git.list_changed(fork)}
