@@ -5,13 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import re
-import signal
 import sys
 import traceback
 from typing import TYPE_CHECKING
 
 import typer
 
+from stackctl.cli.signals import interrupt_on_signals
 from stackctl.cli.tree import build_root
 from stackctl.core.errors import EXIT_INTERRUPTED, EXIT_OK, AnswerNo, StackctlError, UsageError
 
@@ -24,7 +24,7 @@ def run(arguments: Sequence[str]) -> int:
     if "--no-color" in arguments or os.environ.get("NO_COLOR") or not sys.stdout.isatty():
         # Read when the help's renderer is imported; NO_COLOR alone would leave it bold and dim.
         os.environ["_TYPER_FORCE_DISABLE_TERMINAL"] = "1"
-    signal.signal(signal.SIGTERM, _interrupt)
+    interrupt_on_signals()
     try:
         return _run(arguments)
     except (KeyboardInterrupt, typer.Abort):
@@ -53,10 +53,6 @@ def _run(arguments: Sequence[str]) -> int:
 def _drop_output() -> None:
     """What is still buffered for stdout has nowhere to go, and must not fail again at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _interrupt(signum: int, frame: object) -> None:
-    raise KeyboardInterrupt
 
 
 def _report(error: Exception, arguments: Sequence[str]) -> int:

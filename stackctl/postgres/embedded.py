@@ -19,6 +19,7 @@ import fcntl
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -369,7 +370,9 @@ _registry_lock = threading.RLock()
 
 
 @atexit.register
-def _release_all() -> None:
+def release_all() -> None:
+    """Let go of every server that this process holds; it ends now, and no signal breaks this off."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
     for server in list(_attached.values()):
         server.release()
 

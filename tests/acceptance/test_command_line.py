@@ -251,22 +251,27 @@ def test_colours_on_a_terminal_until_somebody_says_no(cli: Cli, arguments: list[
     assert "\x1b" not in on_a_terminal(cli, *arguments, NO_COLOR="1")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_command_exits_130_without_a_traceback(cli: Cli, number: signal.Signals) -> None:
+@pytest.mark.parametrize("ignored", [(), (signal.SIGHUP,)], ids=["ours", "nohup"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupted_command_exits_130_without_a_traceback(
+    cli: Cli, number: signal.Signals, ignored: tuple[signal.Signals, ...]
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         url = f"postgresql://u:hidden-pw@127.0.0.1:{port}/d"
-        with subprocess.Popen(
-            [*forked.FRESH, "fuse", "show", "--database-url", url],
+        with forked.start(
+            ["fuse", "show", "--database-url", url],
             cwd=cli.cwd,
             env=cli.environ,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
+            before="".join(f"import signal; signal.signal({one:d}, signal.SIG_IGN)" for one in ignored),
         ) as process:
             connection, _ = listener.accept()  # it is connected, and waits for an answer that never comes
             with connection:
                 process.send_signal(number)
+                if number in ignored:
+                    with pytest.raises(subprocess.TimeoutExpired):
+                        process.wait(timeout=0.2)
+                    process.send_signal(signal.SIGTERM)
                 out, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert "Traceback" not in err

@@ -99,10 +99,13 @@ def test_refusals(branch: Project, tmp_path_factory: pytest.TempPathFactory) -> 
     assert branch.run("migrate", "check", "--base", "main", "--json", "--format", "github").code == 2
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_nothing_is_left_when_it_is_stopped(branch: Project, scratch: Path, how: signal.Signals) -> None:
+@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_nothing_is_left_when_it_is_stopped(branch: Project, scratch: Path, how: signal.Signals, again: bool) -> None:
+    """Nor by a second signal while the command, which ends only five seconds after it was asked to, is waited for."""
     ready = branch.directory / "ready"
-    command = f"echo $$ > {ready}; sleep 600"
+    asked = branch.directory / "asked"
+    command = f"trap 'echo > {asked}{'' if again else '; exit'}' TERM; echo $$ > {ready}; while :; do sleep 0.05; done"
     process = branch.start("migrate", "check", "--base", "main", "--dir", "db", "--rows", "0", "--run", command)
     try:
         _until(lambda: ready.exists() and ready.read_text().strip() != "")
@@ -110,6 +113,10 @@ def test_nothing_is_left_when_it_is_stopped(branch: Project, scratch: Path, how:
         (postmaster,) = scratch.glob("stackctl-check-*/data/postmaster.pid")
         server = int(postmaster.read_text().splitlines()[0])
         process.send_signal(how)
+        if again and how != signal.SIGKILL:
+            _until(asked.exists)
+            process.send_signal(signal.SIGTERM)
+            process.send_signal(how)
         code = process.wait(DEADLINE)
         assert code == (-signal.SIGKILL if how == signal.SIGKILL else 130)
         _until(lambda: list(scratch.iterdir()) == [])

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import signal
 import sqlite3
+import subprocess
+import tempfile
 import uuid
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pytest
 
+from stackctl.postgres.server_process import is_served
 from tests.backend import (
     DEADLINE,
     MAPPINGS,
@@ -226,7 +231,9 @@ def test_run_ends_on_a_signal(number: signal.Signals, project: Project, source: 
     assert "error" not in outcome.stderr
 
 
-@pytest.mark.parametrize(("command", "number"), [("sequence", signal.SIGTERM), ("poll", signal.SIGINT)])
+@pytest.mark.parametrize(
+    ("command", "number"), [("sequence", signal.SIGTERM), ("poll", signal.SIGINT), ("sequence", signal.SIGHUP)]
+)
 def test_loops_end_on_a_signal(command: str, number: signal.Signals, project: Project, source: Connection) -> None:
     project.sqlite(OTHER)
     process = project.start(command, "--loop", "--json")
@@ -321,6 +328,33 @@ def test_a_second_signal_ends_it_at_once(
     hanging.commit()
     assert project.run("sync", "--all").code == 0
     assert differences(project.pipeline()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_second_signal_stops_the_embedded_server(number: signal.Signals, tmp_path: Path, environment: Path) -> None:
+    directory = Path(tempfile.mkdtemp(prefix="e-", dir=environment)) / "pg"
+    directory.parent.chmod(0o711)
+    project = Project(tmp_path, f"embedded:{directory}")
+    assert project.run("migrate", "up").code == 0
+    process = project.start("sequence", "--loop")
+    pid_file = directory / "data" / "postmaster.pid"
+    wait_for(lambda: pid_file.exists() and "ready" in pid_file.read_text())
+    sockets = pid_file.read_text().splitlines()[4]  # not attached to: it is the command that keeps the server
+    with (
+        psycopg.connect(host=sockets, user="postgres") as holder,
+        psycopg.connect(host=sockets, user="postgres", autocommit=True) as watcher,
+    ):
+        holder.execute('LOCK TABLE "ProjectUser" IN ACCESS EXCLUSIVE MODE')
+        wait_until_blocked(watcher)
+        process.send_signal(number)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=0.2)
+        process.send_signal(number)
+        assert ended(process).code == 130
+        holder.close()
+        watcher.close()
+    assert not is_served(directory / "data")
+    assert not pid_file.exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

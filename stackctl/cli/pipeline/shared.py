@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
+import sys
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -13,6 +13,7 @@ import typer
 
 from stackctl.cli.arguments import parse_duration_option, parse_wait_option
 from stackctl.cli.command import Run, format_count
+from stackctl.cli.signals import handle_signals, ignore_further_signals, restore_handlers
 from stackctl.core.errors import EXIT_INTERRUPTED, StateError, UsageError
 from stackctl.core.streams import on_reader_left
 
@@ -59,18 +60,22 @@ def stop_on_signals(max_duration: str | None, *, loop: bool = False) -> Iterator
     stop = Stop(parse_duration_option(max_duration, "--max-duration"))
 
     def handle(signum: int, frame: object) -> None:
-        if stop.signalled:
-            os._exit(EXIT_INTERRUPTED)
-        stop.set()
+        if not stop.signalled:
+            stop.set()
+            return
+        ignore_further_signals()
+        # At once: what threads are at is not waited for, but a server of ours is not left running.
+        if (embedded := sys.modules.get("stackctl.postgres.embedded")) is not None:
+            embedded.release_all()
+        os._exit(EXIT_INTERRUPTED)
 
     if loop:
         on_reader_left(stop.set)
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = handle_signals(handle)
     try:
         yield stop
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        restore_handlers(before)
 
 
 def report_result(run: Run, document: dict[str, Any], line: str) -> None:
