@@ -6,10 +6,13 @@ import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from psycopg import errors, sql
+from psycopg.pq import TransactionStatus
 
 from stackctl.core.bundled import find_bundled
 from stackctl.migrate.files import discover
 from stackctl.migrate.runner.run import apply_migrations
+from stackctl.migrate.schema import catalog
 from stackctl.migrate.schema.dump import dump_schema
 from stackctl.postgres.binaries import find_binaries
 
@@ -166,3 +169,30 @@ def test_another_schema_with_an_awkward_name(empty_db: str, second_db: str, conn
     load(text, second_db)
     assert dump_schema(copy, "My.App") == text
     assert 'CREATE TABLE "select" (' in text and "CREATE OR REPLACE FUNCTION f(" in text
+
+
+def test_a_dump_is_the_schema_of_one_moment(empty_db: str, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is committed between two of its queries, it shows wholly or not at all."""
+    conn, other = connect(empty_db, autocommit=True), connect(empty_db, autocommit=True)
+    conn.execute("CREATE TABLE old (id int PRIMARY KEY, parent int REFERENCES old); CREATE INDEX gone ON old (parent)")
+    before = dump_schema(conn, "public")
+    other.execute("SET lock_timeout = '1ms'")
+    read_rows, made = vars(catalog)["_read_rows"], []
+    change = """CREATE TYPE {0} AS ENUM ('x'); CREATE TABLE {1} (id {0} PRIMARY KEY, parent int REFERENCES old);
+                CREATE INDEX ON {1} (parent); GRANT SELECT ON {1} TO PUBLIC; CREATE SEQUENCE {2}"""
+
+    def interleave(conn: psycopg.Connection[Any], statement: str, schema: str) -> Any:
+        if conn.info.transaction_status == TransactionStatus.INTRANS:
+            names = (sql.Identifier(f"{kind}_{statement}") for kind in ("type", "table", "sequence"))
+            other.execute(sql.SQL(change).format(*names))
+            made.append(statement)
+            for refused in ("DROP INDEX gone", "ALTER TABLE old RENAME parent TO mother"):
+                with pytest.raises(errors.LockNotAvailable):
+                    other.execute(refused)
+        return read_rows(conn, statement, schema)
+
+    monkeypatch.setattr(catalog, "_read_rows", interleave)
+    assert dump_schema(conn, "public") == before
+    assert len(made) > 10
+    monkeypatch.undo()
+    assert dump_schema(conn, "public").count("CREATE TABLE") == 1 + len(made)

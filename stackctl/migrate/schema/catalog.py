@@ -220,6 +220,11 @@ def read_catalog(conn: Connection, schema: str) -> Catalog:
         )
 
 
+def list_tables(conn: Connection, schema: str) -> list[tuple[str, str]]:
+    """Schema and name of each table that we may read."""
+    return [(schema, row["name"]) for row in _read_rows(conn, "readable_tables", schema)]
+
+
 def read_dependencies(conn: Connection) -> tuple[tuple[int, int], ...]:
     """Pairs of oids: the first can't be created before the second exists."""
     with conn.cursor(row_factory=dict_row) as cursor:

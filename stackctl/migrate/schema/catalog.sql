@@ -20,6 +20,13 @@ WHERE c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = %(schema)s)
                   WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
 ORDER BY c.relname COLLATE "C"
 
+-- name: readable_tables
+SELECT c.relname::text AS name
+FROM pg_class AS c
+WHERE c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = %(schema)s) AND c.relkind IN ('r', 'p')
+  AND has_table_privilege(c.oid, 'SELECT')
+ORDER BY c.relname COLLATE "C"
+
 -- name: columns
 SELECT c.oid::bigint AS relation, a.attname::text AS name, format_type(a.atttypid, a.atttypmod) AS type,
        a.attnotnull AS not_null,

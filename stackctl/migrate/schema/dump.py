@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from psycopg import sql
 
-from stackctl.migrate.schema.catalog import read_catalog, read_dependencies, read_needed_schemas, unquote_name
+from stackctl.migrate.schema.catalog import (
+    list_tables,
+    read_catalog,
+    read_dependencies,
+    read_needed_schemas,
+    unquote_name,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,16 +34,21 @@ def dump_schema(conn: Connection, schema: str) -> str:
 
     Extensions, types, sequences, functions, tables, views, indexes, foreign keys, triggers, policies and grants, each
     kind by name as far as what needs what allows. No data, no owners, no oids. Another schema that something in this
-    one needs comes first, whole.
+    one needs comes first, whole. It is the schema of one moment, whatever others commit meanwhile.
     """
-    # Those that the server itself quotes where they are names.
-    words = conn.execute("SELECT word FROM pg_get_keywords() WHERE catcode <> 'U'").fetchall()
-    reserved = frozenset(word for (word,) in words)
-    needs = read_dependencies(conn)
-    return (
-        "\n\n".join(_Writer(read_catalog(conn, name), reserved).write(needs) for name in _sort_by_need(conn, schema))
-        + "\n"
-    )
+    tables = [sql.Identifier(*names) for name in _sort_by_need(conn, schema) for names in list_tables(conn, name)]
+    with conn.transaction():
+        conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        if tables:
+            # The server's functions that write definitions look past the snapshot. With the tables held before it
+            # begins, they find what it shows.
+            conn.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(sql.SQL(", ").join(tables)))
+        # Those that the server itself quotes where they are names.
+        words = conn.execute("SELECT word FROM pg_get_keywords() WHERE catcode <> 'U'").fetchall()
+        reserved = frozenset(word for (word,) in words)
+        needs = read_dependencies(conn)
+        schemas = [_Writer(read_catalog(conn, name), reserved).write(needs) for name in _sort_by_need(conn, schema)]
+    return "\n\n".join(schemas) + "\n"
 
 
 def _sort_by_need(conn: Connection, schema: str) -> list[str]:
