@@ -89,14 +89,7 @@ def _adopt(session: Session, migrations: Sequence[Migration], through: str | Non
         )
     if fresh and not dry_run:
         history.create_history(session)
-        with session.conn.transaction():
-            session.run_named(
-                "record_adopted",
-                names=[migration.name for migration in fresh],
-                checksums=[migration.checksum for migration in fresh],
-                finished=[finished[migration.name] for migration in fresh],
-                pieces=[len(migration.pieces) for migration in fresh],
-            )
+        history.record_adopted(session, [(migration, finished[migration.name]) for migration in fresh])
     files = {migration.name for migration in migrations}
     return Adoption(
         source,

@@ -110,8 +110,15 @@ def up(
             write_dump(run, conn, schema_dump)
     done = format_count(len(result.applied), "migration", "migrations")
     run.finish(
-        {"applied": [asdict(applied) for applied in result.applied]},
-        lambda: run.console.line(f"{done} applied" if result.applied else "nothing to do: no migration is pending"),
+        {
+            "applied": [asdict(applied) for applied in result.applied],
+            "applied_elsewhere": list(result.applied_elsewhere),
+        },
+        lambda: run.console.line(
+            f"{done} applied"
+            if result.applied or result.applied_elsewhere
+            else "nothing to do: no migration is pending"
+        ),
     )
 
 

@@ -6,7 +6,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 EventKind = Literal[
-    "waiting", "started", "resumed", "committed", "retrying", "rebuilding", "repeating", "applied", "remark"
+    "waiting",
+    "started",
+    "resumed",
+    "committed",
+    "retrying",
+    "rebuilding",
+    "repeating",
+    "applied",
+    "elsewhere",
+    "remark",
 ]
 
 

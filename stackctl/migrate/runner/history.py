@@ -10,7 +10,7 @@ from psycopg.rows import dict_row
 
 from stackctl.core.errors import StateError
 from stackctl.migrate import files
-from stackctl.migrate.runner import failures
+from stackctl.migrate.runner import failures, other_runners
 from stackctl.postgres.statements import load_statements
 
 if TYPE_CHECKING:
@@ -147,7 +147,10 @@ def create_history(session: Session) -> None:
 def record_progress(
     session: Session, migration: Migration, reached: MigrationProgress, duration_ms: int
 ) -> MigrationProgress:
-    """Write the history row, within the transaction in hand if there is one; tells whether that makes it applied."""
+    """Write the history row, and the other runner's where there is one, within the transaction in hand if there is one.
+
+    Tells whether that makes it applied. Raises AppliedElsewhere.
+    """
     applied = reached.done == len(migration.pieces) and reached.attempted is None
     with session.conn.transaction():
         session.run_named("reset_role")  # a file may SET one that must not write here
@@ -161,10 +164,21 @@ def record_progress(
             pieces_done=reached.done,
             outside_piece=reached.attempted,
         )
-        if applied and session.fetch_named("backend_history_exists")[0]["exists"]:
-            into = sql.SQL(_SQL["record_in_backend_history"]).format(sql.Identifier(session.schema, "SchemaMigration"))
-            session.execute(into, {"name": migration.name})
+        if applied:
+            other_runners.record_applied(session, migration)
     return MigrationProgress(reached.done, reached.repeats, reached.attempted, applied)
+
+
+def record_adopted(session: Session, finished: Sequence[tuple[Migration, datetime | None]]) -> None:
+    """Write as applied, as the files are now, what another runner has applied, with the time where it is known."""
+    with session.conn.transaction():
+        session.run_named(
+            "record_adopted",
+            names=[migration.name for migration, _ in finished],
+            checksums=[migration.checksum for migration, _ in finished],
+            finished=[at for _, at in finished],
+            pieces=[len(migration.pieces) for migration, _ in finished],
+        )
 
 
 def _read_rows(conn: Connection, schema: str) -> list[dict[str, Any]]:

@@ -13,7 +13,16 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row
 
 from stackctl.core.errors import AnswerNo, StackctlError
-from stackctl.migrate.runner import concurrent_leftovers, failures, history, plan, repeated_passes, retry, runner_lock
+from stackctl.migrate.runner import (
+    concurrent_leftovers,
+    failures,
+    history,
+    other_runners,
+    plan,
+    repeated_passes,
+    retry,
+    runner_lock,
+)
 from stackctl.migrate.runner.events import Event
 from stackctl.migrate.runner.history import MigrationProgress
 from stackctl.migrate.runner.session import Limits, Session
@@ -46,9 +55,10 @@ class AppliedMigration:
 
 @dataclass(frozen=True)
 class RunResult:
-    """What this run applied, in order."""
+    """What this run applied, in order, and what another runner applied before it could."""
 
     applied: tuple[AppliedMigration, ...]
+    applied_elsewhere: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,6 +99,7 @@ def apply_migrations(
     """
     plan.select_up_to(migrations, to)
     done: list[AppliedMigration] = []
+    elsewhere: list[str] = []
     try:
         session = Session.begin(conn, schema, limits)
         with runner_lock.hold_runner_lock(session, on_event, sleep):
@@ -100,7 +111,13 @@ def apply_migrations(
             runner = _Runner(session, on_event, sleep, statement_context)
             with _report_notices(conn, on_event):
                 for migration, so_far in pending:
-                    done.append(runner.apply_file(migration, so_far))
+                    try:
+                        with other_runners.hold_lock(session, migration, on_event, sleep):
+                            done.append(runner.apply_file(migration, so_far))
+                    except other_runners.AppliedElsewhere as error:
+                        history.record_adopted(session, [(migration, None)])
+                        elsewhere.append(migration.name)
+                        on_event(Event("elsewhere", migration.name, f'"{error.table}" has it since this run began'))
     except StackctlError as error:
         error.details["applied"] = [migration.name for migration in done]
         raise
@@ -111,7 +128,7 @@ def apply_migrations(
         if isinstance(error, errors.InsufficientPrivilege | errors.ReadOnlySqlTransaction):
             raise failures.to_permission_error(error, failures.format_error(error), details) from error
         raise
-    return RunResult(tuple(done))
+    return RunResult(tuple(done), tuple(elsewhere))
 
 
 @contextmanager

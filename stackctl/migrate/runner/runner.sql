@@ -30,10 +30,11 @@ SELECT count(set_config(name, value, false)) AS done FROM unnest(%(names)s::text
 SELECT setting AS value FROM pg_settings WHERE name = %(name)s
 
 -- name: try_lock
-SELECT pg_try_advisory_lock(hashtextextended('stackctl.migrate:' || %(schema)s, 0))
+-- Of the schema's runner, unless the key of another lock is given.
+SELECT pg_try_advisory_lock(coalesce(%(key)s::bigint, hashtextextended('stackctl.migrate:' || %(schema)s, 0)))
 
 -- name: unlock
-SELECT pg_advisory_unlock(hashtextextended('stackctl.migrate:' || %(schema)s, 0))
+SELECT pg_advisory_unlock(coalesce(%(key)s::bigint, hashtextextended('stackctl.migrate:' || %(schema)s, 0)))
 
 -- name: holds_lock
 SELECT EXISTS (
@@ -53,7 +54,7 @@ LEFT JOIN pg_stat_activity AS a ON a.pid = l.pid
 LEFT JOIN pg_stat_progress_create_index AS p ON p.pid = l.pid
 WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-  AND ((l.classid::bigint << 32) | l.objid::bigint) = hashtextextended('stackctl.migrate:' || %(schema)s, 0)
+  AND ((l.classid::bigint << 32) | l.objid::bigint) = coalesce(%(key)s::bigint, hashtextextended('stackctl.migrate:' || %(schema)s, 0))
 
 -- name: find_blockers
 -- Sessions that hold a relation in a mode against the one wanted; for an old snapshot, whoever has a transaction open.
@@ -138,13 +139,19 @@ SET checksum = EXCLUDED.checksum, applied_at = EXCLUDED.applied_at, applied_by =
 UPDATE stackctl.migration_history SET outside_piece = NULL WHERE target_schema = %(schema)s AND name = %(name)s
 
 -- name: record_in_backend_history
-INSERT INTO {} ("migrationName", "finishedAt") VALUES (%(name)s, now() AT TIME ZONE 'UTC') ON CONFLICT DO NOTHING
+INSERT INTO {} AS h ("migrationName", "finishedAt") VALUES (%(name)s, now() AT TIME ZONE 'UTC')
+ON CONFLICT ("migrationName") DO UPDATE SET "finishedAt" = EXCLUDED."finishedAt" WHERE h."finishedAt" IS NULL
 
--- name: backend_history_exists
-SELECT EXISTS (
-  SELECT FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-  WHERE n.nspname = %(schema)s AND c.relname = 'SchemaMigration' AND c.relkind IN ('r', 'p')
-)
+-- name: is_in_backend_history
+SELECT 1 AS found FROM {} WHERE "migrationName" = %(name)s AND "finishedAt" IS NOT NULL
+
+-- name: record_in_prisma_history
+-- As `prisma migrate resolve --applied` does.
+INSERT INTO {} (id, checksum, migration_name, started_at, finished_at, applied_steps_count)
+VALUES (gen_random_uuid()::text, %(checksum)s, %(name)s, now(), now(), 1)
+
+-- name: is_in_prisma_history
+SELECT 1 AS found FROM {} WHERE migration_name = %(name)s AND finished_at IS NOT NULL AND rolled_back_at IS NULL
 
 -- name: find_invalid_indexes
 -- Of one table (or of the table of an index), or of a schema; who is building it, if that is going on.
@@ -191,7 +198,9 @@ INSERT INTO stackctl.migration_history (target_schema, name, checksum, applied_a
 SELECT %(schema)s, name, checksum, coalesce(finished_at, clock_timestamp()), pieces
 FROM unnest(%(names)s::text[], %(checksums)s::text[], %(finished)s::timestamptz[], %(pieces)s::int[])
   AS given (name, checksum, finished_at, pieces)
-ON CONFLICT (target_schema, name) DO NOTHING
+ON CONFLICT (target_schema, name) DO UPDATE
+SET checksum = EXCLUDED.checksum, applied_at = EXCLUDED.applied_at, applied_by = session_user,
+    pieces_done = EXCLUDED.pieces_done, outside_piece = NULL
 
 -- name: read_columns
 SELECT n.nspname AS schema, c.relname AS table, array_agg(a.attname::text) FILTER (WHERE a.attnum > 0 AND NOT a.attisdropped) AS columns

@@ -31,15 +31,31 @@ def hold_runner_lock(
     """
     _refuse_read_only(session)
     _refuse_pooler(session)
-    _take_lock(session, on_event, sleep)
+    with hold_lock(session, on_event, sleep):
+        try:
+            yield
+        finally:
+            with contextlib.suppress(psycopg.OperationalError):
+                if not session.conn.closed:
+                    session.restore_settings()
+
+
+@contextlib.contextmanager
+def hold_lock(
+    session: Session, on_event: Callable[[Event], None], sleep: Callable[[float], None], *, key: int | None = None
+) -> Iterator[None]:
+    """Hold an advisory lock of the session: the runner's own of this schema, or the one with this key.
+
+    Raises StateError (`lock-held`).
+    """
+    _take_lock(session, on_event, sleep, key)
     try:
         yield
     finally:
-        # A connection that is gone has given back both.
+        # A connection that is gone has given it back.
         with contextlib.suppress(psycopg.OperationalError):
             if not session.conn.closed:
-                session.restore_settings()
-                session.fetch_named("unlock")
+                session.fetch_named("unlock", key=key)
 
 
 def refuse_lost_lock(session: Session) -> None:
@@ -91,18 +107,20 @@ def _pooler_error(what: str) -> StateError:
     )
 
 
-def _take_lock(session: Session, on_event: Callable[[Event], None], sleep: Callable[[float], None]) -> None:
-    """Take the runner's lock, asking again and again.
+def _take_lock(
+    session: Session, on_event: Callable[[Event], None], sleep: Callable[[float], None], key: int | None
+) -> None:
+    """Take the lock, asking again and again.
 
     Waiting inside pg_advisory_lock would hold a snapshot that CREATE INDEX CONCURRENTLY waits for in turn.
     """
     wait = session.limits.lock_wait.total_seconds()
     deadline = time.monotonic() + wait
     reported, who, details = False, "", dict[str, Any]()
-    while not session.fetch_named("try_lock")[0]["pg_try_advisory_lock"]:
+    while not session.fetch_named("try_lock", key=key)[0]["pg_try_advisory_lock"]:
         timed_out = time.monotonic() >= deadline
         if timed_out or not reported:
-            who, details = _describe_holder(session)
+            who, details = _describe_holder(session, key)
         if timed_out:
             raise StateError(
                 f"migrations are being applied by {who}",
@@ -116,8 +134,8 @@ def _take_lock(session: Session, on_event: Callable[[Event], None], sleep: Calla
         sleep(LOCK_POLL)
 
 
-def _describe_holder(session: Session) -> tuple[str, dict[str, Any]]:
-    found = next(iter(session.fetch_named("find_lock_holder")), None)
+def _describe_holder(session: Session, key: int | None) -> tuple[str, dict[str, Any]]:
+    found = next(iter(session.fetch_named("find_lock_holder", key=key)), None)
     if found is None:
         return "another session", {}
     details = {
