@@ -16,7 +16,7 @@ from stackctl.cli.tree import build_root
 from stackctl.core.errors import EXIT_INTERRUPTED, EXIT_OK, AnswerNo, StackctlError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -72,17 +72,36 @@ def _report(error: Exception, arguments: Sequence[str]) -> int:
     elif (found := _driver_error(error)) is not None:
         ours = found
     else:
+        said = str(error).partition("\n")[0]
         ours = StackctlError(
-            f"a bug in stackctl: {type(error).__name__}: {error}",
+            f"a bug in stackctl: {type(error).__name__}: {said}",
             code="bug",
             hint="run it again with --debug and report the traceback",
         )
     if "--debug" in arguments:
-        console.traceback("".join(traceback.format_exception(error)))
+        console.traceback(_format_traceback(error))
     console.error(ours)
     return ours.exit_code
 
 
+def _format_traceback(error: Exception) -> Iterator[str]:
+    """Its lines; those of what an exception says are set in, and the statements that a server quotes left out."""
+    for part in traceback.format_exception(error):
+        first, *others = part.rstrip("\n").split("\n")
+        yield first
+        quoted = False
+        for line in others:
+            if first in ("", "Traceback (most recent call last):") or first.startswith(" "):
+                yield line
+                continue
+            if section := _SECTION.match(line):
+                quoted = section[1] in ("LINE", "QUERY", "CONTEXT")
+                yield f"    {section[0]} …" if quoted else f"    {line}"
+            elif not quoted:
+                yield f"    {line}"
+
+
+_SECTION = re.compile(r"([A-Z]+)(?: \d+)?:")
 # A connection string in the wrong place: a URL, or what has lost its scheme (`user:password@host`).
 _URL_LIKE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/|[^\s:/@=]+:[^\s@]+@")
 

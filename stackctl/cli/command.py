@@ -88,7 +88,7 @@ class Run:
     def finish(self, document: Any, show: Callable[[], None], *, ok: bool = True, exit_code: int = 1) -> None:
         """End with a result: the document under --json, else what `show` prints; exit code 0 when ok."""
         if self.json_output:
-            self.console.document(document)
+            self.console.json_document(document)
         else:
             show()
         if not ok:
@@ -102,9 +102,9 @@ class Run:
             raise StateError(
                 f"{question} Nobody can be asked here", code="confirmation-required", hint="pass --yes to go ahead"
             )
-        from stackctl.core.console import make_harmless
+        from stackctl.core.console import to_sentence
 
-        if not typer.confirm(make_harmless(question), default=False, err=True):
+        if not typer.confirm(to_sentence(question), default=False, err=True):
             raise StateError("not confirmed; nothing was changed", code="not-confirmed")
 
 

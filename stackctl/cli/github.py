@@ -5,14 +5,26 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from stackctl.core.console import escape_unprintable
+
 Level = Literal["error", "warning", "notice"]
 
 
-def format_annotation(level: Level, text: str, *, file: str, line: int, title: str, column: int | None = None) -> str:
-    """One workflow command, on one line; places count from 1."""
-    where = {"file": file, "line": line} | ({} if column is None else {"col": column}) | {"title": title}
+def format_annotation(
+    level: Level,
+    text: str,
+    *,
+    file: Path,
+    line: int,
+    title: str,
+    column: int | None = None,
+    safe_way: str | None = None,
+) -> str:
+    """One workflow command on a line of its own, whatever the values hold; places count from 1."""
+    where = {"file": format_path(file), "line": line} | ({} if column is None else {"col": column}) | {"title": title}
     properties = ",".join(f"{key}={_escape(str(value), in_property=True)}" for key, value in where.items())
-    return f"::{level} {properties}::{_escape(text)}"
+    message = f"{text}\nsafe way:\n{safe_way}" if safe_way else text
+    return f"::{level} {properties}::{_escape(message)}\n"
 
 
 def format_path(path: Path) -> str:
@@ -22,6 +34,7 @@ def format_path(path: Path) -> str:
 
 
 def _escape(text: str, *, in_property: bool = False) -> str:
+    text = escape_unprintable(text, keep="\t\r\n")
     for character, code in (("%", "%25"), ("\r", "%0D"), ("\n", "%0A")):
         text = text.replace(character, code)
     return text.replace(":", "%3A").replace(",", "%2C") if in_property else text

@@ -255,7 +255,7 @@ class Settings:
         from dataclasses import replace
 
         if (problem := database.problem) is not None:
-            raise type(problem)(problem.message, code=problem.code, hint=problem.hint, details=problem.details)
+            raise type(problem)(problem.lines, code=problem.code, hint=problem.hint, details=problem.details)
         if database.author != "operator":
             return database
         if database.path is not None:

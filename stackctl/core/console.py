@@ -1,6 +1,17 @@
-"""What stackctl shows: results on stdout, everything else on stderr, no secret on either.
+"""What stackctl shows: results on stdout, everything else on stderr. The only module (with the CLI's) that prints.
 
-The only module (with the CLI's) that prints.
+Results are of three kinds, and values come from anybody: a user's name, a file's, an answer of Stripe.
+
+- Documents (`document`, `diff`): what is redirected into a file or pasted: SQL, a rule's condition, YAML, a diff. Off a
+  terminal they are bytes, the same that `-o FILE` would hold. On one, what a terminal would obey is shown, not done.
+- Sentences (`line`): one line each. Whatever cannot be printed is shown as its escape, so that no value ends the line,
+  turns its direction, or reads as a command to a terminal or to a runner of GitHub Actions. What looks like a secret is
+  masked, except in a line that is `exact`: part of a document.
+- Tables (`table`): each cell like a sentence.
+
+JSON (`json_document`, `json_line`) is masked value by value, parts that are documents (`Exact`) excepted. Errors,
+remarks and logs are sentences, of which each secret is masked that was ever read (`redaction.scrub`).
+Off a terminal nothing is folded or cut.
 """
 
 from __future__ import annotations
@@ -29,19 +40,24 @@ if TYPE_CHECKING:
 
     from stackctl.core.errors import StackctlError
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but the tab and the end of a line
-WIDTH = 200  # of tables off a terminal, unless COLUMNS says otherwise: logs must not find them folded at 80
 PLAIN_PROGRESS_INTERVAL = 3.0  # seconds between progress lines off a terminal
 
+# What a runner of GitHub Actions obeys: `::command::` where a line begins, `##[command]` anywhere.
+_WORKFLOW_COMMAND = re.compile(r"^(\s*):(?=:[A-Za-z-]+(?: |::))|#(?=#\[)")
+_BEYOND_ASCII = re.compile(r"[^\x20-\x7e\n]")
 
-def make_harmless(text: str) -> str:
-    """Text of several lines without secrets, and without what a terminal would obey: notes are anybody's."""
-    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", mask_shapes(text))
+
+def escape_unprintable(text: str, keep: str = "") -> str:
+    """Text without what a terminal would obey, what ends a line, what turns its direction, and what is not seen."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() or one in keep else one.encode("unicode_escape").decode() for one in text)
 
 
-def escape_unprintable(text: str) -> str:
-    """A value within a line: beside what a terminal would obey, what would break the line or turn its direction."""
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+def to_sentence(text: str, *, exact: bool = False) -> str:
+    """One line, safe to be shown; `exact`: without masks."""
+    shown = escape_unprintable(text if exact else mask_shapes(text), keep="\t")
+    return _WORKFLOW_COMMAND.sub(lambda found: f"{found[1] or ''}\\x{ord(found[0][-1]):02x}", shown)
 
 
 def to_json(document: Any, *, indent: int | None = None) -> str:
@@ -84,24 +100,25 @@ def _plain(value: Any) -> Any:
             raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
-def _aligned(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str]) -> list[str] | None:
-    """The lines of a table as rich sets it, where that takes no measuring of glyphs and no folding; else None."""
-    given = os.environ.get("COLUMNS") or str(WIDTH)
+def _aligned(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str], *, utf: bool) -> list[str]:
+    """The lines of a table off a terminal, as rich sets it where there is room for all."""
     cells = [columns, *rows]
-    if not given.isdigit() or not all(cell.isascii() and cell.isprintable() for row in cells for cell in row):
-        return None
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    total = sum(widths) + 3 * (len(widths) - 1)
-    if total > int(given):
-        return None
+    if all(cell.isascii() for row in cells for cell in row):
+        measure = len
+    else:
+        from rich.cells import cell_len as measure
+    widths = [max(map(measure, column)) for column in zip(*cells, strict=True)]
+    gap, rule, crossing = ("   ", "─", "───") if utf else (" | ", "-", "-+-")
 
     def line(row: Sequence[str]) -> str:
-        return "   ".join(
-            cell.rstrip().rjust(width) if name in right else cell.ljust(width)
-            for name, cell, width in zip(columns, row, widths, strict=True)
-        )
+        padded: list[str] = []
+        for name, cell, width in zip(columns, row, widths, strict=True):
+            text = cell.rstrip() if name in right else cell
+            blanks = " " * (width - measure(text))
+            padded.append(blanks + text if name in right else text + blanks)
+        return gap.join(padded)
 
-    return [line(columns), "─" * total, *map(line, rows)]
+    return [line(columns), crossing.join(rule * width for width in widths), *map(line, rows)]
 
 
 class Console:
@@ -124,7 +141,7 @@ class Console:
 
     # -- stdout: the result
 
-    def document(self, document: Any) -> None:
+    def json_document(self, document: Any) -> None:
         """The one JSON document of a command, indented for eyes on a terminal, compact lines off it."""
         self._write_json(document, indent=2 if self._out.isatty() else None)
 
@@ -134,21 +151,43 @@ class Console:
 
     def _write_json(self, document: Any, *, indent: int | None = None) -> None:
         text = to_json(_mask_values(document), indent=indent)
+        # Within strings, where alone they can be, these mean the same as escapes.
+        text = text.replace("##[", "#\\u0023[")
+        text = _BEYOND_ASCII.sub(lambda one: one[0] if one[0].isprintable() else json.dumps(one[0])[1:-1], text)
         try:
-            text.encode(getattr(self._out, "encoding", None) or "utf-8")
-        except UnicodeEncodeError:  # a stream of another encoding, or a file name that is not text
+            text.encode(self._encoding)
+        except UnicodeEncodeError:
             text = json.dumps(json.loads(text), indent=indent)
-        self._out.write(text + "\n")
-        self._out.flush()
+        self._write(text + "\n")
 
-    def line(self, text: str = "", style: str | None = None) -> None:
-        """One line of the result."""
-        shown = make_harmless(text)
-        # How far a tab goes behind glyphs of several cells is rich's to know.
-        if self._is_plain and (shown.isascii() or "\t" not in shown):
-            self._write(shown.expandtabs())
-        else:
-            self.rich.print(shown, style=style, markup=False, emoji=False, highlight=False, soft_wrap=True)
+    def document(self, text: str) -> None:
+        """A document, which ends as it ends."""
+        if self._out.isatty():
+            shown = escape_unprintable(text.replace("\r\n", "\n"), keep="\t\n")
+            self._write(shown if shown.endswith("\n") else shown + "\n")
+            return
+        self._out.flush()
+        if (binary := getattr(self._out, "buffer", None)) is None:
+            self._out.write(text)
+            return
+        # Whatever the locale, and names of files that are no text: the bytes that `-o FILE` has.
+        left = memoryview(text.encode("utf-8", "surrogateescape"))
+        while left:  # an unbuffered stream takes what it can
+            left = left[binary.write(left) :]
+        binary.flush()
+
+    def diff(self, text: str) -> None:
+        """A difference of two texts, as a document; nothing when there is none."""
+        if not self._out.isatty():
+            self.document(text and text + "\n")
+            return
+        for line in text.split("\n") if text else ():
+            style = {"+": "green", "-": "red"}.get(line[:1]) if line[:3] not in ("+++", "---") else None
+            self._print(escape_unprintable(line, keep="\t"), style)
+
+    def line(self, text: str = "", style: str | None = None, *, exact: bool = False) -> None:
+        """One line of the result; `exact`: it shows a part of a document."""
+        self._print(to_sentence(text, exact=exact), style)
 
     def table(
         self,
@@ -157,14 +196,23 @@ class Console:
         *,
         right: Sequence[str] = (),
         whole: Sequence[str] = (),
+        exact: Sequence[str] = (),
     ) -> None:
-        """A table; the columns named in `right` are aligned right, those in `whole` stay on one line, to be copied.
+        """A table. Columns named in `right` are aligned right; on a terminal, those in `whole` stay on one line, to be
+        copied; those in `exact` show parts of documents.
 
         None is shown as a dash.
         """
-        shown = [["-" if cell is None else make_harmless(str(cell)) for cell in row] for row in rows]
-        if self._is_plain and (lines := _aligned(columns, shown, right)) is not None:
-            self._write("\n".join(lines))
+        shown = [
+            [
+                "-" if cell is None else self._cell(str(cell), name in exact)
+                for name, cell in zip(columns, row, strict=True)
+            ]
+            for row in rows
+        ]
+        if not self._out.isatty():
+            utf = self._encoding.lower().startswith("utf")
+            self._write("\n".join(_aligned(columns, shown, right, utf=utf)) + "\n")
             return
         from rich import box
         from rich.table import Table
@@ -173,38 +221,48 @@ class Console:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
         for column in columns:
             justify = "right" if column in right else "left"
-            table.add_column(column, justify=justify, overflow="fold", no_wrap=column in whole)
+            table.add_column(Text(column), justify=justify, overflow="fold", no_wrap=column in whole)
         for row in shown:
             table.add_row(*map(Text, row))
-        self.rich.print(table)
+        self._terminal.print(table)
+
+    def clear(self) -> None:
+        """A terminal's screen; elsewhere nothing."""
+        if self._out.isatty():
+            self._terminal.clear()
+
+    def _cell(self, text: str, exact: bool) -> str:
+        return self._encodable(to_sentence(text, exact=exact).replace("\t", "\\t"))
+
+    def _print(self, shown: str, style: str | None) -> None:
+        """A line that is harmless already."""
+        shown = self._encodable(shown)
+        if self._out.isatty():
+            self._terminal.print(shown, style=style, markup=False, emoji=False, highlight=False, soft_wrap=True)
+        else:  # without rich, whose import costs a command a tenth of its start
+            self._write(shown + "\n")
 
     @property
-    def _is_plain(self) -> bool:
-        """Whether stdout can be written without rich, whose import costs a command a tenth of its start.
+    def _encoding(self) -> str:
+        return getattr(self._out, "encoding", None) or "utf-8"
 
-        Not a terminal, and not a stream that can't take a table's rule, for which rich has another.
-        """
-        encoding = getattr(self._out, "encoding", None) or "utf-8"
-        return not self._out.isatty() and encoding.lower().startswith("utf")
+    def _encodable(self, text: str) -> str:
+        return text if text.isascii() else text.encode(self._encoding, "backslashreplace").decode(self._encoding)
 
     def _write(self, text: str) -> None:
-        self._out.write(text + "\n")
+        self._out.write(text)
         self._out.flush()
 
     @cached_property
-    def rich(self) -> RichConsole:
-        """The rich console on stdout."""
+    def _terminal(self) -> RichConsole:
+        """Stdout, where it is a terminal."""
         return self._rich(self._out)
 
     def _rich(self, stream: IO[str]) -> RichConsole:
         from rich.console import Console as RichConsole
 
-        width = None if stream.isatty() or os.environ.get("COLUMNS") else WIDTH
-        # Said outright, because rich by itself would let FORCE_COLOR and CI variables colour a file.
-        colored = stream.isatty() and not self._no_color
-        color_system = "auto" if colored else None
         return RichConsole(
-            file=stream, force_terminal=stream.isatty(), color_system=color_system, width=width, highlight=False
+            file=stream, force_terminal=True, color_system=None if self._no_color else "auto", highlight=False
         )
 
     # -- stderr: everything else
@@ -217,27 +275,31 @@ class Console:
     def info(self, text: str) -> None:
         """A remark that --quiet drops."""
         if not self.quiet:
-            self._say(make_harmless(text))
+            self._say(text)
 
     def warn(self, text: str) -> None:
-        self._say(self._styled("warning: ", "33") + make_harmless(text))
+        self._say(text, self._styled("warning: ", "33"))
 
     def error(self, error: StackctlError) -> None:
         """`error:` and `hint:` on stderr; under --json the error document on stdout as well."""
-        self._say(self._styled("error: ", "1;31") + make_harmless(error.message))
+        first, *others = error.lines
+        self._say(first, self._styled("error: ", "1;31"))
+        for line in others:
+            self._say(line)
         if error.hint:
-            self._say(self._styled("hint: ", "36") + make_harmless(error.hint))
+            self._say(error.hint, self._styled("hint: ", "36"))
         if self.json_output:
             body = {"code": error.code, "message": error.message, "hint": error.hint, "details": error.details}
             # Value by value: a password that reads `message` must not take the place of a key.
             self._write_json({"error": {**scrub_values(json.loads(to_json(body))), "code": error.code}})
 
-    def traceback(self, text: str) -> None:
-        self._say(text.rstrip("\n"))
+    def traceback(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self._say(line)
 
-    def _say(self, text: str) -> None:
+    def _say(self, text: str, prefix: str = "") -> None:
         try:
-            self._err.write(scrub(text) + "\n")
+            self._err.write(prefix + to_sentence(scrub(text)) + "\n")
             self._err.flush()
         except BrokenPipeError:
             pass
@@ -270,7 +332,7 @@ class _BarProgress(Progress):
 
         self._bar = progress.Progress(
             progress.SpinnerColumn(),
-            progress.TextColumn("{task.description}"),
+            progress.TextColumn("{task.description}", markup=False),
             progress.BarColumn(),
             progress.MofNCompleteColumn(),
             progress.TextColumn("{task.fields[rate]}"),
@@ -281,7 +343,7 @@ class _BarProgress(Progress):
         self._label = label
         self._started = time.monotonic()
         self._done = 0
-        self._task = self._bar.add_task(label, total=total, rate="")
+        self._task = self._bar.add_task(to_sentence(label), total=total, rate="")
 
     def __enter__(self) -> _BarProgress:
         self._bar.start()
@@ -293,7 +355,7 @@ class _BarProgress(Progress):
     def advance(self, amount: int, note: str = "") -> None:
         self._done += amount
         rate = self._done / max(time.monotonic() - self._started, 0.001)
-        description = f"{self._label} {note}".rstrip()
+        description = to_sentence(f"{self._label} {note}".rstrip())
         self._bar.update(self._task, advance=amount, description=description, rate=f"{rate:,.0f}/s")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 EXIT_OK = 0
 EXIT_BUG = 70
@@ -17,7 +17,7 @@ EXIT_INTERRUPTED = 130
 
 
 class StackctlError(Exception):
-    """What happened, as one line without a trailing stop.
+    """What happened, as one line without a trailing stop; or as several, where a file has many mistakes.
 
     `code` is kebab-case and stable: scripts match on it. `hint` says what to do next. `details` is JSON-able
     material for scripts; nothing secret belongs in any of them.
@@ -26,10 +26,17 @@ class StackctlError(Exception):
     exit_code: ClassVar[int] = EXIT_BUG
 
     def __init__(
-        self, message: str, *, code: str, hint: str | None = None, details: Mapping[str, Any] | None = None
+        self,
+        message: str | Sequence[str],
+        *,
+        code: str,
+        hint: str | None = None,
+        details: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(message)
-        self.message = message
+        # A line break within a line is somebody's value, and is not shown as one.
+        self.lines = (message,) if isinstance(message, str) else tuple(message)
+        self.message = "\n".join(self.lines)
+        super().__init__(self.message)
         self.code = code
         self.hint = hint
         self.details: dict[str, Any] = dict(details or {})

@@ -56,7 +56,7 @@ class Reader:
         """All mistakes as one error; `name` is the file's."""
         mistakes = sorted(self.mistakes)
         return ConfigError(
-            "\n".join(f"{name}:{line}: {what}" for line, what in mistakes),
+            [f"{name}:{line}: {what}" for line, what in mistakes],
             code=code,
             hint=hint,
             details={"findings": [{"file": name, "line": line, "message": what} for line, what in mistakes]},

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from stackctl.core.errors import ConfigError, StateError, UsageError
 from stackctl.core.files import replace_file
+from stackctl.core.text_diff import diff_texts
 from stackctl.core.yaml_reader import read_text
 from stackctl.rules import suites
 from stackctl.rules.check import Finding, check_rules
@@ -87,11 +88,10 @@ def plan_change(file: RulesFile, rules: RuleSet) -> Change:
     before = file.text or ""
     text = rewrite_rules(before, str(file.path), rules)
     name = str(file.path)
-    diff = difflib.unified_diff(before.splitlines(), text.splitlines(), name, name, lineterm="", n=1)
     after = parse_rules(text, name)
     known = {(one.rule_id, one.code, one.message) for one in check_rules(file.rules)}
     new = tuple(one for one in check_rules(after) if (one.rule_id, one.code, one.message) not in known)
-    return Change(file, text, "\n".join(diff), new, _find_failures(file, after))
+    return Change(file, text, diff_texts(before, text, name), new, _find_failures(file, after))
 
 
 def _find_failures(file: RulesFile, after: RuleSet) -> tuple[suites.Result, ...]:

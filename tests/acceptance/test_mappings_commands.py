@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests import forked
 from tests.backend import MAPPINGS, MINE, Project
 
 if TYPE_CHECKING:
@@ -44,7 +45,12 @@ def test_a_mapping_of_ones_own(project: Project, own: Path) -> None:
     assert project.run("mappings", "check").code == 0
     compiled = project.run("mappings", "compile", "people", "--dialect", "sqlite", "--json").json
     assert 'CREATE TABLE IF NOT EXISTS "people"' in compiled["target"]["create_table"]
-    assert GOOD in project.run("mappings", "show", "people").stdout
+    odd = "# \t:x: postgresql://u:pw@h/d é \r\n" + GOOD + "# no end"
+    (own / "people.yaml").write_bytes(odd.encode())
+    with (project.directory / "shown").open("wb") as file:
+        forked.run(["mappings", "show", "people"], cwd=project.directory, stdout=file)
+    assert (project.directory / "shown").read_bytes() == odd.encode()
+    assert project.run("mappings", "show", "people", "--json").json["text"] == odd
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from psycopg import sql
 
+from tests import forked
 from tests.backend import DEADLINE, Project
 
 if TYPE_CHECKING:
@@ -132,12 +134,23 @@ def test_nothing_is_left_when_it_is_stopped(branch: Project, scratch: Path, how:
 
 def test_dump_to_the_terminal_and_to_a_file(tmp_path: Path, empty_db: str, connect: Connect) -> None:
     project = Project(tmp_path, empty_db)
-    connect(empty_db, autocommit=True).execute("CREATE TABLE first (id int PRIMARY KEY)")
+    odd = "postgresql://u:pw@h/d sk_live_abc :x: [red]\ta\r\nb \x1b[2J \u202e é ::stop-commands::x"
+    connect(empty_db, autocommit=True).execute(
+        sql.SQL("CREATE TABLE first (id int PRIMARY KEY); CREATE VIEW v AS SELECT {}::text AS odd").format(odd)
+    )
     shown = project.run("migrate", "dump")
     assert shown.code == 0 and "CREATE TABLE first (\n  id integer NOT NULL,\n" in shown.stdout
     written = project.run("migrate", "dump", "--output", "schema.sql", "--json")
     assert json.loads(written.stdout) == {"schema": "public", "output": "schema.sql", "sql": None}
     assert (tmp_path / "schema.sql").read_text() == shown.stdout
+    for encoding in ("utf-8", "ascii", "latin-1"):
+        with (tmp_path / "redirected.sql").open("wb") as file:
+            environ = os.environ | {"PYTHONIOENCODING": encoding}
+            with forked.start(["migrate", "dump"], cwd=tmp_path, env=environ, stdout=file, fresh=True) as process:
+                assert process.communicate(timeout=DEADLINE)[1] == ""
+        assert (tmp_path / "redirected.sql").read_bytes() == (tmp_path / "schema.sql").read_bytes()
+    assert odd in (tmp_path / "schema.sql").read_bytes().decode()
+    assert odd in project.run("migrate", "dump", "--json").json["sql"]
     assert project.run("migrate", "dump", "--output", "none/schema.sql").code == 3
 
 

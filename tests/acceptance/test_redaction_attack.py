@@ -226,3 +226,27 @@ def test_an_option_that_holds_no_secret_is_shown_as_it_was_given(tmp_path: Path)
             done = run(tmp_path, "payments", "status", secret, *given, "--debug", "--json")
             assert done.returncode == 2
             assert "worldly1" not in done.stderr + done.stdout
+
+
+FORGED = """
+from stackctl.config.settings import Settings
+def broken(self, *a, **k):
+    said = "LINE 1: ALTER ROLE r PASWORD 'hunter2'\\n    ^\\nDETAIL:  kept"
+    raise ValueError(f"x\\x1b[2J\\nerror: forged\\n{said}\\n::stop-commands::x")
+Settings.database_url = broken
+"""
+
+
+def test_what_an_exception_says_passes_for_no_line_of_ours(tmp_path: Path) -> None:
+    done = run(tmp_path, "fuse", "show", "--debug", script=FORGED)
+    assert done.returncode == 70
+    assert "hunter2" not in done.stderr
+    lines = done.stderr.splitlines()
+    at = lines.index(r"ValueError: x\x1b[2J")
+    assert lines[at + 1 : at + 5] == [
+        "    error: forged",
+        "    LINE 1: …",
+        "    DETAIL:  kept",
+        r"    \x3a:stop-commands::x",
+    ]
+    assert [line.split(":")[0] for line in lines[at + 5 :]] == ["error", "hint"]

@@ -88,7 +88,7 @@ def test_check_is_content_with_what_is_right_and_exits_1_otherwise(rules: Projec
     (finding,) = rules.run("rules", "check", "--rules", bad, "--json").json["findings"]
     assert {"file", "line", "column", "rule", "severity", "message", "suggestion"} <= set(finding)
     github = rules.run("rules", "check", "--rules", bad, "--format", "github")
-    assert github.stdout.startswith(f"::error file={bad},line=3,title=unknown-field::a: ")
+    assert github.stdout.startswith("::error file=bad.yaml,line=3,title=unknown-field::a: ")
 
 
 def test_list_is_in_the_order_of_evaluation(rules: Project) -> None:

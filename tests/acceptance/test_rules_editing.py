@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from typing import TYPE_CHECKING, Any, LiteralString
 
 import psycopg
@@ -12,6 +13,7 @@ from psycopg import sql
 from stackctl.core.errors import StateError
 from stackctl.rules import editing
 from stackctl.rules.model import Action, Rule
+from tests import forked
 from tests.backend import MINE, OTHER, Project
 
 if TYPE_CHECKING:
@@ -244,3 +246,30 @@ def test_what_was_saved_meanwhile_is_not_overwritten(before: str | None, tmp_pat
     assert caught.value.code == "changed-meanwhile"
     assert path.read_text() == RULES + "# by somebody else\n"
     assert [found.name for found in tmp_path.iterdir()] == [path.name]
+
+
+def test_conditions_and_differences_are_shown_as_they_are(tmp_path: Path) -> None:
+    condition = 'email == "https://u:pw@h/\\t:x: sk_live_abc"\t|| emailDomain == "é\u202e"'
+    project = Project(tmp_path)
+    added = project.run("rules", "add", "a", "--condition", condition, "--action", "log")
+    assert added.code == 0, added
+    file = tmp_path / "sign-up-rules.yaml"
+    file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n") + b"  # no end")
+    before = file.read_bytes()
+    (rule,) = project.run("rules", "list", "--json").json["rules"]
+    assert rule["condition"] == condition
+    assert "sk_live_abc" in project.run("rules", "list").stdout
+    (tmp_path / "tree.json").write_text(json.dumps(condition))
+    assert "https://u:pw@h/" in project.run("rules", "tree", "--from", "tree.json").stdout
+    assert "https://u:pw@h/" in json.dumps(project.run("rules", "tree", "a", "--json").json)
+    diff = tmp_path / "x.diff"
+    with diff.open("wb") as stream:
+        forked.run(["rules", "disable", "a", "--dry-run"], cwd=tmp_path, stdout=stream)
+    assert file.read_bytes() == before
+    shown = project.run("rules", "disable", "a", "--dry-run", "--json").json["diff"]
+    assert diff.read_bytes() == shown.encode() + b"\nnothing was written\n"
+    assert project.run("rules", "disable", "a", "--yes").code == 0
+    wanted = file.read_bytes()
+    file.write_bytes(before)
+    subprocess.run(["patch", "--binary", "-s", "sign-up-rules.yaml", "x.diff"], cwd=tmp_path, check=True)
+    assert file.read_bytes() == wanted

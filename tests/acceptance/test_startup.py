@@ -36,7 +36,7 @@ SYNC = DATABASE | {"sqlite3"}  # of the external database that the project has
 CEL = {"celpy"}
 # Command lines, and the heavy packages that each imports off a terminal.
 USES: dict[str, set[str]] = {
-    "config show": {"yaml", "rich"},  # which folds a long path
+    "config show": {"yaml"},
     "migrate status": DATABASE,
     "migrate verify": DATABASE,
     "migrate lint": DATABASE | {"sqlglot", "pydantic"},

@@ -9,9 +9,12 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+from rich import box
 from rich.console import Console as RichConsole
+from rich.table import Table
+from rich.text import Text
 
-from stackctl.core import console, redaction
+from stackctl.core import redaction
 from stackctl.core.console import Console, Exact, to_json
 from stackctl.core.errors import ServiceError
 
@@ -81,7 +84,7 @@ def test_results_keep_words_that_happen_to_be_passwords(streams: tuple[io.String
     out, err = streams
     redaction.remember_secret("postgres")
     console = Console(stdout=out, stderr=err)
-    console.document({"type": "postgres", "leak": "postgresql://u:pw@h/d sk_live_abc"})
+    console.json_document({"type": "postgres", "leak": "postgresql://u:pw@h/d sk_live_abc"})
     console.json_line({"type": "postgres"})
     console.line("type postgres")
     console.table(["type"], [["postgres"], [None], ["sk_live_abc"]])
@@ -109,7 +112,7 @@ def test_json_is_masked_value_by_value(streams: tuple[io.StringIO, io.StringIO])
 def test_json_fits_a_stream_of_any_encoding(text: str) -> None:
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding="ascii")
-    Console(stdout=stream, stderr=io.StringIO()).document({"name": text})
+    Console(stdout=stream, stderr=io.StringIO()).json_document({"name": text})
     assert json.loads(raw.getvalue()) == {"name": text}
 
 
@@ -187,32 +190,28 @@ def test_a_closed_stderr_stops_nothing() -> None:
     assert json.loads(out.getvalue())["error"]["code"] == "y"
 
 
-WORDS = ["", "-", "a", "tail  ", "id of a thing", "1,234", "12", "x" * 30, "naïve", "日本", "a\tb", "two\nlines"]
+WORDS = ["", "-", "a", "tail  ", "id of a thing", "1,234", "12", "x" * 300, "naïve", "日本", "e\u0301", "1 2 3" * 30]
 
 
-@pytest.mark.parametrize("width", ["", "40", "100", "wide"])
-def test_a_table_off_a_terminal_is_the_one_that_rich_would_set(
-    streams: tuple[io.StringIO, io.StringIO], monkeypatch: pytest.MonkeyPatch, width: str
+@pytest.mark.parametrize("width", ["", "40", "wide"])
+def test_a_table_off_a_terminal_is_the_one_that_rich_would_set_in_a_wide_one(
+    monkeypatch: pytest.MonkeyPatch, width: str
 ) -> None:
     monkeypatch.setenv("COLUMNS", width)
     draw = random.Random(7)
-    plainly = 0
     for _ in range(150):
         columns = [f"{draw.choice(WORDS[2:6])} {number}" for number in range(draw.randint(1, 5))]
-        few = WORDS[: draw.choice((6, 8, len(WORDS)))]
-        rows = [[draw.choice(few) for _ in columns] for _ in range(draw.randint(0, 4))]
+        rows = [[draw.choice(WORDS) for _ in columns] for _ in range(draw.randint(0, 4))]
         right = draw.sample(columns, draw.randint(0, len(columns)))
-        plainly += console._aligned(columns, rows, right) is not None  # pyright: ignore[reportPrivateUsage]
-        shown: list[str] = []
-        for by_rich in (False, True):
-            with monkeypatch.context() as patch:
-                if by_rich:
-                    patch.setattr(console, "_aligned", lambda *arguments: None)
-                out = io.StringIO()
-                Console(stdout=out).table(columns, rows, right=right)
-                shown.append(out.getvalue())
-        assert shown[0] == shown[1]
-    assert plainly > 20 or width == "wide"
+        plain, by_rich = io.StringIO(), io.StringIO()
+        Console(stdout=plain).table(columns, rows, right=right)
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+        for column in columns:
+            table.add_column(column, justify="right" if column in right else "left")
+        for row in rows:
+            table.add_row(*map(Text, row))
+        RichConsole(file=by_rich, width=10_000, color_system=None).print(table)
+        assert plain.getvalue() == by_rich.getvalue()
 
 
 def test_what_reads_like_a_name_of_an_emoji_is_shown_as_it_is() -> None:
@@ -229,9 +228,117 @@ def test_a_table_on_a_stream_that_is_not_utf_is_drawn_with_what_it_has() -> None
     assert raw.getvalue() == b"a | b\n--+--\n1 | 2\n"
 
 
-def test_a_tab_ends_where_it_does_for_rich() -> None:
-    for text in ("a\tb", "日本\tb", "e\u0301\tb"):
-        plain, by_rich = io.StringIO(), io.StringIO()
-        Console(stdout=plain).line(text)
-        RichConsole(file=by_rich, width=200).print(text, markup=False, highlight=False, soft_wrap=True)
-        assert plain.getvalue() == by_rich.getvalue()
+# -- documents, sentences, tables
+
+# A cleared screen, a forged line, turned text, a command to a runner, a character that is not seen.
+EVIL = "a\x1b[2J\x9b2J\rb\nerror: c\u2028d\u202ee\u200bf\u2066##[stop-commands]g"
+SHOWN = r"a\x1b[2J\x9b2J\rb\nerror: c\u2028d\u202ee\u200bf\u2066\x23#[stop-commands]g"
+DOCUMENT = "SELECT\t':x:' [red]\r\n, 'postgresql://u:pw@h/d sk_live_abc' -- \x1b[2J \u202e é \udcff\n\n  "
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1"])
+def test_a_document_is_bytes_and_comes_where_it_was_written(encoding: str) -> None:
+    raw = io.BytesIO()
+    out = io.TextIOWrapper(raw, encoding=encoding)
+    console = Console(stdout=out)
+    console.line("before")
+    console.document(DOCUMENT)
+    console.line("after → é")
+    out.flush()
+    after = "after → é\n".encode(encoding, "backslashreplace")
+    assert raw.getvalue() == b"before\n" + DOCUMENT.encode("utf-8", "surrogateescape") + after
+
+
+def test_on_a_terminal_a_document_is_shown_and_not_obeyed() -> None:
+    out = Terminal()
+    Console(stdout=out, no_color=True).document(DOCUMENT + "x")
+    assert out.getvalue() == (
+        "SELECT\t':x:' [red]\n, 'postgresql://u:pw@h/d sk_live_abc' -- \\x1b[2J \\u202e é \\udcff\n\n  x\n"
+    )
+
+
+def test_a_diff_is_a_document_too(streams: tuple[io.StringIO, io.StringIO]) -> None:
+    out, _ = streams
+    text = "--- f\n+++ f\n@@ -1 +1 @@\n-a\t:x:\r\n+postgresql://u:pw@h/d \x1b[2J"
+    Console(stdout=out).diff(text)
+    Console(stdout=out).diff("")
+    assert out.getvalue() == text + "\n"
+    terminal = Terminal()
+    Console(stdout=terminal, no_color=True).diff(text)
+    assert "\x1b" not in terminal.getvalue()
+    assert [line.rstrip() for line in terminal.getvalue().splitlines()[3:]] == [
+        "-a      :x:\\r",
+        "+postgresql://u:pw@h/d \\x1b[2J",
+    ]
+
+
+@pytest.mark.parametrize("stream", [io.StringIO, Terminal])
+def test_a_value_neither_ends_its_line_nor_turns_it(stream: type[io.StringIO]) -> None:
+    for say in (
+        lambda console: console.line(EVIL),
+        lambda console: console.table(["x" * len(SHOWN)], [[EVIL]]),
+        lambda console: console.info(EVIL),
+        lambda console: console.error(ServiceError(EVIL, code="x", hint=EVIL)),
+        lambda console: console.error(ServiceError([EVIL, EVIL], code="x")),
+        lambda console: console.traceback([EVIL]),
+        lambda console: console.warn(EVIL),
+    ):
+        out = stream()
+        say(Console(stdout=out, stderr=out, no_color=True))
+        *others, last = out.getvalue().splitlines()
+        assert SHOWN in last
+        assert all(one.isprintable() for one in others)
+        assert len(others) <= 2
+
+
+@pytest.mark.parametrize("begin", ["::stop-commands::x", "  ::add-mask::x", "::error file=a::b"])
+def test_no_value_is_a_command_to_a_runner_of_github_actions(
+    streams: tuple[io.StringIO, io.StringIO], begin: str
+) -> None:
+    out, err = streams
+    console = Console(stdout=out, stderr=err)
+    console.line(begin)
+    console.line(begin, exact=True)
+    console.table(["a"], [[begin]])
+    console.info(begin)
+    console.traceback([begin])
+    assert not [line for line in (out.getvalue() + err.getvalue()).splitlines() if line.lstrip().startswith("::")]
+    console.line("::1")
+    assert out.getvalue().endswith("\n::1\n")
+
+
+def test_an_error_of_many_mistakes_has_a_line_for_each(streams: tuple[io.StringIO, io.StringIO]) -> None:
+    out, err = streams
+    Console(stdout=out, stderr=err, json_output=True).error(ServiceError(["a:1: x", "a:2: y"], code="c", hint="z"))
+    assert err.getvalue() == "error: a:1: x\na:2: y\nhint: z\n"
+    assert json.loads(out.getvalue())["error"]["message"] == "a:1: x\na:2: y"
+
+
+def test_a_line_that_shows_a_document_is_not_masked(streams: tuple[io.StringIO, io.StringIO]) -> None:
+    out, _ = streams
+    console = Console(stdout=out)
+    console.line("a\tsk_live_abc", exact=True)
+    console.line("a\tsk_live_abc")
+    console.table(["a", "b"], [["sk_live_abc", "sk_live_abc"]], exact=["b"])
+    assert out.getvalue().splitlines()[:2] == ["a\tsk_live_abc", "a\tsk_live_***"]
+    assert out.getvalue().splitlines()[-1] == "sk_live_***   sk_live_abc"
+
+
+def test_nothing_in_json_is_obeyed_and_nothing_is_lost() -> None:
+    for stream in (io.StringIO(), Terminal()):
+        Console(stdout=stream).json_document({EVIL: [EVIL, "é日本 \U000e0001 \ud800"]})
+        text = stream.getvalue()
+        assert all(one.isprintable() or one == "\n" for one in text)
+        assert "é日本" in text
+        assert "##[" not in text
+        assert json.loads(text) == {EVIL: [EVIL, "é日本 \U000e0001 \ud800"]}
+
+
+def test_a_progress_shows_names_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    err = Terminal()
+    with Console(stdout=io.StringIO(), stderr=err).progress("copying [red]x[/red]", 10) as progress:
+        progress.advance(1, "[link=http://evil]y\x1b]0;title\x07")
+        progress._bar.refresh()  # pyright: ignore
+    assert "copying [red]x[/red] [link=http://evil]y\\x1b]0;title\\x07" in err.getvalue()

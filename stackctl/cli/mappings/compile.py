@@ -19,6 +19,7 @@ def compile_(
     ] = "postgres",
 ) -> None:
     """Print the statements made from a mapping: what runs on the source, and what on a target of the dialect."""
+    from stackctl.core.console import Exact
     from stackctl.mapping.compile import compile_mapping
 
     compiled = compile_mapping(read_mappings(run).find(mapping), dialect)
@@ -26,10 +27,10 @@ def compile_(
     source = {name: getattr(compiled, name) for name in on_source}
     target = {name: getattr(compiled, name) for name in ("create_table", "create_staging", "upsert", "delete")}
 
-    def print_all() -> None:
-        for place, statements in (("source (PostgreSQL)", source), (f"target ({dialect})", target)):
-            for name, statement in statements.items():
-                run.console.line(f"-- {place}: {name}")
-                run.console.line(statement.rstrip() + ";\n")
-
-    run.finish({"mapping": mapping, "dialect": dialect, "source": source, "target": target}, print_all)
+    text = "".join(
+        f"-- {place}: {name}\n{statement.rstrip()};\n\n"
+        for place, statements in (("source (PostgreSQL)", source), (f"target ({dialect})", target))
+        for name, statement in statements.items()
+    )
+    document = {"mapping": mapping, "dialect": dialect, "source": Exact(source), "target": Exact(target)}
+    run.finish(document, lambda: run.console.document(text))

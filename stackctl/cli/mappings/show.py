@@ -9,6 +9,8 @@ from stackctl.cli.mappings.shared import Name, mapping_document, read_mappings
 @command(example="stackctl mappings show users")
 def show(run: Run, mapping: Name) -> None:
     """Print a mapping's file."""
+    from stackctl.core.console import Exact
+
     found = read_mappings(run).find(mapping)
-    text = found.file.read_text(encoding="utf-8")
-    run.finish(mapping_document(found) | {"text": text}, lambda: run.console.line(text.rstrip("\n")))
+    text = found.file.read_bytes().decode()
+    run.finish(mapping_document(found) | {"text": Exact(text)}, lambda: run.console.document(text))

@@ -67,6 +67,8 @@ def check(
 
 
 def _document(report: CheckReport) -> dict[str, Any]:
+    from stackctl.core.console import Exact
+
     return {
         "ok": report.ok,
         "base": report.base,
@@ -79,7 +81,7 @@ def _document(report: CheckReport) -> dict[str, Any]:
                 "rule": finding.rule,
                 "severity": finding.severity,
                 "message": finding.message,
-                "suggestion": finding.suggestion,
+                "suggestion": Exact(finding.suggestion),
             }
             for finding in report.findings
         ],
@@ -87,7 +89,7 @@ def _document(report: CheckReport) -> dict[str, Any]:
             {
                 "file": format_path(measured.migration.path),
                 "line": measured.statement.line,
-                "sql": _beginning(measured.statement.sql),
+                "sql": Exact(_beginning(measured.statement.sql)),
                 "locks": [{"relation": lock.relation, "mode": lock.mode} for lock in measured.locks],
                 "rewrites": list(measured.rewrites),
                 "indexes": list(measured.indexes),
@@ -120,7 +122,7 @@ def _show(console: Console, report: CheckReport) -> None:
         measured = list(group)
         console.line(format_path(measured[0].migration.path), "bold")
         for one in measured:
-            console.line(f"{one.statement.line:>5}  {_beginning(one.statement.sql):<60} {one.ms:>9,.1f} ms")
+            console.line(f"{one.statement.line:>5}  {_beginning(one.statement.sql):<60} {one.ms:>9,.1f} ms", exact=True)
             for effect in _effects(one, first=one is measured[0]):
                 console.line(f"       {effect}")
         console.line()
@@ -129,7 +131,7 @@ def _show(console: Console, report: CheckReport) -> None:
         place = f"{format_path(finding.file)}:{finding.line}:{finding.column}"
         console.line(f"{place}: {finding.severity} {finding.rule}", style)
         console.line(f"  {finding.message}")
-        console.line(f"  safe way: {finding.suggestion}")
+        console.line(f"  safe way: {finding.suggestion}", exact=True)
         console.line()
     if report.run is not None:
         _show_run(console, report.run)
@@ -169,11 +171,12 @@ def _show_run(console: Console, tried: CommandComparison) -> None:
 
 def _annotate(console: Console, report: CheckReport) -> None:
     for finding in report.findings:
-        console.line(
+        console.document(
             format_annotation(
                 "error" if finding.severity == "breaking" else "warning",
-                f"{finding.message}: \nsafe way:\n{finding.suggestion}",
-                file=format_path(finding.file),
+                finding.message,
+                safe_way=finding.suggestion,
+                file=finding.file,
                 line=finding.line,
                 column=finding.column,
                 title=finding.rule,

@@ -22,6 +22,7 @@ def dump(
 
     Without owners, versions and data, so that two databases with the same schema give the same text.
     """
+    from stackctl.core.console import Exact
     from stackctl.migrate.schema.dump import dump_schema
 
     schema = run.settings.get("database.schema")
@@ -31,5 +32,5 @@ def dump(
             run.finish({"schema": schema, "output": output, "sql": None}, lambda: run.console.line(str(output)))
         else:
             text = dump_schema(conn, schema)
-            document = {"schema": schema, "output": None, "sql": text}
-            run.finish(document, lambda: run.console.line(text.rstrip("\n")))
+            document = {"schema": schema, "output": None, "sql": Exact(text)}
+            run.finish(document, lambda: run.console.document(text))

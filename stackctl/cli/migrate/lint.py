@@ -78,6 +78,8 @@ def _open_database_facts(run: Run, wanted: bool) -> Iterator[DatabaseFacts | Non
 
 
 def _document(finding: LintFinding) -> dict[str, Any]:
+    from stackctl.core.console import Exact
+
     return {
         "file": format_path(finding.file),
         "line": finding.line,
@@ -85,7 +87,7 @@ def _document(finding: LintFinding) -> dict[str, Any]:
         "rule": finding.rule,
         "severity": finding.severity,
         "message": finding.message,
-        "suggestion": finding.suggestion or None,
+        "suggestion": Exact(finding.suggestion or None),
     }
 
 
@@ -98,8 +100,8 @@ def _show(console: Console, findings: Sequence[LintFinding], count: int) -> None
         console.line(f"  why: {finding.why}")
         if finding.suggestion:
             console.line("  safe way:")
-            for line in finding.suggestion.splitlines():
-                console.line(f"    {line}")
+            for line in finding.suggestion.split("\n"):
+                console.line(f"    {line}", exact=True)
         console.line()
     console.line(_summary(findings, count))
 
@@ -107,12 +109,12 @@ def _show(console: Console, findings: Sequence[LintFinding], count: int) -> None
 def _annotate(console: Console, findings: Sequence[LintFinding], count: int) -> None:
     levels: dict[str, Level] = {"error": "error", "warning": "warning", "advice": "notice"}
     for finding in findings:
-        text = finding.message + (f"\nsafe way:\n{finding.suggestion}" if finding.suggestion else "")
-        console.line(
+        console.document(
             format_annotation(
                 levels[finding.severity],
-                text,
-                file=format_path(finding.file),
+                finding.message,
+                safe_way=finding.suggestion,
+                file=finding.file,
                 line=finding.line,
                 column=finding.column,
                 title=finding.rule,

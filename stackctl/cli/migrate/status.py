@@ -33,7 +33,7 @@ def status(
         omitted = find_excluded(conn, migrations, schema, run.settings.get("database.change_capture"))
         found = read_status(conn, migrations, schema, omitted, list_bundled_names())
     if run.json_output:
-        run.console.document(asdict(found) | ({"left_out": omitted} if omitted else {}))
+        run.console.json_document(asdict(found) | ({"left_out": omitted} if omitted else {}))
     else:
         _show(run, found, omitted)
     if check and (found.pending or found.drifted or found.unknown):

@@ -155,6 +155,8 @@ class _EventDisplay:
 
 
 def _plan_document(planned: Sequence[Planned]) -> dict[str, Any]:
+    from stackctl.core.console import Exact
+
     return {
         "would_apply": [migration.name for migration, _, _ in planned],
         "migrations": [
@@ -163,7 +165,7 @@ def _plan_document(planned: Sequence[Planned]) -> dict[str, Any]:
                 "pieces_done": so_far.done,
                 "statements": [
                     {
-                        "sql": statement.sql,
+                        "sql": Exact(statement.sql),
                         "line": statement.line,
                         "outside_transaction": outside,
                         "locks": [
@@ -199,8 +201,8 @@ def _show_plan(console: Console, planned: Sequence[Planned]) -> None:
             if outside != before:
                 console.line("  outside a transaction:" if outside else "  in one transaction:")
                 before = outside
-            for line in statement.sql.splitlines():
-                console.line(f"    {line}".rstrip())
+            for line in statement.sql.split("\n"):
+                console.line(f"    {line}".rstrip(), exact=True)
             for remark in said:
                 console.line(f"      -- {remark}", "cyan")
         console.line()

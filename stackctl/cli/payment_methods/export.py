@@ -16,4 +16,4 @@ def export(
 
     _, found = read_configuration(run, tenancy, stripe_api_key, stripe_api_base)
     states = {one.method.id: one.enabled for one in found.methods}
-    run.finish({"payment_methods": states}, lambda: run.console.line(format_configuration(found).rstrip()))
+    run.finish({"payment_methods": states}, lambda: run.console.document(format_configuration(found)))

@@ -75,7 +75,7 @@ def status(
     problems = found.find_problems(max_backlog=max_backlog, max_lag=lag_limit) if check else []
     document = status_document(found, captured) | ({"ok": not problems, "problems": problems} if check else {})
     if run.json_output:
-        run.console.document(document)
+        run.console.json_document(document)
     else:
         show(run.console, found, captured)
     if problems:
@@ -109,7 +109,7 @@ def _refresh(run: Run, found: Status, captured: CaptureMode) -> None:
     if run.json_output:
         run.console.json_line(status_document(found, captured))
         return
-    run.console.rich.clear()
+    run.console.clear()
     show(run.console, found, captured)
 
 

@@ -185,7 +185,7 @@ def _dry_run(run: Run, balance: RefundableBalance, entries: tuple[RefundEntry, .
             run.console.line(f"{one['method']} {one['path']}")
             for name, value in one["headers"].items():
                 run.console.line(f"{name}: {value}")
-            run.console.line(json.dumps(one["params"], indent=2))
+            run.console.document(json.dumps(one["params"], indent=2) + "\n")
         run.console.line("nothing was sent")
 
     run.finish({"dry_run": True, "requests": requests, "entries": [entry.document for entry in entries]}, show)

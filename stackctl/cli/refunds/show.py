@@ -41,6 +41,7 @@ def show(run: Run, refund: RefundId) -> None:
             if value is not None:
                 run.console.line(f"{name:<10}{value}", STATUS_COLOURS.get(one.status) if name == "status" else None)
         if not one.is_settled:
-            run.console.line(f"\nnot settled: stackctl refunds resume {one.id}", "yellow")
+            run.console.line()
+            run.console.line(f"not settled: stackctl refunds resume {one.id}", "yellow")
 
     run.finish({"refund": refund_document(one)}, lines)

@@ -62,6 +62,8 @@ def check(
 
 
 def _finding(path: Path, finding: Finding) -> dict[str, Any]:
+    from stackctl.core.console import Exact
+
     return {
         "file": str(path),
         "line": finding.line,
@@ -70,7 +72,7 @@ def _finding(path: Path, finding: Finding) -> dict[str, Any]:
         "rule_id": finding.rule_id,
         "severity": finding.severity,
         "message": finding.message,
-        "suggestion": finding.suggestion,
+        "suggestion": Exact(finding.suggestion),
     }
 
 
@@ -78,7 +80,7 @@ def _annotate(console: Console, path: Path, findings: Sequence[Finding]) -> None
     for finding in findings:
         text = f"{finding.rule_id}: {finding.message}"
         level = "notice" if finding.severity == "info" else finding.severity
-        console.line(format_annotation(level, text, file=str(path), line=finding.line, title=finding.code))
+        console.document(format_annotation(level, text, file=path, line=finding.line, title=finding.code))
 
 
 def _show_findings(console: Console, path: Path, rules: RuleSet, findings: Sequence[Finding]) -> None:
@@ -94,9 +96,9 @@ def _show_findings(console: Console, path: Path, rules: RuleSet, findings: Seque
             lines = rule.condition.split("\n")
             at = sum(len(line) + 1 for line in lines[: finding.line - rule.line]) + finding.column - 1
             for line in point_at(rule.condition, min(at, len(rule.condition))).split("\n"):
-                console.line(f"    {line}")
+                console.line(f"    {line}", exact=True)
         if finding.suggestion:
-            console.line(f"  suggestion: {finding.suggestion}")
+            console.line(f"  suggestion: {finding.suggestion}", exact=True)
         console.line()
     rule_count = format_count(len(rules.rules), "rule", "rules")
     console.line(f"{rule_count}: {format_count(len(findings), 'finding', 'findings') if findings else 'nothing found'}")

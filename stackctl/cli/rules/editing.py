@@ -73,6 +73,7 @@ def place_rule(file: RulesFile, rules: RuleSet, id_: str, before: str | None, af
 
 def confirm_and_write(run: Run, file: RulesFile, wanted: RuleSet, *, yes: bool, dry_run: bool) -> None:
     """Show what changes and what comes of it, then write it."""
+    from stackctl.core.console import Exact
     from stackctl.rules import editing
 
     refuse_non_utf8(wanted)
@@ -82,10 +83,10 @@ def confirm_and_write(run: Run, file: RulesFile, wanted: RuleSet, *, yes: bool, 
         "changed": False,
         "dry_run": dry_run,
         "file": str(file.path),
-        "diff": change.diff,
+        "diff": Exact(change.diff),
         "findings": [
             {"rule_id": one.rule_id, "rule": one.code, "severity": one.severity, "message": one.message,
-             "suggestion": one.suggestion}
+             "suggestion": Exact(one.suggestion)}
             for one in change.findings
         ],
         "failing_tests": [{"file": str(one.suite.path), "name": one.test.name} for one in change.failures],
@@ -130,9 +131,7 @@ def refuse_non_utf8(rules: RuleSet) -> None:
 
 
 def show_change(run: Run, change: Change) -> None:
-    for line in change.diff.splitlines():
-        style = {"+": "green", "-": "red"}.get(line[:1]) if line[:3] not in ("+++", "---") else None
-        run.console.line(line, style)
+    run.console.diff(change.diff)
     for finding in change.findings:
         style = {"error": "red", "warning": "yellow"}.get(finding.severity)
         run.console.line(f"{finding.severity} {finding.code}: {finding.rule_id}: {finding.message}", style)

@@ -72,6 +72,8 @@ def eval_(
 
 def _document(decision: Decision) -> dict[str, Any]:
     """A decision as JSON, by the names that the backend uses."""
+    from stackctl.core.console import Exact
+
     return {
         "context": decision.context.fields(),
         "evaluations": [
@@ -79,7 +81,7 @@ def _document(decision: Decision) -> dict[str, Any]:
                 "rule_id": evaluation.rule.id,
                 "display_name": evaluation.rule.display_name,
                 "enabled": evaluation.rule.enabled,
-                "condition": evaluation.rule.condition,
+                "condition": Exact(evaluation.rule.condition),
                 "status": evaluation.status,
                 "action": evaluation.action,
             }
@@ -125,7 +127,7 @@ def _show(console: Console, decision: Decision) -> None:
             for part in trace_condition(evaluation.rule.condition or "", decision.context):
                 seen = ", ".join(f"{name} = {value!r}" for name, value in part.fields.items())
                 value = f"error: {part.error}" if part.error else format_cel(part.value)
-                console.line(f"  {part.text} → {value}" + (f"   ({seen})" if seen else ""))
+                console.line(f"  {part.text} → {value}" + (f"   ({seen})" if seen else ""), exact=True)
     console.line()
     console.line(format_outcome(decision), "green" if decision.should_allow else "red")
 

@@ -9,6 +9,8 @@ from stackctl.cli.rules.rules_file import RulesPath, load_rules
 @command(example="stackctl rules list\nstackctl rules list --rules sign-up-rules.yaml --json")
 def list_(run: Run, rules: RulesPath = None) -> None:
     """List the rules in the order in which they are evaluated."""
+    from stackctl.core.console import Exact
+
     found = load_rules(run, rules)
     document = {
         "default_action": found.default_action,
@@ -18,7 +20,7 @@ def list_(run: Run, rules: RulesPath = None) -> None:
                 "display_name": rule.display_name,
                 "enabled": rule.enabled,
                 "priority": rule.priority,
-                "condition": rule.condition,
+                "condition": Exact(rule.condition),
                 "action": {"type": rule.action.type, "message": rule.action.message},
             }
             for rule in found.ordered
@@ -37,7 +39,9 @@ def list_(run: Run, rules: RulesPath = None) -> None:
 
     def show() -> None:
         if rows:
-            run.console.table(("rule", "priority", "", "action", "condition"), rows, right=("priority",))
+            run.console.table(
+                ("rule", "priority", "", "action", "condition"), rows, right=("priority",), exact=("condition",)
+            )
             run.console.line()
         run.console.line(f"{format_count(len(rows), 'rule', 'rules')}; otherwise {found.default_action}")
 

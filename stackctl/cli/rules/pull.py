@@ -23,6 +23,7 @@ def pull(
     Exit codes: 0 written, or nothing to change; 2 no such tenancy; 5 not confirmed, or the configuration is invalid.
     """
     from stackctl.backend.tenancies import choose_tenancy, read_layers
+    from stackctl.core.console import Exact
     from stackctl.rules import backend_rules, editing
 
     file = editing.read_rules_file(rules_path(run, rules))
@@ -38,5 +39,10 @@ def pull(
         if file.text is not None:
             run.confirm(f"Change {file.path}?", yes=yes)
         editing.write_change(change)
-    document = {"changed": changed and not dry_run, "dry_run": dry_run, "file": str(file.path), "diff": change.diff}
+    document = {
+        "changed": changed and not dry_run,
+        "dry_run": dry_run,
+        "file": str(file.path),
+        "diff": Exact(change.diff),
+    }
     run.finish(document, lambda: finish_transfer(run, change.diff, changed, dry_run, f"{file.path} written"))

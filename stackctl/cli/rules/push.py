@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ from stackctl.cli.command import Run, command, format_count
 from stackctl.cli.rules.rules_file import RulesPath, rules_path
 from stackctl.cli.rules.transfer import DryRun, Tenancy, Yes, finish_transfer, show_diff
 from stackctl.core.errors import ConfigError
+from stackctl.core.text_diff import diff_texts
 
 if TYPE_CHECKING:
     from stackctl.rules.model import RuleSet
@@ -30,6 +30,7 @@ def push(
     5 not confirmed, or the configuration was changed by somebody else meanwhile.
     """
     from stackctl.backend.tenancies import choose_tenancy, read_layers, write_config
+    from stackctl.core.console import Exact
     from stackctl.rules import backend_rules, rules_file
     from stackctl.rules.check import check_rules
 
@@ -54,7 +55,7 @@ def push(
                 run.console.warn(f"`stackctl rules check` has {format_count(warnings, 'warning', 'warnings')}")
             run.confirm(f"Make these the rules of tenancy {layers.tenancy}?", yes=yes)
             write_config(conn, layers, config)
-    document = {"changed": changed and not dry_run, "dry_run": dry_run, "tenancy": layers.tenancy, "diff": diff}
+    document = {"changed": changed and not dry_run, "dry_run": dry_run, "tenancy": layers.tenancy, "diff": Exact(diff)}
     run.finish(
         document,
         lambda: finish_transfer(run, diff, changed, dry_run, f"tenancy {layers.tenancy} has the rules of {path}"),
@@ -62,8 +63,7 @@ def push(
 
 
 def _difference(before: RuleSet, after: RuleSet, name: str) -> str:
-    one, other = (_text(rules).splitlines() for rules in (before, after))
-    return "\n".join(difflib.unified_diff(one, other, name, name, lineterm="", n=1))
+    return diff_texts(_text(before), _text(after), name)
 
 
 def _text(rules: RuleSet) -> str:

@@ -99,6 +99,7 @@ def _document(result: Result) -> dict[str, Any]:
 
 def _trace(result: Result) -> list[dict[str, Any]]:
     """What each rule said; of a test that failed, with the parts of the conditions."""
+    from stackctl.core.console import Exact
     from stackctl.rules.cel.trace import trace_condition
 
     found: list[dict[str, Any]] = []
@@ -108,7 +109,7 @@ def _trace(result: Result) -> list[dict[str, Any]]:
             entry["error"] = one.error
         if not result.passed and one.status in ("matched", "not_matched", "error"):
             entry["parts"] = [
-                {"text": part.text, "value": part.value, "fields": part.fields}
+                {"text": Exact(part.text), "value": part.value, "fields": part.fields}
                 | ({"error": part.error} if part.error else {})
                 for part in trace_condition(one.rule.condition or "", result.decision.context)
             ]
@@ -123,10 +124,11 @@ def _show(console: Console, report: Report, held_against: Sequence[str]) -> None
             console.line(f"  {line}")
         console.line(f"  {format_outcome(result.decision)}, because")
         for line in _because(result):
-            console.line(f"    {line}")
+            console.line(f"    {line}", exact=True)
         console.line()
     if len(report.failed) > _SHOWN:
-        console.line(f"and {len(report.failed) - _SHOWN:,} more that failed\n")
+        console.line(f"and {len(report.failed) - _SHOWN:,} more that failed")
+        console.line()
     unmatched = [one.rule_id for one in report.coverage if one.enabled and not one.matched]
     undecided = [
         one.rule_id for one in report.coverage if one.enabled and one.deciding and one.matched and not one.decided
@@ -180,8 +182,8 @@ def _plain(value: Any) -> str:
 
 
 def _record(run: Run, suites: Sequence[Suite], report: Report, *, dry_run: bool) -> None:
-    import difflib
-
+    from stackctl.core.console import Exact
+    from stackctl.core.text_diff import diff_texts
     from stackctl.rules.suites import record_results, write_suite
 
     changes: list[dict[str, Any]] = []
@@ -190,14 +192,13 @@ def _record(run: Run, suites: Sequence[Suite], report: Report, *, dry_run: bool)
         if text == suite.text:
             continue
         name = str(suite.path)
-        diff = difflib.unified_diff(suite.text.splitlines(), text.splitlines(), name, name, lineterm="", n=1)
-        changes.append({"file": name, "diff": "\n".join(diff)})
+        changes.append({"file": name, "diff": Exact(diff_texts(suite.text, text, name))})
         if not dry_run:
             write_suite(suite, text)
 
     def show() -> None:
         for change in changes:
-            run.console.line(change["diff"])
+            run.console.diff(change["diff"].value)
         done = "would change" if dry_run else "changed"
         run.console.line(f"{format_count(len(changes), 'suite', 'suites')} {done}" if changes else "nothing to record")
 

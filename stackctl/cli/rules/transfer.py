@@ -19,8 +19,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the difference onl
 
 def show_diff(run: Run, diff: str) -> None:
     if not run.json_output:
-        for line in diff.splitlines():
-            run.console.line(line, {"+": "green", "-": "red"}.get(line[:1]))
+        run.console.diff(diff)
 
 
 def finish_transfer(run: Run, diff: str, changed: bool, dry_run: bool, done: str) -> None:

@@ -29,6 +29,7 @@ def tree(
 
     Exit codes: 0 drawn; 2 no such rule; 3 the condition or the tree can't be read.
     """
+    from stackctl.core.console import Exact
     from stackctl.rules.cel import tree as trees
     from stackctl.rules.cel.parse import ConditionSyntaxError, to_line_and_column
     from stackctl.rules.editing import read_rules_file
@@ -43,7 +44,7 @@ def tree(
         except (ValueError, RecursionError) as error:
             raise ConfigError(f"{source}: {error}", code="invalid-tree") from error
         condition = trees.to_condition(found)
-        run.finish({"condition": condition}, lambda: run.console.line(condition))
+        run.finish({"condition": Exact(condition)}, lambda: run.console.document(condition + "\n"))
         return
     rule = read_rules_file(rules_path(run, rules)).find_rule(id_ or "")
     try:
@@ -56,6 +57,6 @@ def tree(
 
     def show() -> None:
         for line in trees.draw_tree(found):
-            run.console.line(line)
+            run.console.line(line, exact=True)
 
-    run.finish(trees.to_document(found), show)
+    run.finish(Exact(trees.to_document(found)), show)

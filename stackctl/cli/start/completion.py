@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import sys
 from typing import Annotated
 
 import typer
@@ -34,4 +33,4 @@ def completion(
         close = difflib.get_close_matches(shell.lower(), SCRIPTS, n=1, cutoff=0.5)
         hint = (f"did you mean `{close[0]}`? " if close else "") + f"known are {', '.join(SCRIPTS)}"
         raise UsageError(f"no completion for the shell {shell!r}", code="unknown-shell", hint=hint)
-    sys.stdout.write((find_bundled("completions") / SCRIPTS[shell]).read_text(encoding="utf-8"))
+    run.console.document((find_bundled("completions") / SCRIPTS[shell]).read_text(encoding="utf-8"))

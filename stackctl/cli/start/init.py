@@ -97,7 +97,7 @@ def init(
 
     def show() -> None:
         if dry_run:
-            run.console.line(TEMPLATE.rstrip("\n"))
+            run.console.document(TEMPLATE)
             return
         run.console.line(f"wrote {target}")
         run.console.info("next: set STACKCTL_DATABASE_URL (or edit database.url), then run `stackctl doctor`")
