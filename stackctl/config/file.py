@@ -12,7 +12,7 @@ import yaml
 
 from stackctl.config.keys import DATABASE_KEYS, KEYS, Key, check_references, convert_value, describe_value, is_reference
 from stackctl.core.errors import ConfigError
-from stackctl.core.yaml_reader import describe_shape, is_null
+from stackctl.core.yaml_reader import compose, describe_shape, is_null
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -55,7 +55,7 @@ def load_config(path: Path) -> ConfigFile:
             f"{path} can't be read: {reason}", code="config-unreadable", hint="give the right file with --config"
         ) from error
     try:
-        return _Reader(path).read_file(yaml.compose(text, Loader=yaml.SafeLoader))
+        return _Reader(path).read_file(compose(text))
     except yaml.YAMLError as error:
         # Not chained: PyYAML's own text quotes the line, and the line may hold a secret.
         raise _malformed(path, error) from None

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MAX_BYTES = 8 << 20
+MAX_UNFOLDED = 100_000  # nodes of a file whose aliases are many
 _DEEP = re.compile(r"^[ ?-]{2000}", re.MULTILINE)
 
 
@@ -33,6 +34,35 @@ def read_text(path: Path, *, code: str, hint: str) -> str:
         raise ConfigError(f"{path}:{line}: not UTF-8", code=code, hint="save the file as UTF-8") from error
 
 
+def compose(text: str, loader: Any = yaml.SafeLoader) -> yaml.Node | None:
+    """The document's node, as `yaml.compose` has it. Raises YAMLError also for aliases that unfold to far more than was
+    written, or stand inside themselves; and RecursionError.
+    """
+    root = yaml.compose(text, Loader=loader)
+    if root is not None and "*" in text:
+        sizes: dict[int, int] = {}
+        if _measure(root, sizes) > max(MAX_UNFOLDED, 10 * len(sizes)):
+            raise yaml.MarkedYAMLError(
+                problem="its aliases unfold to far more than is written", problem_mark=root.start_mark
+            )
+    return root
+
+
+def _measure(node: yaml.Node, sizes: dict[int, int]) -> int:
+    """How many nodes there are below, each counted wherever it is an alias; `sizes` has them by id."""
+    if id(node) not in sizes:
+        sizes[id(node)] = 0
+        inner: Iterable[yaml.Node] = ()
+        if isinstance(node, yaml.MappingNode):
+            inner = (one for pair in node.value for one in pair)
+        elif isinstance(node, yaml.SequenceNode):
+            inner = node.value
+        sizes[id(node)] = 1 + sum(_measure(one, sizes) for one in inner)
+    elif not sizes[id(node)]:
+        raise yaml.MarkedYAMLError(problem="an alias stands inside itself", problem_mark=node.start_mark)
+    return sizes[id(node)]
+
+
 class Reader:
     """Reads nodes into values, and remembers every mistake with its line, to be told at once."""
 
@@ -43,7 +73,7 @@ class Reader:
         """The document's node; None for an empty text, and for one that is no YAML (a mistake)."""
         for loader in dict.fromkeys((_loader(text), yaml.SafeLoader)):
             try:
-                return yaml.compose(text, Loader=loader)
+                return compose(text, loader)
             except yaml.YAMLError as error:
                 if loader is yaml.SafeLoader:  # whose messages and places are the better ones
                     mark = getattr(error, "problem_mark", None)

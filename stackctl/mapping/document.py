@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 import yaml
 
+from stackctl.core.yaml_reader import compose
 from stackctl.mapping.model import COLUMN_TYPES, Column, ColumnType, Dependency, Finding, Mapping, Severity, TenancyJoin
 from stackctl.mapping.sql_text import quote
 from stackctl.mapping.target_statements import STAGING_PREFIX
@@ -93,7 +94,7 @@ def read_document(path: Path) -> Document:
     document.digest = hashlib.sha256(data).hexdigest()
     document.lines = text.splitlines()
     try:
-        root = yaml.compose(text, Loader=_Loader)
+        root = compose(text, _Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]

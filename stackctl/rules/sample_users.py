@@ -130,8 +130,11 @@ def _read_json_lines(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any
 def _read_yaml(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
     import yaml
 
+    from stackctl.core.yaml_reader import compose
+
     try:
-        data: Any = yaml.safe_load(text)
+        root = compose(text)
+        data: Any = None if root is None else yaml.SafeLoader("").construct_document(root)
     except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         raise _invalid_user(path, mark.line + 1 if mark else 1, "not YAML") from error

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 import pytest
 
 from stackctl.config.file import ConfigFile, load_config
 from stackctl.core.errors import ConfigError
+from stackctl.core.yaml_reader import Reader
+from stackctl.mapping.document import read_document
+from stackctl.rules.sample_users import load_users
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -237,3 +241,41 @@ def test_a_chat_id_may_be_a_number(tmp_path: Path) -> None:
         parse(tmp_path, "payments: {telegram: {chat_id: -100123}}").entries["payments.telegram.chat_id"].value
         == -100123
     )
+
+
+def _bomb(seed: str, link: str) -> str:
+    """A list of anchors, each of which is three times the one before."""
+    again = "".join(f", &a{i} {link.format(', '.join([f'*a{i - 1}'] * 3))}" for i in range(1, 30))
+    return f"[&a0 {seed}{again}]"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sync: {<<: " + _bomb("{batch_size: 1}", "{{<<: [{}]}}") + "}",
+        "sync: {batch_size: " + _bomb("[x, x]", "[{}]") + "}",
+        "tenancies: {<<: [&a {" + ", ".join(f"k{i}: 1" for i in range(1000)) + "}" + ", *a" * 1000 + "]}",
+    ],
+    ids=["merge", "list", "square"],
+)
+def test_aliases_unfold_within_bounds(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "stackctl.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match="its aliases unfold to far more than is written") as caught:
+        load_config(path)
+    assert caught.value.code == "config-malformed"
+    assert ["its aliases" in finding.message for finding in read_document(path).findings] == [True]
+    with pytest.raises(ConfigError, match="not YAML"):
+        list(load_users(path))
+    reader = Reader()
+    assert reader.compose(text) is None
+    assert "its aliases" in reader.mistakes[0][1]
+
+
+def test_anchors_merge_in_every_block(tmp_path: Path) -> None:
+    path = tmp_path / "stackctl.yaml"
+    databases = "".join(f"      d{i}: {{<<: *base, path: ./{i}.db}}\n" for i in range(2000))
+    path.write_text(
+        f"tenancies:\n  {TENANCY}:\n    external_databases:\n      d: &base {{type: sqlite, path: ./x.db}}\n{databases}"
+    )
+    assert len(load_config(path).tenancies[UUID(TENANCY)]) == 2001
