@@ -31,6 +31,9 @@ from tests.stripe_fake import Running, running
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+# Of whoever runs the tests: what stackctl, libpq, git, Stripe's SDK and terminals would read. None of it gets through.
+THEIRS = ("STACKCTL_", "STRIPE_", "PG", "GIT_", "XDG_", "LC_")
+THEIRS_TOO = {"FORCE_COLOR", "CLICOLOR_FORCE", "PY_COLORS", "LANGUAGE", "LINES", "GITHUB_ACTIONS", "VISUAL", "EDITOR"}
 # Nothing that a test writes has to outlive the machine.
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "200"}
 UNIT = Path(__file__).with_name("unit")
@@ -56,7 +59,7 @@ class Connect(Protocol):
 
 @pytest.fixture(scope="session", autouse=True)
 def environment() -> Iterator[Path]:
-    """The same terminal and time zone everywhere, and nothing of the developer's own settings.
+    """The same terminal, time zone and home everywhere, and nothing of the developer's own settings.
 
     Yields the directory of this process's servers and its commands' temporary files: in memory where that is large
     enough. It goes with the process, as do the servers, however the process ends (tests/guard.py).
@@ -72,9 +75,14 @@ def environment() -> Iterator[Path]:
         command, env=own, stdin=subprocess.PIPE, start_new_session=True
     ):  # fmt: skip
         for name in list(os.environ):
-            if name == "FORCE_COLOR" or name.startswith(("STACKCTL_", "STRIPE_", "PG")):
+            if name in THEIRS_TOO or name.startswith(THEIRS):
                 patch.delenv(name)
-        fixed = {"COLUMNS": "100", "TERM": "dumb", "NO_COLOR": "1", "TZ": "UTC", "TMPDIR": str(directory)}
+        home = directory / "home"
+        home.mkdir(mode=0o711)
+        # The checkout itself may belong to another user.
+        (home / ".gitconfig").write_text("[safe]\n\tdirectory = *\n")
+        fixed = {"COLUMNS": "100", "TERM": "dumb", "NO_COLOR": "1", "TZ": "UTC", "LANG": "C.UTF-8"}
+        fixed |= {"HOME": str(home), "TMPDIR": str(directory)}
         tempfile.gettempdir()  # of this process: as it was
         for name, value in (fixed | {guard.VARIABLE: mark}).items():
             patch.setenv(name, value)

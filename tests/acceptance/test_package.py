@@ -49,5 +49,5 @@ def test_the_top_level_is_as_laid_out() -> None:
     top = {line.split("/")[0] for line in tracked.splitlines()}
     assert {name for name in top if not name.startswith(".")} == {
         *("stackctl", "migrations", "mappings", "completions", "tests", "bench", "docs"),
-        *("pyproject.toml", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE"),
+        *("pyproject.toml", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "SECURITY.md"),
     }

@@ -32,6 +32,15 @@ def test_waits(server, environment):
     signal.pause()
 """
 
+# Says what a command finds.
+LOOK = """
+from pathlib import Path
+from tests import forked
+
+def test_looks(tmp_path):
+    Path({said!r}).write_text(forked.run(["config", "show", "--json"], cwd=tmp_path).stdout)
+"""
+
 
 def seen(done: CompletedProcess[str]) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
@@ -93,3 +102,20 @@ def test_a_run_that_is_ended_leaves_nothing_behind(tmp_path: Path, whom: str, ho
             wait_for(lambda: not Path(found["directory"]).exists())
         finally:
             process.kill()
+
+
+def test_the_settings_of_whoever_runs_the_tests_stay_outside(tmp_path: Path) -> None:
+    said = tmp_path / "said"
+    (tmp_path / "test_look.py").write_text(LOOK.format(said=str(said)))
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = quick\n")
+    own = tmp_path / "home" / ".config" / "stackctl" / "stackctl.yaml"
+    own.parent.mkdir(parents=True)
+    own.write_text("database: {url: 'postgresql://theirs@127.0.0.1:1/theirs'}\nsync: {workers: 99}\n")
+    theirs = {"HOME": str(tmp_path / "home"), "STACKCTL_CONFIG": str(own), "STRIPE_API_KEY": "sk_theirs",
+              "XDG_CONFIG_HOME": str(own.parents[1]), "FORCE_COLOR": "1", "PGHOST": "theirs"}  # fmt: skip
+    arguments = ["-n", "0", "-p", "tests.conftest", "-p", "no:cacheprovider", "--basetemp", str(tmp_path / "temp")]
+    subprocess.run([sys.executable, "-m", "pytest", "-q", *arguments, str(tmp_path)], cwd=forked.ROOT,
+                   env=os.environ | theirs, check=True, capture_output=True)  # fmt: skip
+    found = json.loads(said.read_text())
+    assert found["config_file"] is None
+    assert {setting["source"] for setting in found["settings"]} == {"default"}
