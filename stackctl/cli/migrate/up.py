@@ -110,10 +110,8 @@ def up(
             write_dump(run, conn, schema_dump)
     done = format_count(len(result.applied), "migration", "migrations")
     run.finish(
-        {
-            "applied": [asdict(applied) for applied in result.applied],
-            "applied_elsewhere": list(result.applied_elsewhere),
-        },
+        {"applied": [asdict(applied) for applied in result.applied]}
+        | ({"applied_elsewhere": list(result.applied_elsewhere)} if result.applied_elsewhere else {}),
         lambda: run.console.line(
             f"{done} applied"
             if result.applied or result.applied_elsewhere
