@@ -82,6 +82,8 @@ def check_references(text: str) -> None:
 
 def convert_value(spec: Key, value: Any, base: Path) -> Any:
     """`value` as the key's kind asks; ValueError says what was expected."""
+    if isinstance(value, str) and "\0" in value:
+        raise ValueError("a NUL character")  # at which the server's and the system's functions would cut it off
     match spec.kind:
         case "integer":
             if isinstance(value, bool) or not re.fullmatch(r"[+-]?[0-9]{1,9}", str(value)):

@@ -134,6 +134,9 @@ class Reader:
         if not isinstance(node, yaml.ScalarNode):
             self.add_mistake(node, f"{what} is text, not {describe_shape(node)}")
             return None
+        if "\0" in node.value:
+            self.add_mistake(node, f"{what} holds a NUL character")
+            return None
         return str(node.value)
 
     def read_boolean(self, node: yaml.Node | None, what: str) -> bool:

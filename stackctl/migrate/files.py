@@ -225,6 +225,9 @@ class _Parser:
     def read_pieces(self) -> tuple[Piece, ...]:
         pieces: list[Piece] = []
         parts: list[list[lexer.Token]] = [[]]
+        if (nul := self._text.find("\0")) >= 0:
+            # The server would take what comes before it for the whole.
+            raise self._make_error("a NUL byte", nul, hint="save the file as UTF-8, without it")
         try:
             for token in lexer.tokenize(self._text):
                 if token.kind == "comment" and (_BACKEND_SPLIT in token.text or self._parse_directive(token) == _SPLIT):

@@ -58,6 +58,10 @@ CREATE TABLE advice (
 ALTER TABLE "Team" FROBNICATE;                                                     -- finds: not-understood
 COMMIT;                                                                            -- finds: transaction-control
 COPY "Team" FROM STDIN;                                                            -- finds: unreadable-file
+-- stackctl:split
+-- stackctl:repeat
+SELECT count(*) > 0 AS should_repeat FROM "Team";                                  -- finds: repeat-answer
+-- stackctl:split
 -- stackctl:allow drop-tabel nobody reads it                                       -- finds: allow-unknown-rule
 -- stackctl:allow drop-table the next statement drops none                         -- finds: allow-unused
 SELECT 1;

@@ -275,13 +275,33 @@ def test_a_backfill_that_is_cut_goes_on(
     assert fetch_value(again, "SELECT count(*) FROM work WHERE times <> 1") == 0
 
 
-def test_a_statement_that_returns_no_condition_is_done(conn: Connection, tmp_path: Path) -> None:
-    texts = (
+@pytest.mark.parametrize(
+    "query",
+    [
         "SELECT 1 AS x",
+        "SELECT true AS should_repeat",
+        "SELECT true",
+        "SELECT 'true' AS should_repeat_migration",
+        "SELECT 1 AS should_repeat_migration",
         "SELECT NULL::boolean AS should_repeat_migration",
-        "SELECT 1 WHERE false",
-        "CREATE TABLE q ()",
+        "SELECT n = 1 AS should_repeat_migration FROM generate_series(1, 2) AS n",
+        "SELECT true AS should_repeat_migration, false AS should_repeat_migration",
+    ],
+)
+@pytest.mark.parametrize("outside", ["", "-- stackctl:outside-transaction\n"])
+def test_an_unclear_answer_fails_the_migration(conn: Connection, tmp_path: Path, query: str, outside: str) -> None:
+    migrations = write_files(
+        tmp_path, a=f"CREATE TABLE made ();\n-- stackctl:split\n-- stackctl:repeat\n{outside}{query}"
     )
+    error = catch_error(conn, migrations)
+    assert (error.code, error.details["line"]) == ("migration-failed", 4 + bool(outside))
+    assert "a boolean should_repeat_migration" in error.message
+    assert read_status(conn, migrations).pending == (migrations[0].name,)
+    assert bool(fetch_value(conn, "SELECT to_regclass('made')")) == bool(outside)
+
+
+def test_a_statement_that_returns_no_row_is_done(conn: Connection, tmp_path: Path) -> None:
+    texts = ("SELECT 1 WHERE false", "CREATE TABLE q ()", "SELECT false AS should_repeat_migration")
     body = "\n-- stackctl:split\n".join(f"-- stackctl:repeat\n{text}" for text in texts)
     (applied,) = apply_migrations(conn, write_files(tmp_path, a=body)).applied
     assert applied.repeats == 0

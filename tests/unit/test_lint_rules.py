@@ -508,7 +508,14 @@ GOOD: dict[str, list[str]] = {
     ],
 }
 
-ABOUT_FILES = {"unreadable-file", "syntax-error", "allow-without-reason", "allow-unknown-rule", "allow-unused"}
+ABOUT_FILES = {
+    "repeat-answer",
+    "unreadable-file",
+    "syntax-error",
+    "allow-without-reason",
+    "allow-unknown-rule",
+    "allow-unused",
+}
 
 
 def run(directory: Path, *texts: str) -> list[LintFinding]:

@@ -261,3 +261,13 @@ def test_new_refuses_what_is_no_name(tmp_path: Path, name: str) -> None:
 
 def test_the_bundled_set_is_readable() -> None:
     assert [m.name[15:] for m in discover(find_bundled("migrations"))][:2] == ["enums", "tables"]
+
+
+@pytest.mark.parametrize("layout", ["{}.sql", "{}/migration.sql"])
+def test_a_file_with_a_nul_byte_is_refused_whole(tmp_path: Path, layout: str) -> None:
+    path = tmp_path / layout.format("20260101000000_a")
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"CREATE TABLE a ();\n-- fine\0\nDROP TABLE a")
+    with pytest.raises(ConfigError) as caught:
+        discover(tmp_path)
+    assert caught.value.message == f"{path}:2: a NUL byte"

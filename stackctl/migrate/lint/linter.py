@@ -28,6 +28,7 @@ from stackctl.migrate.lint.rules import (
 from stackctl.migrate.lint.schema_state import FileState, SchemaState
 from stackctl.migrate.parser import statements
 from stackctl.migrate.parser.facts import EnumValueAdded, EnumValueUsed, Fact
+from stackctl.migrate.parser.repeat_answer import find_unclear_answer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -108,6 +109,9 @@ class _FileLinter:
                 self._state.begin_piece(outside=piece.outside_transaction, repeat=piece.repeat)
                 entered = piece
             hits += [_NumberedFinding(finding, number) for finding in self._lint_statement(statement)]
+            if piece.repeat and (unclear := find_unclear_answer(statement.sql)):
+                safe = "-- name the column, a boolean:\n… SELECT count(*) > 0 AS should_repeat_migration FROM …"
+                hits.append(_NumberedFinding(self._make_finding(text.REPEAT_ANSWER, statement, *unclear, safe), number))
         found += self._apply_comments(hits, [statement for _, statement in listed])
         return sorted(found, key=lambda f: (f.line, f.column, _SEVERITIES[f.severity]))
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stackctl.core.errors import AnswerNo
 from stackctl.migrate.runner.events import RepeatedPass
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from stackctl.migrate.files import Migration
     from stackctl.migrate.runner.session import Session
+
+ANSWER = "should_repeat_migration"  # the column that says whether to run again
 
 FIRST_PAUSE = 0.1  # seconds between two passes
 LONGEST_PAUSE = 5.0  # seconds; reached by doubling while passes change nothing
@@ -33,6 +37,22 @@ class RowChanges:
     def since(self, before: RowChanges) -> RowChanges:
         """What came after an earlier look in the same transaction."""
         return RowChanges(self.rows - before.rows, self.updates - before.updates, self.live)
+
+
+def find_unclear_answer(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """Why the rows of a repeated statement say neither yes nor no; none at all would be a no.
+
+    A backfill that ends by mistake is half of one, and nobody would know.
+    """
+    wanted = f"a repeated statement returns one row with a boolean {ANSWER}, or no row"
+    if len(rows) > 1:
+        return f"{wanted}; this one returned several rows"
+    if columns.count(ANSWER) != 1:
+        return f"{wanted}; this one has the columns {', '.join(columns)}"
+    value = rows[0][ANSWER]
+    if not isinstance(value, bool):
+        return f"{wanted}; here it is {'NULL' if value is None else type(value).__name__}"
+    return None
 
 
 def count_changes(session: Session) -> RowChanges | None:

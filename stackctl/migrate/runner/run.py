@@ -225,7 +225,7 @@ class _Runner:
         result = _StatementResult()
         for statement in piece.statements:
             before = repeated_passes.count_changes(self.session) if piece.repeat else None
-            result = self._execute(migration, statement, tries=retry.TRIES)
+            result = self._execute(migration, statement, repeat=piece.repeat, tries=retry.TRIES)
             if self.conn.info.transaction_status != TransactionStatus.INTRANS:
                 raise self._to_stackctl_error(
                     migration, statement, "the statement ended the transaction of its migration"
@@ -233,7 +233,7 @@ class _Runner:
             if before is not None and result.again:
                 after = repeated_passes.count_changes(self.session)
                 result = replace(result, changed=after and after.since(before))
-        return result if piece.repeat else _StatementResult()
+        return result
 
     def _run_in_autocommit(self, migration: Migration, at: int, *, tolerant: bool) -> _StatementResult:
         """Run a piece in autocommit."""
@@ -244,11 +244,11 @@ class _Runner:
         accept = find_already_done_errors(text) if tolerant else ()
         if what is None:
             try:
-                result = self._execute(migration, statement, accept=accept, tries=retry.TRIES)
+                result = self._execute(migration, statement, repeat=piece.repeat, accept=accept, tries=retry.TRIES)
             except (StackctlError, retry.StatementBlocked):
                 self._forget_attempt(migration)
                 raise
-            return result if piece.repeat else _StatementResult()
+            return result
         with self.session.extend_lock_timeout():
             try:
                 finished = concurrent_leftovers.clear_leftovers(
@@ -271,26 +271,38 @@ class _Runner:
         return _StatementResult()
 
     def _execute(
-        self, migration: Migration, statement: Statement, *, tries: int, accept: tuple[type[psycopg.Error], ...] = ()
+        self,
+        migration: Migration,
+        statement: Statement,
+        *,
+        tries: int,
+        repeat: bool = False,
+        accept: tuple[type[psycopg.Error], ...] = (),
     ) -> _StatementResult:
-        """Run one statement, and read its row. Raises Blocked when its locks could not be had."""
+        """Run one statement, and read the answer of a repeated one.
+
+        Raises StatementBlocked when its locks could not be had.
+        """
         # Without parameters the text goes to the server as it is, `%` included; the files are the operator's own.
         text = cast("LiteralString", insert_schema(statement.sql, self.session.schema))
         try:
             with self.statement_context(migration, statement), self.conn.cursor(row_factory=dict_row) as cursor:
                 cursor.execute(text, prepare=False)
-                row = cursor.fetchone() if cursor.description else None
+                columns = [column.name for column in cursor.description or ()]
+                rows = cursor.fetchmany(2) if columns else []
         except accept:
             return _StatementResult()
         except retry.TRANSIENT as error:
             raise retry.StatementBlocked(statement, error, tries) from error
         except psycopg.Error as error:
             raise self._to_stackctl_error(migration, statement, failures.format_error(error), error) from error
-        if row is None:
+        if not repeat or not rows:
             return _StatementResult()
-        remaining = row.get("remaining")
+        if problem := repeated_passes.find_unclear_answer(columns, rows):
+            raise self._to_stackctl_error(migration, statement, problem)
+        remaining = rows[0].get("remaining")
         return _StatementResult(
-            again=row.get("should_repeat_migration") is True,
+            again=rows[0][repeated_passes.ANSWER],
             remaining=int(remaining) if isinstance(remaining, int) else None,
         )
 

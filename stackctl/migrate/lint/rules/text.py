@@ -29,6 +29,10 @@ UNREADABLE = register_file_rule(
     "unreadable-file", "error", "a file that `migrate up` would not read", "`migrate up` stops before it runs anything"
 )
 SYNTAX = register_file_rule("syntax-error", "error", "a syntax error that the database named", "the migration fails")
+REPEAT_ANSWER = register_file_rule(
+    "repeat-answer", "error", "a repeated statement whose row does not say whether to go on",
+    "the migration fails where nobody can tell a backfill that is done from one that is not"
+)  # fmt: skip
 NO_REASON = register_file_rule(
     "allow-without-reason", "warning", "`stackctl:allow RULE` without a reason", "whoever reads it later can't judge it"
 )
