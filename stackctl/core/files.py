@@ -1,29 +1,75 @@
-"""Files replaced whole or not at all."""
+"""Files replaced whole or not at all; what is new is its owner's alone: people's data and passwords come into it."""
 
 from __future__ import annotations
 
 import os
+import threading
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
+
+_umask_lock = threading.Lock()
+_umask_holders = 0
+_umask_before = 0
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Write `data` beside the file, with the file's rights, and put it in its place; behind a link, the link's target.
+    """Write `data` beside the file, with its rights and owner, and put it in its place; behind a link, the link's
+    target. A new file may be read by its owner alone. What is no file (`/dev/stdout`, a pipe) is written to.
 
-    Raises OSError, and then nothing was written.
+    Raises OSError, and then no file was changed.
     """
+    if _is_stream(path):
+        path.write_bytes(data)
+        return
+    import tempfile
+
     target = path.resolve()
-    beside = target.with_name(f".{target.name}.{os.getpid()}")
+    before = target.stat() if target.exists() else None
+    descriptor, name = tempfile.mkstemp(prefix=".stackctl.", dir=target.parent)
+    beside = Path(name)
     try:
-        mode = target.stat().st_mode & 0o777 if target.exists() else None
-        if mode is not None:
-            beside.touch(0o600)  # nobody reads it who may not read the file
-        beside.write_bytes(data)
-        if mode is not None:
-            beside.chmod(mode)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            if before is not None:
+                with suppress(PermissionError):  # only root gives files away
+                    os.fchown(descriptor, before.st_uid, before.st_gid)
+                os.fchmod(descriptor, before.st_mode & 0o777)
         beside.replace(target)
-    except OSError:
+    except BaseException:
         beside.unlink(missing_ok=True)
         raise
+
+
+def _is_stream(path: Path) -> bool:
+    # A descriptor may lead to a file that others go on writing.
+    return str(path).startswith(("/dev/fd/", "/dev/std", "/proc/")) or (path.exists() and not path.is_file())
+
+
+def make_private_file(path: Path) -> None:
+    """An empty file that only its owner may read, where there is none; what hinders it, whoever opens it will say."""
+    with suppress(OSError, RuntimeError):
+        os.close(os.open(path.resolve(), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+
+
+@contextmanager
+def private_umask() -> Iterator[None]:
+    """Inside, whatever this process makes is its owner's alone: for a library that makes files when it pleases.
+
+    The umask is the whole process's: it is given back when the last thread that needs it is done.
+    """
+    global _umask_holders, _umask_before
+    with _umask_lock:
+        if _umask_holders == 0:
+            _umask_before = os.umask(0o077)
+        _umask_holders += 1
+    try:
+        yield
+    finally:
+        with _umask_lock:
+            _umask_holders -= 1
+            if _umask_holders == 0:
+                os.umask(_umask_before)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import stat
 from typing import TYPE_CHECKING
 
 import pytest
@@ -82,6 +83,7 @@ def test_the_schema_goes_into_a_file_that_is_tried_before_anything_runs(
     assert connect(empty_db).execute("SELECT to_regclass('people')").fetchone() == (None,)
     assert empty.run("migrate", "up", "--dir", folder, "--schema-dump", tmp_path / "schema.sql").code == 0
     assert "CREATE TABLE people" in (tmp_path / "schema.sql").read_text()
+    assert stat.S_IMODE((tmp_path / "schema.sql").stat().st_mode) == 0o600
 
 
 def test_a_server_that_is_coming_up_is_waited_for(empty: Project, empty_db: str, folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -335,6 +336,25 @@ def test_engines_on_one_file_wait_for_each_other(duck: Project, source: Connecti
     assert other.returncode == 0, (out, err)
     assert [result.error for result in results] == [None] * 3
     assert differences(pipeline) == []
+
+
+def test_a_new_copy_and_the_file_beside_it_are_private(duck: Project, source: Connection) -> None:
+    add_many_users(source, 100)
+    pipeline = duck.pipeline()
+    (database,) = pipeline.databases[MINE]
+    before = os.umask(0o022)
+    try:
+        target = pipeline.open_target(database)
+        target.prepare(MINE, [])
+        found = {file.name: stat.S_IMODE(file.stat().st_mode) for file in duck.directory.glob("copy.duckdb*")}
+        assert found == {"copy.duckdb": 0o600, "copy.duckdb.wal": 0o600}
+        target.close()
+        settle(pipeline)
+        (duck.directory / "after").touch()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((duck.directory / "copy.duckdb").stat().st_mode) == 0o600
+    assert stat.S_IMODE((duck.directory / "after").stat().st_mode) == 0o644
 
 
 def test_status_beside_a_program_that_reads(duck: Project, source: Connection) -> None:

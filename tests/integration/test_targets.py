@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import stat
 import subprocess
 import sys
 import threading
@@ -357,6 +359,35 @@ def test_sqlite_is_read_while_it_is_written(project: Project, source: Connection
     reader.execute("COMMIT")
     assert reader.execute("SELECT count(*) FROM users").fetchone() == (101,)
     reader.close()
+
+
+def test_a_new_copy_and_the_files_beside_it_are_private(
+    project: Project, source: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    populate(source)
+    begun: list[int] = []
+    connect = sqlite3.connect
+
+    def connect_to(path: Path, **options: Any) -> sqlite3.Connection:
+        begun.append(stat.S_IMODE(path.stat().st_mode))
+        return connect(path, **options)
+
+    monkeypatch.setattr(sqlite3, "connect", connect_to)
+    before = os.umask(0o022)
+    try:
+        settle(project.sqlite(MINE).pipeline())
+    finally:
+        os.umask(before)
+    assert begun[0] == 0o600, "before anything is written"
+    reader = connect(project.directory / "copy.db")  # keeps the others in being
+    reader.execute("SELECT count(*) FROM users").fetchall()
+    found = {file.name: stat.S_IMODE(file.stat().st_mode) for file in project.directory.glob("copy.db*")}
+    assert found == {"copy.db": 0o600, "copy.db-wal": 0o600, "copy.db-shm": 0o600}
+    reader.close()
+    (project.directory / "copy.db").chmod(0o640)
+    add_user(source)
+    settle(project.pipeline())
+    assert stat.S_IMODE((project.directory / "copy.db").stat().st_mode) == 0o640
 
 
 def test_values_in_sqlite_have_their_types(project: Project, source: Connection) -> None:

@@ -51,7 +51,8 @@ def read_migrations(run: Run, directory: Path | None) -> tuple[Migration, ...]:
 
 def refuse_unwritable(path: Path) -> None:
     """Raises ConfigError (`dump-unwritable`) before anything is done for a file that can't be written afterwards."""
-    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+    in_place = path.exists() and not path.is_file()  # a pipe
+    if path.is_dir() or not os.access(path if in_place else path.resolve().parent, os.W_OK):
         raise ConfigError(
             f"{path} can't be written", code="dump-unwritable", hint="name a file in a folder that is there"
         )
@@ -59,11 +60,12 @@ def refuse_unwritable(path: Path) -> None:
 
 def write_dump(run: Run, conn: Connection, path: Path) -> None:
     """Write the operated schema as SQL. Raises ConfigError (`dump-unwritable`)."""
+    from stackctl.core.files import replace_file
     from stackctl.migrate.schema.dump import dump_schema
 
     text = dump_schema(conn, run.settings.get("database.schema"))
     try:
-        path.write_text(text, encoding="utf-8", newline="\n")
+        replace_file(path, text.encode())
     except OSError as error:
         raise ConfigError(f"{path} can't be written: {error.strerror}", code="dump-unwritable") from error
 

@@ -11,12 +11,13 @@ from __future__ import annotations
 import re
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from stackctl.core.errors import AnswerNo, ConfigError, ServiceError, StackctlError, StateError
+from stackctl.core.files import private_umask
 from stackctl.mapping.checksums import Hasher
 from stackctl.mapping.sql_text import quote
 from stackctl.mapping.target_statements import TYPES
@@ -107,6 +108,8 @@ class DuckdbTarget:
         self._here = _open_here.setdefault(str(database.path.resolve()), threading.Lock())
         self._checked: set[str] = set()
         self._written = 0
+        # DuckDB makes its `.wal` and what it spills whenever it needs them.
+        self._private = ExitStack()
         self.response_timer = ResponseTimer()
 
     @property
@@ -122,6 +125,8 @@ class DuckdbTarget:
             if not self._here.acquire(timeout=BUSY_TIMEOUT):
                 raise self._locked_error("another worker of this process has it open")
             try:
+                if not read_only:
+                    self._private.enter_context(private_umask())
                 while True:
                     try:
                         return duckdb.connect(str(self._path), read_only=read_only, config=_SETTINGS)
@@ -131,6 +136,7 @@ class DuckdbTarget:
                             raise translated from error
                     time.sleep(BUSY_POLL)
             except BaseException:
+                self._private.close()
                 self._here.release()
                 raise
 
@@ -141,6 +147,7 @@ class DuckdbTarget:
                 with suppress(duckdb.Error):  # what was committed is safe in the `.wal`
                     opened.close()
             finally:
+                self._private.close()
                 self._here.release()
 
     def abort(self) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from stackctl.core.errors import AnswerNo, ServiceError, StackctlError, StateError
+from stackctl.core.files import make_private_file
 from stackctl.mapping.checksums import Hasher
 from stackctl.mapping.sql_text import quote
 from stackctl.sync.targets import file_statements as on_file
@@ -73,6 +74,7 @@ class SqliteTarget:
         self._checked: set[str] = set()
         self._written = 0
         self.response_timer = ResponseTimer()
+        make_private_file(database.path)  # SQLite gives the files beside it the same rights
         try:
             self._conn = sqlite3.connect(
                 database.path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
