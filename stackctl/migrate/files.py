@@ -34,6 +34,7 @@ _OUTSIDE = "outside-transaction"
 _REPEAT = "repeat"
 _ALLOW = "allow"  # read by the linter alone
 _CAPTURE = "change-capture"
+_HARMLESS_PSQL = ("\\restrict", "\\unrestrict")  # what pg_dump writes against commands in the data
 _DIRECTIVES = (_SPLIT, _OUTSIDE, _REPEAT, _ALLOW, _CAPTURE)
 
 
@@ -229,8 +230,15 @@ class _Parser:
             # The server would take what comes before it for the whole.
             raise self._make_error("a NUL byte", nul, hint="save the file as UTF-8, without it")
         try:
+            skipped = 0
             for token in lexer.tokenize(self._text):
-                if token.kind == "comment" and (_BACKEND_SPLIT in token.text or self._parse_directive(token) == _SPLIT):
+                if token.start < skipped:
+                    continue
+                if token.text == "\\":
+                    skipped = self._pass_psql_line(token.start)
+                elif token.kind == "comment" and (
+                    _BACKEND_SPLIT in token.text or self._parse_directive(token) == _SPLIT
+                ):
                     parts.append([])
                 else:
                     parts[-1].append(token)
@@ -277,6 +285,21 @@ class _Parser:
             ]
         text = self._text[spans[0][0].start : spans[-1][-1].end]
         return [Piece(text, statements[0].line, False, single, repeat, tuple(statements))]
+
+    def _pass_psql_line(self, at: int) -> int:
+        """Blank out a line for psql that changes nothing, and tell where it ends; refuse any other."""
+        end = self._text.find("\n", at)
+        end = len(self._text) if end < 0 else end
+        command = self._text[at:end].split()[0]
+        if command not in _HARMLESS_PSQL:
+            self._refuse(
+                f"{command} is a command of psql, which the server does not know",
+                at,
+                code="psql-command",
+                hint="leave it out; a dump without such lines is written by stackctl migrate dump",
+            )
+        self._text = self._text[:at] + " " * (end - at) + self._text[end:]
+        return end
 
     def _to_statement(self, span: Sequence[lexer.Token]) -> Statement:
         start = span[0].start

@@ -11,23 +11,29 @@ if TYPE_CHECKING:
 
 Kind = Literal["comment", "quoted", "word", "other"]
 
+_LETTER = r"[A-Za-z_\x80-\U0010ffff]"
+_INNER = r"A-Za-z0-9_\x80-\U0010ffff"
+# An escape string goes on over a line break, with or without comments, into the next literal, and takes its backslash
+# rules along.
+_ESCAPED = r"'(?:[^'\\]|\\.|'')*'"
+_GAP = r"[ \t\f\v]*(?:--[^\n\r]*)?[\r\n](?:[ \t\r\n\f\v]|--[^\n\r]*[\r\n])*"
 # A name may not begin with a digit or a dollar, and swallows both afterwards: so `a$b$` opens no dollar-quoted body.
-# An escape string goes on over a line break into the next literal, and its backslash rules go with it.
+# Every character beyond ASCII counts as a letter, blanks included; space and digits are ASCII's.
 _TOKEN = re.compile(
-    r"""
+    rf"""
       (?P<space>[\ \t\r\n\f\v]+)
     | (?P<comment>--[^\n\r]*|/\*)
-    | (?P<quoted>[eE]'(?:[^'\\]|\\.|'')*'(?:[ \t]*[\r\n]\s*'(?:[^'\\]|\\.|'')*')*
+    | (?P<quoted>[eE]{_ESCAPED}(?:{_GAP}{_ESCAPED})*
         | (?:[bBnNxX]|[uU]&)?'(?:[^']|'')*'
         | (?:[uU]&)?"(?:[^"]|"")*"
-        | \$(?P<tag>(?:[^\W\d]\w*)?)\$.*?\$(?P=tag)\$)
-    | (?P<word>[^\W\d][\w$]*)
-    | (?P<other>\$?\d[\w.]*|::|.)
+        | \$(?P<tag>(?:{_LETTER}[{_INNER}]*)?)\$.*?\$(?P=tag)\$)
+    | (?P<word>{_LETTER}[{_INNER}$]*)
+    | (?P<other>\$?[0-9][{_INNER}.]*|::|.)
     """,
     re.VERBOSE | re.DOTALL,
 )
 _BLOCK_EDGE = re.compile(r"/\*|\*/")
-_UNCLOSED = re.compile(r"""[eEbBnNxX]?'|(?:[uU]&)?['"]|\$(?:[^\W\d]\w*)?\$""")
+_UNCLOSED = re.compile(rf"""[eEbBnNxX]?'|(?:[uU]&)?['"]|\$(?:{_LETTER}[{_INNER}]*)?\$""")
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,8 @@ def tokenize(text: str) -> Iterator[Token]:
 def split_statements(source: Sequence[Token]) -> Iterator[list[Token]]:
     """Part tokens without comments at the semicolons that end a statement; the semicolons are dropped.
 
-    A semicolon in brackets (CREATE RULE) or between BEGIN and END of a SQL-standard function body ends nothing.
+    A semicolon in brackets (CREATE RULE) or between BEGIN ATOMIC and END of a function's body ends nothing. That END
+    stands behind a semicolon, or behind ATOMIC where the body is empty; any other `end` is a CASE's, or a name.
     """
     statement: list[Token] = []
     brackets = blocks = 0
@@ -82,16 +89,17 @@ def split_statements(source: Sequence[Token]) -> Iterator[list[Token]]:
                 yield statement
             statement, brackets, blocks = [], 0, 0
             continue
+        before = statement[-1].text if statement else ""
         statement.append(token)
         if token.text == "(":
             brackets += 1
         elif token.text == ")":
             brackets -= 1
-        elif token.kind == "word" and _defines_routine(statement):
+        elif token.kind == "word":
             word = token.text.upper()
-            if word == "BEGIN" or (word == "CASE" and blocks):
+            if word == "ATOMIC" and before.upper() == "BEGIN" and _defines_routine(statement):
                 blocks += 1
-            elif word == "END" and blocks:
+            elif word == "END" and blocks and (before == ";" or before.upper() == "ATOMIC"):
                 blocks -= 1
     if statement:
         yield statement
@@ -135,7 +143,8 @@ def _kind(group: str) -> Kind:
 
 def _defines_routine(statement: Sequence[Token]) -> bool:
     first = first_words(statement, 4)
-    return first[0] == "CREATE" and ("FUNCTION" in first or "PROCEDURE" in first)
+    kind = first[3] if first[1:3] == ["OR", "REPLACE"] else first[1]
+    return first[0] == "CREATE" and kind in ("FUNCTION", "PROCEDURE")
 
 
 def _block_comment_end(text: str, start: int) -> int:

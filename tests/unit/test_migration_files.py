@@ -271,3 +271,21 @@ def test_a_file_with_a_nul_byte_is_refused_whole(tmp_path: Path, layout: str) ->
     with pytest.raises(ConfigError) as caught:
         discover(tmp_path)
     assert caught.value.message == f"{path}:2: a NUL byte"
+
+
+def test_what_pg_dump_writes_for_psql_is_passed_over(tmp_path: Path) -> None:
+    dump = "\\restrict aX9\n\nCREATE TABLE a (x int);\n\\unrestrict aX9\nCREATE TABLE b ();\n"
+    migration = one(tmp_path, dump)
+    assert [(s.sql, s.line) for piece in migration.pieces for s in piece.statements] == [
+        ("CREATE TABLE a (x int)", 3),
+        ("CREATE TABLE b ()", 5),
+    ]
+    assert "restrict" not in migration.pieces[0].sql
+
+
+@pytest.mark.parametrize("line", ["\\connect other", "\\i more.sql", "\\copy a FROM 'x'", "\\.", "SELECT 1 \\gexec"])
+def test_another_line_for_psql_is_refused_as_such(tmp_path: Path, line: str) -> None:
+    error = refused(tmp_path, f"SELECT 1;\n{line}\nSELECT 2")
+    command = line[line.index("\\") :].split()[0]
+    assert (error.code, error.details["line"]) == ("psql-command", 2)
+    assert f"{command} is a command of psql" in error.message
