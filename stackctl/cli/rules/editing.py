@@ -126,8 +126,7 @@ def refuse_non_utf8(rules: RuleSet) -> None:
         try:
             "".join((rule.id, rule.display_name, rule.condition or "", rule.action.message or "")).encode()
         except UnicodeEncodeError:
-            shown = rule.id.encode("ascii", "backslashreplace").decode()
-            raise UsageError(f"rule {shown}: what was given is not valid UTF-8", code="usage") from None
+            raise UsageError(f"rule {rule.id}: what was given is not valid UTF-8", code="usage") from None
 
 
 def show_change(run: Run, change: Change) -> None:

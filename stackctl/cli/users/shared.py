@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stackctl.cli.arguments import parse_uuid
-from stackctl.core.console import escape_unprintable
 from stackctl.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -107,7 +106,7 @@ def describe_cause(cause: Cause, user: User) -> str:
             return "the primary e-mail address is not verified, as the tenancy requires"
         case "rule":
             at = f", {cause.at:%Y-%m-%d %H:%M:%S} UTC" if cause.at is not None else ""
-            return f"by the sign-up rule {escape_unprintable(cause.rule_id or '')}{at}"
+            return f"by the sign-up rule {cause.rule_id or ''}{at}"
         case "admin":
             reason = user.restriction.reason
             return "by an admin" + (f": {quote_text(reason)}" if reason is not None else ", without a reason")
@@ -115,7 +114,7 @@ def describe_cause(cause: Cause, user: User) -> str:
 
 def format_user(user: User) -> str:
     email = user.primary_email
-    return f"{escape_unprintable(email.value)} ({user.id})" if email is not None else f"user {user.id}"
+    return f"{email.value} ({user.id})" if email is not None else f"user {user.id}"
 
 
 def format_yes(value: bool) -> str:
@@ -123,7 +122,7 @@ def format_yes(value: bool) -> str:
 
 
 def quote_text(text: str | None) -> str:
-    return "none" if text is None else f'"{escape_unprintable(text)}"'
+    return "none" if text is None else f'"{text}"'
 
 
 def require_text(text: str, what: str) -> None:

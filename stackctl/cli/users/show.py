@@ -17,7 +17,6 @@ from stackctl.cli.users.shared import (
     quote_text,
     restriction_document,
 )
-from stackctl.core.console import escape_unprintable
 
 if TYPE_CHECKING:
     from stackctl.backend.users import User
@@ -78,9 +77,9 @@ def _document(user: User, show_private: bool) -> dict[str, Any]:
 
 def _show(run: Run, user: User, show_private: bool) -> None:
     line = run.console.line
-    line(f"user        {user.id}" + (f"  {escape_unprintable(user.display_name)}" if user.display_name else ""))
+    line(f"user        {user.id}" + (f"  {user.display_name}" if user.display_name else ""))
     line(f"tenancy     {user.tenancy}  (project {user.project}, branch {user.branch})")
-    country = escape_unprintable(user.country_code or "unknown")
+    country = user.country_code or "unknown"
     line(
         f"signed up   {user.signed_up_at:%Y-%m-%d %H:%M:%S} UTC, country {country}, "
         f"risk: bot {user.risk_bot}, free_trial_abuse {user.risk_free_trial_abuse}"
@@ -94,7 +93,7 @@ def _show(run: Run, user: User, show_private: bool) -> None:
         shown = quote_text(user.restriction.private_details) if show_private else "kept back; --show-private shows them"
         line(f"            private details: {shown}")
     for one in user.triggers:
-        line(f"rule        {escape_unprintable(one.rule_id)}: {one.action}, {one.at:%Y-%m-%d %H:%M:%S} UTC")
+        line(f"rule        {one.rule_id}: {one.action}, {one.at:%Y-%m-%d %H:%M:%S} UTC")
     line()
     if not user.channels:
         line("no contact channel")
@@ -104,7 +103,7 @@ def _show(run: Run, user: User, show_private: bool) -> None:
         [
             (
                 one.type.lower(),
-                escape_unprintable(one.value),
+                one.value,
                 format_yes(one.primary),
                 format_yes(one.verified),
                 format_yes(one.used_for_auth),
