@@ -43,8 +43,9 @@ _SHOWN = frozenset(
 )
 _SECRET_NAME = r"\w*(?:password|passwd|pwd|secret|token|api[_-]?key)"
 
-_URL_PASSWORD = re.compile(r"(?P<head>[A-Za-z][A-Za-z0-9+.-]*:/{1,2}[^\s:/@'\"]*):[^\s'\"]*@")
-_PLAIN_URL_PASSWORD = re.compile(r"(?P<head>[A-Za-z][A-Za-z0-9+.-]*://[^\s:/@'\"]*):[^\s/@'\"]+@")
+# From the colon on, and no password without end: a text of many letters, or of many schemes, takes no time.
+_URL_PASSWORD = re.compile(r"(?<=[A-Za-z0-9+.-])(?P<head>:/{1,2}[^\s:/@'\"]*):[^\s'\"]{0,2000}@")
+_PLAIN_URL_PASSWORD = re.compile(r"(?<=[A-Za-z0-9+.-])(?P<head>://[^\s:/@'\"]*):[^\s/@'\"]{1,2000}@")
 _NAMED_SECRET = re.compile(rf"(?P<head>\b{_SECRET_NAME}\s*=\s*)(?:'(?:[^'\\]|\\.)*'?|[^\s&'\"]+)", re.IGNORECASE)
 _QUOTED_SECRET = re.compile(
     rf"(?P<head>(?P<q>['\"]){_SECRET_NAME}(?P=q)\s*:\s*)(?:'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")", re.IGNORECASE

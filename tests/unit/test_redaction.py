@@ -299,6 +299,12 @@ def test_long_texts_are_scrubbed_in_no_time() -> None:
         "password=" * 5_000,
         "'password': '" * 3_000,
         "key=" + "\\'" * 9_000,
+        "a" * 1_000_000,
+        "a://" * 20_000,
+        "password " * 5_000 + "'" + "''" * 9_000,
+        "password" + " " * 50_000,
+        ' at or near "$' + '"a' * 20_000,
+        ' at or near "$' * 5_000,
     ):
         scrub(text)
         mask_shapes(text)

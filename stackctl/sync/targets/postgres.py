@@ -297,8 +297,9 @@ class PostgresTarget:
 
     def _to_stackctl_error(self, error: psycopg.Error, compiled: Compiled | None) -> StackctlError:
         if isinstance(error, pg.UndefinedTable | pg.UndefinedColumn | pg.DatatypeMismatch) and compiled is not None:
+            reason = to_one_line(error.diag.message_primary or str(error))
             return StateError(
-                f'{self._where}: the table "{compiled.mapping.target}" was changed: {to_one_line(str(error))}',
+                f'{self._where}: the table "{compiled.mapping.target}" was changed: {reason}',
                 code="table-differs",
                 hint="restore the table, or drop it and run `stackctl sync --full`",
             )
