@@ -207,3 +207,24 @@ def test_a_version_that_the_database_plainly_has_not_seen_is_not_adopted(empty: 
     refused = empty.run("migrate", "adopt", "--through", PEOPLE[:14], "--dir", folder, "--json")
     assert (refused.code, refused.json["error"]["code"]) == (5, "schema-mismatch")
     assert "people" in refused.json["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "ALTER ROLE nobody PASWORD 'hunter2'",
+        "ALTER ROLE nobody PASSWORD 'x' 'hunter2'",
+        "ALTER ROLE nobody PASSWORD $$x$$ $$hunter2$$",
+        "ALTER ROLE nobody PASSWORD 'hunter2'",
+        "DO $$ BEGIN EXECUTE 'ALTER ROLE nobody PASWORD ''hunter2'''; END $$",
+    ],
+)
+def test_a_statement_that_fails_shows_no_password_that_is_in_it(empty: Project, tmp_path: Path, statement: str) -> None:
+    folder = tmp_path / "wrong"
+    folder.mkdir()
+    (folder / "20260101000001_wrong.sql").write_text(f"SELECT 1;\n{statement};\n")
+    done = empty.run("migrate", "up", "--dir", folder, "--debug", "--json")
+    assert done.code != 0
+    assert "20260101000001_wrong.sql:2:" in done.stderr
+    assert "psycopg.errors" in done.stderr
+    assert "hunter2" not in done.stdout + done.stderr
