@@ -55,8 +55,8 @@ def escape_unprintable(text: str, keep: str = "") -> str:
 
 
 def to_sentence(text: str, *, exact: bool = False) -> str:
-    """One line, safe to be shown; `exact`: without masks."""
-    shown = escape_unprintable(text if exact else mask_shapes(text), keep="\t")
+    """One line, safe to be shown; `exact`: a document's, whose tabs stay and in which nothing is masked."""
+    shown = escape_unprintable(text, keep="\t") if exact else escape_unprintable(mask_shapes(text))
     return _WORKFLOW_COMMAND.sub(lambda found: f"{found[1] or ''}\\x{ord(found[0][-1]):02x}", shown)
 
 

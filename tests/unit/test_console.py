@@ -320,7 +320,7 @@ def test_a_line_that_shows_a_document_is_not_masked(streams: tuple[io.StringIO, 
     console.line("a\tsk_live_abc", exact=True)
     console.line("a\tsk_live_abc")
     console.table(["a", "b"], [["sk_live_abc", "sk_live_abc"]], exact=["b"])
-    assert out.getvalue().splitlines()[:2] == ["a\tsk_live_abc", "a\tsk_live_***"]
+    assert out.getvalue().splitlines()[:2] == ["a\tsk_live_abc", "a\\tsk_live_***"]
     assert out.getvalue().splitlines()[-1] == "sk_live_***   sk_live_abc"
 
 

@@ -165,7 +165,7 @@ def _show_run(console: Console, tried: CommandComparison) -> None:
     if not tried.after.passed and tried.after.tail:
         console.line("  the end of its output on the new schema:")
         for line in tried.after.tail.splitlines():
-            console.line(f"    {line}")
+            console.line(f"    {line.expandtabs()}")
     console.line()
 
 
