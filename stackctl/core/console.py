@@ -150,21 +150,22 @@ class Console:
         self._write_json(document)
 
     def _write_json(self, document: Any, *, indent: int | None = None) -> None:
-        text = to_json(_mask_values(document), indent=indent)
-        # Within strings, where alone they can be, these mean the same as escapes.
-        text = text.replace("##[", "#\\u0023[")
-        text = _BEYOND_ASCII.sub(lambda one: one[0] if one[0].isprintable() else json.dumps(one[0])[1:-1], text)
-        try:
-            text.encode(self._encoding)
-        except UnicodeEncodeError:
-            text = json.dumps(json.loads(text), indent=indent)
+        text = to_json(_mask_values(document), indent=indent).replace("##[", "#\\u0023[")
+
+        def spell(found: re.Match[str]) -> str:
+            """Within a string, where alone it can be, an escape means the same."""
+            one = found[0]
+            return one if one.isprintable() and self._encodable(one) == one else json.dumps(one)[1:-1]
+
+        if not text.replace("\n", "").isprintable() or self._encodable(text) != text:
+            text = _BEYOND_ASCII.sub(spell, text)
         self._write(text + "\n")
 
     def document(self, text: str) -> None:
         """A document, which ends as it ends."""
         if self._out.isatty():
-            shown = escape_unprintable(text.replace("\r\n", "\n"), keep="\t\n")
-            self._write(shown if shown.endswith("\n") else shown + "\n")
+            shown = self._encodable(escape_unprintable(text.replace("\r\n", "\n"), keep="\t\n"))
+            self._write(shown if shown.endswith("\n") or not shown else shown + "\n")
             return
         self._out.flush()
         if (binary := getattr(self._out, "buffer", None)) is None:

@@ -182,6 +182,8 @@ def scrub_values(value: Any) -> Any:
 
 def mask_shapes(text: str) -> str:
     """`text` without passwords in URLs and without API keys; whatever else it holds is left alone."""
+    if ":" not in text and "_" not in text:  # one of which each shape has
+        return text
     return _mask_keys(_PLAIN_URL_PASSWORD.sub(rf"\g<head>:{MASK}@", text))
 
 
