@@ -6,6 +6,7 @@ Imports inside functions count. Those under `if TYPE_CHECKING:` do not: they are
 from __future__ import annotations
 
 import ast
+import re
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -224,3 +225,27 @@ def test_one_module_opens_connections(path: Path) -> None:
         if isinstance(node, ast.Call) and (name := ast.unparse(node.func).removeprefix("pq.")) in openers
     }
     assert not found or name_of(path) == "postgres.libpq"
+
+
+# Beside the console: the version, the help, what a shell completes, the process's streams, and one question.
+SPEAKERS = {
+    "core.console": None,
+    "core.streams": None,
+    "__main__": {"sys.stdout"},
+    "cli.tree": {"sys.stdout"},
+    "cli.app": {"sys.stdout"},
+    "cli.completion.values": {"sys.stdout"},
+    "cli.completion.scripts": {"rich"},
+    "cli.command": {"typer.confirm"},
+}
+SPEECH = re.compile(
+    r"\bprint\(|sys\.(?:stdout|stderr)|typer\.(?:echo|secho|prompt|confirm)|(?<=from )rich|(?<=import )rich"
+)
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_nothing_is_printed_past_the_console(path: Path) -> None:
+    """There alone values are made harmless."""
+    allowed = SPEAKERS.get(name_of(path), set())
+    if allowed is not None:
+        assert set(SPEECH.findall(path.read_text(encoding="utf-8"))) == allowed
