@@ -151,11 +151,15 @@ def compute_checksum(pieces: Iterable[Piece]) -> str:
     for piece in pieces:
         digest.update(f"\x1d{piece.outside_transaction:d}{piece.repeat:d}".encode())
         for statement in piece.statements:
-            digest.update(b"\x1e")
-            for token in lexer.tokenize(statement.sql):
-                if token.kind != "comment" or token.text == SCHEMA_SENTINEL:
-                    digest.update(b"\x1f" + token.text.encode())
+            digest.update(("\x1e" + "".join(f"\x1f{text}" for text in _list_said(statement.sql))).encode())
     return digest.hexdigest()
+
+
+def _list_said(sql: str) -> list[str]:
+    if "--" not in sql and "/*" not in sql:
+        return lexer.list_token_texts(sql)
+    tokens = lexer.tokenize(sql)
+    return [token.text for token in tokens if token.kind != "comment" or token.text == SCHEMA_SENTINEL]
 
 
 def create_file(directory: Path, name: str, now: datetime) -> Path:
@@ -220,6 +224,7 @@ class _Parser:
     def __init__(self, path: Path, text: str, tolerated: list[ConfigError] | None) -> None:
         self._path = path
         self._text = text
+        self._lines = lexer.LineIndex(text)
         self._tolerated = tolerated
         self.captures_changes = False
 
@@ -353,7 +358,7 @@ class _Parser:
         self._tolerated.append(error)
 
     def _find_place(self, at: int) -> tuple[int, int]:
-        return self._text.count("\n", 0, at) + 1, at - (self._text.rfind("\n", 0, at) + 1) + 1
+        return self._lines.find_place(at)
 
     def _make_error(
         self, what: str, at: int, *, code: str = "invalid-migration", hint: str | None = None

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from psycopg import pq
 
-from stackctl.postgres.lexer import split_statements, tokenize
+from stackctl.postgres.lexer import list_token_texts, split_statements, tokenize
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -141,6 +141,9 @@ def test_every_statement_is_what_the_server_sees(conn: psycopg.Connection[Any]) 
     for seed, statements, text in generate_files():
         found = split(text)
         assert found == statements, f"SPLIT_SEED={seed // 1000}, file {seed % 1000}"
+        for statement in statements:
+            if "--" not in statement and "/*" not in statement:
+                assert list_token_texts(statement) == [token.text for token in tokenize(statement)]
         seen = count_results(conn, f"BEGIN;{text}\n;DEALLOCATE ALL; ROLLBACK")
         assert seen == len(statements) + 3, f"SPLIT_SEED={seed // 1000}, file {seed % 1000}"
         total += len(statements)

@@ -29,6 +29,7 @@ from stackctl.migrate.lint.schema_state import FileState, SchemaState
 from stackctl.migrate.parser import statements
 from stackctl.migrate.parser.facts import EnumValueAdded, EnumValueUsed, Fact
 from stackctl.migrate.parser.repeat_answer import find_unclear_answer
+from stackctl.postgres.lexer import LineIndex
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -88,6 +89,7 @@ class _FileLinter:
         self._schema = schema
         self._state = FileState(schema_state, database if file.report else None)
         self._content = ""
+        self._lines = LineIndex("")
         self._name = file.name
 
     def lint(self) -> list[LintFinding]:
@@ -96,6 +98,7 @@ class _FileLinter:
             if self._problem:
                 raise self._problem
             self._content = files.read_text(self._path)
+            self._lines = LineIndex(self._content)
             migration = files.parse_migration(self._content, self._path, self._name, tolerated)
         except ConfigError as error:
             return [self._to_unreadable(error)]
@@ -202,13 +205,10 @@ class _FileLinter:
         return self._make_finding_at(text.UNREADABLE, line, column, what, hint)
 
     def _find_offset(self, statement: Statement) -> int:
-        before = 0
-        for _ in range(statement.line - 1):
-            before = self._content.index("\n", before) + 1
-        return before + statement.column - 1
+        return self._lines.find_offset(statement.line, statement.column)
 
     def _find_place(self, at: int) -> tuple[int, int]:
-        return self._content.count("\n", 0, at) + 1, at - (self._content.rfind("\n", 0, at) + 1) + 1
+        return self._lines.find_place(at)
 
 
 def _merge_advice(findings: Iterable[LintFinding]) -> Iterator[LintFinding]:
