@@ -21,7 +21,6 @@ import shlex
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -45,11 +44,12 @@ _INHERITED = ("PATH", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")  # what 
 _LINGER_SECONDS = 5.0  # for a server to stop that can't be told to
 _START_SECONDS = 60  # crash recovery included
 _LOG_LINES = 10
-# Only a superuser may see the directory.
+# The first field of the file is the system identifier, by which PostgreSQL itself tells clusters apart. It is read by a
+# name relative to the data directory: the server's account may have lost the way to the absolute one, which
+# pg_control_system() takes. Only a superuser may ask either.
 _READ_IDENTITY = """
-SELECT system_identifier,
-       CASE WHEN pg_has_role('pg_read_all_settings', 'usage') THEN current_setting('data_directory') END
-  FROM pg_control_system()
+SELECT CASE WHEN current_setting('is_superuser')::boolean THEN current_setting('data_directory') END,
+       CASE WHEN current_setting('is_superuser')::boolean THEN pg_read_binary_file('global/pg_control', 0, 8) END
 """
 _ANOTHER_PLACE = "name another directory (embedded:DIR), or a PostgreSQL of your own (postgresql://...)"
 
@@ -96,13 +96,14 @@ class EmbeddedServer:
 
     def _check_identity(self, conn: Connection) -> None:
         """Databases are dropped and strangers' SQL is run here: not on a server that only answers in its place."""
-        with (self._data / "global" / "pg_control").open("rb") as control:
-            # The first field of the file, by which PostgreSQL itself tells clusters apart.
-            expected = int.from_bytes(control.read(8), sys.byteorder)
         row = conn.execute(_READ_IDENTITY).fetchone()
         assert row is not None
-        identifier, directory = row
-        if identifier != expected or (directory is not None and not self._data.samefile(directory)):
+        directory, identifier = row
+        if directory is None:
+            return  # a role that may do no harm to another server's databases either
+        with (self._data / "global" / "pg_control").open("rb") as control:
+            expected = control.read(8)
+        if identifier != expected or not (Path(directory).exists() and self._data.samefile(directory)):
             raise StateError(
                 f"what answers at the socket of {self.directory} is another server",
                 code="another-server",
