@@ -24,7 +24,7 @@ _stackctl_follows() {
     'migrate adopt') flags='--through= --dry-run --dir=@directories' ;;
     'migrate new') flags='--dir=@directories' arguments='@text' ;;
     'migrate lint') flags='--base= --ask-database --format=text|json|github' arguments='FILE|DIR...' ;;
-    'migrate check') flags='--base= --rows= --run= --format=text|json|github --dir=@directories' ;;
+    'migrate check') flags='--base= --rows= --run= --run-env= --trust --format=text|json|github --dir=@directories' ;;
     'migrate dump') flags='--output=@files -o=@files' ;;
     'mappings') subcommands='list show check compile' ;;
     'mappings list') ;;

@@ -106,6 +106,8 @@ function __stackctl_follows --no-scope-shadowing
                     '--base=:The git commit that runs now.' \
                     '--rows=:Made-up rows in each table while statements are measured.' \
                     '--run=:Run against old and new schema: the old version\'s tests.' \
+                    '--run-env=:What --run inherits beside PATH, HOME, locale; repeatable.' \
+                    '--trust:Run the files as superuser, who can read files and run programs.' \
                     '--format=text|json|github:How to show the result.' \
                     '--dir=@directories:Folder of migrations; default migrations_dir, else the bundled set.'
         case 'migrate dump'

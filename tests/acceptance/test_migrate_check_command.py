@@ -112,7 +112,7 @@ def test_nothing_is_left_when_it_is_stopped(branch: Project, scratch: Path, how:
     try:
         _until(lambda: ready.exists() and ready.read_text().strip() != "")
         assert [path.name[:15] for path in scratch.iterdir()] == ["stackctl-check-"]
-        (postmaster,) = scratch.glob("stackctl-check-*/data/postmaster.pid")
+        (postmaster,) = scratch.glob("stackctl-check-*/*/data/postmaster.pid")
         server = int(postmaster.read_text().splitlines()[0])
         process.send_signal(how)
         if again and how != signal.SIGKILL:

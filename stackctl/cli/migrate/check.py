@@ -38,6 +38,13 @@ def check(
         str | None,
         typer.Option("--run", metavar="CMD", help="Run against old and new schema: the old version's tests."),
     ] = None,
+    run_env: Annotated[
+        list[str] | None,
+        typer.Option("--run-env", metavar="NAME", help="What --run inherits beside PATH, HOME, locale; repeatable."),
+    ] = None,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Run the files as superuser, who can read files and run programs.")
+    ] = False,
     format_: Annotated[Format, typer.Option("--format", help="How to show the result.")] = Format.text,
     directory: Directory = None,
 ) -> None:
@@ -45,7 +52,9 @@ def check(
 
     The files of the commit and each new file are applied to a temporary PostgreSQL; no other database is touched. The
     schemas are compared as a contract, and every new statement is run on made-up rows: its locks, tables written anew,
-    time. With --run, a command gets DATABASE_URL before and after; only what passed and then fails counts.
+    time. With --run, a command gets DATABASE_URL before and after; only what passed and then fails counts. It inherits
+    the whole environment, with the secrets in it, unless --run-env narrows it. The files' SQL runs as a role without
+    superuser's rights, which reaches no files, programs or other servers, unless --trust is given.
     Exit codes: 0 nothing breaks (warnings do not count), 1 something breaks, 2 no such commit, 5 no git repository.
     """
     from stackctl.migrate.compatibility.check import CheckOptions, check_compatibility
@@ -59,6 +68,8 @@ def check(
         schema=run.settings.get("database.schema"),
         rows=rows,
         command=command,
+        run_env=tuple(run_env or ()),
+        trust=trust,
         capture=run.settings.get("database.change_capture") != "application",
     )
     report = check_compatibility(folder, read_migrations(run, directory), base, options, tell=run.console.info)

@@ -7,47 +7,70 @@ statement measured on made-up rows → a command run against the first and the l
 from __future__ import annotations
 
 import re
-import secrets
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stackctl.core.errors import AnswerNo, ServiceError
-from stackctl.migrate.compatibility import baseline, contract, sample_rows, scratch_server
+from psycopg.pq import TransactionStatus
+
+from stackctl.core.errors import AnswerNo, ServiceError, StackctlError
+from stackctl.migrate.compatibility import baseline, contract, sample_rows
 from stackctl.migrate.compatibility.finding_places import drop_allowed, find_statement
 from stackctl.migrate.compatibility.report import CheckReport, CommandComparison, CompatibilityFinding
+from stackctl.migrate.compatibility.scratch_server import (
+    ScratchDatabases,
+    make_scratch_directory,
+    open_schemas,
+    read_server_objects,
+)
 from stackctl.migrate.compatibility.shell_command import run_command
 from stackctl.migrate.compatibility.statement_observer import StatementObserver
+from stackctl.migrate.compatibility.substitutes import find_new_owner, makes_tablespace, substitute_statements
 from stackctl.migrate.runner.run import apply_migrations
 from stackctl.migrate.schema import catalog
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from stackctl.migrate.compatibility.contract_rules import Severity
     from stackctl.migrate.compatibility.sample_rows import SkippedTable
-    from stackctl.migrate.compatibility.scratch_server import Connection, ScratchDatabases
+    from stackctl.migrate.compatibility.scratch_server import ServerObject
     from stackctl.migrate.compatibility.shell_command import CommandOutcome
     from stackctl.migrate.compatibility.statement_observer import MeasuredStatement
-    from stackctl.migrate.files import Migration
-    from stackctl.postgres.embedded import EmbeddedServer
+    from stackctl.migrate.files import Migration, Statement
+    from stackctl.postgres.libpq import Connection
 
 _BASE, _NEW = "base", "new"
-_UNKNOWN_ROLE = re.compile(r'role "(.+)" does not exist')
+_UNKNOWN = re.compile(r'(role|database|tablespace) "(.+)" does not exist')
+_OWN_PARAMETER = re.compile(r'permission denied to set (parameter) "([^"]+\.[^"]+)"')
 _UNKNOWN_EXTENSION = re.compile(r'extension "(.+)" is not available')
+# What DROP says of a role or a tablespace that another database uses.
+_IN_USE = ("2BP01", "55000", "55006")
+_NEEDS_SUPERUSER = "needs-superuser"
+_TRUST = (
+    "look at what it does, then run the check with --trust: the files' SQL runs as a superuser then, who can read files"
+    " and run programs as the account of the scratch server"
+)
 
 
 @dataclass(frozen=True)
 class CheckOptions:
     """`schema`: where unqualified names live. `rows`: how many each table gets before statements are measured.
-    `command`: what to run against old and new. `capture`: whether migrations that capture changes belong to it.
+    `command`: what to run against old and new, with all of the environment or, of `run_env`, what it names. `capture`:
+    whether migrations that capture changes belong to it. `trust`: whether the files may run as a superuser.
     """
 
     schema: str = "public"
     rows: int = 1000
     command: str | None = None
+    run_env: tuple[str, ...] = ()
     capture: bool = True
+    trust: bool = False
+
+
+class _NeedsServersApartError(Exception):
+    """Files change what databases of one server share."""
 
 
 def check_compatibility(
@@ -57,13 +80,11 @@ def check_compatibility(
     options: CheckOptions,
     *,
     tell: Callable[[str], None] = lambda text: None,
-    server: EmbeddedServer | None = None,
 ) -> CheckReport:
     """Try the migrations that `directory` (read as `present`) has beyond `ref`; `tell` hears what is being done.
 
-    Nothing but `server`, or a temporary one where that is None, is touched. Raises what `baseline.read_baseline`
-    and `run_scratch_server` raise, ServiceError `extension-missing`, and AnswerNo `base-broken` when the base's own
-    files don't apply.
+    Nothing but temporary servers is touched. Raises what `baseline.read_baseline` and `embedded.attach` raise,
+    ServiceError `extension-missing`, and AnswerNo `base-broken` when the base's own files don't apply.
     """
     base = baseline.read_baseline(directory, ref)
     changes = baseline.compare_with_folder(base, present)
@@ -74,13 +95,15 @@ def check_compatibility(
     new = _select(changes.added, options)
     if not new and options.command is None:
         return CheckReport(ref, (), tuple(findings), (), None, (), ())
-    with ExitStack() as stack:
-        if server is None:
-            tell("starting a scratch PostgreSQL")
-            server = stack.enter_context(scratch_server.run_scratch_server())
-        databases = stack.enter_context(scratch_server.ScratchDatabases(server, f"check_{secrets.token_hex(4)}_"))
-        checker = _Checker(databases, old, new, options, tell)
-        return checker.run(ref, findings)
+    tell("starting a scratch PostgreSQL")
+    with make_scratch_directory() as scratch:
+        try:
+            databases = ScratchDatabases(scratch, trust=options.trust, apart=False)
+            return _Checker(databases, old, new, options, tell).run(ref, findings)
+        except _NeedsServersApartError:
+            tell("the files change roles or other things that databases share: each gets a server of its own")
+            databases = ScratchDatabases(scratch, trust=options.trust, apart=True)
+            return _Checker(databases, old, new, options, tell).run(ref, findings)
 
 
 def _select(migrations: Iterable[Migration], options: CheckOptions) -> tuple[Migration, ...]:
@@ -126,9 +149,11 @@ class _Checker:
         self._options = options
         self._tell = tell
         self._roles: list[str] = []
+        self._made_up: set[str] = set()  # names of roles, databases and tablespaces
         self._states = {0: _BASE}  # databases by how many of the new files are applied
 
-    def run(self, ref: str, findings: list[CompatibilityFinding]) -> CheckReport:
+    def run(self, ref: str, found: Sequence[CompatibilityFinding]) -> CheckReport:
+        findings = list(found)
         tried, catalogs, failure = self._apply_one_by_one()
         findings += self._compare_catalogs(tried, catalogs)
         if failure is not None:
@@ -155,8 +180,11 @@ class _Checker:
         self._databases.create(_BASE)
         try:
             with self._databases.connect(_BASE) as conn:
-                self._apply(conn, self._old)
+                before = read_server_objects(conn)
+                self._apply(_BASE, conn, self._old)
                 catalogs = [catalog.read_catalog(conn, self._options.schema)]
+                # A clone has the base's roles at hand, but not what the server knows about the base's database.
+                self._require_unshared(conn, {one for one in before if one.name == conn.info.dbname}, conn.info.dbname)
         except AnswerNo as error:
             raise AnswerNo(
                 f"the base's own migrations do not apply: {error.message}", code="base-broken", hint=error.hint,
@@ -164,18 +192,30 @@ class _Checker:
             ) from error  # fmt: skip
         self._databases.create(_NEW, template=_BASE)
         tried: list[Migration] = []
+        failure = None
         with self._databases.connect(_NEW) as conn:
+            before = read_server_objects(conn)
             for migration in self._new:
                 self._tell(f"applying {migration.name}")
                 try:
-                    self._apply(conn, [*self._old, *tried, migration])
+                    self._apply(_NEW, conn, [*self._old, *tried, migration])
                 except AnswerNo as error:
-                    what = "it does not apply to an empty database"
-                    return tried, catalogs, _to_failure(error, migration, "does-not-apply", "breaking", what, "mend it")
+                    if error.details.get("sqlstate") in _IN_USE and not self._databases.apart:
+                        raise _NeedsServersApartError from error
+                    failure = _to_refusal(error, migration)
+                    break
                 catalogs.append(catalog.read_catalog(conn, self._options.schema))
                 tried.append(migration)
-        self._states[len(tried)] = _NEW
-        return tried, catalogs, None
+            self._require_unshared(conn, before)
+        if failure is None:
+            self._states[len(tried)] = _NEW
+        return tried, catalogs, failure
+
+    def _require_unshared(self, conn: Connection, before: set[ServerObject], name: str | None = None) -> None:
+        """Refuse to go on with one server when there are changes (to what is called `name`) that belong to it."""
+        changed = before ^ {one for one in read_server_objects(conn) if name in (None, one.name)}
+        if not self._databases.apart and any(one.name not in self._made_up for one in changed):
+            raise _NeedsServersApartError
 
     def _create_state(self, count: int) -> str:
         """A database with the base and the first `count` new files applied, to be cloned and left as it is."""
@@ -183,38 +223,66 @@ class _Checker:
             self._states[count] = f"after_{count}"
             self._databases.create(self._states[count], template=_BASE)
             with self._databases.connect(self._states[count]) as conn:
-                self._apply(conn, [*self._old, *self._new[:count]])
+                self._apply(self._states[count], conn, [*self._old, *self._new[:count]])
         return self._states[count]
 
     def _apply(
-        self, conn: Connection, migrations: Sequence[Migration], observer: StatementObserver | None = None
+        self,
+        database: str,
+        conn: Connection,
+        migrations: Sequence[Migration],
+        observer: StatementObserver | None = None,
     ) -> None:
-        """`apply_migrations`, with a stand-in for each role that the files name and this server lacks."""
-        statement_context = observer.measure if observer is not None else lambda migration, statement: nullcontext()
+        """`apply_migrations`, with a stand-in for each role and the like that the files name and the server lacks."""
+
+        @contextmanager
+        def around(migration: Migration, statement: Statement) -> Iterator[None]:
+            with ExitStack() as stack:
+                if observer is not None:
+                    stack.enter_context(observer.measure(migration, statement))
+                owner = None if self._options.trust else find_new_owner(statement.sql)
+                if owner is not None:
+                    stack.enter_context(open_schemas(conn, owner))
+                if makes_tablespace(statement.sql) and conn.info.transaction_status == TransactionStatus.IDLE:
+                    stack.enter_context(self._databases.empower(database))
+                yield
+
+        plan = [substitute_statements(migration, trust=self._options.trust) for migration in migrations]
+        stand_ins: set[tuple[str, str]] = set()
         while True:
             try:
                 apply_migrations(
                     conn,
-                    migrations,
+                    plan,
                     schema=self._options.schema,
                     out_of_order=True,
                     sleep=lambda seconds: None,
-                    statement_context=statement_context,
+                    statement_context=around,
                 )
                 return
-            except AnswerNo as error:
-                role = _UNKNOWN_ROLE.search(error.message)
-                extension = _UNKNOWN_EXTENSION.search(error.message)
-                if extension is not None:
-                    raise ServiceError(
-                        f"the scratch PostgreSQL lacks the extension {extension[1]} ({error.message})",
-                        code="extension-missing",
-                        hint="it brings plpgsql and vector only; a folder that needs others can't be checked here",
-                    ) from error
-                if role is None or role[1] in self._roles:
-                    raise
-                self._databases.create_role(role[1])
-                self._roles.append(role[1])
+            except (AnswerNo, ServiceError) as error:
+                unknown = _UNKNOWN.search(error.message) or _OWN_PARAMETER.search(error.message)
+                if unknown is None or unknown.group(1, 2) in stand_ins:
+                    raise self._explain(error) from error
+                kind, name = unknown.group(1, 2)
+                stand_ins.add((kind, name))
+                self._databases.create_stand_in(database, kind, name)
+                self._made_up.add(name)
+                if kind == "role" and name not in self._roles:
+                    self._roles.append(name)
+
+    def _explain(self, error: StackctlError) -> StackctlError:
+        """What an error of the runner means on a scratch server."""
+        if error.code == "permission-denied" and not self._options.trust:
+            return AnswerNo(error.message, code=_NEEDS_SUPERUSER, hint=_TRUST, details=error.details)
+        extension = _UNKNOWN_EXTENSION.search(error.message)
+        if extension is not None:
+            return ServiceError(
+                f"the scratch PostgreSQL lacks the extension {extension[1]} ({error.message})",
+                code="extension-missing",
+                hint="it brings plpgsql and vector only; a folder that needs others can't be checked here",
+            )
+        return error
 
     def _compare_catalogs(
         self, tried: Sequence[Migration], catalogs: Sequence[catalog.Catalog]
@@ -267,7 +335,7 @@ class _Checker:
     def _observe(self, database: str, plan: Sequence[Migration]) -> tuple[MeasuredStatement, ...]:
         with self._databases.connect(database) as conn:
             observer = StatementObserver(conn, self._options.schema)
-            self._apply(conn, plan, observer)
+            self._apply(database, conn, plan, observer)
         return observer.measured
 
     def _compare_command(self, tried: Sequence[Migration]) -> CommandComparison:
@@ -277,7 +345,9 @@ class _Checker:
         def outcome(state: int) -> CommandOutcome:
             self._tell(f"running the command {f'after {tried[state - 1].name}' if state else 'on the base'}")
             # On a clone: whatever the command writes must not reach its next run.
-            return run_command(command, self._databases.create(f"run_{state}", template=self._create_state(state)))
+            database = f"run_{state}"
+            self._databases.create(database, template=self._create_state(state))
+            return run_command(command, self._databases.url(database), self._options.run_env)
 
         before = outcome(0)
         after = outcome(len(tried)) if tried else before
@@ -292,6 +362,15 @@ class _Checker:
                     failing = middle
             broken_by = tried[failing - 1]
         return CommandComparison(command, before, after, broken_by)
+
+
+def _to_refusal(error: AnswerNo, migration: Migration) -> CompatibilityFinding:
+    if error.code == _NEEDS_SUPERUSER:
+        what = "it is refused to a role that is no superuser"
+        return _to_failure(error, migration, _NEEDS_SUPERUSER, "breaking", what, _TRUST)
+    return _to_failure(
+        error, migration, "does-not-apply", "breaking", "it does not apply to an empty database", "mend it"
+    )
 
 
 def _to_failure(

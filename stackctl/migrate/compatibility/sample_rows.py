@@ -61,10 +61,10 @@ class _Keys:
 
 
 def insert_sample_rows(conn: Connection, schema: str, rows: int) -> tuple[SkippedTable, ...]:
-    """Put `rows` rows into every table of the schema, on a connection in autocommit mode as a superuser.
+    """Put `rows` rows into every table of the schema, on a connection in autocommit mode.
 
-    Triggers don't fire. What has no row, because a check constraint or a type can't be satisfied by guessing, is
-    returned; rows that would refer to one that is missing are taken out again.
+    Triggers don't fire: its role may set session_replication_role. What has no row, because a check constraint or a
+    type can't be satisfied by guessing, is returned; rows that would refer to one that is missing are taken out again.
     """
     catalog = read_catalog(conn, schema)
     keys = _find_keys(catalog)

@@ -9,10 +9,14 @@ import tempfile
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _TAIL_LINES = 30
 _TAIL_BYTES = 65536
+_BASICS = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "TERM", "TZ", "TMPDIR")  # and LC_*
 _LINGER_SECONDS = 5.0  # for a command to end after it was asked to
 
 
@@ -29,12 +33,17 @@ class CommandOutcome:
         return self.exit_code == 0
 
 
-def run_command(command: str, url: str) -> CommandOutcome:
+def run_command(command: str, url: str, inherited: Sequence[str] = ()) -> CommandOutcome:
     """Run a line of shell with DATABASE_URL and STACKCTL_DATABASE_URL set to `url`.
 
-    It gets no input, and is stopped, with what it started, when the wait for it is interrupted.
+    It inherits the whole environment, unless `inherited` names what it needs beside the basics. It gets no input, and
+    is stopped, with what it started, when the wait for it is interrupted.
     """
-    environment = os.environ | {"DATABASE_URL": url, "STACKCTL_DATABASE_URL": url}
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not inherited or name in _BASICS or name in inherited or name.startswith("LC_")
+    } | {"DATABASE_URL": url, "STACKCTL_DATABASE_URL": url}
     started = time.monotonic()
     # A file and not a pipe: a process that the command leaves behind must not hold us up.
     with tempfile.TemporaryFile() as output:
