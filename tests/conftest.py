@@ -127,6 +127,9 @@ class Databases:
         )
         return name
 
+    def url(self, name: str) -> str:
+        return self._server.url(name)
+
     def drop(self, name: str) -> None:
         self._conn.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 

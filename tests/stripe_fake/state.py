@@ -8,8 +8,9 @@ import json
 import threading
 import time
 from collections import defaultdict, deque
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tests.stripe_fake.errors import Refused, missing
 
@@ -19,6 +20,9 @@ PREFIXES = {
     "subscription_item": "si", "payment_method_configuration": "pmc", "event": "evt", "invoice_payment": "inpay",
     "customer": "cus", "dispute": "dp",
 }  # fmt: skip
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 HELD = ("succeeded", "pending", "requires_action")  # statuses of refunds that take money
 Object = dict[str, Any]
 
@@ -40,6 +44,15 @@ class State:
             found["id"] = values.get("id") or f"{PREFIXES[kind]}_{next(self._number):08d}"
             self._objects[account, kind][found["id"]] = found
             return found
+
+    @contextmanager
+    def restored(self) -> Iterator[None]:
+        """Afterwards every object is as it was before."""
+        with self.lock:
+            before = copy.deepcopy(self._objects)
+        yield
+        with self.lock:
+            self._objects = before
 
     def payment(self, account: str = "", amount: int = 1999, **values: Any) -> Object:
         """A payment intent that was paid by a charge."""

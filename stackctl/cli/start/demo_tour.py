@@ -18,7 +18,7 @@ from stackctl.core.errors import StateError, UsageError
 from stackctl.migrate.files import discover
 from stackctl.migrate.runner.run import apply_migrations
 from stackctl.postgres import embedded
-from stackctl.postgres.connect import connect, connect_operated, open_operated_session
+from stackctl.postgres.connect import connect_operated, open_operated_session
 from stackctl.postgres.errors import translating_errors
 from stackctl.postgres.statements import load_statements
 from stackctl.sync import service
@@ -192,7 +192,7 @@ def _prepare(directory: Path) -> None:
 
 def _start(directory: Path) -> str:
     server = embedded.attach(directory / "postgres")
-    with translating_errors("the embedded server"), connect(server.url(), autocommit=True) as conn:
+    with translating_errors("the embedded server"), server.connect(server.parameters()) as conn:
         from psycopg import sql
 
         for name in (_OPERATED, _EXTERNAL):

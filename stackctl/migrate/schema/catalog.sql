@@ -194,7 +194,7 @@ FROM pg_extension AS e JOIN pg_namespace AS n ON n.oid = e.extnamespace
 WHERE e.extname <> 'plpgsql' ORDER BY e.extname COLLATE "C"
 
 -- name: needed_schemas
-WITH thing (class, oid, namespace) AS (
+WITH thing (class, oid, namespace) AS NOT MATERIALIZED (
   SELECT 'pg_class'::regclass, oid, relnamespace FROM pg_class
   UNION ALL SELECT 'pg_proc'::regclass, oid, pronamespace FROM pg_proc
   UNION ALL SELECT 'pg_type'::regclass, oid, typnamespace FROM pg_type
