@@ -6,8 +6,11 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import re
 import shutil
-from contextlib import ExitStack
+import threading
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,7 +25,7 @@ from tests.stripe_fake import running
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from tests.conftest import Databases
@@ -175,6 +178,7 @@ CASES = [
     Case("payment-methods export --tenancy={mine}", prints="document"),
 ]
 
+_OWN = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")  # colours, and bars of progress
 _CLOSE = "import os, sys; os.close(1); sys.stdout = None"
 ALL = [pytest.param(case, id=case.line) for case in CASES]
 WITH_JSON = [pytest.param(case, id=case.line) for case in CASES if case.documents != "none"]
@@ -216,7 +220,9 @@ class Attack:
     def __init__(self, case: Case, world: World, directory: Path) -> None:
         self._case, self._world, self._directory, self._runs = case, world, directory, 0
 
-    def run(self, *more: str, joined: bool = False, **options: Any) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *more: str, joined: bool = False, environ: Mapping[str, str] | None = None, **options: Any
+    ) -> subprocess.CompletedProcess[str]:
         arguments = [*self._case.arguments(self._world, joined=joined), *more]
         with ExitStack() as stack:
             directory = self._world.directory
@@ -225,15 +231,15 @@ class Attack:
                 directory = self._directory / f"{self._runs}" / directory.name
                 arguments.append("--database-url=" + stack.enter_context(self._world.fork(directory)))
             try:
-                done = forked.run(arguments, cwd=directory, env=os.environ | {"PYTHONUNBUFFERED": "1"}, **options)
+                done = forked.run(arguments, cwd=directory, env=os.environ | (environ or {}), **options)
             finally:
                 if self._case.changes:
                     shutil.rmtree(directory.parent)
         code = self._case.code
         if self._world.text == SECRETS and self._case.secrets_code is not None:
             code = self._case.secrets_code
-        assert done.returncode == code, (done.returncode, done.stdout[-800:], done.stderr[-1500:])
-        assert "Traceback" not in done.stderr or "--debug" in more
+        assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
+        assert "Traceback" not in (done.stderr or "") or "--debug" in more
         assert find_faults(done.stderr or "", tabs=True) == []
         return done
 
@@ -243,6 +249,31 @@ def test_what_is_printed_is_harmless(case: Case, world: World, tmp_path: Path) -
     done = Attack(case, world, tmp_path).run()
     if case.prints != "document":
         assert find_faults(done.stdout, tabs=True, secrets=case.prints == "text") == []
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, id=case.line) for case in CASES if not case.changes])
+def test_a_terminal_obeys_stackctl_alone(case: Case, evil: World, tmp_path: Path) -> None:
+    """Documents included, which off a terminal are bytes."""
+    ours, theirs = pty.openpty()
+    shown: list[bytes] = []
+    reader = threading.Thread(target=_read_terminal, args=(ours, shown))
+    reader.start()
+    try:
+        environ = {"TERM": "xterm-256color", "NO_COLOR": "", "COLUMNS": "1000"}
+        Attack(case, evil, tmp_path).run(environ=environ, stdout=theirs, stderr=theirs)
+    finally:
+        os.close(theirs)
+        reader.join()
+        os.close(ours)
+    text = _OWN.sub("", b"".join(shown).decode())
+    faults = find_faults(text, tabs=True, secrets=False)
+    assert [fault for fault in faults if not fault.startswith("forged '##['")] == []  # no runner has a terminal
+
+
+def _read_terminal(fd: int, shown: list[bytes]) -> None:
+    with suppress(OSError):  # Linux's way to say that the other side is closed
+        while chunk := os.read(fd, 65536):
+            shown.append(chunk)
 
 
 @pytest.mark.parametrize("case", WITH_JSON)
