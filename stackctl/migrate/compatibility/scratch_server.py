@@ -22,6 +22,7 @@ from psycopg.rows import class_row
 from stackctl.core.errors import StackctlError
 from stackctl.postgres import embedded
 from stackctl.postgres.binaries import find_binaries
+from stackctl.postgres.libpq import open_connection
 from stackctl.postgres.statements import load_statements
 
 if TYPE_CHECKING:
@@ -181,8 +182,7 @@ class ScratchDatabases:
 
     def connect(self, name: str) -> Connection:
         """A connection in autocommit mode."""
-        server = self._server(name)
-        return server.connect(server.parameters(self._places[name][1]))
+        return open_connection(self._server(name).parameters(self._places[name][1]))
 
     def create_stand_in(self, name: str, kind: str, wanted: str) -> None:
         """Make a role, a database… that a migration names and the server of `name` lacks.
@@ -215,6 +215,6 @@ class ScratchDatabases:
         return embedded.attach(self._places[name][0], options=self._options)
 
     def _execute(self, name: str, statement: sql.Composed) -> None:
-        server = self._server(name)
-        with server.connect(server.parameters()) as conn:
+        # Who made the server has asked for its identity; a role that is no superuser can't.
+        with open_connection(self._server(name).parameters()) as conn:
             conn.execute(statement)
