@@ -7,9 +7,11 @@ import hashlib
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from stackctl.core.errors import ConfigError, UsageError
+from stackctl.migrate import up_halves
 from stackctl.postgres import lexer
 
 if TYPE_CHECKING:
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 SCHEMA_SENTINEL = "/* SCHEMA_NAME_SENTINEL */"
 
 _NAME = re.compile(r"(?P<version>\d{14})_(?P<name>.+)")
+_OTHERS_NAME = re.compile(r"\d{1,18}_.+")
+_FLYWAYS_NAME = re.compile(r"(?:[VU]\d[\d._]*|R)__.+\.sql")
 _VERSION_FORMAT = "%Y%m%d%H%M%S"
 
 # The backend's words count wherever a comment holds them, as they do in its own runner.
@@ -68,7 +72,8 @@ class Piece:
 class Migration:
     """One migration. `name` is the file's name without `.sql`, or the folder's: what the history is keyed by.
 
-    `captures_changes`: it makes the database mark changes, and is left out where the application does that.
+    `captures_changes`: it makes the database mark changes, and is left out where the application does that. `tool`: in
+    whose format it is written, empty for ours. A file that has just been made has no pieces.
     """
 
     version: str
@@ -77,12 +82,14 @@ class Migration:
     pieces: tuple[Piece, ...]
     checksum: str
     captures_changes: bool = False
+    tool: str = ""
 
 
 def discover(directory: Path) -> tuple[Migration, ...]:
     """The migrations in `directory`, in order of name.
 
-    Read are `<14 digits>_<name>.sql` and `<14 digits>_<name>/migration.sql`; anything else is left alone, but a SQL
+    Read are `<14 digits>_<name>.sql` and `<14 digits>_<name>/migration.sql`, and the files of other tools that number
+    them in another way, of pairs the way up; anything else is left alone, but a SQL
     file that would silently not run is an error. Raises ConfigError naming file and line.
     """
     return tuple(read_file(path, name) for name, path in list_files(directory))
@@ -100,17 +107,29 @@ def list_files(directory: Path) -> list[tuple[str, Path]]:
         found = sorted(_find_files(directory), key=lambda item: item[0])
     except OSError as error:
         raise ConfigError(f"{directory} can't be read: {error.strerror}", code="migrations-dir-unreadable") from error
-    seen: dict[str, Path] = {}
-    for name, path in found:
-        version = name[:14]
-        if version in seen:
+    for (earlier, before), (name, path) in pairwise(found):
+        if _read_number(name) == _read_number(earlier):
             raise ConfigError(
-                f"{seen[version]} and {path} have the same version {version}",
+                f"{before} and {path} have the same version {name.partition('_')[0]}",
                 code="duplicate-migration-version",
                 hint="give one of them another timestamp, unless it was applied already",
             )
-        seen[version] = path
+        if _read_number(name) < _read_number(earlier):
+            raise ConfigError(
+                f"{before} sorts before {path}, and has the higher version",
+                code="invalid-migration-file-name",
+                hint="write the versions with the same number of digits",
+            )
     return found
+
+
+def read_name(path: Path) -> str:
+    """The migration's name by the path of its file."""
+    return path.parent.name if path.name == "migration.sql" else path.stem.removesuffix(up_halves.UP)
+
+
+def _read_number(name: str) -> int:
+    return int(name.partition("_")[0])
 
 
 def read_file(path: Path, name: str) -> Migration:
@@ -142,7 +161,29 @@ def parse_migration(text: str, path: Path, name: str, tolerated: list[ConfigErro
     """
     parser = _Parser(path, text, tolerated)
     pieces = parser.read_pieces()
-    return Migration(name[:14], name, path, pieces, compute_checksum(pieces), captures_changes=parser.captures_changes)
+    return Migration(
+        name.partition("_")[0],
+        name,
+        path,
+        pieces,
+        compute_checksum(pieces),
+        captures_changes=parser.captures_changes,
+        tool=parser.tool or (up_halves.PAIRS if path.stem.endswith(up_halves.UP) else ""),
+    )
+
+
+def refuse_empty(migration: Migration) -> None:
+    """A file of ours without a statement is not written yet; another tool's may have nothing to do on the way up.
+
+    Raises ConfigError (`empty-migration`).
+    """
+    if not migration.pieces and not migration.tool:
+        raise ConfigError(
+            f"{migration.path}:1: the file holds no SQL statement",
+            code="empty-migration",
+            hint="write it, or remove it",
+            details={"file": str(migration.path), "line": 1, "column": 1},
+        )
 
 
 def compute_checksum(pieces: Iterable[Piece]) -> str:
@@ -177,8 +218,8 @@ def create_file(directory: Path, name: str, now: datetime) -> Path:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         version = now.astimezone(UTC).strftime(_VERSION_FORMAT)
-        latest = max((name[:14] for name, _ in _find_files(directory)), default="")
-        if version <= latest:
+        latest = max((name.partition("_")[0] for name, _ in _find_files(directory)), key=int, default="0")
+        if int(version) <= int(latest):
             version = _next_version(latest)
         path = directory / f"{version}_{slug}.sql"
         path.write_text(_TEMPLATE, encoding="utf-8", newline="\n")
@@ -202,22 +243,32 @@ def _find_files(directory: Path) -> Iterable[tuple[str, Path]]:
         if entry.name.startswith("."):
             continue
         if entry.is_dir():
-            path, name = entry / "migration.sql", entry.name
-            if not _NAME.fullmatch(name) and not path.exists():
+            path = entry / "migration.sql"
+            if not _NAME.fullmatch(entry.name) and not path.exists():
                 continue
-        elif entry.suffix.lower() == ".sql":
-            path, name = entry, entry.stem
+        elif entry.suffix.lower() == ".sql" and not entry.stem.endswith(up_halves.DOWN):
+            path = entry
         else:
             continue
-        if not _NAME.fullmatch(name):
+        name = read_name(path)
+        if not _NAME.fullmatch(name) and not _is_named_by_another_tool(path, name):
+            flyways = _FLYWAYS_NAME.fullmatch(entry.name)
             raise ConfigError(
                 f"{path} is not named like a migration",
                 code="invalid-migration-file-name",
-                hint="name it <14 digits>_<name>.sql (stackctl migrate new NAME does), or move it elsewhere",
+                hint="this is Flyway's way to name them; write <14 digits>_<name>.sql, without those that undo (U…)"
+                if flyways
+                else "name it <14 digits>_<name>.sql (stackctl migrate new NAME does), or move it elsewhere",
             )
         if not path.is_file():
             raise ConfigError(f"{path} does not exist", code="migration-file-missing", hint=f"Remove {entry}.")
         yield name, path
+
+
+def _is_named_by_another_tool(path: Path, name: str) -> bool:
+    """Other tools number as they like; in a file that has nothing of theirs, such a name is a slip."""
+    numbered = _OTHERS_NAME.fullmatch(name) is not None
+    return numbered and (path.stem.endswith(up_halves.UP) or bool(up_halves.find_tool(read_text(path))))
 
 
 class _Parser:
@@ -227,10 +278,11 @@ class _Parser:
         self._lines = lexer.LineIndex(text)
         self._tolerated = tolerated
         self.captures_changes = False
+        self.tool = ""
 
     def read_pieces(self) -> tuple[Piece, ...]:
         pieces: list[Piece] = []
-        parts: list[list[lexer.Token]] = [[]]
+        tokens: list[lexer.Token] = []
         if (nul := self._text.find("\0")) >= 0:
             # The server would take what comes before it for the whole.
             raise self._make_error("a NUL byte", nul, hint="save the file as UTF-8, without it")
@@ -241,26 +293,35 @@ class _Parser:
                     continue
                 if token.text == "\\":
                     skipped = self._pass_psql_line(token.start)
-                elif token.kind == "comment" and (
-                    _BACKEND_SPLIT in token.text or self._parse_directive(token) == _SPLIT
-                ):
-                    parts.append([])
                 else:
-                    parts[-1].append(token)
+                    tokens.append(token)
         except lexer.Unclosed as unclosed:
             raise self._make_error(f"this {unclosed.what} is never closed", unclosed.start) from unclosed
-        for part in parts:
-            pieces.extend(self._read_piece(part))
-        if not pieces:
-            raise self._make_error("the file holds no SQL statement", 0, code="empty-migration")
+        half = up_halves.take_up_half(self._text, tokens, self._make_ambiguous)
+        self.tool = half.tool
+        for part in self._split(half.tokens):
+            pieces.extend(self._read_piece(part, outside=half.outside_transaction))
         return tuple(pieces)
 
-    def _read_piece(self, part: Sequence[lexer.Token]) -> list[Piece]:
+    def _split(self, tokens: Sequence[lexer.Token]) -> list[list[lexer.Token]]:
+        parts: list[list[lexer.Token]] = [[]]
+        for token in tokens:
+            if token.kind == "comment" and (_BACKEND_SPLIT in token.text or self._parse_directive(token) == _SPLIT):
+                parts.append([])
+            else:
+                parts[-1].append(token)
+        return parts
+
+    def _make_ambiguous(self, what: str, at: int) -> ConfigError:
+        hint = "leave the way down out, or write one file for each way: NAME.up.sql and NAME.down.sql"
+        return self._make_error(what, at, code="ambiguous-halves", hint=hint)
+
+    def _read_piece(self, part: Sequence[lexer.Token], *, outside: bool) -> list[Piece]:
         comments = [token for token in part if token.kind == "comment" and token.text != SCHEMA_SENTINEL]
         own = {name: token for token in comments if (name := self._parse_directive(token))}
         said = " ".join(token.text for token in comments)
         self.captures_changes |= _CAPTURE in own
-        outside = _OUTSIDE in own or _BACKEND_OUTSIDE in said
+        outside = outside or _OUTSIDE in own or _BACKEND_OUTSIDE in said
         repeat = _REPEAT in own or _BACKEND_REPEAT in said
         single = repeat or _BACKEND_SINGLE in said
 

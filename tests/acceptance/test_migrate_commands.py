@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
 
 from stackctl.core.bundled import find_bundled
@@ -111,3 +112,44 @@ def test_a_bad_file_is_one_error(empty: Project, tmp_path: Path, name: str, text
     assert name in outcome.json["error"]["message"]
     assert code in (None, outcome.json["error"]["code"])
     assert outcome.stderr.count("error:") == 1
+
+
+DBMATES = {
+    "20260101000000_a.sql": "-- migrate:up\nCREATE TABLE a (x int);\n\n-- migrate:down\nDROP TABLE a;\n",
+    "20260102000000_b.sql": "-- migrate:up transaction:false\nCREATE INDEX CONCURRENTLY i ON a (x);\n-- migrate:down\n",
+    "20260103000000_c.sql": "-- migrate:up\n\n-- migrate:down\nDROP TABLE a;\n",
+}
+GOOSES = {
+    "00001_a.sql": "-- +goose Up\nCREATE TABLE a (x int);\n-- +goose Down\nDROP TABLE a;\n",
+    "00002_b.sql": "-- +goose NO TRANSACTION\n-- +goose Up\nCREATE INDEX CONCURRENTLY i ON a (x);\n"
+    "-- +goose Down\nDROP INDEX i;\n",
+}
+
+
+@pytest.mark.parametrize(("tool", "files"), [("dbmate", DBMATES), ("goose", GOOSES)])
+def test_a_folder_of_another_tool_is_migrated_as_it_is(
+    empty: Project, tmp_path: Path, tool: str, files: dict[str, str]
+) -> None:
+    folder = tmp_path / "own"
+    folder.mkdir()
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    assert f"format: {tool}; the ways up are run" in empty.run("migrate", "status", "--dir", folder).stdout
+    up = empty.run("migrate", "up", "--dir", folder, "--json")
+    assert [one["name"] for one in up.json["applied"]] == [name.removesuffix(".sql") for name in files]
+    assert empty.run("migrate", "verify", "--dir", folder).code == 0
+    with psycopg.connect(empty.settings["database"]["url"]) as conn:
+        assert conn.execute("SELECT indisvalid FROM pg_index WHERE indrelid = 'a'::regclass").fetchall() == [(True,)]
+    assert empty.run("migrate", "status", "--check", "--dir", folder).code == 0
+    assert empty.run("migrate", "lint", folder).code == 0
+
+
+def test_a_file_that_was_just_made_is_empty_and_pending_and_only_up_stops_at_it(empty: Project, tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    made = empty.run("migrate", "new", "later", "--dir", folder).stdout.strip()
+    status = empty.run("migrate", "status", "--dir", folder, "--json")
+    assert (status.code, status.json["empty"]) == (0, status.json["pending"])
+    assert " empty" in empty.run("migrate", "status", "--dir", folder).stdout
+    assert empty.run("migrate", "verify", "--dir", folder).code == 0
+    up = empty.run("migrate", "up", "--dir", folder, "--json")
+    assert (up.code, up.json["error"]["code"], made in up.stderr) == (3, "empty-migration", True)

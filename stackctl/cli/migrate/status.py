@@ -32,10 +32,15 @@ def status(
     with open_database(run) as conn:
         omitted = find_excluded(conn, migrations, schema, run.settings.get("database.change_capture"))
         found = read_status(conn, migrations, schema, omitted, list_bundled_names())
+    empty = tuple(m.name for m in migrations if m.name in found.pending and not m.pieces and not m.tool)
+    tools = sorted({m.tool for m in migrations if m.tool})
     if run.json_output:
-        run.console.json_document(asdict(found) | ({"left_out": omitted} if omitted else {}))
+        also = {"left_out": omitted, "empty": empty, "formats": tools}
+        run.console.json_document(asdict(found) | {key: names for key, names in also.items() if names})
     else:
-        _show(run, found, omitted)
+        if tools:
+            run.console.line(f"format: {', '.join(tools)}; the ways up are run, and no way down")
+        _show(run, found, dict.fromkeys(omitted, "left out") | dict.fromkeys(empty, "empty"))
     if check and (found.pending or found.drifted or found.unknown):
         problems = [
             f"{len(names)} {what}"
@@ -51,9 +56,9 @@ def status(
         )
 
 
-def _show(run: Run, found: MigrationStatus, left_out: tuple[str, ...]) -> None:
+def _show(run: Run, found: MigrationStatus, apart: dict[str, str]) -> None:
     # Of a file that is left out, the application does the work (database.change_capture).
-    states = dict.fromkeys(found.pending, "pending") | dict.fromkeys(left_out, "left out")
+    states = dict.fromkeys(found.pending, "pending") | apart
     applied = {entry.name: entry for entry in found.applied}
     rows: list[tuple[object, ...]] = []
     for name in sorted({*states, *applied}):

@@ -56,7 +56,7 @@ def _list_folder(folder: Path) -> list[LintFile]:
 
 
 def _list_named(folder: Path, chosen: Collection[Path]) -> list[LintFile]:
-    own = {path: path.parent.name if path.name == "migration.sql" else path.stem for path in chosen}
+    own = {path: files.read_name(path) for path in chosen}
     try:
         beside = {path: name for name, path in files.list_files(folder)}
     except ConfigError:  # a file alone needs no folder in order

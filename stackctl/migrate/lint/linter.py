@@ -100,6 +100,7 @@ class _FileLinter:
             self._content = files.read_text(self._path)
             self._lines = LineIndex(self._content)
             migration = files.parse_migration(self._content, self._path, self._name, tolerated)
+            files.refuse_empty(migration)
         except ConfigError as error:
             return [self._to_unreadable(error)]
         # What the reader tolerated and no rule of its own is about.

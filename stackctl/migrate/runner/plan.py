@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stackctl.core.errors import StateError, UsageError
+from stackctl.migrate import files
 from stackctl.migrate.runner import history
 
 if TYPE_CHECKING:
@@ -28,8 +29,8 @@ def find_pending(
 ) -> tuple[tuple[Migration, MigrationProgress], ...]:
     """What a run applies, in order, each with how far it has come already. Writes nothing.
 
-    Raises UsageError (`unknown-migration`), StateError (`out-of-order` unless that is allowed, `not-adopted`,
-    `migration-edited-halfway`), ServiceError (`permission-denied`).
+    Raises UsageError (`unknown-migration`), ConfigError (`empty-migration`), StateError (`out-of-order` unless that is
+    allowed, `not-adopted`, `migration-edited-halfway`), ServiceError (`permission-denied`).
     """
     wanted = select_up_to(migrations, to)
     begun = history.read_progress(conn, schema)
@@ -42,6 +43,7 @@ def find_pending(
     if not found:
         return ()
     for migration, so_far in found:
+        files.refuse_empty(migration)
         if migration.name in begun:
             history.refuse_edited_halfway(migration, so_far)
     if not out_of_order:
@@ -55,12 +57,12 @@ def select_up_to(migrations: Sequence[Migration], to: str | None) -> Sequence[Mi
     if to is None:
         return migrations
     for index, migration in enumerate(migrations):
-        if to in (migration.version, migration.name):
+        if to.removesuffix(".sql") in (migration.version, migration.name, migration.path.stem):
             return migrations[: index + 1]
     raise UsageError(
         f"there is no migration {to}",
         code="unknown-migration",
-        hint="name a version or a whole name that stackctl migrate status lists",
+        hint="name a version, a file or a whole name that stackctl migrate status lists",
     )
 
 
