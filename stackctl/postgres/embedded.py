@@ -128,9 +128,8 @@ class EmbeddedServer:
         with _registry_lock:
             if _attached.get(self.directory) is self:
                 del _attached[self.directory]
-            if self._use is not None:
-                with contextlib.suppress(OSError, StackctlError, subprocess.SubprocessError), self._files.alone():
-                    self._let_go()
+            with contextlib.suppress(OSError, StackctlError, subprocess.SubprocessError), self._files.alone():
+                self._let_go()
             self.forget()
 
     def hold(self, options: Mapping[str, str]) -> None:
@@ -174,6 +173,8 @@ class EmbeddedServer:
             os.close(use)
 
     def _stop(self) -> None:
+        if self._sockets is None:
+            self._ping()
         deadline = time.monotonic() + _LINGER_SECONDS
         while is_served(self._data) and time.monotonic() < deadline:
             # pg_ctl signals whatever process postmaster.pid names, so only when that file is a living server's. It is
@@ -365,6 +366,13 @@ def attach(directory: Path, *, options: Mapping[str, str] | None = None) -> Embe
             ) from error
         _attached[directory] = server
         return server
+
+
+def stop(directory: Path) -> None:
+    """Let go of the server of `directory`, and stop it when no other process uses it; it is not started for that."""
+    directory = directory.resolve()
+    with _registry_lock:
+        (_attached.get(directory) or EmbeddedServer(directory, find_binaries())).release()
 
 
 _attached: dict[Path, EmbeddedServer] = {}

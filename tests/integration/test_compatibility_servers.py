@@ -54,6 +54,8 @@ OBJECTS = {
         ALTER DATABASE backend SET log_min_duration_statement = 100; CREATE ROLE guest;
         GRANT CONNECT ON DATABASE backend TO guest; ALTER ROLE guest SET app.tenant = 'x'""",
     "dump": """
+        CREATE EXTENSION IF NOT EXISTS plpgsql WITH SCHEMA pg_catalog; COMMENT ON EXTENSION plpgsql IS 'language';
+        COMMENT ON SCHEMA public IS 'standard public schema'; SET session_replication_role = 'origin';
         ALTER ROLE deployer RENAME TO releaser; ALTER TABLE more OWNER TO postgres; GRANT ALL ON more TO postgres;
         CREATE SCHEMA own; CREATE VIEW own.v AS SELECT 1; ALTER VIEW own.v OWNER TO "The App";
         CREATE FUNCTION own.f() RETURNS int LANGUAGE sql AS 'SELECT 1'; ALTER FUNCTION own.f() OWNER TO "The App" """,

@@ -146,6 +146,7 @@ class _Checker:
         self._databases = databases
         self._old = old
         self._new = new
+        self._as_tried = {m.name: substitute_statements(m, trust=options.trust) for m in (*old, *new)}
         self._options = options
         self._tell = tell
         self._roles: list[str] = []
@@ -238,16 +239,17 @@ class _Checker:
         @contextmanager
         def around(migration: Migration, statement: Statement) -> Iterator[None]:
             with ExitStack() as stack:
-                if observer is not None:
-                    stack.enter_context(observer.measure(migration, statement))
                 owner = None if self._options.trust else find_new_owner(statement.sql)
                 if owner is not None:
                     stack.enter_context(open_schemas(conn, owner))
+                if observer is not None:
+                    stack.enter_context(observer.measure(migration, statement))
+                # Last, so that nothing but the statement runs in it: names and operators may be the files' own.
                 if makes_tablespace(statement.sql) and conn.info.transaction_status == TransactionStatus.IDLE:
                     stack.enter_context(self._databases.empower(database))
                 yield
 
-        plan = [substitute_statements(migration, trust=self._options.trust) for migration in migrations]
+        plan = [self._as_tried[migration.name] for migration in migrations]
         stand_ins: set[tuple[str, str]] = set()
         while True:
             try:

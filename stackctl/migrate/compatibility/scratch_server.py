@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, LiteralString
@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, LiteralString
 from psycopg import sql
 from psycopg.rows import class_row
 
-from stackctl.core.errors import StackctlError
 from stackctl.postgres import embedded
 from stackctl.postgres.binaries import find_binaries
 from stackctl.postgres.libpq import open_connection
@@ -90,12 +89,10 @@ def make_scratch_directory() -> Iterator[Path]:
 
 
 def remove_servers(directory: str) -> None:
-    """Stop the servers in `directory`, and remove it."""
+    """Stop the servers in `directory`, and remove it; one that can't be stopped ends by itself without its files."""
     path = Path(directory)
     for data in path.glob("*/data"):
-        # What is left of one that fails is removed all the same, and a server without files ends by itself.
-        with suppress(StackctlError):
-            embedded.attach(data.parent).release()
+        embedded.stop(data.parent)
     shutil.rmtree(path, ignore_errors=True)
 
 
@@ -122,7 +119,7 @@ def make_server(directory: Path, options: Mapping[str, str], *, trust: bool) -> 
     if not trust:
         with server.connect(server.parameters()) as conn:
             conn.execute(_SQL["make_admin"])
-        with server.connect(server.parameters(user=_ADMIN)) as conn:
+        with server.connect(server.parameters("template1", _ADMIN)) as conn:
             conn.execute(_SQL["disempower"])
 
 
@@ -162,7 +159,7 @@ class ScratchDatabases:
         folder = self._directory / (f"apart-{len(self._places)}" if self.apart else "shared")
         if template is not None and self.apart:
             source, full = self._places[template]
-            embedded.attach(source).release()  # nobody else uses it, so that it stops
+            embedded.stop(source)
             folder.mkdir(mode=0o711)
             subprocess.run(["cp", "-a", source / "data", folder / "data"], check=True)
             self._places[name] = (folder, full)

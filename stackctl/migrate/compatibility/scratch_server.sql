@@ -7,6 +7,8 @@ CREATE ROLE stackctl_admin SUPERUSER LOGIN;
 ALTER ROLE postgres RENAME TO stackctl_bootstrap;
 ALTER ROLE stackctl_bootstrap NOLOGIN;
 CREATE ROLE postgres LOGIN CREATEDB CREATEROLE REPLICATION BYPASSRLS;
+-- Dumps comment on it. In template1, of which each database is a copy.
+UPDATE pg_extension SET extowner = 'postgres'::regrole;
 -- Who creates a role can act as it, as a superuser could.
 ALTER ROLE postgres SET createrole_self_grant = 'set, inherit';
 GRANT pg_read_all_data, pg_write_all_data, pg_monitor, pg_read_all_settings, pg_read_all_stats, pg_stat_scan_tables,
