@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -9,7 +10,7 @@ import pytest
 
 from stackctl.core.bundled import find_bundled
 from stackctl.migrate.files import discover
-from tests.backend import Project
+from tests.backend import Project, ended
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -153,3 +154,19 @@ def test_a_file_that_was_just_made_is_empty_and_pending_and_only_up_stops_at_it(
     assert empty.run("migrate", "verify", "--dir", folder).code == 0
     up = empty.run("migrate", "up", "--dir", folder, "--json")
     assert (up.code, up.json["error"]["code"], made in up.stderr) == (3, "empty-migration", True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_was_done_is_told_when_a_signal_ends_it(empty: Project, tmp_path: Path, number: signal.Signals) -> None:
+    folder = tmp_path / "own"
+    folder.mkdir()
+    (folder / "20260101000000_a.sql").write_text("CREATE TABLE a ()")
+    (folder / "20260102000000_b.sql").write_text("CREATE TABLE b (); SELECT pg_sleep(600)")
+    process = empty.start("migrate", "up", "--dir", folder, "--json")
+    assert process.stderr is not None
+    assert process.stderr.readline().startswith("applied 20260101000000_a")
+    process.send_signal(number)
+    outcome = ended(process)
+    assert (outcome.code, [one["name"] for one in outcome.json["applied"]]) == (130, ["20260101000000_a"])
+    with psycopg.connect(empty.settings["database"]["url"]) as conn:
+        assert conn.execute("SELECT to_regclass('b')").fetchone() == (None,)

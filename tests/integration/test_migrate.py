@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from stackctl.core.errors import AnswerNo, ServiceError, StateError, UsageError
 from stackctl.migrate.files import discover
@@ -322,8 +323,41 @@ def test_a_lock_that_was_lost_ends_the_run(content: str, conn: Connection, tmp_p
     """Another runner could have begun meanwhile: nothing more is applied, in a transaction or outside one."""
     migrations = write_files(tmp_path, a="SELECT pg_advisory_unlock_all()", b=content)
     error = catch_error(conn, migrations)
-    assert (error.code, error.details["applied"]) == ("transaction-pooler", [migrations[0].name])
+    assert (error.code, error.details["applied"]) == ("lock-given-back", [migrations[0].name])
     assert fetch_value(conn, "SELECT to_regclass('b')") is None
+    assert list_applied(apply_migrations(conn, migrations)) == ["b"]
+
+
+def test_a_deferred_constraint_fails_at_the_commit_and_is_called_so(conn: Connection, tmp_path: Path) -> None:
+    conn.execute(
+        "CREATE TABLE p (id int PRIMARY KEY); CREATE TABLE c (p int REFERENCES p DEFERRABLE INITIALLY DEFERRED)"
+    )
+    error = catch_error(conn, write_files(tmp_path, a="SELECT 1;\nINSERT INTO c VALUES (7)"))
+    assert "at the commit, a deferred constraint: insert or update on table" in error.message
+    assert fetch_value(conn, "SELECT count(*) FROM c") == 0
+
+
+def test_what_is_left_is_said_by_what_was_committed(conn: Connection, tmp_path: Path) -> None:
+    failing = "SELECT nope"
+    error = catch_error(conn, write_files(tmp_path, a=f"CREATE TABLE a ();\n{failing}"))
+    assert (error.hint or "").startswith("Nothing of this transaction is left.")
+    body = f"CREATE TABLE a ();\n-- stackctl:split\n-- stackctl:outside-transaction\n{failing}"
+    error = catch_error(conn, write_files(tmp_path, a=body))
+    assert (error.hint or "").startswith("What was committed of it before stays")
+    assert fetch_value(conn, "SELECT to_regclass('a') IS NOT NULL")
+
+
+def test_extensions_are_found_behind_the_schema(
+    conn: Connection, empty_db: str, connect: Callable[..., Connection], tmp_path: Path
+) -> None:
+    name = conn.info.dbname
+    conn.execute("CREATE SCHEMA extensions; CREATE FUNCTION extensions.helper() RETURNS int LANGUAGE sql RETURN 1")
+    conn.execute("CREATE TABLE extensions.t ()")
+    conn.execute(sql.SQL("ALTER DATABASE {} SET search_path = extensions, public").format(sql.Identifier(name)))
+    again = connect(empty_db, autocommit=True)
+    migrations = write_files(tmp_path, a="CREATE TABLE t AS SELECT helper() AS x")
+    assert list_applied(apply_migrations(again, migrations, schema="app")) == ["a"]
+    assert fetch_value(again, "SELECT to_regclass('app.t') IS NOT NULL")
 
 
 def test_a_lock_may_take_longer_concurrently(conn: Connection, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import typer
 from stackctl.cli.arguments import parse_wait_option
 from stackctl.cli.command import Run, command, format_count
 from stackctl.cli.migrate.shared import Directory, open_database, read_migrations, refuse_unwritable, write_dump
+from stackctl.core.errors import EXIT_INTERRUPTED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from stackctl.migrate.files import Migration, Statement
     from stackctl.migrate.runner import history
     from stackctl.migrate.runner.events import Event, RepeatedPass
+    from stackctl.migrate.runner.run import RunResult
 
     Planned = tuple[Migration, history.MigrationProgress, list[tuple[Statement, bool, lock_forecast.LockForecast]]]
 
@@ -67,7 +69,7 @@ def up(
     5 another run or another session is in the way, or files and history do not fit.
     """
     from stackctl.migrate.change_capture import find_excluded
-    from stackctl.migrate.runner.run import apply_migrations
+    from stackctl.migrate.runner.run import RunInterrupted, apply_migrations
     from stackctl.migrate.runner.session import Limits
 
     limits = Limits(
@@ -95,28 +97,35 @@ def up(
             planned = [(m, so_far, list(lock_forecast.forecast_file(m, schema, so_far.done))) for m, so_far in pending]
             run.finish(_plan_document(planned), lambda: _show_plan(run.console, planned))
             return
-        with _EventDisplay(run.console) as display:
-            result = apply_migrations(
-                conn,
-                migrations,
-                to=to,
-                schema=schema,
-                limits=limits,
-                out_of_order=out_of_order,
-                find_excluded=omitted,
-                on_event=display.show,
-            )
+        try:
+            with _EventDisplay(run.console) as display:
+                result = apply_migrations(
+                    conn,
+                    migrations,
+                    to=to,
+                    schema=schema,
+                    limits=limits,
+                    out_of_order=out_of_order,
+                    find_excluded=omitted,
+                    on_event=display.show,
+                )
+        except RunInterrupted as interrupted:
+            result = interrupted.result
+            _tell(run, result, interrupted=True)
         if schema_dump is not None:
             write_dump(run, conn, schema_dump)
+    _tell(run, result)
+
+
+def _tell(run: Run, result: RunResult, *, interrupted: bool = False) -> None:
+    elsewhere = {"applied_elsewhere": list(result.applied_elsewhere)} if result.applied_elsewhere else {}
     done = format_count(len(result.applied), "migration", "migrations")
+    nothing = not (result.applied or result.applied_elsewhere or interrupted)
     run.finish(
-        {"applied": [asdict(applied) for applied in result.applied]}
-        | ({"applied_elsewhere": list(result.applied_elsewhere)} if result.applied_elsewhere else {}),
-        lambda: run.console.line(
-            f"{done} applied"
-            if result.applied or result.applied_elsewhere
-            else "nothing to do: no migration is pending"
-        ),
+        {"applied": [asdict(applied) for applied in result.applied]} | elsewhere,
+        lambda: run.console.line("nothing to do: no migration is pending" if nothing else f"{done} applied"),
+        ok=not interrupted,
+        exit_code=EXIT_INTERRUPTED,
     )
 
 

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     import psycopg
 
 
+FIX_THE_REST = (
+    "What was committed of it before stays, and is not run again. Mend what follows, and run stackctl migrate up again."
+)
 FIX_AND_RERUN = "Nothing of this transaction is left. Mend the file and run stackctl migrate up again."
 
 

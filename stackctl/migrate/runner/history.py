@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from psycopg import errors, sql
 from psycopg.rows import dict_row
 
-from stackctl.core.errors import StateError
+from stackctl.core.errors import ServiceError, StateError
 from stackctl.migrate import files
 from stackctl.migrate.runner import failures, other_runners
 from stackctl.postgres.statements import load_statements
@@ -137,11 +137,32 @@ def create_history(session: Session) -> None:
     with session.conn.transaction():
         # Runners for other schemas hold other locks, and IF NOT EXISTS alone would let them collide.
         session.fetch_named("lock_history")
+        for schema in ("stackctl", session.schema):
+            if not session.fetch_named("schema_exists", schema=schema)[0]["exists"]:
+                _require(session, "database", schema)
+                session.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
+                if schema == "stackctl":
+                    session.run_named("grant_history_schema")
         if not session.fetch_named("history_exists")[0]["exists"]:
-            for name in ("create_history_schema", "create_history", "grant_history"):
+            _require(session, "schema", "stackctl")
+            for name in ("create_history", "grant_history"):
                 session.run_named(name)
-        if not session.fetch_named("schema_exists")[0]["exists"]:
-            session.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(session.schema)))
+
+
+def _require(session: Session, what: Literal["database", "schema"], schema: str) -> None:
+    """Raises ServiceError `permission-denied` with the GRANT that is missing, before the server says less."""
+    found = session.fetch_named("may_create", schema=schema)[0]
+    if found[f"in_{what}"]:
+        return
+    role = sql.Identifier(found["role"])
+    target = sql.Identifier(found["database"] if what == "database" else schema)
+    grant = sql.SQL("GRANT CREATE ON {} {} TO {}").format(sql.SQL(what.upper()), target, role).as_string()
+    made = f"schema {schema}" if what == "database" else "stackctl.migration_history"
+    raise ServiceError(
+        f"role {found['role']} may not create {made} in database {found['database']}",
+        code="permission-denied",
+        hint=f"let the database's owner run: {grant}",
+    )
 
 
 def record_progress(

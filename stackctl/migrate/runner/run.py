@@ -61,6 +61,14 @@ class RunResult:
     applied_elsewhere: tuple[str, ...] = ()
 
 
+class RunInterrupted(KeyboardInterrupt):
+    """A signal ended the run; `result` is what it had applied by then."""
+
+    def __init__(self, result: RunResult) -> None:
+        super().__init__()
+        self.result = result
+
+
 @dataclass(frozen=True)
 class _StatementResult:
     """What a statement of a repeated piece says: whether to run again, what it changed, what remains."""
@@ -95,7 +103,7 @@ def apply_migrations(
     Raises UsageError (`unknown-migration`), StateError (`lock-held`, `transaction-pooler`, `out-of-order`,
     `not-adopted`, `migration-edited-halfway`, `lock-timeout`, `deadlock`, `index-being-built`), ServiceError
     (`permission-denied`, `read-only`, `connection-lost`) and AnswerNo (`migration-failed`, `migration-never-ends`),
-    each with what was applied before in `details["applied"]`.
+    each with what was applied before in `details["applied"]`. A KeyboardInterrupt becomes RunInterrupted.
     """
     plan.select_up_to(migrations, to)
     done: list[AppliedMigration] = []
@@ -121,6 +129,8 @@ def apply_migrations(
     except StackctlError as error:
         error.details["applied"] = [migration.name for migration in done]
         raise
+    except KeyboardInterrupt as interrupt:
+        raise RunInterrupted(RunResult(tuple(done), tuple(elsewhere))) from interrupt
     except psycopg.Error as error:
         details = {"applied": [migration.name for migration in done]}
         if conn.closed:
@@ -193,10 +203,17 @@ class _Runner:
             except retry.StatementBlocked as error:
                 blocked = error
             except psycopg.Error as error:  # of the commit itself: a deferred constraint, a serialization failure
+                if so_far.done == len(migration.pieces):
+                    raise
                 statement = migration.pieces[so_far.done].statements[0]
                 if not isinstance(error, retry.TRANSIENT):
-                    raise self._to_stackctl_error(migration, statement, failures.format_error(error), error) from error
+                    what = f"at the commit, a deferred constraint: {failures.format_error(error)}"
+                    raise self._to_stackctl_error(migration, statement, what, error) from error
                 blocked = retry.StatementBlocked(statement, error, retry.TRIES)
+            except AnswerNo as error:
+                if so_far.begun and error.hint == failures.FIX_AND_RERUN:
+                    error.hint = failures.FIX_THE_REST
+                raise
             retry.wait_or_give_up(self.session, migration, blocked, tried, on_event=self.on_event, sleep=self.sleep)
 
     def _run_to_next_commit(

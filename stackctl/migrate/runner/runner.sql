@@ -29,6 +29,17 @@ SELECT count(set_config(name, value, false)) AS done FROM unnest(%(names)s::text
 -- name: get_setting
 SELECT setting AS value FROM pg_settings WHERE name = %(name)s
 
+-- name: read_configured_search_path
+-- Of the role in this database, of the role, of the database: the first that is set.
+SELECT (
+  SELECT substr(entry, length('search_path=') + 1)
+  FROM pg_db_role_setting AS s, unnest(s.setconfig) AS entry
+  WHERE s.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
+    AND s.setrole IN (0, (SELECT oid FROM pg_roles WHERE rolname = session_user)) AND entry LIKE 'search_path=%%'
+  ORDER BY s.setrole = 0, s.setdatabase = 0
+  LIMIT 1
+) AS path
+
 -- name: try_lock
 -- Of the schema's runner, unless the key of another lock is given.
 SELECT pg_try_advisory_lock(coalesce(%(key)s::bigint, hashtextextended('stackctl.migrate:' || %(schema)s, 0)))
@@ -94,8 +105,10 @@ SELECT EXISTS (
   WHERE n.nspname = 'stackctl' AND c.relname = 'migration_history'
 )
 
--- name: create_history_schema
-CREATE SCHEMA IF NOT EXISTS stackctl
+-- name: may_create
+SELECT current_user::text AS role, current_database() AS database,
+       has_database_privilege(current_database(), 'CREATE') AS in_database,
+       coalesce((SELECT has_schema_privilege(oid, 'CREATE') FROM pg_namespace WHERE nspname = %(schema)s), false) AS in_schema
 
 -- name: create_history
 CREATE TABLE IF NOT EXISTS stackctl.migration_history (
@@ -112,8 +125,10 @@ CREATE TABLE IF NOT EXISTS stackctl.migration_history (
   PRIMARY KEY (target_schema, name)
 )
 
+-- name: grant_history_schema
+GRANT USAGE ON SCHEMA stackctl TO PUBLIC
+
 -- name: grant_history
-GRANT USAGE ON SCHEMA stackctl TO PUBLIC;
 GRANT SELECT ON stackctl.migration_history TO PUBLIC
 
 -- name: schema_exists

@@ -59,9 +59,20 @@ def hold_lock(
 
 
 def refuse_lost_lock(session: Session) -> None:
-    """Raises StateError (`transaction-pooler`) when this session does not hold the lock that it took."""
-    if not session.fetch_named("holds_lock")[0]["held"]:
+    """Another run could have begun meanwhile, so nothing more is applied.
+
+    Raises StateError: `transaction-pooler` when this is not the session that took the lock, `lock-given-back` when a
+    file gave it back.
+    """
+    if session.fetch_named("holds_lock")[0]["held"]:
+        return
+    if _read_pid(session) != session.conn.info.backend_pid:
         raise _pooler_error("the session that took the lock is not the one that statements run in now")
+    raise StateError(
+        "a statement gave the lock of migrations back",
+        code="lock-given-back",
+        hint="leave pg_advisory_unlock_all() and DISCARD ALL out of the files; what is committed stays, run it again",
+    )
 
 
 def _refuse_read_only(session: Session) -> None:

@@ -70,8 +70,13 @@ class Session:
         self.conn.execute(query, values)
 
     def reset_settings(self) -> None:
-        """Undo what a file SET for the session, and say where unqualified names live and how long to wait."""
-        wanted = {"search_path": sql.Identifier(self.schema).as_string(), **self._timeouts()}
+        """Undo what a file SET for the session, and say where unqualified names live and how long to wait.
+
+        Behind the schema stays what the role or the database is set up with, where extensions may live.
+        """
+        own = sql.Identifier(self.schema).as_string()
+        behind = self.fetch_named("read_configured_search_path")[0]["path"]
+        wanted = {"search_path": f"{own}, {behind}" if behind else own, **self._timeouts()}
         self._set([*self.initial_settings, *wanted.items()])
         # A build whose client was killed would otherwise go on, and keep the lock, until it is done. Servers on some
         # systems can't check.
