@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import uuid
 from contextlib import contextmanager
@@ -78,9 +77,8 @@ class World:
         return self.shop.directory
 
     @contextmanager
-    def fork(self, directory: Path) -> Iterator[str]:
-        """A copy of the database and of the folder for what changes them; Stripe forgets it, too."""
-        shutil.copytree(self.directory, directory)
+    def fork(self) -> Iterator[str]:
+        """The URL of a copy of the database for what changes it; Stripe forgets it, too."""
         with self.shop.stripe.state.restored(), self.databases.one("attack", template=self.database) as url:
             yield url
 

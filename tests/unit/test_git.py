@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from stackctl.core.errors import StateError
 from stackctl.migrate.compatibility.baseline import read_baseline
 from stackctl.migrate.git import Git
 from stackctl.migrate.lint.file_selection import find_changed_files
@@ -90,6 +91,20 @@ def test_the_repositorys_configuration_starts_no_program(db: Path, tmp_path: Pat
     assert not ran.exists()
     git(db, "diff", "main")
     assert ran.exists()  # it would have been started
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_what_git_says_of_a_repository_of_somebody_else_is_kept(
+    db: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))  # that of the tests calls every folder safe
+    for variable in ("GIT_CONFIG_COUNT", "GIT_TEST_ASSUME_DIFFERENT_OWNER"):
+        monkeypatch.setenv(variable, "0")
+    for path in (db.parent, *db.parent.rglob("*")):
+        os.lchown(path, 1234, 1234)
+    for ask in (find_changed_files, read_baseline):
+        with pytest.raises(StateError, match="dubious ownership"):
+            ask(db, "main")
 
 
 def test_what_has_changed(db: Path) -> None:
