@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from contextlib import contextmanager, suppress
@@ -38,7 +39,13 @@ def replace_file(path: Path, data: bytes) -> None:
                 with suppress(PermissionError):  # only root gives files away
                     os.fchown(descriptor, before.st_uid, before.st_gid)
                 os.fchmod(descriptor, before.st_mode & 0o777)
-        beside.replace(target)
+        try:
+            beside.replace(target)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            target.write_bytes(data)  # a file that is mounted by itself, as into a container, can't be replaced
+            beside.unlink()
     except BaseException:
         beside.unlink(missing_ok=True)
         raise

@@ -8,6 +8,7 @@ them count for a connection: none that says *where*, if the string says where.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from functools import cache
@@ -30,6 +31,9 @@ _VARIABLES = {option.keyword.decode(): option.envvar.decode() for option in pq.C
 # one. Every session sets what it needs of these (see `connect`).
 _SETTINGS = ("PGDATESTYLE", "PGTZ", "PGGEQO")
 _WHERE = ("host", "hostaddr", "port", "dbname", "service")
+
+# What the driver would remark goes round the console, and unmasked; what matters of it comes as an exception.
+logging.getLogger("psycopg").addHandler(logging.NullHandler())
 
 _taken: dict[str, str] = {}
 _lock = threading.Lock()
