@@ -31,6 +31,7 @@ import psycopg
 from psycopg import pq, sql
 
 from stackctl.core.errors import ServiceError, StackctlError, StateError
+from stackctl.core.interrupts import hold_interrupts
 from stackctl.postgres.binaries import MAJOR_VERSION, find_binaries, grant_execution, grant_passage
 from stackctl.postgres.embedded_files import POLL_SECONDS, PORT, WAIT_SECONDS, ServerFiles, try_lock
 from stackctl.postgres.libpq import NO_FILE, Connection, Parameters, open_connection, ping
@@ -312,30 +313,33 @@ class EmbeddedServer:
 
     def _run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         account = self._files.server_account()
-        with subprocess.Popen(
-            [str(self._binaries / program), *arguments],
-            cwd=self.directory,
-            env={name: os.environ[name] for name in _INHERITED if name in os.environ} | {"LC_ALL": "C"},
-            user=None if account is None else account.pw_uid,
-            group=None if account is None else account.pw_gid,
-            extra_groups=None if account is None else [],
-            umask=0o077,
-            # Ctrl-C at the terminal is for this process, which then stops the server if it is the last one.
-            start_new_session=True,
-            stdin=self._files.start_lock,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-        ) as process:
-            try:
-                stdout, stderr = process.communicate()
-            except BaseException:
+        process = None
+        try:
+            with hold_interrupts():
+                process = subprocess.Popen(
+                    [str(self._binaries / program), *arguments],
+                    cwd=self.directory,
+                    env={name: os.environ[name] for name in _INHERITED if name in os.environ} | {"LC_ALL": "C"},
+                    user=None if account is None else account.pw_uid,
+                    group=None if account is None else account.pw_gid,
+                    extra_groups=None if account is None else [],
+                    umask=0o077,
+                    # Ctrl-C at the terminal is for this process, which then stops the server if it is the last one.
+                    start_new_session=True,
+                    stdin=self._files.start_lock,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    errors="replace",
+                )
+            stdout, stderr = process.communicate()
+        except BaseException:
+            if process is not None:
                 if program == "initdb":
                     process.kill()
                 # pg_ctl ends by itself, in the time that it was given, and then the server can be stopped.
-                process.wait()
-                raise
+                process.communicate()
+            raise
         return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from dataclasses import replace
@@ -14,6 +16,7 @@ import pytest
 from stackctl.core.errors import AnswerNo, ConfigError, ServiceError, StackctlError, StateError, UsageError
 from stackctl.migrate.compatibility import scratch_server
 from stackctl.migrate.compatibility.check import CheckOptions, check_compatibility
+from stackctl.migrate.compatibility.shell_command import run_command
 from stackctl.migrate.files import discover
 from stackctl.postgres import embedded
 from stackctl.postgres.binaries import find_binaries
@@ -336,6 +339,22 @@ def test_only_a_command_that_passed_and_then_fails_counts(
     assert found(report) == ([("07_drop", 1, "command-fails")] if broken_by else [])
     if not report.run.after.passed:
         assert "does not exist" in report.run.after.tail
+
+
+def test_a_command_that_is_just_being_started_is_ended_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[int] = []
+
+    class Interrupted(subprocess.Popen[bytes]):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            started.append(self.pid)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(subprocess, "Popen", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_command("exec sleep 600", "postgresql://")
+    with pytest.raises(ProcessLookupError):
+        os.killpg(started[0], 0)
 
 
 def test_what_a_command_leaves_running_is_ended(repository: Repository, try_out: Any, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import tempfile
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 import psycopg
@@ -391,6 +391,20 @@ def test_starter_that_ends_while_pg_ctl_runs(directory: Path, how: signal.Signal
         mine.release()
     assert stopped(directory)
     assert not is_served(directory / "data")
+
+
+def test_interrupt_while_pg_ctl_is_being_started(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupted(subprocess.Popen[str]):
+        def __init__(self, command: list[str], **options: Any) -> None:
+            super().__init__(command, **options)
+            if "start" in command:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(subprocess, "Popen", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        embedded.attach(directory)
+    assert not is_served(directory / "data")
+    assert stopped(directory)
 
 
 def pg_ctl_runs(directory: Path) -> bool:

@@ -11,6 +11,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
+from stackctl.core.interrupts import hold_interrupts
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -47,19 +49,22 @@ def run_command(command: str, url: str, inherited: Sequence[str] = ()) -> Comman
     started = time.monotonic()
     # A file and not a pipe: a process that the command leaves behind must not hold us up.
     with tempfile.TemporaryFile() as output:
-        process = subprocess.Popen(
-            command,
-            shell=True,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        process = None
         try:
+            with hold_interrupts():
+                process = subprocess.Popen(
+                    command,
+                    shell=True,
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
             code = process.wait()
         finally:
-            _stop(process)
+            if process is not None:
+                _stop(process)
         return CommandOutcome(code, time.monotonic() - started, _read_tail(output))
 
 
