@@ -21,7 +21,7 @@ import psycopg
 import yaml
 
 from stackctl.core.bundled import find_bundled
-from stackctl.migrate.files import discover
+from stackctl.migrate.folder import discover
 from stackctl.migrate.runner.run import apply_migrations
 from stackctl.postgres import embedded
 

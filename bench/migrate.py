@@ -22,7 +22,8 @@ import psycopg
 from psycopg import sql
 
 from stackctl.core.bundled import find_bundled
-from stackctl.migrate.files import SCHEMA_SENTINEL, list_files
+from stackctl.migrate.files import SCHEMA_SENTINEL
+from stackctl.migrate.folder import list_files
 from stackctl.postgres import embedded
 from stackctl.postgres.binaries import find_binaries
 

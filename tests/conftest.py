@@ -19,7 +19,7 @@ import pytest
 from psycopg import sql
 
 from stackctl.core.bundled import find_bundled
-from stackctl.migrate.files import discover
+from stackctl.migrate.folder import discover
 from stackctl.migrate.runner.run import apply_migrations
 from stackctl.postgres import embedded
 from stackctl.postgres.binaries import find_binaries, find_server_account

@@ -8,13 +8,14 @@ import psycopg
 import pytest
 
 from stackctl.core.errors import StackctlError
-from stackctl.migrate.files import Migration, discover
+from stackctl.migrate.folder import discover
 from stackctl.migrate.runner.run import RunResult, apply_migrations
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+    from stackctl.migrate.files import Migration
     from stackctl.migrate.runner.events import Event
 
 Connection = psycopg.Connection[Any]

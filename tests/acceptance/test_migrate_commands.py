@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from stackctl.core.bundled import find_bundled
-from stackctl.migrate.files import discover
+from stackctl.migrate.folder import discover
 from tests.backend import Project, ended
 
 if TYPE_CHECKING:

@@ -206,7 +206,7 @@ class Driver:
 
 def main() -> None:
     from stackctl.core.bundled import find_bundled
-    from stackctl.migrate.files import discover
+    from stackctl.migrate.folder import discover
     from stackctl.migrate.runner.run import apply_migrations
     from stackctl.postgres import embedded
     from tests.backend import seed_tenancies

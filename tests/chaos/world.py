@@ -17,7 +17,7 @@ import yaml
 
 from stackctl.config.settings import Flags, Settings
 from stackctl.core.bundled import find_bundled
-from stackctl.migrate.files import discover
+from stackctl.migrate.folder import discover
 from stackctl.migrate.runner.run import apply_migrations
 from stackctl.postgres import embedded
 from stackctl.sync.pipeline import Pipeline

@@ -17,7 +17,7 @@ from stackctl.core.errors import AnswerNo, ConfigError, ServiceError, StackctlEr
 from stackctl.migrate.compatibility import scratch_server
 from stackctl.migrate.compatibility.check import CheckOptions, check_compatibility
 from stackctl.migrate.compatibility.shell_command import run_command
-from stackctl.migrate.files import discover
+from stackctl.migrate.folder import discover
 from stackctl.postgres import embedded
 from stackctl.postgres.binaries import find_binaries
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from stackctl.migrate.files import discover
+from stackctl.migrate.folder import discover
 from stackctl.migrate.lint.linter import LintFile, lint_files
 from stackctl.migrate.runner.run import apply_migrations
 

@@ -14,7 +14,7 @@ from stackctl.backend.drift import find_drift
 from stackctl.backend.external_databases import BackendDatabases
 from stackctl.core.bundled import find_bundled
 from stackctl.migrate.change_capture import detect_capture, find_excluded
-from stackctl.migrate.files import discover
+from stackctl.migrate.folder import discover
 from stackctl.migrate.runner.history import read_status
 from stackctl.migrate.runner.run import apply_migrations
 from stackctl.sync.queue import entries, retries

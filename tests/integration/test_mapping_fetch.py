@@ -13,7 +13,7 @@ from stackctl.core.bundled import find_bundled
 from stackctl.mapping import files
 from stackctl.mapping.check import check_mappings
 from stackctl.mapping.compile import compile_mapping
-from stackctl.migrate.files import discover
+from stackctl.migrate.folder import discover
 from stackctl.migrate.runner.run import apply_migrations
 
 if TYPE_CHECKING:

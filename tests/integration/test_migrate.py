@@ -11,7 +11,7 @@ import pytest
 from psycopg import sql
 
 from stackctl.core.errors import AnswerNo, ServiceError, StateError, UsageError
-from stackctl.migrate.files import discover
+from stackctl.migrate.folder import discover
 from stackctl.migrate.runner.history import read_status
 from stackctl.migrate.runner.run import apply_migrations
 from stackctl.migrate.runner.session import Limits

@@ -9,7 +9,7 @@ import pytest
 
 from stackctl.core.errors import StateError, UsageError
 from stackctl.migrate.adopt import adopt
-from stackctl.migrate.files import discover
+from stackctl.migrate.folder import discover
 from stackctl.migrate.runner.history import read_status
 from stackctl.migrate.runner.run import apply_migrations
 from stackctl.migrate.schema.dump import dump_schema

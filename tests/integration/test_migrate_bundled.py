@@ -10,7 +10,7 @@ import pytest
 from psycopg import sql
 
 from stackctl.core.bundled import find_bundled
-from stackctl.migrate.files import discover
+from stackctl.migrate.folder import discover
 from stackctl.migrate.runner.history import read_status
 from stackctl.migrate.runner.run import apply_migrations
 

@@ -17,7 +17,7 @@ import psycopg
 import pytest
 
 from stackctl.core.errors import AnswerNo, ConfigError, StateError
-from stackctl.migrate.files import discover
+from stackctl.migrate.folder import discover
 from stackctl.migrate.runner import retry
 from stackctl.migrate.runner.history import read_status
 from stackctl.migrate.runner.run import apply_migrations

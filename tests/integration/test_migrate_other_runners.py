@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, LiteralString
 
 import pytest
 
-from stackctl.migrate.files import discover
+from stackctl.migrate.folder import discover
 from stackctl.migrate.runner.history import read_status
 from stackctl.migrate.runner.run import apply_migrations
 from stackctl.migrate.runner.session import Limits

@@ -12,7 +12,7 @@ from psycopg import sql
 
 from stackctl.core.errors import AnswerNo, ServiceError, StateError
 from stackctl.migrate.adopt import adopt
-from stackctl.migrate.files import discover
+from stackctl.migrate.folder import discover
 from stackctl.migrate.runner.history import read_status
 from stackctl.migrate.runner.run import apply_migrations
 from stackctl.migrate.verify import verify

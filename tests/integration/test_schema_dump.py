@@ -10,7 +10,7 @@ from psycopg import errors, sql
 from psycopg.pq import TransactionStatus
 
 from stackctl.core.bundled import find_bundled
-from stackctl.migrate.files import discover
+from stackctl.migrate.folder import discover
 from stackctl.migrate.runner.run import apply_migrations
 from stackctl.migrate.schema import catalog
 from stackctl.migrate.schema.dump import dump_schema

@@ -9,7 +9,8 @@ import pytest
 
 from stackctl.core.bundled import find_bundled
 from stackctl.core.errors import ConfigError, UsageError
-from stackctl.migrate.files import Migration, create_file, discover, refuse_empty
+from stackctl.migrate.files import Migration, refuse_empty
+from stackctl.migrate.folder import create_file, discover
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from stackctl.core.errors import ConfigError
-from stackctl.migrate.files import discover
+from stackctl.migrate.folder import discover
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -19,7 +19,7 @@ def new(
     directory: Directory = None,
 ) -> None:
     """Write an empty migration with its directives explained."""
-    from stackctl.migrate.files import create_file
+    from stackctl.migrate.folder import create_file
 
     folder = directory or run.settings.get("migrations_dir")
     if folder is None:

@@ -31,7 +31,7 @@ Directory = Annotated[
 def list_bundled_names() -> list[str]:
     """The bundled set is applied beside a folder of the operator's own, to the same schema."""
     from stackctl.core.bundled import find_bundled
-    from stackctl.migrate.files import list_files
+    from stackctl.migrate.folder import list_files
 
     return [name for name, _ in list_files(find_bundled("migrations"))]
 
@@ -44,7 +44,7 @@ class Format(StrEnum):
 
 def read_migrations(run: Run, directory: Path | None) -> tuple[Migration, ...]:
     """The migrations of --dir, or else the configured ones."""
-    from stackctl.migrate.files import discover
+    from stackctl.migrate.folder import discover
 
     return discover(directory or run.settings.migrations_dir())
 

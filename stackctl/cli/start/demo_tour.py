@@ -15,7 +15,7 @@ from uuid import UUID
 from stackctl.config.settings import CONFIG_NAME, Flags, Settings
 from stackctl.core.bundled import find_bundled
 from stackctl.core.errors import StateError, UsageError
-from stackctl.migrate.files import discover
+from stackctl.migrate.folder import discover
 from stackctl.migrate.runner.run import apply_migrations
 from stackctl.postgres import embedded
 from stackctl.postgres.connect import connect_operated, open_operated_session

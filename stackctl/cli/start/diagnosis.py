@@ -15,7 +15,7 @@ from stackctl.core.errors import StackctlError, StateError
 from stackctl.mapping.check import check_mappings as check_mappings
 from stackctl.mapping.files import list_mapping_files
 from stackctl.migrate.change_capture import describe_restore, detect_capture, find_excluded
-from stackctl.migrate.files import discover
+from stackctl.migrate.folder import discover
 from stackctl.migrate.runner.history import read_status as migration_status
 from stackctl.postgres.statements import load_statements
 from stackctl.sync.changes.stamping import TOMBSTONES, list_sequenced_tables

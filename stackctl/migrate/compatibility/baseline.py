@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stackctl.core.errors import ConfigError, StateError, UsageError
-from stackctl.migrate import files
+from stackctl.migrate.folder import discover
 from stackctl.migrate.git import Git, read_first_line
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def _read_migrations(git: Git, commit: str, prefix: str, ref: str) -> tuple[Migr
             (folder / path).parent.mkdir(exist_ok=True)
             (folder / path).write_bytes(content)
         try:
-            migrations = files.discover(folder)
+            migrations = discover(folder)
         except ConfigError as error:
             shown = error.message.replace(f"{folder}/", f"{ref}:{prefix}")
             raise ConfigError(shown, code=error.code, hint=error.hint) from error

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stackctl.core.errors import ConfigError, StateError, UsageError
-from stackctl.migrate import files
+from stackctl.migrate.folder import list_files, read_name
 from stackctl.migrate.git import Git, read_first_line
 from stackctl.migrate.lint.linter import LintFile
 
@@ -48,7 +48,7 @@ def select_files(paths: Iterable[Path], base: str | None = None) -> list[list[Li
 
 def _list_folder(folder: Path) -> list[LintFile]:
     try:
-        return [LintFile(path, name) for name, path in files.list_files(folder)]
+        return [LintFile(path, name) for name, path in list_files(folder)]
     except ConfigError as error:
         if error.code in ("invalid-migration-file-name", "duplicate-migration-version", "migration-file-missing"):
             return [LintFile(folder, "", problem=error)]
@@ -56,9 +56,9 @@ def _list_folder(folder: Path) -> list[LintFile]:
 
 
 def _list_named(folder: Path, chosen: Collection[Path]) -> list[LintFile]:
-    own = {path: files.read_name(path) for path in chosen}
+    own = {path: read_name(path) for path in chosen}
     try:
-        beside = {path: name for name, path in files.list_files(folder)}
+        beside = {path: name for name, path in list_files(folder)}
     except ConfigError:  # a file alone needs no folder in order
         beside = {}
     everything = sorted((beside | own).items(), key=lambda item: item[1])
