@@ -5,18 +5,30 @@ One that was ignored when the command started (`nohup`, a script's background jo
 
 from __future__ import annotations
 
+import math
 import signal
+import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_CLEAN_UP_SECONDS = 15.0  # a command of `migrate check` is given five to end, then servers are stopped
 
 
 def interrupt_on_signals() -> None:
-    """Have the first of them raise KeyboardInterrupt. The ones after it do not break off what is being cleaned up."""
-    handle_signals(_interrupt)
+    """Have them raise KeyboardInterrupt; but those that follow soon do not break off what is being cleaned up."""
+    last = -math.inf
+
+    def interrupt(number: int, frame: object) -> None:
+        nonlocal last
+        # Not for ever: Python drops what is raised in some places, and then it has to be said again.
+        if time.monotonic() - last > _CLEAN_UP_SECONDS:
+            last = time.monotonic()
+            raise KeyboardInterrupt
+
+    handle_signals(interrupt)
 
 
 def handle_signals(handler: Callable[[int, Any], None]) -> dict[signal.Signals, Any]:
@@ -35,8 +47,3 @@ def restore_handlers(before: dict[signal.Signals, Any]) -> None:
 def ignore_further_signals() -> None:
     """Let nothing but SIGKILL end what follows. The programs that it starts do not inherit that."""
     handle_signals(lambda number, frame: None)
-
-
-def _interrupt(number: int, frame: object) -> None:
-    ignore_further_signals()
-    raise KeyboardInterrupt
