@@ -87,10 +87,12 @@ def environment() -> Iterator[Path]:
         for name, value in (fixed | {guard.VARIABLE: mark}).items():
             patch.setenv(name, value)
         time.tzset()
-        # A suite that a script starts in the background ignores Ctrl-C, and so would the commands it starts.
-        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        # A suite that a script starts in the background ignores Ctrl-C, or with nohup the end of its terminal, and so
+        # would the commands it starts.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler), signal.signal(signal.SIGHUP, signal.SIG_DFL)
         yield directory
-        signal.signal(signal.SIGINT, before)
+        for number, handler in zip((signal.SIGINT, signal.SIGHUP), before, strict=True):
+            signal.signal(number, handler)
         forked.stop()
     time.tzset()
 

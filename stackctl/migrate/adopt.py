@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psycopg
 from psycopg import errors
 
 from stackctl.core.errors import StateError, UsageError
 from stackctl.migrate import expected_tables
-from stackctl.migrate.runner import failures, history, plan, runner_lock
+from stackctl.migrate.runner import failures, history, other_histories, plan, runner_lock
+from stackctl.migrate.runner.other_histories import OtherHistory
 from stackctl.migrate.runner.session import Limits, Session
 
 if TYPE_CHECKING:
@@ -49,13 +50,14 @@ def adopt(
     on_event: Callable[[Event], None] = lambda event: None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Adoption:
-    """Record as applied what `"SchemaMigration"` or `_prisma_migrations` names, or every file up to `through`.
+    """Record as applied what the history of another tool names, or every file up to `through`.
 
     The checksums are those of the files as they are. Running it again changes nothing. With `dry_run` nothing is
     written and no lock is taken.
 
     Raises UsageError (`nothing-to-adopt`, `unknown-migration`), StateError (`schema-mismatch` when the database plainly
-    lacks what the files make, and those of the runner's lock) and ServiceError (`permission-denied`, `read-only`).
+    lacks what the files make, `failed-elsewhere`, and those of the runner's lock) and ServiceError
+    (`permission-denied`, `read-only`).
     """
     plan.select_up_to(migrations, through)
     session = Session.begin(conn, schema, limits)
@@ -73,7 +75,8 @@ def adopt(
 
 
 def _adopt(session: Session, migrations: Sequence[Migration], through: str | None, *, dry_run: bool) -> Adoption:
-    source, finished = _read_finished(session, migrations, through)
+    source = _read_source(session, migrations, through)
+    finished = source.finished
     known = history.read_progress(session.conn, session.schema)
     chosen = [migration for migration in migrations if migration.name in finished]
     fresh = [migration for migration in chosen if migration.name not in known]
@@ -90,28 +93,36 @@ def _adopt(session: Session, migrations: Sequence[Migration], through: str | Non
     if fresh and not dry_run:
         history.create_history(session)
         history.record_adopted(session, [(migration, finished[migration.name]) for migration in fresh])
-    files = {migration.name for migration in migrations}
     return Adoption(
-        source,
+        source.table,
         adopted=tuple(migration.name for migration in fresh),
         already=tuple(migration.name for migration in chosen if migration.name in known),
-        without_file=tuple(name for name in finished if name not in files and name not in known),
+        without_file=tuple(name for name in source.without_file if name not in known),
         doubtful=missing.names,
     )
 
 
-def _read_finished(
-    session: Session, migrations: Sequence[Migration], through: str | None
-) -> tuple[str, dict[str, datetime | None]]:
-    """Where it is known from what is applied, and the names with their times."""
+def _read_source(session: Session, migrations: Sequence[Migration], through: str | None) -> OtherHistory:
+    """Where it is known from what is applied. Raises as `adopt` does."""
     if through is not None:
-        return "--through", {migration.name: None for migration in plan.select_up_to(migrations, through)}
-    found: dict[str, dict[str, Any]] = history.read_other_histories(session.conn, session.schema)
-    for table, names in found.items():
-        if names:
-            return table, names
+        claimed: dict[str, datetime | None] = dict.fromkeys(m.name for m in plan.select_up_to(migrations, through))
+        return OtherHistory("", "--through", claimed, (), (), readable=True)
+    found = other_histories.read_other_histories(session.conn, migrations, session.schema)
+    for other in found:
+        if other.failed:
+            raise StateError(
+                f"{other.tool} holds as begun and not finished: {plan.format_names(other.failed)}",
+                code="failed-elsewhere",
+                hint=f"settle them with {other.tool}, or say with --through VERSION what is applied",
+                details={"table": other.table, "names": list(other.failed)},
+            )
+        if other.finished or (other.without_file and other.readable):
+            return other
+    unreadable = ", ".join(f'{other.tool} ("{other.table}")' for other in found if not other.readable)
     raise UsageError(
-        f'schema {session.schema} holds no history to take over: neither "SchemaMigration" nor "_prisma_migrations"',
+        f"schema {session.schema} is migrated by {unreadable}, whose entries name no files of ours"
+        if unreadable
+        else f"schema {session.schema} holds no history to take over",
         code="nothing-to-adopt",
         hint="say with --through VERSION up to which file the database is migrated",
     )

@@ -56,7 +56,7 @@ def _collect_expected(migrations: Sequence[Migration], schema: str) -> dict[Qual
 
 def _apply_fact(tables: dict[QualifiedName, set[str]], fact: f.Fact) -> None:
     match fact:
-        case f.ObjectCreated(kind="table", name=name):
+        case f.ObjectCreated(kind="table", name=name, temporary=False):
             tables[name] = set()
         case f.ObjectDropped(kind="table", name=name):
             tables.pop(name, None)

@@ -27,10 +27,11 @@ def document(done: subprocess.CompletedProcess[str]) -> Any:
 
 
 @pytest.fixture(scope="module")
-def played(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def played(environment: Path) -> Path:
     """A folder with a demo in it that was run twice."""
-    directory = tmp_path_factory.mktemp("d") / "demo"
-    directory.parent.chmod(0o755)
+    # Not below pytest's folder, which another run of pytest closes for all but its own user.
+    directory = environment / "d" / "demo"
+    directory.parent.mkdir()
     first = document(stackctl("demo", str(directory), "--json", cwd=directory.parent))
     again = document(stackctl("demo", str(directory), "--json", cwd=directory.parent))
     for result in (first, again):

@@ -138,13 +138,19 @@ def test_the_rest_of_a_history_is_applied_and_told_to_the_backend(conn: psycopg.
     assert [name for (name,) in recorded] == NAMES
 
 
-def test_what_prisma_did_not_finish_is_not_adopted(conn: psycopg.Connection[Any]) -> None:
+def test_what_prisma_did_not_finish_stops_adopting_and_what_it_rolled_back_does_not(
+    conn: psycopg.Connection[Any],
+) -> None:
     migrated_by_another(conn, "_prisma_migrations", NAMES[:10])
     conn.execute(
         "INSERT INTO _prisma_migrations (migration_name, finished_at, rolled_back_at)"
         " VALUES (%s, NULL, NULL), (%s, NULL, now()), ('20200101000000_gone', now(), NULL)",
         (NAMES[10], NAMES[11]),
     )
+    with pytest.raises(StateError) as caught:
+        adopt(conn, FOLDER)
+    assert (caught.value.code, caught.value.details["names"]) == ("failed-elsewhere", [NAMES[10]])
+    conn.execute("UPDATE _prisma_migrations SET rolled_back_at = now() WHERE migration_name = %s", (NAMES[10],))
     found = adopt(conn, FOLDER)
     assert list(found.adopted) == NAMES[:10]
     assert found.without_file == ("20200101000000_gone",)

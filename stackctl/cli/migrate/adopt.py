@@ -29,7 +29,8 @@ def adopt(
 ) -> None:
     """Record as applied what another tool has applied; no migration is run.
 
-    Its history is read from "SchemaMigration", else from _prisma_migrations. Running it again changes nothing.
+    Its history is read: the backend's ("SchemaMigration"), Prisma's, dbmate's, golang-migrate's, goose's, Flyway's and
+    others'. Running it again changes nothing.
     Exit codes: 0 recorded or nothing to do, 2 there is no history to read and --through is missing, 5 the database
     lacks what those files make, or another run holds the lock.
     """

@@ -77,6 +77,7 @@ class ObjectCreated(Fact):
     name: QualifiedName
     arguments: tuple[str, ...] | None = None  # of a function
     partitioned: bool = False
+    temporary: bool = False
 
 
 @dataclass(frozen=True)

@@ -156,9 +156,9 @@ def _parse_create(reader: TokenReader) -> Iterator[Fact]:
     if unique:
         raise reader.make_error("not a CREATE that is known")
     reader.accept_one_of("GLOBAL", "LOCAL")
-    reader.accept_one_of("TEMPORARY", "TEMP", "UNLOGGED")
+    persistence = reader.accept_one_of("TEMPORARY", "TEMP", "UNLOGGED")
     if reader.accept("TABLE"):
-        yield from _parse_create_table(reader)
+        yield from _parse_create_table(reader, temporary=persistence.startswith("TEMP"))
     elif kind := reader.accept_one_of(*_CREATED):
         reader.accept("IF", "NOT", "EXISTS")
         if kind == "SCHEMA" and reader.accept("AUTHORIZATION"):
@@ -193,7 +193,7 @@ def _parse_create_index(reader: TokenReader) -> Iterator[Fact]:
         yield ObjectCreated("index", found)
 
 
-def _parse_create_table(reader: TokenReader) -> Iterator[Fact]:
+def _parse_create_table(reader: TokenReader, *, temporary: bool) -> Iterator[Fact]:
     reader.accept("IF", "NOT", "EXISTS")
     name = reader.read_name()
     is_partition = reader.accept("PARTITION", "OF")
@@ -205,7 +205,7 @@ def _parse_create_table(reader: TokenReader) -> Iterator[Fact]:
     elements = split_tokens(reader.read_brackets()) if reader.peek_text() == "(" else []
     words = [token.text.upper() for token, depth in iter_with_depth(reader.rest) if token.kind == "word" and depth == 0]
     partitioned = ("PARTITION", "BY") in pairwise(words)
-    yield ObjectCreated("table", name, partitioned=partitioned)
+    yield ObjectCreated("table", name, partitioned=partitioned, temporary=temporary)
     if not elements and not (words or is_partition or is_typed):
         raise reader.make_error("a table without columns")
     if is_partition or is_typed or (elements and all(len(element) == 1 for element in elements)):

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from stackctl.migrate.runner.session import Connection, Session
 
 _SQL = load_statements(__file__, "runner")
-_OTHER_HISTORIES = {"SchemaMigration": "read_backend_history", "_prisma_migrations": "read_prisma_history"}
 
 
 @dataclass(frozen=True)
@@ -103,17 +102,6 @@ def read_progress(conn: Connection, schema: str) -> dict[str, MigrationProgress]
         )
         for row in _read_rows(conn, schema)
     }
-
-
-def read_other_histories(conn: Connection, schema: str) -> dict[str, dict[str, Any]]:
-    """What other runners have recorded as finished: by table of theirs, names with the time where it is known."""
-    with conn.cursor(row_factory=dict_row) as cursor:
-        tables = [row["name"] for row in cursor.execute(_SQL["find_other_histories"], {"schema": schema})]
-        found: dict[str, dict[str, Any]] = {}
-        for table in sorted(tables):  # SchemaMigration first: the backend filled it from the other
-            query = sql.SQL(_SQL[_OTHER_HISTORIES[table]]).format(sql.Identifier(schema, table))
-            found[table] = {row["name"]: row["finished_at"] for row in cursor.execute(query)}
-    return found
 
 
 def is_edited_halfway(migration: Migration, begun: MigrationProgress) -> bool:

@@ -52,7 +52,7 @@ def hold_lock(
 
 def find_history(session: Session) -> str | None:
     """The table of the other runner in use: the backend's, which was filled from Prisma's, before Prisma's."""
-    found = {row["name"] for row in session.fetch_named("find_other_histories")}
+    found = {row["name"] for row in session.fetch_named("find_other_runners", names=list(_LOCKS))}
     return next((table for table in _LOCKS if table in found), None)
 
 

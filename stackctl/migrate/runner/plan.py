@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from stackctl.core.errors import StateError, UsageError
 from stackctl.migrate import files
-from stackctl.migrate.runner import history
+from stackctl.migrate.runner import history, other_histories
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from stackctl.migrate.files import Migration
     from stackctl.migrate.runner.history import MigrationProgress
@@ -26,8 +26,11 @@ def find_pending(
     to: str | None = None,
     excluded: Collection[str] = (),
     out_of_order: bool = False,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> tuple[tuple[Migration, MigrationProgress], ...]:
     """What a run applies, in order, each with how far it has come already. Writes nothing.
+
+    `tell` hears which other tools migrate the schema too, when nothing of ours was ever applied there.
 
     Raises UsageError (`unknown-migration`), ConfigError (`empty-migration`), StateError (`out-of-order` unless that is
     allowed, `not-adopted`, `migration-edited-halfway`), ServiceError (`permission-denied`).
@@ -48,7 +51,7 @@ def find_pending(
             history.refuse_edited_halfway(migration, so_far)
     if not out_of_order:
         _refuse_out_of_order(found, find_out_of_order(migrations, begun))
-    _refuse_not_adopted(conn, found, schema)
+    _refuse_not_adopted(conn, migrations, found, schema, tell if not begun else None)
     return tuple(found)
 
 
@@ -100,13 +103,21 @@ def _refuse_out_of_order(found: Sequence[tuple[Migration, MigrationProgress]], o
         )
 
 
-def _refuse_not_adopted(conn: Connection, found: Sequence[tuple[Migration, MigrationProgress]], schema: str) -> None:
-    for table, finished in history.read_other_histories(conn, schema).items():
-        names = [migration.name for migration, so_far in found if migration.name in finished and not so_far.done]
+def _refuse_not_adopted(
+    conn: Connection,
+    migrations: Sequence[Migration],
+    found: Sequence[tuple[Migration, MigrationProgress]],
+    schema: str,
+    tell: Callable[[str], None] | None,
+) -> None:
+    for other in other_histories.read_other_histories(conn, migrations, schema):
+        names = [migration.name for migration, so_far in found if migration.name in other.finished and not so_far.done]
         if names:
             raise StateError(
-                f'the database records in "{table}" as applied what is pending here: {format_names(names)}',
+                f'the database records in "{other.table}" as applied what is pending here: {format_names(names)}',
                 code="not-adopted",
                 hint="take that history over with stackctl migrate adopt, then run this again",
-                details={"table": table, "names": names},
+                details={"table": other.table, "names": names},
             )
+        if tell is not None:
+            tell(f'{other.tool} migrates this schema, too (table "{other.table}"); none of its entries is a file here')

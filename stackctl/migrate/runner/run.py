@@ -112,7 +112,13 @@ def apply_migrations(
         session = Session.begin(conn, schema, limits)
         with runner_lock.hold_runner_lock(session, on_event, sleep):
             pending = plan.find_pending(
-                conn, migrations, schema, to=to, excluded=find_excluded(), out_of_order=out_of_order
+                conn,
+                migrations,
+                schema,
+                to=to,
+                excluded=find_excluded(),
+                out_of_order=out_of_order,
+                tell=lambda text: on_event(Event("remark", detail=text)),
             )
             if pending:
                 history.create_history(session)

@@ -194,19 +194,10 @@ SELECT EXISTS (
 SELECT i.inhparent::regclass::text AS parent
 FROM pg_inherits AS i WHERE i.inhdetachpending AND i.inhrelid = to_regclass(%(partition)s)
 
--- name: find_other_histories
--- Which histories of other runners there are.
+-- name: find_other_runners
 SELECT c.relname AS name
 FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-WHERE n.nspname = %(schema)s AND c.relname IN ('SchemaMigration', '_prisma_migrations') AND c.relkind IN ('r', 'p')
-
--- name: read_backend_history
-SELECT "migrationName" AS name, "finishedAt" AT TIME ZONE 'UTC' AS finished_at
-FROM {} WHERE "finishedAt" IS NOT NULL ORDER BY 1
-
--- name: read_prisma_history
-SELECT migration_name AS name, max(finished_at) AS finished_at
-FROM {} WHERE finished_at IS NOT NULL AND rolled_back_at IS NULL GROUP BY 1 ORDER BY 1
+WHERE n.nspname = %(schema)s AND c.relname = ANY (%(names)s) AND c.relkind IN ('r', 'p')
 
 -- name: record_adopted
 INSERT INTO stackctl.migration_history (target_schema, name, checksum, applied_at, pieces_done)
