@@ -19,10 +19,9 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from stackctl.backend.tenancies import merge_config
-from stackctl.config.keys import DATABASE_KEYS, convert_value
+from stackctl.config.keys import check_url
 from stackctl.config.settings import ExternalDatabase
 from stackctl.core.errors import ConfigError, StateError
-from stackctl.core.redaction import remember_url
 from stackctl.postgres.statements import load_statements
 
 if TYPE_CHECKING:
@@ -202,10 +201,6 @@ def parse_databases(tenancy: UUID, text: str) -> list[ExternalDatabase]:
 def _parse_database(tenancy: UUID, id_: str, entry: Any) -> ExternalDatabase:
     if not isinstance(entry, dict):
         return _unusable(tenancy, id_, "is not an object")
-    # Before anything can quote it, wherever it stands.
-    for value in entry.values():
-        if isinstance(value, str) and re.search(r"[:=]", value):
-            remember_url(value)
     type_, url = entry.get("type"), entry.get("connectionString")
     if type_ != "postgres":
         shown = type_ if isinstance(type_, str) and _WORD.fullmatch(type_) else "unknown"
@@ -214,7 +209,7 @@ def _parse_database(tenancy: UUID, id_: str, entry: Any) -> ExternalDatabase:
     if not isinstance(url, str) or not url.strip():
         return _unusable(tenancy, id_, "has no connectionString that is a text")
     try:
-        convert_value(DATABASE_KEYS["url"], url, Path())
+        check_url(url)
         parameters = conninfo_to_dict(url)
     except ValueError as problem:
         return _unusable(tenancy, id_, f"has a connectionString that can't be used: {problem}")

@@ -114,15 +114,21 @@ def convert_value(spec: Key, value: Any, base: Path) -> Any:
                 raise ValueError(str(problem)) from None
         case "url":
             remember_url(value)
-            if value.startswith(("postgres:", "postgresql:")) and is_ambiguous_url(value):
-                raise ValueError("an @ or / in the user, password or database name must be written as %40 or %2F")
-            if value.startswith(("postgres:", "postgresql:")) and has_password_without_host(value):
-                raise ValueError("no @HOST: write postgresql://USER@HOST:5432/DBNAME, a password after the user")
+            check_url(value)
         case "secret":
             remember_secret(value)
         case _:
             pass
     return value
+
+
+def check_url(value: str) -> None:
+    """ValueError for a URL of PostgreSQL that libpq would cut elsewhere than its author meant."""
+    if value.startswith(("postgres:", "postgresql:")):
+        if is_ambiguous_url(value):
+            raise ValueError("an @ or / in the user, password or database name must be written as %40 or %2F")
+        if has_password_without_host(value):
+            raise ValueError("no @HOST: write postgresql://USER@HOST:5432/DBNAME, a password after the user")
 
 
 def describe_value(value: Any) -> str:

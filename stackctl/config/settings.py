@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import stat
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
@@ -150,9 +151,16 @@ class Settings:
         if os.geteuid() == 0 and (caller := self.environ.get("SUDO_UID", "")).isdigit():
             ours.add(int(caller))
         try:
-            owners = {path.stat().st_uid, path.lstat().st_uid}
+            found = path.stat()
+            owners = {found.st_uid, path.lstat().st_uid}
         except OSError:
             return  # reading it will say so
+        if found.st_mode & stat.S_IWOTH:
+            raise ConfigError(
+                f"{path} may be written by everybody and is not used",
+                code="config-owner",
+                hint=f"take that right away: chmod o-w {shlex.quote(str(path))}",
+            )
         if owners - ours:
             raise ConfigError(
                 f"{path} belongs to another user (id {min(owners - ours)}) and is not used",

@@ -44,14 +44,19 @@ PLAIN_PROGRESS_INTERVAL = 3.0  # seconds between progress lines off a terminal
 
 # What a runner of GitHub Actions obeys: `::command::` where a line begins, `##[command]` anywhere.
 _WORKFLOW_COMMAND = re.compile(r"^(\s*):(?=:[A-Za-z-]+(?: |::))|#(?=#\[)")
+# Letters and signs that show nothing, and pass for printable.
+_FILLERS = re.compile("[\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0]")
 _BEYOND_ASCII = re.compile(r"[^\x20-\x7e\n]")
 
 
 def escape_unprintable(text: str, keep: str = "") -> str:
     """Text without what a terminal would obey, what ends a line, what turns its direction, and what is not seen."""
-    if text.isprintable():
+    if text.isprintable() and not _FILLERS.search(text):
         return text
-    return "".join(one if one.isprintable() or one in keep else one.encode("unicode_escape").decode() for one in text)
+    return "".join(
+        one if (one.isprintable() and not _FILLERS.match(one)) or one in keep else one.encode("unicode_escape").decode()
+        for one in text
+    )
 
 
 def to_sentence(text: str, *, exact: bool = False) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import threading
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,9 +24,10 @@ def replace_file(path: Path, data: bytes) -> None:
 
     Raises OSError, and then no file was changed.
     """
-    if _is_stream(path):
+    if is_stream(path):
         path.write_bytes(data)
         return
+    refuse_planted(path)
     import tempfile
 
     target = path.resolve()
@@ -51,13 +53,30 @@ def replace_file(path: Path, data: bytes) -> None:
         raise
 
 
-def _is_stream(path: Path) -> bool:
+def refuse_planted(path: Path) -> None:
+    """In a folder that everybody may write (/tmp), a link or a file of another user may have been put there for us.
+
+    Raises PermissionError, as the kernel itself does where it protects such folders.
+    """
+    with suppress(FileNotFoundError):
+        folder, found = path.parent.stat(), path.lstat()
+        everybodys = folder.st_mode & stat.S_ISVTX and folder.st_mode & stat.S_IWOTH
+        if everybodys and found.st_uid not in (os.geteuid(), folder.st_uid):
+            raise PermissionError(errno.EACCES, "it belongs to another user, in a folder that everybody may write")
+
+
+def is_stream(path: Path) -> bool:
+    """Whether what is written there goes somewhere else than into a file of that name."""
     # A descriptor may lead to a file that others go on writing.
     return str(path).startswith(("/dev/fd/", "/dev/std", "/proc/")) or (path.exists() and not path.is_file())
 
 
 def make_private_file(path: Path) -> None:
-    """An empty file that only its owner may read, where there is none; what hinders it, whoever opens it will say."""
+    """An empty file that only its owner may read, where there is none; what hinders it, whoever opens it will say.
+
+    Raises PermissionError for one that was planted.
+    """
+    refuse_planted(path)
     with suppress(OSError, RuntimeError):
         os.close(os.open(path.resolve(), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
 

@@ -45,7 +45,7 @@ _SECRET_NAME = r"\w*(?:password|passwd|pwd|secret|token|api[_-]?key)"
 
 # From the colon on, and no password without end: a text of many letters, or of many schemes, takes no time.
 _URL_PASSWORD = re.compile(r"(?<=[A-Za-z0-9+.-])(?P<head>:/{1,2}[^\s:/@'\"]*):[^\s'\"]{0,2000}@")
-_PLAIN_URL_PASSWORD = re.compile(r"(?<=[A-Za-z0-9+.-])(?P<head>://[^\s:/@'\"]*):[^\s/@'\"]{1,2000}@")
+_PLAIN_URL_PASSWORD = re.compile(r"(?<=[A-Za-z0-9+.-])(?P<head>:/{1,2}[^\s:/@'\"]*):[^\s/@'\"]{1,2000}@")
 _NAMED_SECRET = re.compile(rf"(?P<head>\b{_SECRET_NAME}\s*=\s*)(?:'(?:[^'\\]|\\.)*'?|[^\s&'\"]+)", re.IGNORECASE)
 _QUOTED_SECRET = re.compile(
     rf"(?P<head>(?P<q>['\"]){_SECRET_NAME}(?P=q)\s*:\s*)(?:'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")", re.IGNORECASE
@@ -94,7 +94,10 @@ def remember_url(url: str) -> None:
             if name not in _SHOWN:
                 remember_secret(value.strip("'"))
                 remember_secret(_unescape(value))
-    elif not url.startswith("embedded"):
+    elif url.startswith("embedded"):
+        for found in _NAMED_SECRET.finditer(url):
+            remember_secret(found[0].removeprefix(found["head"]).strip("'"))
+    else:
         for piece in (url, *re.split(r"[\s@/:?#=']+", url)):
             if not _is_secret_name(piece):
                 remember_secret(piece)
@@ -102,6 +105,11 @@ def remember_url(url: str) -> None:
 
 def redact_url(url: str) -> str:
     """The connection string with its password masked, fit to be shown; wholly masked where its form is unclear."""
+    # A password may stand where none belongs: behind a comma or an `&` that separates nothing there.
+    return _NAMED_SECRET.sub(rf"\g<head>{MASK}", _redact_parts(url))
+
+
+def _redact_parts(url: str) -> str:
     if match := _URL.match(url):
         rest = match["rest"]
         if has_password_without_host(url):

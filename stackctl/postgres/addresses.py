@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import socket
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING, Any
 
 from stackctl.core.errors import ConfigError, ServiceError
 
 if TYPE_CHECKING:
     from stackctl.postgres.libpq import Parameters
+
+# Beside what Python's ipaddress calls loopback, link-local, unspecified and multicast: "this network", broadcast, and
+# where AWS keeps the metadata of a machine in IPv6.
+_LOCAL = tuple(map(ip_network, ("0.0.0.0/8", "255.255.255.255/32", "fd00:ec2::/64")))
+# RFC 4291 (compatible), RFC 2765 (translated), RFC 6052 and RFC 8215 (translators): IPv4 in the last 32 bits.
+_WITH_IPV4 = tuple(map(IPv6Network, ("::/96", "::ffff:0:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48")))
 
 
 def pin_addresses(parameters: Parameters, what: str) -> Parameters:
@@ -65,13 +71,17 @@ def _is_local(text: str) -> bool:
     if isinstance(address, IPv6Address):
         address = _inner_address(address) or address
     reserved = address.is_loopback or address.is_link_local or address.is_unspecified or address.is_multicast
-    return reserved or address == IPv4Address("255.255.255.255") or _is_own(address)
+    return (
+        reserved
+        or any(address in network for network in _LOCAL if network.version == address.version)
+        or _is_own(address)
+    )
 
 
 def _inner_address(address: IPv6Address) -> IPv4Address | None:
-    """Of IPv4-mapped and -compatible addresses, 6to4, Teredo and the translators' prefix 64:ff9b::/96 (RFC 6052)."""
+    """Of IPv4-mapped, -compatible and -translated addresses, 6to4, Teredo and the translators' prefixes."""
     number = int(address)
-    if number >> 32 in (0, 0x0064_FF9B << 64) and number > 1:
+    if number > 1 and any(address in network for network in _WITH_IPV4):
         return IPv4Address(number & 0xFFFF_FFFF)
     return address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else None)
 

@@ -16,7 +16,7 @@ from psycopg import errors as pg
 from psycopg.conninfo import conninfo_to_dict
 
 from stackctl.core.errors import ConfigError, ServiceError, StackctlError
-from stackctl.core.redaction import redact_url, remember_url
+from stackctl.core.redaction import MASK, redact_url, remember_url
 from stackctl.postgres.errors import to_one_line, translating_errors
 from stackctl.postgres.libpq import NO_FILE, Connection, Parameters, fill_from_environment, open_connection
 
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 OPERATED = "the operated database"  # in messages
 
+_TICKETS = ("!gss", "!sspi")
+_MOST_PLACES = 8  # each may take CONNECT_TIMEOUT
+# How soon a peer that is gone is noticed: nobody else may hold up a worker.
+_PATIENCE = ("keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout")
 CONNECT_TIMEOUT = 10  # seconds, unless the connection string says otherwise
 
 # What libpq says of a parameter that it can't use; it has no code of its own.
@@ -57,14 +61,17 @@ def connect(
     `schema` becomes the search path; None leaves the server's. `what` names the database in messages. `author`: who
     wrote the URL, and so what it may reach and borrow.
     """
-    remember_url(url)
+    if author == "operator":
+        remember_url(url)  # a tenancy's would let it choose what is masked in everybody's messages
     embedded = _find_embedded(url, base or Path.cwd())
     try:
         parameters = embedded[0].parameters(embedded[1]) if embedded is not None else conninfo_to_dict(url)
     except psycopg.ProgrammingError as error:
         raise _bad_url(what, f"not a PostgreSQL connection string: {redact_url(url)}") from error
     if not re.fullmatch(r"[0-9,]*", str(parameters.get("port") or "")):
-        raise _bad_url(what, f"the port {parameters['port']!r} is not a number")
+        raise _bad_url(what, "the port is not a number")
+    if embedded is None and any(re.search(r"[=;\s]", host) for host in _list_hosts(parameters) if host[:1] not in "/@"):
+        raise _bad_url(what, "the host is none that there can be")
     if embedded is None:
         parameters = fill_from_environment(parameters) if author == "operator" else _restrict(parameters, author, what)
     parameters.setdefault("connect_timeout", CONNECT_TIMEOUT)
@@ -77,7 +84,7 @@ def connect(
     try:
         conn = open_connection(parameters) if embedded is None else _open_embedded(*embedded, parameters)
     except psycopg.Error as error:
-        raise _connect_error(error, what, parameters) from error
+        raise _connect_error(error, what, parameters) from (error if author == "operator" else None)
     try:
         conn.execute(_SESSION, {"schema": schema})
     except psycopg.Error as error:
@@ -110,7 +117,7 @@ def _open_embedded(server: EmbeddedServer, dbname: str, parameters: Parameters) 
 
 
 def _restrict(parameters: Parameters, author: Author, what: str) -> Parameters:
-    """What a tenancy wrote, with nothing of the operator's: no password, certificate or ticket.
+    """What a tenancy wrote, with nothing of the operator's: no password, certificate or ticket; and not for long.
 
     Raises what `pin_addresses` raises.
     """
@@ -118,8 +125,17 @@ def _restrict(parameters: Parameters, author: Author, what: str) -> Parameters:
 
     if author == "tenancy":
         parameters = pin_addresses(parameters, what)
-    return {"password": "", "require_auth": "!gss,!sspi"} | parameters | {
-        "passfile": NO_FILE, "sslcertmode": "disable", "gssencmode": "disable",
+    if len(_list_hosts(parameters)) > _MOST_PLACES:
+        raise _bad_url(what, f"more than {_MOST_PLACES} places to try")
+    methods = str(parameters.get("require_auth") or "!gss").split(",")
+    if any(method.strip().startswith("!") for method in methods):  # which lets pass what it does not name
+        methods = [*(method for method in methods if method.strip() not in _TICKETS), *_TICKETS]
+    timeout = str(parameters.get("connect_timeout") or "")
+    patience = int(timeout) if timeout.isascii() and timeout.isdigit() else CONNECT_TIMEOUT
+    left = {name: value for name, value in parameters.items() if name not in _PATIENCE}
+    return {"password": ""} | left | {
+        "require_auth": ",".join(methods), "passfile": NO_FILE, "sslcertmode": "disable", "gssencmode": "disable",
+        "connect_timeout": max(1, min(patience, CONNECT_TIMEOUT)),
     }  # fmt: skip
 
 
@@ -160,8 +176,12 @@ def _lacks_database(error: psycopg.Error) -> bool:
     return isinstance(error, pg.InvalidCatalogName) or ("database" in text and "does not exist" in text)
 
 
+def _list_hosts(parameters: Parameters) -> list[str]:
+    return str(parameters.get("host") or parameters.get("hostaddr") or "localhost").split(",")
+
+
 def _describe_place(parameters: Parameters) -> str:
-    hosts = str(parameters.get("host") or parameters.get("hostaddr") or "localhost").split(",")
+    hosts = _list_hosts(parameters)
     ports = str(parameters.get("port") or 5432).split(",")
     if len(ports) < len(hosts):
         ports *= len(hosts)
@@ -173,6 +193,8 @@ def _connect_error(error: psycopg.Error, what: str, parameters: dict[str, Any]) 
         return _bad_url(what, to_one_line(str(error).removeprefix("connection is bad: ")))
     place = _describe_place(parameters)
     reason = to_one_line(str(error))
+    if len(password := str(parameters.get("password") or "")) > 3:
+        reason = reason.replace(password, MASK)
     user = parameters.get("user")
     if isinstance(error, pg.InvalidPassword | pg.InvalidAuthorizationSpecification) or "password" in reason:
         return ServiceError(

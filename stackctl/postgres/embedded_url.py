@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl
 
 from stackctl.core.errors import ConfigError
+from stackctl.core.redaction import redact_url
 
 _NAME_BYTES = 63  # PostgreSQL cuts longer identifiers short
 _SPELLINGS = "embedded, embedded:DIR or embedded:DIR?dbname=NAME"
@@ -34,17 +35,17 @@ def parse_embedded_url(url: str, base: Path) -> EmbeddedUrl | None:
     if written is None:
         directory = _default_directory()
     elif not written or written.startswith("//") or "\0" in written:
-        raise _malformed(f"the embedded database URL {url!r} names no directory")
+        raise _malformed(f"the embedded database URL {redact_url(url)!r} names no directory")
     else:
         directory = base.absolute() / Path(written).expanduser()
     dbname = "postgres"
     if query is not None:
         pairs = parse_qsl(query, keep_blank_values=True)
         if [key for key, _ in pairs] != ["dbname"]:
-            raise _malformed(f"the embedded database URL {url!r} takes one parameter, dbname")
+            raise _malformed(f"the embedded database URL {redact_url(url)!r} takes one parameter, dbname")
         dbname = pairs[0][1]
         if not 0 < len(dbname.encode()) <= _NAME_BYTES or "\0" in dbname:
-            raise _malformed(f"the database name in {url!r} must have 1 to {_NAME_BYTES} bytes")
+            raise _malformed(f"the database name in {redact_url(url)!r} must have 1 to {_NAME_BYTES} bytes")
     return EmbeddedUrl(directory, dbname)
 
 

@@ -12,6 +12,8 @@ import logging
 import os
 import threading
 from functools import cache
+from itertools import takewhile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -84,15 +86,18 @@ def _take_environment() -> Mapping[str, str]:
 
 @cache
 def _read_service(name: str) -> dict[str, str]:
-    """What the file of services says of one; libpq reads it, and asks nothing but the environment which one."""
-    with _lock:
-        before = _read_defaults()
-        os.environ["PGSERVICE"] = name
+    """What the files of services say of one, as libpq reads them: the first section of that name counts.
+
+    libpq reads it as well. It is read here because a service beats the variables, and libpq does not tell them apart.
+    """
+    own = os.environ.get("PGSERVICEFILE") or str(Path.home() / ".pg_service.conf")
+    for place in (Path(own), Path(os.environ.get("PGSYSCONFDIR", "/nowhere")) / "pg_service.conf"):
         try:
-            return {key: value for key, value in _read_defaults().items() if value != before.get(key)}
-        finally:
-            del os.environ["PGSERVICE"]
-
-
-def _read_defaults() -> dict[str, str]:
-    return {one.keyword.decode(): one.val.decode() for one in pq.Conninfo.get_defaults() if one.val is not None}
+            lines = [line.strip() for line in place.read_text(encoding="utf-8", errors="replace").splitlines()]
+        except OSError:
+            continue
+        if f"[{name}]" in lines:
+            section = takewhile(lambda line: not line.startswith("["), lines[lines.index(f"[{name}]") + 1 :])
+            pairs = (line.partition("=") for line in section if "=" in line and not line.startswith("#"))
+            return {key: value for key, _, value in pairs}
+    return {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import stat
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -89,3 +90,11 @@ def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path) -> Non
     assert done.returncode == 5
     assert "was not made by `stackctl demo`" in done.stderr
     assert (tmp_path / "stackctl.yaml").read_text() == "version: 1\n"
+
+
+def test_only_its_owner_may_write_the_configuration(tmp_path: Path, environment: Path) -> None:
+    folder = environment / "open-umask"
+    done = forked.run(("demo", folder, "--quiet"), cwd=tmp_path, before="import os; os.umask(0)")
+    assert done.returncode == 0, done.stderr
+    modes = {name: stat.S_IMODE((folder / name).stat().st_mode) for name in (".", "stackctl.yaml", "warehouse.db")}
+    assert modes == {".": 0o755, "stackctl.yaml": 0o600, "warehouse.db": 0o600}

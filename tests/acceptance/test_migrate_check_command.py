@@ -150,6 +150,7 @@ def test_dump_to_the_terminal_and_to_a_file(tmp_path: Path, empty_db: str, conne
                 assert process.communicate(timeout=DEADLINE)[1] == ""
         assert (tmp_path / "redirected.sql").read_bytes() == (tmp_path / "schema.sql").read_bytes()
     assert odd in (tmp_path / "schema.sql").read_bytes().decode()
+    assert project.run("migrate", "dump", "--output", "/dev/stdout").stdout == shown.stdout
     assert odd in project.run("migrate", "dump", "--json").json["sql"]
     assert project.run("migrate", "dump", "--output", "none/schema.sql").code == 3
 

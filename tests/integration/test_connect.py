@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import socket
+import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import pytest
 
-from stackctl.core.errors import StateError
+from stackctl.core.errors import ServiceError, StateError
 from stackctl.postgres import embedded
 from stackctl.postgres.connect import connect
 from tests.backend import Project
 from tests.conftest import FAST
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 @pytest.fixture
@@ -85,3 +88,67 @@ def test_a_stand_in_at_the_socket_is_refused_before_anything_is_done(
     finally:
         kept.rename(own)
         mine.release()
+
+
+class Server:
+    """Somebody who plays a server: says what it was told to, and keeps what it heard."""
+
+    def __init__(self, *answers: bytes) -> None:
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self._answers = answers
+        self._held: list[socket.socket] = []
+        self.url = f"postgresql://u:pw12@127.0.0.1:{self._listening.getsockname()[1]}/db"
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                conn, _ = self._listening.accept()
+            except OSError:
+                return
+            self._held.append(conn)
+            while conn.recv(4096)[4:8] == b"\x04\xd2\x16\x2f":  # a request for TLS
+                conn.sendall(b"N")
+            for answer in self._answers:
+                conn.sendall(answer)
+
+    def close(self) -> None:
+        for one in (self._listening, *self._held):
+            one.close()
+
+
+@pytest.fixture
+def play() -> Iterator[Callable[..., Server]]:
+    played: list[Server] = []
+
+    def start(*answers: bytes) -> Server:
+        played.append(Server(*answers))
+        return played[-1]
+
+    yield start
+    for one in played:
+        one.close()
+
+
+GSS = b"R\x00\x00\x00\x08\x00\x00\x00\x07"
+
+
+@pytest.mark.parametrize("asked", [None, "!password", "!md5", "!none", "!sspi", "!gss,!md5"])
+def test_a_tenancys_server_gets_no_ticket(play: Callable[..., Server], asked: str | None) -> None:
+    url = play(GSS).url + (f"?require_auth={quote(asked)}" if asked else "")
+    with pytest.raises(ServiceError) as caught:
+        connect(url, author="neighbour")
+    assert "server requested GSSAPI authentication" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "asked", ["connect_timeout=99999", "connect_timeout=0", "connect_timeout=x&tcp_user_timeout=1"]
+)
+def test_a_tenancys_server_that_says_nothing_holds_nobody_up_for_long(
+    play: Callable[..., Server], monkeypatch: pytest.MonkeyPatch, asked: str
+) -> None:
+    monkeypatch.setattr("stackctl.postgres.connect.CONNECT_TIMEOUT", 2)
+    started = time.monotonic()
+    with pytest.raises(ServiceError) as caught:
+        connect(f"{play().url}?{asked}", author="neighbour")
+    assert (caught.value.code, time.monotonic() - started < 8) == ("unreachable", True)

@@ -410,3 +410,10 @@ def test_a_lock_timeout_stays_within_what_the_server_counts(
     )
     apply_migrations(conn, migrations, limits=Limits(lock_timeout=limit), statement_context=statement_context)
     assert seen == [told, concurrently]
+
+
+@pytest.mark.parametrize("password", ["Zx9Qw7SECRET", '"Zx9Qw7SECRET"'])
+def test_a_password_without_its_quotes_is_not_shown(conn: Connection, tmp_path: Path, password: str) -> None:
+    error = catch_error(conn, write_files(tmp_path, a=f"CREATE ROLE nobody PASSWORD {password}"))
+    assert "syntax error at or near" in error.message
+    assert "Zx9Qw7SECRET" not in f"{error.message} {error.details}"

@@ -12,7 +12,7 @@ import pytest
 from stackctl.core.files import make_private_file, private_umask, replace_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 @pytest.fixture(autouse=True)
@@ -62,6 +62,27 @@ def test_what_fails_leaves_nothing_and_changes_nothing(tmp_path: Path, monkeypat
     with pytest.raises(OSError, match="no space"):
         replace_file(file, b"2")
     assert [(one.name, one.read_bytes()) for one in tmp_path.iterdir()] == [("a", b"1")]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+@pytest.mark.parametrize("make", [lambda path: replace_file(path, b"ours"), make_private_file])
+def test_what_was_planted_in_a_folder_of_everybodys_is_refused(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    tmp_path.chmod(0o1777)
+    planted = tmp_path / "planted"
+    planted.write_text("theirs")
+    link, victim = tmp_path / "link", tmp_path / "folder" / "victim"
+    victim.parent.mkdir()
+    link.symlink_to(victim)
+    for path in (planted, link):
+        os.chown(path, 12345, -1, follow_symlinks=False)
+    for path in (planted, link):
+        with pytest.raises(PermissionError):
+            make(path)
+    assert (planted.read_text(), victim.exists()) == ("theirs", False)
+    make(tmp_path / "new")
+    tmp_path.chmod(0o755)
+    make(link)
+    assert victim.exists()
 
 
 def test_what_is_no_file_is_written_to(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import socket
 from typing import TYPE_CHECKING
 
 import pytest
+from psycopg import pq
 
 from stackctl.core.errors import ConfigError, ServiceError
 from stackctl.postgres import libpq
@@ -55,6 +56,19 @@ def test_a_service_beats_the_variables_as_with_psql(
     assert {name: found.get(name) for name in expected} == expected
 
 
+def test_a_service_that_says_what_libpq_would_say_anyway_says_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "services").write_text(
+        "# all\n[other]\nhost=no\n\n[shop]\nport=5432\n  user=root\nsslmode=prefer\n[shop]\nport=1"
+    )
+    variables = {"PGPORT": "7803", "PGUSER": "evil", "PGSSLMODE": "disable", "PGDATABASE": "mine"}
+    setenv(monkeypatch, variables | {"PGSERVICE": "shop", "PGSERVICEFILE": str(tmp_path / "services")})
+    found = fill_from_environment({})
+    expected = {"port": "5432", "user": "root", "sslmode": "prefer", "dbname": "mine", "service": "shop"}
+    assert found == expected
+
+
 def test_a_service_named_by_the_string_is_where(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "services").write_text("[shop]\nhost=db\n")
     setenv(monkeypatch, WHERE | {"PGSERVICEFILE": str(tmp_path / "services")})
@@ -65,7 +79,7 @@ def test_a_service_named_by_the_string_is_where(monkeypatch: pytest.MonkeyPatch,
 def test_libpq_itself_sees_no_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     setenv(monkeypatch, WHERE | HOW | {"PGSERVICE": "trap", "PGTZ": "Nowhere", "PGDATESTYLE": "x", "PGGEQO": "x"})
     fill_from_environment({})
-    assert {one: value for one, value in libpq._read_defaults().items() if value == "trap"} == {}  # pyright: ignore[reportPrivateUsage]
+    assert [one.keyword for one in pq.Conninfo.get_defaults() if one.val == b"trap"] == []
     assert not any(f"PG{name}" in libpq.os.environ for name in ("HOST", "SERVICE", "TZ", "DATESTYLE", "GEQO"))
 
 
@@ -79,7 +93,9 @@ def test_libpq_itself_sees_no_variable(monkeypatch: pytest.MonkeyPatch) -> None:
         {"host": "localhost"}, {"host": "127.0.0.1"}, {"host": "127.1"}, {"host": "0x7f000001"}, {"host": "2130706433"},
         {"host": "198.51.100.1,localhost"}, {"host": "0.0.0.0"}, {"host": "::"}, {"host": "::1"},
         {"host": "::ffff:127.0.0.1"}, {"host": "::ffff:7f00:1"}, {"host": "64:ff9b::7f00:1"}, {"host": "2002:7f00:1::"},
-        {"host": "169.254.169.254"}, {"host": "::ffff:169.254.169.254"}, {"host": "fe80::1"}, {"host": "224.0.0.1"},
+        {"host": "169.254.169.254"}, {"host": "64:ff9b:1::7f00:1"}, {"host": "::ffff:0:127.0.0.1"},
+        {"host": "0.0.0.1"}, {"host": "fd00:ec2::254"}, {"host": "::ffff:169.254.169.254"},
+        {"host": "fe80::1"}, {"host": "224.0.0.1"},
         {"host": "db.example.com", "hostaddr": "127.0.0.1"}, {"hostaddr": "127.1"}, {"hostaddr": "198.51.100.1,::1"},
         {"host": "a,b", "hostaddr": "198.51.100.1"}, {"host": "198.51.100.1,198.51.100.2", "port": "1,2,3"},
         {"port": "5432"},

@@ -67,6 +67,28 @@ def test_a_url_is_shown_without_its_password(password: str, encode: object) -> N
     assert clean(shown, spelled)
 
 
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("host=h,port=1,password=Zx9Qw7SECRET", "host=h,port=1,password=***"),
+        ("postgresql://u:x@h/d&password=Zx9Qw7SECRET", "postgresql://u:***@h/d&password=***"),
+        ("postgresql://u:x@h/d;password=Zx9Qw7SECRET", "postgresql://u:***@h/d;password=***"),
+        ("host=h options=-cpassword=Zx9Qw7SECRET", "host=h options=-cpassword=***"),
+        ("embedded:/x?password=Zx9Qw7SECRET", "embedded:/x?password=***"),
+        ("embedded?dbname=x&password=Zx9Qw7SECRET", "embedded?dbname=x&password=***"),
+    ],
+)
+def test_a_password_where_none_belongs_is_not_shown(url: str, shown: str) -> None:
+    assert redact_url(url) == shown
+    remember_url(url)
+    if url.startswith("embedded"):
+        assert scrub("it said Zx9Qw7SECRET") == "it said ***"
+
+
+def test_a_url_that_became_a_path_is_masked() -> None:
+    assert mask_shapes("/x/postgresql:/u:Zx9Qw7SECRET@h/d") == "/x/postgresql:/u:***@h/d"
+
+
 @pytest.mark.parametrize("password", ["hunter2", "pa/ss", "a?b", "123456", "a:b", "h,x"])
 def test_a_url_without_a_host_is_refused_and_its_password_hidden(password: str, tmp_path: Path) -> None:
     url = f"postgresql://sync:{password}/db"

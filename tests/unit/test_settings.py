@@ -189,6 +189,16 @@ def test_a_strangers_file_is_used_only_when_it_is_named(
     assert settings(tmp_path, SUDO_UID=str(owner)).database_url() == "postgresql://file/x"
 
 
+def test_a_file_that_everybody_may_write_is_not_used_by_chance(tmp_path: Path) -> None:
+    path = tmp_path / "stackctl.yaml"
+    path.write_text('database: {url: "postgresql://file/x"}')
+    path.chmod(0o666)
+    with pytest.raises(ConfigError) as caught:
+        settings(tmp_path).database_url()
+    assert caught.value.code == "config-owner"
+    assert settings(tmp_path, flags=Flags(config=path)).database_url() == "postgresql://file/x"
+
+
 def test_a_variable_is_asked_for_only_when_the_value_is_used(tmp_path: Path) -> None:
     file = 'database: {url: "${NOT_SET}", schema: "${SCHEMA}"}\npayments: {stripe_api_key: "${ALSO_NOT}"}\n'
     found = settings(tmp_path, file=file, SCHEMA="stack")

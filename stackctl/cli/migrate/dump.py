@@ -29,8 +29,15 @@ def dump(
     with open_database(run) as conn:
         if output is not None:
             write_dump(run, conn, output)
-            run.finish({"schema": schema, "output": output, "sql": None}, lambda: run.console.line(str(output)))
+            run.finish({"schema": schema, "output": output, "sql": None}, lambda: _tell(run, output))
         else:
             text = dump_schema(conn, schema)
             document = {"schema": schema, "output": None, "sql": Exact(text)}
             run.finish(document, lambda: run.console.document(text))
+
+
+def _tell(run: Run, output: Path) -> None:
+    from stackctl.core.files import is_stream
+
+    if not is_stream(output):  # stdout may be what the dump went to
+        run.console.line(str(output))

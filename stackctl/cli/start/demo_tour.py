@@ -15,6 +15,7 @@ from uuid import UUID
 from stackctl.config.settings import CONFIG_NAME, Flags, Settings
 from stackctl.core.bundled import find_bundled
 from stackctl.core.errors import StateError, UsageError
+from stackctl.core.files import make_private_file
 from stackctl.migrate.folder import discover
 from stackctl.migrate.runner.run import apply_migrations
 from stackctl.postgres import embedded
@@ -186,8 +187,9 @@ def _prepare(directory: Path) -> None:
                 code="not-a-demo",
                 hint="name another folder: stackctl demo DIR",
             )
-    directory.mkdir(parents=True, exist_ok=True)
-    config.touch()
+    # Whoever may write the configuration chooses where variables are sent.
+    directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+    make_private_file(config)
 
 
 def _start(directory: Path) -> str:

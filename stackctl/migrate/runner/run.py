@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row
 
 from stackctl.core.errors import AnswerNo, StackctlError
+from stackctl.core.redaction import MASK
 from stackctl.migrate.runner import (
     concurrent_leftovers,
     failures,
@@ -336,6 +338,11 @@ class _Runner:
         details: dict[str, Any] = {"file": str(migration.path), "line": line, "column": column}
         if error is not None:
             details |= {"sqlstate": error.sqlstate, "detail": error.diag.message_detail}
+        # A password whose quotes were forgotten is named by the server as what it does not understand.
+        if (near := re.search(r'near "+([^"]+)', what)) and re.search(
+            rf'(?i)\bpassword\s+"?{re.escape(near[1])}', statement.sql
+        ):
+            what = what.replace(near[1], MASK)
         message = f"{migration.path}:{line}:{column}: {what}"
         if self.conn.closed:
             return failures.to_connection_lost(message, details)

@@ -74,7 +74,12 @@ class SqliteTarget:
         self._checked: set[str] = set()
         self._written = 0
         self.response_timer = ResponseTimer()
-        make_private_file(database.path)  # SQLite gives the files beside it the same rights
+        try:
+            make_private_file(database.path)  # SQLite gives the files beside it the same rights
+        except PermissionError as error:
+            raise ServiceError(
+                f"{self._where}: {error.strerror}", code="permission-denied", hint="keep it in a folder of your own"
+            ) from error
         try:
             self._conn = sqlite3.connect(
                 database.path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
