@@ -132,6 +132,25 @@ def test_nothing_is_left_when_it_is_stopped(branch: Project, scratch: Path, how:
             os.killpg(int(ready.read_text()), signal.SIGKILL)
 
 
+@pytest.mark.parametrize(("command", "code"), [("no-such-command-here", 127), ("./stackctl.yaml", 126)])
+def test_a_command_that_does_not_run_is_bad_usage(branch: Project, scratch: Path, command: str, code: int) -> None:
+    told = branch.run("migrate", "check", "--base", "main", "--dir", "db", "--rows", "0", "--run", command, "--json")
+    assert (told.code, told.json["error"]["code"]) == (2, "command-not-run")
+    assert told.json["error"]["details"]["exit_code"] == code
+
+
+def test_the_bundled_set_is_not_judged_for_the_operators(branch: Project) -> None:
+    told = branch.run("migrate", "check", "--base", "main")
+    assert (told.code, "no folder of your own migrations is named" in told.stderr) == (2, True)
+
+
+def test_a_file_that_was_just_made_is_passed_over(branch: Project, scratch: Path) -> None:
+    (branch.directory / "db" / "20260101000002_change.sql").write_text("CREATE TABLE more (id int);")
+    assert branch.run("migrate", "new", "later", "--dir", "db").code == 0
+    told = branch.run("migrate", "check", "--base", "main", "--dir", "db", "--rows", "0", "--json")
+    assert (told.code, told.json["new"]) == (0, ["20260101000002_change"])
+
+
 def test_dump_to_the_terminal_and_to_a_file(tmp_path: Path, empty_db: str, connect: Connect) -> None:
     project = Project(tmp_path, empty_db)
     odd = "postgresql://u:pw@h/d sk_live_abc :x: [red]\ta\r\nb \x1b[2J \u202e é ::stop-commands::x"

@@ -9,7 +9,7 @@ import typer
 
 from stackctl.cli.command import Run, command, format_count
 from stackctl.cli.github import format_annotation, format_path
-from stackctl.cli.migrate.shared import Directory, Format, read_migrations
+from stackctl.cli.migrate.shared import Directory, Format, read_migrations, require_own_folder
 from stackctl.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def check(
         run.options["json_output"] = True  # errors come as JSON, too
     elif run.json_output and format_ is not Format.text:
         raise UsageError("--json and --format github exclude each other", code="usage")
-    folder = directory or run.settings.migrations_dir()
+    folder = require_own_folder(run, directory)
     options = CheckOptions(
         schema=run.settings.get("database.schema"),
         rows=rows,
@@ -72,7 +72,7 @@ def check(
         trust=trust,
         capture=run.settings.get("database.change_capture") != "application",
     )
-    report = check_compatibility(folder, read_migrations(run, directory), base, options, tell=run.console.info)
+    report = check_compatibility(folder, read_migrations(run, folder), base, options, tell=run.console.info)
     show = _annotate if format_ is Format.github else _show
     run.finish(_document(report), lambda: show(run.console, report), ok=report.ok)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stackctl.core.errors import ConfigError, ServiceError
+from stackctl.core.errors import ConfigError, ServiceError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,6 +47,18 @@ def read_migrations(run: Run, directory: Path | None) -> tuple[Migration, ...]:
     from stackctl.migrate.folder import discover
 
     return discover(directory or run.settings.migrations_dir())
+
+
+def require_own_folder(run: Run, directory: Path | None) -> Path:
+    """The folder of --dir or of the configuration; the bundled set is not the operator's. Raises UsageError."""
+    folder = directory or run.settings.get("migrations_dir")
+    if folder is None:
+        raise UsageError(
+            "no folder of your own migrations is named",
+            code="usage",
+            hint="pass --dir DIR, or set migrations_dir in stackctl.yaml",
+        )
+    return folder
 
 
 def refuse_unwritable(path: Path) -> None:

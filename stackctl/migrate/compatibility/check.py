@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from psycopg.pq import TransactionStatus
 
-from stackctl.core.errors import AnswerNo, ServiceError, StackctlError
+from stackctl.core.errors import AnswerNo, ServiceError, StackctlError, UsageError
 from stackctl.migrate.compatibility import baseline, contract, sample_rows
 from stackctl.migrate.compatibility.finding_places import drop_allowed, find_statement
 from stackctl.migrate.compatibility.report import CheckReport, CommandComparison, CompatibilityFinding
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from stackctl.migrate.files import Migration, Statement
     from stackctl.postgres.libpq import Connection
 
+_NOT_RUN = {126: "it can't be executed", 127: "there is no such command"}  # as a shell says it
 _BASE, _NEW = "base", "new"
 _UNKNOWN = re.compile(r'(role|database|tablespace) "(.+)" does not exist')
 _OWN_PARAMETER = re.compile(r'permission denied to set (parameter) "([^"]+\.[^"]+)"')
@@ -107,7 +108,8 @@ def check_compatibility(
 
 
 def _select(migrations: Iterable[Migration], options: CheckOptions) -> tuple[Migration, ...]:
-    return tuple(m for m in migrations if options.capture or not m.captures_changes)
+    written = (m for m in migrations if m.pieces)  # one that was just made is not
+    return tuple(m for m in written if options.capture or not m.captures_changes)
 
 
 def _to_folder_findings(changes: baseline.FolderChanges, ref: str) -> Iterable[CompatibilityFinding]:
@@ -352,6 +354,13 @@ class _Checker:
             return run_command(command, self._databases.url(database), self._options.run_env)
 
         before = outcome(0)
+        if before.exit_code in _NOT_RUN:
+            raise UsageError(
+                f"--run: {_NOT_RUN[before.exit_code]}: {command}",
+                code="command-not-run",
+                hint="it runs in a shell, in the folder that stackctl was called in",
+                details={"exit_code": before.exit_code, "output": before.tail},
+            )
         after = outcome(len(tried)) if tried else before
         broken_by = None
         if before.passed and not after.passed:
