@@ -35,7 +35,7 @@ from stackctl.core.interrupts import hold_interrupts
 from stackctl.postgres.binaries import MAJOR_VERSION, find_binaries, grant_execution, grant_passage
 from stackctl.postgres.embedded_files import POLL_SECONDS, PORT, WAIT_SECONDS, ServerFiles, try_lock
 from stackctl.postgres.libpq import NO_FILE, Connection, Parameters, open_connection, ping
-from stackctl.postgres.server_process import find_postmaster, is_served, read_pid_file
+from stackctl.postgres.server_process import find_postmaster, is_served, is_server_of, read_pid_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,13 +45,6 @@ _INHERITED = ("PATH", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")  # what 
 _LINGER_SECONDS = 5.0  # for a server to stop that can't be told to
 _START_SECONDS = 60  # crash recovery included
 _LOG_LINES = 10
-# The first field of the file is the system identifier, by which PostgreSQL itself tells clusters apart. It is read by a
-# name relative to the data directory: the server's account may have lost the way to the absolute one, which
-# pg_control_system() takes. Only a superuser may ask either, and ours is one.
-_READ_IDENTITY = """
-SELECT CASE WHEN current_setting('is_superuser')::boolean THEN current_setting('data_directory') END,
-       CASE WHEN current_setting('is_superuser')::boolean THEN pg_read_binary_file('global/pg_control', 0, 8) END
-"""
 _ANOTHER_PLACE = "name another directory (embedded:DIR), or a PostgreSQL of your own (postgresql://...)"
 
 
@@ -99,13 +92,7 @@ class EmbeddedServer:
         """Databases are dropped and strangers' SQL is run here: not on a server that only answers in its place."""
         if conn.info.user != SUPERUSER:
             return  # a role that has been made here, by way of a connection that was checked
-        row = conn.execute(_READ_IDENTITY).fetchone()
-        assert row is not None
-        directory, identifier = row
-        with (self._data / "global" / "pg_control").open("rb") as control:
-            expected = control.read(8)
-        found = Path(directory or "")
-        if identifier != expected or not found.is_absolute() or not found.exists() or not self._data.samefile(found):
+        if not is_server_of(conn, self._data):
             raise StateError(
                 f"what answers at the socket of {self.directory} is another server",
                 code="another-server",

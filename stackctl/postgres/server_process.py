@@ -10,7 +10,17 @@ import os
 import subprocess
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import psycopg
+
+if TYPE_CHECKING:
+    from stackctl.postgres.libpq import Connection
+
+# The first field of the file is the system identifier, by which PostgreSQL itself tells clusters apart. It is read by a
+# name relative to the data directory: the server's account may have lost the way to the absolute one, which
+# pg_control_system() takes.
+_READ_IDENTITY = "SELECT current_setting('data_directory'), pg_read_binary_file('global/pg_control', 0, 8)"
 _PROCESSES = Path("/proc")
 _NAME = "postgres"
 
@@ -54,3 +64,16 @@ def _serves(pid: int, data: Path) -> bool:
         return Path(shown.stdout.strip()).name == _NAME
     except OSError:  # it is gone, or another user's
         return False
+
+
+def is_server_of(conn: Connection, data: Path) -> bool:
+    """Whether a superuser's connection is to the server of this directory."""
+    try:
+        row = conn.execute(_READ_IDENTITY).fetchone()
+    except psycopg.errors.InsufficientPrivilege:
+        return False  # where our superuser is none
+    assert row is not None
+    directory, identifier = Path(row[0]), row[1]
+    with (data / "global" / "pg_control").open("rb") as control:
+        expected = control.read(len(identifier))
+    return identifier == expected and directory.exists() and data.samefile(directory)

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stackctl.core.errors import ConfigError, StateError, UsageError
+from stackctl.migrate.compatibility.report import CompatibilityFinding
 from stackctl.migrate.folder import discover
 from stackctl.migrate.git import Git, read_first_line
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from stackctl.migrate.files import Migration
 
@@ -88,6 +89,29 @@ def compare_with_folder(baseline: Baseline, present: Sequence[Migration]) -> Fol
         added=added,
         out_of_order=tuple(migration for migration in added if migration.name < last),
     )
+
+
+def find_folder_findings(changes: FolderChanges, ref: str) -> Iterable[CompatibilityFinding]:
+    """What is wrong with the files themselves, before any is tried."""
+    for migrations, rule, message, suggestion in (
+        (
+            changes.edited, "file-edited",
+            f"differs from {ref}: a database that has applied it keeps the old effect, a new one gets another",
+            "restore the file, and write what is to change into a new migration",
+        ),
+        (
+            changes.deleted, "file-deleted",
+            f"{ref} has this file and the folder does not: databases that applied it no longer match the files",
+            "restore the file; take its effect back in a new migration",
+        ),
+        (
+            changes.out_of_order, "file-out-of-order",
+            f"sorts below the last migration of {ref}: databases in use run it after that one, new ones before",
+            "give it a timestamp of now: stackctl migrate new writes one",
+        ),
+    ):  # fmt: skip
+        for migration in migrations:
+            yield CompatibilityFinding(migration.path, 1, 1, rule, "breaking", message, suggestion)
 
 
 def _read_migrations(git: Git, commit: str, prefix: str, ref: str) -> tuple[Migration, ...]:

@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from stackctl.migrate.files import Migration, Statement
     from stackctl.postgres.libpq import Connection
 
-_NOT_RUN = {126: "it can't be executed", 127: "there is no such command"}  # as a shell says it
 _BASE, _NEW = "base", "new"
 _UNKNOWN = re.compile(r'(role|database|tablespace) "(.+)" does not exist')
 _OWN_PARAMETER = re.compile(r'permission denied to set (parameter) "([^"]+\.[^"]+)"')
@@ -89,7 +88,7 @@ def check_compatibility(
     """
     base = baseline.read_baseline(directory, ref)
     changes = baseline.compare_with_folder(base, present)
-    findings = list(_to_folder_findings(changes, ref))
+    findings = list(baseline.find_folder_findings(changes, ref))
     if base.not_on_branch:
         tell(f"{len(base.not_on_branch)} migrations of {ref} are not on this branch yet; they count as applied")
     old = _select(base.migrations, options)
@@ -110,28 +109,6 @@ def check_compatibility(
 def _select(migrations: Iterable[Migration], options: CheckOptions) -> tuple[Migration, ...]:
     written = (m for m in migrations if m.pieces)  # one that was just made is not
     return tuple(m for m in written if options.capture or not m.captures_changes)
-
-
-def _to_folder_findings(changes: baseline.FolderChanges, ref: str) -> Iterable[CompatibilityFinding]:
-    for migrations, rule, message, suggestion in (
-        (
-            changes.edited, "file-edited",
-            f"differs from {ref}: a database that has applied it keeps the old effect, a new one gets another",
-            "restore the file, and write what is to change into a new migration",
-        ),
-        (
-            changes.deleted, "file-deleted",
-            f"{ref} has this file and the folder does not: databases that applied it no longer match the files",
-            "restore the file; take its effect back in a new migration",
-        ),
-        (
-            changes.out_of_order, "file-out-of-order",
-            f"sorts below the last migration of {ref}: databases in use run it after that one, new ones before",
-            "give it a timestamp of now: stackctl migrate new writes one",
-        ),
-    ):  # fmt: skip
-        for migration in migrations:
-            yield CompatibilityFinding(migration.path, 1, 1, rule, "breaking", message, suggestion)
 
 
 class _Checker:
@@ -354,9 +331,9 @@ class _Checker:
             return run_command(command, self._databases.url(database), self._options.run_env)
 
         before = outcome(0)
-        if before.exit_code in _NOT_RUN:
+        if before.obstacle is not None:
             raise UsageError(
-                f"--run: {_NOT_RUN[before.exit_code]}: {command}",
+                f"--run: {before.obstacle}: {command}",
                 code="command-not-run",
                 hint="it runs in a shell, in the folder that stackctl was called in",
                 details={"exit_code": before.exit_code, "output": before.tail},

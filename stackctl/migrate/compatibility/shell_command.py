@@ -34,6 +34,11 @@ class CommandOutcome:
     def passed(self) -> bool:
         return self.exit_code == 0
 
+    @property
+    def obstacle(self) -> str | None:
+        """Why the shell could not run it at all."""
+        return {126: "it can't be executed", 127: "there is no such command"}.get(self.exit_code)
+
 
 def run_command(command: str, url: str, inherited: Sequence[str] = ()) -> CommandOutcome:
     """Run a line of shell with DATABASE_URL and STACKCTL_DATABASE_URL set to `url`.
