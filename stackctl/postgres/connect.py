@@ -16,7 +16,7 @@ from psycopg import errors as pg
 from psycopg.conninfo import conninfo_to_dict
 
 from stackctl.core.errors import ConfigError, ServiceError, StackctlError
-from stackctl.core.redaction import MASK, redact_url, remember_url
+from stackctl.core.redaction import redact_url, remember_url
 from stackctl.postgres.errors import to_one_line, translating_errors
 from stackctl.postgres.libpq import NO_FILE, Connection, Parameters, fill_from_environment, open_connection
 
@@ -193,8 +193,6 @@ def _connect_error(error: psycopg.Error, what: str, parameters: dict[str, Any]) 
         return _bad_url(what, to_one_line(str(error).removeprefix("connection is bad: ")))
     place = _describe_place(parameters)
     reason = to_one_line(str(error))
-    if len(password := str(parameters.get("password") or "")) > 3:
-        reason = reason.replace(password, MASK)
     user = parameters.get("user")
     if isinstance(error, pg.InvalidPassword | pg.InvalidAuthorizationSpecification) or "password" in reason:
         return ServiceError(
