@@ -130,6 +130,7 @@ def apply_migrations(
                     try:
                         with other_runners.hold_lock(session, migration, on_event, sleep):
                             done.append(runner.apply_file(migration, so_far))
+                            on_event(Event("applied", migration.name, f"{done[-1].duration_ms} ms"))
                     except other_runners.AppliedElsewhere as error:
                         history.record_adopted(session, [(migration, None)])
                         elsewhere.append(migration.name)
@@ -195,9 +196,7 @@ class _Runner:
             batch = passes.add_pass(result.changed, result.remaining)
             self.on_event(Event("repeating", migration.name, f"pass {so_far.repeats} committed", batch))
             self.sleep(passes.pause)
-        duration_ms = _milliseconds_since(started)
-        self.on_event(Event("applied", migration.name, f"{duration_ms} ms"))
-        return AppliedMigration(migration.name, duration_ms, so_far.repeats)
+        return AppliedMigration(migration.name, _milliseconds_since(started), so_far.repeats)
 
     def _commit_with_retries(
         self, migration: Migration, so_far: MigrationProgress, started: float
