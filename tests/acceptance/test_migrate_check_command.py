@@ -101,8 +101,19 @@ def test_refusals(branch: Project, tmp_path_factory: pytest.TempPathFactory) -> 
     assert branch.run("migrate", "check", "--base", "main", "--json", "--format", "github").code == 2
 
 
-@pytest.mark.parametrize("again", [False, True])
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+@pytest.mark.parametrize(
+    ("how", "again"),
+    [
+        (signal.SIGINT, True),
+        (signal.SIGHUP, False),
+        (signal.SIGKILL, False),
+        *(
+            pytest.param(how, again, marks=pytest.mark.long)
+            for how, again in ((signal.SIGINT, False), (signal.SIGHUP, True), (signal.SIGKILL, True))
+        ),
+        *(pytest.param(signal.SIGTERM, again, marks=pytest.mark.long) for again in (False, True)),
+    ],
+)
 def test_nothing_is_left_when_it_is_stopped(branch: Project, scratch: Path, how: signal.Signals, again: bool) -> None:
     """Nor by a second signal while the command, which ends only five seconds after it was asked to, is waited for."""
     ready = branch.directory / "ready"

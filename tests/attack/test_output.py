@@ -185,6 +185,8 @@ CASES = [
 _OWN = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")  # colours, and bars of progress
 _CLOSE = "import os, sys; os.close(1); sys.stdout = None"
 ALL = [pytest.param(case, id=case.line) for case in CASES]
+# Where another test tries the same code by another way, that a run changes something is left to the long form.
+STEADY_FIRST = [pytest.param(case, id=case.line, marks=[pytest.mark.long] if case.changes else []) for case in CASES]
 WITH_JSON = [pytest.param(case, id=case.line) for case in CASES if case.documents != "none"]
 
 
@@ -282,6 +284,7 @@ def _read_terminal(fd: int, shown: list[bytes]) -> None:
             shown.append(chunk)
 
 
+@pytest.mark.parametrize("world", ["evil", pytest.param("secrets", marks=pytest.mark.long)], indirect=True)
 @pytest.mark.parametrize("case", WITH_JSON)
 def test_json_holds_what_the_database_holds(case: Case, world: World, tmp_path: Path) -> None:
     done = Attack(case, world, tmp_path).run("--json", "--debug", joined=True)
@@ -293,7 +296,7 @@ def test_json_holds_what_the_database_holds(case: Case, world: World, tmp_path: 
         assert sum(EVIL in text and text in world.values for text in shown) >= case.holds
 
 
-@pytest.mark.parametrize("case", ALL)
+@pytest.mark.parametrize("case", STEADY_FIRST)
 def test_the_exit_code_is_the_same_without_stdout(case: Case, evil: World, tmp_path: Path) -> None:
     Attack(case, evil, tmp_path).run(before=_CLOSE)
 
