@@ -307,7 +307,8 @@ def test_server_has_nothing_of_our_environment_and_none_of_our_files(
 
 def test_program_that_outlives_the_server_does_not_count_as_one(directory: Path) -> None:
     mine = embedded.attach(directory)
-    (pid,) = run_program(mine.url(), "sleep 300 >/dev/null 2>&1 & echo $!")
+    # In a session of its own: a backend that is about to end is stopped together with its group.
+    (pid,) = run_program(mine.url(), "setsid sleep 300 >/dev/null 2>&1 & echo $!")
     mine.release()
     try:
         assert stopped(directory)
