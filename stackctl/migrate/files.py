@@ -134,11 +134,11 @@ def compute_checksum(pieces: Iterable[Piece]) -> str:
     for piece in pieces:
         digest.update(f"\x1d{piece.outside_transaction:d}{piece.repeat:d}".encode())
         for statement in piece.statements:
-            digest.update(("\x1e" + "".join(f"\x1f{text}" for text in _list_said(statement.sql))).encode())
+            digest.update(("\x1e" + "".join(f"\x1f{text}" for text in _list_token_texts(statement.sql))).encode())
     return digest.hexdigest()
 
 
-def _list_said(sql: str) -> list[str]:
+def _list_token_texts(sql: str) -> list[str]:
     if "--" not in sql and "/*" not in sql:
         return lexer.list_token_texts(sql)
     tokens = lexer.tokenize(sql)
