@@ -11,28 +11,31 @@ if TYPE_CHECKING:
 
 Kind = Literal["comment", "quoted", "word", "other"]
 
-_LETTER = r"[A-Za-z_\x80-\U0010ffff]"
-_INNER = r"A-Za-z0-9_\x80-\U0010ffff"
+# A name may not begin with a digit or a dollar, and swallows both afterwards: so `a$b$` opens no dollar-quoted body.
+# Every character beyond ASCII counts as a letter, blanks included; space and digits are ASCII's. The classes say what
+# is left out: of a range that reaches to \U0010ffff, Python would need 2 ms to compile each.
+_LETTER = r"[^\x00-@\[-^`{-\x7f]"
+_INNER = r"[^\x00-/:-@\[-^`{-\x7f]"
+_INNER_OR_DOLLAR = r"[^\x00-#%-/:-@\[-^`{-\x7f]"
+_INNER_OR_DOT = r"[^\x00-\-/:-@\[-^`{-\x7f]"
 # An escape string goes on over a line break, with or without comments, into the next literal, and takes its backslash
 # rules along.
 _ESCAPED = r"'(?:[^'\\]|\\.|'')*'"
 _GAP = r"[ \t\f\v]*(?:--[^\n\r]*)?[\r\n](?:[ \t\r\n\f\v]|--[^\n\r]*[\r\n])*"
-# A name may not begin with a digit or a dollar, and swallows both afterwards: so `a$b$` opens no dollar-quoted body.
-# Every character beyond ASCII counts as a letter, blanks included; space and digits are ASCII's.
 _SPACE = r"[ \t\r\n\f\v]*"
 _QUOTED = (
     rf"[eE]{_ESCAPED}(?:{_GAP}{_ESCAPED})*|(?:[bBnNxX]|[uU]&)?'(?:[^']|'')*'|(?:[uU]&)?\"(?:[^\"]|\"\")*\""
-    rf"|\$(?P<tag>(?:{_LETTER}[{_INNER}]*)?)\$.*?\$(?P=tag)\$"
+    rf"|\$(?P<tag>(?:{_LETTER}{_INNER}*)?)\$.*?\$(?P=tag)\$"
 )
-_WORD = rf"{_LETTER}[{_INNER}$]*"
-_OTHER = rf"\$?[0-9][{_INNER}.]*|::|[^ \t\r\n\f\v]"
+_WORD = rf"{_LETTER}{_INNER_OR_DOLLAR}*"
+_OTHER = rf"\$?[0-9]{_INNER_OR_DOT}*|::|[^ \t\r\n\f\v]"
 _TOKEN = re.compile(
     rf"{_SPACE}(?:(?P<comment>--[^\n\r]*|/\*)|(?P<quoted>{_QUOTED})|(?P<word>{_WORD})|(?P<other>{_OTHER}))", re.DOTALL
 )
 _ANY_TOKEN = re.compile(rf"{_SPACE}({_QUOTED}|{_WORD}|{_OTHER})", re.DOTALL)
 _QUOTES = ("'", '"', "$")
 _BLOCK_EDGE = re.compile(r"/\*|\*/")
-_UNCLOSED = re.compile(rf"""[eEbBnNxX]?'|(?:[uU]&)?['"]|\$(?:{_LETTER}[{_INNER}]*)?\$""")
+_UNCLOSED = re.compile(rf"""[eEbBnNxX]?'|(?:[uU]&)?['"]|\$(?:{_LETTER}{_INNER}*)?\$""")
 
 
 class Token(NamedTuple):
