@@ -134,7 +134,7 @@ def compute_checksum(pieces: Iterable[Piece]) -> str:
     for piece in pieces:
         digest.update(f"\x1d{piece.outside_transaction:d}{piece.repeat:d}".encode())
         for statement in piece.statements:
-            digest.update(("\x1e" + "".join(f"\x1f{text}" for text in _list_token_texts(statement.sql))).encode())
+            digest.update("\x1f".join(("\x1e", *_list_token_texts(statement.sql))).encode())
     return digest.hexdigest()
 
 
@@ -156,19 +156,11 @@ class _Parser:
 
     def read_pieces(self) -> tuple[Piece, ...]:
         pieces: list[Piece] = []
-        tokens: list[lexer.Token] = []
         if (nul := self._text.find("\0")) >= 0:
             # The server would take what comes before it for the whole.
             raise self._make_error("a NUL byte", nul, hint="save the file as UTF-8, without it")
         try:
-            skipped = 0
-            for token in lexer.tokenize(self._text):
-                if token.start < skipped:
-                    continue
-                if token.text == "\\":
-                    skipped = self._pass_psql_line(token.start)
-                else:
-                    tokens.append(token)
+            tokens = self._tokenize()
         except lexer.Unclosed as unclosed:
             raise self._make_error(f"this {unclosed.what} is never closed", unclosed.start) from unclosed
         half = up_halves.take_up_half(self._text, tokens, self._make_ambiguous)
@@ -176,6 +168,40 @@ class _Parser:
         for part in self._split(half.tokens):
             pieces.extend(self._read_piece(part, outside=half.outside_transaction))
         return tuple(pieces)
+
+    def _tokenize(self) -> list[lexer.Token]:
+        """The tokens, without lines for psql, which are blanked out."""
+        found: list[lexer.Token] = []
+        blank: list[tuple[int, int]] = []
+        at: int | None = 0
+        while at is not None:
+            start, at = at, None
+            for token in lexer.tokenize(self._text, start, whole_queries=True):
+                if token.text == "\\":
+                    at = self._pass_psql_line(token.start)
+                    blank.append((token.start, at))
+                    break
+                found.append(token)
+        if blank:
+            edges = [0, *(edge for line in blank for edge in line), len(self._text)]
+            kept = [self._text[start:end] for start, end in zip(edges[::2], edges[1::2], strict=True)]
+            gaps = [" " * (end - start) for start, end in blank]
+            self._text = "".join(part for pair in zip(kept, [*gaps, ""], strict=True) for part in pair)
+        return found
+
+    def _pass_psql_line(self, at: int) -> int:
+        """Where a line for psql that changes nothing ends; refuse any other."""
+        end = self._text.find("\n", at)
+        end = len(self._text) if end < 0 else end
+        command = self._text[at:end].split()[0]
+        if command not in _HARMLESS_PSQL:
+            self._refuse(
+                f"{command} is a command of psql, which the server does not know",
+                at,
+                code="psql-command",
+                hint="leave it out; a dump without such lines is written by stackctl migrate dump",
+            )
+        return end
 
     def _split(self, tokens: Sequence[lexer.Token]) -> list[list[lexer.Token]]:
         parts: list[list[lexer.Token]] = [[]]
@@ -225,21 +251,6 @@ class _Parser:
             ]
         text = self._text[spans[0][0].start : spans[-1][-1].end]
         return [Piece(text, statements[0].line, False, single, repeat, tuple(statements))]
-
-    def _pass_psql_line(self, at: int) -> int:
-        """Blank out a line for psql that changes nothing, and tell where it ends; refuse any other."""
-        end = self._text.find("\n", at)
-        end = len(self._text) if end < 0 else end
-        command = self._text[at:end].split()[0]
-        if command not in _HARMLESS_PSQL:
-            self._refuse(
-                f"{command} is a command of psql, which the server does not know",
-                at,
-                code="psql-command",
-                hint="leave it out; a dump without such lines is written by stackctl migrate dump",
-            )
-        self._text = self._text[:at] + " " * (end - at) + self._text[end:]
-        return end
 
     def _to_statement(self, span: Sequence[lexer.Token]) -> Statement:
         start = span[0].start

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-Kind = Literal["comment", "quoted", "word", "other"]
+Kind = Literal["comment", "quoted", "word", "other", "query"]
 
 # A name may not begin with a digit or a dollar, and swallows both afterwards: so `a$b$` opens no dollar-quoted body.
 # Every character beyond ASCII counts as a letter, blanks included; space and digits are ASCII's. The classes say what
@@ -20,19 +20,33 @@ _INNER_OR_DOLLAR = r"[^\x00-#%-/:-@\[-^`{-\x7f]"
 _INNER_OR_DOT = r"[^\x00-\-/:-@\[-^`{-\x7f]"
 # An escape string goes on over a line break, with or without comments, into the next literal, and takes its backslash
 # rules along.
-_ESCAPED = r"'(?:[^'\\]|\\.|'')*'"
+_ESCAPED = r"'[^'\\]*+(?:(?:\\.|'')[^'\\]*+)*'"
 _GAP = r"[ \t\f\v]*(?:--[^\n\r]*)?[\r\n](?:[ \t\r\n\f\v]|--[^\n\r]*[\r\n])*"
 _SPACE = r"[ \t\r\n\f\v]*"
 _QUOTED = (
-    rf"[eE]{_ESCAPED}(?:{_GAP}{_ESCAPED})*|(?:[bBnNxX]|[uU]&)?'(?:[^']|'')*'|(?:[uU]&)?\"(?:[^\"]|\"\")*\""
-    rf"|\$(?P<tag>(?:{_LETTER}{_INNER}*)?)\$.*?\$(?P=tag)\$"
+    rf"[eE]{_ESCAPED}(?:{_GAP}{_ESCAPED})*|(?:[bBnNxX]|[uU]&)?'[^']*+(?:''[^']*+)*'"
+    r"|(?:[uU]&)?\"[^\"]*+(?:\"\"[^\"]*+)*\""
 )
+_DOLLAR_QUOTED = rf"\$(?P<tag>(?:{_LETTER}{_INNER}*)?)\$.*?\$(?P=tag)\$"
 _WORD = rf"{_LETTER}{_INNER_OR_DOLLAR}*"
+_END_OF_WORD = _INNER_OR_DOLLAR.replace("^", "", 1)
 _OTHER = rf"\$?[0-9]{_INNER_OR_DOT}*|::|[^ \t\r\n\f\v]"
 _TOKEN = re.compile(
-    rf"{_SPACE}(?:(?P<comment>--[^\n\r]*|/\*)|(?P<quoted>{_QUOTED})|(?P<word>{_WORD})|(?P<other>{_OTHER}))", re.DOTALL
+    rf"{_SPACE}(?:(?P<comment>--[^\n\r]*|/\*)|(?P<quoted>{_QUOTED}|{_DOLLAR_QUOTED})|(?P<word>{_WORD})"
+    rf"|(?P<other>{_OTHER}))",
+    re.DOTALL,
 )
-_ANY_TOKEN = re.compile(rf"{_SPACE}({_QUOTED}|{_WORD}|{_OTHER})", re.DOTALL)
+_ANY_TOKEN = re.compile(rf"{_SPACE}({_QUOTED}|{_DOLLAR_QUOTED}|{_WORD}|{_OTHER})", re.DOTALL)
+_TOKEN_WITHOUT_DOLLAR = re.compile(rf"{_SPACE}({_QUOTED}|{_WORD}|{_OTHER})", re.DOTALL)
+# A query up to its semicolon, in which nothing needs a closer look: no comment, no dollar, and of the backslash only
+# what a string without E has. The bound keeps the memory in bounds.
+_BARE = r"[^'\";$\\/\-]*+"
+_ESCAPES = rf"{_END_OF_WORD}[eE]"
+_PLAIN_QUERY = re.compile(
+    rf"{_SPACE}(?P<query>(?i:INSERT|UPDATE|DELETE|MERGE|SELECT|VALUES|WITH)(?={_END_OF_WORD}){_BARE}"
+    rf"(?:(?:(?<!{_ESCAPES})'[^']*+'|(?<={_ESCAPES})'[^'\\]*+'(?!\s*')|\"[^\"]*+\"|-(?!-)|/(?!\*)){_BARE}){{0,50000}});"
+)
+_IN_QUOTES = re.compile(r"'[^']*'|\"[^\"]*\"")
 _QUOTES = ("'", '"', "$")
 _BLOCK_EDGE = re.compile(r"/\*|\*/")
 _UNCLOSED = re.compile(rf"""[eEbBnNxX]?'|(?:[uU]&)?['"]|\$(?:{_LETTER}{_INNER}*)?\$""")
@@ -70,29 +84,53 @@ class LineIndex:
         return self._starts[line - 1] + column - 1
 
 
-def tokenize(text: str) -> Iterator[Token]:
-    """The tokens of `text`, comments included and white space left out.
+def tokenize(text: str, start: int = 0, *, whole_queries: bool = False) -> Iterator[Token]:
+    """The tokens of `text` from `start` on, comments included and white space left out.
 
-    Strings are read with standard_conforming_strings on. Raises Unclosed.
+    `whole_queries`: a plain query between semicolons (INSERT, SELECT, …) is one token, of which a file may have
+    millions. Strings are read with standard_conforming_strings on. Raises Unclosed.
     """
-    end, length, match_token = 0, len(text), _TOKEN.match
-    while match := match_token(text, end):
+    end, length, match_token = start, len(text), _TOKEN.match
+    begins = whole_queries
+    while True:
+        if begins and (query := _read_plain_query(text, end)):
+            yield query
+            end, begins = query.end, False
+        if not (match := match_token(text, end)):
+            return
         kind: Any = match.lastgroup
         start, end = match.span(kind)
         found = text[start:end]
         if kind == "comment" and found == "/*":
             end = _block_comment_end(text, start)
             found = text[start:end]
+        elif kind == "quoted":
+            # What is closed is not followed by its own mark: that would be a doubled one of a longer text.
+            if text[end : end + 1] == found[-1] != "$":
+                raise Unclosed("quoted text", start)
         # Of a quotation that is closed, neither its mark nor the letter before it is a token.
         elif (found in _QUOTES or (end < length and text[end] in "'\"&")) and (
             unclosed := _UNCLOSED.match(text, start)
         ):
             raise Unclosed("dollar-quoted body" if unclosed.group().startswith("$") else "quoted text", start)
+        begins = whole_queries and (found == ";" or (begins and kind == "comment"))
         yield Token(kind, found, start, end)
+
+
+def _read_plain_query(text: str, start: int) -> Token | None:
+    match = _PLAIN_QUERY.match(text, start)
+    if match is None:
+        return None
+    found, start = match["query"].rstrip(" \t\r\n\f\v"), match.start("query")
+    # The last action of a rule is followed by the bracket that closes the rule.
+    bare = _IN_QUOTES.sub("", found)
+    return Token("query", found, start, start + len(found)) if bare.count("(") == bare.count(")") else None
 
 
 def list_token_texts(text: str) -> list[str]:
     """The texts of all tokens of a text without comments, whose quotations are known to be closed; faster."""
+    if "$" not in text:
+        return _TOKEN_WITHOUT_DOLLAR.findall(text)
     return [found[0] for found in _ANY_TOKEN.findall(text)]
 
 

@@ -74,8 +74,20 @@ class Generator:
         columns = ", ".join(f"{self.expression()} AS {self.label()}" for _ in range(self.random.randrange(1, 3)))
         return f"SELECT{self.space()}{columns}"
 
+    def rows(self) -> str:
+        """What needs no closer look than its semicolon, or only seems so."""
+        values = ", ".join(
+            self.pick(self.text(), "'it''s ;'", "'a)'", "'('", "-1", "6/2", "(1)", r"'a\'", "date'2020-01-01'", "N'x'")
+            for _ in range(self.random.randrange(1, 4))
+        )
+        return self.pick(
+            f"INSERT INTO ruled VALUES{self.space()}(1), (length(concat({values})))", f'SELECT {values}, 1 "a;b"',
+            f"WITH a AS (SELECT {values}) UPDATE ruled SET x = 2", f"VALUES ({values})", "DELETE FROM ruled",
+        )  # fmt: skip
+
     def body(self) -> str:
-        statements = "".join(f"{self.query()}{self.space()};{self.space()}" for _ in range(self.random.randrange(3)))
+        query = self.pick(self.query, self.rows)
+        statements = "".join(f"{query()}{self.space()};{self.space()}" for _ in range(self.random.randrange(3)))
         return f"BEGIN{self.space()}ATOMIC{self.space()}{statements}SELECT 1;{self.space()}END"
 
     def routine(self) -> str:
@@ -97,9 +109,11 @@ class Generator:
 
     def statement(self) -> str:
         return self.pick(
-            self.query, self.query, self.query, self.routine, self.table,
+            self.query, self.query, self.query, self.rows, self.rows, self.routine, self.table,
             lambda: "CREATE OR REPLACE RULE twice AS ON INSERT TO ruled DO ALSO"
             f" ({self.query()}; UPDATE ruled SET x = 1;{self.space()}NOTIFY done)",
+            lambda: "CREATE OR REPLACE RULE more AS ON DELETE TO ruled DO ALSO"
+            f" (NOTIFY a;{self.pick('', self.space())}INSERT INTO other VALUES ({self.pick('1', 'length(chr(40))')}))",
             lambda: f"DO $x$ BEGIN PERFORM {self.text().replace('$x$', '')}; END $x$",
             lambda: "COMMENT ON TABLE ruled IS " + self.pick("'a;b'", r"E'a\';b'", "$$;$$"),
             lambda: f"PREPARE {self.name()} AS {self.query()}",
@@ -114,8 +128,9 @@ def generate_files() -> Iterator[tuple[int, list[str], str]]:
         yield SEED * 1000 + number, statements, text + generator.pick("", ";;", generator.space(), "-- end ;")
 
 
-def split(text: str) -> list[str]:
-    spans = split_statements([token for token in tokenize(text) if token.kind != "comment"])
+def split(text: str, *, whole_queries: bool = False) -> list[str]:
+    tokens = tokenize(text, whole_queries=whole_queries)
+    spans = split_statements([token for token in tokens if token.kind != "comment"])
     return [text[span[0].start : span[-1].end] for span in spans]
 
 
@@ -132,7 +147,7 @@ def count_results(conn: psycopg.Connection[Any], text: str) -> int:
 @pytest.fixture
 def conn(empty_db: str, connect: Connect) -> psycopg.Connection[Any]:
     conn = connect(empty_db, autocommit=True)
-    conn.execute("CREATE TABLE ruled (x int); SET client_min_messages = error")
+    conn.execute("CREATE TABLE ruled (x int); CREATE TABLE other (x int); SET client_min_messages = error")
     return conn
 
 
@@ -141,6 +156,7 @@ def test_every_statement_is_what_the_server_sees(conn: psycopg.Connection[Any]) 
     for seed, statements, text in generate_files():
         found = split(text)
         assert found == statements, f"SPLIT_SEED={seed // 1000}, file {seed % 1000}"
+        assert split(text, whole_queries=True) == statements, f"SPLIT_SEED={seed // 1000}, file {seed % 1000}"
         for statement in statements:
             if "--" not in statement and "/*" not in statement:
                 assert list_token_texts(statement) == [token.text for token in tokenize(statement)]
@@ -164,8 +180,14 @@ def test_every_statement_is_what_the_server_sees(conn: psycopg.Connection[Any]) 
         "CREATE VIEW begin AS SELECT 1 AS atomic, 2 AS function",
         "SELECT E'a' -- it's\n'b\\'; c'",
         "SELECT $\u00a0$ ; $\u00a0$",
+        "SELECT B'1'&B'0', ''\"x\", $$a$$\"b;\"",
+        "SELECT 1, 'it''s' \"a;\"",
+        "CREATE RULE r AS ON INSERT TO ruled DO ALSO (NOTIFY a; INSERT INTO other VALUES (length('(')))",
+        "CREATE RULE r AS ON INSERT TO ruled DO ALSO (NOTIFY a; DELETE FROM other WHERE ':(' = 'x')",
     ],
 )
 def test_a_name_opens_no_body_and_closes_none(conn: psycopg.Connection[Any], first: str) -> None:
-    assert split(f"{first};\nDROP TABLE ruled; SELECT 1") == [first, "DROP TABLE ruled", "SELECT 1"]
+    for whole_queries in (False, True):
+        found = split(f"{first};\nDROP TABLE ruled; SELECT 1;", whole_queries=whole_queries)
+        assert found == [first, "DROP TABLE ruled", "SELECT 1"]
     assert count_results(conn, f"BEGIN; {first};\nDROP TABLE ruled; ROLLBACK") == 4

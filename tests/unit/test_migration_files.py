@@ -9,8 +9,9 @@ import pytest
 
 from stackctl.core.bundled import find_bundled
 from stackctl.core.errors import ConfigError, UsageError
-from stackctl.migrate.files import Migration, refuse_empty
+from stackctl.migrate.files import Migration, parse_migration, refuse_empty
 from stackctl.migrate.folder import create_file, discover
+from tests.growth import LINEAR, growth
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -290,3 +291,20 @@ def test_another_line_for_psql_is_refused_as_such(tmp_path: Path, line: str) -> 
     command = line[line.index("\\") :].split()[0]
     assert (error.code, error.details["line"]) == ("psql-command", 2)
     assert f"{command} is a command of psql" in error.message
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "INSERT INTO t VALUES ({n}, 'it''s {n}', now());\n",
+        "INSERT INTO t VALUES ({n}, $$a$$); -- {n}\n",
+        "\\connect db{n}\n",
+        "-- stackctl:split\nSELECT {n};\n",
+    ],
+)
+def test_reading_takes_as_long_as_the_file_is(tmp_path: Path, line: str) -> None:
+    def read(count: int) -> None:
+        text = "SELECT 1;\n" + "".join(line.format(n=number) for number in range(count))
+        parse_migration(text, tmp_path / "x.sql", "1_x", [])
+
+    assert growth(read, 1000) < LINEAR
