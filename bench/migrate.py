@@ -1,15 +1,17 @@
 """What `stackctl migrate` costs beside psql, on the bundled set and on a folder of 200 files; and twenty at once.
 
-    python -m bench.migrate [--rounds N]
+    python -m bench.migrate [--rounds N] [--dbmate COMMAND]
 
 Each call is a fresh process on an embedded PostgreSQL; calls that are compared take turns. A goal that is missed is
-marked; the exit code is 0 all the same.
+marked; the exit code is 0 all the same. dbmate is needed for its rows alone: `npm install dbmate` in some folder, and
+that folder's `node_modules/.bin` on PATH.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import statistics
 import subprocess
 import sys
@@ -32,8 +34,9 @@ FILES = 200
 AT_ONCE = 20
 UP_GOAL = (1.5, 0.150)  # times psql, plus seconds
 STATUS_GOAL = 0.5  # seconds
+DBMATE_GOALS = {"up": 1.0, "up, nothing to do": 1.5, "status": 1.5}  # times dbmate
 
-STACKCTL = [sys.executable, "-m", "stackctl"]
+STACKCTL = [str(Path(sys.executable).parent / "stackctl")]
 
 
 class Server:
@@ -99,6 +102,30 @@ def status(server: Server, rounds: int, directory: Path) -> None:
         show(what, statistics.median(times), f"goal {STATUS_GOAL * 1000:.0f} ms", STATUS_GOAL)
 
 
+def against_dbmate(server: Server, rounds: int, directory: Path, dbmate: str) -> None:
+    """The same folder, in dbmate's format; neither writes a dump."""
+    for number in range(FILES):
+        (directory / f"202601{number // 24 + 1:02}{number % 24:02}0000_file.sql").write_text(
+            f"-- migrate:up\nCREATE TABLE t{number} (id int PRIMARY KEY, name text NOT NULL DEFAULT 'none');\n"
+            f"CREATE INDEX ON t{number} (name);\n\n-- migrate:down\nDROP TABLE t{number};\n"
+        )
+    peer = [dbmate, "--migrations-dir", str(directory), "--no-dump-schema", "--url"]
+    times: dict[str, tuple[list[float], list[float]]] = {what: ([], []) for what in DBMATE_GOALS}
+    starts: list[float] = []
+    for _ in range(rounds):
+        theirs, ours = server.empty(), server.empty()
+        for what, (peers, own) in times.items():
+            command = what.partition(",")[0]
+            peers.append(seconds([*peer, theirs, command]))
+            own.append(seconds(stackctl(ours, "migrate", command, "--dir", directory)))
+        starts.append(seconds([dbmate, "--version"]))
+    for what, (peers, own) in times.items():
+        took, limit, goal = statistics.median(own), statistics.median(peers), DBMATE_GOALS[what]
+        against = f"dbmate {limit * 1000:.0f} ms; {took / limit:.2f} times, goal {goal}"
+        show(f"{what}: {FILES} files", took, against, goal * limit)
+    print(f"    of it dbmate, doing nothing: {statistics.median(starts) * 1000:.0f} ms")
+
+
 def twenty_at_once(server: Server) -> None:
     command = stackctl(server.empty(), "migrate", "up", "--json", "--quiet", "--lock-wait", "60s")
     started = time.perf_counter()
@@ -118,7 +145,10 @@ def show(what: str, took: float, against: str, allowed: float) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
-    rounds: int = parser.parse_args().rounds
+    parser.add_argument("--dbmate", metavar="COMMAND", default="dbmate", help="the program to compare with")
+    given = parser.parse_args()
+    rounds: int = given.rounds
+    dbmate = shutil.which(given.dbmate)
     with tempfile.TemporaryDirectory(prefix="sb-") as name:
         server = Server(Path(name) / "pg")
         try:
@@ -126,6 +156,12 @@ def main() -> None:
                 folder = Path(name) / part.__name__
                 folder.mkdir()
                 part(server, rounds, folder)
+            if dbmate is None:
+                print(f"against dbmate: left out, there is no program {given.dbmate} (npm install dbmate)")
+            else:
+                folder = Path(name) / "dbmate"
+                folder.mkdir()
+                against_dbmate(server, rounds, folder, dbmate)
             twenty_at_once(server)
         finally:
             server.release()

@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 import sys
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -32,7 +34,7 @@ _Version = Annotated[bool, typer.Option("--version", help="Print the version.", 
 
 
 class _SparesConversion:
-    """Lets pass what needs no conversion: an option that was not given, and what has its type already.
+    """Lets pass what needs no conversion: an option not given, what has its type already, a path that is there.
 
     Typer converts every value by pydantic, whose import takes as long as Typer's own.
     """
@@ -46,8 +48,11 @@ class _SparesConversion:
 
 
 def _process_value(parameter: Any, process: Callable[[Any, Any], Any], ctx: Any, value: Any) -> Any:
-    kind = type(value)
-    plain = value is None or (kind in (str, int) and parameter.type_descriptor.annotation in (kind, kind | None))
+    wanted, kind = parameter.type_descriptor.annotation, type(value)
+    if kind is str and wanted in (Path, Path | None) and os.access(value, os.R_OK):
+        value, plain = Path(value), True
+    else:
+        plain = value is None or wanted in (kind, kind | None)
     if not plain or (parameter.required and value is None):
         return process(ctx, value)
     return value if parameter.callback is None else parameter.callback(ctx, parameter, value)
