@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from psycopg import errors, sql
+from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row
 
 from stackctl.core.errors import ServiceError, StateError
@@ -160,21 +162,25 @@ def record_progress(
 
     Tells whether that makes it applied. Raises AppliedElsewhere.
     """
-    applied = reached.done == len(migration.pieces) and reached.attempted is None
-    with session.conn.transaction():
-        session.run_named("reset_role")  # a file may SET one that must not write here
-        session.run_named(
+    whole = reached.done == len(migration.pieces)
+    applied = whole and reached.attempted is None
+    in_hand = session.conn.info.transaction_status == TransactionStatus.INTRANS
+    with nullcontext() if in_hand else session.conn.transaction():
+        found = session.fetch_together(
+            "reset_role",  # a file may SET one that must not write here
             "record_progress",
+            "find_other_runners",
             name=migration.name,
-            checksum=files.compute_checksum(migration.pieces[: reached.done]),
+            checksum=migration.checksum if whole else files.compute_checksum(migration.pieces[: reached.done]),
             applied=applied,
             duration_ms=duration_ms,
             repeats=reached.repeats,
             pieces_done=reached.done,
             outside_piece=reached.attempted,
+            others=other_runners.TABLES,
         )
         if applied:
-            other_runners.record_applied(session, migration)
+            other_runners.record_applied(session, migration, found)
     return MigrationProgress(reached.done, reached.repeats, reached.attempted, applied)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from psycopg import sql
 
@@ -17,14 +17,16 @@ from stackctl.migrate.runner import runner_lock
 from stackctl.postgres.statements import load_statements
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from stackctl.migrate.files import Migration
     from stackctl.migrate.runner.events import Event
     from stackctl.migrate.runner.session import Session
 
 _SQL = load_statements(__file__, "runner")
+# In the order in which they are believed: the backend's was filled from Prisma's.
 _LOCKS = {"SchemaMigration": 59129034, "_prisma_migrations": 72707369}
+TABLES = list(_LOCKS)
 
 
 class AppliedElsewhere(Exception):
@@ -40,7 +42,7 @@ def hold_lock(
     session: Session, migration: Migration, on_event: Callable[[Event], None], sleep: Callable[[float], None]
 ) -> Iterator[None]:
     """Keep the other runner out while a file is run. Raises AppliedElsewhere, StateError (`lock-held`)."""
-    table = find_history(session)
+    table = _choose(session.fetch_named("find_other_runners", others=TABLES))
     if table is None:
         yield
         return
@@ -50,15 +52,12 @@ def hold_lock(
         yield
 
 
-def find_history(session: Session) -> str | None:
-    """The table of the other runner in use: the backend's, which was filled from Prisma's, before Prisma's."""
-    found = {row["name"] for row in session.fetch_named("find_other_runners", names=list(_LOCKS))}
-    return next((table for table in _LOCKS if table in found), None)
+def record_applied(session: Session, migration: Migration, found: Sequence[Mapping[str, Any]]) -> None:
+    """Tell the other runner, within the transaction in hand. `found`: what find_other_runners sees there.
 
-
-def record_applied(session: Session, migration: Migration) -> None:
-    """Tell the other runner, within the transaction in hand. Raises AppliedElsewhere when it has it already."""
-    table = find_history(session)
+    Raises AppliedElsewhere when it has it already.
+    """
+    table = _choose(found)
     if table is None or (table == "_prisma_migrations" and migration.path.name != "migration.sql"):
         return  # Prisma knows folders only
     values = {"name": migration.name, "checksum": ""}
@@ -68,6 +67,11 @@ def record_applied(session: Session, migration: Migration) -> None:
     into = sql.SQL(_SQL[statement]).format(sql.Identifier(session.schema, table))
     if session.conn.execute(into, values).rowcount == 0:
         raise AppliedElsewhere(table)
+
+
+def _choose(found: Sequence[Mapping[str, Any]]) -> str | None:
+    names = {row["name"] for row in found}
+    return next((table for table in _LOCKS if table in names), None)
 
 
 def _is_recorded(session: Session, table: str, migration: Migration) -> bool:

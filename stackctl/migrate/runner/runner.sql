@@ -29,16 +29,16 @@ SELECT count(set_config(name, value, false)) AS done FROM unnest(%(names)s::text
 -- name: get_setting
 SELECT setting AS value FROM pg_settings WHERE name = %(name)s
 
--- name: read_configured_search_path
--- Of the role in this database, of the role, of the database: the first that is set.
-SELECT (
+-- name: set_search_path
+-- Behind the schema comes what is set up for the role in this database, the role, or the database: the first of them.
+SELECT set_config('search_path', concat_ws(', ', %(own)s, (
   SELECT substr(entry, length('search_path=') + 1)
   FROM pg_db_role_setting AS s, unnest(s.setconfig) AS entry
   WHERE s.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
     AND s.setrole IN (0, (SELECT oid FROM pg_roles WHERE rolname = session_user)) AND entry LIKE 'search_path=%%'
   ORDER BY s.setrole = 0, s.setdatabase = 0
   LIMIT 1
-) AS path
+)), false)
 
 -- name: try_lock
 -- Of the schema's runner, unless the key of another lock is given.
@@ -197,7 +197,7 @@ FROM pg_inherits AS i WHERE i.inhdetachpending AND i.inhrelid = to_regclass(%(pa
 -- name: find_other_runners
 SELECT c.relname AS name
 FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-WHERE n.nspname = %(schema)s AND c.relname = ANY (%(names)s) AND c.relkind IN ('r', 'p')
+WHERE n.nspname = %(schema)s AND c.relname = ANY (%(others)s::name[]) AND c.relkind IN ('r', 'p')
 
 -- name: record_adopted
 INSERT INTO stackctl.migration_history (target_schema, name, checksum, applied_at, pieces_done)

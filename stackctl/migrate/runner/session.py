@@ -6,8 +6,10 @@ import contextlib
 import math
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, LiteralString, TypeAlias
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, LiteralString, TypeAlias, cast
 
+import psycopg
 from psycopg import errors, sql
 from psycopg.rows import dict_row, tuple_row
 
@@ -17,14 +19,13 @@ from stackctl.postgres.statements import load_statements
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    import psycopg
-
-Connection: TypeAlias = "psycopg.Connection[Any]"
+Connection: TypeAlias = psycopg.Connection[Any]
 
 LOCK_WAIT = timedelta(seconds=10)
 LOCK_TIMEOUT = timedelta(seconds=3)
 # CONCURRENTLY holds nobody up while it waits, and what it has built is lost when it gives up: it may wait longer.
 CONCURRENTLY_LOCK_TIMEOUTS = 10  # times lock_timeout
+_CHECK_CLIENT = ("client_connection_check_interval", "1s")
 
 _SQL = load_statements(__file__, "runner")
 
@@ -62,6 +63,15 @@ class Session:
         with self.conn.cursor(row_factory=dict_row) as cursor:
             return cursor.execute(_SQL[statement], {"schema": self.schema, **values}).fetchall()
 
+    def fetch_together(self, *statements: str, **values: Any) -> list[dict[str, Any]]:
+        """Several named statements in one message, and so in one transaction; the rows of the last."""
+        with psycopg.ClientCursor(self.conn, row_factory=dict_row) as cursor:
+            text = ";\n".join(_SQL[statement] for statement in statements)
+            cursor.execute(cast("LiteralString", text), {"schema": self.schema, **values})
+            while cursor.nextset():
+                pass
+            return cursor.fetchall()
+
     def run_named(self, statement: str, /, **values: Any) -> None:
         """A named statement that returns nothing."""
         self.execute(_SQL[statement], {"schema": self.schema, **values} if values else None)
@@ -74,18 +84,21 @@ class Session:
 
         Behind the schema stays what the role or the database is set up with, where extensions may live.
         """
-        own = sql.Identifier(self.schema).as_string()
-        behind = self.fetch_named("read_configured_search_path")[0]["path"]
-        wanted = {"search_path": f"{own}, {behind}" if behind else own, **self._timeouts()}
-        self._set([*self.initial_settings, *wanted.items()])
-        # A build whose client was killed would otherwise go on, and keep the lock, until it is done. Servers on some
-        # systems can't check.
-        with contextlib.suppress(errors.InvalidParameterValue, errors.UndefinedObject):
-            self.execute("SET client_connection_check_interval = '1s'")
+        self.fetch_together("reset_session", "set_settings", "set_search_path", **self._own_settings)
 
     def restore_settings(self) -> None:
         """Give the session back as it came."""
-        self._set(self.initial_settings)
+        self.fetch_together("reset_session", "set_settings", **_to_values(self.initial_settings))
+
+    @cached_property
+    def _own_settings(self) -> dict[str, Any]:
+        wanted = [*self.initial_settings, *self._timeouts().items()]
+        # A build whose client was killed would otherwise go on, and keep the lock, until it is done. Servers on some
+        # systems can't check.
+        with contextlib.suppress(errors.InvalidParameterValue, errors.UndefinedObject):
+            self._set_one(*_CHECK_CLIENT)
+            wanted.append(_CHECK_CLIENT)
+        return {"own": sql.Identifier(self.schema).as_string(), **_to_values(wanted)}
 
     @contextlib.contextmanager
     def extend_lock_timeout(self) -> Iterator[None]:
@@ -106,13 +119,12 @@ class Session:
             found["statement_timeout"] = _milliseconds(self.limits.statement_timeout)
         return found
 
-    def _set(self, settings: Sequence[tuple[str, str]]) -> None:
-        self.execute(_SQL["reset_session"])
-        names, values = [name for name, _ in settings], [value for _, value in settings]
-        self.fetch_named("set_settings", names=names, values=values)
-
     def _set_one(self, name: str, value: str) -> None:
-        self.fetch_named("set_settings", names=[name], values=[value])
+        self.fetch_named("set_settings", **_to_values([(name, value)]))
+
+
+def _to_values(settings: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
+    return {"names": [name for name, _ in settings], "values": [value for _, value in settings]}
 
 
 def _milliseconds(wait: timedelta) -> str:
