@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -30,21 +31,16 @@ def parse_allow_comments(text: str, spans: Sequence[tuple[int, int]]) -> list[Al
     A comment is about the statement it stands in or before; behind a statement on the same line, about that one.
     """
     found: list[AllowComment] = []
-    for token in lexer.tokenize(text):
+    if "stackctl:allow" not in text:
+        return found
+    ends = [end for _, end in spans]
+    for token in lexer.tokenize(text, script=True):
         match = _ALLOW.fullmatch(token.text) if token.kind == "comment" else None
         if match is not None:
-            found.append(
-                AllowComment(match[1] or "", match[2].strip(), token.start, _find_statement(text, token.start, spans))
-            )
+            number = bisect_right(ends, token.start)
+            following = spans[number][0] if number < len(spans) else len(text)
+            if number and token.start < following and "\n" not in text[ends[number - 1] : token.start]:
+                number -= 1
+            statement = number if number < len(spans) else None
+            found.append(AllowComment(match[1] or "", match[2].strip(), token.start, statement))
     return found
-
-
-def _find_statement(text: str, at: int, spans: Sequence[tuple[int, int]]) -> int | None:
-    for number, (_, end) in enumerate(spans):
-        if end <= at and "\n" not in text[end:at]:
-            following = spans[number + 1][0] if number + 1 < len(spans) else len(text)
-            if at < following:
-                return number
-        if at < end:
-            return number
-    return None

@@ -172,36 +172,28 @@ class _Parser:
     def _tokenize(self) -> list[lexer.Token]:
         """The tokens, without lines for psql, which are blanked out."""
         found: list[lexer.Token] = []
-        blank: list[tuple[int, int]] = []
-        at: int | None = 0
-        while at is not None:
-            start, at = at, None
-            for token in lexer.tokenize(self._text, start, whole_queries=True):
-                if token.text == "\\":
-                    at = self._pass_psql_line(token.start)
-                    blank.append((token.start, at))
-                    break
+        kept: list[str] = []
+        end = 0
+        for token in lexer.tokenize(self._text, script=True):
+            if token.kind != "psql":
                 found.append(token)
-        if blank:
-            edges = [0, *(edge for line in blank for edge in line), len(self._text)]
-            kept = [self._text[start:end] for start, end in zip(edges[::2], edges[1::2], strict=True)]
-            gaps = [" " * (end - start) for start, end in blank]
-            self._text = "".join(part for pair in zip(kept, [*gaps, ""], strict=True) for part in pair)
+                continue
+            self._refuse_psql(token)
+            kept += [self._text[end : token.start], " " * len(token.text)]
+            end = token.end
+        self._text = "".join([*kept, self._text[end:]])
         return found
 
-    def _pass_psql_line(self, at: int) -> int:
-        """Where a line for psql that changes nothing ends; refuse any other."""
-        end = self._text.find("\n", at)
-        end = len(self._text) if end < 0 else end
-        command = self._text[at:end].split()[0]
+    def _refuse_psql(self, token: lexer.Token) -> None:
+        """Some lines for psql change nothing."""
+        command = token.text.split()[0]
         if command not in _HARMLESS_PSQL:
             self._refuse(
                 f"{command} is a command of psql, which the server does not know",
-                at,
+                token.start,
                 code="psql-command",
                 hint="leave it out; a dump without such lines is written by stackctl migrate dump",
             )
-        return end
 
     def _split(self, tokens: Sequence[lexer.Token]) -> list[list[lexer.Token]]:
         parts: list[list[lexer.Token]] = [[]]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-Kind = Literal["comment", "quoted", "word", "other", "query"]
+Kind = Literal["comment", "quoted", "word", "other", "query", "psql"]
 
 # A name may not begin with a digit or a dollar, and swallows both afterwards: so `a$b$` opens no dollar-quoted body.
 # Every character beyond ASCII counts as a letter, blanks included; space and digits are ASCII's. The classes say what
@@ -84,14 +84,15 @@ class LineIndex:
         return self._starts[line - 1] + column - 1
 
 
-def tokenize(text: str, start: int = 0, *, whole_queries: bool = False) -> Iterator[Token]:
-    """The tokens of `text` from `start` on, comments included and white space left out.
+def tokenize(text: str, *, script: bool = False) -> Iterator[Token]:
+    """The tokens of `text`, comments included and white space left out.
 
-    `whole_queries`: a plain query between semicolons (INSERT, SELECT, …) is one token, of which a file may have
-    millions. Strings are read with standard_conforming_strings on. Raises Unclosed.
+    Of a `script`, a plain query between semicolons (INSERT, SELECT, …) is one token, as there may be millions; so is
+    what a backslash makes psql's, up to the end of its line. Strings are read with standard_conforming_strings on.
+    Raises Unclosed.
     """
-    end, length, match_token = start, len(text), _TOKEN.match
-    begins = whole_queries
+    end, length, match_token = 0, len(text), _TOKEN.match
+    begins = script
     while True:
         if begins and (query := _read_plain_query(text, end)):
             yield query
@@ -113,7 +114,11 @@ def tokenize(text: str, start: int = 0, *, whole_queries: bool = False) -> Itera
             unclosed := _UNCLOSED.match(text, start)
         ):
             raise Unclosed("dollar-quoted body" if unclosed.group().startswith("$") else "quoted text", start)
-        begins = whole_queries and (found == ";" or (begins and kind == "comment"))
+        elif script and found == "\\":
+            kind, end = "psql", text.find("\n", start)
+            end = length if end < 0 else end
+            found = text[start:end]
+        begins = script and (found == ";" or (begins and kind == "comment"))
         yield Token(kind, found, start, end)
 
 

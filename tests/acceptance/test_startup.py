@@ -41,7 +41,7 @@ USES: dict[str, set[str]] = {
     "migrate status --json --dir .": DATABASE,
     "migrate up": DATABASE,
     "migrate verify": DATABASE,
-    "migrate lint": DATABASE | {"sqlglot"},
+    "migrate lint": {"yaml", "sqlglot"},
     "mappings list": {"yaml"},
     "mappings show users": {"yaml"},
     "mappings compile users": {"yaml", "pydantic"},

@@ -128,8 +128,8 @@ def generate_files() -> Iterator[tuple[int, list[str], str]]:
         yield SEED * 1000 + number, statements, text + generator.pick("", ";;", generator.space(), "-- end ;")
 
 
-def split(text: str, *, whole_queries: bool = False) -> list[str]:
-    tokens = tokenize(text, whole_queries=whole_queries)
+def split(text: str, *, script: bool = False) -> list[str]:
+    tokens = tokenize(text, script=script)
     spans = split_statements([token for token in tokens if token.kind != "comment"])
     return [text[span[0].start : span[-1].end] for span in spans]
 
@@ -156,7 +156,7 @@ def test_every_statement_is_what_the_server_sees(conn: psycopg.Connection[Any]) 
     for seed, statements, text in generate_files():
         found = split(text)
         assert found == statements, f"SPLIT_SEED={seed // 1000}, file {seed % 1000}"
-        assert split(text, whole_queries=True) == statements, f"SPLIT_SEED={seed // 1000}, file {seed % 1000}"
+        assert split(text, script=True) == statements, f"SPLIT_SEED={seed // 1000}, file {seed % 1000}"
         for statement in statements:
             if "--" not in statement and "/*" not in statement:
                 assert list_token_texts(statement) == [token.text for token in tokenize(statement)]
@@ -187,7 +187,7 @@ def test_every_statement_is_what_the_server_sees(conn: psycopg.Connection[Any]) 
     ],
 )
 def test_a_name_opens_no_body_and_closes_none(conn: psycopg.Connection[Any], first: str) -> None:
-    for whole_queries in (False, True):
-        found = split(f"{first};\nDROP TABLE ruled; SELECT 1;", whole_queries=whole_queries)
+    for script in (False, True):
+        found = split(f"{first};\nDROP TABLE ruled; SELECT 1;", script=script)
         assert found == [first, "DROP TABLE ruled", "SELECT 1"]
     assert count_results(conn, f"BEGIN; {first};\nDROP TABLE ruled; ROLLBACK") == 4

@@ -12,6 +12,8 @@ from stackctl.migrate.lint.file_selection import select_files
 from stackctl.migrate.lint.findings import LintFinding, has_failures
 from stackctl.migrate.lint.linter import LintFile, lint_files
 from stackctl.migrate.lint.registry import RULES
+from stackctl.migrate.parser import queries
+from tests.growth import LINEAR, growth
 
 DATA = Path(__file__).parents[1] / "data"
 DOCS = Path(__file__).parents[2] / "docs" / "lint.md"
@@ -221,3 +223,44 @@ def test_the_table_in_the_documentation_is_the_code() -> None:
     rows = [f"| `{rule.id}` | {rule.severity} | {rule.title} | {rule.why} |" for rule in RULES.values()]
     documented = [line for line in DOCS.read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
     assert documented == rows
+
+
+# -- how long it takes
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "INSERT INTO t VALUES ({n}, 'it''s {n}');\n",
+        "ALTER TABLE t{n} ADD CONSTRAINT c CHECK (a IS NOT NULL) NOT VALID;\n",
+        "-- stackctl:allow drop-table of test {n}\nDROP TABLE t{n};\n",
+        "SELECT 1; -- stackctl:allow drop-table of test {n}\n",
+    ],
+)
+def test_reading_takes_as_long_as_the_file_is(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "20260101000000_x.sql"
+
+    def lint(count: int) -> None:
+        path.write_text("".join(line.format(n=number) for number in range(count)))
+        lint_files([LintFile(path, path.stem)], schema="public")
+
+    lint(1)
+    assert growth(lint, 100) < LINEAR
+
+
+def test_queries_of_one_shape_are_parsed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[str] = []
+    parse = queries.parse_query
+    monkeypatch.setattr(queries, "parse_query", lambda text, schema: parsed.append(text) or parse(text, schema))
+    rows = ["(1, 'a', E'it\\'s')", "(2.5, '(b', NULL)", "(3, '); DELETE FROM t;', $$c$$)"]
+    text = "".join(f"INSERT INTO one_shape VALUES {', '.join(rows[:n])};\n" for n in (1, 1, 2, 2, 3, 3))
+    found = run(tmp_path, text + "DELETE FROM t;\nINSERT INTO t VALUES (1) 2;\nWITH a AS (DELETE FROM t) SELECT 1;")
+    assert [(f.line, f.rule) for f in found] == [
+        (7, "whole-table-at-once"), (8, "not-understood"), (9, "whole-table-at-once")
+    ]  # fmt: skip
+    assert len([one for one in parsed if "one_shape" in one]) == 3
+
+
+def test_what_psql_reads_hides_nothing_from_comments(tmp_path: Path) -> None:
+    text = "\\restrict it's\n-- stackctl:allow drop-table of a test\nDROP TABLE t;\n"
+    assert run(tmp_path, text) == []

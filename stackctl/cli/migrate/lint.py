@@ -57,8 +57,15 @@ def lint(
 
     folders = select_files(paths or [run.settings.migrations_dir()], base)
     schema = run.settings.get("database.schema")
-    with _open_database_facts(run, ask_database or run.options["database_url"] is not None) as database:
-        findings = [finding for folder in folders for finding in lint_files(folder, schema=schema, database=database)]
+    with (
+        _open_database_facts(run, ask_database or run.options["database_url"] is not None) as database,
+        run.console.progress("reading", unit="statements") as progress,
+    ):
+        findings = [
+            finding
+            for folder in folders
+            for finding in lint_files(folder, schema=schema, database=database, advance=progress.advance)
+        ]
     count = sum(file.report for folder in folders for file in folder)
     ok = not has_failures(findings)
     document = {"ok": ok, "findings": [_document(finding) for finding in findings]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -32,7 +33,7 @@ from stackctl.migrate.parser.repeat_answer import find_unclear_answer
 from stackctl.postgres.lexer import LineIndex
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from stackctl.migrate.files import Piece, Statement
@@ -43,6 +44,7 @@ FAMILIES = (
     columns, constraints, drops, indexes, partitions, renames, rows, tables, text, transactions, types,
 )  # fmt: skip
 _SEVERITIES = {"error": 0, "warning": 1, "advice": 2}
+_STEP = 1000  # statements between two words about progress
 
 
 @dataclass(frozen=True)
@@ -59,18 +61,23 @@ class LintFile:
 
 
 def lint_files(
-    files_to_lint: Iterable[LintFile], *, schema: str, database: DatabaseFacts | None = None
+    files_to_lint: Iterable[LintFile],
+    *,
+    schema: str,
+    database: DatabaseFacts | None = None,
+    rules: Mapping[str, LintRule] = RULES,
+    advance: Callable[[int, str], None] = lambda count, name: None,
 ) -> list[LintFinding]:
     """The findings in one folder's files, which are in order. Nothing is executed.
 
     `schema` is the one that names without a schema stand for. `database` answers what only a database can tell.
+    `rules` are those to ask, by their ids. `advance` hears of each number of statements that were read, of which file.
     """
     schema_state = SchemaState()
     findings: list[LintFinding] = []
     for file in files_to_lint:
-        found = _FileLinter(file, schema, schema_state, database).lint()
-        if file.report:
-            findings += found
+        state = FileState(schema_state, database if file.report else None)
+        findings += _FileLinter(file, schema, state, rules if file.report else {}).lint(advance)
     return findings
 
 
@@ -83,16 +90,21 @@ class _NumberedFinding:
 
 
 class _FileLinter:
-    def __init__(self, file: LintFile, schema: str, schema_state: SchemaState, database: DatabaseFacts | None) -> None:
+    def __init__(self, file: LintFile, schema: str, state: FileState, rules: Mapping[str, LintRule]) -> None:
         self._path = file.path
         self._problem = file.problem
         self._schema = schema
-        self._state = FileState(schema_state, database if file.report else None)
+        self._state = state
+        self._rules = rules
+        self._by_fact: dict[type[Fact], list[LintRule]] = {}
+        for rule in rules.values():
+            if rule.fact is not None:
+                self._by_fact.setdefault(rule.fact, []).append(rule)
         self._content = ""
         self._lines = LineIndex("")
         self._name = file.name
 
-    def lint(self) -> list[LintFinding]:
+    def lint(self, advance: Callable[[int, str], None]) -> list[LintFinding]:
         tolerated: list[ConfigError] = []
         try:
             if self._problem:
@@ -102,7 +114,7 @@ class _FileLinter:
             migration = files.parse_migration(self._content, self._path, self._name, tolerated)
             files.refuse_empty(migration)
         except ConfigError as error:
-            return [self._to_unreadable(error)]
+            return self._sort([self._to_unreadable(error)])
         # What the reader tolerated and no rule of its own is about.
         found = [self._to_unreadable(error) for error in tolerated if error.code != "transaction-control"]
         listed = [(piece, statement) for piece in migration.pieces for statement in piece.statements]
@@ -113,11 +125,19 @@ class _FileLinter:
                 self._state.begin_piece(outside=piece.outside_transaction, repeat=piece.repeat)
                 entered = piece
             hits += [_NumberedFinding(finding, number) for finding in self._lint_statement(statement)]
+            if number % _STEP == _STEP - 1:
+                advance(_STEP, self._path.name)
             if piece.repeat and (unclear := find_unclear_answer(statement.sql)):
                 safe = "-- name the column, a boolean:\n… SELECT count(*) > 0 AS should_repeat_migration FROM …"
                 hits.append(_NumberedFinding(self._make_finding(text.REPEAT_ANSWER, statement, *unclear, safe), number))
+        advance(len(listed) % _STEP, self._path.name)
         found += self._apply_comments(hits, [statement for _, statement in listed])
-        return sorted(found, key=lambda f: (f.line, f.column, _SEVERITIES[f.severity]))
+        return self._sort(found)
+
+    def _sort(self, found: Iterable[LintFinding]) -> list[LintFinding]:
+        """What the rules that are asked have found, in the order of the file."""
+        asked = (finding for finding in found if finding.rule in self._rules)
+        return sorted(asked, key=lambda f: (f.line, f.column, _SEVERITIES[f.severity]))
 
     def _lint_statement(self, statement: Statement) -> Iterator[LintFinding]:
         state = self._state
@@ -133,8 +153,8 @@ class _FileLinter:
                 if transaction == state.transaction and value in read.strings
             ]
         for fact in facts:
-            for rule in RULES.values():
-                if rule.fact is type(fact) and rule.check is not None:
+            for rule in self._by_fact.get(type(fact), ()):
+                if rule.check is not None:
                     yield from self._to_findings(rule, rule.check(fact, state), fact, statement)
             state.apply_fact(fact)
 
@@ -159,14 +179,13 @@ class _FileLinter:
         """What the comments in the file leave of the findings, and what is wrong with the comments."""
         spans = [(start := self._find_offset(s), start + len(s.sql)) for s in listed]
         comments = parse_allow_comments(self._content, spans)
-        kept = [
-            hit.finding
-            for hit in hits
-            if not any(
-                comment.rule == hit.finding.rule and self._is_covered(comment.statement, hit) for comment in comments
+        allowed = {self._find_reach(comment.rule, comment.statement) for comment in comments}
+        hit_by = {self._find_reach(hit.finding.rule, hit.statement) for hit in hits}
+        found = list(
+            self._merge_advice(
+                [hit.finding for hit in hits if self._find_reach(hit.finding.rule, hit.statement) not in allowed]
             )
-        ]
-        found = list(_merge_advice(kept))
+        )
         for comment in comments:
             line, column = self._find_place(comment.at)
             if comment.rule not in RULES and comment.rule not in ALLOWABLE:
@@ -180,24 +199,36 @@ class _FileLinter:
                 found.append(
                     self._make_finding_at(text.NO_REASON, line, column, f"stackctl:allow {comment.rule}", safe)
                 )
-            used = any(hit.finding.rule == comment.rule and self._is_covered(comment.statement, hit) for hit in hits)
-            if comment.rule not in RULES:
-                continue  # `migrate check` alone hears it
+            if comment.rule not in self._rules:
+                continue  # it is not asked now, or `migrate check` alone hears it
             # A database that was asked may have settled the finding that the comment is there for.
+            used = self._find_reach(comment.rule, comment.statement) in hit_by
             if not used and self._state.database is None:
                 found.append(self._make_finding_at(text.UNUSED, line, column, f"stackctl:allow {comment.rule}", ""))
         return found
 
-    @staticmethod
-    def _is_covered(statement: int | None, hit: _NumberedFinding) -> bool:
-        """Advice is given once a file, so a comment about it holds for the file."""
-        return RULES[hit.finding.rule].severity == "advice" or statement == hit.statement
+    def _find_reach(self, rule: str, statement: int | None) -> tuple[str, int | None]:
+        """What a comment about the rule holds for, and where a finding is looked for: advice is given once a file."""
+        return rule, None if rule in self._rules and self._rules[rule].severity == "advice" else statement
+
+    def _merge_advice(self, findings: Sequence[LintFinding]) -> Iterator[LintFinding]:
+        """Rules of advice speak once, and say how often they would have."""
+        counts = Counter(finding.rule for finding in findings)
+        said: set[str] = set()
+        for finding in findings:
+            if self._find_reach(finding.rule, 0)[1] == 0:
+                yield finding
+            elif finding.rule not in said:
+                said.add(finding.rule)
+                more = counts[finding.rule] - 1
+                yield replace(finding, what=f"{finding.what} (and {more} more in this file)") if more else finding
 
     def _make_finding(self, rule: LintRule, statement: Statement, at: int, what: str, safe: str) -> LintFinding:
         return self._make_finding_at(rule, *self._find_place(self._find_offset(statement) + at), what, safe)
 
     def _make_finding_at(self, rule: LintRule, line: int, column: int, what: str, safe: str) -> LintFinding:
-        return LintFinding(self._path, line, column, rule.id, rule.severity, what, rule.why, safe)
+        severity = self._rules.get(rule.id, rule).severity
+        return LintFinding(self._path, line, column, rule.id, severity, what, rule.why, safe)
 
     def _to_unreadable(self, error: ConfigError) -> LintFinding:
         line, column = error.details.get("line", 1), error.details.get("column", 1)
@@ -210,16 +241,3 @@ class _FileLinter:
 
     def _find_place(self, at: int) -> tuple[int, int]:
         return self._lines.find_place(at)
-
-
-def _merge_advice(findings: Iterable[LintFinding]) -> Iterator[LintFinding]:
-    """Rules of advice speak once, and say how often they would have."""
-    listed = list(findings)
-    said: set[str] = set()
-    for finding in listed:
-        if RULES[finding.rule].severity != "advice":
-            yield finding
-        elif finding.rule not in said:
-            said.add(finding.rule)
-            more = sum(other.rule == finding.rule for other in listed) - 1
-            yield replace(finding, what=f"{finding.what} (and {more} more in this file)") if more else finding

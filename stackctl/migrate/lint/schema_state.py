@@ -38,23 +38,20 @@ class SchemaState:
     partitions.
     """
 
-    not_null_checks: dict[tuple[QualifiedName, str], _NotNullCheck] = field(default_factory=dict)
-    not_null: set[tuple[QualifiedName, str]] = field(default_factory=set)
+    not_null_checks: dict[QualifiedName, dict[str, _NotNullCheck]] = field(default_factory=dict)
+    not_null: dict[QualifiedName, set[str]] = field(default_factory=dict)
     partitioned: set[QualifiedName] = field(default_factory=set)
 
     def is_never_null(self, table: QualifiedName, column: str) -> bool:
         """A validated constraint says that the column holds no null."""
-        return any(
-            on == table and check.valid and column in check.columns for (on, _), check in self.not_null_checks.items()
-        )
+        return any(check.valid and column in check.columns for check in self.not_null_checks.get(table, {}).values())
 
     def forget(self, table: QualifiedName, column: str | None = None) -> None:
         """The table, or the column, is another one from now on, or may hold nulls."""
-        for key in [
-            key for key, check in self.not_null_checks.items() if key[0] == table and column in {None, *check.columns}
-        ]:
-            del self.not_null_checks[key]
-        self.not_null -= {key for key in self.not_null if key[0] == table and column in (None, key[1])}
+        checks, columns = self.not_null_checks.pop(table, {}), self.not_null.pop(table, set())
+        if column is not None:
+            kept = {name: check for name, check in checks.items() if column not in check.columns}
+            self.not_null_checks[table], self.not_null[table] = kept, columns - {column}
 
 
 @dataclass
@@ -101,8 +98,8 @@ class FileState:
 
     def is_replaced_by_not_null(self, table: QualifiedName, constraint: str) -> bool:
         """The constraint says no more than NOT NULL, which its columns are by now."""
-        check = self.schema.not_null_checks.get((table, constraint))
-        return check is not None and all((table, column) in self.schema.not_null for column in check.columns)
+        check = self.schema.not_null_checks.get(table, {}).get(constraint)
+        return check is not None and check.columns <= self.schema.not_null.get(table, set())
 
     def apply_fact(self, fact: Fact) -> None:
         """The fact has happened."""
@@ -144,15 +141,16 @@ class FileState:
                 if constraint.not_valid:
                     self._not_valid[key] = self.transaction
                 if constraint.not_null_columns:
-                    checks[key] = _NotNullCheck(constraint.not_null_columns, not constraint.not_valid)
+                    check = _NotNullCheck(constraint.not_null_columns, not constraint.not_valid)
+                    checks.setdefault(table, {})[constraint.name] = check
             case ConstraintValidated(table=table, name=name):
-                if (table, name) in checks:
-                    checks[table, name] = _NotNullCheck(checks[table, name].columns, True)
+                if check := checks.get(table, {}).get(name):
+                    checks[table][name] = _NotNullCheck(check.columns, True)
             case ConstraintDropped(table=table, name=name):
-                checks.pop((table, name), None)
+                checks.get(table, {}).pop(name, None)
                 self._constraints.pop((table, name), None)
             case NotNullSet(table=table, column=column):
-                self.schema.not_null.add((table, column))
+                self.schema.not_null.setdefault(table, set()).add(column)
             case EnumValueAdded(type=type_, value=value):
                 # The values of a type that the same transaction made may be used at once.
                 if self._created.get(("type", type_)) != self.transaction:

@@ -10,6 +10,7 @@ import sqlglot
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
+from stackctl.migrate import files
 from stackctl.migrate.parser import volatility
 from stackctl.migrate.parser.definitions import find_calls
 from stackctl.migrate.parser.facts import Fact, RowsWritten
@@ -18,10 +19,10 @@ from stackctl.migrate.parser.token_reader import (
     QualifiedName,
     iter_with_depth,
     join_tokens,
+    quote_identifier,
     split_tokens,
     tokenize,
 )
-from stackctl.migrate.statement_text import insert_schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +35,7 @@ logging.getLogger("sqlglot").addHandler(logging.NullHandler())
 
 def parse_query(text: str, schema: str) -> Iterator[Fact]:
     """The rows that a query writes. Raises NotUnderstood."""
-    text = _NOT_KNOWN_TO_SQLGLOT.sub("", insert_schema(text, schema))
+    text = _NOT_KNOWN_TO_SQLGLOT.sub("", text.replace(files.SCHEMA_SENTINEL, quote_identifier(schema)))
     try:
         parsed = sqlglot.parse_one(text, read="postgres")
     except SqlglotError as error:

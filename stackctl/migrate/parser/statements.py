@@ -6,7 +6,7 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from stackctl.migrate.parser import definitions, plpgsql, queries
+from stackctl.migrate.parser import definitions, plain_queries, plpgsql
 from stackctl.migrate.parser.alter import parse_alter
 from stackctl.migrate.parser.facts import (
     ColumnAdded,
@@ -78,8 +78,10 @@ def parse_statement(text: str, schema: str) -> StatementFacts:
 
     `schema`: the one that names without a schema, and the sentinel of the schema's name, stand for.
     """
-    tokens = tokenize(text)
-    return _parse_tokens(tokens, text, schema)
+    strings = plain_queries.find_strings(text, schema)
+    if strings is not None:
+        return StatementFacts((), strings)
+    return _parse_tokens(tokenize(text), text, schema)
 
 
 def _parse_tokens(tokens: Sequence[Token], text: str, schema: str) -> StatementFacts:
@@ -102,12 +104,13 @@ def _parse_tokens(tokens: Sequence[Token], text: str, schema: str) -> StatementF
 
 
 def _place_fact(fact: Fact, start: int, text: str) -> Fact:
-    fact = replace(fact, text=fact.text or text)
-    return fact if fact.at else replace(fact, at=start)
+    return replace(fact, text=fact.text or text, at=fact.at or start)
 
 
 def _parse_kind(reader: TokenReader, text: str, schema: str) -> Iterator[Fact | StatementFacts]:
     if reader.peek_word() in _QUERIES or reader.peek_text() == "(":
+        from stackctl.migrate.parser import queries  # and sqlglot
+
         yield from queries.parse_query(text, schema)
     elif how := reader.accept_one_of(*_OUTSIDE):
         yield TransactionRefused(how)

@@ -106,14 +106,19 @@ class TokenReader:
 
     def accept(self, *words: str) -> bool:
         """Step over these keywords, if all of them are next."""
-        if all(self.peek_word(n) == word for n, word in enumerate(words)):
-            self._at += len(words)
-            return True
-        return False
+        for ahead, word in enumerate(words):
+            if self.peek_word(ahead) != word:
+                return False
+        self._at += len(words)
+        return True
 
     def accept_one_of(self, *words: str) -> str:
         """Step over one of these keywords, which may be several words each; the one that was there, or empty."""
-        return next((word for word in words if self.accept(*word.split())), "")
+        if first := self.peek_word():
+            for word in words:
+                if word.startswith(first) and self.accept(*word.split()):
+                    return word
+        return ""
 
     def expect(self, *words: str) -> None:
         if not self.accept(*words):
