@@ -64,6 +64,7 @@ CREATE TABLE IF NOT EXISTS "EnvironmentConfigOverride" (
   FOREIGN KEY ("projectId") REFERENCES "Project" ("id") ON DELETE CASCADE
 );
 
+-- stackctl:allow foreign-key-without-index the indexes are those of the backend's own schema
 CREATE TABLE IF NOT EXISTS "ProjectUser" (
   "projectUserId" uuid NOT NULL,
   "createdAt" timestamp(3) NOT NULL DEFAULT CURRENT_TIMESTAMP,

@@ -34,6 +34,7 @@ END $$;
 --
 -- stackctl:allow dynamic-sql it makes indexes that are missing; built CONCURRENTLY beforehand, none is
 -- stackctl:allow index-not-concurrent made where it is missing only; built CONCURRENTLY beforehand, it is not
+-- stackctl:allow unique-added ON CONFLICT of the backend that is to run on it asks for this index
 DO $$
 DECLARE
   wanted record;

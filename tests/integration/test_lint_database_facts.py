@@ -30,10 +30,18 @@ ALTER TABLE "Large" ADD CONSTRAINT checked CHECK (a <> '' AND id IS NOT NULL);
 ANALYZE "Large";
 CREATE TABLE parted (id int, at date) PARTITION BY LIST (id);
 CREATE TABLE parted_1 PARTITION OF parted FOR VALUES IN (1);
+CREATE INDEX ON parted (id, at);
 INSERT INTO parted SELECT 1, now() FROM generate_series(1, 40000);
 CREATE FUNCTION steady() RETURNS int LANGUAGE sql STABLE AS 'SELECT 1';
 CREATE FUNCTION moody() RETURNS int LANGUAGE sql VOLATILE AS 'SELECT 1';
 CREATE SCHEMA other;
+CREATE DOMAIN checked AS int CHECK (VALUE > 0);
+CREATE DOMAIN on_checked AS checked;
+CREATE DOMAIN never_null AS int NOT NULL DEFAULT 1;
+CREATE DOMAIN random AS uuid DEFAULT gen_random_uuid();
+CREATE DOMAIN moody_default AS int DEFAULT (1 + random())::int;
+CREATE DOMAIN steady_default AS int DEFAULT 2;
+CREATE DOMAIN plain AS int;
 CREATE FUNCTION other.moody() RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 1';
 """
 
@@ -63,8 +71,14 @@ def run(conn: psycopg.Connection[Any], directory: Path, text: str) -> list[LintF
         ("CREATE INDEX ON tiny (a)", [("index-not-concurrent", "advice")]),
         ('CREATE INDEX ON "Large" (a)', [("index-not-concurrent", "error")]),
         ("CREATE INDEX ON absent (a)", [("index-not-concurrent", "error")]),
-        ('ALTER TABLE "Large" ADD CHECK (id > 0)', [("constraint-not-valid-missing", "error")]),
-        ("ALTER TABLE tiny ADD CHECK (id > 0)", [("constraint-not-valid-missing", "advice")]),
+        (
+            'ALTER TABLE "Large" ADD CHECK (id > 0)',
+            [("constraint-not-valid-missing", "error"), ("check-added", "advice")],
+        ),
+        (
+            "ALTER TABLE tiny ADD CHECK (id > 0)",
+            [("constraint-not-valid-missing", "advice"), ("check-added", "advice")],
+        ),
         ("UPDATE tiny SET a = ''", [("whole-table-at-once", "advice")]),
         ("DELETE FROM parted", [("whole-table-at-once", "error")]),
         # but compatibility has nothing to do with size
@@ -97,6 +111,19 @@ def run(conn: psycopg.Connection[Any], directory: Path, text: str) -> list[LintF
         # partitions
         ("CREATE INDEX ON ONLY parted (at)", []),
         ('CREATE INDEX ON ONLY "Large" (a)', [("index-not-concurrent", "error")]),
+        (
+            "-- stackctl:outside-transaction\nCREATE INDEX CONCURRENTLY i ON parted (at)",
+            [("concurrently-on-partitioned", "error")],
+        ),
+        # indexes that are there
+        (
+            "CREATE TABLE n (id bigint PRIMARY KEY); ALTER TABLE parted ADD FOREIGN KEY (id) REFERENCES n NOT VALID",
+            [("foreign-key-added", "advice")],
+        ),
+        (
+            "CREATE TABLE n (id bigint PRIMARY KEY); ALTER TABLE parted ADD FOREIGN KEY (at) REFERENCES n NOT VALID",
+            [("foreign-key-added", "advice"), ("foreign-key-without-index", "advice")],
+        ),
         # syntax
         ("SELECT 1; ALTER TABLE tiny FROBNICATE", [("syntax-error", "error")]),
         # a comment may be about what the database has settled
@@ -139,6 +166,34 @@ def test_a_type_change_keeps_the_bytes_as_the_server_does_it(
     with conn.transaction(force_rollback=True):
         before = conn.execute(file).fetchone()
         conn.execute(f'ALTER TABLE "Large" ALTER {ddl}'.encode())
+        assert (conn.execute(file).fetchone() != before) is rewritten
+    assert found is rewritten
+
+
+@pytest.mark.parametrize(
+    ("type_", "rewritten"),
+    [
+        ("checked", True),
+        ("checked DEFAULT 1", True),
+        ("on_checked", True),
+        ("never_null", True),
+        ("random", True),
+        ("moody_default", True),
+        ("steady_default", False),
+        ("plain", False),
+        ("checked[]", False),
+        ("int", False),
+    ],
+)
+def test_a_column_of_a_domain_rewrites_as_the_server_does_it(
+    type_: str, rewritten: bool, conn: psycopg.Connection[Any], tmp_path: Path
+) -> None:
+    found = any(f.rule == "domain-column-added" for f in run(conn, tmp_path, f'ALTER TABLE "Large" ADD new {type_}'))
+    conn.execute("SET default_transaction_read_only = off")
+    file = "SELECT pg_relation_filenode('\"Large\"')"
+    with conn.transaction(force_rollback=True):
+        before = conn.execute(file).fetchone()
+        conn.execute(f'ALTER TABLE "Large" ADD new {type_}'.encode())
         assert (conn.execute(file).fetchone() != before) is rewritten
     assert found is rewritten
 

@@ -37,6 +37,7 @@ BAD: dict[str, list[str]] = {
         "DROP INDEX i",
         'DROP INDEX IF EXISTS s."I" CASCADE',
         "CREATE INDEX CONCURRENTLY j ON t (a); DROP INDEX i",
+        "CREATE INDEX i ON t (a); DROP INDEX i",
     ],
     "reindex-not-concurrent": [
         "REINDEX TABLE t",
@@ -96,7 +97,10 @@ BAD: dict[str, list[str]] = {
     ],
     "refresh-not-concurrent": ["REFRESH MATERIALIZED VIEW v", "REFRESH MATERIALIZED VIEW public.v WITH NO DATA"],
     "detach-not-concurrent": ["ALTER TABLE t DETACH PARTITION p"],
-    "attach-reads-partition": ["ALTER TABLE t ATTACH PARTITION p FOR VALUES FROM (1) TO (2)"],
+    "attach-reads-partition": [
+        "ALTER TABLE t ATTACH PARTITION p FOR VALUES FROM (1) TO (2)",
+        "CREATE TABLE p (LIKE t); INSERT INTO p SELECT * FROM u; ALTER TABLE t ATTACH PARTITION p DEFAULT",
+    ],
     "lock-table": ["LOCK TABLE t IN ACCESS EXCLUSIVE MODE", "LOCK t"],
     "truncate-cascade": ["TRUNCATE t CASCADE", "TRUNCATE TABLE ONLY t RESTART IDENTITY CASCADE"],
     "truncate": ["TRUNCATE t", "TRUNCATE TABLE public.t RESTART IDENTITY"],
@@ -134,6 +138,7 @@ BAD: dict[str, list[str]] = {
         "ALTER TABLE t ADD CHECK (a IS NOT NULL) NOT VALID"
         + SPLIT
         + 'ALTER TABLE public.t VALIDATE CONSTRAINT "t_a_check"',
+        "ALTER TABLE t ADD COLUMN b text; ALTER TABLE t VALIDATE CONSTRAINT c",
     ],
     "unique-not-using-index": [
         "ALTER TABLE t ADD CONSTRAINT c UNIQUE (a, b)",
@@ -145,7 +150,7 @@ BAD: dict[str, list[str]] = {
         "ALTER TABLE t ADD CONSTRAINT c PRIMARY KEY (a, b)",
         "ALTER TABLE t ADD COLUMN b bigint DEFAULT 0 PRIMARY KEY",
     ],
-    "exclusion-constraint-added": ["ALTER TABLE t ADD CONSTRAINT c EXCLUDE USING gist (a WITH =)"],
+    "exclusion-added": ["ALTER TABLE t ADD CONSTRAINT c EXCLUDE USING gist (a WITH =)"],
     "set-not-null": [
         "ALTER TABLE t ALTER COLUMN a SET NOT NULL",
         "ALTER TABLE t ADD COLUMN b text; ALTER TABLE t ALTER b SET NOT NULL",
@@ -161,7 +166,6 @@ BAD: dict[str, list[str]] = {
         "ALTER TABLE t RENAME a TO b",
         "ALTER TABLE t RENAME COLUMN a TO b",
         "ALTER VIEW v RENAME COLUMN a TO b",
-        "ALTER TYPE ty RENAME ATTRIBUTE a TO b",
     ],
     "rename-table": [
         "ALTER TABLE t RENAME TO u",
@@ -171,17 +175,13 @@ BAD: dict[str, list[str]] = {
     ],
     "rename-type": ["ALTER TYPE ty RENAME TO tz", "ALTER DOMAIN d RENAME TO e", 'ALTER TYPE "Mood" SET SCHEMA s'],
     "rename-enum-value": ["ALTER TYPE mood RENAME VALUE 'a' TO 'b'"],
-    "rename-other": [
-        "ALTER FUNCTION f(int) RENAME TO g",
-        "ALTER SEQUENCE s RENAME TO r",
-        "ALTER SCHEMA s RENAME TO r",
-        "ALTER PROCEDURE f SET SCHEMA s",
-    ],
+    "rename-function": ["ALTER FUNCTION f(int) RENAME TO g", "ALTER PROCEDURE f SET SCHEMA s"],
+    "rename-sequence": ["ALTER SEQUENCE s RENAME TO r"],
+    "rename-schema": ["ALTER SCHEMA s RENAME TO r"],
     "drop-column": [
         "ALTER TABLE t DROP COLUMN a",
         "ALTER TABLE t DROP a",
         "ALTER TABLE t DROP COLUMN IF EXISTS a CASCADE, ADD COLUMN b text",
-        "ALTER TYPE ty DROP ATTRIBUTE a",
     ],
     "drop-table": [
         "DROP TABLE t",
@@ -191,9 +191,9 @@ BAD: dict[str, list[str]] = {
     "drop-constraint": [
         "ALTER TABLE t DROP CONSTRAINT c",
         "ALTER TABLE t DROP CONSTRAINT IF EXISTS c CASCADE",
-        "ALTER DOMAIN d DROP CONSTRAINT c",
+        "ALTER TABLE t DROP CONSTRAINT c; ALTER TABLE u ADD CONSTRAINT c CHECK (a) NOT VALID",
     ],
-    "drop-default": ["ALTER TABLE t ALTER COLUMN a DROP DEFAULT", "ALTER DOMAIN d DROP DEFAULT"],
+    "drop-default": ["ALTER TABLE t ALTER COLUMN a DROP DEFAULT"],
     "drop-view": [
         "DROP VIEW v",
         "DROP MATERIALIZED VIEW IF EXISTS v",
@@ -203,6 +203,126 @@ BAD: dict[str, list[str]] = {
         "DROP FUNCTION f(int, text)",
         "DROP PROCEDURE f",
         "CREATE FUNCTION f(a text) RETURNS int LANGUAGE sql AS 'SELECT 1'; DROP FUNCTION f(int)",
+    ],
+    "drop-role": ["DROP ROLE r", "DROP USER IF EXISTS r"],
+    "drop-database": [OUTSIDE + "DROP DATABASE IF EXISTS d WITH (FORCE)"],
+    "drop-owned": ["DROP OWNED BY r CASCADE"],
+    "drop-index": [OUTSIDE + "DROP INDEX CONCURRENTLY i", "DROP INDEX i; CREATE INDEX j ON t (a)"],
+    "domain-column-added": [
+        "CREATE DOMAIN d AS int CHECK (VALUE > 0); ALTER TABLE t ADD COLUMN b d",
+        "CREATE DOMAIN d AS int NOT NULL DEFAULT 1; ALTER TABLE t ADD COLUMN b public.d",
+        'CREATE DOMAIN s."D" uuid DEFAULT gen_random_uuid(); ALTER TABLE t ADD COLUMN b s."D" DEFAULT NULL',
+        "CREATE DOMAIN d int CONSTRAINT c CHECK (VALUE > 0); CREATE DOMAIN e AS d; ALTER TABLE t ADD b e",
+        "CREATE DOMAIN d AS int; ALTER DOMAIN d ADD CHECK (VALUE > 0); ALTER TABLE t ADD COLUMN b d",
+        "CREATE DOMAIN d AS int CHECK (VALUE > 0); ALTER DOMAIN d RENAME TO e; ALTER TABLE t ADD COLUMN b e",
+    ],
+    "drop-not-null": ["ALTER TABLE t ALTER COLUMN a DROP NOT NULL"],
+    "column-generated": [
+        "ALTER TABLE t ALTER a ADD GENERATED ALWAYS AS IDENTITY",
+        "ALTER TABLE t ALTER a SET GENERATED ALWAYS",
+    ],
+    "drop-generated": [
+        "ALTER TABLE t ALTER a DROP IDENTITY IF EXISTS",
+        "ALTER TABLE t ALTER COLUMN a DROP EXPRESSION",
+    ],
+    "default-changed": ["ALTER TABLE t ALTER COLUMN a SET DEFAULT 2"],
+    "type-changed": [
+        "ALTER TYPE ty RENAME ATTRIBUTE a TO b",
+        "ALTER TYPE ty DROP ATTRIBUTE a",
+        "ALTER TYPE ty ADD ATTRIBUTE a int CASCADE",
+        "ALTER DOMAIN d DROP CONSTRAINT c",
+        "ALTER DOMAIN d DROP DEFAULT",
+        "ALTER DOMAIN d ADD CONSTRAINT c CHECK (VALUE > 0) NOT VALID",
+    ],
+    "sequence-changed": [
+        "ALTER SEQUENCE s INCREMENT BY 10",
+        "ALTER SEQUENCE s CACHE 5 RESTART WITH 1",
+        "ALTER TABLE t ALTER a SET MAXVALUE 9",
+        "ALTER TABLE t ALTER a RESTART WITH 7",
+    ],
+    "view-changed": [
+        "CREATE OR REPLACE VIEW v AS SELECT 1",
+        "DROP VIEW v; CREATE VIEW v AS SELECT 1",
+    ],
+    "function-changed": [
+        "DROP FUNCTION f(int); CREATE FUNCTION f(a bigint) RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "DROP FUNCTION f; CREATE OR REPLACE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+    ],
+    "relation-kind": ["ALTER TABLE t RENAME TO u; CREATE VIEW t AS SELECT * FROM u"],
+    "constraint-renamed": ["ALTER TABLE t RENAME CONSTRAINT a TO b"],
+    "unique-added": [
+        "ALTER TABLE t ADD CONSTRAINT c UNIQUE (a, b)",
+        "ALTER TABLE t ADD PRIMARY KEY (a)",
+        OUTSIDE + "CREATE UNIQUE INDEX CONCURRENTLY i ON t (a) WHERE b",
+        "CREATE UNIQUE INDEX ON t (lower(a))",
+    ],
+    "check-added": [
+        "ALTER TABLE t ADD CONSTRAINT c CHECK (a > 0) NOT VALID",
+        "ALTER TABLE t ADD CHECK (a > 0)",
+    ],
+    "foreign-key-added": ["ALTER TABLE t ADD FOREIGN KEY (a) REFERENCES u NOT VALID"],
+    "foreign-key-onto": [
+        "CREATE TABLE n (a int REFERENCES t)",
+        "ALTER TABLE t ADD COLUMN a int REFERENCES u (id) ON DELETE RESTRICT",
+    ],
+    "foreign-key-without-index": [
+        "CREATE TABLE n (a int REFERENCES t ON DELETE CASCADE)",
+        "CREATE INDEX ON t (b, a); ALTER TABLE t ADD FOREIGN KEY (a) REFERENCES u NOT VALID",
+        "CREATE INDEX ON t (a) WHERE b; ALTER TABLE t ADD FOREIGN KEY (a) REFERENCES u NOT VALID",
+    ],
+    "concurrently-on-partitioned": [
+        "CREATE TABLE t (a int) PARTITION BY LIST (a)" + SPLIT + OUTSIDE + "CREATE INDEX CONCURRENTLY i ON t (a)",
+        "CREATE TABLE t (a int) PARTITION BY LIST (a); CREATE INDEX i ON t (a)"
+        + SPLIT
+        + OUTSIDE
+        + "DROP INDEX CONCURRENTLY i",
+    ],
+    "partition-locks-parent": [
+        "CREATE TABLE p PARTITION OF t FOR VALUES IN (1)",
+        "CREATE TABLE IF NOT EXISTS p PARTITION OF public.t DEFAULT",
+    ],
+    "rows-written-under-lock": [
+        "ALTER TABLE t ADD COLUMN b int; UPDATE t SET b = 1 WHERE b IS NULL",
+        "ALTER TABLE t ADD COLUMN b int DEFAULT 0; UPDATE t SET a = 1 WHERE b = 0",
+        "ALTER TABLE t ADD COLUMN b int" + SPLIT + "UPDATE t SET b = a WHERE a > 0",
+        "ALTER TABLE t DROP CONSTRAINT c; MERGE INTO t USING u ON t.id = u.id WHEN MATCHED THEN UPDATE SET a = u.a",
+        "LOCK TABLE u; MERGE INTO t USING u ON t.id = u.id WHEN MATCHED THEN DELETE",
+        "ALTER TABLE t ADD COLUMN b int; INSERT INTO t (a) SELECT a FROM u",
+        "ALTER TABLE t ENABLE ROW LEVEL SECURITY; DELETE FROM t USING u WHERE t.id = u.id",
+        "DO $$ BEGIN ALTER TABLE t ADD COLUMN b int; UPDATE t SET b = 1 WHERE a > 0; END $$",
+    ],
+    "grant-revoked": [
+        "REVOKE SELECT ON t FROM r",
+        "REVOKE SELECT (a, b), UPDATE (a) ON TABLE t FROM PUBLIC CASCADE",
+        "REVOKE ALL ON ALL TABLES IN SCHEMA s FROM r",
+        "REVOKE EXECUTE ON FUNCTION f(int, text) FROM PUBLIC",
+        "REVOKE admin FROM r",
+        "REVOKE CREATE ON SCHEMA public FROM PUBLIC",
+    ],
+    "row-security-enabled": ["ALTER TABLE t ENABLE ROW LEVEL SECURITY", "ALTER TABLE t FORCE ROW LEVEL SECURITY"],
+    "row-security-disabled": ["ALTER TABLE t DISABLE ROW LEVEL SECURITY", "ALTER TABLE t NO FORCE ROW LEVEL SECURITY"],
+    "policy-changed": [
+        "CREATE POLICY p ON t USING (true)",
+        'ALTER POLICY "P" ON s.t TO r',
+        "DROP POLICY IF EXISTS p ON t CASCADE",
+        "DROP POLICY p ON t; CREATE POLICY p ON t FOR SELECT USING (a)",
+    ],
+    "trigger-added": [
+        "CREATE TRIGGER g BEFORE INSERT OR UPDATE OF a ON t FOR EACH ROW EXECUTE FUNCTION f()",
+        "CREATE CONSTRAINT TRIGGER g AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION f()",
+        "CREATE OR REPLACE TRIGGER g AFTER INSERT ON t EXECUTE FUNCTION f()",
+    ],
+    "trigger-dropped": ["DROP TRIGGER IF EXISTS g ON t"],
+    "trigger-changed": [
+        "ALTER TABLE t DISABLE TRIGGER g",
+        "ALTER TABLE t DISABLE TRIGGER ALL; ALTER TABLE t ENABLE TRIGGER ALL",
+        "ALTER TABLE t ENABLE ALWAYS TRIGGER g",
+        "ALTER TRIGGER g ON t RENAME TO h",
+        "DROP TRIGGER g ON t; CREATE TRIGGER g BEFORE DELETE ON t EXECUTE FUNCTION f()",
+    ],
+    "security-definer-path": [
+        "CREATE FUNCTION f() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'",
+        "CREATE OR REPLACE PROCEDURE f(a int) LANGUAGE sql EXTERNAL SECURITY DEFINER SET work_mem = '1GB' AS ''",
     ],
     "drop-type": ["DROP TYPE ty", "DROP DOMAIN d"],
     "drop-sequence": ["DROP SEQUENCE s"],
@@ -264,6 +384,117 @@ GOOD: dict[str, list[str]] = {
         "CREATE FUNCTION f() RETURNS void LANGUAGE plpgsql AS $$ BEGIN CREATE INDEX i ON t (a); END $$",
         "SELECT 'CREATE INDEX i ON t (a)'",
         "COMMENT ON TABLE t IS 'CREATE INDEX i ON t (a)'",
+    ],
+    "drop-role": ["CREATE ROLE r; DROP ROLE r"],
+    "drop-database": ["DROP TABLE d"],
+    "drop-owned": ["REASSIGN OWNED BY r TO q"],
+    "drop-index": [
+        "CREATE INDEX i ON t (a); DROP INDEX i",
+        "DROP INDEX i; CREATE INDEX i ON t (b)",
+    ],
+    "domain-column-added": [
+        "CREATE DOMAIN d AS int; ALTER TABLE t ADD COLUMN b d",
+        "CREATE DOMAIN d AS int DEFAULT 5; ALTER TABLE t ADD COLUMN b d",
+        "CREATE DOMAIN d AS int CHECK (VALUE > 0); ALTER TABLE t ADD COLUMN b d[]",
+        "CREATE DOMAIN d AS int CHECK (VALUE > 0); CREATE TABLE t (b d)",
+        "CREATE DOMAIN d AS int CHECK (VALUE > 0); ALTER TABLE t ADD COLUMN b other.d",
+        "CREATE DOMAIN d AS int CHECK (VALUE > 0); DROP DOMAIN d; CREATE DOMAIN d AS int; ALTER TABLE t ADD COLUMN b d",
+    ],
+    "drop-not-null": [
+        "ALTER TABLE t ADD COLUMN a int NOT NULL DEFAULT 0; ALTER TABLE t ALTER a DROP NOT NULL",
+        "ALTER TABLE t ALTER a DROP NOT NULL; DROP TABLE t",
+    ],
+    "column-generated": [
+        "ALTER TABLE t ALTER a ADD GENERATED BY DEFAULT AS IDENTITY",
+        "ALTER TABLE t ADD COLUMN a bigint; ALTER TABLE t ALTER a ADD GENERATED ALWAYS AS IDENTITY",
+    ],
+    "drop-generated": [
+        "CREATE TABLE t (a bigint GENERATED ALWAYS AS IDENTITY); ALTER TABLE t ALTER a DROP IDENTITY",
+        "ALTER TABLE t ALTER a DROP DEFAULT",
+    ],
+    "default-changed": ["ALTER TABLE t ADD COLUMN a int; ALTER TABLE t ALTER a SET DEFAULT 1"],
+    "type-changed": [
+        "CREATE TYPE ty AS (a int); ALTER TYPE ty ADD ATTRIBUTE b int",
+        "ALTER DOMAIN d VALIDATE CONSTRAINT c",
+    ],
+    "sequence-changed": [
+        "ALTER SEQUENCE s OWNED BY t.a",
+        "CREATE SEQUENCE s; ALTER SEQUENCE s RESTART",
+        "ALTER TABLE t ALTER a SET STATISTICS 10",
+    ],
+    "view-changed": ["CREATE VIEW v AS SELECT 1; CREATE OR REPLACE VIEW v AS SELECT 2", "DROP VIEW v"],
+    "function-changed": [
+        "CREATE OR REPLACE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "DROP FUNCTION f; CREATE FUNCTION g() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+    ],
+    "relation-kind": ["ALTER TABLE t RENAME TO u"],
+    "constraint-renamed": ["CREATE TABLE t (a int CONSTRAINT c UNIQUE); ALTER TABLE t RENAME CONSTRAINT c TO d"],
+    "unique-added": [
+        "ALTER TABLE t ADD CONSTRAINT c UNIQUE USING INDEX i",
+        "ALTER TABLE t ADD COLUMN b int UNIQUE",
+        "ALTER TABLE t ADD COLUMN b int; CREATE UNIQUE INDEX ON t (a, b)",
+        "CREATE TABLE t (a int); CREATE UNIQUE INDEX ON t (a)",
+        "CREATE INDEX ON t (a)",
+    ],
+    "check-added": [
+        "ALTER TABLE t ADD COLUMN b int CHECK (b > 0)",
+        "ALTER TABLE t DROP CONSTRAINT c; ALTER TABLE t ADD CONSTRAINT c CHECK (a > 1) NOT VALID",
+        "CREATE TABLE t (a int CHECK (a > 0))",
+    ],
+    "foreign-key-added": ["ALTER TABLE t ADD COLUMN b int REFERENCES u"],
+    "foreign-key-onto": [
+        "CREATE TABLE n (a int REFERENCES t ON DELETE CASCADE, b int REFERENCES n)",
+        "CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE n (a int REFERENCES t)",
+        "ALTER TABLE t ADD FOREIGN KEY (a) REFERENCES u NOT VALID",
+    ],
+    "foreign-key-without-index": [
+        "CREATE TABLE n (a int REFERENCES t); CREATE INDEX ON n (a, b)",
+        "CREATE TABLE n (a int PRIMARY KEY REFERENCES t)",
+        "CREATE TABLE n (a int, b int, UNIQUE (b, a, c), FOREIGN KEY (a, b) REFERENCES t)",
+    ],
+    "concurrently-on-partitioned": [
+        "CREATE TABLE t (a int) PARTITION BY LIST (a); CREATE INDEX i ON ONLY t (a)",
+        OUTSIDE + "CREATE INDEX CONCURRENTLY i ON t (a)",
+    ],
+    "partition-locks-parent": [
+        "CREATE TABLE t (a int) PARTITION BY LIST (a); CREATE TABLE p PARTITION OF t DEFAULT",
+        "CREATE TABLE p (LIKE t); ALTER TABLE t ATTACH PARTITION p DEFAULT",
+    ],
+    "rows-written-under-lock": [
+        "ALTER TABLE t ADD COLUMN b int" + SPLIT + OUTSIDE + "UPDATE t SET b = 1 WHERE b IS NULL",
+        "ALTER TABLE t ADD COLUMN b int; UPDATE t SET b = 1",  # that is whole-table-at-once
+        "ALTER TABLE t ADD COLUMN b int; UPDATE t SET b = 1 WHERE id = 7",
+        "ALTER TABLE t ADD COLUMN b int; UPDATE u SET b = 1 WHERE b IS NULL",
+        "ALTER TABLE t ADD COLUMN b int; INSERT INTO t (a) VALUES (1)",
+        "UPDATE t SET b = 1 WHERE b IS NULL; ALTER TABLE t ADD COLUMN c int",
+        "CREATE TABLE t (a int); ALTER TABLE t ADD COLUMN b int; UPDATE t SET b = 1 WHERE b IS NULL",
+    ],
+    "grant-revoked": [
+        "GRANT SELECT ON t TO r",
+        "CREATE TABLE t (a int); REVOKE ALL ON t FROM PUBLIC",
+        "CREATE OR REPLACE FUNCTION f() RETURNS int LANGUAGE sql AS ''; REVOKE ALL ON FUNCTION f() FROM PUBLIC",
+        "REVOKE GRANT OPTION FOR SELECT ON t FROM r",
+    ],
+    "row-security-enabled": [
+        "CREATE TABLE t (a int); ALTER TABLE t ENABLE ROW LEVEL SECURITY; ALTER TABLE t FORCE ROW LEVEL SECURITY",
+        "ALTER TABLE t DISABLE ROW LEVEL SECURITY",
+    ],
+    "row-security-disabled": ["ALTER TABLE t ENABLE ROW LEVEL SECURITY", "ALTER TABLE t DISABLE RULE r"],
+    "policy-changed": [
+        "CREATE TABLE t (a int); CREATE POLICY p ON t USING (true)",
+        "ALTER TABLE t ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON t USING (true)",
+        "DROP POLICY p ON t; DROP TABLE t",
+    ],
+    "trigger-added": [
+        "CREATE TABLE t (a int); CREATE TRIGGER g BEFORE INSERT ON t EXECUTE FUNCTION f()",
+        "CREATE EVENT TRIGGER g ON ddl_command_end EXECUTE FUNCTION f()",
+    ],
+    "trigger-dropped": ["DROP TRIGGER g ON t; DROP TABLE t", "DROP EVENT TRIGGER g"],
+    "trigger-changed": ["ALTER TABLE t DISABLE TRIGGER g; DROP TABLE t", "ALTER TABLE t ENABLE RULE r"],
+    "security-definer-path": [
+        "CREATE FUNCTION f() RETURNS int LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog AS 'SELECT 1'",
+        "CREATE FUNCTION f() RETURNS int LANGUAGE sql SET search_path FROM CURRENT SECURITY DEFINER AS 'SELECT 1'",
+        "CREATE FUNCTION f() RETURNS int LANGUAGE sql SECURITY INVOKER AS 'SELECT 1'",
     ],
     "drop-index-not-concurrent": [
         OUTSIDE + "DROP INDEX CONCURRENTLY IF EXISTS i",
@@ -365,7 +596,7 @@ GOOD: dict[str, list[str]] = {
         "ALTER TABLE t ADD CHECK (a > 0) NOT VALID" + SPLIT + OUTSIDE + "ALTER TABLE t VALIDATE CONSTRAINT t_check",
         "ALTER TABLE t VALIDATE CONSTRAINT c",
         "ALTER TABLE t ADD CONSTRAINT c CHECK (a > 0) NOT VALID; ALTER TABLE u VALIDATE CONSTRAINT c",
-        'ALTER TABLE t ADD CONSTRAINT "C" CHECK (a > 0) NOT VALID; ALTER TABLE t VALIDATE CONSTRAINT c',
+        "SET lock_timeout = 1; ALTER TABLE t VALIDATE CONSTRAINT c; ALTER TABLE t ADD COLUMN b text",
     ],
     "unique-not-using-index": [
         "ALTER TABLE t ADD CONSTRAINT c UNIQUE USING INDEX i",
@@ -375,7 +606,7 @@ GOOD: dict[str, list[str]] = {
         'ALTER TABLE t ADD CONSTRAINT "c" PRIMARY KEY USING INDEX "i" DEFERRABLE',
         "CREATE TABLE t (a text PRIMARY KEY)",
     ],
-    "exclusion-constraint-added": [
+    "exclusion-added": [
         "CREATE TABLE t (a int, EXCLUDE USING gist (a WITH =))",
         "ALTER TABLE t ADD exclude text",
     ],
@@ -419,16 +650,18 @@ GOOD: dict[str, list[str]] = {
         "CREATE TYPE mood AS ENUM ('a'); ALTER TYPE mood RENAME VALUE 'a' TO 'b'",
         "ALTER TYPE mood ADD VALUE 'b'",
     ],
-    "rename-other": [
+    "rename-function": ["ALTER FUNCTION f(int) SET search_path = public"],
+    "rename-sequence": [
         "CREATE SEQUENCE s; ALTER SEQUENCE s RENAME TO r",
-        "ALTER FUNCTION f(int) SET search_path = public",
         "ALTER SEQUENCE s OWNED BY t.a",
         "ALTER ROLE r RENAME TO q",
     ],
+    "rename-schema": ["CREATE SCHEMA s; ALTER SCHEMA s RENAME TO r"],
     "drop-column": [
         "ALTER TABLE t ADD COLUMN a text; ALTER TABLE t DROP COLUMN a",
         "CREATE TABLE t (a text); ALTER TABLE t DROP a",
         "ALTER TABLE t ALTER a DROP NOT NULL",
+        "ALTER TABLE t DROP COLUMN a; DROP TABLE t",
     ],
     "drop-table": [
         'CREATE TABLE "User" (a text); DROP TABLE public."User"',
@@ -438,6 +671,10 @@ GOOD: dict[str, list[str]] = {
     "drop-constraint": [
         "ALTER TABLE t ADD CONSTRAINT c CHECK (a > 0) NOT VALID; ALTER TABLE t DROP CONSTRAINT c",
         "CREATE TABLE t (a text UNIQUE); ALTER TABLE t DROP CONSTRAINT t_a_key",
+        "ALTER TABLE t DROP CONSTRAINT c; ALTER TABLE t ADD CONSTRAINT c CHECK (a > 1) NOT VALID",
+        "ALTER TABLE t DROP CONSTRAINT c, ADD CONSTRAINT c FOREIGN KEY (a) REFERENCES u ON DELETE CASCADE NOT VALID",
+        "ALTER TABLE t DROP CONSTRAINT c; DROP TABLE t",
+        "DROP TABLE u, t CASCADE; ALTER TABLE t DROP CONSTRAINT c",
     ],
     "drop-default": [
         "ALTER TABLE t ADD COLUMN a text DEFAULT ''; ALTER TABLE t ALTER a DROP DEFAULT",

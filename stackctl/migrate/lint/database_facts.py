@@ -86,6 +86,16 @@ class DatabaseFacts:
         row = self._fetch("is_volatile", schema=schema or None, name=name)
         return row[0] if row else None
 
+    def is_strict_domain(self, type_: QualifiedName) -> bool:
+        """A domain that asks something of its values, or gives each a volatile default."""
+        row = self._fetch("is_strict_domain", schema=type_.schema, name=type_.name)
+        return bool(row and row[0])
+
+    def has_index(self, table: QualifiedName, columns: tuple[str, ...]) -> bool:
+        """A whole one that begins with these columns, in whatever order."""
+        row = self._fetch("has_index", schema=table.schema, table=table.name, columns=list(columns))
+        return bool(row and row[0])
+
     def is_stored_alike(self, table: QualifiedName, column: str, new: DataType) -> bool:
         """The column's rows need not be written anew, nor read, to become of that type."""
         row = self._fetch("column_type", schema=table.schema, table=table.name, column=column, new=new.text)
@@ -116,7 +126,7 @@ class DatabaseFacts:
             return ServerSyntaxError(error.diag.message_primary or "syntax error", max(0, min(at, len(statement) - 1)))
         return None
 
-    def _fetch(self, statement: str, **values: str | None) -> tuple[Any, ...] | None:
+    def _fetch(self, statement: str, **values: str | list[str] | None) -> tuple[Any, ...] | None:
         """The row of a named statement."""
         return self._conn.execute(_SQL[statement], values).fetchone()
 

@@ -53,3 +53,35 @@ JOIN pg_attribute AS a ON a.attrelid = t.oid AND NOT a.attisdropped
 JOIN pg_type AS old ON old.oid = a.atttypid
 JOIN pg_type AS new ON new.oid = to_regtype(%(new)s)
 WHERE n.nspname = %(schema)s AND t.relname = %(table)s AND a.attname = %(column)s
+
+-- name: is_strict_domain
+-- Down to its base type: a check, NOT NULL, or a default whose function is volatile.
+WITH RECURSIVE made_of AS (
+  SELECT t.oid, t.typbasetype, t.typnotnull, t.typdefaultbin
+  FROM pg_type AS t JOIN pg_namespace AS n ON n.oid = t.typnamespace
+  WHERE n.nspname = %(schema)s AND t.typname = %(name)s AND t.typtype = 'd'
+  UNION ALL
+  SELECT t.oid, t.typbasetype, t.typnotnull, t.typdefaultbin
+  FROM made_of JOIN pg_type AS t ON t.oid = made_of.typbasetype AND t.typtype = 'd'
+)
+SELECT bool_or(
+  typnotnull OR EXISTS (SELECT FROM pg_constraint AS c WHERE c.contypid = made_of.oid)
+  OR EXISTS (
+    SELECT FROM regexp_matches(typdefaultbin::text, ':(?:funcid|opfuncid) (\d+)', 'g') AS called (ids)
+    JOIN pg_proc AS p ON p.oid = called.ids[1]::oid AND p.provolatile = 'v'
+  )
+)
+FROM made_of
+
+-- name: has_index
+SELECT EXISTS (
+  SELECT FROM pg_index AS i
+  JOIN pg_class AS t ON t.oid = i.indrelid
+  JOIN pg_namespace AS n ON n.oid = t.relnamespace
+  WHERE n.nspname = %(schema)s AND t.relname = %(table)s AND i.indpred IS NULL AND i.indisvalid
+    AND %(columns)s::text[] @> (
+      SELECT array_agg(a.attname::text)
+      FROM generate_series(0, cardinality(%(columns)s::text[]) - 1) AS place
+      LEFT JOIN pg_attribute AS a ON a.attrelid = t.oid AND a.attnum = i.indkey[place]
+    )
+)

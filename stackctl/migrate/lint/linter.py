@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -16,10 +17,12 @@ from stackctl.migrate.lint.registry import RULES, LintRule, RuleMatch
 from stackctl.migrate.lint.rules import (
     columns,
     constraints,
+    definitions,
     drops,
     indexes,
     partitions,
     renames,
+    rights,
     rows,
     tables,
     text,
@@ -28,7 +31,7 @@ from stackctl.migrate.lint.rules import (
 )
 from stackctl.migrate.lint.schema_state import FileState, SchemaState
 from stackctl.migrate.parser import statements
-from stackctl.migrate.parser.facts import EnumValueAdded, EnumValueUsed, Fact
+from stackctl.migrate.parser.facts import EnumValueAdded, EnumValueUsed, Fact, StatementFacts
 from stackctl.migrate.parser.repeat_answer import find_unclear_answer
 from stackctl.postgres.lexer import LineIndex
 
@@ -41,8 +44,10 @@ if TYPE_CHECKING:
 
 # Importing them registers their rules, in the order of the alphabet.
 FAMILIES = (
-    columns, constraints, drops, indexes, partitions, renames, rows, tables, text, transactions, types,
+    columns, constraints, definitions, drops, indexes, partitions, renames, rights, rows, tables, text, transactions,
+    types,
 )  # fmt: skip
+_DEFINES = re.compile(r"\s*(?:CREATE|ALTER|DROP|DO)\b", re.IGNORECASE)
 _SEVERITIES = {"error": 0, "warning": 1, "advice": 2}
 _STEP = 1000  # statements between two words about progress
 
@@ -98,8 +103,9 @@ class _FileLinter:
         self._rules = rules
         self._by_fact: dict[type[Fact], list[LintRule]] = {}
         for rule in rules.values():
-            if rule.fact is not None:
-                self._by_fact.setdefault(rule.fact, []).append(rule)
+            for kind in rule.facts:
+                self._by_fact.setdefault(kind, []).append(rule)
+        self._read_already: dict[Statement, StatementFacts] = {}
         self._content = ""
         self._lines = LineIndex("")
         self._name = file.name
@@ -118,6 +124,7 @@ class _FileLinter:
         # What the reader tolerated and no rule of its own is about.
         found = [self._to_unreadable(error) for error in tolerated if error.code != "transaction-control"]
         listed = [(piece, statement) for piece in migration.pieces for statement in piece.statements]
+        self._state.read_file = lambda: self._read_ahead(statement for _, statement in listed)
         hits: list[_NumberedFinding] = []
         entered: Piece | None = None
         for number, (piece, statement) in enumerate(listed):
@@ -144,7 +151,8 @@ class _FileLinter:
         if state.database and (problem := state.database.find_syntax_error(statement.sql)):
             yield self._make_finding(text.SYNTAX, statement, problem.at, problem.message, "")
             return
-        read = statements.parse_statement(statement.sql, self._schema)
+        known = self._read_already.pop(statement, None) if self._read_already else None
+        read = known or statements.parse_statement(statement.sql, self._schema)
         facts: list[Fact] = list(read.facts)
         if not any(isinstance(fact, EnumValueAdded) for fact in facts):
             facts += [
@@ -157,6 +165,13 @@ class _FileLinter:
                 if rule.check is not None:
                     yield from self._to_findings(rule, rule.check(fact, state), fact, statement)
             state.apply_fact(fact)
+
+    def _read_ahead(self, listed: Iterable[Statement]) -> Iterator[Fact]:
+        """The facts of the file's definitions."""
+        for statement in listed:
+            if _DEFINES.match(statement.sql):
+                self._read_already[statement] = statements.parse_statement(statement.sql, self._schema)
+                yield from self._read_already[statement].facts
 
     def _to_findings(
         self, rule: LintRule, match: RuleMatch | None, fact: Fact, statement: Statement

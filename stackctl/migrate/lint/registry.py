@@ -36,7 +36,7 @@ class LintRule:
     severity: Severity
     title: str
     why: str
-    fact: type[Fact] | None = None
+    facts: tuple[type[Fact], ...] = ()
     check: Callable[[Any, FileState], RuleMatch | None] | None = None
     by_size: bool = False
 
@@ -47,12 +47,18 @@ CheckFunction = Any  # a function of one kind of fact and the state of the file
 
 
 def rule(
-    id_: str, severity: Severity, title: str, *, why: str, fact: type[Fact], by_size: bool = False
+    id_: str,
+    severity: Severity,
+    title: str,
+    *,
+    why: str,
+    fact: type[Fact] | tuple[type[Fact], ...],
+    by_size: bool = False,
 ) -> Callable[[CheckFunction], CheckFunction]:
-    """Register the function as the rule of that id."""
+    """Register the function as the rule of that id, about facts of that kind, or of these."""
 
     def register(check: CheckFunction) -> CheckFunction:
-        RULES[id_] = LintRule(id_, severity, title, why, fact, check, by_size)
+        RULES[id_] = LintRule(id_, severity, title, why, fact if isinstance(fact, tuple) else (fact,), check, by_size)
         return check
 
     return register

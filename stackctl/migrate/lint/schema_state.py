@@ -2,28 +2,57 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from stackctl.migrate.parser.facts import (
     ColumnAdded,
     ColumnDropped,
+    ColumnGenerated,
     ColumnRenamed,
     ConstraintAdded,
     ConstraintDropped,
     ConstraintValidated,
+    DefaultDropped,
+    DefaultSet,
+    DomainDefined,
     EnumValueAdded,
     Fact,
+    GenerationDropped,
+    IndexBuilt,
     NotNullDropped,
     NotNullSet,
     ObjectCreated,
     ObjectDropped,
     ObjectRenamed,
+    ObjectReplaced,
+    PolicyChanged,
+    RowSecurityChanged,
+    RowsWritten,
+    TableLocked,
+    TableRewritten,
+    TableTruncated,
+    TriggerChanged,
+    TypeChanged,
+    TypeDefinitionChanged,
 )
 from stackctl.migrate.parser.token_reader import QualifiedName
+from stackctl.migrate.parser.volatility import find_most_volatile
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from stackctl.migrate.lint.database_facts import DatabaseFacts
+    from stackctl.migrate.parser.facts import DataType
+
+# Their table is locked against everything else, or against writes, until the transaction ends.
+_LOCKING = (
+    ColumnAdded, ColumnDropped, ColumnGenerated, ColumnRenamed, ConstraintAdded, ConstraintDropped, DefaultDropped,
+    DefaultSet, GenerationDropped, IndexBuilt, NotNullDropped, NotNullSet, PolicyChanged, RowSecurityChanged,
+    TableLocked, TableRewritten, TableTruncated, TriggerChanged, TypeChanged,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -32,26 +61,84 @@ class _NotNullCheck:
     valid: bool
 
 
+@dataclass(frozen=True)
+class KnownIndex:
+    """An index that a file of the folder made, and the columns that it begins with."""
+
+    table: QualifiedName
+    columns: tuple[str, ...]
+
+
 @dataclass
-class SchemaState:
-    """What outlives a file: checks that keep columns from being null, columns that are NOT NULL by now, and tables with
-    partitions.
+class KnownTable:
+    """What files of the folder made of a table: its checks that keep columns from being null, columns that are NOT NULL
+    by now, whether a column has a default, and the columns that its indexes begin with.
     """
 
-    not_null_checks: dict[QualifiedName, dict[str, _NotNullCheck]] = field(default_factory=dict)
-    not_null: dict[QualifiedName, set[str]] = field(default_factory=dict)
+    checks: dict[str, _NotNullCheck] = field(default_factory=dict)
+    not_null: set[str] = field(default_factory=set)
+    defaults: dict[str, bool] = field(default_factory=dict)
+    keys: set[tuple[str, ...]] = field(default_factory=set)
+
+    def forget_column(self, column: str) -> None:
+        """It is another one from now on."""
+        self.forget_not_null(column)
+        self.defaults.pop(column, None)
+
+    def forget_not_null(self, column: str) -> None:
+        self.not_null.discard(column)
+        self.checks = {name: check for name, check in self.checks.items() if column not in check.columns}
+
+
+@dataclass
+class SchemaState:
+    """What outlives a file: tables, which of them have partitions, domains that ask something of their values, indexes,
+    and triggers with their tables.
+    """
+
+    tables: dict[QualifiedName, KnownTable] = field(default_factory=lambda: defaultdict(KnownTable))
     partitioned: set[QualifiedName] = field(default_factory=set)
+    strict_domains: set[QualifiedName] = field(default_factory=set)
+    indexes: dict[QualifiedName, KnownIndex] = field(default_factory=dict)
+    triggers: set[tuple[QualifiedName, str]] = field(default_factory=set)
 
     def is_never_null(self, table: QualifiedName, column: str) -> bool:
         """A validated constraint says that the column holds no null."""
-        return any(check.valid and column in check.columns for check in self.not_null_checks.get(table, {}).values())
+        return any(check.valid and column in check.columns for check in self.tables[table].checks.values())
 
-    def forget(self, table: QualifiedName, column: str | None = None) -> None:
-        """The table, or the column, is another one from now on, or may hold nulls."""
-        checks, columns = self.not_null_checks.pop(table, {}), self.not_null.pop(table, set())
-        if column is not None:
-            kept = {name: check for name, check in checks.items() if column not in check.columns}
-            self.not_null_checks[table], self.not_null[table] = kept, columns - {column}
+    def has_index(self, table: QualifiedName, columns: tuple[str, ...]) -> bool:
+        """One that begins with these columns, in whatever order."""
+        return any(set(key[: len(columns)]) == set(columns) for key in self.tables[table].keys)
+
+
+class WholeFile:
+    """What a file does from its first statement to its last, for rules that have to know what comes later."""
+
+    def __init__(self, facts: Iterable[Fact]) -> None:
+        self.created: Counter[tuple[str, QualifiedName]] = Counter()
+        self.dropped_tables: set[QualifiedName] = set()
+        self.constraints: set[tuple[QualifiedName, str]] = set()
+        self.policies: set[tuple[QualifiedName, str]] = set()
+        self.triggers: set[tuple[QualifiedName, str]] = set()
+        self.indexes: list[KnownIndex] = []
+        for fact in facts:
+            match fact:
+                case ObjectCreated(kind=kind, name=name) | ObjectReplaced(kind=kind, name=name):
+                    self.created[kind, name] += 1
+                case ObjectDropped(kind="table", name=name):
+                    self.dropped_tables.add(name)
+                case ConstraintAdded(table=table, constraint=constraint):
+                    self.constraints.add((table, constraint.name))
+                    if constraint.kind in ("unique", "primary key"):
+                        self.indexes.append(KnownIndex(table, constraint.columns))
+                case IndexBuilt(table=table, columns=columns, partial=False):
+                    self.indexes.append(KnownIndex(table, columns))
+                case PolicyChanged(how="CREATE", table=table, name=name):
+                    self.policies.add((table, name))
+                case TriggerChanged(how="CREATE" | "CREATE OR REPLACE", table=table, name=name):
+                    self.triggers.add((table, name))
+                case _:
+                    pass
 
 
 @dataclass
@@ -59,6 +146,7 @@ class FileState:
     """The state of one file while its statements are read in order.
 
     `transaction` counts the transactions of the file: a piece outside has one of its own, and commits what came before.
+    `read_file` reads the facts of all its statements, which only few files need.
     """
 
     schema: SchemaState
@@ -66,12 +154,24 @@ class FileState:
     transaction: int = 0
     outside: bool = False
     repeat: bool = False
+    read_file: Callable[[], Iterable[Fact]] = tuple
     _created: dict[tuple[str, QualifiedName], int] = field(default_factory=dict)
+    _seen: Counter[tuple[str, QualifiedName]] = field(default_factory=Counter)
     _routines: list[tuple[QualifiedName, tuple[str, ...]]] = field(default_factory=list)
     _columns: set[tuple[QualifiedName, str]] = field(default_factory=set)
     _constraints: dict[tuple[QualifiedName, str], int] = field(default_factory=dict)
     _not_valid: dict[tuple[QualifiedName, str], int] = field(default_factory=dict)
+    _locked: dict[QualifiedName, int] = field(default_factory=dict)
+    _secured: set[QualifiedName] = field(default_factory=set)
+    _parts_dropped: set[tuple[QualifiedName, str]] = field(default_factory=set)
+    _filled: set[QualifiedName] = field(default_factory=set)
+    dropped_constraints: set[tuple[QualifiedName, str]] = field(default_factory=set)
     enum_values: dict[str, tuple[QualifiedName, int]] = field(default_factory=dict)
+
+    @cached_property
+    def whole(self) -> WholeFile:
+        """The whole file, what comes later included."""
+        return WholeFile(self.read_file())
 
     def begin_piece(self, *, outside: bool, repeat: bool) -> None:
         """The next piece begins."""
@@ -82,6 +182,14 @@ class FileState:
     def has_created(self, kind: str, name: QualifiedName) -> bool:
         """The file itself created it."""
         return (kind, name) in self._created
+
+    def creates_later(self, kind: str, name: QualifiedName) -> bool:
+        """A later statement of the file creates, or replaces, an object of that name."""
+        return self.whole.created[kind, name] > self._seen[kind, name]
+
+    def is_live(self, table: QualifiedName) -> bool:
+        """The table was there before the file, and is there after it."""
+        return not self.has_created("table", table) and table not in self.whole.dropped_tables
 
     def has_created_function(self, name: QualifiedName, arguments: tuple[str, ...] | None) -> bool:
         return any(known == name and arguments in (None, of) for known, of in self._routines)
@@ -96,64 +204,149 @@ class FileState:
         """It was added NOT VALID in the transaction that runs now."""
         return self._not_valid.get((table, constraint)) == self.transaction
 
+    def has_secured(self, table: QualifiedName) -> bool:
+        """The file itself enabled row security on it."""
+        return table in self._secured
+
+    def has_dropped_part(self, table: QualifiedName, name: str) -> bool:
+        """The file itself dropped the table's policy or trigger of that name, or disabled the trigger."""
+        return (table, name) in self._parts_dropped
+
+    def has_filled(self, table: QualifiedName) -> bool:
+        """The file itself wrote rows into it from another table."""
+        return table in self._filled
+
+    def holds_lock(self, table: QualifiedName | None = None) -> bool:
+        """An earlier statement of the transaction keeps others from the table, or from any."""
+        locked = self._locked.values() if table is None else (self._locked.get(table),)
+        return not self.outside and self.transaction in locked
+
     def is_replaced_by_not_null(self, table: QualifiedName, constraint: str) -> bool:
         """The constraint says no more than NOT NULL, which its columns are by now."""
-        check = self.schema.not_null_checks.get(table, {}).get(constraint)
-        return check is not None and check.columns <= self.schema.not_null.get(table, set())
+        known = self.schema.tables[table]
+        check = known.checks.get(constraint)
+        return check is not None and check.columns <= known.not_null
+
+    def is_partitioned(self, table: QualifiedName) -> bool | None:
+        """None: neither the files nor a database tell."""
+        if table in self.schema.partitioned:
+            return True
+        return self.database.is_partitioned(table) if self.database else None
+
+    def is_strict_domain(self, type_: DataType) -> bool:
+        """A domain that asks something of its values, or gives each a volatile default."""
+        if type_.name is None:
+            return False
+        return type_.name in self.schema.strict_domains or bool(
+            self.database and self.database.is_strict_domain(type_.name)
+        )
 
     def apply_fact(self, fact: Fact) -> None:
         """The fact has happened."""
-        checks = self.schema.not_null_checks
+        if isinstance(fact, _LOCKING) and not self.has_created("table", fact.table):
+            self._locked[fact.table] = self.transaction
+        self._apply_to_objects(fact)
+        self._apply_to_tables(fact)
+
+    def _apply_to_objects(self, fact: Fact) -> None:
+        if isinstance(fact, (ObjectCreated, ObjectReplaced)):
+            self._seen[fact.kind, fact.name] += 1
         match fact:
             case ObjectCreated(kind="function", name=name, arguments=arguments):
                 self._routines.append((name, arguments or ()))
             case ObjectCreated(kind=kind, name=name, partitioned=partitioned):
                 self._created[kind, name] = self.transaction
                 if kind == "table":
-                    self.schema.forget(name)
+                    self.schema.tables.pop(name, None)
                 if partitioned:
                     self.schema.partitioned.add(name)
             case ObjectDropped(kind=kind, name=name):
                 self._created.pop((kind, name), None)
-                if kind == "table":
+                if kind == "index" and (known := self.schema.indexes.pop(name, None)):
+                    self.schema.tables[known.table].keys.discard(known.columns)
+                elif kind == "table":
                     self.schema.partitioned.discard(name)
-                    self.schema.forget(name)
+                    self.schema.tables.pop(name, None)
+                elif kind == "type":
+                    self.schema.strict_domains.discard(name)
             case ObjectRenamed(kind=kind, name=name, to=to, moved=moved):
                 new = QualifiedName(to, name.name, name.name) if moved else QualifiedName(name.schema, to, to)
                 if (kind, name) in self._created:
                     self._created[kind, new] = self._created.pop((kind, name))
-                self.schema.forget(name)
-            case ColumnAdded(table=table, column=column):
-                self._columns.add((table, column.name))
-            case ColumnDropped(table=table, column=column):
-                self._columns.discard((table, column))
-                self.schema.forget(table, column)
-            case NotNullDropped(table=table, column=column):
-                self.schema.forget(table, column)
-            case ColumnRenamed(table=table, column=column, to=to):
-                if (table, column) in self._columns:
-                    self._columns.remove((table, column))
-                    self._columns.add((table, to))
-                self.schema.forget(table, column)
-            case ConstraintAdded(table=table, constraint=constraint):
-                key = (table, constraint.name)
-                self._constraints[key] = self.transaction
-                if constraint.not_valid:
-                    self._not_valid[key] = self.transaction
-                if constraint.not_null_columns:
-                    check = _NotNullCheck(constraint.not_null_columns, not constraint.not_valid)
-                    checks.setdefault(table, {})[constraint.name] = check
-            case ConstraintValidated(table=table, name=name):
-                if check := checks.get(table, {}).get(name):
-                    checks[table][name] = _NotNullCheck(check.columns, True)
-            case ConstraintDropped(table=table, name=name):
-                checks.get(table, {}).pop(name, None)
-                self._constraints.pop((table, name), None)
-            case NotNullSet(table=table, column=column):
-                self.schema.not_null.setdefault(table, set()).add(column)
+                if kind == "table" and name in self.schema.tables:
+                    self.schema.tables[new] = self.schema.tables.pop(name)
+                for names in (self.schema.partitioned, self.schema.strict_domains):
+                    if name in names:
+                        names.remove(name)
+                        names.add(new)
+            case DomainDefined(name=name, base=base, strict=strict, calls=calls):
+                asked = self.database.is_volatile if self.database else None
+                if strict or find_most_volatile(calls, asked)[1] is not False or self.is_strict_domain(base):
+                    self.schema.strict_domains.add(name)
+            case TypeDefinitionChanged(type=type_, how=how):
+                if how.upper().startswith(("ADD CONSTRAINT", "ADD CHECK", "ADD NOT NULL", "SET NOT NULL")):
+                    self.schema.strict_domains.add(type_)
             case EnumValueAdded(type=type_, value=value):
                 # The values of a type that the same transaction made may be used at once.
                 if self._created.get(("type", type_)) != self.transaction:
                     self.enum_values[value] = (type_, self.transaction)
+            case IndexBuilt(name=name, table=table, columns=columns, partial=partial):
+                if name:
+                    self.schema.indexes[name] = KnownIndex(table, columns)
+                if not partial:
+                    self.schema.tables[table].keys.add(columns)
+            case PolicyChanged(how="DROP", table=table, name=name):
+                self._parts_dropped.add((table, name))
+            case TriggerChanged(how="DROP" | "DISABLE" as how, table=table, name=name):
+                self._parts_dropped.add((table, name))
+                if how == "DROP":
+                    self.schema.triggers.discard((table, name))
+            case TriggerChanged(how="CREATE" | "CREATE OR REPLACE", table=table, name=name):
+                self.schema.triggers.add((table, name))
+            case RowSecurityChanged(how="ENABLE", table=table):
+                self._secured.add(table)
+            case RowsWritten(how="INSERT", table=table):
+                self._filled.add(table)
+            case _:
+                pass
+
+    def _apply_to_tables(self, fact: Fact) -> None:
+        match fact:
+            case ColumnAdded(table=table, column=column):
+                self._columns.add((table, column.name))
+                self.schema.tables[table].defaults[column.name] = column.filled
+            case ColumnDropped(table=table, column=column):
+                self._columns.discard((table, column))
+                self.schema.tables[table].forget_column(column)
+            case NotNullDropped(table=table, column=column):
+                self.schema.tables[table].forget_not_null(column)
+            case DefaultSet(table=table, column=column):
+                self.schema.tables[table].defaults[column] = True
+            case DefaultDropped(table=table, column=column):
+                self.schema.tables[table].defaults[column] = False
+            case ColumnRenamed(table=table, column=column, to=to):
+                if (table, column) in self._columns:
+                    self._columns.remove((table, column))
+                    self._columns.add((table, to))
+                self.schema.tables[table].forget_column(column)
+            case ConstraintAdded(table=table, constraint=constraint):
+                self._constraints[table, constraint.name] = self.transaction
+                if constraint.not_valid:
+                    self._not_valid[table, constraint.name] = self.transaction
+                known = self.schema.tables[table]
+                if constraint.not_null_columns:
+                    known.checks[constraint.name] = _NotNullCheck(constraint.not_null_columns, not constraint.not_valid)
+                if constraint.kind in ("unique", "primary key"):
+                    known.keys.add(constraint.columns)
+            case ConstraintValidated(table=table, name=name):
+                known = self.schema.tables[table]
+                if name in known.checks:
+                    known.checks[name] = _NotNullCheck(known.checks[name].columns, True)
+            case ConstraintDropped(table=table, name=name):
+                self.schema.tables[table].checks.pop(name, None)
+                self._constraints.pop((table, name), None)
+                self.dropped_constraints.add((table, name))
+            case NotNullSet(table=table, column=column):
+                self.schema.tables[table].not_null.add(column)
             case _:
                 pass

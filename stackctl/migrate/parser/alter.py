@@ -8,21 +8,29 @@ from stackctl.migrate.parser import definitions
 from stackctl.migrate.parser.facts import (
     ColumnAdded,
     ColumnDropped,
+    ColumnGenerated,
     ColumnRenamed,
     ConstraintAdded,
     ConstraintDropped,
     ConstraintValidated,
     DefaultDropped,
+    DefaultSet,
     EnumValueAdded,
     EnumValueRenamed,
     Fact,
+    GenerationDropped,
     NotNullDropped,
     NotNullSet,
     ObjectRenamed,
     PartitionMoved,
+    PolicyChanged,
+    RowSecurityChanged,
+    SequenceChanged,
     TableRewritten,
     TransactionRefused,
+    TriggerChanged,
     TypeChanged,
+    TypeDefinitionChanged,
 )
 from stackctl.migrate.parser.token_reader import join_tokens, split_tokens
 
@@ -38,20 +46,27 @@ _RELATIONS = {
 _ROUTINES = ("FUNCTION", "PROCEDURE", "ROUTINE", "AGGREGATE")
 # They change no rows and no shape; what they lock, they lock for a moment.
 _OTHERS = (
-    "ROLE", "USER MAPPING", "USER", "GROUP", "DEFAULT PRIVILEGES", "EXTENSION", "POLICY", "TRIGGER", "PUBLICATION",
-    "SUBSCRIPTION", "DATABASE", "STATISTICS", "RULE", "EVENT TRIGGER", "LANGUAGE", "COLLATION", "SERVER",
-    "FOREIGN DATA WRAPPER", "OPERATOR", "CONVERSION", "TEXT SEARCH", "LARGE OBJECT", "TABLESPACE",
+    "ROLE", "USER MAPPING", "USER", "GROUP", "DEFAULT PRIVILEGES", "EXTENSION", "PUBLICATION", "SUBSCRIPTION",
+    "DATABASE", "STATISTICS", "RULE", "EVENT TRIGGER", "LANGUAGE", "COLLATION", "SERVER", "FOREIGN DATA WRAPPER",
+    "OPERATOR", "CONVERSION", "TEXT SEARCH", "LARGE OBJECT", "TABLESPACE",
 )  # fmt: skip
 _HARMLESS_ACTIONS = (
-    "OWNER TO", "ENABLE", "DISABLE", "FORCE ROW LEVEL SECURITY", "NO FORCE ROW LEVEL SECURITY", "NO INHERIT",
-    "NOT OF", "OF", "REPLICA IDENTITY", "CLUSTER ON", "SET WITHOUT", "RESET", "ALTER CONSTRAINT",
-    "OPTIONS",
+    "OWNER TO", "ENABLE RULE", "ENABLE REPLICA RULE", "ENABLE ALWAYS RULE", "DISABLE RULE", "NO INHERIT", "NOT OF",
+    "OF", "REPLICA IDENTITY", "CLUSTER ON", "SET WITHOUT", "RESET", "ALTER CONSTRAINT", "OPTIONS",
 )  # fmt: skip
 _HARMLESS_COLUMN_ACTIONS = (
-    "SET DEFAULT", "DROP EXPRESSION", "ADD GENERATED", "SET GENERATED", "DROP IDENTITY",
-    "SET STATISTICS", "SET STORAGE", "SET COMPRESSION", "RESET", "RESTART", "SET INCREMENT", "SET START", "SET RESTART",
-    "SET CACHE", "SET MINVALUE", "SET MAXVALUE", "SET NO", "SET CYCLE", "OPTIONS",
+    "SET STATISTICS", "SET STORAGE", "SET COMPRESSION", "RESET", "SET CACHE", "SET LOGGED", "SET UNLOGGED", "OPTIONS",
 )  # fmt: skip
+# What changes the numbers that a sequence gives; behind ALTER COLUMN with a SET before it.
+_NUMBERING = ("AS", "INCREMENT", "MINVALUE", "MAXVALUE", "NO", "START", "RESTART", "CYCLE")
+_ROW_SECURITY = {
+    "ENABLE ROW LEVEL SECURITY": "ENABLE", "DISABLE ROW LEVEL SECURITY": "DISABLE",
+    "FORCE ROW LEVEL SECURITY": "FORCE", "NO FORCE ROW LEVEL SECURITY": "NO FORCE",
+}  # fmt: skip
+_SWITCHES = {
+    "ENABLE TRIGGER": "ENABLE", "ENABLE REPLICA TRIGGER": "ENABLE", "ENABLE ALWAYS TRIGGER": "ENABLE",
+    "DISABLE TRIGGER": "DISABLE",
+}  # fmt: skip
 
 
 def parse_alter(reader: TokenReader) -> Iterator[Fact]:
@@ -67,6 +82,10 @@ def parse_alter(reader: TokenReader) -> Iterator[Fact]:
         if reader.peek_text() == "(":
             reader.read_brackets()
         yield from _parse_new_name(reader, "schema" if kind == "SCHEMA" else "function", name)
+    elif kind := reader.accept_one_of("POLICY", "TRIGGER"):
+        part = reader.read_identifier()
+        reader.expect("ON")
+        yield (PolicyChanged if kind == "POLICY" else TriggerChanged)("ALTER", reader.read_name(), part)
     elif reader.accept("SYSTEM"):
         yield TransactionRefused("ALTER SYSTEM")
     elif not reader.accept_one_of(*_OTHERS):
@@ -92,6 +111,8 @@ def _parse_relation(reader: TokenReader, words: str) -> Iterator[Fact]:
     if reader.done:
         raise reader.make_error("no action")
     if kind in ("sequence", "index") and reader.peek_word() not in ("RENAME", "SET"):
+        if kind == "sequence" and any(token.text.upper() in _NUMBERING for token in reader.rest):
+            yield SequenceChanged(table, join_tokens(reader.rest), at=reader.offset)
         return
     for part in split_tokens(reader.rest):
         yield from _parse_action(reader.fork(part), table, kind, f"ALTER {words} {table}")
@@ -106,6 +127,10 @@ def _parse_action(reader: TokenReader, table: QualifiedName, kind: str, opening:
         yield ObjectRenamed(kind, table, reader.read_identifier(), moved=True, at=at)
     elif how := reader.accept_one_of("SET LOGGED", "SET UNLOGGED", "SET TABLESPACE", "SET ACCESS METHOD"):
         yield TableRewritten(table, how, at=at, text=text)
+    elif switch := reader.accept_one_of(*_ROW_SECURITY):
+        yield RowSecurityChanged(table, _ROW_SECURITY[switch], at=at, text=text)  # type: ignore[arg-type]
+    elif switch := reader.accept_one_of(*_SWITCHES):
+        yield TriggerChanged(_SWITCHES[switch], table, reader.read_identifier(), at=at, text=text)  # type: ignore[arg-type]
     elif reader.accept_one_of(*_HARMLESS_ACTIONS) or (reader.peek_word() == "SET" and reader.peek_text(1) == "("):
         return
     elif reader.accept("INHERIT"):
@@ -139,7 +164,7 @@ def _parse_rename(reader: TokenReader, table: QualifiedName, kind: str, at: int)
     if reader.accept("CONSTRAINT"):
         old = reader.read_identifier()
         reader.expect("TO")
-        yield ObjectRenamed("constraint", table.sibling(old), reader.read_identifier(), at=at)
+        yield ObjectRenamed("constraint", table.sibling(old), reader.read_identifier(), at=at, table=table)
         return
     reader.accept("COLUMN")
     old = reader.read_identifier()
@@ -178,7 +203,7 @@ def _parse_column_action(reader: TokenReader, table: QualifiedName, at: int, tex
         yield TypeChanged(
             table,
             column,
-            definitions.parse_type(tokens[: min(using, collate)]),
+            definitions.parse_type(tokens[: min(using, collate)], reader),
             join_tokens(tokens[using + 1 :]) or None,
             at=at,
             text=text,
@@ -189,8 +214,18 @@ def _parse_column_action(reader: TokenReader, table: QualifiedName, at: int, tex
         yield NotNullDropped(table, column, at=at, text=text)
     elif reader.accept("DROP", "DEFAULT"):
         yield DefaultDropped(table, column, at=at, text=text)
+    elif reader.accept("SET", "DEFAULT"):
+        yield DefaultSet(table, column, at=at, text=text)
     elif reader.accept("SET", "EXPRESSION"):
         yield TableRewritten(table, "SET EXPRESSION", at=at, text=text)
+    elif how := reader.accept_one_of("DROP IDENTITY", "DROP EXPRESSION"):
+        yield GenerationDropped(table, column, how, at=at, text=text)
+    elif reader.accept_one_of("ADD GENERATED ALWAYS", "SET GENERATED ALWAYS"):
+        yield ColumnGenerated(table, column, at=at, text=text)
+    elif reader.accept_one_of("ADD GENERATED BY DEFAULT", "SET GENERATED BY DEFAULT"):
+        return
+    elif reader.peek_word(reader.peek_word() == "SET") in _NUMBERING:
+        yield SequenceChanged(table, join_tokens(reader.rest), column, at=at, text=text)
     elif not reader.accept_one_of(*_HARMLESS_COLUMN_ACTIONS) and not (
         reader.peek_word() == "SET" and reader.peek_text(1) == "("
     ):
@@ -208,46 +243,36 @@ def _parse_type(reader: TokenReader) -> Iterator[Fact]:
         reader.expect("TO")
         yield EnumValueRenamed(name, old, reader.read_string(), at=at)
     elif reader.accept("RENAME", "ATTRIBUTE"):
-        old = reader.read_identifier()
-        reader.expect("TO")
-        yield ColumnRenamed(name, old, reader.read_identifier(), at=at)
+        yield TypeDefinitionChanged(name, f"RENAME ATTRIBUTE {join_tokens(reader.rest)}", at=at)
     elif reader.peek_word() in ("RENAME", "SET") and reader.peek_word(1) in ("TO", "SCHEMA"):
         yield from _parse_new_name(reader, "type", name)
     elif reader.peek_word(1) == "ATTRIBUTE":
         for part in split_tokens(reader.rest):
-            yield from _parse_attribute(reader.fork(part), name)
+            one = reader.fork(part)
+            if one.peek_word() not in ("ADD", "ALTER", "DROP") or one.peek_word(1) != "ATTRIBUTE":
+                raise one.make_error("not an ALTER TYPE that is known")
+            done = join_tokens(part)
+            yield TypeDefinitionChanged(name, done, at=one.offset, text=f"ALTER TYPE {name} {done}")
     elif not reader.accept("OWNER", "TO") and reader.peek_word() != "SET":
         raise reader.make_error("not an ALTER TYPE that is known")
 
 
-def _parse_attribute(reader: TokenReader, name: QualifiedName) -> Iterator[Fact]:
-    at, text = reader.offset, f"ALTER TYPE {name} {join_tokens(reader.rest)}"
-    if reader.accept("DROP", "ATTRIBUTE"):
-        reader.accept("IF", "EXISTS")
-        yield ColumnDropped(name, reader.read_identifier(), at=at, text=text)
-    elif reader.accept("ALTER", "ATTRIBUTE"):
-        attribute = reader.read_identifier()
-        reader.accept_one_of("TYPE", "SET DATA TYPE")
-        yield TypeChanged(name, attribute, definitions.parse_type(reader.rest), None, at=at, text=text)
-    else:
-        reader.expect("ADD", "ATTRIBUTE")
-
-
 def _parse_domain(reader: TokenReader) -> Iterator[Fact]:
     name = reader.read_name()
-    at, text = reader.offset, f"ALTER DOMAIN {name} {join_tokens(reader.rest)}"
+    done = join_tokens(reader.rest)
+    at, text = reader.offset, f"ALTER DOMAIN {name} {done}"
+    if reader.peek_word() in ("RENAME", "SET") and reader.peek_word(1) in ("TO", "SCHEMA"):
+        yield from _parse_new_name(reader, "type", name)
+        return
+    if reader.accept("VALIDATE", "CONSTRAINT"):
+        yield ConstraintValidated(name, reader.read_identifier(), at=at, text=text)
+        return
+    if reader.accept_one_of("OWNER TO", "RENAME CONSTRAINT"):
+        return
     if reader.accept("ADD"):
         yield ConstraintAdded(name, definitions.parse_constraint(reader, name), domain=True, at=at, text=text)
-    elif reader.accept("DROP", "CONSTRAINT"):
-        reader.accept("IF", "EXISTS")
-        yield ConstraintDropped(name, reader.read_identifier(), at=at, text=text)
-    elif reader.accept("VALIDATE", "CONSTRAINT"):
-        yield ConstraintValidated(name, reader.read_identifier(), at=at, text=text)
     elif reader.accept("SET", "NOT", "NULL"):
         yield NotNullSet(name, "VALUE", at=at, text=text)
-    elif reader.accept("DROP", "DEFAULT"):
-        yield DefaultDropped(name, "VALUE", at=at, text=text)
-    elif reader.peek_word() in ("RENAME", "SET") and reader.peek_word(1) in ("TO", "SCHEMA"):
-        yield from _parse_new_name(reader, "type", name)
-    elif not reader.accept_one_of("SET DEFAULT", "DROP NOT NULL", "OWNER TO", "RENAME CONSTRAINT"):
+    elif not reader.accept_one_of("DROP CONSTRAINT", "SET DEFAULT", "DROP DEFAULT", "DROP NOT NULL"):
         raise reader.make_error("not an ALTER DOMAIN that is known")
+    yield TypeDefinitionChanged(name, done, at=at, text=text)

@@ -6,7 +6,14 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from stackctl.migrate.parser.facts import ColumnDefinition, ConstraintAdded, ConstraintDefinition, DataType, Fact
+from stackctl.migrate.parser.facts import (
+    ColumnDefinition,
+    ConstraintAdded,
+    ConstraintDefinition,
+    DataType,
+    DomainDefined,
+    Fact,
+)
 from stackctl.migrate.parser.token_reader import fold_identifier, iter_with_depth, join_tokens, split_tokens
 
 if TYPE_CHECKING:
@@ -41,8 +48,11 @@ _NEVER_A_FUNCTION = frozenset(
 )  # fmt: skip
 
 
-def parse_type(tokens: Sequence[Token]) -> DataType:
-    """A type as written: `character varying(20)[]`, `public."Mood"`, `timestamp(3) without time zone`."""
+def parse_type(tokens: Sequence[Token], reader: TokenReader | None = None) -> DataType:
+    """A type as written: `character varying(20)[]`, `public."Mood"`, `timestamp(3) without time zone`.
+
+    `reader` knows the schema that a name without one stands for.
+    """
     text = join_tokens(tokens)
     names: list[str] = []
     modifier = ""
@@ -57,7 +67,8 @@ def parse_type(tokens: Sequence[Token]) -> DataType:
     base = re.sub(r"\s*\.\s*", ".", " ".join(names)).removeprefix("pg_catalog.")
     if base.endswith(" array"):
         base, tail = base.removesuffix(" array"), "[]"
-    return DataType(text, _ALIASES.get(base, base) + tail, modifier)
+    name = reader.fork(tokens).read_name() if reader and tokens and not tail and base not in _ALIASES else None
+    return DataType(text, _ALIASES.get(base, base) + tail, modifier, name)
 
 
 def is_constraint(reader: TokenReader) -> bool:
@@ -83,7 +94,7 @@ def parse_column(
         reader.take()
     if not parts[0]:
         raise reader.make_error(f"column {shown} has no type")
-    column = ColumnDefinition(name, shown, parse_type(parts[0]))
+    column = ColumnDefinition(name, shown, parse_type(parts[0], reader))
     constraints: list[tuple[int, ConstraintDefinition]] = []
     label: str | None = None
     for part in parts[1:]:
@@ -115,6 +126,16 @@ def parse_column(
         certain = ConstraintDefinition("not null", guess, False, (name,), not_null_columns=frozenset({name}))
         facts.append(ConstraintAdded(table, certain, column, added, at=start, text=text))
     return column, facts
+
+
+def parse_domain(reader: TokenReader, name: QualifiedName) -> DomainDefined:
+    """Read what follows CREATE DOMAIN name."""
+    reader.accept("AS")
+    parts = _split_definition(reader.rest)
+    words = [[token.text.upper() for token in part[:2]] for part in parts[1:]]
+    default = next((part for part, said in zip(parts[1:], words, strict=True) if said[:1] == ["DEFAULT"]), [])
+    strict = any(said[0] == "CHECK" or said == ["NOT", "NULL"] for said in words)
+    return DomainDefined(name, parse_type(parts[0], reader), strict, find_calls(default[1:]))
 
 
 def parse_constraint(reader: TokenReader, table: QualifiedName) -> ConstraintDefinition:
@@ -205,6 +226,8 @@ def _parse_constraint_body(
     columns: tuple[str, ...] = (column,) if column else ()
     certain: frozenset[str] = frozenset()
     using_index = False
+    references: QualifiedName | None = None
+    on_delete = ""
     match words:
         case "CHECK":
             certain = find_not_null_columns(reader.read_brackets())
@@ -224,6 +247,9 @@ def _parse_constraint_body(
         case "FOREIGN KEY" | "REFERENCES":
             columns = columns or _read_names(reader)
             suffix = "_".join([*columns, "fkey"])
+            if words == "FOREIGN KEY":
+                reader.expect("REFERENCES")
+            references = reader.read_name()
         case "NOT NULL":
             columns = (reader.read_identifier(),)
             certain, suffix = frozenset(columns), f"{columns[0]}_not_null"
@@ -236,10 +262,14 @@ def _parse_constraint_body(
         # NOT ENFORCED is never checked, so adding it looks at no row either.
         if reader.accept_one_of("NOT VALID", "NOT ENFORCED"):
             not_valid = True
+        elif reader.accept("ON", "DELETE"):
+            on_delete = reader.accept_one_of("NO ACTION", "RESTRICT", "CASCADE", "SET NULL", "SET DEFAULT")
         else:
             reader.take()
     name = label or f"{table.name}_{suffix}"
-    return ConstraintDefinition(_KINDS[words], name, label is not None, columns, not_valid, using_index, certain, body)
+    return ConstraintDefinition(
+        _KINDS[words], name, label is not None, columns, not_valid, using_index, certain, body, references, on_delete
+    )
 
 
 def _read_names(reader: TokenReader) -> tuple[str, ...]:

@@ -28,6 +28,7 @@ class DataType:
     text: str
     base: str
     modifier: str = ""
+    name: QualifiedName | None = None  # unless it is an array
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,8 @@ class ConstraintDefinition:
     using_index: bool = False
     not_null_columns: frozenset[str] = frozenset()
     body: str = ""
+    references: QualifiedName | None = None
+    on_delete: str = ""  # CASCADE, SET NULL, …
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,34 @@ class ObjectCreated(Fact):
     arguments: tuple[str, ...] | None = None  # of a function
     partitioned: bool = False
     temporary: bool = False
+    parent: QualifiedName | None = None  # of a partition
+
+
+@dataclass(frozen=True)
+class ObjectReplaced(Fact):
+    """By CREATE OR REPLACE: it may have been there before."""
+
+    kind: str
+    name: QualifiedName
+
+
+@dataclass(frozen=True)
+class DomainDefined(Fact):
+    """`strict`: a check or NOT NULL holds for its values. `base`: the type that it is made of."""
+
+    name: QualifiedName
+    base: DataType
+    strict: bool
+    calls: tuple[str, ...] = ()  # the functions that its default calls
+
+
+@dataclass(frozen=True)
+class RoutineDefined(Fact):
+    """`definer`: it runs with the rights of its owner. `path_set`: with a search_path of its own."""
+
+    name: QualifiedName
+    definer: bool
+    path_set: bool
 
 
 @dataclass(frozen=True)
@@ -86,6 +117,9 @@ class IndexBuilt(Fact):
     table: QualifiedName
     concurrently: bool
     only: bool
+    unique: bool = False
+    columns: tuple[str, ...] = ()  # those before the first expression
+    partial: bool = False
 
 
 @dataclass(frozen=True)
@@ -102,6 +136,7 @@ class ObjectRenamed(Fact):
     name: QualifiedName
     to: str
     moved: bool = False  # into another schema
+    table: QualifiedName | None = None  # of a constraint
 
 
 @dataclass(frozen=True)
@@ -146,9 +181,49 @@ class NotNullDropped(Fact):
 
 
 @dataclass(frozen=True)
+class DefaultSet(Fact):
+    table: QualifiedName
+    column: str
+
+
+@dataclass(frozen=True)
 class DefaultDropped(Fact):
     table: QualifiedName
     column: str
+
+
+@dataclass(frozen=True)
+class ColumnGenerated(Fact):
+    """It becomes GENERATED ALWAYS: who writes it is refused."""
+
+    table: QualifiedName
+    column: str
+
+
+@dataclass(frozen=True)
+class GenerationDropped(Fact):
+    """DROP IDENTITY or DROP EXPRESSION."""
+
+    table: QualifiedName
+    column: str
+    how: str
+
+
+@dataclass(frozen=True)
+class SequenceChanged(Fact):
+    """A sequence, or that of a column, draws other numbers. `how`: the words that do it."""
+
+    name: QualifiedName
+    how: str
+    column: str = ""
+
+
+@dataclass(frozen=True)
+class TypeDefinitionChanged(Fact):
+    """A composite type's attribute, or what a domain asks of its values."""
+
+    type: QualifiedName
+    how: str
 
 
 @dataclass(frozen=True)
@@ -227,16 +302,53 @@ class TableLocked(Fact):
 
 
 @dataclass(frozen=True)
+class RowSecurityChanged(Fact):
+    table: QualifiedName
+    how: Literal["ENABLE", "DISABLE", "FORCE", "NO FORCE"]
+
+
+@dataclass(frozen=True)
+class PolicyChanged(Fact):
+    how: Literal["CREATE", "ALTER", "DROP"]
+    table: QualifiedName
+    name: str
+
+
+@dataclass(frozen=True)
+class TriggerChanged(Fact):
+    """`name` is ALL or USER for all of a table's, or all but those of constraints."""
+
+    how: Literal["CREATE", "CREATE OR REPLACE", "ALTER", "DROP", "ENABLE", "DISABLE"]
+    table: QualifiedName
+    name: str
+
+
+@dataclass(frozen=True)
+class RightsRevoked(Fact):
+    """`kind` and `name` of what they were on; without a name where it is more than one table, routine or sequence."""
+
+    kind: str
+    name: QualifiedName | None
+
+
+@dataclass(frozen=True)
+class OwnedDropped(Fact):
+    role: str
+
+
+@dataclass(frozen=True)
 class RowsWritten(Fact):
-    """UPDATE or DELETE. `everything`: no condition holds a row back.
+    """UPDATE, DELETE, MERGE or INSERT … SELECT. `everything`: no condition holds a row back.
 
     `value`: the column that is set and its value, as written, where it is one and the value stays the same.
+    `narrow`: the columns that a condition holds to a value of its own.
     """
 
-    how: Literal["UPDATE", "DELETE"]
+    how: Literal["UPDATE", "DELETE", "MERGE", "INSERT"]
     table: QualifiedName
     everything: bool
     value: tuple[str, str] | None = None
+    narrow: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

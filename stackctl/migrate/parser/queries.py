@@ -42,18 +42,23 @@ def parse_query(text: str, schema: str) -> Iterator[Fact]:
         raise NotUnderstood(_describe_error(error), 0) from error
     if isinstance(parsed, exp.Command):
         raise NotUnderstood("not a query that is known", 0)
-    for node in parsed.find_all(exp.Update, exp.Delete):
+    for node in parsed.find_all(exp.Update, exp.Delete, exp.Insert, exp.Merge):
         if isinstance(node.parent, exp.When):  # of MERGE: its ON is the condition
             continue
-        table = node.this
+        table = node.this.this if isinstance(node.this, exp.Schema) else node.this
         if not isinstance(table, exp.Table) or not table.name:
             continue
-        yield RowsWritten(
-            "UPDATE" if isinstance(node, exp.Update) else "DELETE",
-            _to_name(table, schema),
-            _is_always_true(node.args.get("where")),
-            _find_assignment(text),
-        )
+        name = _to_name(table, schema)
+        if isinstance(node, exp.Merge):
+            yield RowsWritten("MERGE", name, False)
+        elif not isinstance(node, exp.Insert):
+            how = "UPDATE" if isinstance(node, exp.Update) else "DELETE"
+            where = node.args.get("where")
+            yield RowsWritten(how, name, _is_always_true(where), _find_assignment(text), _find_narrow(where))
+        elif isinstance(node.expression, exp.Query) and any(
+            isinstance(source.this, exp.Identifier) for source in node.expression.find_all(exp.Table)
+        ):
+            yield RowsWritten("INSERT", name, False)
 
 
 def _find_assignment(text: str) -> tuple[str, str] | None:
@@ -84,6 +89,28 @@ def _is_always_true(where: exp.Expr | None) -> bool:
         and isinstance(condition.this, exp.Literal)
         and condition.this == condition.expression
     )
+
+
+def _find_narrow(where: exp.Expr | None) -> frozenset[str]:
+    """The columns that have to be a value that stands there."""
+    if where is None:
+        return frozenset()
+    found: set[str] = set()
+    for part in where.this.flatten() if isinstance(where.this, exp.And) else [where.this]:
+        condition = part.unnest()
+        column = condition.this
+        values = (
+            [condition.expression] if isinstance(condition, exp.EQ) else condition.args.get("expressions") or [None]
+        )
+        if (
+            isinstance(condition, (exp.EQ, exp.In))
+            and isinstance(column, exp.Column)
+            and all(
+                isinstance(value, exp.Literal) or (value and isinstance(value.this, exp.Literal)) for value in values
+            )
+        ):
+            found.add(column.name if column.this.args.get("quoted") else column.name.lower())
+    return frozenset(found)
 
 
 def _to_name(table: exp.Table, schema: str) -> QualifiedName:

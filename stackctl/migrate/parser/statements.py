@@ -17,18 +17,25 @@ from stackctl.migrate.parser.facts import (
     IndexesRebuilt,
     ObjectCreated,
     ObjectDropped,
+    ObjectReplaced,
+    OwnedDropped,
+    PolicyChanged,
+    RightsRevoked,
+    RoutineDefined,
     StatementFacts,
     TableCompacted,
     TableLocked,
     TableTruncated,
     TransactionControl,
     TransactionRefused,
+    TriggerChanged,
     UnknownStatement,
     ViewRefreshed,
 )
 from stackctl.migrate.parser.token_reader import (
     NotUnderstood,
     TokenReader,
+    fold_identifier,
     iter_with_depth,
     join_tokens,
     split_tokens,
@@ -39,38 +46,50 @@ from stackctl.migrate.parser.token_reader import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from stackctl.migrate.parser.token_reader import QualifiedName
     from stackctl.postgres.lexer import Token
 
 _QUERIES = ("SELECT", "INSERT", "UPDATE", "DELETE", "WITH", "VALUES", "TABLE", "MERGE")
 _TRANSACTIONS = ("BEGIN", "COMMIT", "END", "ROLLBACK", "ABORT", "START TRANSACTION", "PREPARE TRANSACTION")
 # They change neither a table's shape nor its rows, and lock nothing for long.
 _OTHERS = (
-    "COMMENT ON", "GRANT", "REVOKE", "SET", "RESET", "SHOW", "ANALYZE", "ANALYSE", "NOTIFY", "LISTEN", "UNLISTEN",
+    "COMMENT ON", "GRANT", "SET", "RESET", "SHOW", "ANALYZE", "ANALYSE", "NOTIFY", "LISTEN", "UNLISTEN",
     "SECURITY LABEL", "SAVEPOINT", "RELEASE", "DISCARD", "CHECKPOINT", "IMPORT FOREIGN SCHEMA", "REASSIGN OWNED",
     "COPY", "EXPLAIN",
 )  # fmt: skip
 _CREATED = {
     "VIEW": "view", "RECURSIVE VIEW": "view", "TYPE": "type", "DOMAIN": "type", "SEQUENCE": "sequence",
     "SCHEMA": "schema", "EXTENSION": "extension", "FUNCTION": "function", "PROCEDURE": "function",
-    "AGGREGATE": "function", "FOREIGN TABLE": "table", "MATERIALIZED VIEW": "view",
+    "AGGREGATE": "function", "FOREIGN TABLE": "table", "MATERIALIZED VIEW": "view", "ROLE": "role",
+    "USER MAPPING": "user mapping", "USER": "role", "GROUP": "role",
 }  # fmt: skip
 _CREATED_OTHERS = (
-    "TRIGGER", "CONSTRAINT TRIGGER", "EVENT TRIGGER", "POLICY", "ROLE", "USER MAPPING", "USER", "GROUP", "CAST",
-    "OPERATOR", "RULE", "STATISTICS", "PUBLICATION", "COLLATION", "SERVER", "FOREIGN DATA WRAPPER", "TEXT SEARCH",
+    "EVENT TRIGGER", "CAST", "OPERATOR", "RULE", "STATISTICS", "PUBLICATION", "COLLATION", "SERVER",
+    "FOREIGN DATA WRAPPER", "TEXT SEARCH",
     "LANGUAGE", "TRUSTED LANGUAGE", "ACCESS METHOD", "TRANSFORM", "CONVERSION",
 )  # fmt: skip
 _DROPPED = {
     "TABLE": "table", "FOREIGN TABLE": "table", "VIEW": "view", "MATERIALIZED VIEW": "view", "INDEX": "index",
     "FUNCTION": "function", "PROCEDURE": "function", "ROUTINE": "function", "AGGREGATE": "function", "TYPE": "type",
-    "DOMAIN": "type", "SEQUENCE": "sequence", "SCHEMA": "schema", "EXTENSION": "extension",
+    "DOMAIN": "type", "SEQUENCE": "sequence", "SCHEMA": "schema", "EXTENSION": "extension", "ROLE": "role",
+    "USER MAPPING": "user mapping", "USER": "role", "GROUP": "role", "DATABASE": "database",
 }  # fmt: skip
 _DROPPED_OTHERS = (
-    "TRIGGER", "EVENT TRIGGER", "POLICY", "ROLE", "USER MAPPING", "USER", "GROUP", "CAST", "OPERATOR", "RULE",
-    "STATISTICS", "PUBLICATION", "COLLATION", "SERVER", "FOREIGN DATA WRAPPER", "TEXT SEARCH", "LANGUAGE",
+    "EVENT TRIGGER", "CAST", "OPERATOR", "RULE", "STATISTICS", "PUBLICATION", "COLLATION", "SERVER",
+    "FOREIGN DATA WRAPPER", "TEXT SEARCH", "LANGUAGE",
     "PROCEDURAL LANGUAGE", "ACCESS METHOD", "TRANSFORM", "CONVERSION",
 )  # fmt: skip
-_OUTSIDE = ("CREATE DATABASE", "DROP DATABASE", "CREATE TABLESPACE", "DROP TABLESPACE", "CREATE SUBSCRIPTION",
+_OUTSIDE = ("CREATE DATABASE", "CREATE TABLESPACE", "DROP TABLESPACE", "CREATE SUBSCRIPTION",
             "DROP SUBSCRIPTION")  # fmt: skip
+
+_GRANTED = {
+    "TABLE": "table", "SEQUENCE": "sequence", "FUNCTION": "function", "PROCEDURE": "function", "ROUTINE": "function",
+    "SCHEMA": "schema", "TYPE": "type", "DOMAIN": "type", "DATABASE": "database", "LANGUAGE": "language",
+    "LARGE OBJECT": "large object", "TABLESPACE": "tablespace", "PARAMETER": "parameter",
+    "FOREIGN DATA WRAPPER": "foreign data wrapper", "FOREIGN SERVER": "foreign server",
+    "ALL TABLES IN SCHEMA": "table", "ALL SEQUENCES IN SCHEMA": "sequence", "ALL FUNCTIONS IN SCHEMA": "function",
+    "ALL PROCEDURES IN SCHEMA": "function", "ALL ROUTINES IN SCHEMA": "function",
+}  # fmt: skip
 
 
 def parse_statement(text: str, schema: str) -> StatementFacts:
@@ -120,6 +139,8 @@ def _parse_kind(reader: TokenReader, text: str, schema: str) -> Iterator[Fact | 
         yield from _parse_create(reader)
     elif reader.accept("DROP"):
         yield from _parse_drop(reader)
+    elif reader.accept("REVOKE"):
+        yield from _parse_revoke(reader)
     elif reader.accept("TRUNCATE"):
         yield from _parse_truncate(reader)
     elif reader.accept("REINDEX"):
@@ -154,7 +175,7 @@ def _parse_create(reader: TokenReader) -> Iterator[Fact]:
     replaces = reader.accept("OR", "REPLACE")
     unique = reader.accept("UNIQUE")
     if reader.accept("INDEX"):
-        yield from _parse_create_index(reader)
+        yield from _parse_create_index(reader, unique=unique)
         return
     if unique:
         raise reader.make_error("not a CREATE that is known")
@@ -162,22 +183,25 @@ def _parse_create(reader: TokenReader) -> Iterator[Fact]:
     persistence = reader.accept_one_of("TEMPORARY", "TEMP", "UNLOGGED")
     if reader.accept("TABLE"):
         yield from _parse_create_table(reader, temporary=persistence.startswith("TEMP"))
+    elif kind := reader.accept_one_of("TRIGGER", "CONSTRAINT TRIGGER", "POLICY"):
+        yield from _parse_part_of_table(reader, "CREATE OR REPLACE" if replaces else "CREATE", kind)
     elif kind := reader.accept_one_of(*_CREATED):
         reader.accept("IF", "NOT", "EXISTS")
-        if kind == "SCHEMA" and reader.accept("AUTHORIZATION"):
+        if kind == "USER MAPPING" or (kind == "SCHEMA" and reader.accept("AUTHORIZATION")):
             return
         name = reader.read_name()
-        if replaces:  # it may have been there before
-            return
         arguments = None
         if _CREATED[kind] == "function":
             arguments = tuple(_parse_argument(part) for part in split_tokens(reader.read_brackets()) if part)
-        yield ObjectCreated(_CREATED[kind], name, arguments)
+            yield _parse_routine(reader, name)
+        yield ObjectReplaced(_CREATED[kind], name) if replaces else ObjectCreated(_CREATED[kind], name, arguments)
+        if kind == "DOMAIN":
+            yield definitions.parse_domain(reader, name)
     elif not reader.accept_one_of(*_CREATED_OTHERS) and not (replaces and reader.accept_one_of("LANGUAGE")):
         raise reader.make_error("not a CREATE that is known")
 
 
-def _parse_create_index(reader: TokenReader) -> Iterator[Fact]:
+def _parse_create_index(reader: TokenReader, *, unique: bool) -> Iterator[Fact]:
     concurrently = reader.accept("CONCURRENTLY")
     reader.accept("IF", "NOT", "EXISTS")
     name = None if reader.peek_word() == "ON" else reader.read_name()
@@ -186,12 +210,17 @@ def _parse_create_index(reader: TokenReader) -> Iterator[Fact]:
     table = reader.read_name()
     if reader.accept("USING"):
         reader.read_identifier()
-    reader.read_brackets()
+    columns: list[str] = []
+    for part in split_tokens(reader.read_brackets()):
+        if not part or (len(part) > 1 and part[1].text in "(.::") or part[0].text == "(":
+            break
+        columns.append(fold_identifier(part[0]))
+    partial = any(token.text.upper() == "WHERE" for token in reader.rest)
     if concurrently:
         yield TransactionRefused("CREATE INDEX CONCURRENTLY")
     # An index lives in its table's schema.
     found = name and table.sibling(name.name)
-    yield IndexBuilt(found, table, concurrently, only)
+    yield IndexBuilt(found, table, concurrently, only, unique, tuple(columns), partial)
     if found:
         yield ObjectCreated("index", found)
 
@@ -200,15 +229,14 @@ def _parse_create_table(reader: TokenReader, *, temporary: bool) -> Iterator[Fac
     reader.accept("IF", "NOT", "EXISTS")
     name = reader.read_name()
     is_partition = reader.accept("PARTITION", "OF")
-    if is_partition:
-        reader.read_name()
+    parent = reader.read_name() if is_partition else None
     is_typed = reader.accept("OF")
     if is_typed:
         reader.read_name()
     elements = split_tokens(reader.read_brackets()) if reader.peek_text() == "(" else []
     words = [token.text.upper() for token, depth in iter_with_depth(reader.rest) if token.kind == "word" and depth == 0]
     partitioned = ("PARTITION", "BY") in pairwise(words)
-    yield ObjectCreated("table", name, partitioned=partitioned, temporary=temporary)
+    yield ObjectCreated("table", name, partitioned=partitioned, temporary=temporary, parent=parent)
     if not elements and not (words or is_partition or is_typed):
         raise reader.make_error("a table without columns")
     if is_partition or is_typed or (elements and all(len(element) == 1 for element in elements)):
@@ -233,6 +261,22 @@ def _parse_create_table(reader: TokenReader, *, temporary: bool) -> Iterator[Fac
         yield fact
 
 
+def _parse_part_of_table(reader: TokenReader, how: str, kind: str) -> Iterator[Fact]:
+    """CREATE or DROP of a trigger or policy."""
+    name = reader.read_identifier()
+    # The events of a trigger stand between.
+    while not reader.done and not reader.accept("ON"):
+        reader.take()
+    table = reader.read_name()
+    yield PolicyChanged(how, table, name) if kind == "POLICY" else TriggerChanged(how, table, name)  # type: ignore[arg-type]
+
+
+def _parse_routine(reader: TokenReader, name: QualifiedName) -> RoutineDefined:
+    rest = [token.text.upper() for token in reader.rest]
+    pairs = set(pairwise(rest))
+    return RoutineDefined(name, ("SECURITY", "DEFINER") in pairs, ("SET", "SEARCH_PATH") in pairs)
+
+
 def _parse_argument(tokens: Sequence[Token]) -> str:
     """One argument of a routine, as far as names of types tell two routines apart."""
     for n, token in enumerate(tokens):
@@ -252,10 +296,20 @@ def _parse_argument(tokens: Sequence[Token]) -> str:
 
 
 def _parse_drop(reader: TokenReader) -> Iterator[Fact]:
+    if kind := reader.accept_one_of("TRIGGER", "POLICY"):
+        reader.accept("IF", "EXISTS")
+        yield from _parse_part_of_table(reader, "DROP", kind)
+        return
+    if reader.accept("OWNED", "BY"):
+        roles = [token for token in reader.rest if token.text.upper() not in ("CASCADE", "RESTRICT")]
+        yield OwnedDropped(join_tokens(roles))
+        return
     kind = reader.accept_one_of(*_DROPPED)
     if not kind:
-        if not reader.accept_one_of(*_DROPPED_OTHERS, "OWNED BY"):
+        if not reader.accept_one_of(*_DROPPED_OTHERS):
             raise reader.make_error("not a DROP that is known")
+        return
+    if kind == "USER MAPPING":
         return
     concurrently = kind == "INDEX" and reader.accept("CONCURRENTLY")
     reader.accept("IF", "EXISTS")
@@ -267,11 +321,42 @@ def _parse_drop(reader: TokenReader) -> Iterator[Fact]:
         arguments = None
         if one.peek_text() == "(":
             arguments = tuple(_parse_argument(argument) for argument in split_tokens(one.read_brackets()) if argument)
+        if kind == "DATABASE":
+            yield TransactionRefused("DROP DATABASE")
+            if one.accept("WITH") or one.peek_text() == "(":
+                one.read_brackets()
         one.accept_one_of("CASCADE", "RESTRICT")
         one.expect_end()
         yield ObjectDropped(
             _DROPPED[kind], name, concurrently, arguments, at=at, text=f"DROP {kind} {join_tokens(part)}"
         )
+
+
+def _parse_revoke(reader: TokenReader) -> Iterator[Fact]:
+    # GRANT OPTION FOR takes nothing from those who have the right; membership of a role is rights all the same.
+    if reader.accept("GRANT", "OPTION", "FOR"):
+        return
+    at = reader.offset
+    while not reader.done and reader.peek_word() not in ("ON", "FROM"):
+        if reader.peek_text() == "(":
+            reader.read_brackets()
+        else:
+            reader.take()
+    if reader.accept("FROM") or not reader.accept("ON"):
+        yield RightsRevoked("role", None, at=at)
+        return
+    kind = reader.accept_one_of(*_GRANTED)
+    for part in split_tokens(_take_until_from(reader)):
+        one = reader.fork(part)
+        name = None if kind.startswith("ALL") else one.read_name()
+        yield RightsRevoked(_GRANTED.get(kind, "table"), name, at=at)
+
+
+def _take_until_from(reader: TokenReader) -> Sequence[Token]:
+    tokens: list[Token] = []
+    while not reader.done and reader.peek_word() != "FROM":
+        tokens.append(reader.take())
+    return tokens
 
 
 def _parse_truncate(reader: TokenReader) -> Iterator[Fact]:

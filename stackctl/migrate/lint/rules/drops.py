@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from stackctl.migrate.lint.registry import RULES, LintRule, RuleMatch, rule
-from stackctl.migrate.lint.wording import STILL_USES, suggest_later_release
+from stackctl.migrate.lint.wording import OUTSIDE, STILL_USES, suggest_later_release
 from stackctl.migrate.parser.facts import ColumnDropped, ConstraintDropped, DefaultDropped, ObjectDropped
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 @rule("drop-column", "error", "a column is dropped", why=f"{STILL_USES} the column", fact=ColumnDropped)
 def drop_column(fact: ColumnDropped, state: FileState) -> RuleMatch | None:
-    if state.has_added_column(fact.table, fact.column) or state.has_created("type", fact.table):
+    if state.has_added_column(fact.table, fact.column) or not state.is_live(fact.table):
         return None
     column = fact.table.sibling(fact.column).shown
     reason = "no released version reads or writes it: …"
@@ -27,7 +28,7 @@ def drop_column(fact: ColumnDropped, state: FileState) -> RuleMatch | None:
       why="inserts of the previous version that leave the column out get NULL, or fail",
       fact=DefaultDropped)  # fmt: skip
 def drop_default(fact: DefaultDropped, state: FileState) -> RuleMatch | None:
-    if state.has_added_column(fact.table, fact.column) or state.has_created("type", fact.table):
+    if state.has_added_column(fact.table, fact.column) or not state.is_live(fact.table):
         return None
     column = fact.table.sibling(fact.column).shown
     reason = "every released version writes it: …"
@@ -42,10 +43,24 @@ def drop_default(fact: DefaultDropped, state: FileState) -> RuleMatch | None:
 def drop_constraint(fact: ConstraintDropped, state: FileState) -> RuleMatch | None:
     if state.has_added_constraint(fact.table, fact.name) or state.is_replaced_by_not_null(fact.table, fact.name):
         return None
+    if (fact.table, fact.name) in state.whole.constraints or not state.is_live(fact.table):
+        return None  # it comes back, or its table goes
     name = fact.table.sibling(fact.name).shown
     return suggest_later_release(
         "drop-constraint", f"constraint {name} of {fact.table} is dropped", fact.text, "nothing relies on it: …"
     )
+
+
+@rule("drop-index", "advice", "an index is dropped", why="queries of the previous version may need it",
+      fact=ObjectDropped)  # fmt: skip
+def drop_index(fact: ObjectDropped, state: FileState) -> RuleMatch | None:
+    known = state.schema.indexes.get(fact.name)
+    if fact.kind != "index" or state.has_created("index", fact.name):
+        return None
+    if state.creates_later("index", fact.name) or (known and known in state.whole.indexes):
+        return None  # it comes back
+    safe = "-- see in pg_stat_user_indexes whether it is used"
+    return RuleMatch(f"index {fact.name} is dropped", safe)
 
 
 def _dropped(kind: str, rule_id: str) -> Callable[[ObjectDropped, FileState], RuleMatch | None]:
@@ -54,20 +69,23 @@ def _dropped(kind: str, rule_id: str) -> Callable[[ObjectDropped, FileState], Ru
             return None
         if kind == "function" and state.has_created_function(fact.name, fact.arguments):
             return None
-        return suggest_later_release(
+        if kind in ("function", "view") and state.creates_later(kind, fact.name):
+            return None  # that is function-changed, view-changed
+        found = suggest_later_release(
             rule_id, f"{kind} {fact.name} is dropped", fact.text, "no released version uses it: …"
         )
+        return replace(found, safe=OUTSIDE + found.safe) if kind == "database" else found
 
     return check
 
 
-for _kind in ("table", "view", "function", "type", "sequence", "schema", "extension"):
+for _kind in ("table", "view", "function", "type", "sequence", "schema", "extension", "role", "database"):
     _id = f"drop-{_kind}"
     RULES[_id] = LintRule(
         _id,
         "error",
         f"{'an' if _kind == 'extension' else 'a'} {_kind} is dropped",
         f"{STILL_USES} it",
-        ObjectDropped,
+        (ObjectDropped,),
         _dropped(_kind, _id),
     )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from stackctl.migrate.lint.registry import RuleMatch, rule
 from stackctl.migrate.lint.wording import OUTSIDE, suggest_allow
-from stackctl.migrate.parser.facts import PartitionMoved
+from stackctl.migrate.parser.facts import ObjectCreated, PartitionMoved
 
 if TYPE_CHECKING:
     from stackctl.migrate.lint.schema_state import FileState
@@ -24,10 +25,25 @@ def detach_not_concurrent(fact: PartitionMoved, state: FileState) -> RuleMatch |
 
 
 @rule("attach-reads-partition", "warning", "a table with rows becomes a partition",
-      why="unless a validated check says that its rows fit, all of them are read while everything else on it waits",
+      why="unless a validated check says that its rows fit, all of them are read while everything else on it waits, "
+      "and so are those of a default partition",
       fact=PartitionMoved)  # fmt: skip
 def attach_reads_partition(fact: PartitionMoved, state: FileState) -> RuleMatch | None:
-    if fact.how != "attach" or state.has_created("table", fact.partition):
+    if fact.how != "attach" or (state.has_created("table", fact.partition) and not state.has_filled(fact.partition)):
         return None
     safe = suggest_allow("attach-reads-partition", "a validated check holds its bounds: …", fact.text)
     return RuleMatch(f"ATTACH PARTITION {fact.partition} to {fact.table}", safe)
+
+
+@rule("partition-locks-parent", "warning", "a partition is made with PARTITION OF",
+      why="it waits for every query on the partitioned table, and meanwhile all later ones wait behind it; a table of "
+      "its own that is attached lets them through", fact=ObjectCreated)  # fmt: skip
+def partition_locks_parent(fact: ObjectCreated, state: FileState) -> RuleMatch | None:
+    if fact.parent is None or not state.is_live(fact.parent):
+        return None
+    bounds = re.search(r"\b(?:FOR\s+VALUES|DEFAULT)\b.*", fact.text, re.IGNORECASE | re.DOTALL)
+    return RuleMatch(
+        f"{fact.name} is made a partition of {fact.parent}",
+        f"CREATE TABLE {fact.name} (LIKE {fact.parent} INCLUDING DEFAULTS INCLUDING CONSTRAINTS);\n"
+        f"ALTER TABLE {fact.parent} ATTACH PARTITION {fact.name} {bounds[0] if bounds else 'DEFAULT'};",
+    )

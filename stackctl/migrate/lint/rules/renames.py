@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stackctl.migrate.lint.registry import RuleMatch, rule
+from stackctl.migrate.lint.registry import RULES, LintRule, RuleMatch, rule
 from stackctl.migrate.lint.wording import STILL_USES, suggest_later_release
 from stackctl.migrate.parser.facts import ColumnRenamed, EnumValueRenamed, ObjectRenamed
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from stackctl.migrate.lint.schema_state import FileState
 
 
 @rule("rename-column", "error", "a column is renamed", why=f"{STILL_USES} the old name", fact=ColumnRenamed)
 def rename_column(fact: ColumnRenamed, state: FileState) -> RuleMatch | None:
-    if (
-        state.has_added_column(fact.table, fact.column)
-        or state.has_created("view", fact.table)
-        or state.has_created("type", fact.table)
-    ):
+    if state.has_added_column(fact.table, fact.column) or state.has_created("view", fact.table):
         return None
     old, new = fact.table.sibling(fact.column).shown, fact.table.sibling(fact.to).shown
     return RuleMatch(
@@ -34,6 +32,7 @@ def rename_table(fact: ObjectRenamed, state: FileState) -> RuleMatch | None:
         fact.kind not in ("table", "view")
         or state.has_created("table", fact.name)
         or state.has_created("view", fact.name)
+        or (fact.kind == "table" and state.creates_later("view", fact.name))  # that is relation-kind
     ):
         return None
     new = f"{fact.to}.{fact.name.name}" if fact.moved else fact.name.sibling(fact.to).shown
@@ -71,12 +70,25 @@ def rename_enum_value(fact: EnumValueRenamed, state: FileState) -> RuleMatch | N
     )
 
 
-@rule("rename-other", "error", "a function, sequence or schema is renamed, or moved to another schema",
-      why=f"{STILL_USES} the old name", fact=ObjectRenamed)  # fmt: skip
-def rename_other(fact: ObjectRenamed, state: FileState) -> RuleMatch | None:
-    if fact.kind not in ("function", "sequence", "schema") or state.has_created(fact.kind, fact.name):
-        return None
-    if fact.kind == "function" and state.has_created_function(fact.name, None):
-        return None
-    what = f"{fact.kind} {fact.name} becomes {fact.to}"
-    return suggest_later_release("rename-other", what, fact.text, "no released version names it: …")
+def _renamed(kind: str, rule_id: str) -> Callable[[ObjectRenamed, FileState], RuleMatch | None]:
+    def check(fact: ObjectRenamed, state: FileState) -> RuleMatch | None:
+        if fact.kind != kind or state.has_created(kind, fact.name):
+            return None
+        if kind == "function" and state.has_created_function(fact.name, None):
+            return None
+        what = f"{kind} {fact.name} becomes {fact.to}"
+        return suggest_later_release(rule_id, what, fact.text, "no released version names it: …")
+
+    return check
+
+
+for _kind in ("function", "sequence", "schema"):
+    _id = f"rename-{_kind}"
+    RULES[_id] = LintRule(
+        _id,
+        "error",
+        f"a {_kind} is renamed" + ", or moved to another schema" * (_kind != "schema"),
+        f"{STILL_USES} the old name",
+        (ObjectRenamed,),
+        _renamed(_kind, _id),
+    )

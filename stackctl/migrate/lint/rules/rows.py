@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stackctl.migrate.lint.registry import RuleMatch, rule
-from stackctl.migrate.lint.wording import suggest_backfill, suggest_batched_delete
+from stackctl.migrate.lint.wording import OUTSIDE, suggest_backfill, suggest_batched_delete
 from stackctl.migrate.parser.facts import RowsWritten, TableTruncated
 
 if TYPE_CHECKING:
@@ -45,3 +45,22 @@ def whole_table_at_once(fact: RowsWritten, state: FileState) -> RuleMatch | None
         safe = "-- write it so that it changes at most 1000 rows, and only those still to do; let it return\n"
         safe += "-- should_repeat_migration, and put it into a piece of its own, with a line:  -- stackctl:repeat"
     return RuleMatch(f"{fact.how} of all rows of {fact.table}", safe, fact.table)
+
+
+@rule("rows-written-under-lock", "error",
+      "rows are written while the transaction holds a lock that an earlier statement took",
+      why="until the last row is written, everything else on the locked table waits, reads included",
+      fact=RowsWritten)  # fmt: skip
+def rows_written_under_lock(fact: RowsWritten, state: FileState) -> RuleMatch | None:
+    table = fact.table
+    if state.repeat or state.has_created("table", table) or whole_table_at_once(fact, state):
+        return None
+    # A value in a column that all rows have only just got holds none of them back.
+    if any(not state.has_added_column(table, column) for column in fact.narrow):
+        return None
+    if not state.holds_lock(None if fact.how == "MERGE" else table):
+        return None
+    return RuleMatch(
+        f"{fact.how} on {table} under a lock",
+        f"-- when the lock is gone; in batches (stackctl:repeat) if the rows are many:\n{OUTSIDE}{fact.text};",
+    )
