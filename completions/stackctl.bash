@@ -17,11 +17,12 @@ _stackctl_follows() {
     'config') subcommands='show' ;;
     'config show') ;;
     'completion') arguments='bash|zsh|fish|powershell' ;;
-    'migrate') subcommands='up status verify adopt new lint check dump' ;;
-    'migrate up') flags='--to= --dry-run --lock-timeout= --statement-timeout= --lock-wait= --wait= --allow-out-of-order --schema-dump=@files --dir=@directories' ;;
-    'migrate status') flags='--check --dir=@directories' ;;
-    'migrate verify') flags='--dir=@directories' ;;
-    'migrate adopt') flags='--through= --dry-run --dir=@directories' ;;
+    'migrate') subcommands='up status verify repair adopt new lint check dump' ;;
+    'migrate up') flags='--to= --dry-run --lock-timeout= --statement-timeout= --lock-wait= --wait= --allow-out-of-order --schema-dump=@files --dir=@directories --history= --bundled' ;;
+    'migrate status') flags='--check --dir=@directories --history= --bundled' ;;
+    'migrate verify') flags='--dir=@directories --history=' ;;
+    'migrate repair') flags='--applied= --pending= --dry-run --yes -y --dir=@directories --history=' arguments='@text...' ;;
+    'migrate adopt') flags='--through= --dry-run --dir=@directories --history=' ;;
     'migrate new') flags='--dir=@directories' arguments='@text' ;;
     'migrate lint') flags='--base= --ask-database --format=text|json|github' arguments='FILE|DIR...' ;;
     'migrate check') flags='--base= --rows= --run= --run-env= --trust --format=text|json|github --dir=@directories' ;;

@@ -65,6 +65,7 @@ function __stackctl_follows --no-scope-shadowing
                     'up:Apply pending migrations, each with its history row in one transaction.' \
                     'status:Compare the files with what is applied. Writes nothing.' \
                     'verify:Check that files, history and database belong together. Writes nothing.' \
+                    'repair:Mend the history by hand; no migration is run.' \
                     'adopt:Record as applied what another tool has applied; no migration is run.' \
                     'new:Write an empty migration with its directives explained.' \
                     'lint:Find what is unsafe while the application runs, or breaks its previous version.' \
@@ -80,18 +81,35 @@ function __stackctl_follows --no-scope-shadowing
                     '--wait=:How long to wait for a server that is coming up.' \
                     '--allow-out-of-order:Apply files older than what is applied already.' \
                     '--schema-dump=@files:Write the schema as SQL to a file afterwards.' \
-                    '--dir=@directories:Folder of migrations; default migrations_dir, else the bundled set.'
+                    '--dir=@directories:Folder of migrations; default migrations_dir, else the bundled set.' \
+                    '--history=:The folder\'s own history; default migrations.history, else none.' \
+                    '--bundled:stackctl\'s own tables, too, behind a folder of your own migrations.'
         case 'migrate status'
             set flags \
                     '--check:Exit 1 when anything is pending, edited or unknown.' \
-                    '--dir=@directories:Folder of migrations; default migrations_dir, else the bundled set.'
+                    '--dir=@directories:Folder of migrations; default migrations_dir, else the bundled set.' \
+                    '--history=:The folder\'s own history; default migrations.history, else none.' \
+                    '--bundled:stackctl\'s own tables, too, behind a folder of your own migrations.'
         case 'migrate verify'
-            set flags '--dir=@directories:Folder of migrations; default migrations_dir, else the bundled set.'
+            set flags \
+                    '--dir=@directories:Folder of migrations; default migrations_dir, else the bundled set.' \
+                    '--history=:The folder\'s own history; default migrations.history, else none.'
+        case 'migrate repair'
+            set flags \
+                    '--applied=:Record this file as applied; run nothing.' \
+                    '--pending=:Forget that this one was applied.' \
+                    '--dry-run:Show what would be changed, and change nothing.' \
+                    '--yes:Do not ask.' \
+                    '-y:Do not ask.' \
+                    '--dir=@directories:Folder of migrations; default migrations_dir, else the bundled set.' \
+                    '--history=:The folder\'s own history; default migrations.history, else none.'
+            set arguments '@text...'
         case 'migrate adopt'
             set flags \
                     '--through=:Without a history to read: the last file that is applied.' \
                     '--dry-run:Show what would be recorded, and write nothing.' \
-                    '--dir=@directories:Folder of migrations; default migrations_dir, else the bundled set.'
+                    '--dir=@directories:Folder of migrations; default migrations_dir, else the bundled set.' \
+                    '--history=:The folder\'s own history; default migrations.history, else none.'
         case 'migrate new'
             set flags '--dir=@directories:Folder of migrations; default migrations_dir, else the bundled set.'
             set arguments '@text'

@@ -88,6 +88,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 'up:Apply pending migrations, each with its history row in one transaction.'
                 'status:Compare the files with what is applied. Writes nothing.'
                 'verify:Check that files, history and database belong together. Writes nothing.'
+                'repair:Mend the history by hand; no migration is run.'
                 'adopt:Record as applied what another tool has applied; no migration is run.'
                 'new:Write an empty migration with its directives explained.'
                 'lint:Find what is unsafe while the application runs, or breaks its previous version.'
@@ -109,6 +110,8 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 '--allow-out-of-order:Apply files older than what is applied already.'
                 '--schema-dump=@files:Write the schema as SQL to a file afterwards.'
                 '--dir=@directories:Folder of migrations; default migrations_dir, else the bundled set.'
+                '--history=:The folder''s own history; default migrations.history, else none.'
+                '--bundled:stackctl''s own tables, too, behind a folder of your own migrations.'
             )
             arguments = @()
         }
@@ -117,13 +120,31 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
             flags = @(
                 '--check:Exit 1 when anything is pending, edited or unknown.'
                 '--dir=@directories:Folder of migrations; default migrations_dir, else the bundled set.'
+                '--history=:The folder''s own history; default migrations.history, else none.'
+                '--bundled:stackctl''s own tables, too, behind a folder of your own migrations.'
             )
             arguments = @()
         }
         'migrate verify' = @{
             subcommands = @()
-            flags = @('--dir=@directories:Folder of migrations; default migrations_dir, else the bundled set.')
+            flags = @(
+                '--dir=@directories:Folder of migrations; default migrations_dir, else the bundled set.'
+                '--history=:The folder''s own history; default migrations.history, else none.'
+            )
             arguments = @()
+        }
+        'migrate repair' = @{
+            subcommands = @()
+            flags = @(
+                '--applied=:Record this file as applied; run nothing.'
+                '--pending=:Forget that this one was applied.'
+                '--dry-run:Show what would be changed, and change nothing.'
+                '--yes:Do not ask.'
+                '-y:Do not ask.'
+                '--dir=@directories:Folder of migrations; default migrations_dir, else the bundled set.'
+                '--history=:The folder''s own history; default migrations.history, else none.'
+            )
+            arguments = @('@text...')
         }
         'migrate adopt' = @{
             subcommands = @()
@@ -131,6 +152,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 '--through=:Without a history to read: the last file that is applied.'
                 '--dry-run:Show what would be recorded, and write nothing.'
                 '--dir=@directories:Folder of migrations; default migrations_dir, else the bundled set.'
+                '--history=:The folder''s own history; default migrations.history, else none.'
             )
             arguments = @()
         }

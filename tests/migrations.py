@@ -8,8 +8,10 @@ import psycopg
 import pytest
 
 from stackctl.core.errors import StackctlError
+from stackctl.migrate import verify as verification
 from stackctl.migrate.folder import discover
 from stackctl.migrate.runner.run import RunResult, apply_migrations
+from stackctl.migrate.sets import MigrationSet
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -53,3 +55,9 @@ def catch_error(conn: Connection, migrations: tuple[Migration, ...], **options: 
 
 def list_kinds(events: Iterable[Event]) -> list[str]:
     return [event.kind for event in events]
+
+
+def verify(
+    conn: Connection, migrations: tuple[Migration, ...], schema: str = "public"
+) -> tuple[verification.VerifyFinding, ...]:
+    return verification.verify(conn, (MigrationSet(migrations),), schema)

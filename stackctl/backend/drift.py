@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from stackctl.postgres.connect import Connection
 
 _SQL = load_statements(__file__)
-_MIGRATE = "run `stackctl migrate up`; where that was applied before, restore what was dropped since"
+_MIGRATE = "run `stackctl migrate up --bundled`; where that was applied before, restore what was dropped since"
 # What stackctl inserts into: a column of somebody else's that must be filled makes that fail.
 _TABLES_WRITTEN = frozenset({"DeletedRow", "OutgoingRequest", "ExternalDbSyncMetadata"})
 

@@ -100,7 +100,7 @@ class BackendDatabases:
             raise StateError(
                 'the operated database has no "EnvironmentConfigOverride" to read external databases from',
                 code="not-migrated",
-                hint="run `stackctl migrate up`, or set external_databases_from: config",
+                hint="run `stackctl migrate up --bundled`, or set external_databases_from: config",
             ) from error
         first, self._read_at, self._fingerprint = self._read_at is None, now, fingerprint
         if texts == self._texts:

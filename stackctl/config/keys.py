@@ -13,8 +13,9 @@ from stackctl.core.redaction import has_password_without_host, is_ambiguous_url,
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-Kind = Literal["text", "id", "url", "secret", "path", "integer", "duration", "choice", "names"]
+Kind = Literal["text", "id", "url", "secret", "path", "integer", "duration", "choice", "names", "word"]
 
+_WORD = r"[a-z][a-z0-9_]{0,39}"
 _REFERENCE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
 
 
@@ -37,6 +38,8 @@ KEYS: dict[str, Key] = {
     "database.change_capture": Key("choice", "auto", choices=("triggers", "application", "auto")),
     "mappings_dir": Key("path"),
     "migrations_dir": Key("path"),
+    "migrations.dir": Key("path"),  # the same, beside what belongs to it
+    "migrations.history": Key("word"),
     "sync.batch_size": Key("integer", 20000),
     "sync.stamp_batch_size": Key("integer", 1000),
     "sync.workers": Key("integer", 4),
@@ -117,6 +120,8 @@ def convert_value(spec: Key, value: Any, base: Path) -> Any:
             check_url(value)
         case "secret":
             remember_secret(value)
+        case "word" if not re.fullmatch(_WORD, value):
+            raise ValueError(f"expected a small letter, then up to 39 of a-z, 0-9 and _; got {value!r}")
         case _:
             pass
     return value

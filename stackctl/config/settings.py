@@ -222,9 +222,20 @@ class Settings:
         """The folder of mapping files: the configured one or the bundled one."""
         return self.get("mappings_dir") or find_bundled("mappings")
 
+    def own_migrations_dir(self) -> Path | None:
+        """The operator's own folder of migrations, if one is configured. Raises ConfigError when two are."""
+        short, full = self.setting("migrations_dir"), self.setting("migrations.dir")
+        if short.value and full.value and short.value != full.value:
+            raise ConfigError(
+                f"{full.origin}: migrations_dir names another folder",
+                code="config-conflict",
+                hint="keep one of the two",
+            )
+        return full.value or short.value
+
     def migrations_dir(self) -> Path:
         """The folder of migrations: the configured one or the bundled one."""
-        return self.get("migrations_dir") or find_bundled("migrations")
+        return self.own_migrations_dir() or find_bundled("migrations")
 
     def tenancies(self) -> tuple[UUID, ...]:
         """The configured tenancies, in the order of the file."""

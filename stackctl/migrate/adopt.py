@@ -6,9 +6,6 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import psycopg
-from psycopg import errors
-
 from stackctl.core.errors import StateError, UsageError
 from stackctl.migrate import expected_tables
 from stackctl.migrate.runner import failures, history, other_histories, plan, runner_lock
@@ -44,6 +41,7 @@ def adopt(
     migrations: Sequence[Migration],
     *,
     schema: str = "public",
+    history_name: str = "",
     through: str | None = None,
     dry_run: bool = False,
     limits: Limits = Limits(),  # noqa: B008 - frozen
@@ -60,24 +58,18 @@ def adopt(
     (`permission-denied`, `read-only`).
     """
     plan.select_up_to(migrations, through)
-    session = Session.begin(conn, schema, limits)
-    try:
+    session = Session.begin(conn, schema, limits, history_name)
+    with failures.translating(conn):
         if dry_run:
             return _adopt(session, migrations, through, dry_run=True)
         with runner_lock.hold_runner_lock(session, on_event, sleep):
             return _adopt(session, migrations, through, dry_run=False)
-    except (errors.InsufficientPrivilege, errors.ReadOnlySqlTransaction) as error:
-        raise failures.to_permission_error(error, failures.format_error(error), {}) from error
-    except psycopg.OperationalError as error:
-        if conn.closed:
-            raise failures.to_connection_lost(failures.format_error(error), {}) from error
-        raise
 
 
 def _adopt(session: Session, migrations: Sequence[Migration], through: str | None, *, dry_run: bool) -> Adoption:
     source = _read_source(session, migrations, through)
     finished = source.finished
-    known = history.read_progress(session.conn, session.schema)
+    known = history.read_progress(session.conn, session.schema, session.history)
     chosen = [migration for migration in migrations if migration.name in finished]
     fresh = [migration for migration in chosen if migration.name not in known]
     missing = expected_tables.find_missing(session, chosen)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from psycopg import sql
-
 from stackctl.migrate.runner.history import read_status
 from stackctl.postgres.statements import load_statements
 
@@ -23,7 +21,11 @@ _SQL = load_statements(__file__)
 
 
 def detect_capture(
-    conn: Connection, migrations: Sequence[Migration], schema: str, setting: Literal["triggers", "application", "auto"]
+    conn: Connection,
+    migrations: Sequence[Migration],
+    schema: str,
+    setting: Literal["triggers", "application", "auto"],
+    history_name: str = "",
 ) -> CaptureMode:
     """Who captures changes. `auto` finds out: triggers that are there count, and an empty database gets them.
 
@@ -37,8 +39,7 @@ def detect_capture(
     triggers, sequenced, unique_stamps = row
     if triggers or not sequenced:
         return "triggers"
-    history = read_status(conn, migrations, schema)
-    applied = {entry.name for entry in history.applied}
+    applied = _find_applied(conn, migrations, schema, history_name)
     own = [migration.name for migration in migrations if migration.captures_changes]
     if applied.intersection(own):
         return "triggers"  # they were installed, and are gone
@@ -49,12 +50,16 @@ def detect_capture(
 
 
 def find_excluded(
-    conn: Connection, migrations: Sequence[Migration], schema: str, setting: Literal["triggers", "application", "auto"]
+    conn: Connection,
+    migrations: Sequence[Migration],
+    schema: str,
+    setting: Literal["triggers", "application", "auto"],
+    history_name: str = "",
 ) -> tuple[str, ...]:
     """Names of the migrations that `migrate up` does not apply because the application captures changes."""
-    if detect_capture(conn, migrations, schema, setting) == "triggers":
+    if detect_capture(conn, migrations, schema, setting, history_name) == "triggers":
         return ()
-    applied = {entry.name for entry in read_status(conn, migrations, schema).applied}
+    applied = _find_applied(conn, migrations, schema, history_name)
     return tuple(m.name for m in migrations if m.captures_changes and m.name not in applied)
 
 
@@ -64,11 +69,15 @@ def describe_restore(conn: Connection, migrations: Sequence[Migration], schema: 
     A migration that was applied is not applied again as long as the history says so; these install what is missing
     and leave the rest.
     """
-    applied = {entry.name for entry in read_status(conn, migrations, schema).applied}
+    applied = _find_applied(conn, migrations, schema)
     done = [migration.name for migration in migrations if migration.captures_changes and migration.name in applied]
     if not done:
-        return "run `stackctl migrate up`"
-    forget = sql.SQL("DELETE FROM stackctl.migration_history WHERE target_schema = {} AND name IN ({})").format(
-        sql.Literal(schema), sql.SQL(", ").join(map(sql.Literal, done))
-    )
-    return f"{forget.as_string()}; then run `stackctl migrate up`"
+        return "run `stackctl migrate up --bundled`"
+    again = " ".join(f"--pending {name}" for name in done)
+    return f"run `stackctl migrate repair {again}`; then run `stackctl migrate up --bundled`"
+
+
+def _find_applied(conn: Connection, migrations: Sequence[Migration], schema: str, history_name: str = "") -> set[str]:
+    """Those of the migrations that are applied; the history may keep others, too."""
+    applied = {entry.name for entry in read_status(conn, migrations, schema, history_name=history_name).applied}
+    return applied.intersection(migration.name for migration in migrations)

@@ -84,6 +84,13 @@ class Git:
             at = end + 1 + size + 1
         return contents
 
+    def list_versions(self, path: str, most: int) -> list[str]:
+        """The blobs that a file of the folder had in the commits of HEAD, newest first, at most so many."""
+        log = ("log", "--format=", "--raw", "--no-abbrev", "--no-renames", "-z", f"--max-count={most}", "HEAD")
+        done = self.run(*log, "--", f":(literal){path}")
+        entries = [entry.split(b" ") for entry in done.stdout.split(b"\0") if entry.startswith(b":")]
+        return list(dict.fromkeys(entry[3].decode() for entry in entries if entry[3].strip(b"0")))
+
     def list_changed(self, commit: str) -> set[Path]:
         """The files below the folder that are new or changed since a commit, by path in it; none that git ignores.
 

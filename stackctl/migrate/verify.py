@@ -9,10 +9,10 @@ from stackctl.migrate.runner import concurrent_leftovers, history, plan
 from stackctl.migrate.runner.session import Limits, Session
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Iterable
 
-    from stackctl.migrate.files import Migration
     from stackctl.migrate.runner.session import Connection
+    from stackctl.migrate.sets import MigrationSet
 
 Kind = Literal["edited", "deleted", "ahead", "out-of-order", "half-applied", "invalid-index"]
 
@@ -27,17 +27,29 @@ class VerifyFinding:
     hint: str
 
 
-def verify(
-    conn: Connection, migrations: Sequence[Migration], schema: str = "public", names_elsewhere: Collection[str] = ()
-) -> tuple[VerifyFinding, ...]:
-    """What does not fit together. Writes nothing; a pending file is no finding, nor is one of `names_elsewhere`.
+def verify(conn: Connection, sets: Iterable[MigrationSet], schema: str = "public") -> tuple[VerifyFinding, ...]:
+    """What does not fit together. Writes nothing; a pending file is no finding.
 
     Raises ServiceError (`permission-denied`).
     """
-    compared = history.read_status(conn, migrations, schema, names_elsewhere=names_elsewhere)
-    begun = history.read_progress(conn, schema)
+    found = [finding for each in sets for finding in _verify_set(conn, each, schema)]
+    for row in concurrent_leftovers.find_invalid_indexes_in_schema(Session(conn, schema, Limits())):
+        doing = f", being built by process {row['builder']}" if row["builder"] else ""
+        message = f"INVALID index on {row['table']}: it is kept up to date and never used{doing}"
+        hint = f'DROP INDEX CONCURRENTLY "{row["schema"]}"."{row["index"]}", and build it anew'
+        found.append(VerifyFinding("invalid-index", row["index"], message, hint))
+    return tuple(found)
+
+
+def _verify_set(conn: Connection, chosen: MigrationSet, schema: str) -> list[VerifyFinding]:
+    migrations, names_elsewhere = chosen.migrations, chosen.names_elsewhere
+    compared = history.read_status(
+        conn, migrations, schema, names_elsewhere=names_elsewhere, history_name=chosen.history
+    )
+    begun = history.read_progress(conn, schema, chosen.history)
+    hint = "restore it as it was applied, or accept the edit: stackctl migrate repair"
     found = [
-        VerifyFinding("edited", name, "the file was edited after it was applied", "restore it as it was applied")
+        VerifyFinding("edited", name, "the file was edited after it was applied", f"{hint} {name}")
         for name in compared.drifted
     ]
     last = migrations[-1].name if migrations else ""
@@ -71,9 +83,4 @@ def verify(
         elif history.is_edited_halfway(migration, so_far):
             message, hint = f"{message}, and what is applied was edited since", "restore that part of the file"
         found.append(VerifyFinding("half-applied", name, message, hint))
-    for row in concurrent_leftovers.find_invalid_indexes_in_schema(Session(conn, schema, Limits())):
-        doing = f", being built by process {row['builder']}" if row["builder"] else ""
-        message = f"INVALID index on {row['table']}: it is kept up to date and never used{doing}"
-        hint = f'DROP INDEX CONCURRENTLY "{row["schema"]}"."{row["index"]}", and build it anew'
-        found.append(VerifyFinding("invalid-index", row["index"], message, hint))
-    return tuple(found)
+    return found

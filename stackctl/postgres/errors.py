@@ -34,7 +34,7 @@ def translate_error(error: psycopg.Error, what: str = "the database") -> Stackct
             return StateError(
                 f"{what} was never migrated, or not far enough: {reason}",
                 code="not-migrated",
-                hint="run `stackctl migrate up` (`stackctl doctor` says what is missing)",
+                hint="run `stackctl migrate up --bundled` (`stackctl doctor` says what is missing)",
                 details=details,
             )
         case pg.InsufficientPrivilege():

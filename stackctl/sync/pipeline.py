@@ -59,7 +59,7 @@ class Pipeline:
             raise StateError(
                 "the operated database was never migrated",
                 code="not-migrated",
-                hint="run `stackctl migrate up` (`stackctl doctor` says what is missing)",
+                hint="run `stackctl migrate up --bundled` (`stackctl doctor` says what is missing)",
             )
         names = self.mappings if used is None else {compiled.mapping.name for compiled in used}
         self._loaded.check(conn, names)

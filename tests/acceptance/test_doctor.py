@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -86,8 +87,9 @@ def test_triggers_that_are_gone_come_back_by_the_hint(
         if "capture" not in found:
             break
         for step in found["capture"][1].split("; "):
-            if step.startswith("then run `stackctl migrate up`"):
-                assert project.run("migrate", "up").code == 0
+            if command := re.search(r"run `stackctl (.*)`", step):
+                yes = ["--yes"] if "repair" in step else []
+                assert project.run(*command[1].split(), *yes).code == 0
             elif not step.startswith("and "):
                 source.execute(step.encode())
     assert "capture" not in wrong(project.run("doctor", "--json"))

@@ -42,6 +42,7 @@ USES: dict[str, set[str]] = {
     "migrate up": DATABASE,
     "migrate verify": DATABASE,
     "migrate lint": {"yaml", "sqlglot"},
+    "migrate repair": DATABASE,
     "mappings list": {"yaml"},
     "mappings show users": {"yaml"},
     "mappings compile users": {"yaml", "pydantic"},

@@ -74,6 +74,8 @@ CASES = [
     Case("migrate status --dir=evil --check", 1),
     Case("migrate verify"),
     Case("migrate verify --dir=evil"),
+    Case("migrate repair --dir=evil --applied=20300101000000 --yes", changes=True),
+    Case("migrate repair --pending={text} --history=evil --dir=evil", 2),
     Case("migrate adopt --dir=evil --through=20300101000000", 5, changes=True),
     Case("migrate new {text} --dir=evil", 2, changes="files"),
     Case("migrate lint evil"),

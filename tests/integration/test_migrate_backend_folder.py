@@ -13,7 +13,7 @@ from stackctl.migrate.folder import discover
 from stackctl.migrate.runner.history import read_status
 from stackctl.migrate.runner.run import apply_migrations
 from stackctl.migrate.schema.dump import dump_schema
-from stackctl.migrate.verify import verify
+from tests.migrations import verify
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,9 +9,8 @@ import pytest
 from psycopg import sql
 
 from stackctl.migrate.runner.run import apply_migrations
-from stackctl.migrate.verify import verify
 from tests.backend import Project, ended, fetch, wait_for, wait_until_blocked
-from tests.migrations import Connection, catch_error, fetch_value, is_index_valid, write_files
+from tests.migrations import Connection, catch_error, fetch_value, is_index_valid, verify, write_files
 
 if TYPE_CHECKING:
     import subprocess

@@ -22,9 +22,17 @@ from stackctl.migrate.runner import retry
 from stackctl.migrate.runner.history import read_status
 from stackctl.migrate.runner.run import apply_migrations
 from stackctl.migrate.runner.session import Limits
-from stackctl.migrate.verify import verify
 from tests.backend import fetch, wait_for
-from tests.migrations import Connection, catch_error, fetch_value, is_index_valid, list_applied, list_kinds, write_files
+from tests.migrations import (
+    Connection,
+    catch_error,
+    fetch_value,
+    is_index_valid,
+    list_applied,
+    list_kinds,
+    verify,
+    write_files,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

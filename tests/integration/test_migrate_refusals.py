@@ -15,9 +15,8 @@ from stackctl.migrate.adopt import adopt
 from stackctl.migrate.folder import discover
 from stackctl.migrate.runner.history import read_status
 from stackctl.migrate.runner.run import apply_migrations
-from stackctl.migrate.verify import verify
 from tests.backend import fetch, wait_for
-from tests.migrations import Connection, catch_error, fetch_value, is_index_valid, list_applied, write_files
+from tests.migrations import Connection, catch_error, fetch_value, is_index_valid, list_applied, verify, write_files
 from tests.pooler import Pooler
 
 if TYPE_CHECKING:
@@ -62,7 +61,9 @@ def test_an_applied_file_edited_or_deleted_and_a_database_ahead_are_findings(con
     before = fetch(conn, "SELECT * FROM stackctl.migration_history")
     found = [(f.kind, f.name[15:]) for f in verify(conn, migrations)]
     assert sorted(found) == [("ahead", "d"), ("deleted", "b"), ("edited", "a")]
-    assert apply_migrations(conn, migrations).applied == ()
+    error = catch_error(conn, migrations)
+    assert (error.code, error.exit_code, error.details["names"]) == ("migration-edited", 5, [migrations[0].name])
+    assert f"stackctl migrate repair {migrations[0].name}" in (error.hint or "")
     assert fetch(conn, "SELECT * FROM stackctl.migration_history") == before
 
 

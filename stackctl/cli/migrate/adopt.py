@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stackctl.cli.command import Run, command, format_count
-from stackctl.cli.migrate.shared import Directory, open_database, read_migrations
+from stackctl.cli.migrate.shared import Directory, History, open_database, read_own_set
 
 if TYPE_CHECKING:
     from stackctl.core.console import Console
@@ -26,6 +26,7 @@ def adopt(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be recorded, and write nothing.")] = False,
     directory: Directory = None,
+    history: History = None,
 ) -> None:
     """Record as applied what another tool has applied; no migration is run.
 
@@ -35,13 +36,16 @@ def adopt(
     lacks what those files make, or another run holds the lock.
     """
     from stackctl.migrate.adopt import adopt as take_over
+    from stackctl.migrate.sets import complete_sets
 
-    migrations, schema = read_migrations(run, directory), run.settings.get("database.schema")
+    own, schema = read_own_set(run, directory, history), run.settings.get("database.schema")
     with open_database(run) as conn:
+        chosen = own or complete_sets(conn, None, schema)[0]
         found = take_over(
             conn,
-            migrations,
+            chosen.migrations,
             schema=schema,
+            history_name=chosen.history,
             through=through,
             dry_run=dry_run,
             on_event=lambda event: run.console.info(f"{event.kind} {event.detail}"),

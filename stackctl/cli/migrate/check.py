@@ -9,7 +9,7 @@ import typer
 
 from stackctl.cli.command import Run, command, format_count
 from stackctl.cli.github import format_annotation, format_path
-from stackctl.cli.migrate.shared import Directory, Format, read_migrations, require_own_folder
+from stackctl.cli.migrate.shared import Directory, Format, require_own_folder
 from stackctl.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ def check(
     Exit codes: 0 nothing breaks (warnings do not count), 1 something breaks, 2 no such commit, 5 no git repository.
     """
     from stackctl.migrate.compatibility.check import CheckOptions, check_compatibility
+    from stackctl.migrate.folder import discover
 
     if format_ is Format.json:
         run.options["json_output"] = True  # errors come as JSON, too
@@ -72,7 +73,7 @@ def check(
         trust=trust,
         capture=run.settings.get("database.change_capture") != "application",
     )
-    report = check_compatibility(folder, read_migrations(run, folder), base, options, tell=run.console.info)
+    report = check_compatibility(folder, discover(folder), base, options, tell=run.console.info)
     show = _annotate if format_ is Format.github else _show
     run.finish(_document(report), lambda: show(run.console, report), ok=report.ok)
 

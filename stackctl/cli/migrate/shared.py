@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from stackctl.cli.command import Run
-    from stackctl.migrate.files import Migration
+    from stackctl.migrate.sets import MigrationSet
     from stackctl.postgres.connect import Connection
 
 WAIT_POLL = 0.5  # seconds between two tries to reach a server that is coming up
@@ -27,13 +27,13 @@ Directory = Annotated[
     typer.Option("--dir", metavar="DIR", help="Folder of migrations; default migrations_dir, else the bundled set."),
 ]
 
-
-def list_bundled_names() -> list[str]:
-    """The bundled set is applied beside a folder of the operator's own, to the same schema."""
-    from stackctl.core.bundled import find_bundled
-    from stackctl.migrate.folder import list_files
-
-    return [name for name, _ in list_files(find_bundled("migrations"))]
+History = Annotated[
+    str | None,
+    typer.Option("--history", metavar="NAME", help="The folder's own history; default migrations.history, else none."),
+]
+Bundled = Annotated[
+    bool, typer.Option("--bundled", help="stackctl's own tables, too, behind a folder of your own migrations.")
+]
 
 
 class Format(StrEnum):
@@ -42,16 +42,33 @@ class Format(StrEnum):
     github = "github"
 
 
-def read_migrations(run: Run, directory: Path | None) -> tuple[Migration, ...]:
-    """The migrations of --dir, or else the configured ones."""
-    from stackctl.migrate.folder import discover
+def read_own_set(run: Run, directory: Path | None, history: str | None) -> MigrationSet | None:
+    """The migrations of --dir, or else of the configured folder; None where the bundled set is all there is.
 
-    return discover(directory or run.settings.migrations_dir())
+    Raises ConfigError, and UsageError for a history without a folder.
+    """
+    from stackctl.config.keys import KEYS, convert_value
+    from stackctl.migrate.folder import discover
+    from stackctl.migrate.sets import make_own_set
+
+    if history is not None:
+        try:
+            convert_value(KEYS["migrations.history"], history, Path())
+        except ValueError as error:
+            raise UsageError(f"--history: {error}", code="usage") from None
+    folder, name = directory or run.settings.own_migrations_dir(), history or run.settings.get("migrations.history")
+    if folder is None and name:
+        raise UsageError(
+            f"a history of its own ({name}) is for a folder of your own",
+            code="usage",
+            hint="name the folder with --dir DIR, or as migrations.dir in stackctl.yaml",
+        )
+    return make_own_set(discover(folder), name or "") if folder else None
 
 
 def require_own_folder(run: Run, directory: Path | None) -> Path:
     """The folder of --dir or of the configuration; the bundled set is not the operator's. Raises UsageError."""
-    folder = directory or run.settings.get("migrations_dir")
+    folder = directory or run.settings.own_migrations_dir()
     if folder is None:
         raise UsageError(
             "no folder of your own migrations is named",

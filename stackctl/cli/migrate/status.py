@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from stackctl.cli.command import Run, command
-from stackctl.cli.migrate.shared import Directory, list_bundled_names, open_database, read_migrations
+from stackctl.cli.migrate.shared import Bundled, Directory, History, open_database, read_own_set
 from stackctl.core.errors import AnswerNo
 
 if TYPE_CHECKING:
+    from stackctl.core.console import Console
     from stackctl.migrate.runner.history import MigrationStatus
+    from stackctl.migrate.sets import MigrationSet
+    from stackctl.postgres.connect import Connection
 
 
 @command(example="stackctl migrate status\nstackctl migrate status --check")
@@ -20,45 +23,95 @@ def status(
     run: Run,
     check: Annotated[bool, typer.Option("--check", help="Exit 1 when anything is pending, edited or unknown.")] = False,
     directory: Directory = None,
+    history: History = None,
+    bundled: Bundled = False,
 ) -> None:
     """Compare the files with what is applied. Writes nothing.
 
+    stackctl's own tables are told apart, once any of them was made behind a folder of your own.
     Exit codes: 0 read (with --check: up to date), 1 --check found something.
     """
+    from stackctl.migrate.sets import complete_sets
+
+    own, schema = read_own_set(run, directory, history), run.settings.get("database.schema")
+    with open_database(run) as conn:
+        sets = complete_sets(conn, own, schema, bundled=bundled)
+        compared = [_compare(run, conn, each, schema) for each in sets]
+    if run.json_output:
+        first, *behind = compared
+        run.console.json_document(first.to_document() | ({"bundled": behind[0].to_document()} if behind else {}))
+    else:
+        for each in compared:
+            _show(run.console, each, behind=each is not compared[0])
+    problems = [text for each in compared for text in each.describe_problems()] if check else []
+    if not problems:
+        return
+    if run.json_output:
+        raise typer.Exit(AnswerNo.exit_code)
+    pending = any(each.status.pending for each in compared)
+    raise AnswerNo(
+        f"migrations: {', '.join(problems)}",
+        code="migrations-not-current",
+        hint="run `stackctl migrate up`" if pending else "restore the files as they were applied",
+    )
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """A set beside its history. `left_out`: the application does that work (database.change_capture)."""
+
+    set: MigrationSet
+    status: MigrationStatus
+    left_out: tuple[str, ...]
+
+    @property
+    def empty(self) -> tuple[str, ...]:
+        pending = set(self.status.pending)
+        return tuple(m.name for m in self.set.migrations if m.name in pending and not m.pieces and not m.tool)
+
+    @property
+    def formats(self) -> list[str]:
+        return sorted({m.tool for m in self.set.migrations if m.tool})
+
+    def to_document(self) -> dict[str, Any]:
+        also = {
+            "history": self.set.history,
+            "left_out": self.left_out,
+            "empty": self.empty,
+            "formats": self.formats,
+        }
+        return asdict(self.status) | {key: value for key, value in also.items() if value}
+
+    def describe_problems(self) -> list[str]:
+        found = self.status
+        kinds = (("pending", found.pending), ("edited", found.drifted), ("unknown", found.unknown))
+        ours = " of stackctl's own" if self.set.bundled else ""
+        return [f"{len(names)} {what}{ours}" for what, names in kinds if names]
+
+
+def _compare(run: Run, conn: Connection, chosen: MigrationSet, schema: str) -> _Compared:
     from stackctl.migrate.change_capture import find_excluded
     from stackctl.migrate.runner.history import read_status
 
-    migrations, schema = read_migrations(run, directory), run.settings.get("database.schema")
-    with open_database(run) as conn:
-        omitted = find_excluded(conn, migrations, schema, run.settings.get("database.change_capture"))
-        found = read_status(conn, migrations, schema, omitted, list_bundled_names())
-    empty = tuple(m.name for m in migrations if m.name in found.pending and not m.pieces and not m.tool)
-    tools = sorted({m.tool for m in migrations if m.tool})
-    if run.json_output:
-        also = {"left_out": omitted, "empty": empty, "formats": tools}
-        run.console.json_document(asdict(found) | {key: names for key, names in also.items() if names})
-    else:
-        if tools:
-            run.console.line(f"format: {', '.join(tools)}; the ways up are run, and no way down")
-        _show(run, found, dict.fromkeys(omitted, "left out") | dict.fromkeys(empty, "empty"))
-    if check and (found.pending or found.drifted or found.unknown):
-        problems = [
-            f"{len(names)} {what}"
-            for what, names in (("pending", found.pending), ("edited", found.drifted), ("unknown", found.unknown))
-            if names
-        ]
-        if run.json_output:
-            raise typer.Exit(AnswerNo.exit_code)
-        raise AnswerNo(
-            f"migrations: {', '.join(problems)}",
-            code="migrations-not-current",
-            hint="run `stackctl migrate up`" if found.pending else "restore the files as they were applied",
-        )
+    capture = run.settings.get("database.change_capture")
+    left_out = find_excluded(conn, chosen.migrations, schema, capture, chosen.history)
+    status = read_status(conn, chosen.migrations, schema, left_out, chosen.names_elsewhere, chosen.history)
+    return _Compared(chosen, status, left_out)
 
 
-def _show(run: Run, found: MigrationStatus, apart: dict[str, str]) -> None:
-    # Of a file that is left out, the application does the work (database.change_capture).
-    states = dict.fromkeys(found.pending, "pending") | apart
+def _show(console: Console, compared: _Compared, *, behind: bool) -> None:
+    found = compared.status
+    if compared.set.history:
+        console.line(f"history: {compared.set.history}")
+    if behind:
+        console.line("\nstackctl's own:")
+    if compared.formats:
+        console.line(f"format: {', '.join(compared.formats)}; the ways up are run, and no way down")
+    states = (
+        dict.fromkeys(found.pending, "pending")
+        | dict.fromkeys(compared.left_out, "left out")
+        | dict.fromkeys(compared.empty, "empty")
+    )
     applied = {entry.name: entry for entry in found.applied}
     rows: list[tuple[object, ...]] = []
     for name in sorted({*states, *applied}):
@@ -68,6 +121,6 @@ def _show(run: Run, found: MigrationStatus, apart: dict[str, str]) -> None:
             state = "no file"
         rows.append((name, state, f"{entry.applied_at:%Y-%m-%d %H:%M:%S}" if entry else None, entry and entry.by))
     if rows:
-        run.console.table(("migration", "state", "applied at (UTC)", "by"), rows)
+        console.table(("migration", "state", "applied at (UTC)", "by"), rows)
     else:
-        run.console.line("there are no migrations")
+        console.line("there are no migrations")

@@ -11,7 +11,15 @@ import typer
 
 from stackctl.cli.arguments import parse_wait_option
 from stackctl.cli.command import Run, command, format_count
-from stackctl.cli.migrate.shared import Directory, open_database, read_migrations, refuse_unwritable, write_dump
+from stackctl.cli.migrate.shared import (
+    Bundled,
+    Directory,
+    History,
+    open_database,
+    read_own_set,
+    refuse_unwritable,
+    write_dump,
+)
 from stackctl.core.errors import EXIT_INTERRUPTED
 
 if TYPE_CHECKING:
@@ -23,6 +31,7 @@ if TYPE_CHECKING:
     from stackctl.migrate.runner import history
     from stackctl.migrate.runner.events import Event, RepeatedPass
     from stackctl.migrate.runner.run import RunResult
+    from stackctl.migrate.sets import MigrationSet
 
     Planned = tuple[Migration, history.MigrationProgress, list[tuple[Statement, bool, lock_forecast.LockForecast]]]
 
@@ -59,18 +68,22 @@ def up(
         Path | None, typer.Option("--schema-dump", metavar="FILE", help="Write the schema as SQL to a file afterwards.")
     ] = None,
     directory: Directory = None,
+    history: History = None,
+    bundled: Bundled = False,
 ) -> None:
     """Apply pending migrations, each with its history row in one transaction.
 
-    On an empty database the bundled set creates the backend's tables; on a live one it adds only what is missing. A
+    On an empty database the bundled set creates the backend's tables; on a live one it adds only what is missing. With
+    a folder of your own it is applied behind that, if --bundled asks for it or once any of it was applied. A
     transaction that can't have its locks within --lock-timeout is rolled back and tried again after a pause, so that
     the application is never queued behind it for longer. Run it again after a crash: it goes on from the last commit.
     Exit codes: 0 applied or nothing to do, 1 a migration failed, 4 the database can't be reached or may not be changed,
     5 another run or another session is in the way, or files and history do not fit.
     """
     from stackctl.migrate.change_capture import find_excluded
-    from stackctl.migrate.runner.run import RunInterrupted, apply_migrations
+    from stackctl.migrate.runner.run import RunInterrupted
     from stackctl.migrate.runner.session import Limits
+    from stackctl.migrate.sets import apply_sets, complete_sets, find_pending
 
     limits = Limits(
         lock_wait=parse_wait_option(lock_wait, "--lock-wait"),
@@ -81,27 +94,29 @@ def up(
     )
     if schema_dump is not None and not dry_run:
         refuse_unwritable(schema_dump)
-    migrations = read_migrations(run, directory)
+    own = read_own_set(run, directory, history)
     schema = run.settings.get("database.schema")
     capture = run.settings.get("database.change_capture")
     with open_database(run, parse_wait_option(wait, "--wait")) as conn:
+        sets = complete_sets(conn, own, schema, bundled=bundled)
 
-        def omitted() -> tuple[str, ...]:
-            return find_excluded(conn, migrations, schema, capture)
+        def omitted(chosen: MigrationSet) -> tuple[str, ...]:
+            return find_excluded(conn, chosen.migrations, schema, capture, chosen.history)
 
         if dry_run:
             from stackctl.migrate import lock_forecast
-            from stackctl.migrate.runner import plan
 
-            pending = plan.find_pending(conn, migrations, schema, to=to, excluded=omitted(), out_of_order=out_of_order)
+            pending = find_pending(
+                conn, sets, schema, to=to, find_excluded=omitted, out_of_order=out_of_order, tell=run.console.info
+            )
             planned = [(m, so_far, list(lock_forecast.forecast_file(m, schema, so_far.done))) for m, so_far in pending]
             run.finish(_plan_document(planned), lambda: _show_plan(run.console, planned))
             return
         try:
             with _EventDisplay(run.console) as display:
-                result = apply_migrations(
+                result = apply_sets(
                     conn,
-                    migrations,
+                    sets,
                     to=to,
                     schema=schema,
                     limits=limits,

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from stackctl.cli.command import Run, command, format_count
-from stackctl.cli.migrate.shared import Directory, list_bundled_names, open_database, read_migrations
+from stackctl.cli.migrate.shared import Directory, History, open_database, read_own_set
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @command(example="stackctl migrate verify")
-def verify(run: Run, directory: Directory = None) -> None:
+def verify(run: Run, directory: Directory = None, history: History = None) -> None:
     """Check that files, history and database belong together. Writes nothing.
 
     Found are applied files that were edited or deleted, a database ahead of the files, files older than what is
@@ -24,13 +24,16 @@ def verify(run: Run, directory: Directory = None) -> None:
     file is no finding.
     Exit codes: 0 all fits, 1 something was found.
     """
+    from stackctl.migrate.sets import complete_sets
     from stackctl.migrate.verify import verify as compare
 
-    migrations, schema = read_migrations(run, directory), run.settings.get("database.schema")
+    own, schema = read_own_set(run, directory, history), run.settings.get("database.schema")
     with open_database(run) as conn:
-        found = compare(conn, migrations, schema, list_bundled_names())
+        sets = complete_sets(conn, own, schema)
+        found = compare(conn, sets, schema)
+    files = sum(len(each.migrations) for each in sets)
     document = {"ok": not found, "findings": [asdict(finding) for finding in found]}
-    run.finish(document, lambda: _show_findings(run.console, found, len(migrations)), ok=not found)
+    run.finish(document, lambda: _show_findings(run.console, found, files), ok=not found)
 
 
 def _show_findings(console: Console, found: Sequence[VerifyFinding], files: int) -> None:

@@ -98,10 +98,11 @@ def _must_exist(pipeline: Pipeline, conn: Connection, tenancy: UUID) -> None:
 
 
 def _captured(run: Run, conn: Connection) -> CaptureMode:
+    from stackctl.core.bundled import find_bundled
     from stackctl.migrate.change_capture import detect_capture
     from stackctl.migrate.folder import discover
 
-    files = discover(run.settings.migrations_dir())
+    files = discover(find_bundled("migrations"))
     return detect_capture(conn, files, run.settings.get("database.schema"), run.settings.get("database.change_capture"))
 
 

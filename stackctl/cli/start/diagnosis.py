@@ -11,12 +11,14 @@ import psycopg
 from stackctl.backend import tenancies
 from stackctl.backend.drift import find_drift
 from stackctl.backend.schema import SEQUENCE_INCREMENT
+from stackctl.core.bundled import find_bundled
 from stackctl.core.errors import StackctlError, StateError
 from stackctl.mapping.check import check_mappings as check_mappings
 from stackctl.mapping.files import list_mapping_files
 from stackctl.migrate.change_capture import describe_restore, detect_capture, find_excluded
 from stackctl.migrate.folder import discover
 from stackctl.migrate.runner.history import read_status as migration_status
+from stackctl.migrate.sets import complete_sets, make_own_set
 from stackctl.postgres.statements import load_statements
 from stackctl.sync.changes.stamping import TOMBSTONES, list_sequenced_tables
 from stackctl.sync.pipeline import Pipeline
@@ -105,19 +107,31 @@ def _check_server(conn: Connection) -> Iterator[Check]:
 
 def _check_migrations(conn: Connection, settings: Settings) -> Iterator[Check]:
     try:
-        files, schema = discover(settings.migrations_dir()), settings.get("database.schema")
-        omitted = find_excluded(conn, files, schema, settings.get("database.change_capture"))
-        found = migration_status(conn, files, schema, omitted)
+        schema, capture = settings.get("database.schema"), settings.get("database.change_capture")
+        folder, history = settings.own_migrations_dir(), settings.get("migrations.history") or ""
+        own = make_own_set(discover(folder), history) if folder else None
+        found = [
+            migration_status(
+                conn,
+                each.migrations,
+                schema,
+                find_excluded(conn, each.migrations, schema, capture, each.history),
+                each.names_elsewhere,
+                each.history,
+            )
+            for each in complete_sets(conn, own, schema)
+        ]
     except StackctlError as error:
         yield _failed("migrations", error)
         return
-    if found.pending:
-        yield Check("migrations", "error", f"{len(found.pending)} pending", "run `stackctl migrate up`")
-    elif found.drifted or found.unknown:
-        names = ", ".join((*found.drifted, *found.unknown))
-        yield Check("migrations", "warning", f"edited or unknown: {names}", "see `stackctl migrate status`")
+    pending = sum(len(each.pending) for each in found)
+    if pending:
+        yield Check("migrations", "error", f"{pending} pending", "run `stackctl migrate up`")
+    elif names := [name for each in found for name in (*each.drifted, *each.unknown)]:
+        yield Check("migrations", "warning", f"edited or unknown: {', '.join(names)}", "see `stackctl migrate verify`")
     else:
-        yield Check("migrations", "ok", f"{len(found.applied)} applied, none pending")
+        applied = sum(len(each.applied) for each in found)
+        yield Check("migrations", "ok", f"{applied} applied, none pending")
 
 
 def _has_tables(conn: Connection) -> bool:
@@ -137,7 +151,7 @@ def _check_schema(conn: Connection, pipeline: Pipeline) -> Iterator[Check]:
             "mappings",
             "error",
             f"{finding.file}:{finding.line}:{finding.column}: {finding.message}",
-            finding.suggestion or "run `stackctl migrate up`, or correct the mapping",
+            finding.suggestion or "run `stackctl migrate up --bundled`, or correct the mapping",
         )
     tables = [source.table for source in list_sequenced_tables(pipeline.mappings.values())]
     lacking = conn.execute(_SQL["missing_rights"], {"tables": [*tables, TOMBSTONES]}).fetchall()
@@ -159,7 +173,7 @@ def _check_schema(conn: Connection, pipeline: Pipeline) -> Iterator[Check]:
 def _check_sequence(conn: Connection) -> Iterator[Check]:
     row = conn.execute(_SQL["sequence"]).fetchone()
     if row is None:
-        yield Check("sequence", "error", "global_seq_id does not exist", "run `stackctl migrate up`")
+        yield Check("sequence", "error", "global_seq_id does not exist", "run `stackctl migrate up --bundled`")
         return
     increment, cache, is_bigint, cycles = row
     if cache > 1:
@@ -190,7 +204,7 @@ def _check_sequence(conn: Connection) -> Iterator[Check]:
 def _check_capture(conn: Connection, pipeline: Pipeline, tables: list[str]) -> Iterator[Check]:
     settings = pipeline.settings
     setting, schema = settings.get("database.change_capture"), settings.get("database.schema")
-    files = discover(settings.migrations_dir())
+    files = discover(find_bundled("migrations"))
     if detect_capture(conn, files, schema, setting) == "application":
         yield from _check_application_capture(found_out=setting == "auto")
         return
@@ -220,7 +234,7 @@ def _check_application_capture(*, found_out: bool) -> Iterator[Check]:
             "capture",
             "warning",
             f"no trigger captures changes, so the application is taken to mark its rows; {means}",
-            "say so (database.change_capture: application), or set it to triggers and run `stackctl migrate up`",
+            "say so (database.change_capture: application), or set it to triggers, then: stackctl migrate up --bundled",
         )
     else:
         yield Check("capture", "ok", f"the application marks changed rows (change_capture: application); {means}")

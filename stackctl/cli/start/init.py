@@ -32,7 +32,10 @@ database:
 
 # Folders of your own mapping files and migrations; null means the ones that come with stackctl.
 # mappings_dir: null
-# migrations_dir: null
+# migrations:
+  # dir: null
+  # The name of that folder's own history, where two services migrate one schema.
+  # history: null
 
 # sync:
   # Rows read and written at once.

@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 from psycopg import errors
 
 from stackctl.core.errors import ServiceError
 from stackctl.postgres.errors import to_one_line
 
 if TYPE_CHECKING:
-    import psycopg
+    from collections.abc import Iterator
+
+    from stackctl.migrate.runner.session import Connection
 
 
 FIX_THE_REST = (
     "What was committed of it before stays, and is not run again. Mend what follows, and run stackctl migrate up again."
 )
 FIX_AND_RERUN = "Nothing of this transaction is left. Mend the file and run stackctl migrate up again."
+
+
+@contextmanager
+def translating(conn: Connection) -> Iterator[None]:
+    """Inside, what the server refuses to this role, and a connection that goes away, are StackctlErrors."""
+    try:
+        yield
+    except (errors.InsufficientPrivilege, errors.ReadOnlySqlTransaction) as error:
+        raise to_permission_error(error, format_error(error), {}) from error
+    except psycopg.OperationalError as error:
+        if conn.closed:
+            raise to_connection_lost(format_error(error), {}) from error
+        raise
 
 
 def format_error(error: psycopg.Error) -> str:

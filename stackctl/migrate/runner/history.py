@@ -1,4 +1,8 @@
-"""What is applied: the table `stackctl.migration_history`, and how it compares with the files."""
+"""What is applied: the table `stackctl.migration_history`, and how it compares with the files.
+
+A set of migrations with a name of its own has a table of its own, `stackctl.migration_history_NAME`: two services that
+share a schema keep theirs apart, each under the rights of its role.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,7 @@ from psycopg.rows import dict_row
 from stackctl.core.errors import ServiceError, StateError
 from stackctl.migrate import files
 from stackctl.migrate.runner import failures, other_runners
+from stackctl.migrate.runner.session import format_history_table
 from stackctl.postgres.statements import load_statements
 
 if TYPE_CHECKING:
@@ -71,16 +76,17 @@ def read_status(
     schema: str = "public",
     excluded: Collection[str] = (),
     names_elsewhere: Collection[str] = (),
+    history_name: str = "",
 ) -> MigrationStatus:
     """Compare the files with the history. Writes nothing, and a database never migrated has everything pending.
 
-    What is `excluded` is not pending, and what has its file in another folder (`names_elsewhere`) is not unknown.
+    What is `excluded` is not pending, and what another set has in that history (`names_elsewhere`) is left out.
     Raises ServiceError (`permission-denied`).
     """
     applied = {
         row["name"]: HistoryEntry(row["name"], row["applied_at"], row["checksum"], row["applied_by"])
-        for row in _read_rows(conn, schema)
-        if row["applied_at"] is not None
+        for row in _read_rows(conn, schema, history_name)
+        if row["applied_at"] is not None and row["name"] not in names_elsewhere
     }
     names = {migration.name for migration in migrations}
     return MigrationStatus(
@@ -88,11 +94,11 @@ def read_status(
         pending=tuple(m.name for m in migrations if m.name not in applied and m.name not in excluded),
         applied=tuple(applied.values()),
         drifted=tuple(m.name for m in migrations if m.name in applied and applied[m.name].checksum != m.checksum),
-        unknown=tuple(name for name in applied if name not in names and name not in names_elsewhere),
+        unknown=tuple(name for name in applied if name not in names),
     )
 
 
-def read_progress(conn: Connection, schema: str) -> dict[str, MigrationProgress]:
+def read_progress(conn: Connection, schema: str, history_name: str = "") -> dict[str, MigrationProgress]:
     """How far each migration of the history has come. Raises ServiceError (`permission-denied`)."""
     return {
         row["name"]: MigrationProgress(
@@ -102,7 +108,7 @@ def read_progress(conn: Connection, schema: str) -> dict[str, MigrationProgress]
             applied=row["applied_at"] is not None,
             checksum=row["checksum"],
         )
-        for row in _read_rows(conn, schema)
+        for row in _read_rows(conn, schema, history_name)
     }
 
 
@@ -133,7 +139,7 @@ def create_history(session: Session) -> None:
                 session.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
                 if schema == "stackctl":
                     session.run_named("grant_history_schema")
-        if not session.fetch_named("history_exists")[0]["exists"]:
+        if not session.fetch_named("history_exists", table=session.history_table)[0]["exists"]:
             _require(session, "schema", "stackctl")
             for name in ("create_history", "grant_history"):
                 session.run_named(name)
@@ -147,7 +153,7 @@ def _require(session: Session, what: Literal["database", "schema"], schema: str)
     role = sql.Identifier(found["role"])
     target = sql.Identifier(found["database"] if what == "database" else schema)
     grant = sql.SQL("GRANT CREATE ON {} {} TO {}").format(sql.SQL(what.upper()), target, role).as_string()
-    made = f"schema {schema}" if what == "database" else "stackctl.migration_history"
+    made = f"schema {schema}" if what == "database" else f"stackctl.{session.history_table}"
     raise ServiceError(
         f"role {found['role']} may not create {made} in database {found['database']}",
         code="permission-denied",
@@ -196,12 +202,14 @@ def record_adopted(session: Session, finished: Sequence[tuple[Migration, datetim
         )
 
 
-def _read_rows(conn: Connection, schema: str) -> list[dict[str, Any]]:
+def _read_rows(conn: Connection, schema: str, history_name: str) -> list[dict[str, Any]]:
+    table = format_history_table(history_name)
     try:
         with conn.cursor(row_factory=dict_row) as cursor:
-            exists = cursor.execute(_SQL["history_exists"]).fetchone()
+            exists = cursor.execute(_SQL["history_exists"], {"table": table}).fetchone()
             if not exists or not exists["exists"]:
                 return []
-            return cursor.execute(_SQL["read_history"], {"schema": schema}).fetchall()
+            read = sql.SQL(_SQL["read_history"]).format(sql.Identifier("stackctl", table))
+            return cursor.execute(read, {"schema": schema}).fetchall()
     except errors.InsufficientPrivilege as error:
         raise failures.to_permission_error(error, failures.format_error(error), {}) from error

@@ -52,6 +52,14 @@ def hold_lock(
         yield
 
 
+def record_if_missing(session: Session, migration: Migration) -> None:
+    """Tell the other runner, within the transaction in hand, unless it has it already."""
+    found = session.fetch_named("find_other_runners", others=TABLES)
+    table = _choose(found)
+    if table is not None and not _is_recorded(session, table, migration):
+        record_applied(session, migration, found)
+
+
 def record_applied(session: Session, migration: Migration, found: Sequence[Mapping[str, Any]]) -> None:
     """Tell the other runner, within the transaction in hand. `found`: what find_other_runners sees there.
 

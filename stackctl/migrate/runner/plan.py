@@ -27,16 +27,21 @@ def find_pending(
     excluded: Collection[str] = (),
     out_of_order: bool = False,
     tell: Callable[[str], None] = lambda text: None,
+    history_name: str = "",
+    names_elsewhere: Collection[str] = (),
 ) -> tuple[tuple[Migration, MigrationProgress], ...]:
     """What a run applies, in order, each with how far it has come already. Writes nothing.
 
-    `tell` hears which other tools migrate the schema too, when nothing of ours was ever applied there.
+    `tell` hears which other tools migrate the schema too, when nothing of ours was ever applied there, and what the
+    history holds that is neither a file here nor one of `names_elsewhere`.
 
-    Raises UsageError (`unknown-migration`), ConfigError (`empty-migration`), StateError (`out-of-order` unless that is
-    allowed, `not-adopted`, `migration-edited-halfway`), ServiceError (`permission-denied`).
+    Raises UsageError (`unknown-migration`), ConfigError (`empty-migration`), StateError (`migration-edited`,
+    `out-of-order` unless that is allowed, `not-adopted`, `migration-edited-halfway`), ServiceError
+    (`permission-denied`).
     """
     wanted = select_up_to(migrations, to)
-    begun = history.read_progress(conn, schema)
+    begun = history.read_progress(conn, schema, history_name)
+    _refuse_edited(wanted, begun, history_name)
     found = [
         (migration, begun.get(migration.name, history.MigrationProgress()))
         for migration in wanted
@@ -52,6 +57,11 @@ def find_pending(
     if not out_of_order:
         _refuse_out_of_order(found, find_out_of_order(migrations, begun))
     _refuse_not_adopted(conn, migrations, found, schema, tell if not begun else None)
+    if unknown := sorted(begun.keys() - {migration.name for migration in migrations} - set(names_elsewhere)):
+        tell(
+            f"the history holds what is no file here: {format_names(unknown)}; if another service has applied that,"
+            " give this folder a history of its own (migrations.history)"
+        )
     return tuple(found)
 
 
@@ -59,14 +69,20 @@ def select_up_to(migrations: Sequence[Migration], to: str | None) -> Sequence[Mi
     """The migrations up to and including a version or a name. Raises UsageError (`unknown-migration`)."""
     if to is None:
         return migrations
-    for index, migration in enumerate(migrations):
-        if to.removesuffix(".sql") in (migration.version, migration.name, migration.path.stem):
-            return migrations[: index + 1]
-    raise UsageError(
-        f"there is no migration {to}",
-        code="unknown-migration",
-        hint="name a version, a file or a whole name that stackctl migrate status lists",
-    )
+    place = find_place(migrations, to)
+    if place is None:
+        raise UsageError(
+            f"there is no migration {to}",
+            code="unknown-migration",
+            hint="name a version, a file or a whole name that stackctl migrate status lists",
+        )
+    return migrations[: place + 1]
+
+
+def find_place(migrations: Sequence[Migration], named: str) -> int | None:
+    """Where the migration of a version, file or name stands."""
+    wanted = named.removesuffix(".sql")
+    return next((at for at, m in enumerate(migrations) if wanted in (m.version, m.name, m.path.stem)), None)
 
 
 def find_out_of_order(migrations: Sequence[Migration], begun: Mapping[str, MigrationProgress]) -> dict[str, str]:
@@ -90,6 +106,24 @@ def format_names(names: Collection[str]) -> str:
     """A few of the names, and how many more there are."""
     shown = ", ".join(list(names)[:_SHOWN])
     return shown + f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else shown
+
+
+def _refuse_edited(wanted: Sequence[Migration], begun: Mapping[str, MigrationProgress], history_name: str) -> None:
+    """What is applied of such a file is not what it says: neither it nor what builds on it can be believed."""
+    edited = [
+        migration
+        for migration in wanted
+        if (so_far := begun.get(migration.name)) and so_far.applied and so_far.checksum != migration.checksum
+    ]
+    if edited:
+        names = [migration.name for migration in edited]
+        apart = "" if history_name else "; if another service has applied its own of that name, see migrations.history"
+        raise StateError(
+            f"applied, and edited since: {format_names(names)}",
+            code="migration-edited",
+            hint=f"restore what was applied, or see and accept the edit with stackctl migrate repair {names[0]}{apart}",
+            details={"names": names, "files": [str(migration.path) for migration in edited]},
+        )
 
 
 def _refuse_out_of_order(found: Sequence[tuple[Migration, MigrationProgress]], out_of_order: Mapping[str, str]) -> None:

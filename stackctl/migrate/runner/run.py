@@ -62,6 +62,10 @@ class RunResult:
     applied: tuple[AppliedMigration, ...]
     applied_elsewhere: tuple[str, ...] = ()
 
+    def join(self, later: RunResult) -> RunResult:
+        """This and what was done after it."""
+        return RunResult(self.applied + later.applied, self.applied_elsewhere + later.applied_elsewhere)
+
 
 class RunInterrupted(KeyboardInterrupt):
     """A signal ended the run; `result` is what it had applied by then."""
@@ -94,16 +98,20 @@ def apply_migrations(
     statement_context: Callable[[Migration, Statement], AbstractContextManager[None]] = lambda migration, statement: (
         nullcontext()
     ),
+    history_name: str = "",
+    names_elsewhere: Collection[str] = (),
 ) -> RunResult:
     """Apply what is pending, up to and including `to` (a version or a name), on `conn`, which is in autocommit mode.
 
     Each file commits together with its history row; pieces marked to run outside the transaction are recorded one by
     one, and a rerun goes on behind the last. A transaction that can't have its locks in time is rolled back and tried
     again after a pause. `find_excluded` is asked under the lock for the names of pending ones that are to stay so.
-    `statement_context` gives a context that each statement runs in, on the same connection.
+    `statement_context` gives a context that each statement runs in, on the same connection. `history_name` and
+    `names_elsewhere` are as in `sets.MigrationSet`.
 
     Raises UsageError (`unknown-migration`), StateError (`lock-held`, `transaction-pooler`, `out-of-order`,
-    `not-adopted`, `migration-edited-halfway`, `lock-timeout`, `deadlock`, `index-being-built`), ServiceError
+    `not-adopted`, `migration-edited`, `migration-edited-halfway`, `lock-timeout`, `deadlock`, `index-being-built`),
+    ServiceError
     (`permission-denied`, `read-only`, `connection-lost`) and AnswerNo (`migration-failed`, `migration-never-ends`),
     each with what was applied before in `details["applied"]`. A KeyboardInterrupt becomes RunInterrupted.
     """
@@ -111,7 +119,7 @@ def apply_migrations(
     done: list[AppliedMigration] = []
     elsewhere: list[str] = []
     try:
-        session = Session.begin(conn, schema, limits)
+        session = Session.begin(conn, schema, limits, history_name)
         with runner_lock.hold_runner_lock(session, on_event, sleep):
             pending = plan.find_pending(
                 conn,
@@ -121,6 +129,8 @@ def apply_migrations(
                 excluded=find_excluded(),
                 out_of_order=out_of_order,
                 tell=lambda text: on_event(Event("remark", detail=text)),
+                history_name=history_name,
+                names_elsewhere=names_elsewhere,
             )
             if pending:
                 history.create_history(session)

@@ -102,7 +102,7 @@ FROM (
 -- name: history_exists
 SELECT EXISTS (
   SELECT FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-  WHERE n.nspname = 'stackctl' AND c.relname = 'migration_history'
+  WHERE n.nspname = 'stackctl' AND c.relname = %(table)s
 )
 
 -- name: may_create
@@ -111,7 +111,7 @@ SELECT current_user::text AS role, current_database() AS database,
        coalesce((SELECT has_schema_privilege(oid, 'CREATE') FROM pg_namespace WHERE nspname = %(schema)s), false) AS in_schema
 
 -- name: create_history
-CREATE TABLE IF NOT EXISTS stackctl.migration_history (
+CREATE TABLE IF NOT EXISTS {} (
   target_schema text NOT NULL,
   name text NOT NULL,
   checksum text NOT NULL,             -- of the pieces applied so far; of the whole file once it is applied
@@ -129,19 +129,19 @@ CREATE TABLE IF NOT EXISTS stackctl.migration_history (
 GRANT USAGE ON SCHEMA stackctl TO PUBLIC
 
 -- name: grant_history
-GRANT SELECT ON stackctl.migration_history TO PUBLIC
+GRANT SELECT ON {} TO PUBLIC
 
 -- name: schema_exists
 SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = %(schema)s)
 
 -- name: read_history
 SELECT name, checksum, applied_at, applied_by, repeats, pieces_done, outside_piece
-FROM stackctl.migration_history
+FROM {}
 WHERE target_schema = %(schema)s
 ORDER BY name COLLATE "C"
 
 -- name: record_progress
-INSERT INTO stackctl.migration_history AS h
+INSERT INTO {} AS h
   (target_schema, name, checksum, applied_at, duration_ms, repeats, pieces_done, outside_piece)
 VALUES (%(schema)s, %(name)s, %(checksum)s, CASE WHEN %(applied)s THEN clock_timestamp() END,
         %(duration_ms)s, %(repeats)s, %(pieces_done)s, %(outside_piece)s)
@@ -151,7 +151,13 @@ SET checksum = EXCLUDED.checksum, applied_at = EXCLUDED.applied_at, applied_by =
     outside_piece = EXCLUDED.outside_piece
 
 -- name: forget_attempt
-UPDATE stackctl.migration_history SET outside_piece = NULL WHERE target_schema = %(schema)s AND name = %(name)s
+UPDATE {} SET outside_piece = NULL WHERE target_schema = %(schema)s AND name = %(name)s
+
+-- name: accept_edit
+UPDATE {} SET checksum = %(checksum)s WHERE target_schema = %(schema)s AND name = %(name)s
+
+-- name: forget
+DELETE FROM {} WHERE target_schema = %(schema)s AND name = %(name)s
 
 -- name: record_in_backend_history
 INSERT INTO {} AS h ("migrationName", "finishedAt") VALUES (%(name)s, now() AT TIME ZONE 'UTC')
@@ -200,7 +206,7 @@ FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
 WHERE n.nspname = %(schema)s AND c.relname = ANY (%(others)s::name[]) AND c.relkind IN ('r', 'p')
 
 -- name: record_adopted
-INSERT INTO stackctl.migration_history (target_schema, name, checksum, applied_at, pieces_done)
+INSERT INTO {} (target_schema, name, checksum, applied_at, pieces_done)
 SELECT %(schema)s, name, checksum, coalesce(finished_at, clock_timestamp()), pieces
 FROM unnest(%(names)s::text[], %(checksums)s::text[], %(finished)s::timestamptz[], %(pieces)s::int[])
   AS given (name, checksum, finished_at, pieces)

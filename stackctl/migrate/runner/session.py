@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, LiteralString, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, LiteralString, TypeAlias
 
 import psycopg
 from psycopg import errors, sql
@@ -43,38 +43,51 @@ class Limits:
 
 @dataclass(frozen=True)
 class Session:
-    """A connection in autocommit mode and the schema that is migrated. `before`: what the caller had SET."""
+    """A connection in autocommit mode and the schema that is migrated. `history`: the name of the history that keeps
+    what is applied, empty for the default one. `initial_settings`: what the caller had SET.
+    """
 
     conn: Connection
     schema: str
     limits: Limits = field(default_factory=Limits)
     initial_settings: Sequence[tuple[str, str]] = ()
+    history: str = ""
 
     @classmethod
-    def begin(cls, conn: Connection, schema: str, limits: Limits) -> Session:
+    def begin(cls, conn: Connection, schema: str, limits: Limits, history: str = "") -> Session:
         """Raises ValueError unless `conn` is in autocommit mode."""
         if not conn.autocommit:
             raise ValueError("migrations need a connection in autocommit mode")
         with conn.cursor(row_factory=tuple_row) as cursor:
-            return cls(conn, schema, limits, cursor.execute(_SQL["read_session_settings"]).fetchall())
+            before = cursor.execute(_SQL["read_session_settings"]).fetchall()
+        return cls(conn, schema, limits, before, history)
+
+    @property
+    def history_table(self) -> str:
+        """Its name in schema stackctl."""
+        return format_history_table(self.history)
 
     def fetch_named(self, statement: str, /, **values: Any) -> list[dict[str, Any]]:
         """The rows of a named statement."""
         with self.conn.cursor(row_factory=dict_row) as cursor:
-            return cursor.execute(_SQL[statement], {"schema": self.schema, **values}).fetchall()
+            return cursor.execute(self._compose(statement), {"schema": self.schema, **values}).fetchall()
 
     def fetch_together(self, *statements: str, **values: Any) -> list[dict[str, Any]]:
         """Several named statements in one message, and so in one transaction; the rows of the last."""
         with psycopg.ClientCursor(self.conn, row_factory=dict_row) as cursor:
-            text = ";\n".join(_SQL[statement] for statement in statements)
-            cursor.execute(cast("LiteralString", text), {"schema": self.schema, **values})
+            text = sql.SQL(";\n").join(map(self._compose, statements))
+            cursor.execute(text, {"schema": self.schema, **values})
             while cursor.nextset():
                 pass
             return cursor.fetchall()
 
     def run_named(self, statement: str, /, **values: Any) -> None:
         """A named statement that returns nothing."""
-        self.execute(_SQL[statement], {"schema": self.schema, **values} if values else None)
+        self.execute(self._compose(statement), {"schema": self.schema, **values} if values else None)
+
+    def _compose(self, statement: str) -> sql.Composed:
+        """A named statement; `{}` in it stands for the table of the history."""
+        return sql.SQL(_SQL[statement]).format(sql.Identifier("stackctl", self.history_table))
 
     def execute(self, query: LiteralString | sql.Composed, values: Mapping[str, Any] | None = None) -> None:
         self.conn.execute(query, values)
@@ -125,6 +138,11 @@ class Session:
 
 def _to_values(settings: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
     return {"names": [name for name, _ in settings], "values": [value for _, value in settings]}
+
+
+def format_history_table(history: str) -> str:
+    """The table in schema stackctl that keeps the history of that name; the default one has none."""
+    return f"migration_history_{history}" if history else "migration_history"
 
 
 def _milliseconds(wait: timedelta) -> str:

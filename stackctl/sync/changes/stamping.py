@@ -126,7 +126,7 @@ def _require_primary_key(conn: Connection, table: str) -> None:
         raise StateError(
             f'the table "{table}" does not exist in the operated database, or has no primary key',
             code="not-migrated",
-            hint="run `stackctl migrate up`",
+            hint="run `stackctl migrate up --bundled`",
             details={"table": table},
         )
 

@@ -151,7 +151,7 @@ def open_listener(
         raise StateError(
             f"no trigger notifies of changes to {names}",
             code="no-notifications",
-            hint="run `stackctl migrate up`; where the application captures changes, leave sync.wakeup at poll",
+            hint="run `stackctl migrate up --bundled`; where the application captures changes, keep sync.wakeup: poll",
         )
     conn.execute(sql.SQL("LISTEN {}").format(sql.Identifier(CHANNEL)))
     listener = Listener(conn)
