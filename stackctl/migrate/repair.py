@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from stackctl.core.errors import ConfigError, StateError, UsageError
 from stackctl.core.text_diff import diff_texts
-from stackctl.migrate import expected_tables, files
+from stackctl.migrate import files
 from stackctl.migrate.git import Git
 from stackctl.migrate.runner import failures, history, other_histories, other_runners, plan, runner_lock
 from stackctl.migrate.runner.session import Limits, Session
@@ -179,6 +179,8 @@ def _plan_applied(conn: Connection, schema: str, each: _History, name: str) -> R
     if migration is None:
         raise UsageError(f"there is no file {name}", code="usage", hint="restore the file first")
     files.refuse_empty(migration)
+    from stackctl.migrate import expected_tables  # reads SQL: sqlglot
+
     lacks = expected_tables.find_missing(Session(conn, schema), [migration]).names
     return Repair(name, "applied", each.chosen, migration, before, migration.checksum, lacks)
 
