@@ -106,6 +106,18 @@ def test_an_error_has_its_line_and_column(conn: Connection, tmp_path: Path, text
     assert (error.details["line"], error.details["column"]) == (line, column)
 
 
+@pytest.mark.parametrize("wrong", [1, 2, 200, 201, 450])
+def test_of_many_statements_the_one_that_fails_is_named(conn: Connection, tmp_path: Path, wrong: int) -> None:
+    """They are sent without waiting for each; none of those behind it is run, and nothing of it stays."""
+    lines = ["CREATE TABLE a (x int);", *(f"INSERT INTO a VALUES ({n});" for n in range(449))]
+    lines[wrong - 1] = "SELECT 1 / (random() * 0)::int;"
+    lines.append("SELECT pg_advisory_unlock_all();")  # which would be told instead
+    error = catch_error(conn, write_files(tmp_path, a="\n".join(lines)))
+    assert (error.code, error.details["line"]) == ("migration-failed", wrong)
+    assert "division by zero" in error.message
+    assert fetch_value(conn, "SELECT to_regclass('a')") is None
+
+
 def test_percent_is_a_percent(conn: Connection, tmp_path: Path) -> None:
     apply_migrations(conn, write_files(tmp_path, a="CREATE TABLE a AS SELECT '100% %s %(x)s'::text AS x, 5 % 3 AS y"))
     assert conn.execute("SELECT x, y FROM a").fetchone() == ("100% %s %(x)s", 2)

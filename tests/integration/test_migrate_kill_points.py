@@ -64,7 +64,8 @@ POINTS: dict[str, tuple[str, int, list[str]]] = {
     "the lock is taken": (f"{LOCK}:_take_lock:after", 1, EVERYTHING),
     "the history's table is made, not committed": (f"{RUNNER}.session:Session.run_named:after", 2, EVERYTHING),
     "the history's table is committed": (f"{RUNNER}.history:create_history:after", 1, EVERYTHING),
-    "the first of two statements is run": (f"{RUN}._execute:after", 1, EVERYTHING),
+    "a transaction is begun, nothing of it sent": (f"{RUNNER}.session:Session.send_named:after", 1, EVERYTHING),
+    "its statements are run": (f"{RUN}._begin:after", 1, EVERYTHING),
     "the SQL is run, the history row is not written": (f"{RECORD}:before", 1, EVERYTHING),
     "the history row is written, not committed": (f"{RECORD}:after", 1, EVERYTHING),
     "a file is committed": (f"{RUN}._run_to_next_commit:after", 1, AFTER_TABLES),
@@ -89,7 +90,7 @@ POINTS: dict[str, tuple[str, int, list[str]]] = {
         ["resumed pieces: 3 of 4 pieces done", *TOLD_PIECES[4:], *TOLD_FILL, *TOLD_LAST],
     ),
     "a batch is run, not recorded": (
-        f"{RUN}._execute:after", 8,
+        f"{RUN}._execute:after", 4,
         ["resumed fill: 0 of 1 pieces done, after 1 passes", *TOLD_PASSES[1:], "applied fill", *TOLD_LAST],
     ),
     "a batch is recorded, not committed": (

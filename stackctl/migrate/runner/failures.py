@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import errors
 
-from stackctl.core.errors import ServiceError
+from stackctl.core.errors import AnswerNo, ServiceError, StackctlError
+from stackctl.core.redaction import MASK
 from stackctl.postgres.errors import to_one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from stackctl.migrate.files import Migration, Statement
     from stackctl.migrate.runner.session import Connection
 
 
@@ -68,3 +71,32 @@ def to_connection_lost(message: str, details: dict[str, Any]) -> ServiceError:
     """The connection went away under a run: `connection-lost`."""
     hint = "Run stackctl migrate up again: it goes on after the last commit."
     return ServiceError(message, code="connection-lost", hint=hint, details=details)
+
+
+def to_stackctl_error(
+    migration: Migration, statement: Statement, what: str, error: psycopg.Error | None, *, schema: str, closed: bool
+) -> StackctlError:
+    """The failure of a statement, with its place in the file. `closed`: whether the connection is gone."""
+    from stackctl.migrate.statement_text import find_position
+
+    line, column = find_position(statement, schema, error)
+    details: dict[str, Any] = {"file": str(migration.path), "line": line, "column": column}
+    if error is not None:
+        details |= {"sqlstate": error.sqlstate, "detail": error.diag.message_detail}
+    # A password whose quotes were forgotten is named by the server as what it does not understand.
+    if (near := re.search(r'near "+([^"]+)', what)) and re.search(
+        rf'(?i)\bpassword\s+"?{re.escape(near[1])}', statement.sql
+    ):
+        what = what.replace(near[1], MASK)
+    message = f"{migration.path}:{line}:{column}: {what}"
+    if closed:
+        return to_connection_lost(message, details)
+    if isinstance(error, errors.InsufficientPrivilege | errors.ReadOnlySqlTransaction):
+        return to_permission_error(error, message, details)
+    hint = error.diag.message_hint if error is not None else None
+    return AnswerNo(
+        message,
+        code="migration-failed",
+        hint=find_hint(error) or hint or FIX_AND_RERUN,
+        details=details,
+    )

@@ -16,7 +16,7 @@ from psycopg.rows import dict_row
 
 from stackctl.core.errors import ServiceError, StateError
 from stackctl.migrate import files
-from stackctl.migrate.runner import failures, other_runners
+from stackctl.migrate.runner import failures
 from stackctl.migrate.runner.session import format_history_table
 from stackctl.postgres.statements import load_statements
 
@@ -168,6 +168,8 @@ def record_progress(
 
     Tells whether that makes it applied. Raises AppliedElsewhere.
     """
+    from stackctl.migrate.runner import other_runners  # which those that only read the history do not need
+
     whole = reached.done == len(migration.pieces)
     applied = whole and reached.attempted is None
     in_hand = session.conn.info.transaction_status == TransactionStatus.INTRANS
@@ -183,7 +185,6 @@ def record_progress(
             repeats=reached.repeats,
             pieces_done=reached.done,
             outside_piece=reached.attempted,
-            others=other_runners.TABLES,
         )
         if applied:
             other_runners.record_applied(session, migration, found)

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 _SQL = load_statements(__file__, "runner")
 # In the order in which they are believed: the backend's was filled from Prisma's.
 _LOCKS = {"SchemaMigration": 59129034, "_prisma_migrations": 72707369}
-TABLES = list(_LOCKS)
 
 
 class AppliedElsewhere(Exception):
@@ -39,10 +38,17 @@ class AppliedElsewhere(Exception):
 
 @contextmanager
 def hold_lock(
-    session: Session, migration: Migration, on_event: Callable[[Event], None], sleep: Callable[[float], None]
+    session: Session,
+    migration: Migration,
+    found: Sequence[Mapping[str, Any]],
+    on_event: Callable[[Event], None],
+    sleep: Callable[[float], None],
 ) -> Iterator[None]:
-    """Keep the other runner out while a file is run. Raises AppliedElsewhere, StateError (`lock-held`)."""
-    table = _choose(session.fetch_named("find_other_runners", others=TABLES))
+    """Keep the other runner out while a file is run. `found`: what find_other_runners saw just now.
+
+    Raises AppliedElsewhere, StateError (`lock-held`).
+    """
+    table = _choose(found)
     if table is None:
         yield
         return
@@ -54,7 +60,7 @@ def hold_lock(
 
 def record_if_missing(session: Session, migration: Migration) -> None:
     """Tell the other runner, within the transaction in hand, unless it has it already."""
-    found = session.fetch_named("find_other_runners", others=TABLES)
+    found = session.fetch_named("find_other_runners")
     table = _choose(found)
     if table is not None and not _is_recorded(session, table, migration):
         record_applied(session, migration, found)

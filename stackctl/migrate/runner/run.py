@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -14,7 +13,6 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row
 
 from stackctl.core.errors import AnswerNo, StackctlError
-from stackctl.core.redaction import MASK
 from stackctl.migrate.runner import (
     concurrent_leftovers,
     failures,
@@ -28,12 +26,7 @@ from stackctl.migrate.runner import (
 from stackctl.migrate.runner.events import Event
 from stackctl.migrate.runner.history import MigrationProgress
 from stackctl.migrate.runner.session import Limits, Session
-from stackctl.migrate.statement_text import (
-    find_already_done_errors,
-    find_position,
-    insert_schema,
-    parse_concurrent,
-)
+from stackctl.migrate.statement_text import find_already_done_errors, insert_schema, parse_concurrent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -44,6 +37,10 @@ if TYPE_CHECKING:
     from stackctl.migrate.files import Migration, Piece, Statement
     from stackctl.migrate.runner.repeated_passes import RowChanges
     from stackctl.migrate.runner.session import Connection
+
+    StatementContext = Callable[[Migration, Statement], AbstractContextManager[None]]
+
+_SENT_AT_ONCE = 200  # statements
 
 
 @dataclass(frozen=True)
@@ -95,9 +92,7 @@ def apply_migrations(
     find_excluded: Callable[[], Collection[str]] = tuple,
     on_event: Callable[[Event], None] = lambda event: None,
     sleep: Callable[[float], None] = time.sleep,
-    statement_context: Callable[[Migration, Statement], AbstractContextManager[None]] = lambda migration, statement: (
-        nullcontext()
-    ),
+    statement_context: StatementContext | None = None,
     history_name: str = "",
     names_elsewhere: Collection[str] = (),
 ) -> RunResult:
@@ -138,7 +133,8 @@ def apply_migrations(
             with _report_notices(conn, on_event):
                 for migration, so_far in pending:
                     try:
-                        with other_runners.hold_lock(session, migration, on_event, sleep):
+                        others = session.begin_file()
+                        with other_runners.hold_lock(session, migration, others, on_event, sleep):
                             done.append(runner.apply_file(migration, so_far))
                             on_event(Event("applied", migration.name, f"{done[-1].duration_ms} ms"))
                     except other_runners.AppliedElsewhere as error:
@@ -181,7 +177,7 @@ class _Runner:
     session: Session
     on_event: Callable[[Event], None]
     sleep: Callable[[float], None]
-    statement_context: Callable[[Migration, Statement], AbstractContextManager[None]]
+    statement_context: StatementContext | None
 
     @property
     def conn(self) -> Connection:
@@ -190,7 +186,6 @@ class _Runner:
     def apply_file(self, migration: Migration, so_far: MigrationProgress) -> AppliedMigration:
         """Run one file to its end. Whatever is committed when this returns or raises is recorded as committed."""
         started = time.monotonic()
-        self.session.reset_settings()
         self.on_event(
             Event("resumed" if so_far.begun else "started", migration.name, _describe_start(migration, so_far))
         )
@@ -246,13 +241,63 @@ class _Runner:
             result = self._run_in_autocommit(migration, done, tolerant=repeats > 0 or so_far.attempted == done)
             reached = MigrationProgress(0, repeats + 1) if result.again else MigrationProgress(done + 1, repeats)
             return self._record(migration, reached, started), result
-        with self.conn.transaction():
-            runner_lock.refuse_lost_lock(self.session)
+        with self._transaction():
+            together = self._find_unwatched(pieces[done:])
+            self._begin(migration, [statement for piece in together for statement in piece.statements])
+            done += len(together)
             while not result.again and done < len(pieces) and not pieces[done].outside_transaction:
                 result = self._run_in_transaction(migration, pieces[done])
                 done += 1
             reached = MigrationProgress(0, repeats + 1) if result.again else MigrationProgress(done, repeats)
             return self._record(migration, reached, started), result
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """What begins a transaction inside is committed at the end, or rolled back."""
+        try:
+            yield
+            self.conn.commit()
+        except BaseException:
+            if not self.conn.closed:
+                self.conn.rollback()
+            raise
+
+    def _find_unwatched(self, pieces: Sequence[Piece]) -> Sequence[Piece]:
+        """The pieces at the beginning, of one transaction, of whose statements nothing is asked but to succeed."""
+        watched = (n for n, piece in enumerate(pieces) if piece.outside_transaction or piece.repeat)
+        return () if self.statement_context else pieces[: next(watched, len(pieces))]
+
+    def _begin(self, migration: Migration, statements: Sequence[Statement]) -> None:
+        """Begin a transaction, with the lock in hand, and run its first statements: sent without waiting for each.
+
+        The server runs them one by one, and nothing of what was sent behind one that fails.
+        """
+        cursors: list[psycopg.Cursor[Any]] = []
+        for start in range(0, max(1, len(statements)), _SENT_AT_ONCE):
+            chunk = statements[start : start + _SENT_AT_ONCE]
+            cursors = [self.conn.cursor() for _ in chunk]
+            lock = self.conn.cursor()
+            try:
+                with self.conn.pipeline():
+                    if start == 0:
+                        self.conn.execute("BEGIN")
+                        self.session.send_named(lock, "require_lock")
+                    for statement, cursor in zip(chunk, cursors, strict=True):
+                        cursor.execute(self._prepare_text(statement), prepare=False)
+            except psycopg.Error as error:
+                if start == 0 and lock.statusmessage is None and not self.conn.closed:
+                    self.conn.rollback()
+                    runner_lock.refuse_lost_lock(self.session)
+                    raise
+                failed = next((s for s, c in zip(chunk, cursors, strict=True) if c.statusmessage is None), None)
+                if failed is None:
+                    raise
+                raise self._to_failure(migration, failed, error, retry.TRIES) from error
+            self._refuse_ended_transaction(migration, chunk[0] if chunk else None)
+
+    def _refuse_ended_transaction(self, migration: Migration, statement: Statement | None) -> None:
+        if statement is not None and self.conn.info.transaction_status != TransactionStatus.INTRANS:
+            raise self._to_stackctl_error(migration, statement, "the statement ended the transaction of its migration")
 
     def _run_in_transaction(self, migration: Migration, piece: Piece) -> _StatementResult:
         """Run a piece in the file's transaction."""
@@ -260,10 +305,7 @@ class _Runner:
         for statement in piece.statements:
             before = repeated_passes.count_changes(self.session) if piece.repeat else None
             result = self._execute(migration, statement, repeat=piece.repeat, tries=retry.TRIES)
-            if self.conn.info.transaction_status != TransactionStatus.INTRANS:
-                raise self._to_stackctl_error(
-                    migration, statement, "the statement ended the transaction of its migration"
-                )
+            self._refuse_ended_transaction(migration, statement)
             if before is not None and result.again:
                 after = repeated_passes.count_changes(self.session)
                 result = replace(result, changed=after and after.since(before))
@@ -317,19 +359,16 @@ class _Runner:
 
         Raises StatementBlocked when its locks could not be had.
         """
-        # Without parameters the text goes to the server as it is, `%` included; the files are the operator's own.
-        text = cast("LiteralString", insert_schema(statement.sql, self.session.schema))
+        context = self.statement_context(migration, statement) if self.statement_context else nullcontext()
         try:
-            with self.statement_context(migration, statement), self.conn.cursor(row_factory=dict_row) as cursor:
-                cursor.execute(text, prepare=False)
+            with context, self.conn.cursor(row_factory=dict_row) as cursor:
+                cursor.execute(self._prepare_text(statement), prepare=False)
                 columns = [column.name for column in cursor.description or ()]
                 rows = cursor.fetchmany(2) if columns else []
         except accept:
             return _StatementResult()
-        except retry.TRANSIENT as error:
-            raise retry.StatementBlocked(statement, error, tries) from error
         except psycopg.Error as error:
-            raise self._to_stackctl_error(migration, statement, failures.format_error(error), error) from error
+            raise self._to_failure(migration, statement, error, tries) from error
         if not repeat or not rows:
             return _StatementResult()
         if problem := repeated_passes.find_unclear_answer(columns, rows):
@@ -340,30 +379,20 @@ class _Runner:
             remaining=int(remaining) if isinstance(remaining, int) else None,
         )
 
+    def _prepare_text(self, statement: Statement) -> LiteralString:
+        # Without parameters the text goes to the server as it is, `%` included; the files are the operator's own.
+        return cast("LiteralString", insert_schema(statement.sql, self.session.schema))
+
+    def _to_failure(self, migration: Migration, statement: Statement, error: psycopg.Error, tries: int) -> Exception:
+        if isinstance(error, retry.TRANSIENT):
+            return retry.StatementBlocked(statement, error, tries)
+        return self._to_stackctl_error(migration, statement, failures.format_error(error), error)
+
     def _to_stackctl_error(
         self, migration: Migration, statement: Statement, what: str, error: psycopg.Error | None = None
     ) -> StackctlError:
-        line, column = find_position(statement, self.session.schema, error)
-        details: dict[str, Any] = {"file": str(migration.path), "line": line, "column": column}
-        if error is not None:
-            details |= {"sqlstate": error.sqlstate, "detail": error.diag.message_detail}
-        # A password whose quotes were forgotten is named by the server as what it does not understand.
-        if (near := re.search(r'near "+([^"]+)', what)) and re.search(
-            rf'(?i)\bpassword\s+"?{re.escape(near[1])}', statement.sql
-        ):
-            what = what.replace(near[1], MASK)
-        message = f"{migration.path}:{line}:{column}: {what}"
-        if self.conn.closed:
-            return failures.to_connection_lost(message, details)
-        if isinstance(error, errors.InsufficientPrivilege | errors.ReadOnlySqlTransaction):
-            return failures.to_permission_error(error, message, details)
-        hint = error.diag.message_hint if error is not None else None
-        return AnswerNo(
-            message,
-            code="migration-failed",
-            hint=failures.find_hint(error) or hint or failures.FIX_AND_RERUN,
-            details=details,
-        )
+        schema, closed = self.session.schema, self.conn.closed
+        return failures.to_stackctl_error(migration, statement, what, error, schema=schema, closed=closed)
 
     def _record(self, migration: Migration, reached: MigrationProgress, started: float) -> MigrationProgress:
         return history.record_progress(self.session, migration, reached, _milliseconds_since(started))

@@ -54,6 +54,14 @@ SELECT EXISTS (
     AND ((classid::bigint << 32) | objid::bigint) = hashtextextended('stackctl.migrate:' || %(schema)s, 0)
 ) AS held
 
+-- name: require_lock
+-- An error where holds_lock would say no, so that nothing that was sent behind it is run.
+SELECT CASE WHEN EXISTS (
+  SELECT FROM pg_locks
+  WHERE locktype = 'advisory' AND granted AND objsubid = 1 AND pid = pg_backend_pid()
+    AND ((classid::bigint << 32) | objid::bigint) = hashtextextended('stackctl.migrate:' || %(schema)s, 0)
+) THEN true ELSE ('not held by ' || pg_backend_pid())::boolean END
+
 -- name: lock_history
 SELECT pg_advisory_xact_lock(hashtextextended('stackctl.migrate', 0))
 
@@ -203,7 +211,7 @@ FROM pg_inherits AS i WHERE i.inhdetachpending AND i.inhrelid = to_regclass(%(pa
 -- name: find_other_runners
 SELECT c.relname AS name
 FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-WHERE n.nspname = %(schema)s AND c.relname = ANY (%(others)s::name[]) AND c.relkind IN ('r', 'p')
+WHERE n.nspname = %(schema)s AND c.relname IN ('SchemaMigration', '_prisma_migrations') AND c.relkind IN ('r', 'p')
 
 -- name: record_adopted
 INSERT INTO {} (target_schema, name, checksum, applied_at, pieces_done)

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, LiteralString, TypeAlias
+from typing import TYPE_CHECKING, Any, LiteralString, TypeAlias, cast
 
 import psycopg
 from psycopg import errors, sql
@@ -75,11 +75,11 @@ class Session:
     def fetch_together(self, *statements: str, **values: Any) -> list[dict[str, Any]]:
         """Several named statements in one message, and so in one transaction; the rows of the last."""
         with psycopg.ClientCursor(self.conn, row_factory=dict_row) as cursor:
-            text = sql.SQL(";\n").join(map(self._compose, statements))
-            cursor.execute(text, {"schema": self.schema, **values})
-            while cursor.nextset():
-                pass
-            return cursor.fetchall()
+            return _read_last(cursor.execute(self._join(*statements), {"schema": self.schema, **values}))
+
+    def send_named(self, cursor: psycopg.Cursor[Any], statement: str) -> None:
+        """Run a named statement on a cursor, within a pipeline."""
+        cursor.execute(self._compose(statement), {"schema": self.schema}, prepare=False)
 
     def run_named(self, statement: str, /, **values: Any) -> None:
         """A named statement that returns nothing."""
@@ -89,29 +89,37 @@ class Session:
         """A named statement; `{}` in it stands for the table of the history."""
         return sql.SQL(_SQL[statement]).format(sql.Identifier("stackctl", self.history_table))
 
+    def _join(self, *statements: str) -> sql.Composed:
+        return sql.SQL(";\n").join(map(self._compose, statements))
+
     def execute(self, query: LiteralString | sql.Composed, values: Mapping[str, Any] | None = None) -> None:
         self.conn.execute(query, values)
 
-    def reset_settings(self) -> None:
+    def begin_file(self) -> list[dict[str, Any]]:
         """Undo what a file SET for the session, and say where unqualified names live and how long to wait.
 
-        Behind the schema stays what the role or the database is set up with, where extensions may live.
+        Behind the schema stays what the role or the database is set up with, where extensions may live. Returned is
+        what find_other_runners sees.
         """
-        self.fetch_together("reset_session", "set_settings", "set_search_path", **self._own_settings)
+        with self.conn.cursor(row_factory=dict_row) as cursor:
+            return _read_last(cursor.execute(self._begin_file))
 
     def restore_settings(self) -> None:
         """Give the session back as it came."""
         self.fetch_together("reset_session", "set_settings", **_to_values(self.initial_settings))
 
     @cached_property
-    def _own_settings(self) -> dict[str, Any]:
+    def _begin_file(self) -> LiteralString:
         wanted = [*self.initial_settings, *self._timeouts().items()]
         # A build whose client was killed would otherwise go on, and keep the lock, until it is done. Servers on some
         # systems can't check.
         with contextlib.suppress(errors.InvalidParameterValue, errors.UndefinedObject):
             self._set_one(*_CHECK_CLIENT)
             wanted.append(_CHECK_CLIENT)
-        return {"own": sql.Identifier(self.schema).as_string(), **_to_values(wanted)}
+        own = sql.Identifier(self.schema).as_string()
+        values = {"schema": self.schema, "own": own, **_to_values(wanted)}
+        statements = self._join("reset_session", "set_settings", "set_search_path", "find_other_runners")
+        return cast("LiteralString", psycopg.ClientCursor(self.conn).mogrify(statements, values))
 
     @contextlib.contextmanager
     def extend_lock_timeout(self) -> Iterator[None]:
@@ -134,6 +142,12 @@ class Session:
 
     def _set_one(self, name: str, value: str) -> None:
         self.fetch_named("set_settings", **_to_values([(name, value)]))
+
+
+def _read_last(cursor: psycopg.Cursor[dict[str, Any]]) -> list[dict[str, Any]]:
+    while cursor.nextset():
+        pass
+    return cursor.fetchall()
 
 
 def _to_values(settings: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
