@@ -1,6 +1,6 @@
 # bash completion for stackctl (bash 4.3 or later). `stackctl completion --help` says how to install it.
 #
-# Commands and flags come from the table below. Only mappings, tenancies and database ids are asked of stackctl.
+# Commands and flags come from the table below. Only mappings, tenancies, database ids and rules of lint are asked of stackctl.
 
 # Sets what may follow the command $1: subcommands; flags, as NAME or, where they take a value, NAME=KIND; and the KIND
 # of each argument, the last with ... if it repeats. The flags in $shared may follow every command.
@@ -24,8 +24,8 @@ _stackctl_follows() {
     'migrate repair') flags='--applied= --pending= --dry-run --yes -y --dir=@directories --history=' arguments='@text...' ;;
     'migrate adopt') flags='--through= --dry-run --dir=@directories --history=' ;;
     'migrate new') flags='--dir=@directories' arguments='@text' ;;
-    'migrate lint') flags='--base= --ask-database --format=text|json|github' arguments='FILE|DIR...' ;;
-    'migrate check') flags='--base= --rows= --run= --run-env= --trust --format=text|json|github --dir=@directories' ;;
+    'migrate lint') flags='--base= --ask-database --rule=@lint-rules --exclude=@lint-rules --format=text|json|github|gitlab|junit|sarif' arguments='FILE|DIR...' ;;
+    'migrate check') flags='--base= --rows= --run= --run-env= --trust --format=text|json|github|gitlab|junit|sarif --dir=@directories' ;;
     'migrate dump') flags='--output=@files -o=@files' ;;
     'mappings') subcommands='list show check compile' ;;
     'mappings list') ;;

@@ -1,6 +1,6 @@
 # fish completion for stackctl. `stackctl completion --help` says how to install it.
 #
-# Commands and flags come from the table below. Only mappings, tenancies and database ids are asked of stackctl.
+# Commands and flags come from the table below. Only mappings, tenancies, database ids and rules of lint are asked of stackctl.
 
 # Sets what may follow the command $where, each entry with a colon and its description: subcommands; flags, as NAME or,
 # where they take a value, NAME=KIND; and the KIND of each argument, the last with ... if it repeats. The flags in $shared
@@ -117,7 +117,9 @@ function __stackctl_follows --no-scope-shadowing
             set flags \
                     '--base=:Only files new or changed since this git commit.' \
                     '--ask-database:Ask the operated database for sizes, checks, volatility and syntax.' \
-                    '--format=text|json|github:How to show findings.'
+                    '--rule=@lint-rules:Ask only this rule; repeatable.' \
+                    '--exclude=@lint-rules:Do not ask this rule; repeatable.' \
+                    '--format=text|json|github|gitlab|junit|sarif:How to show findings.'
             set arguments 'FILE|DIR...'
         case 'migrate check'
             set flags \
@@ -126,7 +128,7 @@ function __stackctl_follows --no-scope-shadowing
                     '--run=:Run against old and new schema: the old version\'s tests.' \
                     '--run-env=:What --run inherits beside PATH, HOME, locale; repeatable.' \
                     '--trust:Run the files as superuser, who can read files and run programs.' \
-                    '--format=text|json|github:How to show the result.' \
+                    '--format=text|json|github|gitlab|junit|sarif:How to show the result.' \
                     '--dir=@directories:Folder of migrations; default migrations_dir, else the bundled set.'
         case 'migrate dump'
             set flags \

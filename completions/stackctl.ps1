@@ -1,6 +1,6 @@
 # PowerShell completion for stackctl (PowerShell 7). `stackctl completion --help` says how to install it.
 #
-# Commands and flags come from the table below. Only mappings, tenancies and database ids are asked of stackctl.
+# Commands and flags come from the table below. Only mappings, tenancies, database ids and rules of lint are asked of stackctl.
 
 Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
     param($wordToComplete, $commandAst, $cursorPosition)
@@ -166,7 +166,9 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
             flags = @(
                 '--base=:Only files new or changed since this git commit.'
                 '--ask-database:Ask the operated database for sizes, checks, volatility and syntax.'
-                '--format=text|json|github:How to show findings.'
+                '--rule=@lint-rules:Ask only this rule; repeatable.'
+                '--exclude=@lint-rules:Do not ask this rule; repeatable.'
+                '--format=text|json|github|gitlab|junit|sarif:How to show findings.'
             )
             arguments = @('FILE|DIR...')
         }
@@ -178,7 +180,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 '--run=:Run against old and new schema: the old version''s tests.'
                 '--run-env=:What --run inherits beside PATH, HOME, locale; repeatable.'
                 '--trust:Run the files as superuser, who can read files and run programs.'
-                '--format=text|json|github:How to show the result.'
+                '--format=text|json|github|gitlab|junit|sarif:How to show the result.'
                 '--dir=@directories:Folder of migrations; default migrations_dir, else the bundled set.'
             )
             arguments = @()

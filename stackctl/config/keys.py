@@ -13,7 +13,7 @@ from stackctl.core.redaction import has_password_without_host, is_ambiguous_url,
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-Kind = Literal["text", "id", "url", "secret", "path", "integer", "duration", "choice", "names", "word"]
+Kind = Literal["text", "id", "url", "secret", "path", "integer", "duration", "choice", "names", "word", "choices"]
 
 _WORD = r"[a-z][a-z0-9_]{0,39}"
 _REFERENCE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
@@ -40,6 +40,9 @@ KEYS: dict[str, Key] = {
     "migrations_dir": Key("path"),
     "migrations.dir": Key("path"),  # the same, beside what belongs to it
     "migrations.history": Key("word"),
+    "migrations.lint.disable": Key("names"),
+    "migrations.lint.severity": Key("choices", choices=("error", "warning", "advice")),
+    "migrations.lint.from": Key("id"),
     "sync.batch_size": Key("integer", 20000),
     "sync.stamp_batch_size": Key("integer", 1000),
     "sync.workers": Key("integer", 4),
@@ -104,6 +107,13 @@ def convert_value(spec: Key, value: Any, base: Path) -> Any:
             if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
                 raise ValueError(f"expected a list of names, got {describe_value(value)}")
             return value
+        case "choices":
+            if not isinstance(value, dict):
+                raise ValueError(f"expected a block of names, got {describe_value(value)}")
+            for name, choice in value.items():
+                if choice not in spec.choices:
+                    raise ValueError(f"{name}: expected one of {', '.join(spec.choices)}; got {describe_value(choice)}")
+            return {str(name): choice for name, choice in value.items()}
         case "id" if isinstance(value, int) and not isinstance(value, bool):
             return str(value)
         case "url" | "secret" if not isinstance(value, str):

@@ -60,6 +60,10 @@ class Setting:
                 return f"{self.value / timedelta(milliseconds=1):g}ms"
             case "path":
                 return str(self.value)
+            case "names":
+                return ", ".join(self.value)
+            case "choices":
+                return ", ".join(f"{name}: {choice}" for name, choice in self.value.items())
             case _:
                 return self.value
 

@@ -44,13 +44,13 @@ def list_files(directory: Path) -> list[tuple[str, Path]]:
     except OSError as error:
         raise ConfigError(f"{directory} can't be read: {error.strerror}", code="migrations-dir-unreadable") from error
     for (earlier, before), (name, path) in pairwise(found):
-        if _read_number(name) == _read_number(earlier):
+        if read_number(name) == read_number(earlier):
             raise ConfigError(
                 f"{before} and {path} have the same version {name.partition('_')[0]}",
                 code="duplicate-migration-version",
                 hint="give one of them another timestamp, unless it was applied already",
             )
-        if _read_number(name) < _read_number(earlier):
+        if read_number(name) < read_number(earlier):
             raise ConfigError(
                 f"{before} sorts before {path}, and has the higher version",
                 code="invalid-migration-file-name",
@@ -64,7 +64,8 @@ def read_name(path: Path) -> str:
     return path.parent.name if path.name == "migration.sql" else path.stem.removesuffix(up_halves.UP)
 
 
-def _read_number(name: str) -> int:
+def read_number(name: str) -> int:
+    """The version that a migration's name begins with."""
     return int(name.partition("_")[0])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from typing import TYPE_CHECKING
+from xml.etree import ElementTree
 
 import pytest
 
@@ -181,13 +182,165 @@ def test_base_says_what_is_wrong_with_the_repository(project: Project, monkeypat
     assert (missing.code, missing.json["error"]["code"]) == (5, "git-missing")
 
 
+# -- which rules are asked
+
+
+def ids(project: Project, *arguments: str) -> list[str]:
+    return [finding["rule"] for finding in project.run("migrate", "lint", "--json", *arguments).json["findings"]]
+
+
+def test_rules_are_chosen_by_flags(project: Project) -> None:
+    write(project, 2, "bad", BAD)
+    write(project, 3, "advice", ADVICE)
+    assert ids(project) == ["index-not-concurrent", "drop-table", "timestamp-without-time-zone"]
+    assert ids(project, "--rule", "drop-table", "--rule", "json-type") == ["drop-table"]
+    assert ids(project, "--exclude", "drop-table", "--exclude", "index-not-concurrent") == [
+        "timestamp-without-time-zone"
+    ]
+    assert project.run("migrate", "lint", "--rule", "json-type").code == 0
+    for flag in ("--rule", "--exclude"):
+        unknown = project.run("migrate", "lint", flag, "drop-tabel", "--json")
+        assert (unknown.code, unknown.json["error"]["code"]) == (2, "unknown-rule")
+        assert unknown.json["error"]["hint"] == "did you mean drop-table?"
+
+
+def test_a_file_that_can_t_be_read_is_reported_whichever_rules_are_asked(project: Project) -> None:
+    write(project, 2, "bad", "SELECT 'never closed")
+    assert ids(project, "--rule", "drop-table") == ["unreadable-file"]
+    assert ids(project, "--exclude", "unreadable-file") == []
+
+
+def test_rules_are_chosen_by_the_configuration(project: Project) -> None:
+    write(project, 2, "bad", BAD)
+    write(project, 3, "advice", ADVICE * 2)
+    severity = {"index-not-concurrent": "advice", "timestamp-without-time-zone": "error"}
+    project.settings["migrations"] = {"lint": {"disable": ["drop-table"], "severity": severity}}
+    found = project.run("migrate", "lint", "--json")
+    assert [(f["rule"], f["severity"]) for f in found.json["findings"]] == [
+        ("index-not-concurrent", "advice"),
+        ("timestamp-without-time-zone", "error"),
+        ("timestamp-without-time-zone", "error"),
+    ]
+    assert found.code == 1
+    assert ids(project, "--rule", "drop-table") == ["drop-table"]
+    shown = project.run("config", "show", "--json").json["settings"]
+    assert [(one["key"], one["value"]) for one in shown if one["key"].startswith("migrations.lint")] == [
+        ("migrations.lint.disable", "drop-table"),
+        ("migrations.lint.severity", "index-not-concurrent: advice, timestamp-without-time-zone: error"),
+        ("migrations.lint.from", None),
+    ]
+
+
+def test_a_comment_about_a_rule_that_is_not_asked_is_not_unused(project: Project) -> None:
+    write(project, 2, "commented", "-- stackctl:allow drop-table of a test\nDROP TABLE person;\n")
+    project.settings["migrations"] = {"lint": {"disable": ["drop-table"]}}
+    assert ids(project) == []
+    assert ids(project, "--rule", "allow-unused") == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"disable": ["drop-tabel"]}, "stackctl.yaml:5: migrations.lint.disable: there is no rule drop-tabel"),
+        ({"severity": {"drop-tabel": "error"}}, "migrations.lint.severity: there is no rule drop-tabel"),
+        ({"severity": {"drop-table": "loud"}}, "migrations.lint.severity: drop-table: expected one of error, warning"),
+        ({"severity": ["drop-table"]}, "migrations.lint.severity: expected a block of names, got a list"),
+        ({"disable": "drop-table"}, "migrations.lint.disable: expected a list of names"),
+        ({"from": "the first"}, "migrations.lint.from: expected a version, got 'the first'"),
+    ],
+)
+def test_a_configuration_that_is_wrong_is_named_by_its_place(
+    project: Project, settings: dict[str, object], says: str
+) -> None:
+    project.settings["migrations"] = {"lint": settings}
+    wrong = project.run("migrate", "lint")
+    assert (wrong.code, wrong.stdout) == (3, "")
+    assert says in wrong.stderr
+    if "there is no rule" in says:
+        assert "hint: did you mean drop-table?" in wrong.stderr
+
+
+def test_older_files_are_read_and_not_reported(project: Project) -> None:
+    write(
+        project, 2, "old", "CREATE INDEX i ON t (a);\nALTER TABLE t ADD CONSTRAINT c CHECK (a IS NOT NULL) NOT VALID;"
+    )
+    write(project, 3, "validate", "ALTER TABLE t VALIDATE CONSTRAINT c;")
+    write(project, 4, "set", "ALTER TABLE t ALTER a SET NOT NULL;\nDROP TABLE person;\n")
+    project.settings["migrations"] = {"lint": {"from": 20260101000004}}
+    assert ids(project) == ["drop-table"]
+    assert project.run("migrate", "lint").stdout.endswith(
+        "1 file: 1 error. To let one pass: -- stackctl:allow RULE reason\n"
+    )
+    assert "index-not-concurrent" in ids(project, "db/20260101000002_old.sql")
+
+
+# -- for other programs
+
+
+def test_gitlab_gets_a_list_whose_fingerprints_outlive_lines_that_are_added(project: Project) -> None:
+    assert project.run("migrate", "lint", "--format", "gitlab").json == []
+    write(project, 2, "bad", BAD + "DROP TABLE person;\n")
+    found = project.run("migrate", "lint", "--format", "gitlab")
+    assert found.code == 1
+    assert "3 errors" in found.stderr
+    assert list(found.json[0]) == ["description", "check_name", "fingerprint", "severity", "location"]
+    assert found.json[1]["location"] == {"path": "db/20260101000002_bad.sql", "lines": {"begin": 2}}
+    assert {one["severity"] for one in found.json} == {"critical"}
+    prints = [one["fingerprint"] for one in found.json]
+    assert len(set(prints)) == 3
+    write(project, 2, "bad", "\n\n" + BAD + "DROP TABLE person;\n")
+    again = project.run("migrate", "lint", "--format", "gitlab").json
+    assert [one["fingerprint"] for one in again] == prints
+    assert again[0]["location"]["lines"] == {"begin": 3}
+
+
+def test_junit_gets_a_case_a_finding_and_one_for_each_file_without(project: Project) -> None:
+    write(project, 2, 'bad ]]> <&" ü', BAD.replace("person", '"a<b>\x07"'))
+    write(project, 3, "advice", ADVICE)
+    found = project.run("migrate", "lint", "--format", "junit")
+    assert found.code == 1
+    suite = ElementTree.fromstring(found.stdout)[0]
+    assert suite.attrib == {"name": "stackctl migrate lint", "tests": "4", "failures": "2", "errors": "0"}
+    assert [[part.tag for part in case] for case in suite] == [[], ["failure"], ["failure"], ["system-out"]]
+    assert suite[1].attrib["name"] == "index-not-concurrent at 1:1"
+    assert "a<b>\\x07" in suite[2][0].attrib["message"]
+
+
+def test_sarif_names_rules_places_levels_and_fingerprints(project: Project) -> None:
+    write(project, 2, "bad ü", BAD)
+    write(project, 3, "advice", ADVICE)
+    found = project.run("migrate", "lint", "--format", "sarif", "--exclude", "json-type")
+    assert found.code == 1
+    assert found.json["version"] == "2.1.0"
+    (run,) = found.json["runs"]
+    driver, results = run["tool"]["driver"], run["results"]
+    assert driver["name"] == "stackctl"
+    assert "json-type" not in {rule["id"] for rule in driver["rules"]}
+    for result in results:
+        rule = driver["rules"][result["ruleIndex"]]
+        assert (rule["id"], rule["defaultConfiguration"]["level"]) == (result["ruleId"], result["level"])
+        assert rule["shortDescription"]["text"]
+        assert "safe way:" in result["message"]["text"]
+    assert [result["level"] for result in results] == ["error", "error", "note"]
+    assert results[1]["locations"] == [
+        {
+            "physicalLocation": {
+                "artifactLocation": {"uri": "db/20260101000002_bad%20%C3%BC.sql"},
+                "region": {"startLine": 2, "startColumn": 12},
+            }
+        }
+    ]
+    assert len({result["partialFingerprints"]["finding/v1"] for result in results}) == 3
+
+
 # -- bad usage, and the database
 
 
 def test_bad_usage(project: Project) -> None:
     absent = project.run("migrate", "lint", "absent.sql", "--json")
     assert (absent.code, absent.json["error"]["code"]) == (2, "no-such-file")
-    assert project.run("migrate", "lint", "--json", "--format", "github").code == 2
+    for other in ("github", "gitlab", "junit", "sarif"):
+        assert project.run("migrate", "lint", "--json", "--format", other).code == 2
     assert project.run("migrate", "lint", "--format", "xml").code == 2
 
 

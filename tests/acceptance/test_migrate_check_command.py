@@ -82,7 +82,7 @@ def test_the_document_and_what_people_read(branch: Project, scratch: Path) -> No
     assert shown[-1] == "1 new migration since main: nothing breaks"
 
 
-def test_annotations_for_github(branch: Project, scratch: Path) -> None:
+def test_annotations_for_github_and_other_formats(branch: Project, scratch: Path) -> None:
     told = branch.run("migrate", "check", "--base", "main", "--dir", "db", "--rows", "0", "--format", "github")
     first, second = told.stdout.splitlines()
     assert first.startswith(
@@ -90,6 +90,13 @@ def test_annotations_for_github(branch: Project, scratch: Path) -> None:
     )
     assert second.startswith("::warning file=db/20260101000002_change.sql,line=3,col=1,title=table-rewrite::")
     assert told.code == 1
+    assert "1 new migration since main: 1 breaking, 1 warning" in told.stderr
+    told = branch.run("migrate", "check", "--base", "main", "--dir", "db", "--rows", "0", "--format", "sarif")
+    (run,) = told.json["runs"]
+    assert [(one["ruleId"], one["level"]) for one in run["results"]] == [
+        ("rename-column", "error"), ("table-rewrite", "warning")
+    ]  # fmt: skip
+    assert run["tool"]["driver"]["rules"][run["results"][0]["ruleIndex"]]["id"] == "rename-column"
     assert "1 new migration since main: 1 breaking, 1 warning" in told.stderr
 
 

@@ -32,6 +32,8 @@ _DYNAMIC = {
     "tenancies": "@tenancies",
     "database": "@databases",
     "databases": "@databases",
+    "rule": "@lint-rules",
+    "exclude": "@lint-rules",
 }
 
 

@@ -23,7 +23,7 @@ _HARMLESS = re.compile(r"\w[\w .:/@%+=,-]*")
 def complete(arguments: Sequence[str]) -> int:
     """Print what `[KIND] [--config FILE]` asks for, `value` or `value<TAB>description` a line; always returns 0.
 
-    KIND is mappings, tenancies or databases. Anything that is wrong prints nothing.
+    KIND is mappings, tenancies, databases or lint-rules. Anything that is wrong prints nothing.
     """
     try:
         kind, *rest = arguments
@@ -55,4 +55,10 @@ def _databases(settings: Settings) -> Iterator[str]:
     yield from (f"{id_}\t{', '.join(owners)}" for id_, owners in types.items())
 
 
-_KINDS = {"mappings": _mappings, "tenancies": _tenancies, "databases": _databases}
+def _lint_rules(settings: Settings) -> Iterator[str]:
+    from stackctl.migrate.lint.linter import RULES  # it alone is needed here, and only here
+
+    yield from RULES
+
+
+_KINDS = {"mappings": _mappings, "tenancies": _tenancies, "databases": _databases, "lint-rules": _lint_rules}

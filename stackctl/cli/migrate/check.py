@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stackctl.cli.command import Run, command, format_count
-from stackctl.cli.github import format_annotation, format_path
-from stackctl.cli.migrate.shared import Directory, Format, require_own_folder
-from stackctl.core.errors import UsageError
+from stackctl.cli.github import format_path
+from stackctl.cli.migrate.shared import Directory, Format, require_own_folder, set_format
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from stackctl.cli.github import Level
     from stackctl.core.console import Console
     from stackctl.migrate.compatibility.report import CheckReport, CommandComparison, CompatibilityFinding
     from stackctl.migrate.compatibility.statement_observer import MeasuredStatement
@@ -60,10 +60,7 @@ def check(
     from stackctl.migrate.compatibility.check import CheckOptions, check_compatibility
     from stackctl.migrate.folder import discover
 
-    if format_ is Format.json:
-        run.options["json_output"] = True  # errors come as JSON, too
-    elif run.json_output and format_ is not Format.text:
-        raise UsageError("--json and --format github exclude each other", code="usage")
+    set_format(run, format_)
     folder = require_own_folder(run, directory)
     options = CheckOptions(
         schema=run.settings.get("database.schema"),
@@ -74,8 +71,14 @@ def check(
         capture=run.settings.get("database.change_capture") != "application",
     )
     report = check_compatibility(folder, discover(folder), base, options, tell=run.console.info)
-    show = _annotate if format_ is Format.github else _show
-    run.finish(_document(report), lambda: show(run.console, report), ok=report.ok)
+
+    def show() -> None:
+        if format_ is Format.text:
+            _show(run.console, report)
+        else:
+            _report(run.console, format_, report)
+
+    run.finish(_document(report), show, ok=report.ok)
 
 
 def _document(report: CheckReport) -> dict[str, Any]:
@@ -181,19 +184,26 @@ def _show_run(console: Console, tried: CommandComparison) -> None:
     console.line()
 
 
-def _annotate(console: Console, report: CheckReport) -> None:
-    for finding in report.findings:
-        console.document(
-            format_annotation(
-                "error" if finding.severity == "breaking" else "warning",
-                finding.message,
-                safe_way=finding.suggestion,
-                file=finding.file,
-                line=finding.line,
-                column=finding.column,
-                title=finding.rule,
-            )
+def _report(console: Console, format_: Format, report: CheckReport) -> None:
+    from stackctl.cli.report_formats import Report, ReportedFinding, print_report
+    from stackctl.migrate.compatibility.contract_rules import RULES
+
+    levels: dict[str, Level] = {"breaking": "error", "warning": "warning"}
+    findings = [
+        ReportedFinding(
+            levels[one.severity],
+            one.file,
+            one.line,
+            one.column,
+            one.rule,
+            one.message,
+            one.suggestion,
         )
+        for one in report.findings
+    ]
+    files = [migration.path for migration in report.new]
+    rules: dict[str, tuple[str, Level]] = {id_: (rule.why, levels[rule.severity]) for id_, rule in RULES.items()}
+    print_report(console, format_, Report("stackctl migrate check", files, findings, rules))
     console.info(_summary(report))
 
 

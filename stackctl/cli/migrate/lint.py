@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stackctl.cli.command import Run, command, format_count
-from stackctl.cli.github import format_annotation, format_path
-from stackctl.cli.migrate.shared import Format, open_database
-from stackctl.core.errors import UsageError
+from stackctl.cli.github import format_path
+from stackctl.cli.migrate.shared import Format, open_database, set_format
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from stackctl.cli.github import Level
     from stackctl.core.console import Console
     from stackctl.migrate.lint.database_facts import DatabaseFacts
     from stackctl.migrate.lint.findings import LintFinding
+    from stackctl.migrate.lint.registry import LintRule
 
 
 @command(
@@ -39,23 +39,32 @@ def lint(
         bool,
         typer.Option("--ask-database", help="Ask the operated database for sizes, checks, volatility and syntax."),
     ] = False,
+    rule: Annotated[
+        list[str] | None, typer.Option("--rule", metavar="RULE", help="Ask only this rule; repeatable.")
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option("--exclude", metavar="RULE", help="Do not ask this rule; repeatable.")
+    ] = None,
     format_: Annotated[Format, typer.Option("--format", help="How to show findings.")] = Format.text,
 ) -> None:
     """Find what is unsafe while the application runs, or breaks its previous version.
 
     Nothing is executed, and no database is needed. With --ask-database, or where --database-url is given, the database
     answers what only it can tell. A finding is silenced by a comment: -- stackctl:allow RULE reason
-    Exit codes: 0 clean (advice does not count), 1 findings, 2 no such file or commit.
+    Which rules are asked, and how severe each is, stackctl.yaml says under migrations.lint.
+    Exit codes: 0 clean (advice does not count), 1 findings, 2 no such file, commit or rule, 3 configuration.
     """
-    if format_ is Format.json:
-        run.options["json_output"] = True  # errors come as JSON, too
-    elif run.json_output and format_ is not Format.text:
-        raise UsageError("--json and --format github exclude each other", code="usage")
+    set_format(run, format_)
+    from stackctl.migrate.lint.choosing import choose_rules, parse_version
     from stackctl.migrate.lint.file_selection import select_files
     from stackctl.migrate.lint.findings import has_failures
     from stackctl.migrate.lint.linter import lint_files
 
-    folders = select_files(paths or [run.settings.migrations_dir()], base)
+    disabled, severities, since = (
+        run.settings.setting(f"migrations.lint.{key}") for key in ("disable", "severity", "from")
+    )
+    rules = choose_rules(rule or (), exclude or (), disabled, severities)
+    folders = select_files(paths or [run.settings.migrations_dir()], base, parse_version(since))
     schema = run.settings.get("database.schema")
     with (
         _open_database_facts(run, ask_database or run.options["database_url"] is not None) as database,
@@ -64,13 +73,18 @@ def lint(
         findings = [
             finding
             for folder in folders
-            for finding in lint_files(folder, schema=schema, database=database, advance=progress.advance)
+            for finding in lint_files(folder, schema=schema, database=database, rules=rules, advance=progress.advance)
         ]
-    count = sum(file.report for folder in folders for file in folder)
+    files = [file.path for folder in folders for file in folder if file.report]
     ok = not has_failures(findings)
-    document = {"ok": ok, "findings": [_document(finding) for finding in findings]}
-    show = _annotate if format_ is Format.github else _show
-    run.finish(document, lambda: show(run.console, findings, count), ok=ok)
+
+    def show() -> None:
+        if format_ is Format.text:
+            _show(run.console, findings, len(files))
+        else:
+            _report(run.console, format_, findings, files, rules)
+
+    run.finish({"ok": ok, "findings": [_document(finding) for finding in findings]}, show, ok=ok)
 
 
 @contextmanager
@@ -113,21 +127,23 @@ def _show(console: Console, findings: Sequence[LintFinding], count: int) -> None
     console.line(_summary(findings, count))
 
 
-def _annotate(console: Console, findings: Sequence[LintFinding], count: int) -> None:
+def _report(
+    console: Console,
+    format_: Format,
+    findings: Sequence[LintFinding],
+    files: Sequence[Path],
+    rules: Mapping[str, LintRule],
+) -> None:
+    from stackctl.cli.report_formats import Report, ReportedFinding, print_report
+
     levels: dict[str, Level] = {"error": "error", "warning": "warning", "advice": "notice"}
-    for finding in findings:
-        console.document(
-            format_annotation(
-                levels[finding.severity],
-                finding.message,
-                safe_way=finding.suggestion,
-                file=finding.file,
-                line=finding.line,
-                column=finding.column,
-                title=finding.rule,
-            )
-        )
-    console.info(_summary(findings, count))
+    reported = [
+        ReportedFinding(levels[one.severity], one.file, one.line, one.column, one.rule, one.message, one.suggestion)
+        for one in findings
+    ]
+    asked = {id_: (rule.title, levels[rule.severity]) for id_, rule in rules.items()}
+    print_report(console, format_, Report("stackctl migrate lint", files, reported, asked))
+    console.info(_summary(findings, len(files)))
 
 
 def _summary(findings: Sequence[LintFinding], count: int) -> str:

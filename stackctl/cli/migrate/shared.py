@@ -40,6 +40,17 @@ class Format(StrEnum):
     text = "text"
     json = "json"
     github = "github"
+    gitlab = "gitlab"
+    junit = "junit"
+    sarif = "sarif"
+
+
+def set_format(run: Run, format_: Format) -> None:
+    """Errors come as JSON where the result does. Raises UsageError where --json asks for another one."""
+    if format_ is Format.json:
+        run.options["json_output"] = True
+    elif run.json_output and format_ is not Format.text:
+        raise UsageError(f"--json and --format {format_} exclude each other", code="usage")
 
 
 def read_own_set(run: Run, directory: Path | None, history: str | None) -> MigrationSet | None:

@@ -37,6 +37,13 @@ database:
   # The name of that folder's own history, where two services migrate one schema.
   # history: null
 
+# What `stackctl migrate lint` asks and reports: rules to leave out, other severities, the first version.
+# migrations:
+  # lint:
+    # disable: []
+    # severity: {}
+    # from: null
+
 # sync:
   # Rows read and written at once.
   # batch_size: 20000

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stackctl.core.errors import ConfigError, StateError, UsageError
-from stackctl.migrate.folder import list_files, read_name
+from stackctl.migrate.folder import list_files, read_name, read_number
 from stackctl.migrate.git import Git, read_first_line
 from stackctl.migrate.lint.linter import LintFile
 
@@ -16,12 +16,13 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
 
-def select_files(paths: Iterable[Path], base: str | None = None) -> list[list[LintFile]]:
+def select_files(paths: Iterable[Path], base: str | None = None, since: int = 0) -> list[list[LintFile]]:
     """The migrations that files and folders name, by folder, each after those it follows.
 
-    `base` keeps those that are new or changed since the work forked from that commit. Raises UsageError for a path
-    that does not exist or an unknown commit, ConfigError for a folder that can't be read as migrations, StateError
-    where there is no git or no repository.
+    `since`: of a folder's files, those of an older version are read and not reported. `base` keeps those that are new
+    or changed since the work forked from that commit. Raises UsageError for a path that does not exist or an unknown
+    commit, ConfigError for a folder that can't be read as migrations, StateError where there is no git or no
+    repository.
     """
     wanted: dict[Path, set[Path] | None] = {}  # by folder: its files, or all
     for path in paths:
@@ -36,7 +37,7 @@ def select_files(paths: Iterable[Path], base: str | None = None) -> list[list[Li
             chosen.add(path)
     found: list[list[LintFile]] = []
     for folder, chosen in wanted.items():
-        listed = _list_folder(folder) if chosen is None else _list_named(folder, chosen)
+        listed = _list_folder(folder, since) if chosen is None else _list_named(folder, chosen)
         if base is not None:
             new = find_changed_files(folder, base)
             listed = [
@@ -46,9 +47,9 @@ def select_files(paths: Iterable[Path], base: str | None = None) -> list[list[Li
     return found
 
 
-def _list_folder(folder: Path) -> list[LintFile]:
+def _list_folder(folder: Path, since: int) -> list[LintFile]:
     try:
-        return [LintFile(path, name) for name, path in list_files(folder)]
+        return [LintFile(path, name, read_number(name) >= since) for name, path in list_files(folder)]
     except ConfigError as error:
         if error.code in ("invalid-migration-file-name", "duplicate-migration-version", "migration-file-missing"):
             return [LintFile(folder, "", problem=error)]
