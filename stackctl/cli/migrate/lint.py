@@ -141,7 +141,7 @@ def _report(
         ReportedFinding(levels[one.severity], one.file, one.line, one.column, one.rule, one.message, one.suggestion)
         for one in findings
     ]
-    asked = {id_: (rule.title, levels[rule.severity]) for id_, rule in rules.items()}
+    asked: dict[str, tuple[str, Level]] = {id_: (rule.title, levels[rule.severity]) for id_, rule in rules.items()}
     print_report(console, format_, Report("stackctl migrate lint", files, reported, asked))
     console.info(_summary(findings, len(files)))
 

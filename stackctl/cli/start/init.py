@@ -36,9 +36,7 @@ database:
   # dir: null
   # The name of that folder's own history, where two services migrate one schema.
   # history: null
-
-# What `stackctl migrate lint` asks and reports: rules to leave out, other severities, the first version.
-# migrations:
+  # What `stackctl migrate lint` asks and reports: rules to leave out, other severities, the first version.
   # lint:
     # disable: []
     # severity: {}
