@@ -13,7 +13,7 @@ ALTER TABLE "Team" ADD COLUMN code text DEFAULT app.new_code();                 
 ALTER TABLE "Team" ADD COLUMN number bigserial;                                    -- finds: serial-added
 ALTER TABLE "Team" ALTER COLUMN size TYPE bigint;                                  -- finds: column-type-change
 REFRESH MATERIALIZED VIEW team_sizes;                                              -- finds: refresh-not-concurrent
-ALTER TABLE events DETACH PARTITION events_2024;                                   -- finds: detach-not-concurrent
+ALTER TABLE events DETACH PARTITION events_2024;                                   -- finds: detach-not-concurrent, rows-leave-parent
 ALTER TABLE events ATTACH PARTITION events_2025 FOR VALUES IN (2025);              -- finds: attach-reads-partition
 LOCK TABLE "Team" IN ACCESS EXCLUSIVE MODE;                                        -- finds: lock-table
 TRUNCATE "Team" CASCADE;                                                           -- finds: truncate-cascade
@@ -74,6 +74,9 @@ ALTER TABLE "Team" DISABLE TRIGGER ALL;                                         
 REVOKE SELECT ON "Team" FROM reader;                                               -- finds: grant-revoked
 DROP OWNED BY reader;                                                              -- finds: drop-owned
 DROP ROLE reader;                                                                  -- finds: drop-role
+ALTER ROLE writer NOLOGIN;                                                         -- finds: options-changed
+ALTER TABLE events REPLICA IDENTITY NOTHING;                                       -- finds: replica-identity-changed
+CREATE SCHEMA a_name_of_more_than_sixty_three_bytes_which_the_server_cuts_off_there;  -- finds: identifier-too-long
 DROP DATABASE archive;                                                             -- finds: cannot-run-in-transaction, drop-database
 ALTER TYPE mood ADD VALUE 'proud';
 UPDATE "Team" SET mood = 'proud' WHERE id = 1;                                     -- finds: enum-value-used

@@ -249,7 +249,29 @@ BAD: dict[str, list[str]] = {
         "DROP FUNCTION f; CREATE OR REPLACE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
     ],
     "relation-kind": ["ALTER TABLE t RENAME TO u; CREATE VIEW t AS SELECT * FROM u"],
-    "constraint-renamed": ["ALTER TABLE t RENAME CONSTRAINT a TO b"],
+    "constraint-renamed": ["ALTER TABLE t RENAME CONSTRAINT a TO b", "ALTER INDEX i RENAME TO j"],
+    "options-changed": [
+        "ALTER FUNCTION f(int) STRICT",
+        "ALTER VIEW v SET (security_invoker = true)",
+        "ALTER ROLE r NOLOGIN",
+        "ALTER USER r SET search_path = s",
+        "ALTER DATABASE d SET search_path = s",
+        "ALTER EXTENSION hstore UPDATE TO '2.0'",
+        OUTSIDE + "ALTER SYSTEM SET work_mem = '1GB'",
+    ],
+    "replica-identity-changed": ["ALTER TABLE t REPLICA IDENTITY NOTHING"],
+    "rows-leave-parent": [
+        "ALTER TABLE t NO INHERIT p",
+        "ALTER TABLE t DETACH PARTITION p FINALIZE",
+        OUTSIDE + "ALTER TABLE t DETACH PARTITION p CONCURRENTLY",
+    ],
+    "identifier-too-long": [
+        f"CREATE TABLE {'t' * 64} (a text)",
+        f"ALTER TABLE t ADD COLUMN {'ä' * 32} text",
+        f"ALTER TABLE t ADD CONSTRAINT {'c' * 64} CHECK (a > 0) NOT VALID",
+        f"ALTER TABLE t RENAME TO {'t' * 64}",
+        f"CREATE INDEX {'i' * 64} ON t (a)",
+    ],
     "unique-added": [
         "ALTER TABLE t ADD CONSTRAINT c UNIQUE (a, b)",
         "ALTER TABLE t ADD PRIMARY KEY (a)",
@@ -322,6 +344,7 @@ BAD: dict[str, list[str]] = {
     ],
     "security-definer-path": [
         "CREATE FUNCTION f() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'",
+        "ALTER FUNCTION f(int) SECURITY DEFINER",
         "CREATE OR REPLACE PROCEDURE f(a int) LANGUAGE sql EXTERNAL SECURITY DEFINER SET work_mem = '1GB' AS ''",
     ],
     "drop-type": ["DROP TYPE ty", "DROP DOMAIN d"],
@@ -428,6 +451,18 @@ GOOD: dict[str, list[str]] = {
         "DROP FUNCTION f; CREATE FUNCTION g() RETURNS int LANGUAGE sql AS 'SELECT 1'",
     ],
     "relation-kind": ["ALTER TABLE t RENAME TO u"],
+    "options-changed": [
+        "ALTER FUNCTION f(int) OWNER TO r",
+        "CREATE ROLE r; ALTER ROLE r LOGIN",
+        "CREATE OR REPLACE FUNCTION f() RETURNS int LANGUAGE sql AS ''; ALTER FUNCTION f() SET search_path = a",
+        "ALTER MATERIALIZED VIEW v CLUSTER ON i",
+    ],
+    "replica-identity-changed": ["CREATE TABLE t (a text); ALTER TABLE t REPLICA IDENTITY FULL"],
+    "rows-leave-parent": [
+        "CREATE TABLE t (a text) INHERITS (p); ALTER TABLE t NO INHERIT p",
+        "ALTER TABLE t INHERIT p",
+    ],
+    "identifier-too-long": [f"CREATE TABLE {'t' * 63} (a text)", f"CREATE TABLE u ({'a' * 60} int UNIQUE, b int)"],
     "constraint-renamed": ["CREATE TABLE t (a int CONSTRAINT c UNIQUE); ALTER TABLE t RENAME CONSTRAINT c TO d"],
     "unique-added": [
         "ALTER TABLE t ADD CONSTRAINT c UNIQUE USING INDEX i",

@@ -19,11 +19,15 @@ from stackctl.migrate.parser.facts import (
     EnumValueRenamed,
     Fact,
     GenerationDropped,
+    InheritanceDropped,
     NotNullDropped,
     NotNullSet,
     ObjectRenamed,
+    OptionsChanged,
     PartitionMoved,
     PolicyChanged,
+    ReplicaIdentityChanged,
+    RoutineDefined,
     RowSecurityChanged,
     SequenceChanged,
     TableRewritten,
@@ -46,13 +50,13 @@ _RELATIONS = {
 _ROUTINES = ("FUNCTION", "PROCEDURE", "ROUTINE", "AGGREGATE")
 # They change no rows and no shape; what they lock, they lock for a moment.
 _OTHERS = (
-    "ROLE", "USER MAPPING", "USER", "GROUP", "DEFAULT PRIVILEGES", "EXTENSION", "PUBLICATION", "SUBSCRIPTION",
-    "DATABASE", "STATISTICS", "RULE", "EVENT TRIGGER", "LANGUAGE", "COLLATION", "SERVER", "FOREIGN DATA WRAPPER",
-    "OPERATOR", "CONVERSION", "TEXT SEARCH", "LARGE OBJECT", "TABLESPACE",
+    "USER MAPPING", "GROUP", "DEFAULT PRIVILEGES", "PUBLICATION", "SUBSCRIPTION", "STATISTICS", "RULE",
+    "EVENT TRIGGER", "LANGUAGE", "COLLATION", "SERVER", "FOREIGN DATA WRAPPER", "OPERATOR", "CONVERSION",
+    "TEXT SEARCH", "LARGE OBJECT", "TABLESPACE",
 )  # fmt: skip
 _HARMLESS_ACTIONS = (
-    "OWNER TO", "ENABLE RULE", "ENABLE REPLICA RULE", "ENABLE ALWAYS RULE", "DISABLE RULE", "NO INHERIT", "NOT OF",
-    "OF", "REPLICA IDENTITY", "CLUSTER ON", "SET WITHOUT", "RESET", "ALTER CONSTRAINT", "OPTIONS",
+    "OWNER TO", "ENABLE RULE", "ENABLE REPLICA RULE", "ENABLE ALWAYS RULE", "DISABLE RULE", "NOT OF", "OF",
+    "CLUSTER ON", "SET WITHOUT", "RESET", "ALTER CONSTRAINT", "OPTIONS",
 )  # fmt: skip
 _HARMLESS_COLUMN_ACTIONS = (
     "SET STATISTICS", "SET STORAGE", "SET COMPRESSION", "RESET", "SET CACHE", "SET LOGGED", "SET UNLOGGED", "OPTIONS",
@@ -81,13 +85,27 @@ def parse_alter(reader: TokenReader) -> Iterator[Fact]:
         name = reader.read_name()
         if reader.peek_text() == "(":
             reader.read_brackets()
+        words = [token.text.upper() for token in reader.rest]
         yield from _parse_new_name(reader, "schema" if kind == "SCHEMA" else "function", name)
+        if (
+            kind != "SCHEMA"
+            and words[:1] not in (["RENAME"], ["OWNER"], ["DEPENDS"], ["NO"])
+            and words[1:2] != ["SCHEMA"]
+        ):
+            if "DEFINER" in words:
+                yield RoutineDefined(name, definer=True, path_set="SEARCH_PATH" in words)
+            yield OptionsChanged("function", name, join_tokens(reader.rest))
+    elif kind := reader.accept_one_of("ROLE", "DATABASE", "EXTENSION"):
+        yield OptionsChanged(kind.lower(), reader.read_name(), join_tokens(reader.rest))
+    elif reader.peek_word(1) != "MAPPING" and reader.accept("USER"):
+        yield OptionsChanged("role", reader.read_name(), join_tokens(reader.rest))
     elif kind := reader.accept_one_of("POLICY", "TRIGGER"):
         part = reader.read_identifier()
         reader.expect("ON")
         yield (PolicyChanged if kind == "POLICY" else TriggerChanged)("ALTER", reader.read_name(), part)
     elif reader.accept("SYSTEM"):
         yield TransactionRefused("ALTER SYSTEM")
+        yield OptionsChanged("system", None, join_tokens(reader.rest))
     elif not reader.accept_one_of(*_OTHERS):
         raise reader.make_error("not an ALTER that is known")
 
@@ -131,6 +149,12 @@ def _parse_action(reader: TokenReader, table: QualifiedName, kind: str, opening:
         yield RowSecurityChanged(table, _ROW_SECURITY[switch], at=at, text=text)  # type: ignore[arg-type]
     elif switch := reader.accept_one_of(*_SWITCHES):
         yield TriggerChanged(_SWITCHES[switch], table, reader.read_identifier(), at=at, text=text)  # type: ignore[arg-type]
+    elif reader.accept("REPLICA", "IDENTITY"):
+        yield ReplicaIdentityChanged(table, join_tokens(reader.rest), at=at, text=text)
+    elif reader.accept("NO", "INHERIT"):
+        yield InheritanceDropped(table, reader.read_name(), at=at, text=text)
+    elif kind == "view" and reader.peek_word() in ("SET", "RESET") and reader.peek_text(1) == "(":
+        yield OptionsChanged("view", table, join_tokens(reader.rest), at=at, text=text)
     elif reader.accept_one_of(*_HARMLESS_ACTIONS) or (reader.peek_word() == "SET" and reader.peek_text(1) == "("):
         return
     elif reader.accept("INHERIT"):

@@ -219,6 +219,27 @@ class SequenceChanged(Fact):
 
 
 @dataclass(frozen=True)
+class OptionsChanged(Fact):
+    """ALTER of a function, view, role, database, extension or the system, by the words `how`."""
+
+    kind: str
+    name: QualifiedName | None
+    how: str
+
+
+@dataclass(frozen=True)
+class ReplicaIdentityChanged(Fact):
+    table: QualifiedName
+    how: str
+
+
+@dataclass(frozen=True)
+class InheritanceDropped(Fact):
+    table: QualifiedName
+    parent: QualifiedName
+
+
+@dataclass(frozen=True)
 class TypeDefinitionChanged(Fact):
     """A composite type's attribute, or what a domain asks of its values."""
 

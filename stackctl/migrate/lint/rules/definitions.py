@@ -5,12 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stackctl.migrate.lint.registry import RuleMatch, rule
-from stackctl.migrate.lint.wording import suggest_allow, suggest_later_release
+from stackctl.migrate.lint.wording import OUTSIDE, suggest_allow, suggest_later_release
 from stackctl.migrate.parser.facts import (
     DefaultSet,
+    InheritanceDropped,
     ObjectDropped,
     ObjectRenamed,
     ObjectReplaced,
+    OptionsChanged,
+    PartitionMoved,
+    ReplicaIdentityChanged,
     SequenceChanged,
     TypeDefinitionChanged,
 )
@@ -90,12 +94,53 @@ def relation_kind(fact: ObjectRenamed, state: FileState) -> RuleMatch | None:
     )
 
 
-@rule("constraint-renamed", "advice", "a constraint is renamed",
+@rule("constraint-renamed", "advice", "a constraint or an index is renamed",
       why="a version that knows its name does not find it in errors", fact=ObjectRenamed)  # fmt: skip
 def constraint_renamed(fact: ObjectRenamed, state: FileState) -> RuleMatch | None:
-    if fact.kind != "constraint" or fact.table is None or state.has_added_constraint(fact.table, fact.name.name):
+    if fact.kind not in ("constraint", "index") or state.has_created("index", fact.name):
         return None
+    if fact.table and state.has_added_constraint(fact.table, fact.name.name):
+        return None
+    of = f" of {fact.table}" if fact.table else ""
     return RuleMatch(
-        f"constraint {fact.name} of {fact.table} becomes {fact.to}",
+        f"{fact.kind} {fact.name}{of} becomes {fact.to}",
         suggest_allow("constraint-renamed", "no version asks for its name: …", fact.text),
     )
+
+
+@rule("options-changed", "advice", "a function, view, role, database, extension or the server gets other options",
+      why="what the previous version runs on changes under it, at once and for everybody",
+      fact=OptionsChanged)  # fmt: skip
+def options_changed(fact: OptionsChanged, state: FileState) -> RuleMatch | None:
+    if fact.name and (state.has_created(fact.kind, fact.name) or state.whole.created[fact.kind, fact.name]):
+        return None
+    what = f"{fact.kind} {fact.name or ''}".strip()
+    safe = suggest_allow("options-changed", "no version minds: …", fact.text)
+    return RuleMatch(f"{what}: {fact.how}", OUTSIDE + safe if fact.kind == "system" else safe)
+
+
+@rule("replica-identity-changed", "advice", "REPLICA IDENTITY of a table is changed",
+      why="subscribers find changed rows by it; with NOTHING, or an index that goes, UPDATE and DELETE of a published "
+      "table are refused", fact=ReplicaIdentityChanged)  # fmt: skip
+def replica_identity_changed(fact: ReplicaIdentityChanged, state: FileState) -> RuleMatch | None:
+    if not state.is_live(fact.table):
+        return None
+    safe = suggest_allow("replica-identity-changed", "no publication has the table: …", fact.text)
+    return RuleMatch(f"replica identity of {fact.table}: {fact.how}", safe)
+
+
+@rule("rows-leave-parent", "advice", "a table no longer inherits, or is a partition no more",
+      why="queries of the previous version on the parent do not see its rows any more",
+      fact=(InheritanceDropped, PartitionMoved))  # fmt: skip
+def rows_leave_parent(fact: InheritanceDropped | PartitionMoved, state: FileState) -> RuleMatch | None:
+    if isinstance(fact, InheritanceDropped):
+        child, parent = fact.table, fact.parent
+    elif fact.how == "detach":
+        child, parent = fact.partition, fact.table
+    else:
+        return None
+    if not state.is_live(child) or not state.is_live(parent):
+        return None
+    what = f"the rows of {child} are no longer those of {parent}"
+    safe = suggest_allow("rows-leave-parent", "nobody asks for them any more: …", fact.text)
+    return RuleMatch(what, OUTSIDE + safe if isinstance(fact, PartitionMoved) and fact.concurrently else safe)

@@ -5,10 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stackctl.migrate.lint.registry import RuleMatch, register_file_rule, rule
-from stackctl.migrate.parser.facts import DynamicSql, UnknownStatement
+from stackctl.migrate.parser.facts import (
+    ColumnAdded,
+    ColumnRenamed,
+    ConstraintAdded,
+    DynamicSql,
+    ObjectCreated,
+    ObjectRenamed,
+    UnknownStatement,
+)
 
 if TYPE_CHECKING:
     from stackctl.migrate.lint.schema_state import FileState
+
+_LONGEST = 63  # bytes of a name
 
 
 @rule("dynamic-sql", "warning", "SQL that is put together when it runs, or a procedure that is called",
@@ -23,6 +33,27 @@ def dynamic_sql(fact: DynamicSql, state: FileState) -> RuleMatch | None:
       fact=UnknownStatement)  # fmt: skip
 def not_understood(fact: UnknownStatement, state: FileState) -> RuleMatch | None:
     return RuleMatch(fact.what, "-- read it yourself, then say so:\n-- stackctl:allow not-understood it …")
+
+
+@rule("identifier-too-long", "warning", "a name of more than 63 bytes",
+      why="the server cuts it off and says no more than a notice; two names that begin alike are then the same",
+      fact=(ObjectCreated, ColumnAdded, ConstraintAdded, ObjectRenamed, ColumnRenamed))  # fmt: skip
+def identifier_too_long(
+    fact: ObjectCreated | ColumnAdded | ConstraintAdded | ObjectRenamed | ColumnRenamed, state: FileState
+) -> RuleMatch | None:
+    match fact:
+        case ObjectCreated(name=name):
+            given = name.name
+        case ColumnAdded(column=column):
+            given = column.name
+        case ConstraintAdded(constraint=constraint):
+            given = constraint.name if constraint.named else ""  # the server's own guess is cut to fit
+        case ObjectRenamed(to=to) | ColumnRenamed(to=to):
+            given = to
+    if len(given.encode()) <= _LONGEST:
+        return None
+    kept = given.encode()[:_LONGEST].decode(errors="ignore")
+    return RuleMatch(f"{given} becomes {kept}", "-- give it a shorter name")
 
 
 UNREADABLE = register_file_rule(
