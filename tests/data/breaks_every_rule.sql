@@ -25,6 +25,7 @@ ALTER TABLE "Team" ADD CONSTRAINT named CHECK (name <> '') NOT VALID;
 ALTER TABLE "Team" VALIDATE CONSTRAINT named;                                      -- finds: validated-in-same-transaction
 ALTER TABLE "Team" ADD CONSTRAINT team_slug_key UNIQUE (slug);                     -- finds: unique-not-using-index, unique-added
 ALTER TABLE "Team" ADD PRIMARY KEY (id);                                           -- finds: primary-key-not-using-index, unique-added
+ALTER TABLE events ADD PRIMARY KEY USING INDEX events_id;                          -- finds: primary-key-nullable
 ALTER TABLE "Team" ADD EXCLUDE USING gist (during WITH &&);                        -- finds: exclusion-added
 ALTER TABLE "Team" ALTER slug SET NOT NULL;                                        -- finds: set-not-null
 ALTER TABLE "Team" ADD COLUMN region text NOT NULL;                                -- finds: not-null-without-default

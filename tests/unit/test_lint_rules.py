@@ -150,6 +150,10 @@ BAD: dict[str, list[str]] = {
         "ALTER TABLE t ADD CONSTRAINT c PRIMARY KEY (a, b)",
         "ALTER TABLE t ADD COLUMN b bigint DEFAULT 0 PRIMARY KEY",
     ],
+    "primary-key-nullable": [
+        "ALTER TABLE t ADD PRIMARY KEY USING INDEX i",
+        "CREATE UNIQUE INDEX i ON t (a, b); ALTER TABLE t ALTER a SET NOT NULL, ADD PRIMARY KEY USING INDEX i",
+    ],
     "exclusion-added": ["ALTER TABLE t ADD CONSTRAINT c EXCLUDE USING gist (a WITH =)"],
     "set-not-null": [
         "ALTER TABLE t ALTER COLUMN a SET NOT NULL",
@@ -640,6 +644,11 @@ GOOD: dict[str, list[str]] = {
     "primary-key-not-using-index": [
         'ALTER TABLE t ADD CONSTRAINT "c" PRIMARY KEY USING INDEX "i" DEFERRABLE',
         "CREATE TABLE t (a text PRIMARY KEY)",
+    ],
+    "primary-key-nullable": [
+        "CREATE UNIQUE INDEX i ON t (a); ALTER TABLE t ALTER a SET NOT NULL, ADD PRIMARY KEY USING INDEX i",
+        "CREATE TABLE t (a int); ALTER TABLE t ADD PRIMARY KEY USING INDEX i",
+        "ALTER TABLE t ADD UNIQUE USING INDEX i",
     ],
     "exclusion-added": [
         "CREATE TABLE t (a int, EXCLUDE USING gist (a WITH =))",

@@ -221,6 +221,12 @@ class FileState:
         locked = self._locked.values() if table is None else (self._locked.get(table),)
         return not self.outside and self.transaction in locked
 
+    def is_never_null(self, table: QualifiedName, column: str) -> bool:
+        """The column is NOT NULL, or a validated check says the same."""
+        if self.schema.is_never_null(table, column) or column in self.schema.tables[table].not_null:
+            return True
+        return bool(self.database and self.database.is_never_null(table, column))
+
     def is_replaced_by_not_null(self, table: QualifiedName, constraint: str) -> bool:
         """The constraint says no more than NOT NULL, which its columns are by now."""
         known = self.schema.tables[table]

@@ -225,7 +225,7 @@ def _parse_constraint_body(
     words = reader.accept_one_of(*_KINDS)
     columns: tuple[str, ...] = (column,) if column else ()
     certain: frozenset[str] = frozenset()
-    using_index = False
+    using_index = ""
     references: QualifiedName | None = None
     on_delete = ""
     match words:
@@ -237,9 +237,8 @@ def _parse_constraint_body(
             if words == "UNIQUE" and reader.accept("NULLS"):
                 reader.accept("NOT")
                 reader.expect("DISTINCT")
-            using_index = reader.accept("USING", "INDEX")
-            if using_index:
-                reader.read_identifier()
+            if reader.accept("USING", "INDEX"):
+                using_index = reader.read_identifier()
             else:
                 columns = columns or _read_names(reader)
             certain = frozenset(columns) if words == "PRIMARY KEY" else certain

@@ -65,7 +65,7 @@ class ConstraintDefinition:
     named: bool
     columns: tuple[str, ...] = ()
     not_valid: bool = False
-    using_index: bool = False
+    using_index: str = ""  # its name
     not_null_columns: frozenset[str] = frozenset()
     body: str = ""
     references: QualifiedName | None = None

@@ -74,6 +74,20 @@ def primary_key_not_using_index(fact: ConstraintAdded, state: FileState) -> Rule
     return RuleMatch(f"{_described(constraint)} is added to {fact.table}", safe, fact.table)
 
 
+@rule("primary-key-nullable", "advice", "a primary key is made of an index whose columns may be null",
+      why="they are made NOT NULL, for which all rows are read while everything else on the table waits",
+      fact=ConstraintAdded, by_size=True)  # fmt: skip
+def primary_key_nullable(fact: ConstraintAdded, state: FileState) -> RuleMatch | None:
+    constraint, table = fact.constraint, fact.table
+    if constraint.kind != "primary key" or not constraint.using_index or _exempt(fact, state):
+        return None
+    known = state.schema.indexes.get(table.sibling(constraint.using_index))
+    if known and all(state.is_never_null(table, column) for column in known.columns):
+        return None
+    what = f"the columns of {constraint.using_index} become NOT NULL"
+    return RuleMatch(what, "-- set them NOT NULL before, after a validated check (see set-not-null)", table)
+
+
 @rule("exclusion-added", "error", "an exclusion constraint is added",
       why=_BUILDS + "; PostgreSQL knows no other way. Overlapping rows of the previous version are refused",
       fact=ConstraintAdded, by_size=True)  # fmt: skip
