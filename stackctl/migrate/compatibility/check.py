@@ -6,31 +6,21 @@ statement measured on made-up rows → a command run against the first and the l
 
 from __future__ import annotations
 
-import re
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from psycopg.pq import TransactionStatus
-
-from stackctl.core.errors import AnswerNo, ServiceError, StackctlError, UsageError
+from stackctl.core.errors import AnswerNo, UsageError
 from stackctl.migrate.compatibility import baseline, contract, sample_rows
 from stackctl.migrate.compatibility.finding_places import drop_allowed, find_statement
 from stackctl.migrate.compatibility.report import CheckReport, CommandComparison, CompatibilityFinding
-from stackctl.migrate.compatibility.scratch_server import (
-    ScratchDatabases,
-    make_scratch_directory,
-    open_schemas,
-    read_server_objects,
-)
+from stackctl.migrate.compatibility.scratch_runs import NEEDS_SUPERUSER, TRUST, ScratchRunner
+from stackctl.migrate.compatibility.scratch_server import ScratchDatabases, make_scratch_directory, read_server_objects
 from stackctl.migrate.compatibility.shell_command import run_command
 from stackctl.migrate.compatibility.statement_observer import StatementObserver
-from stackctl.migrate.compatibility.substitutes import find_new_owner, makes_tablespace, substitute_statements
-from stackctl.migrate.runner.run import apply_migrations
 from stackctl.migrate.schema import catalog
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from stackctl.migrate.compatibility.contract_rules import Severity
@@ -38,20 +28,12 @@ if TYPE_CHECKING:
     from stackctl.migrate.compatibility.scratch_server import ServerObject
     from stackctl.migrate.compatibility.shell_command import CommandOutcome
     from stackctl.migrate.compatibility.statement_observer import MeasuredStatement
-    from stackctl.migrate.files import Migration, Statement
+    from stackctl.migrate.files import Migration
     from stackctl.postgres.libpq import Connection
 
 _BASE, _NEW = "base", "new"
-_UNKNOWN = re.compile(r'(role|database|tablespace) "(.+)" does not exist')
-_OWN_PARAMETER = re.compile(r'permission denied to set (parameter) "([^"]+\.[^"]+)"')
-_UNKNOWN_EXTENSION = re.compile(r'extension "(.+)" is not available')
 # What DROP says of a role or a tablespace that another database uses.
 _IN_USE = ("2BP01", "55000", "55006")
-_NEEDS_SUPERUSER = "needs-superuser"
-_TRUST = (
-    "look at what it does, then run the check with --trust: the files' SQL runs as a superuser then, who can read files"
-    " and run programs as the account of the scratch server"
-)
 
 
 @dataclass(frozen=True)
@@ -125,11 +107,9 @@ class _Checker:
         self._databases = databases
         self._old = old
         self._new = new
-        self._as_tried = {m.name: substitute_statements(m, trust=options.trust) for m in (*old, *new)}
+        self._runner = ScratchRunner(databases, options.schema, trust=options.trust)
         self._options = options
         self._tell = tell
-        self._roles: list[str] = []
-        self._made_up: set[str] = set()  # names of roles, databases and tablespaces
         self._states = {0: _BASE}  # databases by how many of the new files are applied
 
     def run(self, ref: str, found: Sequence[CompatibilityFinding]) -> CheckReport:
@@ -151,7 +131,7 @@ class _Checker:
             measured,
             run,
             skipped,
-            tuple(self._roles),
+            tuple(self._runner.roles),
         )
 
     def _apply_one_by_one(self) -> tuple[list[Migration], list[catalog.Catalog], CompatibilityFinding | None]:
@@ -161,7 +141,7 @@ class _Checker:
         try:
             with self._databases.connect(_BASE) as conn:
                 before = read_server_objects(conn)
-                self._apply(_BASE, conn, self._old)
+                self._runner.apply(_BASE, conn, self._old)
                 catalogs = [catalog.read_catalog(conn, self._options.schema)]
                 # A clone has the base's roles at hand, but not what the server knows about the base's database.
                 self._require_unshared(conn, {one for one in before if one.name == conn.info.dbname}, conn.info.dbname)
@@ -178,7 +158,7 @@ class _Checker:
             for migration in self._new:
                 self._tell(f"applying {migration.name}")
                 try:
-                    self._apply(_NEW, conn, [*self._old, *tried, migration])
+                    self._runner.apply(_NEW, conn, [*self._old, *tried, migration])
                 except AnswerNo as error:
                     if error.details.get("sqlstate") in _IN_USE and not self._databases.apart:
                         raise _NeedsServersApartError from error
@@ -194,7 +174,7 @@ class _Checker:
     def _require_unshared(self, conn: Connection, before: set[ServerObject], name: str | None = None) -> None:
         """Refuse to go on with one server when there are changes (to what is called `name`) that belong to it."""
         changed = before ^ {one for one in read_server_objects(conn) if name in (None, one.name)}
-        if not self._databases.apart and any(one.name not in self._made_up for one in changed):
+        if not self._databases.apart and any(one.name not in self._runner.made_up for one in changed):
             raise _NeedsServersApartError
 
     def _create_state(self, count: int) -> str:
@@ -203,67 +183,8 @@ class _Checker:
             self._states[count] = f"after_{count}"
             self._databases.create(self._states[count], template=_BASE)
             with self._databases.connect(self._states[count]) as conn:
-                self._apply(self._states[count], conn, [*self._old, *self._new[:count]])
+                self._runner.apply(self._states[count], conn, [*self._old, *self._new[:count]])
         return self._states[count]
-
-    def _apply(
-        self,
-        database: str,
-        conn: Connection,
-        migrations: Sequence[Migration],
-        observer: StatementObserver | None = None,
-    ) -> None:
-        """`apply_migrations`, with a stand-in for each role and the like that the files name and the server lacks."""
-
-        @contextmanager
-        def around(migration: Migration, statement: Statement) -> Iterator[None]:
-            with ExitStack() as stack:
-                owner = None if self._options.trust else find_new_owner(statement.sql)
-                if owner is not None:
-                    stack.enter_context(open_schemas(conn, owner))
-                if observer is not None:
-                    stack.enter_context(observer.measure(migration, statement))
-                # Last, so that nothing but the statement runs in it: names and operators may be the files' own.
-                if makes_tablespace(statement.sql) and conn.info.transaction_status == TransactionStatus.IDLE:
-                    stack.enter_context(self._databases.empower(database))
-                yield
-
-        plan = [self._as_tried[migration.name] for migration in migrations]
-        stand_ins: set[tuple[str, str]] = set()
-        while True:
-            try:
-                apply_migrations(
-                    conn,
-                    plan,
-                    schema=self._options.schema,
-                    out_of_order=True,
-                    sleep=lambda seconds: None,
-                    statement_context=around,
-                )
-                return
-            except (AnswerNo, ServiceError) as error:
-                unknown = _UNKNOWN.search(error.message) or _OWN_PARAMETER.search(error.message)
-                if unknown is None or unknown.group(1, 2) in stand_ins:
-                    raise self._explain(error) from error
-                kind, name = unknown.group(1, 2)
-                stand_ins.add((kind, name))
-                self._databases.create_stand_in(database, kind, name)
-                self._made_up.add(name)
-                if kind == "role" and name not in self._roles:
-                    self._roles.append(name)
-
-    def _explain(self, error: StackctlError) -> StackctlError:
-        """What an error of the runner means on a scratch server."""
-        if error.code == "permission-denied" and not self._options.trust:
-            return AnswerNo(error.message, code=_NEEDS_SUPERUSER, hint=_TRUST, details=error.details)
-        extension = _UNKNOWN_EXTENSION.search(error.message)
-        if extension is not None:
-            return ServiceError(
-                f"the scratch PostgreSQL lacks the extension {extension[1]} ({error.message})",
-                code="extension-missing",
-                hint="it brings plpgsql and vector only; a folder that needs others can't be checked here",
-            )
-        return error
 
     def _compare_catalogs(
         self, tried: Sequence[Migration], catalogs: Sequence[catalog.Catalog]
@@ -316,7 +237,7 @@ class _Checker:
     def _observe(self, database: str, plan: Sequence[Migration]) -> tuple[MeasuredStatement, ...]:
         with self._databases.connect(database) as conn:
             observer = StatementObserver(conn, self._options.schema)
-            self._apply(database, conn, plan, observer)
+            self._runner.apply(database, conn, plan, observer)
         return observer.measured
 
     def _compare_command(self, tried: Sequence[Migration]) -> CommandComparison:
@@ -353,9 +274,9 @@ class _Checker:
 
 
 def _to_refusal(error: AnswerNo, migration: Migration) -> CompatibilityFinding:
-    if error.code == _NEEDS_SUPERUSER:
+    if error.code == NEEDS_SUPERUSER:
         what = "it is refused to a role that is no superuser"
-        return _to_failure(error, migration, _NEEDS_SUPERUSER, "breaking", what, _TRUST)
+        return _to_failure(error, migration, NEEDS_SUPERUSER, "breaking", what, TRUST)
     return _to_failure(
         error, migration, "does-not-apply", "breaking", "it does not apply to an empty database", "mend it"
     )
