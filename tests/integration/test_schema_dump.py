@@ -69,6 +69,21 @@ GRANT USAGE ON SEQUENCE ticket TO PUBLIC;
 REVOKE EXECUTE ON FUNCTION shout FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION shout TO dump_reader;
 REVOKE ALL ON PROCEDURE "Tidy" FROM PUBLIC;
+COMMENT ON TABLE "user" IS 'it''s a user';
+COMMENT ON COLUMN "user"."displayName" IS 'two
+lines';
+COMMENT ON CONSTRAINT "order" ON "user" IS 'c';
+COMMENT ON FUNCTION next_code IS 'f';
+COMMENT ON PROCEDURE "Tidy" IS 'p';
+COMMENT ON AGGREGATE total (int) IS 'a';
+COMMENT ON TYPE "Mood" IS 't';
+COMMENT ON DOMAIN short IS 'd';
+COMMENT ON INDEX by_name IS 'i';
+COMMENT ON TRIGGER touch ON "user" IS 'g';
+COMMENT ON POLICY own ON base IS 'y';
+COMMENT ON VIEW a_above IS 'v';
+COMMENT ON MATERIALIZED VIEW a_deep IS 'm';
+COMMENT ON SEQUENCE ticket IS 's';
 """
 
 
@@ -113,6 +128,7 @@ def test_every_kind_of_thing_survives_the_round_trip(empty_db: str, second_db: s
         facts = [_facts(connection) for connection in (conn, copy)]
         assert facts[0] == facts[1]
         assert "dump_reader" in text and "'it''s'" in text
+        assert text.count("COMMENT ON") == EVERYTHING.count("COMMENT ON")
     finally:
         for connection in (conn, copy):
             connection.execute("DROP OWNED BY dump_reader")

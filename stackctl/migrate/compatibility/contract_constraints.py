@@ -120,7 +120,7 @@ def _find_unique_keys(catalog: Catalog) -> dict[tuple[str, str], Constraint | In
             key = re.sub(r"^NULLS NOT DISTINCT (.*)", r"\1 NULLS NOT DISTINCT", key)
             found[constraint.table, key] = constraint
     for index in catalog.indexes:
-        if index.unique and index.valid:
+        if index.unique and index.valid and not index.inherited:
             found.setdefault((index.table, _get_key(index)), index)
     return found
 
@@ -133,5 +133,5 @@ def _compare_indexes(before: Catalog, after: Catalog) -> Iterator[Breach]:
     kept = {(index.table, _get_key(index)) for index in after.indexes} | set(_find_unique_keys(after))
     for index in before.indexes:
         there = _has_columns(after, index.table, index.columns)
-        if there and not index.unique and (index.table, _get_key(index)) not in kept:
+        if there and not index.unique and not index.inherited and (index.table, _get_key(index)) not in kept:
             yield Breach("drop-index", f"index {index.name} of {index.table} is dropped", (index.table, index.name))

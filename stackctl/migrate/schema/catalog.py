@@ -80,11 +80,12 @@ class Constraint:
 
 @dataclass(frozen=True)
 class Index:
-    """An index that is not a constraint's."""
+    """An index that is not a constraint's. `inherited`: from a partitioned table's."""
 
     name: str
     table: str
     definition: str
+    inherited: bool
     unique: bool
     valid: bool
     columns: tuple[str, ...]
@@ -92,13 +93,20 @@ class Index:
 
 @dataclass(frozen=True)
 class Type:
-    """`kind`: `e`num, `d`omain, `c`omposite, `r`ange. `labels`: an enum's, in order; `definition`: of the others."""
+    """`kind`: `e`num, `d`omain, `c`omposite, `r`ange. `labels`: an enum's, in order; `definition`: of the others.
+
+    The rest are a domain's parts, a check as ALTER DOMAIN … ADD takes it.
+    """
 
     oid: int
     name: str
     kind: str
     labels: tuple[str, ...]
     definition: str | None
+    base: str | None
+    default: str | None
+    not_null: bool
+    checks: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -174,6 +182,17 @@ class Grant:
 
 
 @dataclass(frozen=True)
+class Comment:
+    """`words`: TABLE, COLUMN, FUNCTION…; `name` as COMMENT ON takes it, `relation` behind its ON. Both are quoted."""
+
+    words: str
+    name: str
+    relation: str | None
+    text: str
+    thing: tuple[str, ...]  # as in things.py
+
+
+@dataclass(frozen=True)
 class Catalog:
     """One schema at one moment. What an extension brought is left out."""
 
@@ -187,6 +206,7 @@ class Catalog:
     policies: tuple[Policy, ...]
     sequences: Mapping[str, Sequence]
     grants: tuple[Grant, ...]
+    comments: tuple[Comment, ...]
     extensions: tuple[tuple[str, str], ...]  # of the whole database, with the schema of each
 
 
@@ -216,6 +236,7 @@ def read_catalog(conn: Connection, schema: str) -> Catalog:
             policies=_read_all(Policy, conn, "policies", schema),
             sequences={sequence.name: sequence for sequence in _read_all(Sequence, conn, "sequences", schema)},
             grants=_read_all(Grant, conn, "grants", schema),
+            comments=_read_all(Comment, conn, "comments", schema),
             extensions=tuple((row["name"], row["schema"]) for row in _read_rows(conn, "extensions", schema)),
         )
 

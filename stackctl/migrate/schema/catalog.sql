@@ -59,8 +59,11 @@ WHERE c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = %(schema)s)
 ORDER BY c.relname COLLATE "C", array_position('{p,u,x,c,f}', k.contype), k.conname COLLATE "C"
 
 -- name: indexes
-SELECT c.relname::text AS name, t.relname::text AS table, pg_get_indexdef(i.indexrelid, 0, true) AS definition,
-       i.indisunique AS unique, i.indisvalid AS valid,
+SELECT c.relname::text AS name, t.relname::text AS table,
+       -- With ONLY it would be made without the indexes of the partitions.
+       CASE c.relkind WHEN 'I' THEN regexp_replace(pg_get_indexdef(i.indexrelid, 0, true), ' ON ONLY ', ' ON ')
+       ELSE pg_get_indexdef(i.indexrelid, 0, true) END AS definition,
+       EXISTS (SELECT FROM pg_inherits AS h WHERE h.inhrelid = c.oid) AS inherited, i.indisunique AS unique, i.indisvalid AS valid,
        ARRAY(SELECT a.attname::text FROM unnest(i.indkey::smallint[]) WITH ORDINALITY AS key (attnum, n)
              JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = key.attnum ORDER BY key.n) AS columns
 FROM pg_index AS i
@@ -68,7 +71,6 @@ JOIN pg_class AS c ON c.oid = i.indexrelid
 JOIN pg_class AS t ON t.oid = i.indrelid
 WHERE t.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = %(schema)s) AND t.relkind IN ('r', 'p', 'm')
   AND NOT EXISTS (SELECT FROM pg_constraint AS k WHERE k.conindid = c.oid AND k.contype IN ('p', 'u', 'x'))
-  AND NOT EXISTS (SELECT FROM pg_inherits AS h WHERE h.inhrelid = c.oid)
 ORDER BY t.relname COLLATE "C", c.relname COLLATE "C"
 
 -- name: types
@@ -85,7 +87,13 @@ SELECT t.oid::bigint, t.typname::text AS name, t.typtype::text AS kind,
                         FROM pg_attribute AS a WHERE a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped)
          WHEN 'r' THEN (SELECT 'subtype = ' || format_type(r.rngsubtype, NULL) FROM pg_range AS r
                         WHERE r.rngtypid = t.oid)
-       END AS definition
+       END AS definition,
+       CASE t.typtype WHEN 'd' THEN format_type(t.typbasetype, t.typtypmod) END AS base,
+       CASE t.typtype WHEN 'd' THEN t.typdefault END AS "default",
+       t.typtype = 'd' AND t.typnotnull AS not_null,
+       ARRAY(SELECT 'CONSTRAINT ' || quote_ident(k.conname) || ' ' || pg_get_constraintdef(k.oid, true)
+             FROM pg_constraint AS k WHERE k.contypid = t.oid AND k.contype = 'c'
+             ORDER BY k.conname COLLATE "C") AS checks
 FROM pg_type AS t
 LEFT JOIN pg_class AS c ON c.oid = t.typrelid
 WHERE t.typnamespace = (SELECT oid FROM pg_namespace WHERE nspname = %(schema)s)
@@ -187,6 +195,59 @@ WHERE g.grantee <> o.owner
 ORDER BY array_position('{SCHEMA,TABLE,SEQUENCE,FUNCTION,PROCEDURE}', o.kind), o.name COLLATE "C",
          o.column COLLATE "C" NULLS FIRST, pg_get_userbyid(g.grantee) COLLATE "C",
          g.privilege_type
+
+-- name: comments
+-- `words`: what COMMENT ON calls the kind; `name` and `relation`: what follows it; `thing`: as in things.sql.
+WITH relation (oid, name, words, key) AS (
+  SELECT c.oid, quote_ident(c.relname),
+         CASE c.relkind WHEN 'v' THEN 'VIEW' WHEN 'm' THEN 'MATERIALIZED VIEW' WHEN 'S' THEN 'SEQUENCE' WHEN 'i' THEN 'INDEX'
+           WHEN 'I' THEN 'INDEX' WHEN 'c' THEN 'TYPE' ELSE 'TABLE' END,
+         ARRAY[CASE c.relkind WHEN 'v' THEN 'view' WHEN 'm' THEN 'view' WHEN 'S' THEN 'sequence' WHEN 'i' THEN 'index'
+                 WHEN 'I' THEN 'index' WHEN 'c' THEN 'type' ELSE 'table' END, c.relname::text]
+  FROM pg_class AS c
+  WHERE c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = %(schema)s)
+),
+thing (class, oid, part, words, name, relation, key) AS (
+  SELECT 'pg_class'::regclass, r.oid, 0, r.words, r.name, NULL,
+         CASE WHEN k.oid IS NULL THEN r.key ELSE ARRAY['constraint', c.relname::text, k.conname::text] END
+  FROM relation AS r
+  LEFT JOIN pg_constraint AS k ON k.conindid = r.oid AND k.contype IN ('p', 'u', 'x')
+  LEFT JOIN pg_class AS c ON c.oid = k.conrelid
+  WHERE r.words <> 'TYPE'
+  UNION ALL
+  SELECT 'pg_class'::regclass, r.oid, a.attnum, 'COLUMN', r.name || '.' || quote_ident(a.attname), NULL,
+         CASE r.words WHEN 'TYPE' THEN r.key ELSE ARRAY['column', r.key[2], a.attname::text] END
+  FROM relation AS r JOIN pg_attribute AS a ON a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped
+  UNION ALL
+  SELECT 'pg_constraint'::regclass, k.oid, 0, 'CONSTRAINT', quote_ident(k.conname), r.name,
+         ARRAY['constraint', r.key[2], k.conname::text]
+  FROM relation AS r JOIN pg_constraint AS k ON k.conrelid = r.oid
+  UNION ALL
+  SELECT 'pg_trigger'::regclass, t.oid, 0, 'TRIGGER', quote_ident(t.tgname), r.name,
+         ARRAY['trigger', r.key[2], t.tgname::text]
+  FROM relation AS r JOIN pg_trigger AS t ON t.tgrelid = r.oid
+  UNION ALL
+  SELECT 'pg_policy'::regclass, p.oid, 0, 'POLICY', quote_ident(p.polname), r.name,
+         ARRAY['policy', r.key[2], p.polname::text]
+  FROM relation AS r JOIN pg_policy AS p ON p.polrelid = r.oid
+  UNION ALL
+  SELECT 'pg_type'::regclass, t.oid, 0, CASE t.typtype WHEN 'd' THEN 'DOMAIN' ELSE 'TYPE' END, quote_ident(t.typname),
+         NULL, ARRAY['type', t.typname::text]
+  FROM pg_type AS t WHERE t.typnamespace = (SELECT oid FROM pg_namespace WHERE nspname = %(schema)s)
+  UNION ALL
+  SELECT 'pg_proc'::regclass, p.oid, 0,
+         CASE p.prokind WHEN 'p' THEN 'PROCEDURE' WHEN 'a' THEN 'AGGREGATE' ELSE 'FUNCTION' END,
+         quote_ident(p.proname) || '(' || pg_get_function_identity_arguments(p.oid) || ')', NULL,
+         ARRAY['routine', p.proname || '(' || array_to_string(ARRAY(
+           SELECT format_type(type, NULL) FROM unnest(p.proargtypes) WITH ORDINALITY AS a (type, n) ORDER BY n), ', ')
+           || ')']
+  FROM pg_proc AS p WHERE p.pronamespace = (SELECT oid FROM pg_namespace WHERE nspname = %(schema)s)
+)
+SELECT thing.words, thing.name, thing.relation, d.description AS text, thing.key AS thing
+FROM thing JOIN pg_description AS d ON d.classoid = thing.class AND d.objoid = thing.oid AND d.objsubid = thing.part
+WHERE NOT EXISTS (SELECT FROM pg_depend AS e
+                  WHERE e.classid = thing.class AND e.objid = thing.oid AND e.deptype = 'e')
+ORDER BY thing.words, thing.relation COLLATE "C" NULLS FIRST, thing.name COLLATE "C"
 
 -- name: extensions
 SELECT e.extname::text AS name, n.nspname::text AS schema

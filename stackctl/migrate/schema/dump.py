@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from psycopg import sql
@@ -14,28 +14,37 @@ from stackctl.migrate.schema.catalog import (
     read_needed_schemas,
     unquote_name,
 )
+from stackctl.migrate.schema.writer import SchemaWriter, format_comment, format_privilege
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     import psycopg
 
-    from stackctl.migrate.schema.catalog import Catalog, Column, Grant, Relation, Type
-    from stackctl.migrate.schema.catalog import Sequence as SequenceOf
+    from stackctl.migrate.schema.catalog import Catalog
 
 Connection: TypeAlias = "psycopg.Connection[Any]"
 
-_PLAIN = re.compile(r"[a-z_][a-z0-9_]*")
 _ENABLED = {"D": "DISABLE", "R": "ENABLE REPLICA", "A": "ENABLE ALWAYS"}
 
 
 def dump_schema(conn: Connection, schema: str) -> str:
     """The schema as SQL that psql can load into an empty database, on a connection in autocommit mode.
 
-    Extensions, types, sequences, functions, tables, views, indexes, foreign keys, triggers, policies and grants, each
-    kind by name as far as what needs what allows. No data, no owners, no oids. Another schema that something in this
-    one needs comes first, whole. It is the schema of one moment, whatever others commit meanwhile.
+    Extensions, types, sequences, functions, tables, views, indexes, foreign keys, triggers, policies, grants and
+    comments, each kind by name as far as what needs what allows. No data, no owners, no oids. Another schema that
+    something in this one needs comes first, whole. It is the schema of one moment, whatever others commit meanwhile.
     """
+    with hold_schema(conn, schema):
+        reserved = read_reserved_words(conn)
+        needs = read_dependencies(conn)
+        schemas = [_Dump(read_catalog(conn, name), reserved).write(needs) for name in _sort_by_need(conn, schema)]
+    return "\n\n".join(schemas) + "\n"
+
+
+@contextmanager
+def hold_schema(conn: Connection, schema: str) -> Iterator[None]:
+    """Inside, what is read of the schema and of those that it needs is that of one moment."""
     tables = [sql.Identifier(*names) for name in _sort_by_need(conn, schema) for names in list_tables(conn, name)]
     with conn.transaction():
         conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
@@ -43,12 +52,12 @@ def dump_schema(conn: Connection, schema: str) -> str:
             # The server's functions that write definitions look past the snapshot. With the tables held before it
             # begins, they find what it shows.
             conn.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(sql.SQL(", ").join(tables)))
-        # Those that the server itself quotes where they are names.
-        words = conn.execute("SELECT word FROM pg_get_keywords() WHERE catcode <> 'U'").fetchall()
-        reserved = frozenset(word for (word,) in words)
-        needs = read_dependencies(conn)
-        schemas = [_Writer(read_catalog(conn, name), reserved).write(needs) for name in _sort_by_need(conn, schema)]
-    return "\n\n".join(schemas) + "\n"
+        yield
+
+
+def read_reserved_words(conn: Connection) -> frozenset[str]:
+    """Those that the server itself quotes where they are names."""
+    return frozenset(word for (word,) in conn.execute("SELECT word FROM pg_get_keywords() WHERE catcode <> 'U'"))
 
 
 def _sort_by_need(conn: Connection, schema: str) -> list[str]:
@@ -67,28 +76,25 @@ def _sort_by_need(conn: Connection, schema: str) -> list[str]:
     return order
 
 
-class _Writer:
+class _Dump:
     def __init__(self, catalog: Catalog, reserved: frozenset[str]) -> None:
         self._catalog = catalog
-        self._reserved = reserved
+        self._writer = SchemaWriter(catalog, reserved)
+        self._name = self._writer.quote_name
 
     def write(self, needs: Sequence[tuple[int, int]]) -> str:
         parts = [
             self._opening(),
             *self._objects(needs),
             *_join_statements(self._sequence_owners()),
-            *_join_statements(index.definition for index in self._catalog.indexes),
+            *_join_statements(index.definition for index in self._catalog.indexes if not index.inherited),
             *_join_statements(self._foreign_keys()),
             *_join_statements(self._triggers()),
             *_join_statements(self._policies()),
             *_join_statements(self._grants()),
+            *_join_statements(format_comment(comment) for comment in self._catalog.comments),
         ]
         return "\n\n".join(parts)
-
-    def _name(self, name: str) -> str:
-        if _PLAIN.fullmatch(name) and name not in self._reserved:
-            return name
-        return sql.Identifier(name).as_string()
 
     def _opening(self) -> str:
         schema = self._name(self._catalog.schema)
@@ -105,11 +111,13 @@ class _Writer:
 
     def _objects(self, needs: Sequence[tuple[int, int]]) -> Iterator[str]:
         """What can need each other, each after what it needs, otherwise by kind and name."""
-        texts: dict[int, str] = {type_.oid: self._type(type_) for type_ in self._catalog.types.values()}
-        texts |= {s.oid: self._sequence(s) for s in self._catalog.sequences.values() if not s.identity}
-        texts |= {routine.oid: f"{routine.definition.rstrip()};" for routine in self._catalog.routines}
-        for relation in self._catalog.relations.values():
-            texts[relation.oid] = self._table(relation) if relation.is_table else self._view(relation)
+        writer, catalog = self._writer, self._catalog
+        texts: dict[int, str] = {type_.oid: f"{writer.write_type(type_)};" for type_ in catalog.types.values()}
+        texts |= {s.oid: f"{writer.write_sequence(s)};" for s in catalog.sequences.values() if not s.identity}
+        texts |= {routine.oid: f"{routine.definition.rstrip()};" for routine in catalog.routines}
+        for relation in catalog.relations.values():
+            made = writer.write_table(relation) if relation.is_table else [writer.write_view(relation)]
+            texts[relation.oid] = "\n".join(f"{statement};" for statement in made)
         needed: dict[int, list[int]] = {}
         for object_, other in needs:
             if object_ in texts and other in texts:
@@ -130,80 +138,6 @@ class _Writer:
 
         for oid in texts:
             yield from visit(oid)
-
-    def _type(self, type_: Type) -> str:
-        name = self._name(type_.name)
-        match type_.kind:
-            case "e":
-                labels = ",\n".join(f"  {_literal(label)}" for label in type_.labels)
-                return f"CREATE TYPE {name} AS ENUM (\n{labels}\n);"
-            case "d":
-                return f"CREATE DOMAIN {name} AS {type_.definition};"
-            case "r":
-                return f"CREATE TYPE {name} AS RANGE ({type_.definition});"
-            case _:
-                return f"CREATE TYPE {name} AS ({type_.definition or ''});"
-
-    def _sequence(self, sequence: SequenceOf) -> str:
-        return f"CREATE SEQUENCE {self._name(sequence.name)} AS {sequence.type}{_format_sequence_options(sequence)};"
-
-    def _table(self, table: Relation) -> str:
-        identities = {
-            s.owner_column: s for s in self._catalog.sequences.values() if s.identity and s.owner_table == table.name
-        }
-        head = f"CREATE {'UNLOGGED ' if table.unlogged else ''}TABLE {self._name(table.name)}"
-        tail = f" WITH ({', '.join(table.options)})" if table.options else ""
-        if table.partition_key:
-            tail = f" PARTITION BY {table.partition_key}{tail}"
-        constraints = [
-            f"  CONSTRAINT {self._name(c.name)} {c.definition}"
-            for c in self._catalog.constraints
-            if c.table == table.name and c.kind != "f" and not c.inherited and not c.definition.endswith(" NOT VALID")
-        ]
-        late = [
-            f"\nALTER TABLE {self._name(table.name)} ADD CONSTRAINT {self._name(c.name)} {c.definition};"
-            for c in self._catalog.constraints
-            if c.table == table.name and c.kind == "c" and not c.inherited and c.definition.endswith(" NOT VALID")
-        ]
-        if table.partition_bound is not None:
-            body = f" PARTITION OF {table.parents[0]}"
-            if constraints:
-                body += " (\n" + ",\n".join(constraints) + "\n)"
-            text = f"{head}{body} {table.partition_bound}{tail};"
-        else:
-            columns = [f"  {self._column(c, identities)}" for c in table.columns.values() if c.is_local]
-            inherits = f" INHERITS ({', '.join(table.parents)})" if table.parents else ""
-            elements = ",\n".join([*columns, *constraints])
-            text = f"{head} (\n{elements}\n){inherits}{tail};" if elements else f"{head} (){inherits}{tail};"
-        return text + "".join(late) + self._row_security(table)
-
-    def _row_security(self, table: Relation) -> str:
-        text = f"\nALTER TABLE {self._name(table.name)} ENABLE ROW LEVEL SECURITY;" if table.row_security else ""
-        if table.force_row_security:
-            text += f"\nALTER TABLE {self._name(table.name)} FORCE ROW LEVEL SECURITY;"
-        return text
-
-    def _column(self, column: Column, identities: Mapping[str | None, SequenceOf]) -> str:
-        text = f"{self._name(column.name)} {column.type}"
-        if column.collation:
-            text += f" COLLATE {column.collation}"
-        if column.not_null:
-            text += " NOT NULL"
-        if column.identity:
-            counting = _format_sequence_options(identities[column.name]).strip()
-            when = "ALWAYS" if column.identity == "a" else "BY DEFAULT"
-            text += f" GENERATED {when} AS IDENTITY" + (f" ({counting})" if counting else "")
-        elif column.generated:
-            text += f" GENERATED ALWAYS AS ({column.expression}) {'STORED' if column.generated == 's' else 'VIRTUAL'}"
-        elif column.expression is not None:
-            text += f" DEFAULT {column.expression}"
-        return text
-
-    def _view(self, view: Relation) -> str:
-        kind = "MATERIALIZED VIEW" if view.kind == "m" else "VIEW"
-        options = f" WITH ({', '.join(view.options)})" if view.options else ""
-        query = (view.query or "").rstrip(";")
-        return f"CREATE {kind} {self._name(view.name)}{options} AS\n{query};"
 
     def _sequence_owners(self) -> Iterator[str]:
         for sequence in self._catalog.sequences.values():
@@ -242,7 +176,7 @@ class _Writer:
         for grant in self._catalog.grants:
             if not grant.usual:
                 rights.setdefault((grant.kind, grant.name, grant.grantee, grant.grantable), []).append(
-                    _format_privilege(grant)
+                    format_privilege(grant)
                 )
         for (kind, name, grantee, grantable), privileges in rights.items():
             option = " WITH GRANT OPTION" if grantable else ""
@@ -257,28 +191,3 @@ def _join_statements(statements: Iterable[str]) -> Iterator[str]:
     text = "\n".join(f"{statement};" for statement in statements)
     if text:
         yield text
-
-
-def _format_sequence_options(sequence: SequenceOf) -> str:
-    """What differs from a sequence made without options."""
-    sizes = {"smallint": 2**15, "integer": 2**31, "bigint": 2**63}
-    limit = sizes[sequence.type]
-    up = sequence.increment > 0
-    minimum, maximum = (1, limit - 1) if up else (-limit, -1)
-    usual = (
-        ("INCREMENT", sequence.increment, 1),
-        ("MINVALUE", sequence.minimum, minimum),
-        ("MAXVALUE", sequence.maximum, maximum),
-        ("START", sequence.start, sequence.minimum if up else sequence.maximum),
-        ("CACHE", sequence.cache, 1),
-    )
-    text = "".join(f" {word} {value}" for word, value, default in usual if value != default)
-    return text + (" CYCLE" if sequence.cycle else "")
-
-
-def _format_privilege(grant: Grant) -> str:
-    return f"{grant.privilege} ({grant.column})" if grant.column else grant.privilege
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
