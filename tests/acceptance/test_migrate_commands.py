@@ -170,3 +170,13 @@ def test_what_was_done_is_told_when_a_signal_ends_it(empty: Project, tmp_path: P
     assert (outcome.code, [one["name"] for one in outcome.json["applied"]]) == (130, ["20260101000000_a"])
     with psycopg.connect(empty.settings["database"]["url"]) as conn:
         assert conn.execute("SELECT to_regclass('b')").fetchone() == (None,)
+
+
+@pytest.mark.parametrize(
+    "words", ["down", "rollback", "down 1", "down --all --steps=2", "rollback --to 20260101000000"]
+)
+def test_there_is_no_way_down_and_what_there_is_instead_is_said(empty: Project, words: str) -> None:
+    refused = empty.run("migrate", *words.split())
+    assert (refused.code, refused.stdout) == (2, "")
+    assert "migrate new --revert VERSION" in refused.stderr
+    assert "down" not in empty.run("migrate", "--help").stdout

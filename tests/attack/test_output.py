@@ -87,6 +87,8 @@ CASES = [
     Case("migrate lint {text}", 2),
     Case("migrate check --dir=evil --base=main", 1),
     Case("migrate check --dir=evil --base={text}", 2),
+    Case("migrate down {text}", 2),
+    Case("migrate rollback --steps={text}", 2),
     Case("migrate dump", prints="document"),
     Case("migrate dump --output={name}.sql", changes=True),
     Case("mappings list"),

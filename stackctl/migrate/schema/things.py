@@ -263,7 +263,7 @@ class _Lister:
     def _constraint(self, constraint: Constraint) -> Thing:
         key, holder = ("constraint", constraint.table, constraint.name), ("table", constraint.table)
         table, shown = self._name(constraint.table), self._name(constraint.name)
-        slots = [key]
+        slots: list[Key] = [key]
         if constraint.kind in "pux":
             slots.append(("relation", constraint.name))
         if constraint.kind == "p":
