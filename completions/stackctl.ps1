@@ -168,6 +168,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 '--ask-database:Ask the operated database for sizes, checks, volatility and syntax.'
                 '--rule=@lint-rules:Ask only this rule; repeatable.'
                 '--exclude=@lint-rules:Do not ask this rule; repeatable.'
+                '--server-version=:PostgreSQL''s; default the database''s, else the newest.'
                 '--format=text|json|github|gitlab|junit|sarif:How to show findings.'
             )
             arguments = @('FILE|DIR...')

@@ -274,6 +274,15 @@ def test_older_files_are_read_and_not_reported(project: Project) -> None:
     assert "index-not-concurrent" in ids(project, "db/20260101000002_old.sql")
 
 
+def test_the_version_of_the_server_is_a_flag_s_or_the_database_s(project: Project, migrated_db: str) -> None:
+    write(project, 2, "default", "ALTER TABLE person ADD COLUMN age int DEFAULT 1;")
+    assert ids(project) == []
+    assert ids(project, "--server-version", "10") == ["volatile-default"]
+    assert ids(project, "--database-url", migrated_db) == []
+    assert ids(project, "--database-url", migrated_db, "--server-version", "10") == ["volatile-default"]
+    assert project.run("migrate", "lint", "--server-version", "9").code == 2
+
+
 # -- for other programs
 
 

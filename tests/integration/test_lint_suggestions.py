@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from stackctl.migrate.folder import discover
-from stackctl.migrate.lint.linter import LintFile, lint_files
+from stackctl.migrate.lint.database_facts import DatabaseFacts
+from stackctl.migrate.lint.linter import RULES, LintFile, lint_files
+from stackctl.migrate.parser.token_reader import QualifiedName
 from stackctl.migrate.runner.run import apply_migrations
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ CREATE TABLE parts_2 PARTITION OF parts FOR VALUES IN (2);
 INSERT INTO parts SELECT 1 + i % 2, 'A' || i FROM generate_series(1, 2500) AS i;
 """
 
+NOT_NULL = {"set-not-null": RULES["set-not-null"]}
 CASES = [
     ("index-not-concurrent", 'CREATE INDEX new_idx ON "T" (a)',
      "SELECT indisvalid FROM pg_index WHERE indexrelid = 'new_idx'::regclass", True),
@@ -78,3 +81,18 @@ def test_the_safe_way_arrives(
     conn.execute(SCHEMA)
     apply_migrations(connect(empty_db, autocommit=True), discover(tmp_path))
     assert conn.execute(question.encode()).fetchone() == (answer,)
+
+
+def test_the_safe_way_that_this_server_knows_arrives(empty_db: str, connect: Connect, tmp_path: Path) -> None:
+    conn: psycopg.Connection[Any] = connect(empty_db, autocommit=True)
+    conn.execute(SCHEMA)
+    path = tmp_path / "20260101000000_case.sql"
+    path.write_text('ALTER TABLE "T" ALTER a SET NOT NULL', encoding="utf-8")
+    database = DatabaseFacts(connect(empty_db, autocommit=True))
+    (finding,) = lint_files(
+        [LintFile(path, path.stem)], schema="public", server_version=database.server_version, rules=NOT_NULL
+    )
+    path.write_text(finding.suggestion, encoding="utf-8")
+    apply_migrations(connect(empty_db, autocommit=True), discover(tmp_path))
+    assert DatabaseFacts(conn).is_never_null(QualifiedName("public", "T", '"T"'), "a")
+    assert lint_files([LintFile(path, path.stem)], schema="public", rules=NOT_NULL) == []

@@ -21,14 +21,14 @@ SPLIT = "\n-- stackctl:split\n"
 OUTSIDE = "-- stackctl:outside-transaction\n"
 
 
-def run(directory: Path, *texts: str, schema: str = "public") -> list[LintFinding]:
+def run(directory: Path, *texts: str, schema: str = "public", server_version: int | None = None) -> list[LintFinding]:
     """The findings in the last of these files, which follow each other in a folder."""
     listed: list[LintFile] = []
     for number, text in enumerate(texts):
         path = directory / f"2026010100000{number}_case.sql"
         path.write_text(text, encoding="utf-8")
         listed.append(LintFile(path, path.stem, report=number == len(texts) - 1))
-    return lint_files(listed, schema=schema)
+    return lint_files(listed, schema=schema, server_version=server_version)
 
 
 def rules(directory: Path, *texts: str, schema: str = "public") -> list[str]:
@@ -223,6 +223,66 @@ def test_the_table_in_the_documentation_is_the_code() -> None:
     rows = [f"| `{rule.id}` | {rule.severity} | {rule.title} | {rule.why} |" for rule in RULES.values()]
     documented = [line for line in DOCS.read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
     assert documented == rows
+
+
+# -- versions of the server
+
+CHECKED = "ALTER TABLE t ADD CONSTRAINT c CHECK (a IS NOT NULL) NOT VALID;" + SPLIT + OUTSIDE
+CHECKED += "ALTER TABLE t VALIDATE CONSTRAINT c;" + SPLIT + "ALTER TABLE t ALTER a SET NOT NULL"
+
+
+@pytest.mark.parametrize(
+    ("rule", "text", "since"),
+    [
+        ("volatile-default", "ALTER TABLE t ADD COLUMN b int DEFAULT 1", 11),
+        ("volatile-default", "ALTER TABLE t ADD COLUMN b int DEFAULT now()", 11),
+        ("set-not-null", CHECKED, 12),
+        ("cannot-run-in-transaction", "ALTER TYPE m ADD VALUE 'b'", 12),
+        ("attach-reads-partition", "CREATE TABLE p (a int); ALTER TABLE t ATTACH PARTITION p FOR VALUES IN (1)", 12),
+    ],
+)
+def test_a_hazard_is_named_up_to_the_version_that_ended_it(rule: str, text: str, since: int, tmp_path: Path) -> None:
+    found = {
+        version: rule in [finding.rule for finding in run(tmp_path, text, server_version=version)]
+        for version in (since - 1, since, None)
+    }
+    assert found == {since - 1: True, since: False, None: False}
+
+
+@pytest.mark.parametrize(
+    ("rule", "text", "since", "advice"),
+    [
+        ("set-not-null", "ALTER TABLE t ALTER a SET NOT NULL", 12, "ALTER a SET NOT NULL"),
+        ("reindex-not-concurrent", "REINDEX TABLE t", 12, "REINDEX TABLE CONCURRENTLY t"),
+        ("partition-locks-parent", "CREATE TABLE p PARTITION OF t FOR VALUES IN (1)", 12, "ATTACH PARTITION p"),
+        ("detach-not-concurrent", "ALTER TABLE t DETACH PARTITION p", 14, "DETACH PARTITION p CONCURRENTLY"),
+    ],
+)
+def test_a_server_is_advised_what_it_knows(rule: str, text: str, since: int, advice: str, tmp_path: Path) -> None:
+    def advised(version: int | None) -> bool:
+        found = next(finding for finding in run(tmp_path, text, server_version=version) if finding.rule == rule)
+        return advice.replace("ALTER a", "ALTER COLUMN a") in found.suggestion
+
+    assert (advised(since - 1), advised(since), advised(None)) == (False, True, True)
+
+
+@pytest.mark.parametrize(
+    ("rule", "text", "advice"),
+    [
+        ("set-not-null", "ALTER TABLE t ALTER a SET NOT NULL", "ADD CONSTRAINT t_a_not_null NOT NULL a NOT VALID"),
+        (
+            "foreign-key-not-valid-missing",
+            "CREATE TABLE p (a int) PARTITION BY LIST (a);|ALTER TABLE p ADD FOREIGN KEY (a) REFERENCES t",
+            "NOT VALID;",
+        ),
+    ],
+)
+def test_what_is_new_is_advised_where_the_version_is_named(rule: str, text: str, advice: str, tmp_path: Path) -> None:
+    def advised(version: int | None) -> bool:
+        found = run(tmp_path, *text.split("|"), server_version=version)
+        return advice in next(finding for finding in found if finding.rule == rule).suggestion
+
+    assert (advised(17), advised(18), advised(None)) == (False, True, False)
 
 
 # -- how long it takes

@@ -45,6 +45,12 @@ def lint(
     exclude: Annotated[
         list[str] | None, typer.Option("--exclude", metavar="RULE", help="Do not ask this rule; repeatable.")
     ] = None,
+    server_version: Annotated[
+        int | None,
+        typer.Option(
+            "--server-version", min=10, metavar="N", help="PostgreSQL's; default the database's, else the newest."
+        ),
+    ] = None,
     format_: Annotated[Format, typer.Option("--format", help="How to show findings.")] = Format.text,
 ) -> None:
     """Find what is unsafe while the application runs, or breaks its previous version.
@@ -73,7 +79,14 @@ def lint(
         findings = [
             finding
             for folder in folders
-            for finding in lint_files(folder, schema=schema, database=database, rules=rules, advance=progress.advance)
+            for finding in lint_files(
+                folder,
+                schema=schema,
+                database=database,
+                server_version=server_version or (database.server_version if database else None),
+                rules=rules,
+                advance=progress.advance,
+            )
         ]
     files = [file.path for folder in folders for file in folder if file.report]
     ok = not has_failures(findings)

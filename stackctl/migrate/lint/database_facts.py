@@ -61,6 +61,7 @@ class DatabaseFacts:
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
         conn.execute("SET default_transaction_read_only = on")
+        self.server_version = conn.info.server_version // 10000
 
     def read_size(self, table: QualifiedName) -> TableSize | None:
         """The table with its partitions."""

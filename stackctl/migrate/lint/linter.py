@@ -70,15 +70,17 @@ def lint_files(
     *,
     schema: str,
     database: DatabaseFacts | None = None,
+    server_version: int | None = None,
     rules: Mapping[str, LintRule] = RULES,
     advance: Callable[[int, str], None] = lambda count, name: None,
 ) -> list[LintFinding]:
     """The findings in one folder's files, which are in order. Nothing is executed.
 
     `schema` is the one that names without a schema stand for. `database` answers what only a database can tell.
-    `rules` are those to ask, by their ids. `advance` hears of each number of statements that were read, of which file.
+    `server_version` is the major one that the files are for; without it, hazards are those of the newest. `rules` are
+    those to ask, by their ids. `advance` hears of each number of statements that were read, of which file.
     """
-    schema_state = SchemaState()
+    schema_state = SchemaState(server_version)
     findings: list[LintFinding] = []
     for file in files_to_lint:
         state = FileState(schema_state, database if file.report else None)

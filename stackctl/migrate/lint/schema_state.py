@@ -93,14 +93,23 @@ class KnownTable:
 @dataclass
 class SchemaState:
     """What outlives a file: tables, which of them have partitions, domains that ask something of their values, indexes,
-    and triggers with their tables.
+    and triggers with their tables. `server_version`: the major one, None where nobody has said.
     """
 
+    server_version: int | None = None
     tables: dict[QualifiedName, KnownTable] = field(default_factory=lambda: defaultdict(KnownTable))
     partitioned: set[QualifiedName] = field(default_factory=set)
     strict_domains: set[QualifiedName] = field(default_factory=set)
     indexes: dict[QualifiedName, KnownIndex] = field(default_factory=dict)
     triggers: set[tuple[QualifiedName, str]] = field(default_factory=set)
+
+    def is_older_than(self, version: int) -> bool:
+        """The server lacks what came with that version; one that nobody has named is taken for the newest."""
+        return self.server_version is not None and self.server_version < version
+
+    def is_known_to_have(self, version: int) -> bool:
+        """The server is said to have what came with that version, so that it may be advised."""
+        return self.server_version is not None and self.server_version >= version
 
     def is_never_null(self, table: QualifiedName, column: str) -> bool:
         """A validated constraint says that the column holds no null."""

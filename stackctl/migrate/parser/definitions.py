@@ -109,7 +109,7 @@ def parse_column(
                 column = replace(column, not_null=True)
             case ["GENERATED", *_] if "IDENTITY" in words:
                 column = replace(column, identity=True, not_null=True)
-            case ["GENERATED", *_] if words[-1] != "VIRTUAL":
+            case ["GENERATED", *_] if words[-1] == "STORED":  # without a word it is VIRTUAL, from 18 on
                 column = replace(column, stored=True, calls=find_calls(part[3:]))
             case ["CHECK" | "UNIQUE" | "PRIMARY" | "REFERENCES", *_]:
                 constraints.append(

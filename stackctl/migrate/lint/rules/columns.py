@@ -47,13 +47,13 @@ def not_null_without_default(fact: ColumnAdded, state: FileState) -> RuleMatch |
       by_size=True)  # fmt: skip
 def set_not_null(fact: NotNullSet, state: FileState) -> RuleMatch | None:
     table, column = fact.table, fact.column
-    if (
-        state.has_created("table", table)
-        or state.has_created("type", table)
-        or state.schema.is_never_null(table, column)
-    ):
+    if state.has_created("table", table) or state.has_created("type", table):
         return None
-    if state.database and state.database.is_never_null(table, column):
+    checked = state.schema.is_never_null(table, column)
+    # Before 12, the rows are read whatever a check says.
+    if not state.schema.is_older_than(12) and (
+        checked or (state.database and state.database.is_never_null(table, column))
+    ):
         return None
     if column == "VALUE":
         safe = suggest_allow("set-not-null", "few rows use it: …", fact.text)
@@ -61,11 +61,20 @@ def set_not_null(fact: NotNullSet, state: FileState) -> RuleMatch | None:
             f"domain {table} becomes NOT NULL", f"-- stackctl:allow type-changed no released version minds: …\n{safe}"
         )
     shown, check = table.sibling(column).shown, table.sibling(f"{table.name}_{column}_check").shown
+    what = f"column {shown} of {table} becomes NOT NULL"
+    validate = f"{OUTSIDE}ALTER TABLE {table} VALIDATE CONSTRAINT {check};"
+    if state.schema.is_known_to_have(18):
+        check = table.sibling(f"{table.name}_{column}_not_null").shown
+        validate = f"{OUTSIDE}ALTER TABLE {table} VALIDATE CONSTRAINT {check};"
+        return RuleMatch(
+            what, f"ALTER TABLE {table} ADD CONSTRAINT {check} NOT NULL {shown} NOT VALID;\n{validate}", table
+        )
+    add = f"ALTER TABLE {table} ADD CONSTRAINT {check} CHECK ({shown} IS NOT NULL) NOT VALID;\n"
+    if state.schema.is_older_than(12):
+        return RuleMatch(what, f"{add}{validate}  -- and leave it at that", table)
     return RuleMatch(
-        f"column {shown} of {table} becomes NOT NULL",
-        f"ALTER TABLE {table} ADD CONSTRAINT {check} CHECK ({shown} IS NOT NULL) NOT VALID;\n"
-        f"{OUTSIDE}ALTER TABLE {table} VALIDATE CONSTRAINT {check};\n"
-        f"{SPLIT}ALTER TABLE {table} ALTER COLUMN {shown} SET NOT NULL;\n"
+        what,
+        f"{add}{validate}\n{SPLIT}ALTER TABLE {table} ALTER COLUMN {shown} SET NOT NULL;\n"
         f"ALTER TABLE {table} DROP CONSTRAINT {check};",
         table,
     )
@@ -104,6 +113,9 @@ def _default(fact: ColumnAdded, state: FileState, *, volatile: bool | None) -> R
     if column.default is None or column.stored or state.has_created("table", fact.table):
         return None
     call, is_volatile = volatility.find_most_volatile(column.calls, state.database and state.database.is_volatile)
+    shown = f"{call}()"
+    if state.schema.is_older_than(11) and column.default.upper() != "NULL":
+        shown, is_volatile = f"{column.default}, which PostgreSQL before 11 writes into each row", True
     if is_volatile is not volatile:
         return None
     table, name = fact.table, column.shown
@@ -112,7 +124,7 @@ def _default(fact: ColumnAdded, state: FileState, *, volatile: bool | None) -> R
         f"ALTER TABLE {table} ALTER COLUMN {name} SET DEFAULT {column.default};\n"
         + suggest_backfill(table, f"{name} = {column.default}", f"{name} IS NULL")
     )
-    return RuleMatch(f"column {name} of {table} has the default {call}()", safe, table)
+    return RuleMatch(f"column {name} of {table} has the default {shown}", safe, table)
 
 
 @rule("domain-column-added", "error", "a column is added whose domain has a check, NOT NULL or a volatile default",

@@ -74,5 +74,10 @@ def concurrently_on_partitioned(fact: IndexBuilt | ObjectDropped, state: FileSta
 def reindex_not_concurrent(fact: IndexesRebuilt, state: FileState) -> RuleMatch | None:
     if fact.concurrently or (fact.name and state.has_created(fact.kind, fact.name)):
         return None
+    if state.schema.is_older_than(12):
+        safe = (
+            "-- before PostgreSQL 12: build the same index under another name, CONCURRENTLY, and drop this one likewise"
+        )
+        return RuleMatch(f"REINDEX {fact.name or fact.kind}", safe)
     what = f"{fact.kind.upper()} CONCURRENTLY {fact.name or ''}".rstrip()
     return RuleMatch(f"REINDEX {fact.name or fact.kind}", f"{OUTSIDE}REINDEX {what};")

@@ -21,6 +21,8 @@ def detach_not_concurrent(fact: PartitionMoved, state: FileState) -> RuleMatch |
     if fact.how != "detach" or fact.concurrently or state.has_created("table", fact.table):
         return None
     safe = f"{OUTSIDE}ALTER TABLE {fact.table} DETACH PARTITION {fact.partition} CONCURRENTLY;"
+    if state.schema.is_older_than(14):
+        safe = suggest_allow("detach-not-concurrent", "PostgreSQL before 14 knows no other way: …", fact.text)
     return RuleMatch(f"DETACH PARTITION {fact.partition} from {fact.table}", safe)
 
 
@@ -29,7 +31,13 @@ def detach_not_concurrent(fact: PartitionMoved, state: FileState) -> RuleMatch |
       "and so are those of a default partition",
       fact=PartitionMoved)  # fmt: skip
 def attach_reads_partition(fact: PartitionMoved, state: FileState) -> RuleMatch | None:
-    if fact.how != "attach" or (state.has_created("table", fact.partition) and not state.has_filled(fact.partition)):
+    if fact.how != "attach":
+        return None
+    if state.schema.is_older_than(12) and state.is_live(fact.table):
+        what = f"ATTACH PARTITION {fact.partition} to {fact.table}, which PostgreSQL before 12 locks against everything"
+        reason = "it is empty, or a validated check holds its bounds: …"
+        return RuleMatch(what, suggest_allow("attach-reads-partition", reason, fact.text))
+    if state.has_created("table", fact.partition) and not state.has_filled(fact.partition):
         return None
     safe = suggest_allow("attach-reads-partition", "a validated check holds its bounds: …", fact.text)
     return RuleMatch(f"ATTACH PARTITION {fact.partition} to {fact.table}", safe)
@@ -41,6 +49,9 @@ def attach_reads_partition(fact: PartitionMoved, state: FileState) -> RuleMatch 
 def partition_locks_parent(fact: ObjectCreated, state: FileState) -> RuleMatch | None:
     if fact.parent is None or not state.is_live(fact.parent):
         return None
+    if state.schema.is_older_than(12):  # to attach takes the same lock
+        safe = suggest_allow("partition-locks-parent", "for a moment, because …", fact.text)
+        return RuleMatch(f"{fact.name} is made a partition of {fact.parent}", safe)
     bounds = re.search(r"\b(?:FOR\s+VALUES|DEFAULT)\b.*", fact.text, re.IGNORECASE | re.DOTALL)
     return RuleMatch(
         f"{fact.name} is made a partition of {fact.parent}",

@@ -6,17 +6,22 @@ from typing import TYPE_CHECKING
 
 from stackctl.migrate.lint.registry import RuleMatch, rule
 from stackctl.migrate.lint.wording import OUTSIDE, SPLIT
-from stackctl.migrate.parser.facts import EnumValueUsed, TransactionControl, TransactionRefused
+from stackctl.migrate.parser.facts import EnumValueAdded, EnumValueUsed, TransactionControl, TransactionRefused
 
 if TYPE_CHECKING:
     from stackctl.migrate.lint.schema_state import FileState
 
 
 @rule("cannot-run-in-transaction", "error", "CONCURRENTLY, VACUUM and the like inside the file's transaction",
-      why="the server refuses it inside a transaction, so the migration fails", fact=TransactionRefused)  # fmt: skip
-def cannot_run_in_transaction(fact: TransactionRefused, state: FileState) -> RuleMatch | None:
+      why="the server refuses it inside a transaction, so the migration fails",
+      fact=(TransactionRefused, EnumValueAdded))  # fmt: skip
+def cannot_run_in_transaction(fact: TransactionRefused | EnumValueAdded, state: FileState) -> RuleMatch | None:
     if state.outside:
         return None
+    if isinstance(fact, EnumValueAdded):
+        if not state.schema.is_older_than(12) or state.has_created("type", fact.type):
+            return None
+        return RuleMatch(f"ALTER TYPE {fact.type} ADD VALUE, before PostgreSQL 12", f"{OUTSIDE}{fact.text};")
     return RuleMatch(fact.how, f"{OUTSIDE}{fact.text};")
 
 
