@@ -38,7 +38,7 @@ def foreign_key_not_valid_missing(fact: ConstraintAdded, state: FileState) -> Ru
     safe = _in_two_steps(fact)
     if state.is_partitioned(fact.table) and not state.schema.is_known_to_have(18):
         reason = "the partitions have it, validated, already: …"
-        safe = "-- before PostgreSQL 18, a partitioned table takes no NOT VALID: add it so to each partition, validate\n"
+        safe = "-- before PostgreSQL 18, a partitioned table takes no NOT VALID: add it so to each partition first\n"
         safe += suggest_allow("foreign-key-not-valid-missing", reason, fact.text)
     return RuleMatch(f"{_described(constraint)} is added to {fact.table}", safe, fact.table)
 
