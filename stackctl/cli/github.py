@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -29,7 +30,7 @@ def format_annotation(
 
 def format_path(path: Path) -> str:
     """Relative to the working directory where it lies below it: what editors and GitHub link to."""
-    absolute, here = path.resolve(), Path.cwd().resolve()
+    absolute, here = Path(os.path.realpath(path)), Path.cwd().resolve()  # of links that lead in a circle, too
     return str(absolute.relative_to(here)) if absolute.is_relative_to(here) else str(path)
 
 

@@ -67,7 +67,8 @@ class Migration:
     """One migration. `name` is the file's name without `.sql`, or the folder's: what the history is keyed by.
 
     `captures_changes`: it makes the database mark changes, and is left out where the application does that. `tool`: in
-    whose format it is written, empty for ours. A file that has just been made has no pieces.
+    whose format it is written, empty for ours. `content_sha256`: of the bytes that were read, of a folder's file. A
+    file that has just been made has no pieces.
     """
 
     version: str
@@ -77,23 +78,7 @@ class Migration:
     checksum: str
     captures_changes: bool = False
     tool: str = ""
-
-
-def read_text(path: Path) -> str:
-    """The text of a migration file. Raises ConfigError."""
-    try:
-        # Line endings are made one before anything runs, so a checkout on Windows defines the same function bodies.
-        return path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise ConfigError(
-            f"{path}:{line}: not UTF-8 (byte {error.object[error.start]:#04x})",
-            code="migration-not-utf8",
-            hint="save the file as UTF-8",
-            details={"file": str(path), "line": line, "column": 1},
-        ) from error
-    except OSError as error:
-        raise ConfigError(f"{path} can't be read: {error.strerror}", code="migration-unreadable") from error
+    content_sha256: str = ""
 
 
 def parse_migration(text: str, path: Path, name: str, tolerated: list[ConfigError] | None = None) -> Migration:

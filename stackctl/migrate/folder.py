@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from stackctl.core.errors import ConfigError, UsageError
 from stackctl.migrate import up_halves
-from stackctl.migrate.files import Migration, parse_migration, read_text
+from stackctl.migrate.files import Migration, parse_migration
+from stackctl.migrate.source_text import decode_text, read_bytes, read_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,14 +31,24 @@ def discover(directory: Path) -> tuple[Migration, ...]:
     them in another way, of pairs the way up; anything else is left alone, but a SQL
     file that would silently not run is an error. Raises ConfigError naming file and line.
     """
-    return tuple(parse_migration(read_text(path), path, name) for name, path in list_files(directory))
+    return tuple(_read_migration(name, path) for name, path in list_files(directory))
+
+
+def _read_migration(name: str, path: Path) -> Migration:
+    data = read_bytes(path)
+    migration = parse_migration(decode_text(path, data), path, name)
+    if path.name != "migration.sql":
+        return migration
+    # Prisma's own checksum, of what is run now: the file may be another one by the time that Prisma is told.
+    return replace(migration, content_sha256=hashlib.sha256(data).hexdigest())
 
 
 def list_files(directory: Path) -> list[tuple[str, Path]]:
     """Name and path of each migration in `directory`, in order, unread. Raises ConfigError."""
     if not directory.is_dir():
+        what = "is a file, and no folder of migrations" if directory.exists() else "is not a directory of migrations"
         raise ConfigError(
-            f"{directory} is not a directory of migrations",
+            f"{directory} {what}",
             code="migrations-dir-missing",
             hint="set migrations_dir in stackctl.yaml, or create one with stackctl migrate new NAME",
         )
@@ -117,6 +130,12 @@ def _find_files(directory: Path) -> Iterable[tuple[str, Path]]:
         else:
             continue
         name = read_name(path)
+        if not _is_unicode(name):
+            raise ConfigError(
+                f"{path}: the name is not UTF-8",
+                code="invalid-migration-file-name",
+                hint="rename it; what is applied is recorded by its name",
+            )
         if not _NAME.fullmatch(name) and not _is_named_by_another_tool(path, name):
             flyways = _FLYWAYS_NAME.fullmatch(entry.name)
             raise ConfigError(
@@ -126,9 +145,11 @@ def _find_files(directory: Path) -> Iterable[tuple[str, Path]]:
                 if flyways
                 else "name it <14 digits>_<name>.sql (stackctl migrate new NAME does), or move it elsewhere",
             )
-        if not path.is_file():
-            raise ConfigError(f"{path} does not exist", code="migration-file-missing", hint=f"Remove {entry}.")
         yield name, path
+
+
+def _is_unicode(name: str) -> bool:
+    return not any("\ud800" <= one <= "\udfff" for one in name)
 
 
 def _is_named_by_another_tool(path: Path, name: str) -> bool:

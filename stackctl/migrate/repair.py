@@ -12,6 +12,7 @@ from stackctl.migrate import files
 from stackctl.migrate.git import Git
 from stackctl.migrate.runner import failures, history, other_histories, other_runners, plan, runner_lock
 from stackctl.migrate.runner.session import Limits, Session
+from stackctl.migrate.source_text import read_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -133,7 +134,7 @@ def find_difference(repair: Repair) -> str | None:
             continue
         done = older.pieces if before.applied else older.pieces[: before.done]
         if files.compute_checksum(done) == before.checksum:
-            return diff_texts(text, files.read_text(migration.path), migration.path.name)
+            return diff_texts(text, read_text(migration.path), migration.path.name)
     return None
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from stackctl.migrate import files
 from stackctl.migrate.allow_comments import parse_allow_comments
 from stackctl.migrate.compatibility.contract_rules import ALLOWABLE
+from stackctl.migrate.source_text import read_text
 from stackctl.postgres import lexer
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def drop_allowed(
 
 def _find_allowed_rules(migration: Migration) -> Iterable[tuple[int, str]]:
     """The lines of statements, and the rules that a comment lets them break."""
-    text = files.read_text(migration.path)
+    text = read_text(migration.path)
     lines = [0, *(match.end() for match in re.finditer("\n", text))]
     statements = [statement for piece in migration.pieces for statement in piece.statements]
     starts = [lines[statement.line - 1] + statement.column - 1 for statement in statements]

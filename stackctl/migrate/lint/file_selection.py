@@ -41,7 +41,7 @@ def select_files(paths: Iterable[Path], base: str | None = None, since: int = 0)
         if base is not None:
             new = find_changed_files(folder, base)
             listed = [
-                replace(s, report=s.report and s.path.resolve() in new) if s.problem is None else s for s in listed
+                replace(s, report=s.report and _resolve(s.path) in new) if s.problem is None else s for s in listed
             ]
         found.append(listed)
     return found
@@ -90,4 +90,8 @@ def find_changed_files(folder: Path, base: str) -> set[Path]:
             code="no-merge-base",
             hint="the clone may be shallow: git fetch --unshallow",
         )
-    return {(folder / name).resolve() for name in git.list_changed(fork)}
+    return {_resolve(folder / name) for name in git.list_changed(fork)}
+
+
+def _resolve(path: Path) -> Path:
+    return Path(os.path.realpath(path))  # which says nothing of links that lead in a circle

@@ -33,6 +33,7 @@ from stackctl.migrate.lint.schema_state import FileState, SchemaState
 from stackctl.migrate.parser import statements
 from stackctl.migrate.parser.facts import EnumValueAdded, EnumValueUsed, Fact, StatementFacts
 from stackctl.migrate.parser.repeat_answer import find_unclear_answer
+from stackctl.migrate.source_text import read_text
 from stackctl.postgres.lexer import LineIndex
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ class _FileLinter:
         try:
             if self._problem:
                 raise self._problem
-            self._content = files.read_text(self._path)
+            self._content = read_text(self._path)
             self._lines = LineIndex(self._content)
             migration = files.parse_migration(self._content, self._path, self._name, tolerated)
             files.refuse_empty(migration)

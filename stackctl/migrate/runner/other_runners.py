@@ -7,7 +7,6 @@ look whether it is recorded to the record itself, so that neither runs what the 
 
 from __future__ import annotations
 
-import hashlib
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -74,9 +73,7 @@ def record_applied(session: Session, migration: Migration, found: Sequence[Mappi
     table = _choose(found)
     if table is None or (table == "_prisma_migrations" and migration.path.name != "migration.sql"):
         return  # Prisma knows folders only
-    values = {"name": migration.name, "checksum": ""}
-    if table == "_prisma_migrations":
-        values["checksum"] = hashlib.sha256(migration.path.read_bytes()).hexdigest()
+    values = {"name": migration.name, "checksum": migration.content_sha256}
     statement = "record_in_backend_history" if table == "SchemaMigration" else "record_in_prisma_history"
     into = sql.SQL(_SQL[statement]).format(sql.Identifier(session.schema, table))
     if session.conn.execute(into, values).rowcount == 0:
