@@ -93,6 +93,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 'new:Write an empty migration with its directives explained.'
                 'lint:Find what is unsafe while the application runs, or breaks its previous version.'
                 'check:Try whether the migrations that are new since a commit leave its version of the application working.'
+                'diff:Print as SQL what makes one schema like another: a database, or what a folder of migrations makes.'
                 'dump:Print the schema of the operated database as SQL, always in the same order: for reviews and diffs.'
             )
             flags = @()
@@ -183,6 +184,15 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 '--trust:Run the files as superuser, who can read files and run programs.'
                 '--format=text|json|github|gitlab|junit|sarif:How to show the result.'
                 '--dir=@directories:Folder of migrations; default migrations_dir, else the bundled set.'
+            )
+            arguments = @()
+        }
+        'migrate diff' = @{
+            subcommands = @()
+            flags = @(
+                '--from=:A folder or a database URL; default the operated database.'
+                '--to=:What that is to be like; default the configured folder, with a folder as --from the database.'
+                '--trust:Run the files as superuser, who can read files and run programs.'
             )
             arguments = @()
         }

@@ -41,6 +41,7 @@ USES: dict[str, set[str]] = {
     "migrate status --json --dir .": DATABASE,
     "migrate up": DATABASE,
     "migrate verify": DATABASE,
+    "migrate diff": DATABASE,
     "migrate lint": {"yaml", "sqlglot"},
     "migrate repair": DATABASE,
     "mappings list": {"yaml"},

@@ -9,7 +9,7 @@ import typer
 
 from stackctl.cli.command import Run, command, format_count
 from stackctl.cli.github import format_path
-from stackctl.cli.migrate.shared import Directory, Format, require_own_folder, set_format
+from stackctl.cli.migrate.shared import Directory, Format, Trust, require_own_folder, set_format
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -42,9 +42,7 @@ def check(
         list[str] | None,
         typer.Option("--run-env", metavar="NAME", help="What --run inherits beside PATH, HOME, locale; repeatable."),
     ] = None,
-    trust: Annotated[
-        bool, typer.Option("--trust", help="Run the files as superuser, who can read files and run programs.")
-    ] = False,
+    trust: Trust = False,
     format_: Annotated[Format, typer.Option("--format", help="How to show the result.")] = Format.text,
     directory: Directory = None,
 ) -> None:

@@ -34,6 +34,9 @@ History = Annotated[
 Bundled = Annotated[
     bool, typer.Option("--bundled", help="stackctl's own tables, too, behind a folder of your own migrations.")
 ]
+Trust = Annotated[
+    bool, typer.Option("--trust", help="Run the files as superuser, who can read files and run programs.")
+]
 
 
 class Format(StrEnum):

@@ -15,6 +15,7 @@ from stackctl.migrate.runner.run import apply_migrations
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from stackctl.migrate.compatibility.scratch_server import ScratchDatabases
     from stackctl.migrate.compatibility.statement_observer import StatementObserver
@@ -38,7 +39,7 @@ class ScratchRunner:
         self._databases = databases
         self._schema = schema
         self._trust = trust
-        self._as_tried: dict[str, Migration] = {}
+        self._as_tried: dict[tuple[Path, str], Migration] = {}
         self.roles: list[str] = []
         self.made_up: set[str] = set()  # names of roles, databases and tablespaces
 
@@ -64,10 +65,7 @@ class ScratchRunner:
                     stack.enter_context(self._databases.empower(database))
                 yield
 
-        for migration in migrations:
-            if migration.name not in self._as_tried:
-                self._as_tried[migration.name] = substitute_statements(migration, trust=self._trust)
-        plan = [self._as_tried[migration.name] for migration in migrations]
+        plan = [self._substitute(migration) for migration in migrations]
         stand_ins: set[tuple[str, str]] = set()
         while True:
             try:
@@ -90,6 +88,12 @@ class ScratchRunner:
                 self.made_up.add(name)
                 if kind == "role" and name not in self.roles:
                     self.roles.append(name)
+
+    def _substitute(self, migration: Migration) -> Migration:
+        key = migration.path, migration.checksum
+        if key not in self._as_tried:
+            self._as_tried[key] = substitute_statements(migration, trust=self._trust)
+        return self._as_tried[key]
 
     def _explain(self, error: StackctlError) -> StackctlError:
         """What an error of the runner means on a scratch server."""

@@ -85,6 +85,18 @@ def read_other_histories(conn: Connection, migrations: Sequence[Migration], sche
         return found
 
 
+def find_history_tables(conn: Connection, schema: str) -> frozenset[str]:
+    """The tables of the schema that other tools keep, unread."""
+    with conn.cursor(row_factory=dict_row) as cursor:
+        cursor.execute(_SQL["find_tables"], {"schema": schema, "names": [tool.table for tool in _TOOLS]})
+        columns = {row["name"]: row["columns"] for row in cursor if row["schema"] == schema}
+    return frozenset(
+        tool.table
+        for tool in _TOOLS
+        if tool.name != _SQITCHS and tool.table in columns and (not tool.column or tool.column in columns[tool.table])
+    )
+
+
 def _match(tool: _Tool, migrations: Sequence[Migration], rows: list[dict[str, Any]]) -> OtherHistory:
     by_number = {int(migration.version): migration.name for migration in migrations}
     names = {migration.name for migration in migrations}
