@@ -12,6 +12,8 @@ from stackctl.postgres import lexer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+# What `migrate check` alone finds, and a comment may let pass: it sees what was and what is.
+CHECK_ALONE = frozenset(("drop-enum-value", "constraint-changed", "fails-on-rows"))
 _ALLOW = re.compile(r"--\s*stackctl:allow(?:\s+(\S+))?\s*(.*)")
 
 

@@ -61,7 +61,7 @@ def test_the_document_and_what_people_read(branch: Project, scratch: Path) -> No
     assert (told.code, document["ok"], document["base"]) == (1, False, "main")
     assert [(f["file"], f["line"], f["column"], f["rule"], f["severity"]) for f in document["findings"]] == [
         ("db/20260101000002_change.sql", 2, 1, "rename-column", "breaking"),
-        ("db/20260101000002_change.sql", 3, 1, "table-rewrite", "warning"),
+        ("db/20260101000002_change.sql", 3, 1, "volatile-default", "warning"),
     ]
     assert all(finding["message"] and finding["suggestion"] for finding in document["findings"])
     rename, token = document["statements"]
@@ -88,13 +88,13 @@ def test_annotations_for_github_and_other_formats(branch: Project, scratch: Path
     assert first.startswith(
         "::error file=db/20260101000002_change.sql,line=2,col=1,title=rename-column::column account."
     )
-    assert second.startswith("::warning file=db/20260101000002_change.sql,line=3,col=1,title=table-rewrite::")
+    assert second.startswith("::warning file=db/20260101000002_change.sql,line=3,col=1,title=volatile-default::")
     assert told.code == 1
     assert "1 new migration since main: 1 breaking, 1 warning" in told.stderr
     told = branch.run("migrate", "check", "--base", "main", "--dir", "db", "--rows", "0", "--format", "sarif")
     (run,) = told.json["runs"]
     assert [(one["ruleId"], one["level"]) for one in run["results"]] == [
-        ("rename-column", "error"), ("table-rewrite", "warning")
+        ("rename-column", "error"), ("volatile-default", "warning")
     ]  # fmt: skip
     assert run["tool"]["driver"]["rules"][run["results"][0]["ruleIndex"]]["id"] == "rename-column"
     assert "1 new migration since main: 1 breaking, 1 warning" in told.stderr

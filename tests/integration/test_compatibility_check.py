@@ -18,6 +18,7 @@ from stackctl.migrate.compatibility import scratch_server
 from stackctl.migrate.compatibility.check import CheckOptions, check_compatibility
 from stackctl.migrate.compatibility.shell_command import run_command
 from stackctl.migrate.folder import discover
+from stackctl.migrate.lint.linter import LintFile, lint_files
 from stackctl.postgres import embedded
 from stackctl.postgres.binaries import find_binaries
 
@@ -132,9 +133,9 @@ def test_a_renamed_column_an_added_not_null_and_a_rewrite(repository: Repository
     assert found(report) == [
         ("06_rename", 2, "rename-column"),
         ("07_required", 2, "set-not-null"),
-        ("08_rewrite", 1, "table-rewrite"),
-        ("08_rewrite", 2, "column-widened"),
-        ("08_rewrite", 2, "table-rewrite"),
+        ("08_rewrite", 1, "volatile-default"),
+        ("08_rewrite", 2, "column-type-change"),
+        ("08_rewrite", 2, "column-type-change"),
     ]
     rename, update, required, token, cents = report.statements
     assert [(lock.relation, lock.mode) for lock in rename.locks] == [("account", "AccessExclusiveLock")]
@@ -271,6 +272,19 @@ def test_a_comment_with_the_rule_lets_the_statement_below_it_pass(repository: Re
         "ALTER TABLE invoice DROP COLUMN cents;"
     )
     assert found(try_out()) == [("06_drop", 3, "drop-column")]
+
+
+def test_one_comment_is_enough_for_lint_and_check(repository: Repository, try_out: Any) -> None:
+    repository.write(
+        m06_token="-- stackctl:allow volatile-default few rows\n"
+        "ALTER TABLE account ADD COLUMN token uuid DEFAULT gen_random_uuid();\n"
+        "-- stackctl:allow unique-added nobody writes a name twice\n"
+        "-- stackctl:allow unique-not-using-index few rows\n"
+        "ALTER TABLE account ADD UNIQUE (name);"
+    )
+    path = repository.folder / "20260101000006_token.sql"
+    assert lint_files([LintFile(path, path.stem)], schema="public") == []
+    assert found(try_out()) == []
 
 
 def test_a_repeated_backfill_is_measured_over_all_its_passes(repository: Repository, try_out: Any) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from stackctl.core.errors import AnswerNo, UsageError
 from stackctl.migrate.compatibility import baseline, contract, sample_rows
+from stackctl.migrate.compatibility.as_written import FileWords, name_rewrite
 from stackctl.migrate.compatibility.finding_places import drop_allowed, find_statement
 from stackctl.migrate.compatibility.report import CheckReport, CommandComparison, CompatibilityFinding
 from stackctl.migrate.compatibility.scratch_runs import NEEDS_SUPERUSER, TRUST, ScratchRunner
@@ -120,7 +121,7 @@ class _Checker:
             findings.append(failure)
         measured, skipped, refused = self._measure(tried)
         findings += refused
-        findings += [finding for one in measured for finding in _find_rewrites(one)]
+        findings += [finding for one in measured for finding in _find_rewrites(one, self._options.schema)]
         run = self._compare_command(tried) if self._options.command is not None and failure is None else None
         if run is not None and run.broken_by is not None:
             findings.append(_to_broken_command(run, run.broken_by))
@@ -192,11 +193,14 @@ class _Checker:
         """Every state that a database passes through, against the base; a breach counts for the file that begins it."""
         seen: set[tuple[str, str]] = set()
         for migration, now in zip(tried, catalogs[1:], strict=True):
-            for breach in contract.find_breaches(catalogs[0], now):
-                key = (breach.rule, breach.what)
-                if key not in seen:
-                    seen.add(key)
-                    line, column = find_statement(migration, breach.names)
+            words = FileWords(migration, self._options.schema)
+            for found in contract.find_breaches(catalogs[0], now):
+                key = (found.rule, found.what)
+                if key in seen:
+                    continue
+                seen.add(key)
+                for breach in words.reword(found, now):
+                    line, column = find_statement(migration, breach.names, words.list_statements(breach.rule))
                     yield CompatibilityFinding(
                         migration.path, line, column, breach.rule, breach.severity, breach.message, breach.suggestion
                     )
@@ -290,11 +294,12 @@ def _to_failure(
     return CompatibilityFinding(migration.path, line, column, rule, severity, f"{what}: {reason}", safe)
 
 
-def _find_rewrites(measured: MeasuredStatement) -> Iterable[CompatibilityFinding]:
+def _find_rewrites(measured: MeasuredStatement, schema: str) -> Iterable[CompatibilityFinding]:
     # Whatever writes a table anew holds that lock: an ALTER TABLE, CLUSTER, VACUUM FULL.
     for table in measured.rewrites:
         yield CompatibilityFinding(
-            measured.migration.path, measured.statement.line, measured.statement.column, "table-rewrite", "warning",
+            measured.migration.path, measured.statement.line, measured.statement.column,
+            name_rewrite(measured.statement.sql, schema), "warning",
             f"{table} is written anew under AccessExclusiveLock: nobody reads or writes it meanwhile",
             "add a new column without a rewriting default, backfill it in batches, and switch over later",
         )  # fmt: skip

@@ -83,7 +83,7 @@ def _compare_columns(old: Relation, new: Relation) -> Iterator[Breach]:
         at, names = f"{old.name}.{name}", (old.name, name)
         now = new.columns.get(name)
         if now is not None:
-            yield from _compare_column(at, names, column, now, old.is_table)
+            yield from _compare_column(at, names, column, now, old.is_table and new.is_table)
             continue
         twin = next((c for c in unclaimed if c.type == column.type), None)
         if twin is None:
@@ -102,20 +102,22 @@ def _compare_columns(old: Relation, new: Relation) -> Iterator[Breach]:
 
 def _compare_column(at: str, names: tuple[str, ...], old: Column, new: Column, in_table: bool) -> Iterator[Breach]:
     if old.type != new.type and not _is_longer_text(old.type, new.type):
-        rule = "column-widened" if _is_wider(old.type, new.type) else "column-type-change"
-        yield Breach(rule, f"column {at} was {old.type} and is {new.type}", names)
+        weight = "warning" if _is_wider(old.type, new.type) else None
+        yield Breach("column-type-change", f"column {at} was {old.type} and is {new.type}", names, weight)
     if not in_table:
         return
     if new.not_null and not old.not_null:
         yield Breach("set-not-null", f"column {at} becomes NOT NULL", names)
+    if old.not_null and not new.not_null:
+        yield Breach("drop-not-null", f"column {at} may be null", names)
     if (new.generated or new.identity == "a") and not (old.generated or old.identity == "a"):
         yield Breach("column-generated", f"column {at} becomes generated", names)
-    elif old.default is not None and new.default is None and new.not_null:
-        yield Breach("drop-default", f"column {at} loses its default ({old.default})", names)
+    elif old.default is not None and new.default is None:
+        rule = "drop-generated" if old.identity or old.generated else "drop-default"
+        weight = None if new.not_null else "warning"
+        yield Breach(rule, f"column {at} loses its default ({old.default})", names, weight)
     elif old.default is not None and old.default != new.default and old.type == new.type:
-        yield Breach(
-            "default-changed", f"column {at} had the default {old.default} and has {new.default or 'none'}", names
-        )
+        yield Breach("default-changed", f"column {at} had the default {old.default} and has {new.default}", names)
 
 
 def _is_longer_text(old: str, new: str) -> bool:
@@ -167,17 +169,17 @@ def _compare_routines(before: Catalog, after: Catalog) -> Iterator[Breach]:
         )
         if new is None and namesakes:
             what = f"function {old.signature} takes other arguments: {namesakes[0].signature}"
-            yield Breach("function-arguments", what, (old.name,))
+            yield Breach("function-changed", what, (old.name,))
         elif new is None:
             yield Breach("drop-function", f"function {old.signature} is dropped", (old.name,))
         else:
             if new.argument_names[: len(old.argument_names)] != old.argument_names or _count_required_arguments(
                 new
             ) > _count_required_arguments(old):
-                yield Breach("function-arguments", f"the arguments of function {old.signature} changed", (old.name,))
+                yield Breach("function-changed", f"the arguments of function {old.signature} changed", (old.name,))
             if new.result != old.result or new.kind != old.kind:
                 what = f"function {old.signature} returned {old.result} and returns {new.result}"
-                yield Breach("function-result", what, (old.name,))
+                yield Breach("function-changed", what, (old.name,))
 
 
 def _accepts_calls_of(new: Routine, old: Routine) -> bool:
@@ -240,6 +242,11 @@ def _compare_rights(before: Catalog, after: Catalog) -> Iterator[Breach]:
             yield Breach("row-security-enabled", f"row level security is enabled on {name}", (name,))
         elif new.force_row_security and new.row_security and not old.force_row_security:
             yield Breach("row-security-enabled", f"row level security is forced on the owner of {name}", (name,))
+        elif old.row_security and not new.row_security:
+            yield Breach("row-security-disabled", f"row level security is disabled on {name}", (name,))
+        elif old.row_security and old.force_row_security and not new.force_row_security:
+            what = f"row level security is no longer forced on the owner of {name}"
+            yield Breach("row-security-disabled", what, (name,))
         elif old.row_security:
             was, now = (
                 {policy.name: policy.definition for policy in catalog.policies if policy.table == name}

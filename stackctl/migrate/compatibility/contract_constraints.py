@@ -6,14 +6,15 @@ import re
 from typing import TYPE_CHECKING
 
 from stackctl.migrate.compatibility.contract_rules import Breach
+from stackctl.migrate.schema.catalog import Index
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from stackctl.migrate.schema.catalog import Catalog, Constraint, Index
+    from stackctl.migrate.schema.catalog import Catalog, Constraint
 
 _ADDED = {"c": "check-added", "f": "foreign-key-added", "x": "exclusion-added"}
-_DROPPED = {"f": "drop-foreign-key", "x": "drop-unique"}
+_DROPPED = "fx"
 _NO_ACTION = ("a", "r")
 
 
@@ -49,7 +50,8 @@ def find_constraint_breaches(before: Catalog, after: Catalog) -> Iterator[Breach
                 "constraint-renamed", f"constraint {old.name} of {old.table} has another name", (old.table, old.name)
             )
         elif old.kind in _DROPPED:
-            yield Breach(_DROPPED[old.kind], f"constraint {old.name} of {old.table} is dropped", (old.table, old.name))
+            what, weight = f"constraint {old.name} of {old.table} is dropped", "warning" if old.kind == "f" else None
+            yield Breach("drop-constraint", what, (old.table, old.name), weight)
 
 
 def _has_retyped_column(constraint: Constraint, before: Catalog, after: Catalog) -> bool:
@@ -104,7 +106,8 @@ def _compare_unique_keys(before: Catalog, after: Catalog) -> Iterator[Breach]:
         if not _has_columns(after, table, name.columns):
             continue
         if (table, key) not in now:
-            yield Breach("drop-unique", f"UNIQUE {key} of {table} is dropped", (table, name.name))
+            rule = "drop-index" if isinstance(name, Index) else "drop-constraint"
+            yield Breach(rule, f"UNIQUE {key} of {table} is dropped", (table, name.name), "breaking")
         elif now[table, key].name != name.name:
             what = f"{name.name} of {table} is now called {now[table, key].name}"
             yield Breach("constraint-renamed", what, (table, name.name))

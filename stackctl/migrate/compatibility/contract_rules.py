@@ -39,22 +39,25 @@ RULES: dict[str, ContractRule] = {
     "drop-column": ContractRule("breaking", "statements of the running version that name it fail", _LATER),
     "rename-column": ContractRule("breaking", "statements of the running version that name the old one fail", _EXPAND),
     "column-type-change": ContractRule("breaking", "the running version writes and reads the old type", _EXPAND),
-    "column-widened": ContractRule(
-        "warning",
-        "the running version may read values that its own type can't hold",
-        "release a version that reads the wider type first",
-    ),
     "not-null-without-default": ContractRule(
         "breaking",
         "the running version inserts rows without it, and they are refused",
         "give it a default, or add it nullable and set NOT NULL with a later release",
     ),
     "set-not-null": ContractRule("breaking", "what the running version writes without it is refused", _WRITES_FIRST),
+    "drop-not-null": ContractRule(
+        "warning",
+        "the running version reads the column without expecting NULL",
+        "release a version that reads NULL there first",
+    ),
     "column-generated": ContractRule(
         "breaking", "what the running version writes to it is refused", "release a version that does not write it first"
     ),
     "drop-default": ContractRule(
-        "breaking", "the running version leaves the column out, and such rows are refused", _ONE_STEP_BACK
+        "breaking", "the running version leaves the column out, and such rows are refused, or get NULL", _ONE_STEP_BACK
+    ),
+    "drop-generated": ContractRule(
+        "breaking", "the running version leaves the column out, and such rows are refused, or get NULL", _ONE_STEP_BACK
     ),
     "default-changed": ContractRule(
         "warning",
@@ -77,12 +80,12 @@ RULES: dict[str, ContractRule] = {
         "rows of the running version may be refused",
         "make sure that whatever passed the old one passes the new one",
     ),
-    "drop-unique": ContractRule(
+    "drop-constraint": ContractRule(
         "breaking",
-        "ON CONFLICT on these columns fails in the running version, and duplicates get in",
+        "ON CONFLICT on these columns fails in the running version, duplicates or rows without a parent get in, and "
+        "cascades end",
         _ONE_STEP_BACK,
     ),
-    "drop-foreign-key": ContractRule("warning", "rows may lose their parent, and cascades end", _ONE_STEP_BACK),
     "constraint-renamed": ContractRule(
         "warning", "a version that knows the constraint's name does not find it in errors", _ONE_STEP_BACK
     ),
@@ -96,19 +99,17 @@ RULES: dict[str, ContractRule] = {
         "add the new value, release a version that knows both, and move the rows over",
     ),
     "drop-type": ContractRule("breaking", "statements of the running version that name it fail", _LATER),
+    "rename-type": ContractRule("breaking", "statements of the running version that name the old one fail", _EXPAND),
     "type-changed": ContractRule("breaking", "the running version reads and writes it as it was", _EXPAND),
     "drop-function": ContractRule("breaking", "calls of the running version fail", _LATER),
-    "function-arguments": ContractRule(
+    "rename-function": ContractRule("breaking", "calls of the running version fail", _EXPAND),
+    "function-changed": ContractRule(
         "breaking",
-        "calls of the running version find no function that fits",
+        "calls of the running version find no function that fits, or read another result",
         "keep the old one beside the new one, or give the new arguments defaults",
     ),
-    "function-result": ContractRule(
-        "breaking",
-        "the running version reads the old result",
-        "give the new one another name, and keep both a while",
-    ),
     "drop-sequence": ContractRule("breaking", "nextval fails in the running version", _LATER),
+    "rename-sequence": ContractRule("breaking", "nextval fails in the running version", _EXPAND),
     "sequence-changed": ContractRule(
         "warning", "the running version draws other numbers", "make sure that no number can come twice"
     ),
@@ -119,6 +120,11 @@ RULES: dict[str, ContractRule] = {
         "breaking",
         "roles other than the owner see only rows that a policy lets through",
         "release a version that sets what the policies ask for first, and enable it with the release after that",
+    ),
+    "row-security-disabled": ContractRule(
+        "warning",
+        "every role that may read the table sees all of its rows",
+        "make sure that nobody may see more than before",
     ),
     "policy-changed": ContractRule(
         "warning", "the running version may see other rows", "compare what both let through"
@@ -135,21 +141,30 @@ RULES: dict[str, ContractRule] = {
         "make sure that it neither fails nor waits for what that version does",
     ),
 }
+# What writes a table anew, by lint's word for it.
+REWRITES = (
+    "volatile-default", "default-not-known", "serial-added", "generated-column-added", "column-type-change",
+    "domain-column-added", "vacuum-full-or-cluster", "table-rewrite",
+)  # fmt: skip
 # What a stackctl:allow comment may name for `migrate check`: these, and what only trying a file shows.
-ALLOWABLE = frozenset({*RULES, "table-rewrite", "fails-on-rows"})
+ALLOWABLE = frozenset({*RULES, *REWRITES, "fails-on-rows"})
 
 
 @dataclass(frozen=True)
 class Breach:
-    """A change that can hurt the running version. `names`: what to look for in the file that makes it."""
+    """A change that can hurt the running version. `names`: what to look for in the file that makes it.
+
+    `weight`: where it weighs more, or less, than its rule does as a rule.
+    """
 
     rule: str
     what: str
     names: tuple[str, ...]
+    weight: Severity | None = None
 
     @property
     def severity(self) -> Severity:
-        return RULES[self.rule].severity
+        return self.weight or RULES[self.rule].severity
 
     @property
     def message(self) -> str:

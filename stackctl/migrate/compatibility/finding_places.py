@@ -11,7 +11,7 @@ from stackctl.migrate.source_text import read_text
 from stackctl.postgres import lexer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from stackctl.migrate.compatibility.report import CompatibilityFinding
     from stackctl.migrate.files import Migration
@@ -19,18 +19,23 @@ if TYPE_CHECKING:
 _DEFINES = ("alter", "create", "drop", "grant", "revoke")
 
 
-def find_statement(migration: Migration, names: Sequence[str]) -> tuple[int, int]:
-    """The statement that names the most of what was changed, rather DDL than not; the file's first when none does."""
+def find_statement(
+    migration: Migration, names: Sequence[str], likely: Collection[int] = frozenset()
+) -> tuple[int, int]:
+    """The statement that names the most of what was changed, rather DDL than not, and of several rather one with a
+    `likely` number; the file's first when none does.
+    """
     statements = [statement for piece in migration.pieces for statement in piece.statements]
     if not statements:
         return 1, 1
 
-    def weight(sql: str) -> int:
+    def weight(number: int) -> int:
+        sql = statements[number].sql
         said = [_fold_identifier(token) for token in lexer.tokenize(sql) if token.kind in ("word", "quoted")]
         named = sum(4 if name in said else 2 if name in sql else 0 for name in names)
-        return named + (named > 0 and said[0] in _DEFINES)
+        return named + (named > 0 and said[0] in _DEFINES) + 8 * (named > 0 and number in likely)
 
-    best = max(statements, key=lambda statement: weight(statement.sql))
+    best = statements[max(range(len(statements)), key=weight)]
     return best.line, best.column
 
 

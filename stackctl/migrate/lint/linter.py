@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 from stackctl.core.errors import ConfigError
 from stackctl.migrate import files
-from stackctl.migrate.allow_comments import parse_allow_comments
-from stackctl.migrate.compatibility.contract_rules import ALLOWABLE
+from stackctl.migrate.allow_comments import CHECK_ALONE, parse_allow_comments
 from stackctl.migrate.lint.findings import LintFinding
 from stackctl.migrate.lint.registry import RULES, LintRule, RuleMatch
 from stackctl.migrate.lint.rules import (
@@ -206,7 +205,7 @@ class _FileLinter:
         )
         for comment in comments:
             line, column = self._find_place(comment.at)
-            if comment.rule not in RULES and comment.rule not in ALLOWABLE:
+            if comment.rule not in RULES and comment.rule not in CHECK_ALONE:
                 near = difflib.get_close_matches(comment.rule, RULES, n=1, cutoff=0.4)
                 what = f"there is no rule {comment.rule}" if comment.rule else "no rule is named"
                 safe = f"-- stackctl:allow {near[0]} {comment.reason or '…'}" if near else ""
