@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -30,7 +31,12 @@ def format_annotation(
 
 def format_path(path: Path) -> str:
     """Relative to the working directory where it lies below it: what editors and GitHub link to."""
-    absolute, here = Path(os.path.realpath(path)), Path.cwd().resolve()  # of links that lead in a circle, too
+    return _relate(path, Path.cwd())
+
+
+@lru_cache
+def _relate(path: Path, here: Path) -> str:
+    absolute, here = Path(os.path.realpath(path)), here.resolve()  # of links that lead in a circle, too
     return str(absolute.relative_to(here)) if absolute.is_relative_to(here) else str(path)
 
 

@@ -34,7 +34,7 @@ _Version = Annotated[bool, typer.Option("--version", help="Print the version.", 
 
 
 class _SparesConversion:
-    """Lets pass what needs no conversion: an option not given, what has its type already, a path that is there.
+    """Lets pass what needs no conversion: an option not given, what has its type already, paths that are there.
 
     Typer converts every value by pydantic, whose import takes as long as Typer's own.
     """
@@ -51,6 +51,10 @@ def _process_value(parameter: Any, process: Callable[[Any, Any], Any], ctx: Any,
     wanted, kind = parameter.type_descriptor.annotation, type(value)
     if kind is str and wanted in (Path, Path | None) and os.access(value, os.R_OK):
         value, plain = Path(value), True
+    elif wanted in (list[str], list[str] | None) and value:
+        value, plain = list(value), True
+    elif wanted in (list[Path], list[Path] | None) and value and all(os.access(one, os.R_OK) for one in value):
+        value, plain = [Path(one) for one in value], True
     else:
         plain = value is None or wanted in (kind, kind | None)
     if not plain or (parameter.required and value is None):

@@ -43,6 +43,7 @@ USES: dict[str, set[str]] = {
     "migrate verify": DATABASE,
     "migrate diff": DATABASE,
     "migrate lint": {"yaml", "sqlglot"},
+    "migrate lint . --rule drop-table --rule drop-view": {"yaml"},
     "migrate repair": DATABASE,
     "mappings list": {"yaml"},
     "mappings show users": {"yaml"},

@@ -97,7 +97,8 @@ def lint(
         else:
             _report(run.console, format_, findings, files, rules)
 
-    run.finish({"ok": ok, "findings": [_document(finding) for finding in findings]}, show, ok=ok)
+    document = {"ok": ok, "findings": [_document(finding) for finding in findings]} if run.json_output else None
+    run.finish(document, show, ok=ok)
 
 
 @contextmanager

@@ -38,8 +38,8 @@ database:
   # history: null
   # What `stackctl migrate lint` asks and reports: rules to leave out, other severities, the first version.
   # lint:
-    # disable: []
-    # severity: {}
+    # disable: null
+    # severity: null
     # from: null
 
 # sync:

@@ -82,9 +82,10 @@ def lint_files(
     """
     schema_state = SchemaState(server_version)
     findings: list[LintFinding] = []
+    asked, none = _AskedRules(rules), _AskedRules({})
     for file in files_to_lint:
         state = FileState(schema_state, database if file.report else None)
-        findings += _FileLinter(file, schema, state, rules if file.report else {}).lint(advance)
+        findings += _FileLinter(file, schema, state, asked if file.report else none).lint(advance)
     return findings
 
 
@@ -96,17 +97,24 @@ class _NumberedFinding:
     statement: int
 
 
+class _AskedRules:
+    """By their ids, and by the facts that they are about."""
+
+    def __init__(self, rules: Mapping[str, LintRule]) -> None:
+        self.by_id = rules
+        self.by_fact: dict[type[Fact], list[LintRule]] = {}
+        for rule in rules.values():
+            for kind in rule.facts:
+                self.by_fact.setdefault(kind, []).append(rule)
+
+
 class _FileLinter:
-    def __init__(self, file: LintFile, schema: str, state: FileState, rules: Mapping[str, LintRule]) -> None:
+    def __init__(self, file: LintFile, schema: str, state: FileState, asked: _AskedRules) -> None:
         self._path = file.path
         self._problem = file.problem
         self._schema = schema
         self._state = state
-        self._rules = rules
-        self._by_fact: dict[type[Fact], list[LintRule]] = {}
-        for rule in rules.values():
-            for kind in rule.facts:
-                self._by_fact.setdefault(kind, []).append(rule)
+        self._rules, self._by_fact = asked.by_id, asked.by_fact
         self._read_already: dict[Statement, StatementFacts] = {}
         self._content = ""
         self._lines = LineIndex("")
@@ -153,8 +161,7 @@ class _FileLinter:
         if state.database and (problem := state.database.find_syntax_error(statement.sql)):
             yield self._make_finding(text.SYNTAX, statement, problem.at, problem.message, "")
             return
-        known = self._read_already.pop(statement, None) if self._read_already else None
-        read = known or statements.parse_statement(statement.sql, self._schema)
+        read = self._read(statement)
         facts: list[Fact] = list(read.facts)
         if not any(isinstance(fact, EnumValueAdded) for fact in facts):
             facts += [
@@ -172,8 +179,15 @@ class _FileLinter:
         """The facts of the file's definitions."""
         for statement in listed:
             if _DEFINES.match(statement.sql):
-                self._read_already[statement] = statements.parse_statement(statement.sql, self._schema)
-                yield from self._read_already[statement].facts
+                yield from self._read(statement).facts
+
+    def _read(self, statement: Statement) -> StatementFacts:
+        """What it does; definitions, which are asked for again, are parsed once."""
+        if not _DEFINES.match(statement.sql):
+            return statements.parse_statement(statement.sql, self._schema)
+        if (known := self._read_already.get(statement)) is None:
+            known = self._read_already[statement] = statements.parse_statement(statement.sql, self._schema)
+        return known
 
     def _to_findings(
         self, rule: LintRule, match: RuleMatch | None, fact: Fact, statement: Statement

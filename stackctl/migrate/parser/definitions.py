@@ -89,9 +89,7 @@ def parse_column(
     start = reader.offset
     shown = reader.peek_text()
     name = reader.read_identifier()
-    parts = _split_definition(reader.rest)
-    while not reader.done:
-        reader.take()
+    parts = _split_definition(reader.take_rest())
     if not parts[0]:
         raise reader.make_error(f"column {shown} has no type")
     column = ColumnDefinition(name, shown, parse_type(parts[0], reader))

@@ -97,9 +97,9 @@ def parse_statement(text: str, schema: str) -> StatementFacts:
 
     `schema`: the one that names without a schema, and the sentinel of the schema's name, stand for.
     """
-    strings = plain_queries.find_strings(text, schema)
-    if strings is not None:
-        return StatementFacts((), strings)
+    if plain := plain_queries.parse_plain_query(text, schema):
+        start = len(text) - len(text.lstrip())
+        return replace(plain, facts=tuple(_place_fact(fact, start, text) for fact in plain.facts))
     return _parse_tokens(tokenize(text), text, schema)
 
 
@@ -123,7 +123,7 @@ def _parse_tokens(tokens: Sequence[Token], text: str, schema: str) -> StatementF
 
 
 def _place_fact(fact: Fact, start: int, text: str) -> Fact:
-    return replace(fact, text=fact.text or text, at=fact.at or start)
+    return fact if fact.at and fact.text else replace(fact, text=fact.text or text, at=fact.at or start)
 
 
 def _parse_kind(reader: TokenReader, text: str, schema: str) -> Iterator[Fact | StatementFacts]:

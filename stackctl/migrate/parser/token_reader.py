@@ -135,6 +135,12 @@ class TokenReader:
         self._at += 1
         return self._tokens[self._at - 1]
 
+    def take_rest(self) -> Sequence[Token]:
+        """Step over everything that is left."""
+        rest = self.rest
+        self._at = len(self._tokens)
+        return rest
+
     def expect_end(self) -> None:
         """Nothing may be left. Raises NotUnderstood."""
         if not self.done:
