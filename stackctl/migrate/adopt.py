@@ -67,9 +67,9 @@ def adopt(
 
 
 def _adopt(session: Session, migrations: Sequence[Migration], through: str | None, *, dry_run: bool) -> Adoption:
+    known = history.read_progress(session.conn, session.schema, session.history)
     source = _read_source(session, migrations, through)
     finished = source.finished
-    known = history.read_progress(session.conn, session.schema, session.history)
     chosen = [migration for migration in migrations if migration.name in finished]
     fresh = [migration for migration in chosen if migration.name not in known]
     missing = expected_tables.find_missing(session, chosen)

@@ -17,6 +17,7 @@ from psycopg.rows import dict_row
 from stackctl.core.errors import ServiceError, StateError
 from stackctl.migrate import files
 from stackctl.migrate.runner import failures
+from stackctl.migrate.runner.history_table import find_history_table
 from stackctl.migrate.runner.session import format_history_table
 from stackctl.postgres.statements import load_statements
 
@@ -129,7 +130,10 @@ def refuse_edited_halfway(migration: Migration, begun: MigrationProgress) -> Non
 
 
 def create_history(session: Session) -> None:
-    """Make the history's table and the schema where they are missing."""
+    """Make the history's table and the schema where they are missing.
+
+    Raises ServiceError (`permission-denied`), StateError (`history-not-ours`).
+    """
     with session.conn.transaction():
         # Runners for other schemas hold other locks, and IF NOT EXISTS alone would let them collide.
         session.fetch_named("lock_history")
@@ -139,10 +143,12 @@ def create_history(session: Session) -> None:
                 session.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
                 if schema == "stackctl":
                     session.run_named("grant_history_schema")
-        if not session.fetch_named("history_exists", table=session.history_table)[0]["exists"]:
-            _require(session, "schema", "stackctl")
-            for name in ("create_history", "grant_history"):
-                session.run_named(name)
+        if there := find_history_table(session.conn, session.history_table):
+            there.require_writable()
+            return
+        _require(session, "schema", "stackctl")
+        for name in ("create_history", "grant_history"):
+            session.run_named(name)
 
 
 def _require(session: Session, what: Literal["database", "schema"], schema: str) -> None:
@@ -206,10 +212,9 @@ def record_adopted(session: Session, finished: Sequence[tuple[Migration, datetim
 def _read_rows(conn: Connection, schema: str, history_name: str) -> list[dict[str, Any]]:
     table = format_history_table(history_name)
     try:
+        if find_history_table(conn, table) is None:
+            return []
         with conn.cursor(row_factory=dict_row) as cursor:
-            exists = cursor.execute(_SQL["history_exists"], {"table": table}).fetchone()
-            if not exists or not exists["exists"]:
-                return []
             read = sql.SQL(_SQL["read_history"]).format(sql.Identifier("stackctl", table))
             return cursor.execute(read, {"schema": schema}).fetchall()
     except errors.InsufficientPrivilege as error:

@@ -219,7 +219,8 @@ class _Runner:
                     raise
                 statement = migration.pieces[so_far.done].statements[0]
                 if not isinstance(error, retry.TRANSIENT):
-                    what = f"at the commit, a deferred constraint: {failures.format_error(error)}"
+                    deferred = "a deferred constraint: " if isinstance(error, errors.IntegrityError) else ""
+                    what = f"at the commit, {deferred}{failures.format_error(error)}"
                     raise self._to_stackctl_error(migration, statement, what, error) from error
                 blocked = retry.StatementBlocked(statement, error, retry.TRIES)
             except AnswerNo as error:

@@ -107,11 +107,23 @@ FROM (
   FROM pg_class AS c WHERE c.relkind = 'r' AND c.oid >= 16384  -- the catalogs come before
 ) AS counted
 
--- name: history_exists
-SELECT EXISTS (
-  SELECT FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-  WHERE n.nspname = 'stackctl' AND c.relname = %(table)s
-)
+-- name: describe_history
+-- What has the name, and its columns: those with their types, and those that must be given.
+SELECT c.relkind::text AS kind, pg_get_userbyid(c.relowner)::text AS owner, current_user::text AS role,
+       has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'INSERT')
+         AND has_table_privilege(c.oid, 'UPDATE') AS writable,
+       (SELECT coalesce(json_object_agg(a.attname, format_type(a.atttypid, a.atttypmod)), '{}')
+        FROM pg_attribute AS a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AS types,
+       ARRAY(SELECT a.attname::text FROM pg_attribute AS a
+             WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attnotnull AND NOT a.atthasdef
+               AND a.attidentity = '' ORDER BY a.attnum) AS required,
+       EXISTS (SELECT FROM pg_index AS i
+               WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL
+                 AND ARRAY(SELECT a.attname::text FROM pg_attribute AS a
+                           WHERE a.attrelid = c.oid AND a.attnum = ANY (i.indkey::int2[]) ORDER BY 1)
+                   = ARRAY['name', 'target_schema']) AS keyed
+FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+WHERE n.nspname = 'stackctl' AND c.relname = %(table)s
 
 -- name: may_create
 SELECT current_user::text AS role, current_database() AS database,
