@@ -90,6 +90,10 @@ class KnownTable:
         self.checks = {name: check for name, check in self.checks.items() if column not in check.columns}
 
 
+def _begin_with(columns: tuple[str, ...], keys: Iterable[tuple[str, ...]]) -> bool:
+    return any(set(key[: len(columns)]) == set(columns) for key in keys)
+
+
 @dataclass
 class SchemaState:
     """What outlives a file: tables, which of them have partitions, domains that ask something of their values, indexes,
@@ -117,7 +121,7 @@ class SchemaState:
 
     def has_index(self, table: QualifiedName, columns: tuple[str, ...]) -> bool:
         """One that begins with these columns, in whatever order."""
-        return any(set(key[: len(columns)]) == set(columns) for key in self.tables[table].keys)
+        return _begin_with(columns, self.tables[table].keys)
 
 
 class WholeFile:
@@ -129,7 +133,7 @@ class WholeFile:
         self.constraints: set[tuple[QualifiedName, str]] = set()
         self.policies: set[tuple[QualifiedName, str]] = set()
         self.triggers: set[tuple[QualifiedName, str]] = set()
-        self.indexes: list[KnownIndex] = []
+        self.indexes: dict[QualifiedName, set[tuple[str, ...]]] = {}
         for fact in facts:
             match fact:
                 case ObjectCreated(kind=kind, name=name) | ObjectReplaced(kind=kind, name=name):
@@ -139,15 +143,19 @@ class WholeFile:
                 case ConstraintAdded(table=table, constraint=constraint):
                     self.constraints.add((table, constraint.name))
                     if constraint.kind in ("unique", "primary key"):
-                        self.indexes.append(KnownIndex(table, constraint.columns))
+                        self.indexes.setdefault(table, set()).add(constraint.columns)
                 case IndexBuilt(table=table, columns=columns, partial=False):
-                    self.indexes.append(KnownIndex(table, columns))
+                    self.indexes.setdefault(table, set()).add(columns)
                 case PolicyChanged(how="CREATE", table=table, name=name):
                     self.policies.add((table, name))
                 case TriggerChanged(how="CREATE" | "CREATE OR REPLACE", table=table, name=name):
                     self.triggers.add((table, name))
                 case _:
                     pass
+
+    def has_index(self, table: QualifiedName, columns: tuple[str, ...]) -> bool:
+        """It makes one that begins with these columns, in whatever order."""
+        return _begin_with(columns, self.indexes.get(table, ()))
 
 
 @dataclass

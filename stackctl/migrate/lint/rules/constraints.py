@@ -185,9 +185,7 @@ def foreign_key_without_index(fact: ConstraintAdded, state: FileState) -> RuleMa
     table, columns = fact.table, fact.constraint.columns
     if fact.constraint.kind != "foreign key" or state.schema.has_index(table, columns):
         return None
-    if any(
-        index.table == table and set(index.columns[: len(columns)]) == set(columns) for index in state.whole.indexes
-    ):
+    if state.whole.has_index(table, columns):
         return None
     if state.database and state.database.has_index(table, columns):
         return None

@@ -57,7 +57,7 @@ def drop_index(fact: ObjectDropped, state: FileState) -> RuleMatch | None:
     known = state.schema.indexes.get(fact.name)
     if fact.kind != "index" or state.has_created("index", fact.name):
         return None
-    if state.creates_later("index", fact.name) or (known and known in state.whole.indexes):
+    if state.creates_later("index", fact.name) or (known and known.columns in state.whole.indexes.get(known.table, ())):
         return None  # it comes back
     safe = "-- see in pg_stat_user_indexes whether it is used"
     return RuleMatch(f"index {fact.name} is dropped", safe)
