@@ -111,6 +111,10 @@ def sequence(
                     result, stop, reports.stamped, lock_wait=0 if looping else LOCK_WAIT
                 )
                 result.duration_ms = _milliseconds(started)
+                if sequencer.behind is not None:
+                    if interval is None:
+                        raise sequencer.behind
+                    warned(f"{sequencer.behind.message}: {sequencer.behind.hint}")
                 if interval is None or stop.requested:
                     return
                 if result.rows:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal, LiteralString, cast
+from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
 
 from psycopg import sql
 
 from stackctl.core.errors import StackctlError
 from stackctl.postgres.statements import load_statements
-from stackctl.sync.changes.stamping import TOMBSTONES, SequencedTable, list_sequenced_tables
+from stackctl.sync.changes.stamping import OwnedTable, list_owned_tables
 from stackctl.sync.engine import rejected_rows
 from stackctl.sync.queue import entries, fuses, retries
 from stackctl.sync.targets.protocol import NEVER_SYNCED, Cursor, TargetState
@@ -19,15 +19,12 @@ from stackctl.sync.targets.protocol import NEVER_SYNCED, Cursor, TargetState
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from psycopg.sql import Composable
-
     from stackctl.config.settings import ExternalDatabase
     from stackctl.mapping.compile import Compiled
     from stackctl.postgres.connect import Connection
     from stackctl.sync.engine.rejected_rows import RejectedRow
     from stackctl.sync.pipeline import Pipeline
 
-_NOTHING = sql.SQL("")
 EXACT_TOTAL = 100_000  # rows; a larger table's total is the planner's estimate
 
 _SQL = load_statements(__file__)
@@ -132,37 +129,22 @@ def read_status(pipeline: Pipeline, conn: Connection, tenancy: UUID | None = Non
 
 
 def _read_tables(conn: Connection, pipeline: Pipeline, tenancy: UUID | None) -> dict[str, TableStatus]:
-    found = list_sequenced_tables(pipeline.mappings.values())
-    names = sorted({name for one in found for name in one.deleted_as})
-    tombstones = SequencedTable(TOMBSTONES, None, None, frozenset())
-    by_kind = sql.SQL("CROSS JOIN unnest({}::text[]) AS kind (name)").format(sql.Literal(names))
-    own_kind = sql.SQL('"tenancyId" = t.id AND "tableName" = kind.name')
-    statuses = {
-        sequenced.table: _read_table(conn, sequenced, tenancy, owned=_ownership_condition(sequenced))
-        for sequenced in found
-    }
-    return statuses | {TOMBSTONES: _read_table(conn, tombstones, tenancy, owned=own_kind, each=by_kind)}
+    owned = list_owned_tables(pipeline.mappings.values())
+    return {one.sequenced.table: _read_table(conn, one, tenancy) for one in owned}
 
 
-def _ownership_condition(sequenced: SequencedTable) -> Composable:
-    """Whether a row of the table belongs to the tenancy `t`."""
-    if sequenced.tenancy is None:
-        return sql.SQL('"tenancyId" = t.id')
-    return sql.SQL(" AND ").join(
-        sql.SQL("{} = t.{}").format(sql.Identifier(of_source), sql.Identifier(column))
-        for column, of_source in sequenced.tenancy.on.items()
-    )
-
-
-def _read_table(
-    conn: Connection, sequenced: SequencedTable, tenancy: UUID | None, *, owned: Composable, each: Composable = _NOTHING
-) -> TableStatus:
-    """One table, or one tenancy's part of it; `each` joins what the index has between tenancy and sequence id."""
-    table = sql.Identifier(sequenced.table)
-    filter_ = sql.SQL(cast("LiteralString", f"({sequenced.filter})" if sequenced.filter else "true"))
+def _read_table(conn: Connection, owned: OwnedTable, tenancy: UUID | None) -> TableStatus:
+    """One table, or one tenancy's part of it."""
+    table, filter_ = sql.Identifier(owned.sequenced.table), owned.filter
     limit = sql.Literal(EXACT_TOTAL + 1)
     if tenancy is not None:
-        parts = {"table": table, "owned": owned, "filter": filter_, "tenancy": sql.Literal(tenancy), "each": each}
+        parts = {
+            "table": table,
+            "owned": owned.condition,
+            "filter": filter_,
+            "tenancy": sql.Literal(tenancy),
+            "each": owned.each,
+        }
         total, pending, low, high = _row(conn, sql.SQL(_SQL["read_tenancys_part"]).format(**parts))
         return TableStatus(total, pending, low, high)
     (total,) = _row(conn, sql.SQL(_SQL["count_bounded"]).format(table=table, limit=limit))
@@ -170,14 +152,16 @@ def _read_table(
     if total > EXACT_TOTAL:
         (plan,) = _row(conn, sql.SQL(_SQL["estimate_rows"]).format(table=table))
         total = max(int(plan[0]["Plan"]["Plan Rows"]), EXACT_TOTAL + 1)
-        ends = sql.SQL(_SQL["read_range_large"]).format(table=table, owned=owned, filter=filter_, each=each)
+        ends = sql.SQL(_SQL["read_range_large"]).format(
+            table=table, owned=owned.condition, filter=filter_, each=owned.each
+        )
     (pending,) = _row(conn, sql.SQL(_SQL["count_marked"]).format(table=table, filter=filter_))
     low, high = _row(conn, ends)
     return TableStatus(total, pending, low, high)
 
 
 def _row(conn: Connection, query: sql.Composed) -> tuple[Any, ...]:
-    row = conn.execute(query).fetchone()
+    row = conn.execute(query, {}).fetchone()  # a mapping's own % is doubled
     assert row is not None  # an aggregate has a row
     return row
 

@@ -50,6 +50,12 @@ def test_a_database_that_was_never_migrated_is_one_finding(tmp_path: Path, empty
     [
         ("ALTER SEQUENCE global_seq_id CACHE 20", "sequence", "CACHE 1"),
         (
+            """INSERT INTO "DeletedRow" (id, "tenancyId", "tableName", "sequenceId", "primaryKey")
+            VALUES (gen_random_uuid(), '00000000-0000-0000-0000-00000000000a', 'Team', 9000001, '{}')""",
+            "sequence",
+            "SELECT setval('global_seq_id', 9000001)",
+        ),
+        (
             'INSERT INTO "ExternalDbSyncMetadata" ("pollerEnabled", "updatedAt") VALUES (false, now())',
             "fuses",
             "stackctl fuse on poller",

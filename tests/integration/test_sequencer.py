@@ -11,6 +11,7 @@ import pytest
 from psycopg import sql
 
 from stackctl.core.bundled import find_bundled
+from stackctl.core.errors import StateError
 from stackctl.mapping import files
 from stackctl.sync.changes import sequencer
 from stackctl.sync.changes.sequencer import Sequencer, SequenceResult
@@ -38,12 +39,14 @@ from tests.backend import (
     sequence,
     settle,
     sync,
+    wait_for,
     wait_until_blocked,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from stackctl.sync.pipeline import Pipeline
     from tests.conftest import Connect
 
 MAPPINGS = files.load_mappings(find_bundled("mappings")).mappings
@@ -464,3 +467,73 @@ def test_a_row_found_by_a_lookup_waits_for_its_tombstone(
     sync(pipeline, batch_size=1)
     assert differences(pipeline) == []
     assert fetch(source, f'SELECT {columns} FROM "ContactChannel"') == before
+
+
+# -- a sequence that was not taken along
+
+
+@pytest.fixture
+def moved(project: Project, source: Connection, external_db: str) -> Pipeline:
+    """A pipeline whose copies are up to date, and whose sequence begins anew, as after logical replication."""
+    pipeline = project.postgres(MINE, external_db).pipeline()
+    populate(source)
+    settle(pipeline)
+    source.execute("SELECT setval('global_seq_id', 1, false)")
+    return pipeline
+
+
+def highest_stamp(source: Connection) -> int:
+    tables = [*{mapping.source for mapping in MAPPINGS.values()}, "DeletedRow"]
+    return max(one(source, f'SELECT coalesce(max("sequenceId"), 0) FROM "{table}"') for table in tables)
+
+
+@pytest.mark.parametrize("unique", [False, True])
+def test_a_sequence_below_the_stamps_is_refused_until_it_is_set(
+    moved: Pipeline, source: Connection, unique: bool
+) -> None:
+    if unique:  # as a live backend has it: ids that are given again collide
+        source.execute('CREATE UNIQUE INDEX ON "ProjectUser" ("sequenceId")')
+        stamps = fetch(source, 'SELECT "sequenceId" FROM "ProjectUser" ORDER BY 1')
+        source.execute("SELECT setval('global_seq_id', %s, false)", stamps[0])
+    user = add_user(source)
+    newcomer = None if unique else add_user(source, OTHER)
+    with pytest.raises(StateError) as raised:
+        sequence(moved)
+    mend = f"SELECT setval('global_seq_id', {highest_stamp(source)})"
+    assert (raised.value.code, raised.value.hint) == ("sequence-behind", mend)
+    assert one(source, 'SELECT "shouldUpdateSequenceId" FROM "ProjectUser" WHERE "projectUserId" = %s', user)
+    if newcomer:  # whose tenancy has no stamps above the sequence
+        marked = 'SELECT "shouldUpdateSequenceId" FROM "ProjectUser" WHERE "projectUserId" = %s'
+        assert not one(source, marked, newcomer)
+    for full in (False, True):
+        assert {result.error.code for result in sync(moved, full=full) if result.error} == {"sequence-behind"}
+    source.execute(mend.encode())
+    settle(moved)
+    assert differences(moved) == []
+    assert failures(moved) == []
+
+
+def test_a_sequence_that_is_set_back_under_a_sequencer(moved: Pipeline, source: Connection) -> None:
+    source.execute("SELECT setval('global_seq_id', %s)", (highest_stamp(source),))
+    stamped = fetch(source, 'SELECT "sequenceId" FROM "ProjectUser" ORDER BY 1 LIMIT 1')[0][0]
+    with moved.open_session() as conn:
+        running = Sequencer(conn, list(MAPPINGS.values()), batch_size=100)
+        add_user(source)
+        source.execute("SELECT setval('global_seq_id', %s, false)", (stamped,))
+        assert running.drain(SequenceResult(), Stop(), lambda rows: None) == "drained"
+    assert running.behind is not None
+    assert running.behind.code == "sequence-behind"
+
+
+def test_a_loop_waits_for_the_sequence_and_goes_on(moved: Pipeline, project: Project, source: Connection) -> None:
+    add_user(source)
+    process = project.start("sequence", "--loop")
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "setval" in line:
+            source.execute("SELECT setval('global_seq_id', %s)", (highest_stamp(source),))
+            break
+    wait_for(lambda: one(source, 'SELECT count(*) FROM "ProjectUser" WHERE "shouldUpdateSequenceId"') == 0)
+    process.terminate()
+    process.communicate(timeout=60)
+    assert process.returncode == 0

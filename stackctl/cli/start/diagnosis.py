@@ -20,6 +20,7 @@ from stackctl.migrate.folder import discover
 from stackctl.migrate.runner.history import read_status as migration_status
 from stackctl.migrate.sets import complete_sets, make_own_set
 from stackctl.postgres.statements import load_statements
+from stackctl.sync.changes.sequence_position import refuse_low_sequence
 from stackctl.sync.changes.stamping import TOMBSTONES, list_sequenced_tables
 from stackctl.sync.pipeline import Pipeline
 from stackctl.sync.queue import entries, fuses, retries
@@ -166,11 +167,11 @@ def _check_schema(conn: Connection, pipeline: Pipeline) -> Iterator[Check]:
         yield Check("privileges", "ok", "this role may stamp and queue")
     different = [Check("schema", drift.severity, drift.message, drift.hint) for drift in find_drift(conn)]
     yield from different or [Check("schema", "ok", "tables, columns, keys and indexes are a live backend's")]
-    yield from _check_sequence(conn)
+    yield from _check_sequence(conn, pipeline)
     yield from _check_capture(conn, pipeline, tables)
 
 
-def _check_sequence(conn: Connection) -> Iterator[Check]:
+def _check_sequence(conn: Connection, pipeline: Pipeline) -> Iterator[Check]:
     row = conn.execute(_SQL["sequence"]).fetchone()
     if row is None:
         yield Check("sequence", "error", "global_seq_id does not exist", "run `stackctl migrate up --bundled`")
@@ -198,7 +199,12 @@ def _check_sequence(conn: Connection) -> Iterator[Check]:
             f"ALTER SEQUENCE global_seq_id INCREMENT BY {SEQUENCE_INCREMENT}",
         )
     else:
-        yield Check("sequence", "ok", f"global_seq_id, increment {increment}, no cache")
+        try:
+            refuse_low_sequence(conn, pipeline.mappings.values())
+        except StateError as error:
+            yield _failed("sequence", error)
+        else:
+            yield Check("sequence", "ok", f"global_seq_id, increment {increment}, no cache")
 
 
 def _check_capture(conn: Connection, pipeline: Pipeline, tables: list[str]) -> Iterator[Check]:

@@ -17,6 +17,7 @@ from uuid import UUID
 from psycopg import errors
 
 from stackctl.postgres.statements import load_statements
+from stackctl.sync.changes.sequence_position import find_tenancies_ahead, to_behind_error
 from stackctl.sync.changes.stamping import compose_stampings
 from stackctl.sync.changes.wakeup import PendingWork, WorkProbe
 from stackctl.sync.queue import entries
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
     from datetime import timedelta
 
+    from stackctl.core.errors import StateError
     from stackctl.mapping.model import Mapping
     from stackctl.postgres.connect import Connection
     from stackctl.sync.stop import Stop
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 LOCK_WAIT = 5.0  # seconds that a single pass waits for another sequencer's commit
 LOCK_POLL = 0.02  # seconds between two tries
 LOOK_INTERVAL = 0.2  # seconds for which a look at the marks and fuses holds while one full batch follows another
+AHEAD_PAUSE = 5.0  # seconds in which a tenancy is left out whose stamps are above the sequence
 HELD_PAUSE = 1.0  # seconds in which a tenancy whose queue entry is locked is left out
 
 StoppedBy = Literal["drained", "fuse", "max-duration", "signal", "lock-held"]
@@ -66,10 +69,19 @@ class _Batch:
     highest: int = 0
 
 
+class _TenanciesAhead(Exception):
+    """Rows of these carry ids above the sequence's next: what the transaction in hand has stamped is not to stay."""
+
+    def __init__(self, tenancies: set[UUID]) -> None:
+        super().__init__()
+        self.tenancies = tenancies
+
+
 class Sequencer:
     """Stamps over one connection (autocommit), for the tables of these mappings.
 
     `pending_work` is what it found when it last looked; given the `lease` of a poller, it looks for the poller's, too.
+    `behind`: the StateError `sequence-behind` as long as tenancies are left out for it.
     Raises StateError `not-migrated` when a table is missing.
     """
 
@@ -86,6 +98,11 @@ class Sequencer:
         self._looked = 0.0
         self._full = False  # the last batch was, so that more is likely to wait
         self._skipped: dict[UUID, float] = {}
+        self._mappings = mappings
+        self._compared: set[UUID] = set()  # tenancies whose stamps were found below the sequence
+        self._ahead: set[UUID] = set()  # and those that are left out for a while because they were not
+        self._collided = 0.0  # when the next try is due after ids collided with those that rows carry
+        self.behind: StateError | None = None
 
     @property
     def tables(self) -> tuple[str, ...]:
@@ -99,7 +116,8 @@ class Sequencer:
         with them the sequencers' lock is released. Adds to `result` after the commit.
 
         An application that queues a tenancy itself and then changes its rows takes these locks in the other order. So
-        the entries are waited for only shortly; whose entry can't be had is left out for a while.
+        the entries are waited for only shortly; whose entry can't be had is left out for a while. A tenancy with stamps
+        above the sequence (see sequence_position.py) is left out, and tried again now and then.
         """
         fresh = not self._full or time.monotonic() - self._looked >= LOOK_INTERVAL
         if fresh or self.pending_work is None:
@@ -107,7 +125,7 @@ class Sequencer:
         if not self.pending_work.fuses.sequencer:
             return "fuse"
         waiting = self.pending_work.marked
-        if not waiting:
+        if not waiting or time.monotonic() < self._collided:
             return "idle"
         while True:
             batch = _Batch()
@@ -118,7 +136,19 @@ class Sequencer:
                     self._stamp_all(batch, waiting)
                     if asked.fetchall()[0][0] is False:
                         return "busy"
+                    self._refuse_ahead(batch.tenancies)
                 break
+            except _TenanciesAhead as found:
+                self._leave_out_ahead(found.tenancies)
+            except errors.UniqueViolation:
+                # The sequence may have been set back just now, among ids that rows carry.
+                ahead = set(find_tenancies_ahead(self._conn, self._mappings))
+                if not ahead:
+                    raise
+                if ahead <= self._ahead:
+                    self._collided = time.monotonic() + AHEAD_PAUSE
+                    return "idle"
+                self._leave_out_ahead(ahead)
             except errors.LockNotAvailable:
                 if not self._skip_held(batch.tenancies):
                     return "busy"
@@ -134,6 +164,20 @@ class Sequencer:
         result.touched |= batch.tenancies
         result.enqueued += len(batch.tenancies)
         return "stamped"
+
+    def _refuse_ahead(self, tenancies: set[UUID]) -> None:
+        fresh = tenancies - self._compared
+        if fresh and (ahead := find_tenancies_ahead(self._conn, self._mappings, fresh)):
+            raise _TenanciesAhead(set(ahead))
+        self._compared |= fresh
+        self._ahead -= fresh
+        if not self._ahead:
+            self.behind = None
+
+    def _leave_out_ahead(self, tenancies: set[UUID]) -> None:
+        self._ahead |= tenancies
+        self._skipped |= dict.fromkeys(tenancies, time.monotonic() + AHEAD_PAUSE)
+        self.behind = to_behind_error(self._conn, self._mappings)
 
     def _stamp_all(self, batch: _Batch, waiting: Collection[int]) -> None:
         now = time.monotonic()

@@ -21,6 +21,20 @@ INSERT INTO stackctl.stamp_log (up_to_sequence_id) VALUES (%(up_to)s) ON CONFLIC
 -- name: prune_stamp_log
 DELETE FROM stackctl.stamp_log WHERE stamped_at < clock_timestamp() - interval '7 days'
 
+-- name: read_highest_stamp
+SELECT t.id AS tenancy, ends.high
+FROM "Tenancy" AS t {each}
+CROSS JOIN LATERAL (SELECT max("sequenceId") AS high FROM {table} WHERE {owned} AND {filter}) AS ends
+WHERE %(tenancies)s::uuid[] IS NULL OR t.id = ANY (%(tenancies)s)
+
+-- name: find_tenancies_ahead
+SELECT stamps.tenancy, max(stamps.high)
+FROM ({}) AS stamps (tenancy, high),
+     (SELECT s.last_value + CASE WHEN s.is_called THEN q.seqincrement ELSE 0 END AS next
+      FROM global_seq_id AS s JOIN pg_sequence AS q ON q.seqrelid = 'global_seq_id'::regclass) AS given
+WHERE stamps.high >= given.next
+GROUP BY 1 ORDER BY 1
+
 -- name: read_primary_key
 SELECT a.attname, format_type(a.atttypid, a.atttypmod)
 FROM pg_index AS i

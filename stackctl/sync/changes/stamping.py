@@ -55,6 +55,19 @@ class SequencedTable:
 
 
 @dataclass(frozen=True)
+class OwnedTable:
+    """How a tenancy `t` reaches its rows of a table: `condition` of the rows it owns, `filter` of those that count.
+
+    `each` joins what the table's index has between tenancy and sequence id.
+    """
+
+    sequenced: SequencedTable
+    condition: Composable
+    filter: Composable
+    each: Composable
+
+
+@dataclass(frozen=True)
 class Stamping:
     """One table: a probe that tells whether any row waits, and the statement that stamps a batch.
 
@@ -97,6 +110,35 @@ def list_sequenced_tables(mappings: Iterable[Mapping]) -> tuple[SequencedTable, 
             )
         )
     return tuple(found)
+
+
+def list_owned_tables(mappings: Iterable[Mapping]) -> list[OwnedTable]:
+    """The sequenced tables of these mappings and the tombstones, by tenancy."""
+    sources = list_sequenced_tables(mappings)
+    names = sorted({name for source in sources for name in source.deleted_as})
+    tombstones = OwnedTable(
+        SequencedTable(TOMBSTONES, None, None, frozenset()),
+        sql.SQL('"tenancyId" = t.id AND "tableName" = kind.name'),
+        sql.SQL("true"),
+        sql.SQL("CROSS JOIN unnest({}::text[]) AS kind (name)").format(sql.Literal(names)),
+    )
+    return [
+        *(
+            OwnedTable(source, _ownership_condition(source), _filter_condition(source.filter), sql.SQL(""))
+            for source in sources
+        ),
+        tombstones,
+    ]
+
+
+def _ownership_condition(source: SequencedTable) -> Composable:
+    """Whether a row of the table belongs to the tenancy `t`."""
+    if source.tenancy is None:
+        return sql.SQL('"tenancyId" = t.id')
+    return sql.SQL(" AND ").join(
+        sql.SQL("{} = t.{}").format(sql.Identifier(of_source), sql.Identifier(column))
+        for column, of_source in source.tenancy.on.items()
+    )
 
 
 def compose_stampings(conn: Connection, mappings: Sequence[Mapping]) -> tuple[Stamping, ...]:

@@ -242,7 +242,7 @@ class _Walk:
     def _send_batch(self, limit: int) -> AppliedBatch:
         """One transaction of the target."""
         with self._target.lock_cursor(self._compiled) as cursor:
-            refuse_rewound_source(self._source, self._name, cursor)
+            refuse_rewound_source(self._source, self._compiled, cursor, self._result.tenancy)
             # Only now: what is read must not be older than what another engine wrote before.
             self._source.wait_for_replica()
             page = self._source.open_batch(

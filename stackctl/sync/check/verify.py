@@ -174,7 +174,7 @@ def _verify_mapping(
     started = time.monotonic()
     try:
         cursor = state.cursors.get(check.mapping)
-        _refuse_cursor(source, check.mapping, cursor.sequence_id if cursor else NEVER_SYNCED)
+        _refuse_cursor(source, compiled, cursor.sequence_id if cursor else NEVER_SYNCED, check.tenancy)
         comparison = _CopyComparison(source, target, compiled, check, repair=repair, stop=stop)
         comparison.run(on_rows)
     except StackctlError as error:
@@ -188,10 +188,10 @@ def _verify_mapping(
         check.duration_ms = round((time.monotonic() - started) * 1000)
 
 
-def _refuse_cursor(source: Source, mapping: str, cursor: int) -> None:
+def _refuse_cursor(source: Source, compiled: Compiled, cursor: int, tenancy: UUID) -> None:
     if cursor == NEVER_SYNCED:
-        raise _never_loaded_error(f"the copy of {mapping} was never loaded")
-    refuse_rewound_source(source, mapping, cursor)
+        raise _never_loaded_error(f"the copy of {compiled.mapping.name} was never loaded")
+    refuse_rewound_source(source, compiled, cursor, tenancy)
 
 
 def _never_loaded_error(message: str) -> StateError:
@@ -263,7 +263,7 @@ class _CopyComparison:
     def _compare_again(self, keys: Sequence[Key], *, repair: bool) -> None:
         """Count which of the keys differ now, and of these which don't any more at the end of the transaction."""
         with self._target.lock_cursor(self._compiled) as cursor:
-            _refuse_cursor(self._source, self._mapping.name, cursor)
+            _refuse_cursor(self._source, self._compiled, cursor, self._check.tenancy)
             found, in_flight = self._find_differences(cursor, keys)
             left = set(found)
             if repair and found:

@@ -87,7 +87,9 @@ def sync_database(
     seen = [c for c in compiled if c not in waiting]
     news = source.find_changed_mappings(seen, result.tenancy, cursors) if seen else set[str]()
     troubled = {row.mapping for row in rejected_rows.list_rows(source.primary, result.tenancy, result.database)}
-    failure = mark_rewound_source(source, target, seen, cursors)
+    if options.full:
+        source.refuse_low_sequence(compiled, result.tenancy)
+    failure = mark_rewound_source(source, target, seen, cursors, result.tenancy)
     if failure is not None:
         raise failure
     for one in compiled:

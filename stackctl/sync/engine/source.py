@@ -10,11 +10,12 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from stackctl.postgres.statements import load_statements
+from stackctl.sync.changes.sequence_position import refuse_low_sequence
 from stackctl.sync.engine.row_stream import RowStream
 from stackctl.sync.engine.source_errors import OperatedDatabaseLost, translate_source_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from uuid import UUID
 
     from stackctl.mapping.compile import Compiled
@@ -61,6 +62,11 @@ class Source:
                         hint="check replication, or take database.replica_url out of the configuration",
                     )
                 time.sleep(REPLICA_POLL)
+
+    def refuse_low_sequence(self, compiled: Iterable[Compiled], tenancy: UUID) -> None:
+        """Raise StateError `sequence-behind` if the tenancy's rows carry ids that the sequence has yet to give."""
+        with translate_source_errors("global_seq_id"):
+            refuse_low_sequence(self.primary, [one.mapping for one in compiled], [tenancy])
 
     def read_last_sequence_id(self) -> int:
         """The highest sequence id ever given; 0 before the first."""
