@@ -8,11 +8,11 @@ import sys
 
 from stackctl.core.streams import adopt_streams
 
-_COLLECT_AFTER = 50_000  # new objects; Python's 700 would search everything that is imported again and again
+COLLECT_AFTER = 50_000  # new objects; Python's 700 would search everything that is imported again and again
 
 
 def main() -> None:
-    gc.set_threshold(_COLLECT_AFTER)
+    gc.set_threshold(COLLECT_AFTER)
     adopt_streams()
     # A terminal that does not know its width says 0.
     if os.environ.get("COLUMNS") == "0":

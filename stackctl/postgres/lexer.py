@@ -100,8 +100,8 @@ def tokenize(text: str, *, script: bool = False) -> Iterator[Token]:
         if not (match := match_token(text, end)):
             return
         kind: Any = match.lastgroup
-        start, end = match.span(kind)
-        found = text[start:end]
+        found, end = match[kind], match.end()
+        start = end - len(found)
         if kind == "comment" and found == "/*":
             end = _block_comment_end(text, start)
             found = text[start:end]
