@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from stackctl.migrate import files
@@ -114,10 +115,9 @@ class TokenReader:
 
     def accept_one_of(self, *words: str) -> str:
         """Step over one of these keywords, which may be several words each; the one that was there, or empty."""
-        if first := self.peek_word():
-            for word in words:
-                if word.startswith(first) and self.accept(*word.split()):
-                    return word
+        for one, parts in _sort_by_first_word(words).get(self.peek_word(), ()):
+            if self.accept(*parts):
+                return one
         return ""
 
     def expect(self, *words: str) -> None:
@@ -191,6 +191,14 @@ class TokenReader:
 
     def _show_part(self, token: Token) -> str:
         return token.text if token.text != files.SCHEMA_SENTINEL else f'"{self._schema}"'
+
+
+@lru_cache
+def _sort_by_first_word(choices: tuple[str, ...]) -> dict[str, list[tuple[str, list[str]]]]:
+    found: dict[str, list[tuple[str, list[str]]]] = {}
+    for one in choices:
+        found.setdefault(one.partition(" ")[0], []).append((one, one.split()))
+    return found
 
 
 def tokenize(text: str) -> list[Token]:
