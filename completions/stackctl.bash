@@ -23,7 +23,7 @@ _stackctl_follows() {
     'migrate verify') flags='--dir=@directories --history=' ;;
     'migrate repair') flags='--applied= --pending= --dry-run --yes -y --dir=@directories --history=' arguments='@text...' ;;
     'migrate adopt') flags='--through= --dry-run --dir=@directories --history=' ;;
-    'migrate new') flags='--dir=@directories' arguments='@text' ;;
+    'migrate new') flags='--revert= --trust --dir=@directories' arguments='@text' ;;
     'migrate lint') flags='--base= --ask-database --rule=@lint-rules --exclude=@lint-rules --server-version= --format=text|json|github|gitlab|junit|sarif' arguments='FILE|DIR...' ;;
     'migrate check') flags='--base= --rows= --run= --run-env= --trust --format=text|json|github|gitlab|junit|sarif --dir=@directories' ;;
     'migrate diff') flags='--from= --to= --trust' ;;

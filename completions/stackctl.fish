@@ -67,7 +67,7 @@ function __stackctl_follows --no-scope-shadowing
                     'verify:Check that files, history and database belong together. Writes nothing.' \
                     'repair:Mend the history by hand; no migration is run.' \
                     'adopt:Record as applied what another tool has applied; no migration is run.' \
-                    'new:Write an empty migration with its directives explained.' \
+                    'new:Write an empty migration with its directives explained, or one that takes another back.' \
                     'lint:Find what is unsafe while the application runs, or breaks its previous version.' \
                     'check:Try whether the migrations that are new since a commit leave its version of the application working.' \
                     'diff:Print as SQL what makes one schema like another: a database, or what a folder of migrations makes.' \
@@ -112,7 +112,10 @@ function __stackctl_follows --no-scope-shadowing
                     '--dir=@directories:Folder of migrations; default migrations_dir, else the bundled set.' \
                     '--history=:The folder\'s own history; default migrations.history, else none.'
         case 'migrate new'
-            set flags '--dir=@directories:Folder of migrations; default migrations_dir, else the bundled set.'
+            set flags \
+                    '--revert=:Draft the reverse of this version or name.' \
+                    '--trust:Run the files as superuser, who can read files and run programs.' \
+                    '--dir=@directories:Folder of migrations; default migrations_dir, else the bundled set.'
             set arguments '@text'
         case 'migrate lint'
             set flags \

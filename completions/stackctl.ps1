@@ -90,7 +90,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 'verify:Check that files, history and database belong together. Writes nothing.'
                 'repair:Mend the history by hand; no migration is run.'
                 'adopt:Record as applied what another tool has applied; no migration is run.'
-                'new:Write an empty migration with its directives explained.'
+                'new:Write an empty migration with its directives explained, or one that takes another back.'
                 'lint:Find what is unsafe while the application runs, or breaks its previous version.'
                 'check:Try whether the migrations that are new since a commit leave its version of the application working.'
                 'diff:Print as SQL what makes one schema like another: a database, or what a folder of migrations makes.'
@@ -159,7 +159,11 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
         }
         'migrate new' = @{
             subcommands = @()
-            flags = @('--dir=@directories:Folder of migrations; default migrations_dir, else the bundled set.')
+            flags = @(
+                '--revert=:Draft the reverse of this version or name.'
+                '--trust:Run the files as superuser, who can read files and run programs.'
+                '--dir=@directories:Folder of migrations; default migrations_dir, else the bundled set.'
+            )
             arguments = @('@text')
         }
         'migrate lint' = @{

@@ -32,8 +32,12 @@ _OUTSIDE = "outside-transaction"
 _REPEAT = "repeat"
 _ALLOW = "allow"  # read by the linter alone
 _CAPTURE = "change-capture"
+DRAFT = "-- stackctl:draft"  # nothing of the file runs as long as it stands there
+BASELINE = "-- stackctl:baseline"  # followed by a name: that of a file which this one takes the place of
 _HARMLESS_PSQL = ("\\restrict", "\\unrestrict")  # what pg_dump writes against commands in the data
-_DIRECTIVES = (_SPLIT, _OUTSIDE, _REPEAT, _ALLOW, _CAPTURE)
+_DRAFT, _BASELINE = (line.removeprefix("-- stackctl:") for line in (DRAFT, BASELINE))
+_WITH_WORDS = (_ALLOW, _BASELINE)
+_DIRECTIVES = (_SPLIT, _OUTSIDE, _REPEAT, _ALLOW, _CAPTURE, _DRAFT, _BASELINE)
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,8 @@ class Migration:
     checksum: str
     captures_changes: bool = False
     tool: str = ""
+    draft: bool = False
+    stands_for: tuple[str, ...] = ()
     content_sha256: str = ""
 
 
@@ -95,6 +101,8 @@ def parse_migration(text: str, path: Path, name: str, tolerated: list[ConfigErro
         pieces,
         compute_checksum(pieces),
         captures_changes=parser.captures_changes,
+        draft=parser.draft,
+        stands_for=tuple(parser.stands_for),
         tool=parser.tool or (up_halves.PAIRS if path.stem.endswith(up_halves.UP) else ""),
     )
 
@@ -105,10 +113,13 @@ def refuse_empty(migration: Migration) -> None:
     Raises ConfigError (`empty-migration`).
     """
     if not migration.pieces and not migration.tool:
+        what, hint = "the file holds no SQL statement", "write it, or remove it"
+        if migration.draft:
+            what, hint = "the file is a draft", f"read it, complete it, and take out its line {DRAFT}; or remove it"
         raise ConfigError(
-            f"{migration.path}:1: the file holds no SQL statement",
+            f"{migration.path}:1: {what}",
             code="empty-migration",
-            hint="write it, or remove it",
+            hint=hint,
             details={"file": str(migration.path), "line": 1, "column": 1},
         )
 
@@ -137,6 +148,8 @@ class _Parser:
         self._lines = lexer.LineIndex(text)
         self._tolerated = tolerated
         self.captures_changes = False
+        self.draft = False
+        self.stands_for: list[str] = []
         self.tool = ""
 
     def read_pieces(self) -> tuple[Piece, ...]:
@@ -150,9 +163,22 @@ class _Parser:
             raise self._make_error(f"this {unclosed.what} is never closed", unclosed.start) from unclosed
         half = up_halves.take_up_half(self._text, tokens, self._make_ambiguous)
         self.tool = half.tool
+        self._read_whole_file_directives(half.tokens)
+        if self.draft:
+            return ()
         for part in self._split(half.tokens):
             pieces.extend(self._read_piece(part, outside=half.outside_transaction))
         return tuple(pieces)
+
+    def _read_whole_file_directives(self, tokens: Sequence[lexer.Token]) -> None:
+        for token in tokens:
+            if token.kind == "comment" and "stackctl:" in token.text:
+                name = self._parse_directive(token)
+                self.draft |= name == _DRAFT
+                if name == _BASELINE:
+                    if not (stood_for := token.text.partition(_BASELINE)[2].strip()):
+                        raise self._make_error(f"{BASELINE} names no file", token.start)
+                    self.stands_for.append(stood_for)
 
     def _tokenize(self) -> list[lexer.Token]:
         """The tokens, without lines for psql, which are blanked out."""
@@ -239,7 +265,7 @@ class _Parser:
         if match is None:
             return None
         name = match[1]
-        if name not in _DIRECTIVES or (match[2] and name != _ALLOW):
+        if name not in _DIRECTIVES or (match[2] and name not in _WITH_WORDS):
             near = difflib.get_close_matches(name, _DIRECTIVES, n=1)
             raise self._make_error(
                 f"stackctl:{name} {match[2]}".rstrip() + " is no directive",

@@ -82,8 +82,8 @@ def read_number(name: str) -> int:
     return int(name.partition("_")[0])
 
 
-def create_file(directory: Path, name: str, now: datetime) -> Path:
-    """Write an empty migration with its directives explained; its version is above every existing one.
+def create_file(directory: Path, name: str, now: datetime, text: str | None = None) -> Path:
+    """Write a migration, an empty one with its directives explained; its version is above every existing one.
 
     Raises UsageError for a name without a letter or digit, ConfigError for a directory that can't be used.
     """
@@ -101,7 +101,7 @@ def create_file(directory: Path, name: str, now: datetime) -> Path:
         if int(version) <= int(latest):
             version = _next_version(latest)
         path = directory / f"{version}_{slug}.sql"
-        path.write_text(_TEMPLATE, encoding="utf-8", newline="\n")
+        path.write_text(_TEMPLATE if text is None else text, encoding="utf-8", newline="\n")
     except OSError as error:
         raise ConfigError(
             f"{directory} can't be written: {error.strerror}", code="migrations-dir-unwritable"

@@ -76,6 +76,19 @@ def take_up_half(text: str, tokens: Sequence[Token], make_error: Callable[[str, 
     return UpHalf(up, tool, any(_OUTSIDE.search(match["options"] or "") for _, _, match in marks))
 
 
+def take_down_half(text: str, tokens: Sequence[Token]) -> tuple[str, bool]:
+    """The text of the way down, and whether it is to run outside a transaction; for what `take_up_half` has passed."""
+    marks = [(token, found) for token in tokens if (found := _read_mark(token.text))]
+    down: list[str] = []
+    for place, (token, (_, match)) in enumerate(marks):
+        if (match["half"] or "").lower() in ("down", "drop"):
+            end = next((later.start for later, (_, other) in marks[place + 1 :] if other["half"]), len(text))
+            inner = [later for later, _ in marks[place + 1 :] if later.start < end]
+            down.append(text[(inner[-1] if inner else token).end : end].strip())
+    outside = any(_OUTSIDE.search(match["options"] or "") for _, (_, match) in marks)
+    return "\n\n".join(part for part in down if part), outside
+
+
 def _read_mark(text: str) -> tuple[str, re.Match[str]] | None:
     if not text.startswith("--"):
         return None

@@ -78,6 +78,7 @@ CASES = [
     Case("migrate repair --pending={text} --history=evil --dir=evil", 2),
     Case("migrate adopt --dir=evil --through=20300101000000", 5, changes=True),
     Case("migrate new {text} --dir=evil", 2, changes="files"),
+    Case("migrate new --revert={text} --dir=evil", 2),
     Case("migrate lint evil"),
     Case("migrate lint evil --base=main --format=github", documents="none"),
     Case("migrate lint evil --format=gitlab", documents="none"),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from stackctl.migrate.schema.alterations import Change, NotInPlaceError, alter, changes_type, is_widened
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from stackctl.migrate.schema.things import Key, SchemaState, Thing
 
@@ -52,24 +52,41 @@ def compare_schemas(before: SchemaState, after: SchemaState) -> SchemaDifference
     return SchemaDifference(changes, tuple(omitted))
 
 
-def write_difference(difference: SchemaDifference) -> str:
-    """As a migration, with a comment over each statement that destroys something, and for what no statement does."""
-    changes = list(difference.changes)
-    blocks = []
+def write_difference(difference: SchemaDifference, concurrently: Collection[str] = ()) -> str:
+    """As a migration, with a comment over each statement that destroys something, and for what no statement does.
+
+    The indexes called `concurrently` are dropped and built in that way.
+    """
+    apart = [change for change in difference.changes if change.key[0] == "index" and change.key[1] in concurrently]
+    changes = [change for change in difference.changes if change not in apart]
     early = [change for change in changes if " ADD VALUE " in change.sql and change.key[0] == "type"]
     rest = [change for change in changes if change not in early]
-    if early and any(_read_label(change) in other.sql for change in early for other in rest):
-        # A transaction may not use a value that it has added itself.
-        blocks.append("\n".join([_OUTSIDE, *(f"{change.sql};" for change in early)]))
-        blocks.append(_SPLIT)
-        changes = rest
-    if any(change.key[0] == "routine" and change.sql.startswith("CREATE") for change in changes):
-        blocks.append("SET check_function_bodies = off;  -- a body may name what comes further down")
-    for change in changes:
-        lines = [f"-- destroys: {change.loses}" if change.loses else "", f"-- {change.remark}" if change.remark else ""]
-        blocks.append("\n".join([*(" ".join(line.split()) for line in lines if line), f"{change.sql};"]))
+    if not any(_read_label(change) in other.sql for change in early for other in rest):
+        early, rest = [], changes
+    # A transaction may not use a value that it has added itself.
+    first = [*early, *(_make_concurrent(change) for change in apart if change.sql.startswith("DROP"))]
+    last = [_make_concurrent(change) for change in apart if not change.sql.startswith("DROP")]
+    inside = [_write_change(change) for change in rest]
+    if any(change.key[0] == "routine" and change.sql.startswith("CREATE") for change in rest):
+        inside.insert(0, "SET check_function_bodies = off;  -- a body may name what comes further down")
+    parts = [_write_outside(first), "\n\n".join(inside), _write_outside(last)]
+    blocks = [f"\n\n{_SPLIT}\n".join(part for part in parts if part)]
     blocks += [f"-- not done: {' '.join(what.split())}" for what in difference.omitted]
-    return "\n\n".join(blocks) + "\n" if blocks else ""
+    text = "\n\n".join(block for block in blocks if block)
+    return f"{text}\n" if text else ""
+
+
+def _write_outside(changes: Sequence[Change]) -> str:
+    return f"{_OUTSIDE}\n" + "\n\n".join(map(_write_change, changes)) if changes else ""
+
+
+def _write_change(change: Change) -> str:
+    remarks = (f"destroys: {change.loses}" if change.loses else "", change.remark)
+    return "".join(f"-- {' '.join(remark.split())}\n" for remark in remarks if remark) + f"{change.sql};"
+
+
+def _make_concurrent(change: Change) -> Change:
+    return replace(change, sql=re.sub(r"^(DROP|CREATE|CREATE UNIQUE) INDEX", r"\1 INDEX CONCURRENTLY", change.sql))
 
 
 def _read_label(change: Change) -> str:
