@@ -1,8 +1,4 @@
-"""Connections to PostgreSQL.
-
-Every connection speaks UTC and ISO dates, so that `timestamp` columns (which the backend fills in UTC) mean the same
-to everyone.
-"""
+"""Connections to PostgreSQL: where they lead, and as whom; what is set in their sessions says session.py."""
 
 from __future__ import annotations
 
@@ -17,14 +13,18 @@ from psycopg.conninfo import conninfo_to_dict
 
 from stackctl.core.errors import ConfigError, ServiceError, StackctlError
 from stackctl.core.redaction import redact_url, remember_url
-from stackctl.postgres.errors import to_one_line, translating_errors
-from stackctl.postgres.libpq import NO_FILE, Connection, Parameters, fill_from_environment, open_connection
+from stackctl.postgres.errors import to_one_line, translate_error, translating_errors
+from stackctl.postgres.libpq import NO_FILE, Parameters, fill_from_environment, open_connection
+from stackctl.postgres.libpq import Connection as Connection
+from stackctl.postgres.pooler import find_shared_sessions
+from stackctl.postgres.session import FORMATS, WORK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from stackctl.config.settings import Author, Settings
     from stackctl.postgres.embedded import EmbeddedServer
+    from stackctl.postgres.session import Session
 
 OPERATED = "the operated database"  # in messages
 
@@ -37,11 +37,10 @@ CONNECT_TIMEOUT = 10  # seconds, unless the connection string says otherwise
 # What libpq says of a parameter that it can't use; it has no code of its own.
 _BAD_PARAMETER = ("invalid sslmode value", "invalid integer value", "bad value for", "definition of service")
 
-_SESSION = """
-SELECT set_config('TimeZone', 'UTC', false), set_config('DateStyle', 'ISO, YMD', false),
-       set_config('IntervalStyle', 'iso_8601', false), set_config('extra_float_digits', '1', false),
-       CASE WHEN %(schema)s::text IS NOT NULL THEN set_config('search_path', quote_ident(%(schema)s), false) END
-"""
+# What a server or a pooler says that takes no more connections; while connecting, its code does not get through.
+_FULL = (
+    "too many clients", "too many connections", "connection slots are reserved", "no more connections allowed",
+)  # fmt: skip
 
 
 def connect(
@@ -49,17 +48,19 @@ def connect(
     *,
     base: Path | None = None,
     schema: str | None = None,
-    autocommit: bool = False,
     what: str = "the database",
     application_name: str = "stackctl",
     author: Author = "operator",
-) -> Connection:
-    """Open a connection, or raise one of this family:
+    lazy_commits: bool = False,
+    for_migrations: bool = False,
+) -> Session:
+    """Open a connection in autocommit mode, or raise one of this family:
 
     ConfigError `bad-database-url`, `local-address`; ServiceError `unreachable`, `auth-failed`, `no-such-database`,
-    `not-postgresql`.
+    `not-postgresql`, `too-many-connections`, and what the server says of the session's settings.
     `schema` becomes the search path; None leaves the server's. `what` names the database in messages. `author`: who
-    wrote the URL, and so what it may reach and borrow.
+    wrote the URL, and so what it may reach and borrow. With `lazy_commits`, a crash of the server may take back the
+    last commits. `for_migrations`: with the role's own limits, and in session pooling with a session that is kept.
     """
     if author == "operator":
         remember_url(url)  # a tenancy's would let it choose what is masked in everybody's messages
@@ -86,11 +87,12 @@ def connect(
     except psycopg.Error as error:
         raise _connect_error(error, what, parameters) from (error if author == "operator" else None)
     try:
-        conn.execute(_SESSION, {"schema": schema})
+        lazy = {"synchronous_commit": "off"} if lazy_commits else {}
+        settings = FORMATS if for_migrations else FORMATS | WORK | lazy
+        conn.begin(settings, schema, own=for_migrations and find_shared_sessions(conn) is None)
     except psycopg.Error as error:
         conn.close()
-        raise _connect_error(error, what, parameters) from error
-    conn.autocommit = autocommit
+        raise translate_error(error, what) from error
     return conn
 
 
@@ -105,7 +107,7 @@ def _find_embedded(url: str, base: Path) -> tuple[EmbeddedServer, str] | None:
     return None if parsed is None else (embedded.attach(parsed.directory), parsed.dbname)
 
 
-def _open_embedded(server: EmbeddedServer, dbname: str, parameters: Parameters) -> Connection:
+def _open_embedded(server: EmbeddedServer, dbname: str, parameters: Parameters) -> Session:
     """A connection to a database that is ours to make where it is missing."""
     try:
         return server.connect(parameters)
@@ -139,22 +141,21 @@ def _restrict(parameters: Parameters, author: Author, what: str) -> Parameters:
     }  # fmt: skip
 
 
-def connect_operated(settings: Settings, *, application_name: str = "stackctl") -> Connection:
-    """A connection to the operated database of the settings, in autocommit mode. Raises as `connect` does."""
+def connect_operated(settings: Settings, *, lazy_commits: bool = False) -> Session:
+    """A connection to the operated database of the settings; see `connect`."""
     return connect(
         settings.database_url(),
         base=settings.base_dir,
         schema=settings.get("database.schema"),
-        autocommit=True,
         what=OPERATED,
-        application_name=application_name,
+        lazy_commits=lazy_commits,
     )
 
 
 @contextmanager
-def open_operated_session(settings: Settings) -> Iterator[Connection]:
+def open_operated_session(settings: Settings, *, lazy_commits: bool = False) -> Iterator[Session]:
     """`connect_operated`, closed at the end; PostgreSQL's errors inside come out as StackctlErrors."""
-    conn = connect_operated(settings)
+    conn = connect_operated(settings, lazy_commits=lazy_commits)
     try:
         with translating_errors(OPERATED):
             yield conn
@@ -205,6 +206,12 @@ def _connect_error(error: psycopg.Error, what: str, parameters: dict[str, Any]) 
             f"{what} at {place}: {reason}",
             code="no-such-database",
             hint="create it, or correct the database name in the connection string",
+        )
+    if any(text in reason for text in _FULL):
+        return ServiceError(
+            f"{what} at {place} takes no more connections: {reason}",
+            code="too-many-connections",
+            hint="raise max_connections there, or the limit of the role, database or pooler; or lower sync.workers",
         )
     strangers = ("expected authentication request", "invalid response to", "server closed the connection")
     if any(text in reason for text in strangers):

@@ -34,11 +34,13 @@ from stackctl.core.errors import ServiceError, StackctlError, StateError
 from stackctl.core.interrupts import hold_interrupts
 from stackctl.postgres.binaries import MAJOR_VERSION, find_binaries, grant_execution, grant_passage
 from stackctl.postgres.embedded_files import POLL_SECONDS, PORT, WAIT_SECONDS, ServerFiles, try_lock
-from stackctl.postgres.libpq import NO_FILE, Connection, Parameters, open_connection, ping
+from stackctl.postgres.libpq import NO_FILE, Parameters, open_connection, ping
 from stackctl.postgres.server_process import find_postmaster, is_served, is_server_of, read_pid_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from stackctl.postgres.session import Session
 
 SUPERUSER = "postgres"
 _INHERITED = ("PATH", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")  # what SQL can see with COPY FROM PROGRAM 'env'
@@ -75,7 +77,7 @@ class EmbeddedServer:
             "passfile": NO_FILE,
         }
 
-    def connect(self, parameters: Parameters) -> Connection:
+    def connect(self, parameters: Parameters) -> Session:
         """A connection in autocommit mode, to this server and no other.
 
         Raises psycopg's errors, and StateError `another-server` before anything was done on that one.
@@ -88,7 +90,7 @@ class EmbeddedServer:
             raise
         return conn
 
-    def _check_identity(self, conn: Connection) -> None:
+    def _check_identity(self, conn: Session) -> None:
         """Databases are dropped and strangers' SQL is run here: not on a server that only answers in its place."""
         if conn.info.user != SUPERUSER:
             return  # a role that has been made here, by way of a connection that was checked

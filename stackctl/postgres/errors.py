@@ -14,6 +14,15 @@ from stackctl.core.redaction import scrub
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_CHECKS_ROW_SECURITY = "check_enable_rls"  # the server's function; its message may be in any language
+# What pgbouncer says when it ends a connection, and by which of its settings: no session can lift them.
+_POOLER_LIMITS = {
+    "query timeout": "query_timeout",
+    "query_wait_timeout": "query_wait_timeout",
+    "idle transaction timeout": "idle_transaction_timeout",
+    "client_idle_timeout": "client_idle_timeout",
+}
+
 
 @contextmanager
 def translating_errors(what: str) -> Iterator[None]:
@@ -37,6 +46,8 @@ def translate_error(error: psycopg.Error, what: str = "the database") -> Stackct
                 hint="run `stackctl migrate up --bundled` (`stackctl doctor` says what is missing)",
                 details=details,
             )
+        case pg.InsufficientPrivilege() if error.diag.source_function == _CHECKS_ROW_SECURITY:
+            return row_security_error(what, reason)
         case pg.InsufficientPrivilege():
             return ServiceError(
                 f"{what} does not permit this: {reason}",
@@ -73,11 +84,27 @@ def translate_error(error: psycopg.Error, what: str = "the database") -> Stackct
             return ServiceError(
                 f"the connection to {what} was lost: {reason}",
                 code="connection-lost",
-                hint="try again; work that was not committed is redone",
+                hint=_suggest_after_loss(error),
                 details=details,
             )
         case _:
             return ServiceError(f"{what}: {reason}", code="database-error", details=details)
+
+
+def row_security_error(what: str, reason: str) -> ServiceError:
+    """What our role can't see would be taken for deleted."""
+    return ServiceError(
+        f"{what} hides rows from this role: {reason}",
+        code="row-security",
+        hint="ALTER ROLE … BYPASSRLS, or connect as the owner of the tables; no policy can let everything through",
+    )
+
+
+def _suggest_after_loss(error: psycopg.Error) -> str:
+    setting = _POOLER_LIMITS.get(error.diag.message_primary or "")
+    if isinstance(error, pg.ProtocolViolation) and setting is not None:
+        return f"a pooler cut it short: raise its {setting} (pgbouncer.ini), or connect to the server itself"
+    return "try again; work that was not committed is redone"
 
 
 def to_one_line(text: str) -> str:

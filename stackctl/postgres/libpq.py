@@ -14,11 +14,13 @@ import threading
 from functools import cache
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
 from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from stackctl.postgres.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,13 +43,13 @@ _taken: dict[str, str] = {}
 _lock = threading.Lock()
 
 
-def open_connection(parameters: Parameters) -> Connection:
+def open_connection(parameters: Parameters) -> Session:
     """A connection in autocommit mode by these parameters alone. Raises psycopg's errors."""
     _take_environment()
-    return psycopg.connect(make_conninfo("", **parameters), autocommit=True)
+    return cast("Session", Session.connect(make_conninfo("", **parameters), autocommit=True))
 
 
-def open_again(conn: Connection) -> Connection:
+def open_again(conn: Connection) -> Session:
     """Another connection by the parameters of an open one, in autocommit mode. Raises psycopg's errors."""
     return open_connection(conninfo_to_dict(conn.info.dsn, password=conn.info.password or None))
 

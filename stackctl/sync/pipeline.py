@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -10,9 +11,12 @@ from stackctl.backend.external_databases import BackendDatabases, DatabaseChange
 from stackctl.core.errors import ConfigError, StateError, unknown_name_error
 from stackctl.mapping.compile import Compiled, compile_mapping
 from stackctl.mapping.files import load_mappings as load_mappings
-from stackctl.postgres.connect import connect, connect_operated, open_operated_session
+from stackctl.postgres.connect import OPERATED, connect, connect_operated, open_operated_session
+from stackctl.postgres.errors import row_security_error
 from stackctl.postgres.statements import load_statements
+from stackctl.sync.changes.stamping import TOMBSTONES
 from stackctl.sync.engine.source import Source
+from stackctl.sync.queue import entries
 from stackctl.sync.targets.kinds import open_target
 
 if TYPE_CHECKING:
@@ -51,8 +55,8 @@ class Pipeline:
     def check_ready(self, conn: Connection, used: Iterable[Compiled] | None = None) -> None:
         """What must hold before anything is stamped or sent; `used` are the mappings concerned, all when left out.
 
-        Raises StateError `not-migrated`, and ConfigError `mapping-invalid` for a mapping that the operated database
-        does not bear out.
+        Raises StateError `not-migrated`, ServiceError `row-security`, and ConfigError `mapping-invalid` for a mapping
+        that the operated database does not bear out.
         """
         row = conn.execute(_SQL["is_migrated"]).fetchone()
         if not (row and row[0]):
@@ -62,7 +66,23 @@ class Pipeline:
                 hint="run `stackctl migrate up --bundled` (`stackctl doctor` says what is missing)",
             )
         names = self.mappings if used is None else {compiled.mapping.name for compiled in used}
+        self.refuse_hidden_rows(conn, [self.mappings[name] for name in names])
         self._loaded.check(conn, names)
+
+    @staticmethod
+    def refuse_hidden_rows(conn: Connection, mappings: Iterable[Mapping]) -> None:
+        """Raise ServiceError `row-security` if policies hide rows from this role that these mappings, or we, read."""
+        mappings = list(mappings)
+        texts = [one.select for one in mappings]
+        used = {entries.QUEUE, TOMBSTONES, "Tenancy"}
+        used = used.union(*([one.source, *(dependency.table for dependency in one.depends_on)] for one in mappings))
+        hidden = [
+            f'"{name}"'
+            for (name,) in conn.execute(_SQL["list_tables_with_hidden_rows"])
+            if name in used or any(re.search(rf"\b{re.escape(name)}\b", text) for text in texts)
+        ]
+        if hidden:
+            raise row_security_error(OPERATED, f"row-level security policies apply to {', '.join(hidden)}")
 
     @property
     def databases(self) -> dict[UUID, list[ExternalDatabase]]:
@@ -158,7 +178,6 @@ class Pipeline:
                 replica_url,
                 base=self.settings.base_dir,
                 schema=self.settings.get("database.schema"),
-                autocommit=True,
                 what="the replica",
             )
         except BaseException:
@@ -166,9 +185,12 @@ class Pipeline:
             raise
         return Source(primary, replica)
 
-    def open_session(self) -> AbstractContextManager[Connection]:
-        """A connection to the operated database that is closed at the end; its errors come out as StackctlErrors."""
-        return open_operated_session(self.settings)
+    def open_session(self, *, lazy_commits: bool = False) -> AbstractContextManager[Connection]:
+        """A connection to the operated database that is closed at the end; its errors come out as StackctlErrors.
+
+        With `lazy_commits`, a crash of the server may take back the last commits.
+        """
+        return open_operated_session(self.settings, lazy_commits=lazy_commits)
 
     def open_target(self, database: ExternalDatabase) -> Target:
         return open_target(self.settings.resolve_database(database))

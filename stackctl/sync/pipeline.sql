@@ -1,5 +1,10 @@
--- What must be there before anything is stamped or sent.
+-- What must hold before anything is stamped or sent.
 
 -- name: is_migrated
 SELECT to_regclass('"OutgoingRequest"') IS NOT NULL AND to_regclass('"DeletedRow"') IS NOT NULL
    AND to_regclass('stackctl.delivery') IS NOT NULL AND to_regclass('global_seq_id') IS NOT NULL
+
+-- name: list_tables_with_hidden_rows
+-- Tables whose policies apply to this role, whether they hide a row today or not.
+SELECT relname FROM pg_class
+WHERE relrowsecurity AND pg_table_is_visible(oid) AND row_security_active(oid) ORDER BY relname

@@ -35,6 +35,7 @@ LONGEST_PAUSE = 30.0  # seconds
 _PASSING = (
     "unreachable",
     "not-postgresql",  # what a server says that goes down during the handshake
+    "too-many-connections",
     "connection-lost",
     "replica-lags",
     "out-of-resources",
@@ -44,9 +45,6 @@ _PASSING = (
 )
 RETRY_PAUSE = timedelta(seconds=5)  # between two tries of refused rows, however often a database is synced
 FUSE_PAUSE = 1.0  # seconds between two looks at a fuse that is off
-QUEUE = "OutgoingRequest"
-# A claim or its end that a crash of the server takes back is done again, which changes nothing; and their order stays.
-_LAZY = "SET synchronous_commit = off"
 
 
 class OneTimeCheck:
@@ -102,7 +100,7 @@ def sequence(
                 lease=entries.LEASE if on_pending_work else None,
             )
             looping = interval is not None
-            tables = [*sequencer.tables, *([QUEUE] if on_pending_work else [])]
+            tables = [*sequencer.tables, *([entries.QUEUE] if on_pending_work else [])]
             listener = _open_listener(pipeline, conn, tables, warned) if looping else None
             while True:
                 result, started = SequenceResult(), time.monotonic()
@@ -164,12 +162,13 @@ def poll(
         nonlocal result
         workers = Workers(pipeline, settings.get("sync.workers"), options, stop)
         try:
-            with pipeline.open_session() as conn:
+            # A claim or its end that a crash of the server takes back is done again, which changes nothing; and their
+            # order stays.
+            with pipeline.open_session(lazy_commits=True) as conn:
                 link.reached = True
                 check.run_once(conn)
                 _ = pipeline.databases  # a mistake in them is told before anything is claimed
                 link.up()
-                conn.execute(_LAZY)
                 probe = WorkProbe(conn, lease=lease)
                 poller = Poller(
                     conn,
@@ -181,7 +180,7 @@ def poll(
                     on_result=lambda outcome: outcomes.report(conn, outcome) if interval else reports.synced(outcome),
                 )
                 looping = interval is not None and wakeup is None
-                listener = _open_listener(pipeline, conn, [QUEUE], warned) if looping else None
+                listener = _open_listener(pipeline, conn, [entries.QUEUE], warned) if looping else None
                 found: PendingWork | None = None
                 looked, woken = -SLOW_TICK, False
                 while True:
@@ -351,7 +350,7 @@ def _repeat_until_done(work: Callable[[], None], link: _Link, stop: Stop, *, for
             work()
             return
         except (ServiceError, StateError) as error:
-            if error.code not in _PASSING or (error.code in _PASSING[:2] and not link.reached):
+            if error.code not in _PASSING or (error.code in _PASSING[:3] and not link.reached):
                 raise
             if time.monotonic() - started > LONGEST_PAUSE:
                 pause = FIRST_PAUSE

@@ -140,14 +140,19 @@ def _connect_with_retries(run: Run, deadline: float) -> Connection:
                 settings.database_url(),
                 base=settings.base_dir,
                 schema=settings.get("database.schema"),
-                autocommit=True,
                 what="the operated database",
                 application_name="stackctl migrate",
+                for_migrations=True,
             )
         except ServiceError as error:
             left = deadline - time.monotonic()
             # Behind a proxy, a server that is coming up accepts and hangs up.
-            if left <= 0 or error.code not in ("unreachable", "not-postgresql"):
+            if left <= 0 or error.code not in (
+                "unreachable",
+                "not-postgresql",
+                "too-many-connections",
+                "connection-lost",
+            ):
                 raise
             if not reported:
                 run.console.info(f"waiting: {error.message}")

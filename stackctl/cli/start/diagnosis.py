@@ -19,9 +19,11 @@ from stackctl.migrate.change_capture import describe_restore, detect_capture, fi
 from stackctl.migrate.folder import discover
 from stackctl.migrate.runner.history import read_status as migration_status
 from stackctl.migrate.sets import complete_sets, make_own_set
+from stackctl.postgres.pooler import is_behind_pooler
 from stackctl.postgres.statements import load_statements
 from stackctl.sync.changes.sequence_position import refuse_low_sequence
 from stackctl.sync.changes.stamping import TOMBSTONES, list_sequenced_tables
+from stackctl.sync.changes.wakeup import refuse_shared_session
 from stackctl.sync.pipeline import Pipeline
 from stackctl.sync.queue import entries, fuses, retries
 from stackctl.sync.status import read_target_state
@@ -70,6 +72,7 @@ def run_checks(settings: Settings) -> Iterator[Check]:
     try:
         with pipeline.open_session() as conn:
             yield from _check_server(conn)
+            yield from _check_pooler(conn, settings)
             yield from _check_migrations(conn, settings)
             if mapped and _has_tables(conn):
                 yield from _check_schema(conn, pipeline)
@@ -104,6 +107,18 @@ def _check_server(conn: Connection) -> Iterator[Check]:
         yield Check(
             "clock", "warning", f"this machine and the server are {skew:.0f} s apart", "synchronise both clocks (NTP)"
         )
+
+
+def _check_pooler(conn: Connection, settings: Settings) -> Iterator[Check]:
+    """Nothing where there is none."""
+    if is_behind_pooler(conn):
+
+        def describe() -> str:
+            if settings.get("sync.wakeup") == "notify":
+                refuse_shared_session(conn)
+            return "one is in front of the server; `stackctl migrate up` needs it in session mode, or the server itself"
+
+        yield _run_check("pooler", describe)
 
 
 def _check_migrations(conn: Connection, settings: Settings) -> Iterator[Check]:
@@ -165,10 +180,16 @@ def _check_schema(conn: Connection, pipeline: Pipeline) -> Iterator[Check]:
         )
     else:
         yield Check("privileges", "ok", "this role may stamp and queue")
+    yield _run_check("row security", lambda: _check_row_security(conn, pipeline))
     different = [Check("schema", drift.severity, drift.message, drift.hint) for drift in find_drift(conn)]
     yield from different or [Check("schema", "ok", "tables, columns, keys and indexes are a live backend's")]
     yield from _check_sequence(conn, pipeline)
     yield from _check_capture(conn, pipeline, tables)
+
+
+def _check_row_security(conn: Connection, pipeline: Pipeline) -> str:
+    pipeline.refuse_hidden_rows(conn, pipeline.mappings.values())
+    return "no policy hides rows from this role"
 
 
 def _check_sequence(conn: Connection, pipeline: Pipeline) -> Iterator[Check]:

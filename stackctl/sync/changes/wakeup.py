@@ -17,6 +17,7 @@ import psycopg
 from psycopg import sql
 
 from stackctl.core.errors import StateError
+from stackctl.postgres.pooler import find_shared_sessions
 from stackctl.postgres.statements import load_statements
 from stackctl.sync.changes.stamping import compose_probe
 from stackctl.sync.queue import fuses, retries
@@ -140,10 +141,12 @@ class Listener:
 def open_listener(
     conn: Connection, tables: Sequence[str], connect_sender: Callable[[], AbstractContextManager[Connection]]
 ) -> Listener:
-    """Listen for changes of these tables; `another` connection sends a notification on trial.
+    """Listen for changes of these tables; another connection sends a notification on trial.
 
-    Raises StateError `no-notifications` where the triggers or the connection do not serve.
+    Raises StateError `no-notifications` where the triggers do not serve, `transaction-pooler` where the session is not
+    one of our own: what it listened for would reach others.
     """
+    refuse_shared_session(conn)
     row = conn.execute(_SQL["find_tables_without_trigger"], {"tables": list(tables)}).fetchone()
     missing = row[0] if row else None
     if missing is None or missing:
@@ -160,9 +163,20 @@ def open_listener(
         sender.execute(_SQL["notify"], {"channel": CHANNEL, "payload": payload})
     if not listener.wait(ECHO_WAIT, Stop(), payload):
         conn.execute(sql.SQL("UNLISTEN {}").format(sql.Identifier(CHANNEL)))
-        raise StateError(
-            "notifications do not arrive over this connection",
-            code="no-notifications",
-            hint="a pooler in transaction mode swallows them: connect to the server, or leave sync.wakeup at poll",
-        )
+        raise _no_session_error("they do not arrive over this connection")
     return listener
+
+
+def refuse_shared_session(conn: Connection) -> None:
+    """Raise StateError `transaction-pooler` where nobody can listen over this connection."""
+    shared = find_shared_sessions(conn)
+    if shared is not None:
+        raise _no_session_error(f"behind this pooler, {shared}")
+
+
+def _no_session_error(why: str) -> StateError:
+    return StateError(
+        f"sync.wakeup: notify needs a connection that receives notifications: {why}",
+        code="transaction-pooler",
+        hint="name the server itself in database.url, or a pooler in session mode; or set sync.wakeup: poll",
+    )

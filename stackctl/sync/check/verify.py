@@ -156,7 +156,7 @@ def _verify_database(
         _interrupt(left)
 
 
-_DATABASE_IS_GONE = ("connection-lost", "unreachable", "out-of-resources")
+_DATABASE_IS_GONE = ("connection-lost", "unreachable", "too-many-connections", "out-of-resources")
 
 
 def _verify_mapping(

@@ -124,7 +124,7 @@ def sync_database(
         raise rejected_rows.to_error(left)
 
 
-_DATABASE_IS_GONE = ("connection-lost", "unreachable", "out-of-resources", "lock-timeout")
+_DATABASE_IS_GONE = ("connection-lost", "unreachable", "too-many-connections", "out-of-resources", "lock-timeout")
 
 
 def attempt_sync(

@@ -13,7 +13,7 @@ from stackctl.postgres.errors import translate_error
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_PASSING = ("deadlock", "lock-timeout", "statement-timeout", "out-of-resources")
+_NOT_THE_MAPPINGS = ("deadlock", "lock-timeout", "statement-timeout", "out-of-resources", "row-security")
 
 
 class OperatedDatabaseLost(ServiceError):
@@ -24,7 +24,7 @@ class OperatedDatabaseLost(ServiceError):
 def translate_source_errors(what: str) -> Iterator[None]:
     """Raise OperatedDatabaseLost; AnswerNo `row-refused` for a value that can't be read, `mapping-failed` for the rest.
 
-    What passes by itself, such as a deadlock, is raised as the server says it.
+    What is not the mapping's fault, such as a deadlock, is raised as the server says it.
     """
     try:
         yield
@@ -32,8 +32,8 @@ def translate_source_errors(what: str) -> Iterator[None]:
         inner = translate_error(error, "the operated database")
         if _is_lost(error):
             raise OperatedDatabaseLost(inner.message, code=inner.code, hint=inner.hint) from error
-        if inner.code in _PASSING:
-            raise inner from error  # not the mapping's fault; tried again
+        if inner.code in _NOT_THE_MAPPINGS:
+            raise inner from error
         if (error.sqlstate or "").startswith("22"):
             raise AnswerNo(f"{what} can't be read: {inner.message}", code="row-refused", hint=inner.hint) from error
         raise AnswerNo(f"{what} can't be read: {inner.message}", code="mapping-failed", hint=inner.hint) from error

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from stackctl.postgres.connect import Connection
 
+QUEUE = "OutgoingRequest"  # the table
 LEASE = timedelta(seconds=60)  # a claim that was not renewed for so long is anybody's
 
 _SQL = load_statements(__file__)

@@ -63,7 +63,6 @@ class PostgresTarget:
         self._conn = connect(
             database.url,
             base=database.base,
-            autocommit=True,
             what=self._where,
             application_name="stackctl sync",
             author=database.author,
@@ -71,11 +70,9 @@ class PostgresTarget:
         postgres_inline.register_dumper(self._conn)
         self._checked: set[str] = set()
         self.response_timer = ResponseTimer()
-        with self._translate_errors():
-            # A consumer that holds a table locked costs this database a retry, not everybody their worker.
-            self._execute(_SQL["limit_lock_wait"])
+        if not self._conn.is_shared:
             # A statement of ours that was broken off ends there, too, and lets go of the cursor. Not every server can.
-            with suppress(psycopg.Error):
+            with self._translate_errors(), suppress(psycopg.Error):
                 self._execute(_SQL["notice_lost_client"])
 
     def _execute(
@@ -91,15 +88,17 @@ class PostgresTarget:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        self._execute("BEGIN")
+        transaction = self._conn.transaction()
+        with self.response_timer():
+            transaction.__enter__()
         try:
             yield
-        except BaseException:
-            # A connection that is gone has rolled back already.
-            with suppress(psycopg.Error):
-                self._execute("ROLLBACK")
+        except BaseException as error:
+            with self.response_timer():
+                transaction.__exit__(type(error), error, error.__traceback__)
             raise
-        self._execute("COMMIT")
+        with self.response_timer():
+            transaction.__exit__(None, None, None)
 
     def prepare(self, tenancy: UUID, compiled: Sequence[Compiled]) -> TargetState:
         with self._translate_errors():

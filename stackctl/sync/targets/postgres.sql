@@ -52,9 +52,6 @@ VALUES (%(mapping)s, -1, now() AT TIME ZONE 'UTC') ON CONFLICT DO NOTHING
 -- name: forget_cursor
 DELETE FROM _stack_sync_metadata WHERE mapping_name = %(mapping)s
 
--- name: limit_lock_wait
-SET lock_timeout = '30s'
-
 -- name: notice_lost_client
 SET client_connection_check_interval = '2s'
 
