@@ -121,7 +121,7 @@ def _open_url(run: Run, stack: ExitStack, url: str) -> DatabaseSide:
     from stackctl.postgres.errors import translating_errors
 
     schema = run.settings.get("database.schema")
-    conn = connect(url, schema=schema, autocommit=True, application_name="stackctl migrate")
+    conn = connect(url, schema=schema, application_name="stackctl migrate", for_migrations=True)
     stack.callback(conn.close)
     stack.enter_context(translating_errors("the database"))
     return DatabaseSide(conn)
