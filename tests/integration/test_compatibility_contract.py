@@ -141,6 +141,7 @@ AS_WRITTEN = {
     "ALTER TABLE member DROP COLUMN room, ADD COLUMN place int NOT NULL": ["drop-column", "not-null-without-default"],
     "CREATE TABLE extra (LIKE spare); DROP TABLE spare": ["drop-table"],
     "ALTER TRIGGER noted ON spare RENAME TO seen": ["trigger-changed", "trigger-changed"],
+    "DROP OWNED BY contract_reader": ["drop-owned", "drop-owned"],
     "DO $$ BEGIN EXECUTE 'ALTER TABLE member RENAME room TO place'; END $$": ["rename-column"],
 }
 PASSES = (

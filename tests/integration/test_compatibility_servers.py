@@ -127,7 +127,7 @@ def test_what_the_base_made_of_the_server_can_be_taken_away(repository: Reposito
         m07_away="DROP OWNED BY app; DROP ROLE app; ALTER TABLE quick SET TABLESPACE pg_default"
         f"{SPLIT}DROP TABLESPACE fast"
     )
-    assert {finding.rule for finding in try_out().findings} == {"grant-revoked", "table-rewrite"}
+    assert {finding.rule for finding in try_out().findings} == {"drop-owned", "table-rewrite"}
 
 
 def test_settings_of_the_bases_database_are_those_of_every_state(repository: Repository, try_out: Any) -> None:

@@ -17,13 +17,14 @@ if TYPE_CHECKING:
     from stackctl.migrate.files import Migration
     from stackctl.migrate.schema.catalog import Catalog
 
-# Of what a rule says that it is dropped or renamed, and how many of its names say which.
+# Of what a rule says that it is dropped, renamed or taken, and which of its names say which.
 _KINDS = {
-    "drop-table": ("table", 1), "rename-table": ("table", 1), "drop-view": ("view", 1), "drop-type": ("type", 1),
-    "drop-function": ("function", 1), "function-changed": ("function", 1), "drop-sequence": ("sequence", 1),
-    "drop-column": ("column", 2), "rename-column": ("column", 2), "rename-enum-value": ("value", 2),
-    "trigger-added": ("trigger", 1), "trigger-dropped": ("trigger", 1),
+    "drop-table": "table", "rename-table": "table", "drop-view": "view", "drop-type": "type",
+    "drop-function": "function", "function-changed": "function", "drop-sequence": "sequence", "drop-column": "column",
+    "rename-column": "column", "rename-enum-value": "value", "trigger-added": "trigger", "trigger-dropped": "trigger",
+    "grant-revoked": "owner",
 }  # fmt: skip
+_NAMES = {"column": slice(2), "value": slice(2), "owner": slice(1, 2)}
 
 
 class FileWords:
@@ -51,6 +52,8 @@ class FileWords:
                     self._said["column", table.name, column] = ("rename-column", to)
                 case f.TriggerChanged(how="ALTER", table=table):
                     self._said["trigger", table.name] = ("trigger-changed", "")
+                case f.OwnedDropped(role=role):
+                    self._said["owner", role.strip('"')] = ("drop-owned", "")
                 case f.EnumValueRenamed(type=type_, value=value, to=to):
                     self._said["value", type_.name, value] = ("rename-enum-value", to)
                 case _:
@@ -64,15 +67,15 @@ class FileWords:
 
     def reword(self, breach: Breach, now: Catalog) -> Iterator[Breach]:
         """The breach as the file would put it: what looks renamed may be dropped, and the other way round."""
-        kind, length = _KINDS.get(breach.rule, ("", 0))
-        names = breach.names[:length]
+        kind = _KINDS.get(breach.rule, "")
+        names = breach.names[_NAMES.get(kind, slice(1))]
         rule, to = self._said.get((kind, *names), ("", ""))
         if not rule and breach.rule == "rename-enum-value" and self._clear:
             rule = "drop-enum-value"
         if not rule or rule == breach.rule:
             yield breach
             return
-        if kind == "trigger":
+        if kind in ("trigger", "owner"):
             yield replace(breach, rule=rule)
             return
         shown = f"{kind} {'.'.join(names)}" if kind != "value" else f"value '{names[1]}' of {names[0]}"

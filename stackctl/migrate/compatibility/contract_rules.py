@@ -116,6 +116,9 @@ RULES: dict[str, ContractRule] = {
     "grant-revoked": ContractRule(
         "breaking", "a running version that connects as this role is refused", _ONE_STEP_BACK
     ),
+    "drop-owned": ContractRule(
+        "breaking", "a running version that connects as this role is refused", "drop and revoke by name what is to go"
+    ),
     "row-security-enabled": ContractRule(
         "breaking",
         "roles other than the owner see only rows that a policy lets through",

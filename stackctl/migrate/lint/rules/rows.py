@@ -49,7 +49,7 @@ def whole_table_at_once(fact: RowsWritten, state: FileState) -> RuleMatch | None
 
 @rule("rows-written-under-lock", "error",
       "rows are written while the transaction holds a lock that an earlier statement took",
-      why="until the last row is written, everything else on the locked table waits, reads included",
+      why="until the last row is written, everything else on the locked table waits, as a rule reads included",
       fact=RowsWritten)  # fmt: skip
 def rows_written_under_lock(fact: RowsWritten, state: FileState) -> RuleMatch | None:
     table = fact.table
