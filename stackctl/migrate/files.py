@@ -291,8 +291,10 @@ class _Parser:
             )
 
     def _refuse_client_copy(self, span: Sequence[lexer.Token]) -> None:
+        if lexer.first_words(span, 1) != ["COPY"]:
+            return
         said = lexer.first_words(span, len(span))
-        if said[0] == "COPY" and ("STDIN" in said or "STDOUT" in said):
+        if "STDIN" in said or "STDOUT" in said:
             self._refuse(
                 "COPY with the client has nothing to read from or write to here",
                 span[0].start,

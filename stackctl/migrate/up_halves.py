@@ -50,7 +50,9 @@ def take_up_half(text: str, tokens: Sequence[Token], make_error: Callable[[str, 
     marks = [
         (place, *found)
         for place, token in enumerate(tokens)
-        if (found := _read_mark(token.text)) and not text[text.rfind("\n", 0, token.start) + 1 : token.start].strip()
+        if token.kind == "comment"
+        and (found := _read_mark(token.text))
+        and not text[text.rfind("\n", 0, token.start) + 1 : token.start].strip()
     ]
     if not marks:
         _refuse_unmarked(tokens, make_error)

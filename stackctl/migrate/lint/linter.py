@@ -171,8 +171,8 @@ class _FileLinter:
             ]
         for fact in facts:
             for rule in self._by_fact.get(type(fact), ()):
-                if rule.check is not None:
-                    yield from self._to_findings(rule, rule.check(fact, state), fact, statement)
+                if rule.check is not None and (match := rule.check(fact, state)) is not None:
+                    yield self._to_finding(rule, match, fact, statement)
             state.apply_fact(fact)
 
     def _read_ahead(self, listed: Iterable[Statement]) -> Iterator[Fact]:
@@ -189,11 +189,7 @@ class _FileLinter:
             known = self._read_already[statement] = statements.parse_statement(statement.sql, self._schema)
         return known
 
-    def _to_findings(
-        self, rule: LintRule, match: RuleMatch | None, fact: Fact, statement: Statement
-    ) -> Iterator[LintFinding]:
-        if match is None:
-            return
+    def _to_finding(self, rule: LintRule, match: RuleMatch, fact: Fact, statement: Statement) -> LintFinding:
         finding = self._make_finding(rule, statement, fact.at, match.what, match.safe)
         size = (
             self._state.database.read_size(match.table)
@@ -204,7 +200,7 @@ class _FileLinter:
             finding = replace(finding, what=f"{finding.what} ({size.described})")
             if size.tiny:
                 finding = replace(finding, severity="advice")
-        yield finding
+        return finding
 
     def _apply_comments(self, hits: Sequence[_NumberedFinding], listed: Sequence[Statement]) -> list[LintFinding]:
         """What the comments in the file leave of the findings, and what is wrong with the comments."""
