@@ -149,3 +149,10 @@ def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         discover(tmp_path / "migrations")
     assert (caught.value.code, "is a file" in caught.value.message) == ("migrations-dir-missing", True)
+
+
+def test_three_thousand_files_are_read_in_their_order(tmp_path: Path) -> None:
+    names = [f"{20260101000000 + number}_f" for number in range(3_000)]
+    for name in reversed(names):
+        (tmp_path / f"{name}.sql").write_text("SELECT 1")
+    assert [migration.name for migration in discover(tmp_path)] == names
