@@ -281,7 +281,7 @@ class _Runner:
             try:
                 with self.conn.pipeline():
                     if start == 0:
-                        self.conn.execute("BEGIN")
+                        self.conn.execute("BEGIN", prepare=False)
                         self.session.send_named(lock, "require_lock")
                     for statement, cursor in zip(chunk, cursors, strict=True):
                         cursor.execute(self._prepare_text(statement), prepare=False)
