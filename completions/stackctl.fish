@@ -178,7 +178,8 @@ function __stackctl_follows --no-scope-shadowing
                     '--all:Every configured tenancy.' \
                     '--database=@databases:Only this database.' \
                     '--mapping=@mappings:Only this mapping.' \
-                    '--full:Send every row again, and drop what is not there.'
+                    '--full:Send every row again, and drop what is not there.' \
+                    '--adopt:Take over tables with rows of others, and drop what is not there.'
             set arguments '@tenancies...'
         case 'backfill'
             set flags \

@@ -270,6 +270,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 '--database=@databases:Only this database.'
                 '--mapping=@mappings:Only this mapping.'
                 '--full:Send every row again, and drop what is not there.'
+                '--adopt:Take over tables with rows of others, and drop what is not there.'
             )
             arguments = @('@tenancies...')
         }

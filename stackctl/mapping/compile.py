@@ -46,9 +46,9 @@ class Compiled:
     - `oldest_unsent` (tenancy_id, cursor): the lowest sequence id above the cursor, or null.
 
     The others run on the target. `staging` names the table that `create_staging` makes; its columns are those of
-    `fetch`. For sqlite `upsert` takes one row (`?`, the mapping's columns) and `delete` one key (`?`, in key order);
-    elsewhere both read the staging table. They count as literals: they are made of the checked file and quoted names,
-    and hold no value.
+    `fetch`, for sqlite those of the key. For sqlite `upsert` takes one row (`?`, the mapping's columns) and `delete`
+    one key (`?`, in key order); elsewhere both read the staging table. They count as literals: they are made
+    of the checked file and quoted names, and hold no value.
     """
 
     mapping: Mapping

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, LiteralString, cast
 
 from stackctl.mapping.sql_text import quote
 
@@ -99,19 +99,19 @@ def compile_target_statements(mapping: Mapping, dialect: Dialect) -> TargetState
         return _clickhouse(mapping)
     target, staging = quote(mapping.target), quote(STAGING_PREFIX + mapping.target)
     types = TYPES[dialect]
-    temporary = {
-        "postgres": "CREATE TEMP TABLE",
-        "sqlite": "CREATE TEMP TABLE IF NOT EXISTS",
-        "duckdb": "CREATE OR REPLACE TEMP TABLE",
-    }[dialect]
-    flag = "INTEGER" if dialect == "sqlite" else "boolean"
-    sequence = "INTEGER" if dialect == "sqlite" else "bigint"
     insert, conflict = _insert(mapping)
     keys = [quote(name) for name in mapping.key]
+    # A whole load says nothing of deletes.
+    staged = "_stack_sequence_id bigint,\n  _stack_deleted boolean DEFAULT false,\n  " + ",\n  ".join(
+        f"{quote(c.name)} {types[c.type]}" for c in mapping.columns
+    )
     if dialect == "sqlite":
+        staged = ", ".join(f"{quote(c.name)} {types[c.type]}" for c in mapping.key_columns)
+        create_staging = f"CREATE TEMP TABLE {staging} ({staged}, PRIMARY KEY ({', '.join(keys)})) WITHOUT ROWID"
         upsert = f"{insert} VALUES ({', '.join('?' for _ in mapping.columns)}) {conflict}"
         delete = f"DELETE FROM {target} WHERE " + " AND ".join(f"{key} = ?" for key in keys)
     elif dialect == "duckdb":
+        create_staging = f"CREATE OR REPLACE TEMP TABLE {staging} (\n  {staged}\n)"
         # Its ON CONFLICT and MERGE slow down with every batch.
         same = " AND ".join(f"t.{key} = s.{key}" for key in keys)
         upsert = (
@@ -120,6 +120,7 @@ def compile_target_statements(mapping: Mapping, dialect: Dialect) -> TargetState
         )
         delete = f"DELETE FROM {target} AS t USING {staging} AS s WHERE s._stack_deleted AND {same}"
     else:
+        create_staging = f"CREATE TEMP TABLE {staging} (\n  {staged}\n) ON COMMIT DROP"
         # Ordered by the key the target's index grows at its right edge, and writers lock rows in one order.
         upsert = (
             f"{insert} SELECT {_names(mapping.columns)} FROM {staging} WHERE NOT _stack_deleted"
@@ -142,14 +143,19 @@ def compile_target_statements(mapping: Mapping, dialect: Dialect) -> TargetState
             ]
         )
         + "\n)",
-        create_staging=f"{temporary} {staging} (\n  _stack_sequence_id {sequence},\n  _stack_deleted {flag},\n  "
-        + ",\n  ".join(f"{quote(c.name)} {types[c.type]}" for c in mapping.columns)
-        + "\n)"
-        + (" ON COMMIT DROP" if dialect == "postgres" else ""),
+        create_staging=create_staging,
         staging=STAGING_PREFIX + mapping.target,
         upsert=upsert,
         delete=delete,
     )
+
+
+def compose_prune(mapping: Mapping, selected: str = "DELETE") -> LiteralString:
+    """Delete (or select) the rows of the target whose keys the staging table lacks, in any dialect of `Target`s."""
+    same = " AND ".join(f"s.{quote(key)} = t.{quote(key)}" for key in mapping.key)
+    staging = quote(STAGING_PREFIX + mapping.target)
+    lacking = f"NOT EXISTS (SELECT 1 FROM {staging} AS s WHERE {same})"
+    return cast("LiteralString", f"{selected} FROM {quote(mapping.target)} AS t WHERE {lacking}")
 
 
 def _names(columns: Iterable[Column]) -> str:
@@ -157,11 +163,12 @@ def _names(columns: Iterable[Column]) -> str:
 
 
 def _insert(mapping: Mapping) -> tuple[str, str]:
-    rest = [quote(c.name) for c in mapping.columns if c.name not in mapping.key]
-    update = "DO UPDATE SET " + ", ".join(f"{name} = excluded.{name}" for name in rest) if rest else "DO NOTHING"
+    # A row counts as written even where every column is in the key: rows that were sent are compared with these.
+    rest = [c.name for c in mapping.columns if c.name not in mapping.key] or list(mapping.key)[:1]
+    update = ", ".join(f"{quote(name)} = excluded.{quote(name)}" for name in rest)
     return (
         f"INSERT INTO {quote(mapping.target)} ({_names(mapping.columns)})",
-        f"ON CONFLICT ({', '.join(quote(name) for name in mapping.key)}) {update}",
+        f"ON CONFLICT ({', '.join(quote(name) for name in mapping.key)}) DO UPDATE SET {update}",
     )
 
 

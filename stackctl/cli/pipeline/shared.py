@@ -32,7 +32,7 @@ MaxDuration = Annotated[
     str | None, typer.Option("--max-duration", metavar="DURATION", help="End after this time, e.g. 55s.")
 ]
 Tenancies = Annotated[list[str] | None, typer.Argument(metavar="[TENANCY]...", help="Ids of tenancies.")]
-REFUSED = ("other-tenancy", "operated-database", "shared-database")
+REFUSED = ("other-tenancy", "operated-database", "shared-database", "not-ours")
 
 
 def claim_limit(run: Run) -> int:

@@ -28,10 +28,14 @@ def sync(
     database: Annotated[str | None, typer.Option("--database", metavar="ID", help="Only this database.")] = None,
     mapping: Annotated[str | None, typer.Option("--mapping", metavar="NAME", help="Only this mapping.")] = None,
     full: Annotated[bool, typer.Option("--full", help="Send every row again, and drop what is not there.")] = False,
+    adopt: Annotated[
+        bool, typer.Option("--adopt", help="Take over tables with rows of others, and drop what is not there.")
+    ] = False,
 ) -> None:
     """Bring external databases up to date now, without the queue and whatever the fuses say.
 
-    Exit codes: 0 all in sync, 1 a database did not sync (the others went on), 5 one belongs to another tenancy.
+    Exit codes: 0 all in sync, 1 a database did not sync (the others went on), 5 one belongs to another tenancy, or
+    a table there is not stackctl's.
     """
     from stackctl.sync import service
     from stackctl.sync.engine.database_sync import SyncOptions
@@ -44,6 +48,7 @@ def sync(
         options = SyncOptions(
             batch_size=run.settings.get("sync.batch_size"),
             full=full,
+            adopt=adopt,
             on_rows=lambda mapping, rows: progress.advance(rows, mapping),
         )
         results = service.sync(Pipeline(run.settings), scope, options, stop, service.Reports())

@@ -118,7 +118,7 @@ class BatchSender:
                 following = highest, min(limit * 2, self._options.batch_size)
                 self._start_prefetch(*following)
 
-        with self._target.lock_cursor(self._compiled) as cursor:
+        with self._target.lock_cursor(self._compiled, adopt=self._options.adopt) as cursor:
             self._result.cursor = cursor
             if self._full or cursor == NEVER_SYNCED:
                 return self._send_all(cursor)
@@ -182,7 +182,7 @@ class BatchSender:
 
         Readers keep the old rows meanwhile. Not by the tombstones alone: some deletes leave none.
         """
-        with self._target.lock_cursor(self._compiled):
+        with self._target.lock_cursor(self._compiled, adopt=self._options.adopt):
             self._source.wait_for_replica()
             prune_rows(self._source, self._target, self._compiled, self._tenancy)
             self._target.advance_cursor(self._compiled, 0)

@@ -56,11 +56,13 @@ class DatabaseResult:
 class SyncOptions:
     """How to sync: rows a batch, whether everything is to be sent again, and who hears of rows read (mapping, rows).
 
-    Rejected rows are tried again unless that was done less than `retry_pause` ago.
+    Rejected rows are tried again unless that was done less than `retry_pause` ago. `adopt`: a table that has rows and
+    was never loaded is taken over, not refused.
     """
 
     batch_size: int
     full: bool = False
+    adopt: bool = False
     retry_pause: timedelta = timedelta(0)
     on_rows: Callable[[str, int], None] = lambda mapping, rows: None
 

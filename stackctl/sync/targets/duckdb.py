@@ -20,7 +20,7 @@ from stackctl.core.errors import AnswerNo, ConfigError, ServiceError, StackctlEr
 from stackctl.core.files import private_umask
 from stackctl.mapping.checksums import Hasher
 from stackctl.mapping.sql_text import quote
-from stackctl.mapping.target_statements import TYPES
+from stackctl.mapping.target_statements import TYPES, compose_prune
 from stackctl.sync.targets import duckdb_csv
 from stackctl.sync.targets import file_statements as on_file
 from stackctl.sync.targets.protocol import (
@@ -31,6 +31,7 @@ from stackctl.sync.targets.protocol import (
     StreamFormat,
     TargetState,
     check_owner,
+    not_ours_error,
     two_rows_error,
 )
 from stackctl.sync.targets.table_check import TableColumn, check_table
@@ -102,6 +103,7 @@ class DuckdbTarget:
 
     def __init__(self, database: ExternalDatabase) -> None:
         assert database.path is not None
+        self._database = database
         self._path = database.path
         self._where = f"the external database {database.id} ({database.path})"
         self._opened: duckdb.DuckDBPyConnection | None = None
@@ -172,8 +174,8 @@ class DuckdbTarget:
                         # A cursor left from a table that was dropped would leave the new one empty.
                         self._execute(on_file.FORGET_CURSOR, one.mapping.name)
                         self._execute(one.create_table)
+                        self._execute(on_file.ADD_CURSOR, one.mapping.name, _now())
                     self._check_table(one)
-                    self._execute(on_file.ADD_CURSOR, one.mapping.name, _now())
             self._checked.update(one.mapping.name for one in missing)
             return self._read_state()
 
@@ -217,10 +219,12 @@ class DuckdbTarget:
         return TargetState(owner, cursors)
 
     @contextmanager
-    def lock_cursor(self, compiled: Compiled) -> Iterator[int]:
+    def lock_cursor(self, compiled: Compiled, *, adopt: bool = False) -> Iterator[int]:
         with self._translate_errors(), self._transaction():
             cursor = self._fetch_value(on_file.CURSOR, compiled.mapping.name)
-            if cursor is None:  # somebody deleted it: from the beginning
+            if cursor is None:
+                if not adopt and self._has_rows(compiled):
+                    raise not_ours_error(compiled, self._database, self._where)
                 self._execute(on_file.ADD_CURSOR, compiled.mapping.name, _now())
             yield NEVER_SYNCED if cursor is None else cursor
 
@@ -238,17 +242,8 @@ class DuckdbTarget:
     def apply_batch(
         self, compiled: Compiled, batch: Rows, on_read: Callable[[int, int], None] | None = None
     ) -> AppliedBatch:
-        columns = compiled.mapping.columns
-        keys = ", ".join(quote(name) for name in compiled.mapping.key)
         with self._translate_errors():
-            self._execute(compiled.create_staging)
-            self._insert(quote(compiled.staging), columns, batch, _STAGED)
-            rows, distinct, highest, gone = self._execute(
-                f"SELECT count(*), count(DISTINCT ({keys})), coalesce(max(_stack_sequence_id), 0),"
-                f" count(*) FILTER (_stack_deleted) FROM {quote(compiled.staging)}"
-            ).fetchall()[0]
-            if rows != distinct:
-                raise two_rows_error(compiled)
+            rows, highest, gone = self._stage(compiled, batch, _STAGED)
             if rows == 0:
                 return AppliedBatch(0, 0, 0)
             if on_read is not None:
@@ -260,9 +255,30 @@ class DuckdbTarget:
     def replace_rows(self, compiled: Compiled, rows: Rows) -> AppliedBatch:
         target = quote(compiled.mapping.target)
         with self._translate_errors(), self.response_timer.allow_long_waits():
-            removed = self._execute_counted(f"DELETE FROM {target}")
-            loaded = self._insert(target, compiled.mapping.columns, rows, {})
-        return AppliedBatch(loaded, loaded, max(removed - loaded, 0))
+            if not self._has_rows(compiled):
+                loaded = self._insert(target, compiled.mapping.columns, rows, {})
+                return AppliedBatch(loaded, loaded, 0)
+            loaded, _, _ = self._stage(compiled, rows, {})
+            deleted = self._execute_counted(compose_prune(compiled.mapping))
+            upserted = self._execute_counted(compiled.upsert)
+            self._execute(f"DROP TABLE {quote(compiled.staging)}")
+        return AppliedBatch(loaded, upserted, deleted)
+
+    def _has_rows(self, compiled: Compiled) -> bool:
+        return self._fetch_value(f"SELECT 1 FROM {quote(compiled.mapping.target)} LIMIT 1") is not None
+
+    def _stage(self, compiled: Compiled, rows: Rows, extra: dict[str, str]) -> tuple[int, int, int]:
+        """Fill the staging table; how many rows there are, their highest sequence id, and how many were deleted."""
+        staging, keys = quote(compiled.staging), ", ".join(quote(name) for name in compiled.mapping.key)
+        self._execute(compiled.create_staging)
+        self._insert(staging, compiled.mapping.columns, rows, extra)
+        count, distinct, highest, gone = self._execute(
+            f"SELECT count(*), count(DISTINCT ({keys})), coalesce(max(_stack_sequence_id), 0),"
+            f" count(*) FILTER (_stack_deleted) FROM {staging}"
+        ).fetchall()[0]
+        if count != distinct:
+            raise two_rows_error(compiled)
+        return count, highest, gone
 
     def _insert(self, table: str, columns: Sequence[Column], rows: Rows, extra: dict[str, str]) -> int:
         """Insert a stream; `extra` are the columns before the mapping's, and their types."""

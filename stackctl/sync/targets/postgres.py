@@ -15,6 +15,7 @@ from psycopg.types.json import Jsonb
 
 from stackctl.core.errors import AnswerNo, StackctlError, StateError
 from stackctl.mapping.checksums import compile_table_checksums
+from stackctl.mapping.target_statements import compose_prune
 from stackctl.postgres.connect import connect
 from stackctl.postgres.errors import to_one_line, translate_error
 from stackctl.postgres.statements import load_statements
@@ -28,6 +29,7 @@ from stackctl.sync.targets.protocol import (
     StreamFormat,
     TargetState,
     check_owner,
+    not_ours_error,
     two_rows_error,
 )
 from stackctl.sync.targets.table_check import TableColumn, check_table
@@ -59,6 +61,7 @@ class PostgresTarget:
 
     def __init__(self, database: ExternalDatabase) -> None:
         assert database.url is not None
+        self._database = database
         self._where = f"the external database {database.id}"
         self._conn = connect(
             database.url,
@@ -124,13 +127,14 @@ class PostgresTarget:
                 self._execute(_SQL["lock_creation"])
                 self._execute(_SQL["create_metadata"])
                 self._execute(_SQL["create_owner"])
-                for one in compiled:
-                    if not self._has_table(one):
-                        # A cursor left from a table that was dropped would leave the new one empty.
-                        self._execute(_SQL["forget_cursor"], {"mapping": one.mapping.name})
-                        self._execute(one.create_table)
-                # Consumers may read, never write.
-                readable = ["_stack_sync_metadata", *(c.mapping.target for c in compiled)]
+                created = [one for one in compiled if not self._has_table(one)]
+                for one in created:
+                    # A cursor left from a table that was dropped would leave the new one empty.
+                    self._execute(_SQL["forget_cursor"], {"mapping": one.mapping.name})
+                    self._execute(one.create_table)
+                    self._execute(_SQL["add_cursor"], {"mapping": one.mapping.name})
+                # Consumers may read, never write. Who may read a table that was there is its owner's business.
+                readable = ["_stack_sync_metadata", *(one.mapping.target for one in created)]
                 self._execute(
                     sql.SQL("GRANT SELECT ON {} TO PUBLIC").format(sql.SQL(", ").join(map(sql.Identifier, readable)))
                 )
@@ -139,7 +143,6 @@ class PostgresTarget:
             check_owner(self._fetch_value("read_owner"), tenancy, self._where)
             for one in compiled:
                 self._check_table(one)
-                self._execute(_SQL["add_cursor"], {"mapping": one.mapping.name})
         self._checked.update(one.mapping.name for one in compiled)
 
     def _has_table(self, compiled: Compiled) -> bool:
@@ -179,12 +182,14 @@ class PostgresTarget:
         )
 
     @contextmanager
-    def lock_cursor(self, compiled: Compiled) -> Iterator[int]:
+    def lock_cursor(self, compiled: Compiled, *, adopt: bool = False) -> Iterator[int]:
         with self._translate_errors(compiled), self._transaction():
             mapping = {"mapping": compiled.mapping.name}
             row = self._execute(_SQL["lock_cursor"], mapping).fetchone()
-            if row is None:  # somebody deleted it: from the beginning
-                self._execute(_SQL["add_cursor"], mapping)
+            if row is None:
+                added = self._execute(_SQL["add_cursor"], mapping).rowcount
+                if added and not adopt and self._has_rows(compiled):
+                    raise not_ours_error(compiled, self._database, self._where)
                 row = self._execute(_SQL["lock_cursor"], mapping).fetchone()
             yield row[0] if row else NEVER_SYNCED
 
@@ -247,15 +252,22 @@ class PostgresTarget:
             return cursor.rowcount
 
     def replace_rows(self, compiled: Compiled, rows: Rows) -> AppliedBatch:
-        """An empty table takes the stream straight; another is first emptied of everything in the transaction.
-
-        DELETE, not TRUNCATE: readers keep seeing the old rows until the commit.
-        """
-        table = sql.Identifier(compiled.mapping.target)
+        """An empty table takes the stream straight. Readers see the old rows until the commit."""
+        mapping = compiled.mapping
         with self._translate_errors(compiled), self.response_timer.allow_long_waits():
-            removed = self._execute(sql.SQL("DELETE FROM {}").format(table)).rowcount
-            loaded = self._copy_in(compiled, rows.read_binary(), compiled.mapping.target, [])
-        return AppliedBatch(loaded, loaded, max(removed - loaded, 0))
+            if not self._has_rows(compiled):
+                loaded = self._copy_in(compiled, rows.read_binary(), mapping.target, [])
+                return AppliedBatch(loaded, loaded, 0)
+            self._execute(compiled.create_staging)
+            loaded = self._copy_in(compiled, rows.read_binary(), compiled.staging, [])
+            # First: a unique index of the consumer's may hold what a new row brings.
+            deleted = self._execute(compose_prune(mapping)).rowcount
+            upserted = self._execute(compiled.upsert).rowcount
+        return AppliedBatch(loaded, upserted, deleted)
+
+    def _has_rows(self, compiled: Compiled) -> bool:
+        query = sql.SQL("SELECT FROM {} LIMIT 1").format(sql.Identifier(compiled.mapping.target))
+        return self._execute(query).fetchone() is not None
 
     def advance_cursor(self, compiled: Compiled, cursor: int) -> None:
         with self._translate_errors(compiled):

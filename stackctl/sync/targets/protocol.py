@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
+    from stackctl.config.settings import ExternalDatabase
     from stackctl.mapping.checksums import Key, Sums
     from stackctl.mapping.compile import Compiled
     from stackctl.mapping.dialect import Dialect
@@ -141,10 +142,11 @@ class Target(Protocol):
         """What stackctl knows of itself there; reads only."""
         ...
 
-    def lock_cursor(self, compiled: Compiled) -> AbstractContextManager[int]:
+    def lock_cursor(self, compiled: Compiled, *, adopt: bool = False) -> AbstractContextManager[int]:
         """One transaction that holds the mapping's cursor; two engines on one mapping serialise here.
 
-        Yields the cursor; commits at the end, rolls back on an error.
+        Yields the cursor; commits at the end, rolls back on an error. A table that has rows and no cursor is not ours:
+        raises StateError `not-ours`, unless it is to be adopted.
         """
         ...
 
@@ -158,7 +160,10 @@ class Target(Protocol):
         ...
 
     def replace_rows(self, compiled: Compiled, rows: Rows) -> AppliedBatch:
-        """Make the table equal to these rows, whatever it held."""
+        """Make the table equal to these rows: all are upserted, and those that it has besides are deleted.
+
+        Nothing else is: consumers may hang rows of theirs on ours. An empty table may be filled in another way.
+        """
         ...
 
     def advance_cursor(self, compiled: Compiled, cursor: int) -> None:
@@ -193,6 +198,18 @@ def check_owner(owner: UUID | None, tenancy: UUID, where: str) -> None:
             hint="give each tenancy a database of its own",
             details={"owner": str(owner), "tenancy": str(tenancy)},
         )
+
+
+def not_ours_error(compiled: Compiled, database: ExternalDatabase, where: str) -> StateError:
+    """What a table holds that was never loaded is somebody else's: a load would delete it."""
+    mapping = compiled.mapping
+    command = f"stackctl sync {database.tenancy} --database {database.id} --mapping {mapping.name} --adopt"
+    return StateError(
+        f'{where}: the table "{mapping.target}" has rows, and stackctl has never loaded it',
+        code="not-ours",
+        hint=f"rename it, or let it become the copy, which deletes every row that the source lacks: `{command}`",
+        details={"table": mapping.target},
+    )
 
 
 def two_rows_error(compiled: Compiled) -> AnswerNo:

@@ -16,6 +16,7 @@ from stackctl.core.errors import AnswerNo, ServiceError, StackctlError, StateErr
 from stackctl.core.files import make_private_file
 from stackctl.mapping.checksums import Hasher
 from stackctl.mapping.sql_text import quote
+from stackctl.mapping.target_statements import compose_prune
 from stackctl.sync.targets import file_statements as on_file
 from stackctl.sync.targets.protocol import (
     NEVER_SYNCED,
@@ -25,6 +26,7 @@ from stackctl.sync.targets.protocol import (
     StreamFormat,
     TargetState,
     check_owner,
+    not_ours_error,
     two_rows_error,
 )
 from stackctl.sync.targets.table_check import TableColumn, check_table
@@ -70,6 +72,7 @@ class SqliteTarget:
 
     def __init__(self, database: ExternalDatabase) -> None:
         assert database.path is not None
+        self._database = database
         self._where = f"the external database {database.id} ({database.path})"
         self._checked: set[str] = set()
         self._written = 0
@@ -109,8 +112,8 @@ class SqliteTarget:
                             # A cursor left from a table that was dropped would leave the new one empty.
                             self._conn.execute(on_file.FORGET_CURSOR, (one.mapping.name,))
                             self._conn.execute(one.create_table)
+                            self._conn.execute(on_file.ADD_CURSOR, (one.mapping.name, _now()))
                         self._check_table(one)
-                        self._conn.execute(on_file.ADD_CURSOR, (one.mapping.name, _now()))
                 self._checked.update(one.mapping.name for one in missing)
             else:
                 self._check_owner(tenancy)
@@ -144,11 +147,13 @@ class SqliteTarget:
         return TargetState(UUID(str(owner)) if owner else None, cursors)
 
     @contextmanager
-    def lock_cursor(self, compiled: Compiled) -> Iterator[int]:
+    def lock_cursor(self, compiled: Compiled, *, adopt: bool = False) -> Iterator[int]:
         with self._translate_errors(), self._transaction():
             name = compiled.mapping.name
             row = self._conn.execute(on_file.CURSOR, (name,)).fetchone()
-            if row is None:  # somebody deleted it: from the beginning
+            if row is None:
+                if not adopt and self._has_rows(compiled):
+                    raise not_ours_error(compiled, self._database, self._where)
                 self._conn.execute(on_file.ADD_CURSOR, (name, _now()))
             yield row[0] if row else NEVER_SYNCED
 
@@ -194,17 +199,29 @@ class SqliteTarget:
         return AppliedBatch(rows, upserted, deleted, highest)
 
     def replace_rows(self, compiled: Compiled, rows: Rows) -> AppliedBatch:
-        """The table is emptied and filled in the transaction; readers see the old rows until the commit."""
+        """Readers see the old rows until the commit. Of a table that is not empty the staging table takes the keys."""
+        mapping, loaded, deleted = compiled.mapping, 0, 0
+        keys = [mapping.columns.index(column) for column in mapping.key_columns]
+        stage = f"INSERT INTO {quote(compiled.staging)} VALUES ({', '.join('?' for _ in keys)}) ON CONFLICT DO NOTHING"
         with self._translate_errors():
-            removed = self._conn.execute(f"DELETE FROM {quote(compiled.mapping.target)}").rowcount
-            loaded = 0
+            merging = self._has_rows(compiled)
+            if merging:
+                self._conn.execute(compiled.create_staging)
             for chunk in rows.read_chunks(CHUNK):
-                _reject_nan(compiled.mapping, chunk)
+                _reject_nan(mapping, chunk)
+                if merging:
+                    self._conn.executemany(stage, ([row[i] for i in keys] for row in chunk))
                 self._conn.executemany(compiled.upsert, chunk)
                 loaded += len(chunk)
-            if self._fetch_value(f"SELECT count(*) FROM {quote(compiled.mapping.target)}") != loaded:
+            if merging:
+                deleted = self._conn.execute(compose_prune(mapping)).rowcount
+                self._conn.execute(f"DROP TABLE {quote(compiled.staging)}")
+            if self._fetch_value(f"SELECT count(*) FROM {quote(mapping.target)}") != loaded:
                 raise two_rows_error(compiled)
-        return AppliedBatch(loaded, loaded, max(removed - loaded, 0))
+        return AppliedBatch(loaded, loaded, deleted)
+
+    def _has_rows(self, compiled: Compiled) -> bool:
+        return self._fetch_value(f"SELECT 1 FROM {quote(compiled.mapping.target)} LIMIT 1") is not None
 
     def advance_cursor(self, compiled: Compiled, cursor: int) -> None:
         self._written += 1
