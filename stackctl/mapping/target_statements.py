@@ -158,6 +158,18 @@ def compose_prune(mapping: Mapping, selected: str = "DELETE") -> LiteralString:
     return cast("LiteralString", f"{selected} FROM {quote(mapping.target)} AS t WHERE {lacking}")
 
 
+def compose_unwritten(mapping: Mapping) -> LiteralString:
+    """The keys of staged rows that this transaction of PostgreSQL has not written, or not deleted."""
+    same = " AND ".join(f"t.{quote(key)} = s.{quote(key)}" for key in mapping.key)
+    return cast(
+        "LiteralString",
+        f"SELECT {', '.join(f's.{quote(key)}' for key in mapping.key)}"
+        f" FROM {quote(STAGING_PREFIX + mapping.target)} AS s LEFT JOIN {quote(mapping.target)} AS t ON {same}"
+        " WHERE CASE WHEN s._stack_deleted THEN t.xmin IS NOT NULL"
+        " ELSE t.xmin IS DISTINCT FROM pg_current_xact_id()::xid END",
+    )
+
+
 def _names(columns: Iterable[Column]) -> str:
     return ", ".join(quote(column.name) for column in columns)
 

@@ -25,6 +25,7 @@ from tests.backend import (
 
 if TYPE_CHECKING:
     from stackctl.core.errors import StackctlError
+    from stackctl.postgres import embedded
     from stackctl.sync.engine.database_sync import DatabaseResult
     from stackctl.sync.pipeline import Pipeline
 
@@ -246,3 +247,125 @@ def test_adopting_goes_on_page_by_page_past_a_refused_row(postgres: Copy, projec
     outcome = project.run("sync", "--all", "--adopt", "--json")
     assert (outcome.code, outcome.json["databases"][0]["error_code"]) == (1, "rows-refused")
     assert postgres.count("users") == 19
+
+
+# -- rows that are taken and not kept
+
+PASS_OVER = {
+    "postgres": (
+        """CREATE FUNCTION pass_over() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        IF OLD.display_name = 'user 7' OR NEW.display_name = 'user 7' THEN RETURN NULL; END IF;
+        RETURN coalesce(NEW, OLD); END $$""",
+        "CREATE TRIGGER pass_over BEFORE {event} ON users FOR EACH ROW EXECUTE FUNCTION pass_over()",
+    ),
+    "sqlite": (
+        """CREATE TRIGGER pass_over BEFORE {event} ON users WHEN {row}.display_name = 'user 7'
+        BEGIN SELECT raise(IGNORE); END""",
+    ),
+}
+
+
+def pass_over(copy: Copy, event: str) -> None:
+    """Let a trigger of the consumer's swallow what happens to user 7."""
+    if copy.kind == "duckdb":
+        pytest.skip("DuckDB has neither triggers nor rules")
+    row = "NEW" if event == "INSERT" else "OLD"
+    copy.run(*(statement.format(event=event, row=row) for statement in PASS_OVER[copy.kind]))
+
+
+def swallowed(copy: Copy, *, full: bool = False) -> list[str]:
+    """The keys that the error of a sync names."""
+    error = copy.sync(full=full)
+    assert error is not None and error.code == "rows-refused"
+    assert "swallows" in error.message
+    return [row["key"][0] for row in error.details["rows"]]
+
+
+@pytest.mark.parametrize("count", [10, 1000])
+def test_an_insert_that_is_swallowed_is_an_error(count: int, copy: Copy, source: Connection) -> None:
+    """In batches of a few rows and of many; the others arrive, and so does this one when it is let."""
+    settle(copy.pipeline)
+    pass_over(copy, "INSERT")
+    add_many_users(source, count)
+    sequence(copy.pipeline)
+    assert swallowed(copy) == [str(IDS[6])]
+    assert copy.count("users") == count - 1
+    copy.run("DROP TRIGGER pass_over" + (" ON users" if copy.kind == "postgres" else ""))
+    assert copy.sync() is None
+    assert differences(copy.pipeline) == []
+
+
+@pytest.mark.parametrize("event", ["UPDATE", "DELETE"])
+def test_an_update_or_delete_that_is_swallowed_is_an_error(event: str, loaded: Copy, source: Connection) -> None:
+    pass_over(loaded, event)
+    if event == "UPDATE":
+        source.execute('UPDATE "ProjectUser" SET "displayName" = "displayName" || \'!\'')
+    else:
+        source.execute('DELETE FROM "ProjectUser"')
+    sequence(loaded.pipeline)
+    assert swallowed(loaded) == [str(IDS[6])]
+    assert loaded.run("SELECT display_name FROM users WHERE display_name NOT LIKE '%!'") == [("user 7",)]
+
+
+def test_a_first_load_that_is_swallowed_in_part_is_an_error(copy: Copy, source: Connection) -> None:
+    settle(copy.pipeline)
+    pass_over(copy, "INSERT")
+    copy.run("UPDATE _stack_sync_metadata SET last_synced_sequence_id = -1")
+    add_many_users(source, len(IDS))
+    sequence(copy.pipeline)
+    assert swallowed(copy) == [str(IDS[6])]
+    assert copy.count("users") == 19
+
+
+def test_a_full_load_names_the_row_that_it_can_not_delete(loaded: Copy, source: Connection) -> None:
+    pass_over(loaded, "DELETE")
+    delete_unseen(source, IDS[6])
+    error = loaded.sync(full=True)
+    assert error is not None and error.code == "row-refused"
+    assert str(IDS[6]) in error.message
+
+
+def test_a_tombstone_of_a_row_that_was_never_there_is_no_error(copy: Copy, source: Connection) -> None:
+    settle(copy.pipeline)
+    add_many_users(source, len(IDS))
+    source.execute('DELETE FROM "ProjectUser"')
+    settle(copy.pipeline)
+    assert differences(copy.pipeline) == []
+
+
+@pytest.mark.parametrize("event", ["INSERT", "DELETE"])
+def test_a_rule_that_does_nothing_instead_is_an_error(event: str, postgres: Copy, source: Connection) -> None:
+    add_many_users(source, len(IDS))
+    settle(postgres.pipeline)
+    postgres.run(f"CREATE RULE nothing AS ON {event} TO users DO INSTEAD NOTHING")
+    source.execute('DELETE FROM "ProjectUser" WHERE "displayName" = \'user 7\'')
+    add_user(source, id=uuid.UUID(int=99))
+    sequence(postgres.pipeline)
+    error = postgres.sync()
+    assert error is not None
+    assert [row["key"] for row in error.details["rows"]] == [[str(IDS[6] if event == "DELETE" else uuid.UUID(int=99))]]
+
+
+def test_policies_that_hide_rows_are_an_error(
+    project: Project, source: Connection, external_db: str, server: embedded.EmbeddedServer
+) -> None:
+    owner = Copy(project, external_db, "postgres")
+    add_many_users(source, len(IDS))
+    settle(owner.pipeline)
+    role = f"writer_{external_db.rpartition('external_')[2][:12]}"
+    owner.run(
+        f"CREATE ROLE {role} LOGIN",
+        f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}",
+        f"CREATE POLICY own ON users TO {role} USING (display_name <> 'user 7')",
+        "ALTER TABLE users ENABLE ROW LEVEL SECURITY",
+    )
+    try:
+        project.settings["tenancies"] = {}
+        writer = project.postgres(MINE, external_db.replace("postgres@", f"{role}@"), mappings=["users"]).pipeline()
+        source.execute('DELETE FROM "ProjectUser" WHERE "displayName" = \'user 7\'')
+        sequence(writer)
+        (result,) = sync(writer)
+        assert result.error is not None
+        assert "row-level security" in result.error.message
+    finally:
+        owner.run(f"DROP OWNED BY {role}", f"DROP ROLE {role}")

@@ -6,7 +6,7 @@ import os
 import socket
 from contextlib import contextmanager, suppress
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, LiteralString, cast
 
 import psycopg
 from psycopg import errors as pg
@@ -15,7 +15,8 @@ from psycopg.types.json import Jsonb
 
 from stackctl.core.errors import AnswerNo, StackctlError, StateError
 from stackctl.mapping.checksums import compile_table_checksums
-from stackctl.mapping.target_statements import compose_prune
+from stackctl.mapping.sql_text import quote
+from stackctl.mapping.target_statements import compose_prune, compose_unwritten
 from stackctl.postgres.connect import connect
 from stackctl.postgres.errors import to_one_line, translate_error
 from stackctl.postgres.statements import load_statements
@@ -23,6 +24,7 @@ from stackctl.sync.targets import postgres_inline
 from stackctl.sync.targets.postgres_inline import MAX_BYTES, InlineBatch
 from stackctl.sync.targets.protocol import (
     NEVER_SYNCED,
+    SHOWN_KEYS,
     AppliedBatch,
     Cursor,
     ResponseTimer,
@@ -30,6 +32,7 @@ from stackctl.sync.targets.protocol import (
     TargetState,
     check_owner,
     not_ours_error,
+    swallowed_error,
     two_rows_error,
 )
 from stackctl.sync.targets.table_check import TableColumn, check_table
@@ -44,6 +47,7 @@ if TYPE_CHECKING:
     from stackctl.mapping.checksums import Key, Sums
     from stackctl.mapping.compile import Compiled
     from stackctl.mapping.dialect import Dialect
+    from stackctl.mapping.model import Mapping
     from stackctl.sync.targets.protocol import Rows
 
 _SQL = load_statements(__file__)
@@ -212,15 +216,14 @@ class PostgresTarget:
                 compiled, chain([begun], pieces), compiled.staging, ["_stack_sequence_id", "_stack_deleted"]
             )
             found = self._execute(
-                sql.SQL("SELECT max(_stack_sequence_id), bool_or(_stack_deleted) FROM {}").format(
+                sql.SQL("SELECT max(_stack_sequence_id), count(*) FILTER (WHERE _stack_deleted) FROM {}").format(
                     sql.Identifier(compiled.staging)
                 )
             ).fetchone()
-            highest, deletes = found or (0, False)
+            highest, gone = found or (0, 0)
             if on_read is not None:
                 on_read(rows, highest)
-            upserted = self._execute(compiled.upsert).rowcount
-            deleted = self._execute(compiled.delete).rowcount if deletes else 0
+            upserted, deleted = self._merge(compiled, rows - gone, gone, self._execute)
         return AppliedBatch(rows, upserted, deleted, highest)
 
     def _apply_inline(
@@ -230,11 +233,34 @@ class PostgresTarget:
             return AppliedBatch(0, 0, 0)
         if on_read is not None:
             on_read(len(inline.rows), inline.highest)
-        upserted = self._execute(inline.to_statement(compiled, compiled.upsert), inline.values).rowcount
-        deleted = 0
-        if inline.deletes:
-            deleted = self._execute(inline.to_statement(compiled, compiled.delete), inline.values).rowcount
+        gone = inline.deleted
+
+        def execute(statement: LiteralString) -> psycopg.Cursor[tuple[Any, ...]]:
+            return self._execute(inline.to_statement(compiled, statement), inline.values)
+
+        upserted, deleted = self._merge(compiled, len(inline.rows) - gone, gone, execute)
         return AppliedBatch(len(inline.rows), upserted, deleted, inline.highest)
+
+    def _merge(
+        self,
+        compiled: Compiled,
+        found: int,
+        gone: int,
+        execute: Callable[[LiteralString], psycopg.Cursor[tuple[Any, ...]]],
+    ) -> tuple[int, int]:
+        """Upsert and delete what is staged: how many rows that were. Raises AnswerNo when some are swallowed.
+
+        Fewer may be deleted than were sent, for a row that was never there.
+        """
+        upserted = execute(compiled.upsert).rowcount if found else 0
+        deleted = execute(compiled.delete).rowcount if gone else 0
+        if upserted != found or deleted != gone:
+            keys = execute(
+                cast("LiteralString", f"{compose_unwritten(compiled.mapping)} LIMIT {SHOWN_KEYS}")
+            ).fetchall()
+            if keys or upserted != found:
+                raise swallowed_error(compiled, self._where, keys)
+        return upserted, deleted
 
     def _copy_in(self, compiled: Compiled, pieces: Iterable[bytes], table: str, extra: Sequence[str]) -> int:
         columns = [*extra, *(column.name for column in compiled.mapping.columns)]
@@ -252,17 +278,25 @@ class PostgresTarget:
             return cursor.rowcount
 
     def replace_rows(self, compiled: Compiled, rows: Rows) -> AppliedBatch:
-        """An empty table takes the stream straight. Readers see the old rows until the commit."""
+        """An empty table that writes what it is given takes the stream straight.
+
+        Readers see the old rows until the commit.
+        """
         mapping = compiled.mapping
+        table = sql.Identifier(mapping.target)
         with self._translate_errors(compiled), self.response_timer.allow_long_waits():
-            if not self._has_rows(compiled):
+            if not self._has_rows(compiled) and not self._fetch_value("may_lose_rows", {"table": mapping.target}):
                 loaded = self._copy_in(compiled, rows.read_binary(), mapping.target, [])
                 return AppliedBatch(loaded, loaded, 0)
             self._execute(compiled.create_staging)
             loaded = self._copy_in(compiled, rows.read_binary(), compiled.staging, [])
             # First: a unique index of the consumer's may hold what a new row brings.
             deleted = self._execute(compose_prune(mapping)).rowcount
-            upserted = self._execute(compiled.upsert).rowcount
+            upserted, _ = self._merge(compiled, loaded, 0, self._execute)
+            count = self._execute(sql.SQL("SELECT count(*) FROM {}").format(table)).fetchone()
+            if count != (loaded,):
+                kept = compose_prune(mapping, f"SELECT {_key_names(mapping)}") + f" LIMIT {SHOWN_KEYS}"
+                raise swallowed_error(compiled, self._where, self._execute(cast("LiteralString", kept)).fetchall())
         return AppliedBatch(loaded, upserted, deleted)
 
     def _has_rows(self, compiled: Compiled) -> bool:
@@ -325,6 +359,10 @@ class PostgresTarget:
                     details={"sqlstate": error.sqlstate},
                 )
         return translate_error(error, self._where)
+
+
+def _key_names(mapping: Mapping) -> str:
+    return ", ".join(quote(name) for name in mapping.key)
 
 
 def _to_canonical_type(type_: str) -> str:

@@ -59,7 +59,15 @@ SET client_connection_check_interval = '2s'
 SELECT xmin::text FROM _stack_sync_metadata WHERE mapping_name = %(mapping)s
 
 -- name: lock_cursor
-SELECT last_synced_sequence_id FROM _stack_sync_metadata WHERE mapping_name = %(mapping)s FOR UPDATE
+-- What follows sees and writes all rows, or is an error: a policy would hide some in silence.
+SELECT last_synced_sequence_id, set_config('row_security', 'off', true) FROM _stack_sync_metadata WHERE mapping_name = %(mapping)s FOR UPDATE
+
+-- name: may_lose_rows
+-- Whether a COPY into the table may put rows elsewhere, or nowhere: by partitions, policies, rules, or triggers for each
+-- row before the insert.
+SELECT c.relkind <> 'r' OR c.relrowsecurity OR c.relhasrules
+    OR EXISTS (SELECT FROM pg_trigger AS t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgtype & 7 = 7)
+FROM pg_class AS c WHERE c.oid = to_regclass(quote_ident(%(table)s))
 
 -- name: list_cursors
 SELECT mapping_name, last_synced_sequence_id, updated_at FROM _stack_sync_metadata

@@ -68,8 +68,9 @@ class InlineBatch:
         return max(int.from_bytes(row[0].data, signed=True) for row in self.rows if row[0] is not None)
 
     @property
-    def deletes(self) -> bool:
-        return any(row[1] is not None and row[1].data != b"\0" for row in self.rows)
+    def deleted(self) -> int:
+        """How many of the rows are gone."""
+        return sum(row[1] is not None and row[1].data != b"\0" for row in self.rows)
 
     @property
     def values(self) -> list[_Field | None]:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     Rows = RowStream | Prefetch
 
+SHOWN_KEYS = 5  # of rows that are swallowed
 NEVER_SYNCED = -1  # the cursor of a mapping that was never loaded
 SOURCE_REWOUND = -2  # the cursor of a copy that is ahead of its source: refused until it is loaded again
 PATIENCE = 60.0  # seconds without an answer after which a target counts as hung
@@ -118,7 +119,8 @@ class ResponseTimer:
 class Target(Protocol):
     """One open external database. Errors of its driver come out as StackctlErrors.
 
-    A value that it does not take is an error with the code `row-refused`: the engine finds the row and goes on.
+    A value that it does not take is an error with the code `row-refused`: the engine finds the row and goes on. So is a
+    row that it takes without writing it, or deleting it, as a trigger can do.
     Without `keep_open` it is closed as soon as a sync is done, because nobody else can open it meanwhile.
     """
 
@@ -209,6 +211,17 @@ def not_ours_error(compiled: Compiled, database: ExternalDatabase, where: str) -
         code="not-ours",
         hint=f"rename it, or let it become the copy, which deletes every row that the source lacks: `{command}`",
         details={"table": mapping.target},
+    )
+
+
+def swallowed_error(compiled: Compiled, where: str, keys: Sequence[Sequence[object]]) -> AnswerNo:
+    """Rows that a table took and did not write, or did not delete: some of them, by key."""
+    named = "; ".join(", ".join(map(str, key)) for key in keys)
+    return AnswerNo(
+        f'{where}: the table "{compiled.mapping.target}" swallows rows in silence ({named}):'
+        " a trigger or a rule there passes over them",
+        code="row-refused",
+        details={"keys": [list(map(str, key)) for key in keys]},
     )
 
 

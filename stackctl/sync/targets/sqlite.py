@@ -20,6 +20,7 @@ from stackctl.mapping.target_statements import compose_prune
 from stackctl.sync.targets import file_statements as on_file
 from stackctl.sync.targets.protocol import (
     NEVER_SYNCED,
+    SHOWN_KEYS,
     AppliedBatch,
     Cursor,
     ResponseTimer,
@@ -27,6 +28,7 @@ from stackctl.sync.targets.protocol import (
     TargetState,
     check_owner,
     not_ours_error,
+    swallowed_error,
     two_rows_error,
 )
 from stackctl.sync.targets.table_check import TableColumn, check_table
@@ -189,14 +191,29 @@ class SqliteTarget:
                 if len(seen) != rows:
                     raise two_rows_error(compiled)
                 _reject_nan(compiled.mapping, found)
-                if found:
-                    upserted += self._conn.executemany(compiled.upsert, found).rowcount
-                if gone:
-                    deleted += self._conn.executemany(compiled.delete, gone).rowcount
+                upserted += self._upsert(compiled, found)
+                deleted += self._delete(compiled, gone)
                 highest = max(highest, *(row[0] for row in chunk))
             if on_read is not None and rows:
                 on_read(rows, highest)
         return AppliedBatch(rows, upserted, deleted, highest)
+
+    def _upsert(self, compiled: Compiled, rows: Sequence[tuple[Any, ...]]) -> int:
+        written = self._conn.executemany(compiled.upsert, rows).rowcount if rows else 0
+        if written != len(rows):
+            # The transaction is given up: it may be found out by trying.
+            keys = [compiled.mapping.columns.index(column) for column in compiled.mapping.key_columns]
+            lost = [row for row in rows if self._conn.execute(compiled.upsert, row).rowcount == 0]
+            raise swallowed_error(compiled, self._where, [[row[i] for i in keys] for row in lost[:SHOWN_KEYS]])
+        return written
+
+    def _delete(self, compiled: Compiled, keys: Sequence[tuple[Any, ...]]) -> int:
+        deleted = self._conn.executemany(compiled.delete, keys).rowcount if keys else 0
+        if deleted != len(keys):  # some were never there
+            one = f"SELECT 1 FROM {quote(compiled.mapping.target)} WHERE {_where_key(compiled.mapping)}"
+            if left := [key for key in keys if self._fetch_value(one, *key) is not None]:
+                raise swallowed_error(compiled, self._where, left[:SHOWN_KEYS])
+        return deleted
 
     def replace_rows(self, compiled: Compiled, rows: Rows) -> AppliedBatch:
         """Readers see the old rows until the commit. Of a table that is not empty the staging table takes the keys."""
@@ -211,10 +228,13 @@ class SqliteTarget:
                 _reject_nan(mapping, chunk)
                 if merging:
                     self._conn.executemany(stage, ([row[i] for i in keys] for row in chunk))
-                self._conn.executemany(compiled.upsert, chunk)
+                self._upsert(compiled, chunk)
                 loaded += len(chunk)
             if merging:
                 deleted = self._conn.execute(compose_prune(mapping)).rowcount
+                kept = compose_prune(mapping, f"SELECT {', '.join(map(quote, mapping.key))}")
+                if left := self._conn.execute(f"{kept} LIMIT {SHOWN_KEYS}").fetchall():
+                    raise swallowed_error(compiled, self._where, left)
                 self._conn.execute(f"DROP TABLE {quote(compiled.staging)}")
             if self._fetch_value(f"SELECT count(*) FROM {quote(mapping.target)}") != loaded:
                 raise two_rows_error(compiled)
@@ -246,9 +266,7 @@ class SqliteTarget:
 
     def read_hashes_by_key(self, compiled: Compiled, keys: Collection[Key]) -> list[tuple[Any, ...]]:
         hasher = Hasher(compiled.mapping)
-        one = f"{_compose_select(compiled.mapping)} WHERE " + " AND ".join(
-            f"{quote(k)} = ?" for k in compiled.mapping.key
-        )
+        one = f"{_compose_select(compiled.mapping)} WHERE {_where_key(compiled.mapping)}"
         with self._translate_errors():
             return [(*key, hasher.hash(row)) for key in keys for row in self._conn.execute(one, key)]
 
@@ -304,6 +322,10 @@ def _reject_nan(mapping: Mapping, rows: Sequence[tuple[Any, ...]]) -> None:
 
 def _compose_select(mapping: Mapping) -> str:
     return f"SELECT {', '.join(quote(column.name) for column in mapping.columns)} FROM {quote(mapping.target)}"
+
+
+def _where_key(mapping: Mapping) -> str:
+    return " AND ".join(f"{quote(name)} = ?" for name in mapping.key)
 
 
 def _now() -> str:
