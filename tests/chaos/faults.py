@@ -48,6 +48,7 @@ POINTS = {
     "before the cursor moves": "stackctl.sync.targets.postgres:PostgresTarget.advance_cursor:before",
     "cursor moved, not committed": "stackctl.sync.targets.postgres:PostgresTarget.advance_cursor:after",
     "target committed": "stackctl.sync.targets.postgres:PostgresTarget.lock_cursor:left",
+    "refused rows forgotten": "stackctl.sync.engine.rejected_rows:forget_rows:after",
     "SQLite: cursor moved, not committed": "stackctl.sync.targets.sqlite:SqliteTarget.advance_cursor:after",
     "SQLite: load written": "stackctl.sync.targets.sqlite:SqliteTarget.replace_rows:after",
     "SQLite: committed": "stackctl.sync.targets.sqlite:SqliteTarget.lock_cursor:left",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import sqlite3
 import uuid
 from contextlib import closing
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -315,3 +316,69 @@ def test_a_row_beyond_a_limit_of_the_server(pipeline: Pipeline, source: Connecti
     assert result.error.code == "rows-refused"
     assert set_aside(source) == [str(bad)]
     assert one(target, "SELECT id FROM users") == good
+
+
+def test_a_full_load_that_is_cut_before_its_commit_forgets_nothing(
+    project: Project, pipeline: Pipeline, source: Connection, target: Connection
+) -> None:
+    """Killed where it forgets the rows that it has loaded: what is forgotten must be committed."""
+    target.execute(BAD)
+    bad = add_user(source, displayName="bad")
+    sequence(pipeline)
+    sync(pipeline)
+    assert set_aside(source) == [str(bad)]
+    target.execute("ALTER TABLE users DROP CONSTRAINT polite")
+    killed = project.run("sync", "--all", "--full", "--mapping", "users", point="refused rows forgotten")
+    assert killed.code == -signal.SIGKILL
+    assert set_aside(source) or one(target, "SELECT count(*) FROM users")
+    assert only(sync(pipeline)).error is None
+    assert differences(pipeline) == []
+
+
+def test_a_full_load_that_fails_at_its_commit_is_still_to_be_done(
+    pipeline: Pipeline, source: Connection, target: Connection
+) -> None:
+    add_many_users(source, 20)
+    settle(pipeline)
+    target.execute(
+        "CREATE FUNCTION polite() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN IF NEW.display_name LIKE 'bad%' THEN RAISE 'polite'; END IF; RETURN NULL; END $$"
+    )
+    target.execute(
+        "CREATE CONSTRAINT TRIGGER polite AFTER INSERT OR UPDATE ON users DEFERRABLE INITIALLY DEFERRED"
+        " FOR EACH ROW EXECUTE FUNCTION polite()"
+    )
+    bad, damaged = uuid.UUID(int=7), uuid.UUID(int=3)
+    rename(source, bad, "bad")
+    target.execute("UPDATE users SET display_name = 'damaged' WHERE id = %s", (damaged,))
+    sequence(pipeline)
+    result = only(sync(pipeline, full=True))
+    assert result.error is not None and result.error.code == "rows-refused"
+    assert set_aside(source) == [str(bad)]
+    assert one(target, "SELECT display_name FROM users WHERE id = %s", damaged) == "user 3"
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_a_row_that_another_engine_records_meanwhile_is_not_forgotten(
+    full: bool, pipeline: Pipeline, source: Connection, target: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was sent and committed here; then it changed, was refused by another engine, and only now is forgotten."""
+    target.execute(BAD)
+    bad = add_user(source, displayName="bad")
+    sequence(pipeline)
+    sync(pipeline)
+    target.execute("ALTER TABLE users DROP CONSTRAINT polite")
+    forget = rejected_rows.forget_rows
+
+    def forget_late(*arguments: Any) -> None:
+        rejected_rows.record_row(
+            source, MINE, "analytics", "users", key=[str(bad)], sequence_id=999, error="refused again"
+        )
+        forget(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rejected_rows, "forget_rows", forget_late)
+        sync(pipeline, full=full)
+    assert set_aside(source) == [str(bad)]
+    assert only(sync(pipeline)).error is None
+    assert set_aside(source) == []

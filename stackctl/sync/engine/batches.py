@@ -10,6 +10,7 @@ operated database, and only then the cursor passes it.
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -60,7 +61,8 @@ class BatchSender:
         self._stop = stop
         self._on_rows = partial(options.on_rows, self._name)
         self._full = options.full
-        self._quarantine = rejected_rows.Quarantine(source.primary, tenancy, database, self._name)
+        self._rejected = source.primary, tenancy, database, self._name  # whose rejected rows are meant
+        self._quarantine = rejected_rows.Quarantine(*self._rejected)
         # What is being read meanwhile: from which cursor, how many rows, as of which version of the cursor's row.
         self._prefetch: Prefetch | None = None
         self._prefetch_cursor = self._prefetch_limit = 0
@@ -120,22 +122,29 @@ class BatchSender:
 
         with self._target.lock_cursor(self._compiled, adopt=self._options.adopt) as cursor:
             self._result.cursor = cursor
-            if self._full or cursor == NEVER_SYNCED:
-                return self._send_all(cursor)
-            page = self._take_prefetch(cursor, limit)
-            if page is None:
-                # Only now: what a replica shows must not be older than the cursor.
-                self._source.wait_for_replica()
-                page = self._source.open_batch(self._compiled, self._tenancy, cursor, limit, self._on_rows)
-            applied = self._target.apply_batch(self._compiled, page, on_read)
-            if applied.rows == 0:
-                return None
-            if applied.highest <= cursor:
-                raise AnswerNo(f"the mapping {self._name} yields no row above its cursor", code="mapping-failed")
-            self._target.advance_cursor(self._compiled, applied.highest)
+            whole = self._full or cursor == NEVER_SYNCED
+            recorded = rejected_rows.read_versions(*self._rejected, None) if whole else []
+            if whole:
+                applied = self._send_all(cursor)
+            else:
+                page = self._take_prefetch(cursor, limit)
+                if page is None:
+                    # Only now: what a replica shows must not be older than the cursor.
+                    self._source.wait_for_replica()
+                    page = self._source.open_batch(self._compiled, self._tenancy, cursor, limit, self._on_rows)
+                applied = self._target.apply_batch(self._compiled, page, on_read)
+                if applied.rows == 0:
+                    return None
+                if applied.highest <= cursor:
+                    raise AnswerNo(f"the mapping {self._name} yields no row above its cursor", code="mapping-failed")
+                self._target.advance_cursor(self._compiled, applied.highest)
             if following is not None:
                 self._prefetch_version = self._target.read_cursor_version(self._compiled)
+        # None of this is true before the target has committed.
         self._result.cursor = applied.highest
+        if whole:
+            self._full = False
+            rejected_rows.forget_rows(*self._rejected, recorded)
         return applied
 
     def _send_all(self, cursor: int) -> AppliedBatch:
@@ -146,10 +155,7 @@ class BatchSender:
             # The highest stamp may have gone with its row; a cursor never goes back for that.
             highest = max(highest, cursor)
         self._target.advance_cursor(self._compiled, highest)
-        rejected_rows.forget_rows(self._source.primary, self._tenancy, self._database, self._name, None)
-        self._result.cursor = highest
-        self._full = False
-        return applied
+        return replace(applied, highest=highest)
 
     # -- prefetch
 
@@ -203,19 +209,18 @@ class BatchSender:
 
     def retry_rejected_rows(self) -> None:
         """Send rows that were rejected before, as they are now; what goes through is forgotten."""
-        keys = rejected_rows.claim_retries(
-            self._source.primary, self._tenancy, self._database, self._name, self._options.retry_pause
-        )
+        keys = rejected_rows.claim_retries(*self._rejected, self._options.retry_pause)
         for start in range(0, len(keys), RETRY_BATCH):
             for _ in rejected_rows.isolate_rejected(keys[start : start + RETRY_BATCH], self._resend):
                 pass  # it is still rejected, and still recorded
 
     def _resend(self, keys: Sequence[RejectedKey]) -> None:
         with self._target.lock_cursor(self._compiled) as cursor:
+            recorded = rejected_rows.read_versions(*self._rejected, keys)
             self._source.wait_for_replica()
             stream = self._source.open_rows_by_key(self._compiled, self._tenancy, keys)
             applied = self._target.apply_batch(self._compiled, stream)
             self._target.advance_cursor(self._compiled, cursor)
-        rejected_rows.forget_rows(self._source.primary, self._tenancy, self._database, self._name, keys)
+        rejected_rows.forget_rows(*self._rejected, recorded)
         self._result.upserted += applied.upserted
         self._result.deleted += applied.deleted

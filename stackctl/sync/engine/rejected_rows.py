@@ -77,16 +77,26 @@ def claim_retries(conn: Connection, tenancy: UUID, database: str, mapping: str, 
         return [key for (key,) in conn.execute(_SQL["claim_retries"], parameters)]
 
 
-def forget_rows(
+def read_versions(
     conn: Connection, tenancy: UUID, database: str, mapping: str, keys: Sequence[RejectedKey] | None
-) -> None:
-    """These rows went through; None: all of the mapping."""
+) -> list[tuple[RejectedKey, str]]:
+    """What is recorded of these rows (None: of all of the mapping), to be forgotten once they went through.
+
+    To be read under the lock of the cursor, before the source is.
+    """
     parameters = {"tenancy": tenancy, "database": database, "mapping": mapping}
     with translate_source_errors("the refused rows"):
-        if keys is None:
-            conn.execute(_SQL["forget_all_rows"], parameters)
-        else:
-            conn.execute(_SQL["forget_rows"], parameters | {"keys": Jsonb(list(keys))})
+        wanted = None if keys is None else Jsonb(list(keys))
+        return conn.execute(_SQL["read_versions"], parameters | {"keys": wanted}).fetchall()
+
+
+def forget_rows(
+    conn: Connection, tenancy: UUID, database: str, mapping: str, versions: Sequence[tuple[RejectedKey, str]]
+) -> None:
+    """These rows went through, and the target has committed them. What was recorded since then stays."""
+    parameters = {"tenancy": tenancy, "database": database, "mapping": mapping}
+    with translate_source_errors("the refused rows"):
+        conn.execute(_SQL["forget_rows"], parameters | {"versions": Jsonb(list(versions))})
 
 
 def to_error(rows: Sequence[RejectedRow]) -> AnswerNo:

@@ -24,11 +24,13 @@ WHERE tenancy_id = %(tenancy)s AND database_id = %(database)s AND mapping = %(ma
   AND tried_at <= clock_timestamp() - %(pause)s::interval
 RETURNING key
 
+-- name: read_versions
+-- xmin changes whenever anybody records or claims the row.
+SELECT key, xmin::text FROM stackctl.refused_row
+WHERE tenancy_id = %(tenancy)s AND database_id = %(database)s AND mapping = %(mapping)s
+  AND (%(keys)s::jsonb IS NULL OR key IN (SELECT value FROM jsonb_array_elements(%(keys)s::jsonb)))
+
 -- name: forget_rows
 DELETE FROM stackctl.refused_row
 WHERE tenancy_id = %(tenancy)s AND database_id = %(database)s AND mapping = %(mapping)s
-  AND key IN (SELECT value FROM jsonb_array_elements(%(keys)s))
-
--- name: forget_all_rows
-DELETE FROM stackctl.refused_row
-WHERE tenancy_id = %(tenancy)s AND database_id = %(database)s AND mapping = %(mapping)s
+  AND (key, xmin::text) IN (SELECT value -> 0, value ->> 1 FROM jsonb_array_elements(%(versions)s))
