@@ -140,16 +140,14 @@ def _fetch(mapping: Mapping, dialect: Dialect) -> str:
     """A page of what changed: rows and tombstones above the cursor, each arm limited before the merge."""
     _, tombstones = to_from_clauses(mapping)
     deleted = ", ".join(
-        f'("primaryKey"->>{quote_for_driver(source)})::{POSTGRES_TYPES[c.type]} AS {alias}'
-        for alias, c, source in _found(mapping)
+        f'("primaryKey"->>{quote_for_driver(mapping.key[c.name])})::{POSTGRES_TYPES[c.type]} AS k{n}'
+        for n, c in enumerate(mapping.key_columns)
     )
+    gone = _with_lookup(mapping, f'SELECT {deleted}, "sequenceId" AS sequence_id FROM {tombstones}{_PAGE}')
     return _joined(
         mapping,
         dialect,
-        f"({_changed(mapping)})\n"
-        "UNION ALL\n"
-        f'(SELECT {deleted}, "sequenceId" AS sequence_id FROM {tombstones}{_PAGE})\n'
-        "ORDER BY sequence_id LIMIT %(limit)s::bigint",
+        f"({_changed(mapping)})\nUNION ALL\n({gone})\nORDER BY sequence_id LIMIT %(limit)s::bigint",
     )
 
 
@@ -160,7 +158,7 @@ def _changed(mapping: Mapping) -> str:
 
 
 def _resend(mapping: Mapping, dialect: Dialect) -> str:
-    """A page of rows. An old tombstone must stay out: by its old `lookup` it would not find a row that has moved."""
+    """A page of rows. Tombstones would be as right, but they are kept for ever, and have nothing to send again."""
     return _joined(mapping, dialect, _changed(mapping))
 
 
@@ -169,19 +167,25 @@ def _by_key(mapping: Mapping, dialect: Dialect) -> str:
     types = [POSTGRES_TYPES[c.type] for c in mapping.key_columns]
     given = ", ".join(f"(given.key ->> {n})::{type_} AS k{n}" for n, type_ in enumerate(types))
     page = f"SELECT {given}, 0::bigint AS sequence_id FROM jsonb_array_elements({_KEYS}) AS given (key)"
+    return _joined(mapping, dialect, _with_lookup(mapping, page))
+
+
+def _with_lookup(mapping: Mapping, page: str) -> str:
+    """A page of nothing but keys, each with what the mapping's `lookup` finds its row by now, if there is one.
+
+    Not with what a tombstone says of that: the row may have come back under another value, and may have been sent.
+    """
     if not mapping.lookup:
-        return _joined(mapping, dialect, page)
+        return page
     rows, _ = to_from_clauses(mapping)
     ((_, key, key_source), (_, lookup, lookup_source)) = _found(mapping)
-    return _joined(
-        mapping,
-        dialect,
-        f"SELECT k0, s.lookup, sequence_id FROM ({page}) AS g LEFT JOIN (\n"
-        f"SELECT {quote(key_source)}::{POSTGRES_TYPES[key.type]} AS id,"
-        f" {quote(lookup_source)}::{POSTGRES_TYPES[lookup.type]} AS lookup FROM {rows}"
-        f" AND {quote(key_source)}::{POSTGRES_TYPES[key.type]} = ANY (ARRAY("
-        f"SELECT (given.key ->> 0)::{types[0]} FROM jsonb_array_elements({_KEYS}) AS given (key)))"
-        ") AS s ON s.id = g.k0",
+    id_ = f"{quote(key_source)}::{POSTGRES_TYPES[key.type]}"
+    return (
+        f"WITH given AS MATERIALIZED (\n{page}\n)\n"
+        "SELECT given.k0, s.lookup, given.sequence_id FROM given FULL JOIN (\n"
+        f"SELECT {id_} AS id, {quote(lookup_source)}::{POSTGRES_TYPES[lookup.type]} AS lookup FROM {rows}"
+        f" AND {id_} = ANY (ARRAY(SELECT k0 FROM given))\n"
+        ") AS s ON s.id = given.k0 WHERE COALESCE(given.sequence_id, -1) >= 0"
     )
 
 

@@ -160,11 +160,18 @@ def test_deep_page_reads_no_table_whole(db: Connection, name: str, analyzed: boo
         ' "tenancyId", "sequenceId", "shouldUpdateSequenceId") SELECT gen_random_uuid(), "projectUserId", now(),'
         ' \'EMAIL\', \'TRUE\', true, "sequenceId"::text, "tenancyId", "sequenceId", false FROM "ProjectUser"'
     )
+    # Channels that came from another user, and some that are gone.
+    db.execute(
+        'INSERT INTO "DeletedRow" (id, "tenancyId", "tableName", "primaryKey", "sequenceId", "shouldUpdateSequenceId")'
+        " SELECT gen_random_uuid(), \"tenancyId\", 'ContactChannel', jsonb_build_object('projectUserId',"
+        " gen_random_uuid(), 'id', CASE WHEN n < 100 THEN id ELSE gen_random_uuid() END), 60000 + n, false"
+        ' FROM (SELECT *, row_number() OVER () AS n FROM "ContactChannel" LIMIT 300) AS c'
+    )
     if analyzed:
         db.execute("ANALYZE")
     fetch = compile_mapping(MAPPINGS[name], "postgres").fetch
     explain = cast("LiteralString", f"EXPLAIN (ANALYZE, FORMAT JSON) {fetch}")
-    row = db.execute(explain, {"tenancy_id": MINE, "cursor": 45_000, "limit": 1000}).fetchone()
+    row = db.execute(explain, {"tenancy_id": MINE, "cursor": 49_200, "limit": 1000}).fetchone()
     assert row is not None
     waiting, read = [row[0][0]["Plan"]], 0
     while waiting:

@@ -40,18 +40,12 @@ _UUID_TEXT = "^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"
 
 @dataclass(frozen=True)
 class SequencedTable:
-    """A sequenced table as the mappings use it: which of its rows count, and how they reach their tenancy.
-
-    `tombstones_first`: a mapping finds the rows of a page by a `lookup` column. A row that was deleted, or moved, and
-    came back under another value of that column must then be stamped after its tombstone, for on a later page of its
-    own the tombstone would look for it in the wrong place, and delete it.
-    """
+    """A sequenced table as the mappings use it: which of its rows count, and how they reach their tenancy."""
 
     table: str
     filter: str | None
     tenancy: TenancyJoin | None
     deleted_as: frozenset[str]
-    tombstones_first: bool = False
 
 
 @dataclass(frozen=True)
@@ -106,7 +100,6 @@ def list_sequenced_tables(mappings: Iterable[Mapping]) -> tuple[SequencedTable, 
                 condition,
                 users[0].tenancy,
                 deleted_as=frozenset(m.deleted_as for m in users),
-                tombstones_first=any(m.lookup for m in users),
             )
         )
     return tuple(found)
@@ -142,9 +135,9 @@ def _ownership_condition(source: SequencedTable) -> Composable:
 
 
 def compose_stampings(conn: Connection, mappings: Sequence[Mapping]) -> tuple[Stamping, ...]:
-    """The stampings of all sequenced tables, children before the parents that they mark, tombstones first.
+    """The stampings of all sequenced tables, children (and tombstones) before the parents that they mark.
 
-    In this order the parents that a batch marks are stamped in the same transaction.
+    In this order the parents that a batch marks are stamped in the same transaction; nothing rests on it.
     """
     known = {source.table: source for source in list_sequenced_tables(mappings)}
     parents: dict[str, list[_ParentTable]] = {}
@@ -200,15 +193,13 @@ def _compose_stamping(conn: Connection, source: SequencedTable, parents: list[_P
     columns = sorted({column for parent in parents for column in parent.dependency.on})
     carried = [*columns, *(["tenancyId"] if source.tenancy is None else source.tenancy.on.values())]
     picked = sql.SQL(
-        "SELECT ctid AS _stack_place, {} FROM {} WHERE {} AND {} AND {} AND {} {} LIMIT %(limit)s "
-        "FOR UPDATE SKIP LOCKED"
+        "SELECT ctid AS _stack_place, {} FROM {} WHERE {} AND {} AND {} {} LIMIT %(limit)s FOR UPDATE SKIP LOCKED"
     ).format(
         _format_columns(dict.fromkeys(carried)),
         table,
         _LOCKED,
         where,
         _not_skipped_condition(source),
-        _after_tombstones_condition(source),
         order,
     )
     joined = [_dependency_condition(conn, source.table, parent, tombstone=False) for parent in parents]
@@ -247,20 +238,6 @@ def _not_skipped_condition(source: SequencedTable) -> Composable:
     return sql.SQL('NOT EXISTS (SELECT 1 FROM "Tenancy" AS o WHERE o.id = ANY (%(skipped)s::uuid[]) AND {})').format(
         _tenancy_condition(source.tenancy, "o", source.table)
     )
-
-
-def _after_tombstones_condition(source: SequencedTable) -> Composable:
-    """Whether every tombstone that is visible together with a row has its stamp already.
-
-    Row and tombstone are judged in one snapshot. A row whose key changes after that snapshot was taken is not stamped
-    by this statement at all, because its new key is not visible to it.
-    """
-    if not source.tombstones_first:
-        return sql.SQL("true")
-    return sql.SQL(
-        'NOT EXISTS (SELECT 1 FROM "DeletedRow" AS d WHERE d."shouldUpdateSequenceId" '
-        'AND d."tenancyId" = {} AND d."tableName" = ANY ({}))'
-    ).format(sql.Identifier(source.table, "tenancyId"), sql.Literal(sorted(source.deleted_as)))
 
 
 def _compose_tombstone_stamping(
