@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def is_behind_pooler(conn: Connection) -> bool:
     """Whether the server knows the session by another process than the one that was named to the connection."""
-    return _read_pid(conn) != conn.info.backend_pid
+    return read_pid(conn) != conn.info.backend_pid
 
 
 def find_shared_sessions(conn: Connection) -> str | None:
@@ -21,18 +21,19 @@ def find_shared_sessions(conn: Connection) -> str | None:
     Whoever sits between names a process of its own at the start. That alone is no harm: session pooling is fine. But
     two connections of ours that are one session on the server, or one that is two, are not.
     """
-    mine = _read_pid(conn)
+    mine = read_pid(conn)
     if mine == conn.info.backend_pid:
         return None
-    if _read_pid(conn) != mine:
+    if read_pid(conn) != mine:
         return "one connection was given two sessions"
     with open_again(conn) as second:
-        if _read_pid(second) == mine:
+        if read_pid(second) == mine:
             return "two connections were given one session"
-    return "one connection was given two sessions" if _read_pid(conn) != mine else None
+    return "one connection was given two sessions" if read_pid(conn) != mine else None
 
 
-def _read_pid(conn: Connection) -> int:
+def read_pid(conn: Connection) -> int:
+    """The server's process of the session."""
     row = conn.execute("SELECT pg_backend_pid()").fetchone()
     assert row is not None
     return row[0]

@@ -212,6 +212,8 @@ def test_a_pooler_in_session_mode_has_sessions_to_listen_in(
         pipeline = project.pipeline()
         with pipeline.open_session() as conn:
             listener = open_listener(conn, ["ProjectUser"], pipeline.open_session)
+            conn.execute("SELECT pg_notify('stackctl', '')")
+            assert not listener.wait(0, Stop())  # its own is none
             add_user(source)
             assert listener.wait(30, Stop())
 

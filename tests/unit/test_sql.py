@@ -41,3 +41,21 @@ def test_every_statement_is_used_in_its_room(file: Path) -> None:
 def test_a_module_without_a_file_is_an_error_not_an_empty_set() -> None:
     with pytest.raises(FileNotFoundError):
         load_statements(str(PACKAGE / "no_such_module.py"))
+
+
+# Of a session rather than of a transaction: behind a pooler it would stay with others, or be lost. Migrations refuse
+# such poolers, and the target asks whether the session is its own.
+OF_A_SESSION = re.compile(
+    r"\A(SET (?!LOCAL|TRANSACTION)|LISTEN|PREPARE)|pg_(try_)?advisory_lock\(|WITH HOLD|set_config\([^()]*, *false\)",
+    re.IGNORECASE,
+)
+OWN_SESSIONS = {"notice_lost_client"}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_no_statement_leaves_anything_in_a_session(file: Path) -> None:
+    if "migrate" in file.parts:
+        return
+    for name, text in load_statements(str(file)).items():
+        code = re.sub(r"^\s*--.*\n", "", text, flags=re.MULTILINE)
+        assert (OF_A_SESSION.search(code) is None) == (name not in OWN_SESSIONS), f"{name}: {code}"

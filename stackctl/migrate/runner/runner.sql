@@ -4,9 +4,6 @@ SELECT pg_is_in_recovery() AS standby,
        current_database() AS database,
        session_user::text AS role
 
--- name: read_backend_pid
-SELECT pg_backend_pid() AS pid
-
 -- name: read_session_settings
 SELECT name, setting FROM pg_settings WHERE source = 'session'
 

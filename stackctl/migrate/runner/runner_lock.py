@@ -11,7 +11,7 @@ import psycopg
 from stackctl.core.errors import ServiceError, StateError
 from stackctl.migrate.runner.events import Event
 from stackctl.postgres.lexer import hide_literals
-from stackctl.postgres.libpq import open_again
+from stackctl.postgres.pooler import find_shared_sessions, is_behind_pooler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -66,7 +66,7 @@ def refuse_lost_lock(session: Session) -> None:
     """
     if session.fetch_named("holds_lock")[0]["held"]:
         return
-    if _read_pid(session) != session.conn.info.backend_pid:
+    if is_behind_pooler(session.conn):
         raise _pooler_error("the session that took the lock is not the one that statements run in now")
     raise StateError(
         "a statement gave the lock of migrations back",
@@ -87,27 +87,10 @@ def _refuse_read_only(session: Session) -> None:
 
 
 def _refuse_pooler(session: Session) -> None:
-    """A pooler that gives each transaction another session would make the lock and every SET meaningless.
-
-    Whoever sits between names a process of its own at the start. That alone is no harm: session pooling is fine. But
-    two connections of ours that are one session on the server, or one that is two, are not.
-    """
-    conn = session.conn
-    mine = _read_pid(session)
-    if mine == conn.info.backend_pid:
-        return
-    if _read_pid(session) != mine:
-        raise _pooler_error("one connection was given two sessions")
-    with open_again(conn) as second:
-        row = second.execute("SELECT pg_backend_pid()").fetchone()
-        if row == (mine,):
-            raise _pooler_error("two connections were given one session")
-        if _read_pid(session) != mine:
-            raise _pooler_error("one connection was given two sessions")
-
-
-def _read_pid(session: Session) -> int:
-    return session.fetch_named("read_backend_pid")[0]["pid"]
+    """A pooler that gives each transaction another session would make the lock and every SET meaningless."""
+    shared = find_shared_sessions(session.conn)
+    if shared is not None:
+        raise _pooler_error(shared)
 
 
 def _pooler_error(what: str) -> StateError:

@@ -17,7 +17,7 @@ import psycopg
 from psycopg import sql
 
 from stackctl.core.errors import StateError
-from stackctl.postgres.pooler import find_shared_sessions
+from stackctl.postgres.pooler import find_shared_sessions, read_pid
 from stackctl.postgres.statements import load_statements
 from stackctl.sync.changes.stamping import compose_probe
 from stackctl.sync.queue import fuses, retries
@@ -92,7 +92,7 @@ class Listener:
         self._conn = conn
         self._renewed = 0.0
         self._heard: list[str] = []
-        self._own = conn.info.backend_pid
+        self._own = read_pid(conn)
         conn.add_notify_handler(self._hear)
 
     def _hear(self, notification: Notify) -> None:
