@@ -59,8 +59,7 @@ SET client_connection_check_interval = '2s'
 SELECT xmin::text FROM _stack_sync_metadata WHERE mapping_name = %(mapping)s
 
 -- name: lock_cursor
--- What follows sees and writes all rows, or is an error: a policy would hide some in silence.
-SELECT last_synced_sequence_id, set_config('row_security', 'off', true) FROM _stack_sync_metadata WHERE mapping_name = %(mapping)s FOR UPDATE
+SELECT last_synced_sequence_id FROM _stack_sync_metadata WHERE mapping_name = %(mapping)s FOR UPDATE
 
 -- name: may_lose_rows
 -- Whether a COPY into the table may put rows elsewhere, or nowhere: by partitions, policies, rules, or triggers for each
