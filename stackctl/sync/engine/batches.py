@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING
 from stackctl.core.errors import AnswerNo, StackctlError
 from stackctl.sync.engine import rejected_rows
 from stackctl.sync.engine.prefetch import Prefetch
-from stackctl.sync.engine.repair import prune_rows
+from stackctl.sync.engine.repair import find_extra_rows, repair_rows
 from stackctl.sync.targets.protocol import NEVER_SYNCED, AppliedBatch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
 
+    from stackctl.mapping.checksums import Key
     from stackctl.mapping.compile import Compiled
     from stackctl.sync.engine.database_sync import MappingResult, SyncOptions
     from stackctl.sync.engine.rejected_rows import RejectedKey
@@ -186,14 +187,23 @@ class BatchSender:
     def _start_over(self) -> None:
         """A whole load met a rejected row: what the source does not have goes, the rest is replaced page by page.
 
-        Readers keep the old rows meanwhile. Not by the tombstones alone: some deletes leave none.
+        Readers keep the old rows meanwhile. Not by the tombstones alone: some deletes leave none. A row that can't be
+        deleted, because the consumer's refer to it, is recorded as well.
         """
+        self._source.wait_for_replica()
+        for keys in find_extra_rows(self._source, self._target, self._compiled, self._tenancy):
+            for key, error in rejected_rows.isolate_rejected(keys, self._delete_extra):
+                self._quarantine.add_row(list(key), 0, error)
         with self._target.lock_cursor(self._compiled, adopt=self._options.adopt):
-            self._source.wait_for_replica()
-            prune_rows(self._source, self._target, self._compiled, self._tenancy)
             self._target.advance_cursor(self._compiled, 0)
         self._result.cursor = 0
         self._full = False
+
+    def _delete_extra(self, keys: Sequence[Key]) -> None:
+        with self._target.lock_cursor(self._compiled, adopt=self._options.adopt) as cursor:
+            self._source.wait_for_replica()
+            repair_rows(self._source, self._target, self._compiled, self._tenancy, keys)
+            self._target.advance_cursor(self._compiled, cursor)
 
     def _quarantine_next_row(self, error: StackctlError) -> bool:
         """Record the first row above the cursor, then let the cursor pass it."""

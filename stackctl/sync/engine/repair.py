@@ -62,8 +62,8 @@ def repair_rows(source: Source, target: Target, compiled: Compiled, tenancy: UUI
         target.apply_batch(compiled, cast("Rows", _DeletedKeys(compiled, impossible)))
 
 
-def prune_rows(source: Source, target: Target, compiled: Compiled, tenancy: UUID) -> None:
-    """Delete the rows of the copy that the source does not have, under the lock of the cursor."""
+def find_extra_rows(source: Source, target: Target, compiled: Compiled, tenancy: UUID) -> Iterator[list[Key]]:
+    """Keys of the copy that the source does not have, at most KEYS_AT_ONCE at a time; both sides may go on changing."""
     there = compile_checksums(compiled.mapping).source.by_key
     for buckets in split_differing_buckets({}, target.sum_hashes(compiled)):
         found = [tuple(key) for *key, _ in target.read_hashes(compiled, buckets)]
@@ -72,7 +72,8 @@ def prune_rows(source: Source, target: Target, compiled: Compiled, tenancy: UUID
             asked = Jsonb([key for key in part if can_be_in_source(compiled.mapping, key)])
             with source.open_snapshot(compiled.mapping.name) as conn:
                 kept = {tuple(key) for *key, _ in conn.execute(there, {"tenancy_id": tenancy, "keys": asked})}
-            repair_rows(source, target, compiled, tenancy, [key for key in part if key not in kept])
+            if extra := [key for key in part if key not in kept]:
+                yield extra
 
 
 def split_differing_buckets(ours: Sums, theirs: Sums) -> Iterator[list[int]]:
