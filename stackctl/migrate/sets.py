@@ -48,10 +48,10 @@ def complete_sets(
     if own is None:
         return (MigrationSet(discover(find_bundled("migrations")), bundled=True),)
     begun = history.read_progress(conn, schema)
-    if not bundled and begun.keys().isdisjoint(_list_bundled_names()):
-        return (own,)
     # Whoever has copied stackctl's files into a folder of his own applies them from there.
     copied = set[str]() if own.history else {migration.name for migration in own.migrations}
+    if not bundled and begun.keys().isdisjoint(_list_bundled_names() - copied):
+        return (own,)
     rest = tuple(migration for migration in discover(find_bundled("migrations")) if migration.name not in copied)
     elsewhere = frozenset(begun) - {migration.name for migration in rest}
     return (own, MigrationSet(rest, names_elsewhere=elsewhere, bundled=True)) if rest else (own,)

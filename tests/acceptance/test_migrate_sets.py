@@ -118,6 +118,14 @@ def test_stackctls_own_tables_beside_a_folder(own: Project, empty_db: str) -> No
     assert list_names(own.run("migrate", "up", "--json").json["applied"]) == BUNDLED[-1:]
 
 
+def test_an_own_file_that_is_called_like_one_of_stackctls_asks_for_none_of_them(own: Project, tmp_path: Path) -> None:
+    (tmp_path / "db" / f"{BUNDLED[1]}.sql").write_text("SELECT 1")
+    names = [BUNDLED[1], FIRST, SECOND]
+    assert list_names(own.run("migrate", "up", "--json").json["applied"]) == names
+    status = own.run("migrate", "status", "--check", "--json")
+    assert (status.code, list_names(status.json["applied"]), "bundled" in status.json) == (0, names, False)
+
+
 @pytest.mark.parametrize("to", [FIRST, BUNDLED[3]])
 def test_to_stops_in_the_set_that_has_it(own: Project, to: str) -> None:
     both = [FIRST, SECOND, *BUNDLED]
