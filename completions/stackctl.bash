@@ -17,7 +17,7 @@ _stackctl_follows() {
     'config') subcommands='show' ;;
     'config show') ;;
     'completion') arguments='bash|zsh|fish|powershell' ;;
-    'migrate') subcommands='up status verify repair adopt new lint check diff dump' ;;
+    'migrate') subcommands='up status verify repair adopt new lint check diff dump squash' ;;
     'migrate up') flags='--to= --dry-run --lock-timeout= --statement-timeout= --lock-wait= --wait= --allow-out-of-order --schema-dump=@files --dir=@directories --history= --bundled' ;;
     'migrate status') flags='--check --dir=@directories --history= --bundled' ;;
     'migrate verify') flags='--dir=@directories --history=' ;;
@@ -28,6 +28,7 @@ _stackctl_follows() {
     'migrate check') flags='--base= --rows= --run= --run-env= --trust --format=text|json|github|gitlab|junit|sarif --dir=@directories' ;;
     'migrate diff') flags='--from= --to= --trust' ;;
     'migrate dump') flags='--output=@files -o=@files' ;;
+    'migrate squash') flags='--to= --dry-run --yes -y --trust --dir=@directories' ;;
     'mappings') subcommands='list show check compile' ;;
     'mappings list') ;;
     'mappings show') arguments='@mappings' ;;

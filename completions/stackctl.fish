@@ -71,7 +71,8 @@ function __stackctl_follows --no-scope-shadowing
                     'lint:Find what is unsafe while the application runs, or breaks its previous version.' \
                     'check:Try whether the migrations that are new since a commit leave its version of the application working.' \
                     'diff:Print as SQL what makes one schema like another: a database, or what a folder of migrations makes.' \
-                    'dump:Print the schema of the operated database as SQL, always in the same order: for reviews and diffs.'
+                    'dump:Print the schema of the operated database as SQL, always in the same order: for reviews and diffs.' \
+                    'squash:Make one file of the migrations up to a version: a dump of what they make, with the rows that they write.'
         case 'migrate up'
             set flags \
                     '--to=:Stop after this version or name.' \
@@ -144,6 +145,14 @@ function __stackctl_follows --no-scope-shadowing
             set flags \
                     '--output=@files:Write to this file.' \
                     '-o=@files:Write to this file.'
+        case 'migrate squash'
+            set flags \
+                    '--to=:The last version or name; default the last file.' \
+                    '--dry-run:Show the new file, and change nothing.' \
+                    '--yes:Do not ask.' \
+                    '-y:Do not ask.' \
+                    '--trust:Run the files as superuser, who can read files and run programs.' \
+                    '--dir=@directories:Folder of migrations; default migrations_dir, else the bundled set.'
         case 'mappings'
             set subcommands \
                     'list:List the mappings: source, target, key, and what their rows depend on.' \

@@ -95,6 +95,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 'check:Try whether the migrations that are new since a commit leave its version of the application working.'
                 'diff:Print as SQL what makes one schema like another: a database, or what a folder of migrations makes.'
                 'dump:Print the schema of the operated database as SQL, always in the same order: for reviews and diffs.'
+                'squash:Make one file of the migrations up to a version: a dump of what they make, with the rows that they write.'
             )
             flags = @()
             arguments = @()
@@ -205,6 +206,18 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
             flags = @(
                 '--output=@files:Write to this file.'
                 '-o=@files:Write to this file.'
+            )
+            arguments = @()
+        }
+        'migrate squash' = @{
+            subcommands = @()
+            flags = @(
+                '--to=:The last version or name; default the last file.'
+                '--dry-run:Show the new file, and change nothing.'
+                '--yes:Do not ask.'
+                '-y:Do not ask.'
+                '--trust:Run the files as superuser, who can read files and run programs.'
+                '--dir=@directories:Folder of migrations; default migrations_dir, else the bundled set.'
             )
             arguments = @()
         }

@@ -40,7 +40,8 @@ COMMANDS: dict[str, Command | Group] = {
         "Apply, inspect and write migrations.",
         _SCHEMA,
         "stackctl migrate up",
-        ("up", "status", "verify", "repair", "adopt", "new", "lint", "check", "diff", "dump", "down", "rollback"),
+        ("up", "status", "verify", "repair", "adopt", "new", "lint", "check", "diff", "dump", "squash", "down",
+         "rollback"),
     ),
     "mappings": Group(
         "List, check and compile the SQL mappings.",

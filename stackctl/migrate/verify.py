@@ -46,7 +46,7 @@ def _verify_set(conn: Connection, chosen: MigrationSet, schema: str) -> list[Ver
     compared = history.read_status(
         conn, migrations, schema, names_elsewhere=names_elsewhere, history_name=chosen.history
     )
-    begun = history.read_progress(conn, schema, chosen.history)
+    begun = history.count_baselines(chosen.migrations, history.read_progress(conn, schema, chosen.history))
     hint = "restore it as it was applied, or accept the edit: stackctl migrate repair"
     found = [
         VerifyFinding("edited", name, "the file was edited after it was applied", f"{hint} {name}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from stackctl.core.errors import AnswerNo, ConfigError
 from stackctl.migrate.compatibility.scratch_runs import ScratchRunner
-from stackctl.migrate.compatibility.scratch_server import ScratchDatabases, make_scratch_directory
+from stackctl.migrate.compatibility.scratch_server import ScratchDatabases, make_scratch_directory, read_server_objects
 from stackctl.migrate.files import parse_migration
 from stackctl.migrate.runner.other_histories import find_history_tables
 from stackctl.migrate.schema.things import read_schema
@@ -28,6 +28,7 @@ class ScratchSchemas:
         self._databases = ScratchDatabases(directory, trust=trust, apart=apart)
         self._runner = ScratchRunner(self._databases, schema, trust=trust)
         self._schema = schema
+        self._shared: dict[str, list[str]] = {}
 
     def apply(self, name: str, migrations: Sequence[Migration], *, template: str | None = None) -> None:
         """Make a database, or clone `template`, with these applied; they include those that the template has.
@@ -36,6 +37,7 @@ class ScratchSchemas:
         """
         self._databases.create(name, template=template)
         with self.connect(name) as conn:
+            before = read_server_objects(conn)
             try:
                 self._runner.apply(name, conn, [migration for migration in migrations if migration.pieces])
             except AnswerNo as error:
@@ -45,6 +47,14 @@ class ScratchSchemas:
                     hint=error.hint,
                     details=error.details,
                 ) from error
+            changed = before ^ read_server_objects(conn)
+            self._shared[name] = sorted(
+                {f"{one.kind} {one.name}" for one in changed if one.name not in self._runner.made_up}
+            )
+
+    def list_shared(self, name: str) -> list[str]:
+        """What the migrations of a database have changed that belongs to its server: roles, settings, tablespaces."""
+        return self._shared[name]
 
     def apply_text(self, name: str, text: str, *, template: str | None = None) -> None:
         """`apply`, of a text that is no file. Raises as `apply` does."""

@@ -89,6 +89,13 @@ def read_status(
         for row in _read_rows(conn, schema, history_name)
         if row["applied_at"] is not None and row["name"] not in names_elsewhere
     }
+    for migration in migrations:
+        # Where the last of what a baseline stands for is applied, it is, and none of them is unknown.
+        if migration.stands_for and (migration.name in applied or migration.stands_for[-1] in applied):
+            stood_for = {name: applied.pop(name, None) for name in migration.stands_for}
+            last = stood_for[migration.stands_for[-1]]
+            if last is not None:
+                applied[migration.name] = HistoryEntry(migration.name, last.applied_at, migration.checksum, last.by)
     names = {migration.name for migration in migrations}
     return MigrationStatus(
         current=max(applied, default=None),
@@ -111,6 +118,32 @@ def read_progress(conn: Connection, schema: str, history_name: str = "") -> dict
         )
         for row in _read_rows(conn, schema, history_name)
     }
+
+
+def count_baselines(
+    migrations: Sequence[Migration], begun: dict[str, MigrationProgress]
+) -> dict[str, MigrationProgress]:
+    """The progress, in which a baseline is applied where the last file that it stands for is, and none of them is."""
+    begun = dict(begun)
+    for migration in migrations:
+        if migration.stands_for and (last := begun.get(migration.stands_for[-1])) and last.applied:
+            for name in migration.stands_for:
+                begun.pop(name, None)
+            whole = MigrationProgress(len(migration.pieces), applied=True, checksum=migration.checksum)
+            begun.setdefault(migration.name, whole)
+    return begun
+
+
+def refuse_baseline_behind(migration: Migration, names: Collection[str]) -> None:
+    """Raises StateError (`baseline-behind`) where of the files that a baseline stands for some are applied."""
+    there = [name for name in migration.stands_for if name in names]
+    if there:
+        raise StateError(
+            f"{migration.path} stands for {len(migration.stands_for)} files, and of those {there[-1]} is the last here",
+            code="baseline-behind",
+            hint=f"first deploy the files as they were before, up to {migration.stands_for[-1]}, and run migrate up",
+            details={"baseline": migration.name, "applied": there, "needs": migration.stands_for[-1]},
+        )
 
 
 def is_edited_halfway(migration: Migration, begun: MigrationProgress) -> bool:

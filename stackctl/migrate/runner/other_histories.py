@@ -59,6 +59,7 @@ _TOOLS = (
 class OtherHistory:
     """One tool's record. `finished`: our files that it has, with the time where that is known. `without_file`: what
     else it has. `failed`: what it began and did not finish. `readable`: whether its entries name files at all.
+    `superseded`: those that a baseline of ours stands for, without the last.
     """
 
     tool: str
@@ -67,6 +68,7 @@ class OtherHistory:
     without_file: tuple[str, ...]
     failed: tuple[str, ...]
     readable: bool
+    superseded: tuple[str, ...] = ()
 
 
 def read_other_histories(conn: Connection, migrations: Sequence[Migration], schema: str) -> list[OtherHistory]:
@@ -99,9 +101,13 @@ def find_history_tables(conn: Connection, schema: str) -> frozenset[str]:
 
 def _match(tool: _Tool, migrations: Sequence[Migration], rows: list[dict[str, Any]]) -> OtherHistory:
     by_number = {int(migration.version): migration.name for migration in migrations}
-    names = {migration.name for migration in migrations}
+    # A baseline is applied where the last of what it stands for is.
+    names = {migration.name: migration.name for migration in migrations}
+    names |= {migration.stands_for[-1]: migration.name for migration in migrations if migration.stands_for}
+    earlier = {name for migration in migrations for name in migration.stands_for[:-1]}
     finished: dict[str, datetime | None] = {}
     without_file: list[str] = []
+    superseded: list[str] = []
     for row in rows:
         key = row["key"].removesuffix(".sql")
         if not row["done"]:
@@ -112,8 +118,12 @@ def _match(tool: _Tool, migrations: Sequence[Migration], rows: list[dict[str, An
             continue
         name = key if tool.key == "name" else by_number.get(number) if number is not None else None
         if name in names:
-            finished[name] = row["at"]
+            finished[names[name]] = row["at"]
+        elif key in earlier:
+            superseded.append(key)
         else:
             without_file.append(key)
     failed = tuple(row["key"] for row in rows if not row["done"])
-    return OtherHistory(tool.name, tool.table, finished, tuple(without_file), failed, tool.key != "none")
+    return OtherHistory(
+        tool.name, tool.table, finished, tuple(without_file), failed, tool.key != "none", tuple(superseded)
+    )

@@ -36,11 +36,11 @@ def find_pending(
     history holds that is neither a file here nor one of `names_elsewhere`.
 
     Raises UsageError (`unknown-migration`), ConfigError (`empty-migration`), StateError (`migration-edited`,
-    `out-of-order` unless that is allowed, `not-adopted`, `migration-edited-halfway`), ServiceError
+    `baseline-behind`, `out-of-order` unless that is allowed, `not-adopted`, `migration-edited-halfway`), ServiceError
     (`permission-denied`).
     """
     wanted = select_up_to(migrations, to)
-    begun = history.read_progress(conn, schema, history_name)
+    begun = history.count_baselines(migrations, history.read_progress(conn, schema, history_name))
     _refuse_edited(wanted, begun, history_name)
     found = [
         (migration, begun.get(migration.name, history.MigrationProgress()))
@@ -52,6 +52,7 @@ def find_pending(
         return ()
     for migration, so_far in found:
         files.refuse_empty(migration)
+        history.refuse_baseline_behind(migration, begun)
         if migration.name in begun:
             history.refuse_edited_halfway(migration, so_far)
     if not out_of_order:
@@ -145,6 +146,8 @@ def _refuse_not_adopted(
     tell: Callable[[str], None] | None,
 ) -> None:
     for other in other_histories.read_other_histories(conn, migrations, schema):
+        for migration, _ in found:
+            history.refuse_baseline_behind(migration, other.superseded)
         names = [migration.name for migration, so_far in found if migration.name in other.finished and not so_far.done]
         if names:
             raise StateError(

@@ -14,6 +14,7 @@ from stackctl.migrate.schema.catalog import (
     read_needed_schemas,
     unquote_name,
 )
+from stackctl.migrate.schema.rows import write_rows
 from stackctl.migrate.schema.writer import SchemaWriter, format_comment, format_privilege
 
 if TYPE_CHECKING:
@@ -28,17 +29,25 @@ Connection: TypeAlias = "psycopg.Connection[Any]"
 _ENABLED = {"D": "DISABLE", "R": "ENABLE REPLICA", "A": "ENABLE ALWAYS"}
 
 
-def dump_schema(conn: Connection, schema: str) -> str:
+def dump_schema(conn: Connection, schema: str, *, rows: bool = False) -> str:
     """The schema as SQL that psql can load into an empty database, on a connection in autocommit mode.
 
     Extensions, types, sequences, functions, tables, views, indexes, foreign keys, triggers, policies, grants and
     comments, each kind by name as far as what needs what allows. No data, no owners, no oids. Another schema that
     something in this one needs comes first, whole. It is the schema of one moment, whatever others commit meanwhile.
+
+    With `rows` it is a migration's: the rows and the sequences' positions are in it, and the schema goes unnamed.
     """
     with hold_schema(conn, schema):
         reserved = read_reserved_words(conn)
         needs = read_dependencies(conn)
-        schemas = [_Dump(read_catalog(conn, name), reserved).write(needs) for name in _sort_by_need(conn, schema)]
+        names = _sort_by_need(conn, schema)
+        schemas = []
+        for name in names:
+            catalog = read_catalog(conn, name)
+            dump = _Dump(catalog, reserved)
+            filling = list(write_rows(conn, name, catalog, SchemaWriter(catalog, reserved))) if rows else []
+            schemas.append(dump.write(needs, filling, movable=rows and len(names) == 1))
     return "\n\n".join(schemas) + "\n"
 
 
@@ -82,11 +91,12 @@ class _Dump:
         self._writer = SchemaWriter(catalog, reserved)
         self._name = self._writer.quote_name
 
-    def write(self, needs: Sequence[tuple[int, int]]) -> str:
+    def write(self, needs: Sequence[tuple[int, int]], filling: Sequence[str], *, movable: bool) -> str:
         parts = [
-            self._opening(),
+            self._opening(movable=movable),
             *self._objects(needs),
             *_join_statements(self._sequence_owners()),
+            *_join_statements(filling),
             *_join_statements(index.definition for index in self._catalog.indexes if not index.inherited),
             *_join_statements(self._foreign_keys()),
             *_join_statements(self._triggers()),
@@ -96,10 +106,10 @@ class _Dump:
         ]
         return "\n\n".join(parts)
 
-    def _opening(self) -> str:
+    def _opening(self, *, movable: bool) -> str:
         schema = self._name(self._catalog.schema)
-        lines = [f"SET search_path = {schema};"]
-        if schema != "public":  # every new database has that one
+        lines = [] if movable else [f"SET search_path = {schema};"]
+        if schema != "public" and not movable:  # every new database has that one
             lines.insert(0, f"CREATE SCHEMA IF NOT EXISTS {schema};")
         # A body may name what comes further down.
         lines.append("SET check_function_bodies = off;")
