@@ -35,7 +35,7 @@ from tests.backend import (
 from tests.pgbouncer import PgBouncer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
     from pathlib import Path
 
     from stackctl.core.errors import StackctlError
@@ -156,11 +156,11 @@ def test_run_through_a_pooler_copies_everything_and_leaves_nothing_behind(
 def test_every_command_of_the_pipeline_works_through_a_pooler(
     pooled: Project, pgbouncer: PgBouncer, migrated_db: str, external_db: str, source: Connection
 ) -> None:
-    populate(source)
+    rows = populate(source)
     for command in (
         ["sequence"], ["poll"], ["sync", "--all"], ["sync", "--all", "--full"], ["verify", "--repair"], ["status"],
         ["backfill", "users"], ["run", "--max-duration", "1s"], ["queue", "list"], ["fuse", "show"],
-        ["migrate", "status"], ["doctor"],
+        ["users", "show", rows.user], ["refunds", "list"], ["migrate", "status"], ["doctor"],
     ):  # fmt: skip
         outcome = pooled.run(*command)
         assert (command, outcome.code, outcome.stderr if outcome.code else "") == (command, 0, "")
@@ -255,6 +255,19 @@ def supported(conn: Connection, settings: dict[str, str]) -> dict[str, str]:
     return {name: value for name, value in settings.items() if name in known}
 
 
+MANY = "SELECT repeat('x', 1000) FROM generate_series(1, 50000)"
+
+
+def copy_out(conn: Connection) -> Generator[Any]:
+    with conn.cursor() as cursor, cursor.copy(f"COPY ({MANY}) TO STDOUT") as copy:
+        yield from copy
+
+
+def stream(conn: Connection) -> Generator[Any]:
+    with conn.cursor() as cursor:
+        yield from cursor.stream(MANY, size=10)
+
+
 @pytest.mark.parametrize("way", ["direct", "pooled"])
 def test_a_transaction_has_our_settings_whatever_the_database_has(
     way: str, empty_db: str, databases: Databases, pgbouncer: PgBouncer, connect: Connect
@@ -280,7 +293,11 @@ def test_a_transaction_has_our_settings_whatever_the_database_has(
             assert list(cursor.stream("SELECT current_setting('row_security')")) == [("off",)]
             with cursor.copy("COPY (SELECT current_setting('row_security')) TO STDOUT") as copy:
                 assert b"".join(copy) == b"off\n"
-        # A failure leaves nothing open.
+        # Neither what is left half read nor a failure leaves anything open.
+        for reading in (copy_out(conn), stream(conn)):
+            next(reading)
+            reading.close()
+            assert read() == wanted
         for attempt in (conn.execute, conn.cursor().execute):
             with pytest.raises(psycopg.errors.DivisionByZero):
                 attempt("SELECT 1 / 0")
