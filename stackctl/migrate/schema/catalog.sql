@@ -56,6 +56,8 @@ FROM pg_constraint AS k
 JOIN pg_class AS c ON c.oid = k.conrelid
 WHERE c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = %(schema)s)
   AND k.contype IN ('c', 'f', 'p', 'u', 'x')
+  -- A foreign key of a partitioned table has a row more for each partition it refers to.
+  AND NOT EXISTS (SELECT FROM pg_constraint AS up WHERE up.oid = k.conparentid AND up.conrelid = k.conrelid)
 ORDER BY c.relname COLLATE "C", array_position('{p,u,x,c,f}', k.contype), k.conname COLLATE "C"
 
 -- name: indexes
@@ -103,6 +105,7 @@ WHERE t.typnamespace = (SELECT oid FROM pg_namespace WHERE nspname = %(schema)s)
 ORDER BY t.typname COLLATE "C"
 
 -- name: routines
+-- Those of an extension are left out, and those that come and go with a range type.
 SELECT p.oid::bigint, p.proname::text AS name, p.prokind::text AS kind,
        ARRAY(SELECT format_type(type, NULL) FROM unnest(p.proargtypes) WITH ORDINALITY AS a (type, n)
              ORDER BY n) AS arguments,
@@ -123,7 +126,7 @@ SELECT p.oid::bigint, p.proname::text AS name, p.prokind::text AS kind,
 FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
 WHERE n.nspname = %(schema)s
   AND NOT EXISTS (SELECT FROM pg_depend AS d
-                  WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')
+                  WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype IN ('e', 'i'))
 ORDER BY p.proname COLLATE "C", p.pronargs, pg_get_function_identity_arguments(p.oid) COLLATE "C"
 
 -- name: triggers
@@ -181,7 +184,7 @@ WITH object (kind, name, "column", owner, acl, usual) AS (
          coalesce(p.proacl, acldefault('f', p.proowner)), acldefault('f', p.proowner)
   FROM pg_proc AS p WHERE p.pronamespace = (SELECT oid FROM pg_namespace WHERE nspname = %(schema)s)
     AND NOT EXISTS (SELECT FROM pg_depend AS d
-                    WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')
+                    WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype IN ('e', 'i'))
   UNION ALL
   SELECT 'SCHEMA', quote_ident(n.nspname), NULL, n.nspowner, n.nspacl, NULL
   FROM pg_namespace AS n WHERE n.nspname = %(schema)s
@@ -289,8 +292,8 @@ WITH needs AS (
          CASE WHEN d.refclassid = 'pg_type'::regclass THEN
                 (SELECT coalesce(nullif((SELECT c.oid FROM pg_class AS c WHERE c.oid = e.typrelid AND c.relkind <> 'c'),
                                         0), e.oid)
-                 FROM pg_type AS t JOIN pg_type AS e ON e.oid = CASE WHEN t.typcategory = 'A' THEN t.typelem
-                                                                     ELSE t.oid END WHERE t.oid = d.refobjid)
+                 FROM pg_type AS t JOIN pg_type AS e ON e.oid = CASE WHEN t.typcategory = 'A' AND t.typtype = 'b'
+                                                                     THEN t.typelem ELSE t.oid END WHERE t.oid = d.refobjid)
               ELSE d.refobjid END AS needed
   FROM pg_depend AS d
   WHERE d.deptype IN ('n', 'a')

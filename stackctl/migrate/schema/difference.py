@@ -284,7 +284,10 @@ class _Comparison:
         return self._visit(statements, first)
 
     def _sort_around_parents(self, first: defaultdict[_Node, set[_Node]]) -> None:
-        """A table is taken from its parent before either changes, and is given to one when both have."""
+        """A table is taken from its parent before either changes, and is given to one when both have.
+
+        One that comes or goes as a whole is given or taken with that, whatever it has of its own.
+        """
         links = [key for key in self._gone | self._made if key[0] == "parent"]
         tables = {table for link in links for table in link[1:]}
         changing: defaultdict[str, list[_Node]] = defaultdict(list)
@@ -297,12 +300,14 @@ class _Comparison:
                     if key in self._made or key in self._altered:
                         changing[table].append(("make", self._made_by(key)))
         for link in links:
-            around = [node for table in link[1:] for node in changing[table]]
+            _, child, parent = link
             if link in self._gone:
-                for node in around:
-                    first[node].add(("drop", self._dropped_by(link)))
+                taken = self._dropped_by(link)
+                for node in changing[parent] + (changing[child] if taken == link else []):
+                    first[node].add(("drop", taken))
             if link in self._made:
-                first["make", self._made_by(link)].update(around)
+                given = self._made_by(link)
+                first["make", given].update(changing[parent] + (changing[child] if given == link else []))
 
     def _sort_logging(self, first: defaultdict[_Node, set[_Node]]) -> None:
         """No logged table may refer to one that is not."""

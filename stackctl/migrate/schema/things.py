@@ -218,6 +218,8 @@ class _Lister:
         shown = self._name(column.name)
         if relation.is_table:
             sequence = self._identities.get((relation.name, column.name))
+            if sequence is None:
+                column = replace(column, identity="")  # a partition's comes and goes with its parent's
             counting = format_sequence_options(sequence) if sequence else None
             state = (column.type, column.collation, column.not_null, column.identity, counting, column.generated,
                      column.expression if column.generated else None)  # fmt: skip

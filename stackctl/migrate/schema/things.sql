@@ -9,7 +9,8 @@ relation (oid, name, kind, thing) AS (
 type (oid, key) AS (
   SELECT t.oid, CASE WHEN r.oid IS NOT NULL THEN ARRAY[r.thing, r.name] ELSE ARRAY['type', t.typname::text] END
   FROM pg_type AS t LEFT JOIN relation AS r ON r.oid = t.typrelid
-  WHERE t.typnamespace = (SELECT oid FROM home) AND t.typcategory <> 'A' AND t.typtype <> 'm'
+  WHERE t.typnamespace = (SELECT oid FROM home) AND t.typtype <> 'm'
+    AND NOT (t.typcategory = 'A' AND t.typtype = 'b')  -- a domain over an array has its category
 ),
 address (class, id, part, key) AS (
   SELECT 'pg_class'::regclass, oid, 0, ARRAY[thing, name] FROM relation
@@ -43,7 +44,8 @@ address (class, id, part, key) AS (
   UNION ALL
   SELECT 'pg_type'::regclass, oid, 0, key FROM type
   UNION ALL
-  SELECT 'pg_type'::regclass, a.oid, 0, type.key FROM type JOIN pg_type AS a ON a.typelem = type.oid AND a.typcategory = 'A'
+  SELECT 'pg_type'::regclass, a.oid, 0, type.key FROM type JOIN pg_type AS a ON a.typelem = type.oid
+                                           AND a.typcategory = 'A' AND a.typtype = 'b'
   UNION ALL
   SELECT 'pg_type'::regclass, g.rngmultitypid, 0, type.key FROM type JOIN pg_range AS g ON g.rngtypid = type.oid
   UNION ALL
