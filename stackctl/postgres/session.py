@@ -38,12 +38,16 @@ WORK = {
     "idle_session_timeout": "0",
     "transaction_timeout": "0",
 }
-_SINCE = {"idle_session_timeout": 140000, "transaction_timeout": 170000}
+SINCE = {"idle_session_timeout": 140000, "transaction_timeout": 170000}
 
+# The server's own word for its version: a pooler may report another.
 _BEGIN = """
-SELECT own, CASE WHEN own THEN
-    (SELECT count(set_config(name, value, false)) FROM unnest(%(names)s::text[], %(values)s::text[]) AS s (name, value))
-END FROM (SELECT %(own)s OR pg_backend_pid() = %(pid)s AS own) AS session
+SELECT own, version, CASE WHEN own THEN
+    (SELECT count(set_config(name, value, false))
+     FROM unnest(%(names)s::text[], %(values)s::text[], %(since)s::int[]) AS s (name, value, since)
+     WHERE since <= version)
+END FROM (SELECT %(own)s OR pg_backend_pid() = %(pid)s AS own, current_setting('server_version_num')::int AS version)
+    AS session
 """
 
 
@@ -62,13 +66,16 @@ class Session(psycopg.Connection[tuple[Any, ...]]):
         `own`: the session is known to be. Else whoever sits between is told by the process that was named when the
         connection was made: it is one of theirs, where the server names the session's.
         """
-        known = {name: value for name, value in settings.items() if _SINCE.get(name, 0) <= self.info.server_version}
         path = {"search_path": sql.Identifier(schema).as_string(self)} if schema is not None else {}
-        values = {"names": [*known, *path], "values": [*known.values(), *path.values()]}
+        wanted = {**settings, **path}
+        since = [SINCE.get(name, 0) for name in wanted]
+        values = {"names": list(wanted), "values": list(wanted.values()), "since": since}
         row = self.execute(_BEGIN, values | {"own": own, "pid": self.info.backend_pid}).fetchone()
-        if row is not None and row[0]:
+        assert row is not None
+        if row[0]:
             return
         self.prepare_threshold = None
+        known = {name: value for name, value in settings.items() if SINCE.get(name, 0) <= row[1]}
         if known.pop("default_transaction_isolation", None):
             self.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
         known.pop("idle_session_timeout", None)

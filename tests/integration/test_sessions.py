@@ -15,6 +15,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from stackctl.core.errors import ServiceError
+from stackctl.postgres import session
 from stackctl.postgres.connect import connect as connect_ours
 from stackctl.sync import service
 from stackctl.sync.changes.wakeup import open_listener
@@ -307,6 +308,17 @@ def test_a_transaction_has_our_settings_whatever_the_database_has(
             conn.execute("SELECT pg_sleep(0.2)")
             assert one(connect(databases.url("postgres"), True), "SELECT 1 FROM pg_sleep(0.2)") == 1
             conn.execute("SELECT 1")
+
+
+@pytest.mark.parametrize("way", ["direct", "pooled"])
+def test_a_setting_that_only_newer_servers_have_is_left_out(
+    way: str, empty_db: str, pgbouncer: PgBouncer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(session.WORK, "of_postgresql_99", "0")
+    monkeypatch.setitem(session.SINCE, "of_postgresql_99", 990000)
+    with connect_ours(empty_db if way == "direct" else pgbouncer.url(empty_db)) as conn:
+        assert one(conn, "SELECT current_setting('of_postgresql_99', true)") is None
+        assert one(conn, "SELECT current_setting('lock_timeout')") == "30s"
 
 
 @pytest.mark.parametrize("way", ["direct", "pooled"])
