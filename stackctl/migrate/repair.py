@@ -11,6 +11,7 @@ from stackctl.core.text_diff import diff_texts
 from stackctl.migrate import files
 from stackctl.migrate.git import Git
 from stackctl.migrate.runner import failures, history, other_histories, other_runners, plan, runner_lock
+from stackctl.migrate.runner.history_table import find_history_table
 from stackctl.migrate.runner.session import Limits, Session
 from stackctl.migrate.source_text import read_text
 
@@ -70,18 +71,16 @@ def plan_repairs(
     Raises UsageError (`unknown-migration`, `usage`), StateError (`applied-elsewhere`, `edited-too-far`), ConfigError
     (`empty-migration`), ServiceError (`permission-denied`).
     """
-    asked = [*(accept or ()), *applied, *pending]
-    if repeated := next((name for name in asked if asked.count(name) > 1), None):
-        raise UsageError(f"{repeated} is named twice", code="usage", hint="name each migration once")
     histories = [_History(each, history.read_progress(conn, schema, each.history)) for each in sets]
-    found: list[Repair | None] = []
-    if accept is not None:
-        places = [_find(histories, name) for name in accept] or [
-            (each, migration.name) for each in histories for migration in each.chosen.migrations
-        ]
-        found += [_plan_accept(each, name) for each, name in places]
-    found += [_plan_applied(conn, schema, *_find(histories, name)) for name in applied]
-    found += [_plan_pending(conn, schema, *_find(histories, name)) for name in pending]
+    places = [[_find(histories, name) for name in names] for names in (accept or (), applied, pending)]
+    asked = [(each.chosen.bundled, name) for part in places for each, name in part]
+    if repeated := next((name for place, name in enumerate(asked) if name in asked[:place]), None):
+        raise UsageError(f"{repeated[1]} is named twice", code="usage", hint="name each migration once")
+    if accept is not None and not accept:
+        places[0] = [(each, migration.name) for each in histories for migration in each.chosen.migrations]
+    found = [_plan_accept(each, name) for each, name in places[0]]
+    found += [_plan_applied(conn, schema, each, name) for each, name in places[1]]
+    found += [_plan_pending(conn, schema, each, name) for each, name in places[2]]
     return tuple(repair for repair in found if repair is not None)
 
 
@@ -207,6 +206,8 @@ def _execute(session: Session, repair: Repair) -> None:
         case "accept":
             session.run_named("accept_edit", name=repair.name, checksum=repair.checksum)
         case "pending":
+            if there := find_history_table(session.conn, session.history_table):
+                there.require_writable(deleting=True)
             session.run_named("forget", name=repair.name)
         case "applied":
             assert repair.migration is not None

@@ -74,6 +74,21 @@ def test_a_history_that_holds_what_is_no_file_here_is_remarked(own: Project, tmp
     assert "migrations.history" in done.stderr
 
 
+def test_what_another_history_has_applied_is_not_run_again(own: Project, tmp_path: Path) -> None:
+    assert own.run("migrate", "up", "--history", "shop").code == 0
+    for words, meant in ((), "--history shop"), (("--history", "other"), "--history shop"):
+        for dry in ((), ("--dry-run",)):
+            refused = own.run("migrate", "up", *words, *dry, "--json")
+            assert (refused.code, refused.json["error"]["code"]) == (5, "other-history")
+            assert refused.json["error"]["details"]["names"] == [FIRST, SECOND]
+            assert meant in refused.json["error"]["hint"]
+    assert own.run("migrate", "repair", "--applied", FIRST, "--yes").code == 0
+    (tmp_path / "db" / f"{SECOND}.sql").write_text("CREATE TABLE another (id int);")
+    assert list_names(own.run("migrate", "up", "--json").json["applied"]) == [SECOND]
+    refused = own.run("migrate", "up", "--history", "other", "--json")
+    assert "without a name" in refused.json["error"]["message"]
+
+
 def test_the_name_of_a_history_is_a_word_and_needs_a_folder(own: Project, tmp_path: Path) -> None:
     for name in ("Billing", "a b", "", "a" * 41, "1a", "x;--"):
         found = own.run("migrate", "status", "--history", name, "--json")
@@ -106,7 +121,7 @@ def test_stackctls_own_tables_beside_a_folder(own: Project, empty_db: str) -> No
     assert status.code == 0
     assert list_names(status.json["applied"]) == [FIRST, SECOND]
     assert (list_names(status.json["bundled"]["applied"]), status.json["bundled"]["unknown"]) == (BUNDLED, [])
-    assert "stackctl's own:" in own.run("migrate", "status").stdout
+    assert "\n\nstackctl's own:\n" in own.run("migrate", "status").stdout
     assert own.run("migrate", "verify").code == 0
     checks = {check["name"]: check for check in own.run("doctor", "--json").json["checks"]}
     assert (checks["migrations"]["status"], checks["migrations"]["message"]) == (
@@ -219,8 +234,42 @@ def test_files_are_marked_applied_and_pending(own: Project, tmp_path: Path, empt
     gone = own.run("migrate", "repair", "--pending", SECOND, "--yes", "--json")
     assert gone.json["repaired"][0]["action"] == "forgotten"
     assert own.run("migrate", "verify").code == 0
-    for words in (["--pending", "nothing"], ["nothing"], ["--applied", FIRST, "--pending", FIRST]):
+    for words in (
+        ["--pending", "nothing"],
+        ["nothing"],
+        ["--applied", FIRST, "--pending", FIRST[:14]],
+        [FIRST, FIRST[:14]],
+    ):
         assert own.run("migrate", "repair", *words, "--yes").code == 2
+
+
+def test_the_file_of_a_folder_names_no_migration_by_itself(own: Project, tmp_path: Path, empty_db: str) -> None:
+    for name in (FIRST, SECOND):
+        (tmp_path / "db" / name).mkdir()
+        (tmp_path / "db" / f"{name}.sql").rename(tmp_path / "db" / name / "migration.sql")
+    assert own.run("migrate", "up", "--to", "migration.sql", "--json").json["error"]["code"] == "unknown-migration"
+    assert own.run("migrate", "up", "--to", f"db/{FIRST}/migration.sql").code == 0
+    for named in ("migration", "migration.sql"):
+        assert own.run("migrate", "repair", "--pending", named, "--yes").code == 2
+    assert fetch(empty_db, "SELECT name FROM stackctl.migration_history") == [(FIRST,)]
+
+
+def test_to_forget_takes_the_right_to_delete(own: Project, empty_db: str) -> None:
+    assert own.run("migrate", "up").code == 0
+    with psycopg.connect(empty_db) as conn:
+        role = f"{conn.info.dbname}_clerk"
+        conn.execute(f"CREATE ROLE {role} LOGIN".encode())
+        conn.execute(f"GRANT SELECT, INSERT, UPDATE ON stackctl.migration_history TO {role}".encode())
+    try:
+        forget = ("migrate", "repair", "--pending", FIRST, "--yes", "--database-url")
+        refused = own.run(*forget, empty_db.replace("postgres@", f"{role}@"), "--json")
+        assert refused.json["error"]["code"] == "permission-denied"
+        with psycopg.connect(empty_db) as conn:
+            conn.execute(refused.json["error"]["hint"].partition(": ")[2].encode())
+        assert own.run(*forget, empty_db.replace("postgres@", f"{role}@")).code == 0
+    finally:
+        with psycopg.connect(empty_db) as conn:
+            conn.execute(f"DROP OWNED BY {role}; DROP ROLE {role}".encode())
 
 
 def test_another_runners_record_goes_along_and_stands_in_the_way(own: Project, empty_db: str) -> None:

@@ -90,7 +90,7 @@ def test_a_history_of_another_role_names_the_grant(conn: Connection, empty_db: s
             error = catch_error(lowly, migrations)
             assert (error.code, error.exit_code) == ("permission-denied", 4)
             assert error.hint
-            assert f'GRANT SELECT, INSERT, UPDATE ON "stackctl"."migration_history" TO "{role}"' in error.hint
+            assert f'GRANT SELECT, INSERT, UPDATE, DELETE ON "stackctl"."migration_history" TO "{role}"' in error.hint
             conn.execute(error.hint[error.hint.index("GRANT") :].encode())
             assert list_applied(apply_migrations(lowly, migrations)) == ["b"]
     finally:

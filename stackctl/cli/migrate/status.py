@@ -104,7 +104,8 @@ def _show(console: Console, compared: _Compared, *, behind: bool) -> None:
     if compared.set.history:
         console.line(f"history: {compared.set.history}")
     if behind:
-        console.line("\nstackctl's own:")
+        console.line()
+        console.line("stackctl's own:")
     if compared.formats:
         console.line(f"format: {', '.join(compared.formats)}; the ways up are run, and no way down")
     states = (

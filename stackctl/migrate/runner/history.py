@@ -120,6 +120,19 @@ def read_progress(conn: Connection, schema: str, history_name: str = "") -> dict
     }
 
 
+def list_history_names(conn: Connection) -> list[str]:
+    """The names of all histories that stackctl keeps in the database and this role may read; empty for the default."""
+    tables: list[str] = [table for (table,) in conn.execute(_SQL["list_histories"])]
+    return [table.removeprefix(format_history_table("")).removeprefix("_") for table in tables if _is_ours(conn, table)]
+
+
+def _is_ours(conn: Connection, table: str) -> bool:
+    try:
+        return find_history_table(conn, table) is not None
+    except StateError:
+        return False
+
+
 def count_baselines(
     migrations: Sequence[Migration], begun: dict[str, MigrationProgress]
 ) -> dict[str, MigrationProgress]:

@@ -42,19 +42,20 @@ _KINDS = {
 
 @dataclass(frozen=True)
 class HistoryTable:
-    """Our table, whose it is, and whether `role`, which asks, may write into it."""
+    """Our table, whose it is, and whether `role`, which asks, may write into it and delete from it."""
 
     name: str
     owner: str
     role: str
     writable: bool
+    deletable: bool
 
-    def require_writable(self) -> None:
+    def require_writable(self, *, deleting: bool = False) -> None:
         """Raises ServiceError (`permission-denied`) with the GRANT that is missing."""
-        if self.writable:
+        if self.writable and (self.deletable or not deleting):
             return
         table, role = sql.Identifier("stackctl", self.name), sql.Identifier(self.role)
-        grant = sql.SQL("GRANT SELECT, INSERT, UPDATE ON {} TO {}").format(table, role).as_string()
+        grant = sql.SQL("GRANT SELECT, INSERT, UPDATE, DELETE ON {} TO {}").format(table, role).as_string()
         raise ServiceError(
             f"role {self.role} may not write stackctl.{self.name}, which belongs to {self.owner}",
             code="permission-denied",
@@ -75,7 +76,7 @@ def find_history_table(conn: Connection, name: str) -> HistoryTable | None:
             hint="put back the table as it was; or, if it never was stackctl's, rename it, and say with"
             " stackctl migrate adopt --through VERSION what is applied",
         )
-    return HistoryTable(name, found["owner"], found["role"], found["writable"])
+    return HistoryTable(name, found["owner"], found["role"], found["writable"], found["deletable"])
 
 
 def _find_problem(found: dict[str, Any]) -> str | None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stackctl.core.errors import StateError, UsageError
 from stackctl.migrate import files
+from stackctl.migrate.folder import read_name
 from stackctl.migrate.runner import history, other_histories
 
 if TYPE_CHECKING:
@@ -36,8 +38,8 @@ def find_pending(
     history holds that is neither a file here nor one of `names_elsewhere`.
 
     Raises UsageError (`unknown-migration`), ConfigError (`empty-migration`), StateError (`migration-edited`,
-    `baseline-behind`, `out-of-order` unless that is allowed, `not-adopted`, `migration-edited-halfway`), ServiceError
-    (`permission-denied`).
+    `baseline-behind`, `out-of-order` unless that is allowed, `not-adopted`, `other-history`,
+    `migration-edited-halfway`), ServiceError (`permission-denied`).
     """
     wanted = select_up_to(migrations, to)
     begun = history.count_baselines(migrations, history.read_progress(conn, schema, history_name))
@@ -58,6 +60,7 @@ def find_pending(
     if not out_of_order:
         _refuse_out_of_order(found, find_out_of_order(migrations, begun))
     _refuse_not_adopted(conn, migrations, found, schema, tell if not begun else None)
+    _refuse_in_other_history(conn, found, schema, history_name)
     if unknown := sorted(begun.keys() - {migration.name for migration in migrations} - set(names_elsewhere)):
         tell(
             f"the history holds what is no file here: {format_names(unknown)}; if another service has applied that,"
@@ -82,8 +85,8 @@ def select_up_to(migrations: Sequence[Migration], to: str | None) -> Sequence[Mi
 
 def find_place(migrations: Sequence[Migration], named: str) -> int | None:
     """Where the migration of a version, file or name stands."""
-    wanted = named.removesuffix(".sql")
-    return next((at for at, m in enumerate(migrations) if wanted in (m.version, m.name, m.path.stem)), None)
+    wanted = read_name(Path(named)) if named.endswith(".sql") else named
+    return next((at for at, m in enumerate(migrations) if wanted in (m.version, m.name)), None)
 
 
 def find_out_of_order(migrations: Sequence[Migration], begun: Mapping[str, MigrationProgress]) -> dict[str, str]:
@@ -158,3 +161,25 @@ def _refuse_not_adopted(
             )
         if tell is not None:
             tell(f'{other.tool} migrates this schema, too (table "{other.table}"); none of its entries is a file here')
+
+
+def _refuse_in_other_history(
+    conn: Connection, found: Sequence[tuple[Migration, MigrationProgress]], schema: str, history_name: str
+) -> None:
+    """Whoever leaves out the name of his history, or gives one later, would run everything once more."""
+    for other in history.list_history_names(conn):
+        begun = {} if other == history_name else history.read_progress(conn, schema, other)
+        names = [
+            migration.name
+            for migration, so_far in found
+            if not so_far.begun and (there := begun.get(migration.name)) and there.checksum == migration.checksum
+        ]
+        if names:
+            meant = f"name it with --history {other}" if other else "leave the name of this one out"
+            raise StateError(
+                f"{format_names(names)}: applied already, by the history {other or 'without a name'}",
+                code="other-history",
+                hint=f"if that is the one of these files, {meant} (migrations.history in stackctl.yaml); if not, record"
+                f" them here with stackctl migrate repair --applied {names[0]}, or rename what is to run once more",
+                details={"names": names, "history": other},
+            )

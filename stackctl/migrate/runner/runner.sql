@@ -109,6 +109,7 @@ FROM (
 SELECT c.relkind::text AS kind, pg_get_userbyid(c.relowner)::text AS owner, current_user::text AS role,
        has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'INSERT')
          AND has_table_privilege(c.oid, 'UPDATE') AS writable,
+       has_table_privilege(c.oid, 'DELETE') AS deletable,
        (SELECT coalesce(json_object_agg(a.attname, format_type(a.atttypid, a.atttypmod)), '{}')
         FROM pg_attribute AS a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AS types,
        ARRAY(SELECT a.attname::text FROM pg_attribute AS a
@@ -121,6 +122,13 @@ SELECT c.relkind::text AS kind, pg_get_userbyid(c.relowner)::text AS owner, curr
                    = ARRAY['name', 'target_schema']) AS keyed
 FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
 WHERE n.nspname = 'stackctl' AND c.relname = %(table)s
+
+-- name: list_histories
+SELECT c.relname::text AS name
+FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+WHERE n.nspname = 'stackctl' AND c.relname ~ '^migration_history(_[a-z][a-z0-9_]*)?$' AND c.relkind IN ('r', 'p')
+  AND has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')
+ORDER BY c.relname COLLATE "C"
 
 -- name: may_create
 SELECT current_user::text AS role, current_database() AS database,
