@@ -13,6 +13,7 @@ from stackctl.migrate.runner import plan
 from stackctl.migrate.schema.catalog import read_catalog
 from stackctl.migrate.schema.dump import dump_schema
 from stackctl.migrate.schema.rows import count_rows
+from stackctl.postgres.statements import load_statements
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from stackctl.migrate.files import Migration
 
+_SQL = load_statements(__file__)
 _ROWS = 10_000  # of all tables; more are data, and no part of a schema
 
 
@@ -143,6 +145,8 @@ def _prove(scratch: ScratchSchemas, schema: str) -> None:
     lost = [f"{kind} {name}" for kind, name in before.unread if (kind, name) not in after.unread]
     lost += [f"schema {name}" for name in before.schemas - after.schemas]
     with scratch.connect("before") as one, scratch.connect("after") as other:
+        kept = {what for (what,) in other.execute(_SQL["beside_the_dump"])}
+        lost += [what for (what,) in one.execute(_SQL["beside_the_dump"]) if what not in kept]
         for name in sorted({schema, "stackctl", *before.schemas} - (before.schemas - after.schemas)):
             if not lost and dump_schema(one, name, rows=name != "stackctl") != dump_schema(
                 other, name, rows=name != "stackctl"

@@ -88,6 +88,20 @@ def test_an_empty_database_gets_the_same_by_the_one_file(
         assert own.run("migrate", *check.split(), "--dir", "db", "--database-url", external_db).code == 0
 
 
+def test_where_sequences_stand_is_carried_over(own: Project, empty_db: str, external_db: str, connect: Connect) -> None:
+    (own.directory / "db" / f"{LAST}.sql").write_text(
+        "CREATE SEQUENCE fresh START 5; CREATE SEQUENCE used; SELECT nextval('used');"
+        "CREATE SEQUENCE ahead; SELECT setval('ahead', 41, false); ALTER TABLE plan ALTER id RESTART WITH 100;"
+    )
+    assert own.run("migrate", "up", "--dir", "db").code == 0
+    assert own.run("migrate", "squash", "--dir", "db", "--yes").code == 0
+    assert own.run("migrate", "up", "--dir", "db", "--database-url", external_db).code == 0
+    for url in (empty_db, external_db):
+        conn = connect(url, autocommit=True)
+        assert fetch(conn, "SELECT nextval('fresh'), nextval('used'), nextval('ahead')") == [(5, 2, 41)]
+        assert fetch(conn, "INSERT INTO plan (name) VALUES ('x') RETURNING id") == [(100,)]
+
+
 def test_a_database_in_between_is_refused_with_what_to_do(own: Project) -> None:
     assert own.run("migrate", "up", "--dir", "db", "--to", "20260101000002").code == 0
     squash(own)
@@ -128,6 +142,11 @@ def test_a_dry_run_and_an_unanswered_question_change_nothing(own: Project) -> No
         ("-- stackctl:change-capture\nSELECT 1;", "change-capture", "20260101000004_last.sql"),
         ("CREATE ROLE squash_maker;", "squash-differs", "role squash_maker"),
         ("CREATE STATISTICS pairs ON id, slug FROM team;", "squash-differs", "statistics pairs"),
+        ("ALTER TABLE team ALTER slug SET STORAGE EXTERNAL", "squash-differs", "column team.slug"),
+        ("ALTER TABLE team ALTER slug SET STATISTICS 500", "squash-differs", "column team.slug"),
+        ("ALTER TABLE team CLUSTER ON team_pkey", "squash-differs", "index that team is clustered by"),
+        ("COMMENT ON SCHEMA public IS 'ours'", "squash-differs", "comment on schema public: ours"),
+        ("SELECT lo_create(4711)", "squash-differs", "large object 4711"),
         ("CREATE SCHEMA audit; CREATE TABLE audit.log ();", "squash-differs", "schema audit"),
     ],
 )

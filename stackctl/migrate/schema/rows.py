@@ -43,9 +43,12 @@ def write_rows(conn: Connection, schema: str, catalog: Catalog, writer: SchemaWr
             if relation.kind == "m":
                 yield f"REFRESH MATERIALIZED VIEW {writer.quote_name(relation.name)}"
     for sequence in catalog.sequences.values():
-        query = sql.SQL("SELECT last_value FROM {} WHERE is_called").format(sql.Identifier(schema, sequence.name))
-        if row := conn.execute(query).fetchone():
-            yield f"SELECT setval({quote_literal(writer.quote_name(sequence.name))}, {row[0]})"
+        query = sql.SQL("SELECT last_value, is_called FROM {} WHERE is_called OR last_value <> %s").format(
+            sql.Identifier(schema, sequence.name)
+        )
+        if row := conn.execute(query, (sequence.start,)).fetchone():
+            place = f"{row[0]}" if row[1] else f"{row[0]}, false"
+            yield f"SELECT setval({quote_literal(writer.quote_name(sequence.name))}, {place})"
 
 
 def _write_table_rows(conn: Connection, schema: str, table: Relation, writer: SchemaWriter) -> Iterator[str]:
