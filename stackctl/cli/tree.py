@@ -33,6 +33,9 @@ def _print_version(wanted: bool) -> None:
 _Version = Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)]
 
 
+_PATHS = (Path, Path | None, list[Path], list[Path] | None)
+
+
 class _SparesConversion:
     """Lets pass what needs no conversion: an option not given, what has its type already, paths that are there.
 
@@ -49,6 +52,9 @@ class _SparesConversion:
 
 def _process_value(parameter: Any, process: Callable[[Any, Any], Any], ctx: Any, value: Any) -> Any:
     wanted, kind = parameter.type_descriptor.annotation, type(value)
+    if wanted in _PATHS and (value == "" or (kind in (list, tuple) and "" in value)):
+        # It would be the current folder: that of a script in which a variable is not set.
+        raise typer.BadParameter("an empty text is no path", ctx, parameter)
     if kind is str and wanted in (Path, Path | None) and os.access(value, os.R_OK):
         value, plain = Path(value), True
     elif wanted in (list[str], list[str] | None) and value:

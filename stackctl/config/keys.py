@@ -120,6 +120,8 @@ def convert_value(spec: Key, value: Any, base: Path) -> Any:
             raise ValueError(f"expected text, got {type(value).__name__}")
         case _ if not isinstance(value, str):
             raise ValueError(f"expected text, got {describe_value(value)}")
+        case "path" if not value:  # it would be the folder of the file
+            raise ValueError("an empty text is no path")
         case "path":
             try:
                 return base / Path(value).expanduser()

@@ -140,6 +140,22 @@ def test_a_slip_of_the_finger_is_answered_with_what_was_meant(
     assert f"`{help_of} --help`" in done.stderr
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["migrate", "up", "--dir", ""],
+        ["migrate", "lint", str(UNSAFE), ""],
+        ["migrate", "diff", "--from", "", "--to", str(UNSAFE.parent)],
+        ["status", "--config", ""],
+    ],
+)
+def test_an_empty_text_is_not_the_current_folder(cli: Cli, arguments: list[str]) -> None:
+    """As it comes from a script in which a variable is not set."""
+    done = cli(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "an empty text is" in done.stderr
+
+
 # -- help
 
 

@@ -10,6 +10,7 @@ import typer
 
 from stackctl.cli.command import Run, command, format_count
 from stackctl.cli.migrate.shared import Trust, open_database, read_own_set
+from stackctl.core.errors import UsageError
 
 if TYPE_CHECKING:
     from stackctl.migrate.diff import DatabaseSide, Side
@@ -110,6 +111,8 @@ def _open_configured(run: Run) -> tuple[Side, str]:
 def _open_side(run: Run, stack: ExitStack, side: str) -> tuple[Side, str]:
     from stackctl.migrate.diff import FolderSide
 
+    if not side:
+        raise UsageError("an empty text is neither a folder nor a database URL", code="usage")
     if _is_url(side):
         return _open_url(run, stack, side), "the database of the URL"
     return FolderSide(read_own_set(run, Path(side), None)), side
