@@ -38,6 +38,11 @@ class _History:
     def find_file(self, name: str) -> Migration | None:
         return next((migration for migration in self.chosen.migrations if migration.name == name), None)
 
+    def list_rows(self, name: str) -> list[str]:
+        """What makes it count as begun or applied: of a baseline, the files that it stands for as well."""
+        migration = self.find_file(name)
+        return [row for row in (name, *(migration.stands_for if migration else ())) if row in self.begun]
+
 
 @dataclass(frozen=True)
 class Repair:
@@ -80,7 +85,7 @@ def plan_repairs(
         places[0] = [(each, migration.name) for each in histories for migration in each.chosen.migrations]
     found = [_plan_accept(each, name) for each, name in places[0]]
     found += [_plan_applied(conn, schema, each, name) for each, name in places[1]]
-    found += [_plan_pending(conn, schema, each, name) for each, name in places[2]]
+    found += [_plan_pending(conn, schema, each, row) for each, name in places[2] for row in each.list_rows(name)]
     return tuple(repair for repair in found if repair is not None)
 
 
@@ -174,7 +179,8 @@ def _plan_accept(each: _History, name: str) -> Repair | None:
 
 def _plan_applied(conn: Connection, schema: str, each: _History, name: str) -> Repair | None:
     migration, before = each.find_file(name), each.begun.get(name)
-    if before is not None and before.applied:
+    counted = history.count_baselines(each.chosen.migrations, each.begun).get(name)
+    if counted is not None and counted.applied:
         return None
     if migration is None:
         raise UsageError(f"there is no file {name}", code="usage", hint="restore the file first")
@@ -185,11 +191,8 @@ def _plan_applied(conn: Connection, schema: str, each: _History, name: str) -> R
     return Repair(name, "applied", each.chosen, migration, before, migration.checksum, lacks)
 
 
-def _plan_pending(conn: Connection, schema: str, each: _History, name: str) -> Repair | None:
-    before = each.begun.get(name)
-    if before is None:
-        return None
-    migration = each.find_file(name)
+def _plan_pending(conn: Connection, schema: str, each: _History, name: str) -> Repair:
+    before, migration = each.begun[name], each.find_file(name)
     for other in other_histories.read_other_histories(conn, [migration] if migration else [], schema):
         if name in other.finished:
             raise StateError(

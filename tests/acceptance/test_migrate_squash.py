@@ -102,6 +102,17 @@ def test_where_sequences_stand_is_carried_over(own: Project, empty_db: str, exte
         assert fetch(conn, "INSERT INTO plan (name) VALUES ('x') RETURNING id") == [(100,)]
 
 
+def test_a_baseline_is_forgotten_with_the_files_that_it_stands_for(own: Project) -> None:
+    assert own.run("migrate", "up", "--dir", "db").code == 0
+    squash(own)
+    baseline = "20260101000003_baseline"
+    marked = own.run("migrate", "repair", "--applied", baseline, "--dir", "db", "--yes", "--json")
+    assert marked.json["repaired"] == []
+    gone = own.run("migrate", "repair", "--pending", baseline, "--dir", "db", "--yes", "--json")
+    assert [row["name"] for row in gone.json["repaired"]] == list(FILES)
+    assert baseline in own.run("migrate", "status", "--dir", "db", "--json").json["pending"]
+
+
 def test_a_database_in_between_is_refused_with_what_to_do(own: Project) -> None:
     assert own.run("migrate", "up", "--dir", "db", "--to", "20260101000002").code == 0
     squash(own)
