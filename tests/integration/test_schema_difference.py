@@ -130,6 +130,18 @@ def test_made_from_nothing_and_unmade(databases: Databases, connect: Connect, te
         empty.close()
 
 
+def test_values_come_to_an_enum_that_others_can_not_leave(databases: Databases, connect: Connect) -> None:
+    with databases.one() as first, databases.one() as second:
+        one, other = connect(first, autocommit=True), connect(second, autocommit=True)
+        run(one, "CREATE TYPE mood AS ENUM ('a', 'b'); CREATE TABLE t (m mood DEFAULT 'b')")
+        run(other, "CREATE TYPE mood AS ENUM ('x', 'y', 'b', 'c'); CREATE TABLE t (m mood DEFAULT 'c')")
+        assert "has the values 'a'" in bring_over(one, first, other).omitted[0]
+        found = one.execute("SELECT enum_range(NULL::mood)::text").fetchone()
+        assert found == ("{a,x,y,b,c}",)
+        one.close()
+        other.close()
+
+
 def test_the_bundled_set_step_by_step_and_back(databases: Databases, connect: Connect) -> None:
     """From what all files make to what the first few make, and the other way where stackctl's own schema is there."""
     migrations = discover(find_bundled("migrations"))

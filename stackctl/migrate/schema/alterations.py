@@ -27,11 +27,12 @@ class Change:
 
 
 class NotInPlaceError(Exception):
-    """The thing has to be dropped and made anew. `impossible`: or rather, why nothing will do."""
+    """The thing has to be dropped and made anew. `impossible`: or rather, why nothing will do but `changes`."""
 
-    def __init__(self, impossible: str = "") -> None:
+    def __init__(self, impossible: str = "", changes: tuple[Change, ...] = ()) -> None:
         super().__init__(impossible)
         self.impossible = impossible
+        self.changes = changes
 
 
 def alter(before: Thing, after: Thing) -> tuple[Change, ...]:
@@ -92,19 +93,20 @@ def _alter_type(before: Thing, after: Thing) -> Iterator[Change]:
 
 
 def _add_labels(old: Type, new: Type, after: Thing) -> Iterator[Change]:
+    changes: list[Change] = []
+    for place, label in enumerate(new.labels):
+        if label not in old.labels:
+            behind = next((other for other in new.labels[place:] if other in old.labels), None)
+            where = "" if behind is None else f" BEFORE {quote_literal(behind)}"
+            changes.append(Change(after.key, f"ALTER TYPE {after.shown} ADD VALUE {quote_literal(label)}{where}"))
     if [label for label in new.labels if label in old.labels] != list(old.labels):
         extra = [label for label in old.labels if label not in new.labels]
         what = f"the values {', '.join(map(quote_literal, extra))}" if extra else "its values in another order"
         raise NotInPlaceError(
-            f"type {after.shown} has {what}, which no statement takes back: make another type for its columns"
+            f"type {after.shown} has {what}, which no statement takes back: make another type for its columns",
+            tuple(changes),
         )
-    there = list(old.labels)
-    for place, label in enumerate(new.labels):
-        if label in old.labels:
-            continue
-        where = f" BEFORE {quote_literal(there[place])}" if place < len(there) else ""
-        there.insert(place, label)
-        yield Change(after.key, f"ALTER TYPE {after.shown} ADD VALUE {quote_literal(label)}{where}")
+    yield from changes
 
 
 def _alter_sequence(before: Thing, after: Thing) -> Iterator[Change]:

@@ -137,6 +137,8 @@ class _Comparison:
             except NotInPlaceError as error:
                 if error.impossible:
                     self.impossible.append(error.impossible)
+                    if error.changes:
+                        self._altered[key] = error.changes
                 else:
                     anew.append(key)
                 continue
