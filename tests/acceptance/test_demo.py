@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sqlite3
 import stat
 from typing import TYPE_CHECKING, Any
@@ -78,7 +79,9 @@ def test_a_second_demo_in_the_same_folder_leaves_the_first_one_alone(tmp_path: P
     first = forked.start(["demo", "twice"], cwd=tmp_path, fresh=True)
     assert first.stdout is not None
     first.stdout.readline()  # it has begun
+    first.send_signal(signal.SIGSTOP)  # and can't be done before the second looks
     second = stackctl("demo", "twice", cwd=tmp_path)
+    first.send_signal(signal.SIGCONT)
     assert (second.returncode, "another demo is running" in second.stderr) == (5, True)
     rest = first.communicate(timeout=120)[0]
     assert (first.returncode, "all equal" in rest) == (0, True)

@@ -156,7 +156,8 @@ def _refuse_not_adopted(
             raise StateError(
                 f'the database records in "{other.table}" as applied what is pending here: {format_names(names)}',
                 code="not-adopted",
-                hint="take that history over with stackctl migrate adopt, then run this again",
+                hint="take that history over with stackctl migrate adopt, then run this again; if that is another"
+                " service's file of the same name, give yours another",
                 details={"table": other.table, "names": names},
             )
         if tell is not None:
