@@ -52,6 +52,11 @@ def is_widened(before: str, after: str) -> bool:
     for family in (("smallint", "integer", "bigint", "numeric"), ("real", "double precision")):
         if before in family and after in family:
             return family.index(before) <= family.index(after)
+    if before.startswith("numeric(") and after.startswith("numeric"):
+        if after == "numeric":
+            return True
+        (precision, scale), (wider, finer) = (map(int, re.findall(r"-?\d+", text)) for text in (before, after))
+        return finer >= scale and wider - finer >= precision - scale
     limits = [re.fullmatch(r"(?:character varying|varchar)(?:\((\d+)\))?", text) for text in (before, after)]
     if limits[0] is None:
         return before == after
