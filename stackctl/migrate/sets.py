@@ -10,12 +10,12 @@ from stackctl.core.bundled import find_bundled
 from stackctl.core.errors import StackctlError
 from stackctl.migrate.folder import discover, list_files
 from stackctl.migrate.runner import history, plan
-from stackctl.migrate.runner.run import RunInterrupted, RunResult, apply_migrations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
     from stackctl.migrate.files import Migration
+    from stackctl.migrate.runner.run import RunResult
     from stackctl.migrate.runner.session import Connection
 
 
@@ -101,6 +101,8 @@ def apply_sets(
     **options: Any,
 ) -> RunResult:
     """Apply one set after the other, up to and including `to`, as `apply_migrations` does. Raises as that does."""
+    from stackctl.migrate.runner.run import RunInterrupted, RunResult, apply_migrations  # not for those that only look
+
     chosen = _cut_sets(sets, to)
     result = RunResult(())
     for each in chosen:
