@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
@@ -12,6 +12,7 @@ from psycopg import sql
 
 from stackctl.core.errors import AnswerNo, ServiceError, StateError, UsageError
 from stackctl.migrate.folder import discover
+from stackctl.migrate.runner import run
 from stackctl.migrate.runner.history import read_status
 from stackctl.migrate.runner.run import apply_migrations
 from stackctl.migrate.runner.session import Limits
@@ -429,3 +430,20 @@ def test_a_password_without_its_quotes_is_not_shown(conn: Connection, tmp_path: 
     error = catch_error(conn, write_files(tmp_path, a=f"CREATE ROLE nobody PASSWORD {password}"))
     assert "syntax error at or near" in error.message
     assert "Zx9Qw7SECRET" not in f"{error.message} {error.details}"
+
+
+def test_an_interrupt_while_statements_are_sent_waits_for_none_of_them(
+    conn: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    migrations = write_files(tmp_path, a="CREATE TABLE a ()", b="SELECT pg_sleep(600); SELECT 'here'")
+    prepare = run._Runner._prepare_text  # pyright: ignore[reportPrivateUsage]
+
+    def interrupt(self: Any, statement: Any) -> Any:
+        if "here" in statement.sql:
+            raise KeyboardInterrupt
+        return prepare(self, statement)
+
+    monkeypatch.setattr(run._Runner, "_prepare_text", interrupt)  # pyright: ignore[reportPrivateUsage]
+    with pytest.raises(run.RunInterrupted) as interrupted:
+        apply_migrations(conn, migrations)
+    assert list_applied(interrupted.value.result) == ["a"]

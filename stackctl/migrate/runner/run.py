@@ -280,11 +280,15 @@ class _Runner:
             lock = self.conn.cursor()
             try:
                 with self.conn.pipeline():
-                    if start == 0:
-                        self.conn.execute("BEGIN", prepare=False)
-                        self.session.send_named(lock, "require_lock")
-                    for statement, cursor in zip(chunk, cursors, strict=True):
-                        cursor.execute(self._prepare_text(statement), prepare=False)
+                    try:
+                        if start == 0:
+                            self.conn.execute("BEGIN", prepare=False)
+                            self.session.send_named(lock, "require_lock")
+                        for statement, cursor in zip(chunk, cursors, strict=True):
+                            cursor.execute(self._prepare_text(statement), prepare=False)
+                    except KeyboardInterrupt:
+                        self.conn.close()  # the pipeline's end would wait for all that was sent
+                        raise
             except psycopg.Error as error:
                 if start == 0 and lock.statusmessage is None and not self.conn.closed:
                     self.conn.rollback()
