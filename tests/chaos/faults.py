@@ -60,9 +60,9 @@ POINTS = {
     "swept": "stackctl.sync.queue.retries:claim_sweep:after",
     "sent again, progress not recorded": "stackctl.sync.check.backfill:_Walk._record_progress:before",
     "sent again, progress recorded": "stackctl.sync.check.backfill:_Walk._record_progress:after",
-    "differences found": "stackctl.sync.check.verify:_CopyComparison._find_candidates:after",
+    "differences found": "stackctl.sync.engine.comparison:CopyComparison._find_candidates:after",
     "mended, not committed": "stackctl.sync.engine.repair:repair_rows:after",
-    "mended, counted": "stackctl.sync.check.verify:_CopyComparison._compare_again:after",
+    "mended, counted": "stackctl.sync.engine.comparison:CopyComparison._compare_again:after",
 } | (_DUCKDB if find_spec("duckdb") else {})
 
 

@@ -15,6 +15,7 @@ from stackctl.mapping.checksums import Hasher, compile_checksums, compile_table_
 from stackctl.mapping.model import Column, Mapping
 from stackctl.sync import service
 from stackctl.sync.check import verify
+from stackctl.sync.engine.comparison import CopyComparison
 from stackctl.sync.engine.source import Source
 from stackctl.sync.stop import Stop
 from tests.backend import (
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from stackctl.sync.check.verify import VerifyResult
+    from stackctl.sync.engine.comparison import VerifyResult
     from stackctl.sync.pipeline import Pipeline
     from tests.conftest import Connect
 
@@ -283,8 +284,8 @@ def test_a_row_that_was_repaired_between_the_passes(
         settle(copy.pipeline)  # the pipeline brings all of them
         return found
 
-    original = verify._CopyComparison._find_candidates  # pyright: ignore[reportPrivateUsage]
-    monkeypatch.setattr(verify._CopyComparison, "_find_candidates", candidates)  # pyright: ignore[reportPrivateUsage]
+    original = CopyComparison._find_candidates  # pyright: ignore[reportPrivateUsage]
+    monkeypatch.setattr(CopyComparison, "_find_candidates", candidates)
     check = checked(copy.pipeline, mapping="users")["users"]
     assert seen == [20]
     assert (counts(check), check.in_flight) == ((0, 0, 0, 0), 0)

@@ -13,7 +13,7 @@ from stackctl.core.errors import EXIT_INTERRUPTED, StateError
 
 if TYPE_CHECKING:
     from stackctl.core.console import Console
-    from stackctl.sync.check.verify import VerifyResult
+    from stackctl.sync.engine.comparison import VerifyResult
 
 
 @command(example="stackctl verify\nstackctl verify --database analytics --mapping users --repair")

@@ -23,7 +23,7 @@ from stackctl.postgres.connect import connect_operated, open_operated_session
 from stackctl.postgres.errors import translating_errors
 from stackctl.postgres.statements import load_statements
 from stackctl.sync import service
-from stackctl.sync.check.verify import VerifyResult, verify
+from stackctl.sync.check.verify import verify
 from stackctl.sync.pipeline import Pipeline
 from stackctl.sync.scope import Scope
 from stackctl.sync.stop import Stop
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from stackctl.postgres.connect import Connection
+    from stackctl.sync.engine.comparison import VerifyResult
 
 _SQL = load_statements(__file__)
 _MARK = "# Written by `stackctl demo`; safe to delete together with this folder.\n"
