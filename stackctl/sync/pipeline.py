@@ -192,8 +192,9 @@ class Pipeline:
         """
         return open_operated_session(self.settings, lazy_commits=lazy_commits)
 
-    def open_target(self, database: ExternalDatabase) -> Target:
-        return open_target(self.settings.resolve_database(database))
+    def open_target(self, database: ExternalDatabase, *, busy_timeout: float | None = None) -> Target:
+        """Connect; a file that another process holds is waited for, by the kind's own time limit or this one (s)."""
+        return open_target(self.settings.resolve_database(database), busy_timeout)
 
 
 def _place(database: ExternalDatabase) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, LiteralString
 from uuid import UUID
 
 from psycopg import sql
@@ -14,7 +14,8 @@ from stackctl.postgres.statements import load_statements
 from stackctl.sync.changes.stamping import OwnedTable, list_owned_tables
 from stackctl.sync.engine import rejected_rows
 from stackctl.sync.queue import entries, fuses, retries
-from stackctl.sync.targets.protocol import NEVER_SYNCED, Cursor, TargetState
+from stackctl.sync.target_states import StateReader
+from stackctl.sync.targets.protocol import NEVER_SYNCED, Cursor
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -59,7 +60,8 @@ class MappingStatus:
 class DatabaseStatus:
     """An external database; `error` is what stops it now, or stopped the last attempt.
 
-    `refused` are the rows that it does not take; everything else goes on.
+    `refused` are the rows that it does not take; everything else goes on. `busy`: another process holds its file, so
+    that how far it is can't be read now, which is usual while rows are written into a DuckDB file.
     """
 
     database: str
@@ -72,6 +74,7 @@ class DatabaseStatus:
     next_attempt_at: datetime | None
     refused: tuple[RejectedRow, ...] = ()
     mappings: tuple[MappingStatus, ...] = ()
+    busy: str | None = None
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,8 @@ class Status:
                 place = f"{tenancy} {one.database}"
                 if one.status == "error":
                     found.append(f"{place}: {one.error}")
+                elif one.busy is not None and not (max_backlog is None and max_lag is None):
+                    found.append(f"{place}: how far behind it is can't be told: {one.busy}")
                 for copy in one.mappings:
                     if max_backlog is not None and copy.backlog > max_backlog:
                         found.append(f"{place} {copy.mapping}: {copy.backlog} rows behind (limit {max_backlog})")
@@ -107,6 +112,8 @@ def read_status(pipeline: Pipeline, conn: Connection, tenancy: UUID | None = Non
     `tenancy` narrows tables and databases to one.
     """
     pipeline.refresh(conn)
+    chosen = {id_: databases for id_, databases in pipeline.databases.items() if tenancy in (None, id_)}
+    states = StateReader(pipeline, [database for databases in chosen.values() for database in databases])
     failing = {(f.tenancy, f.database): f for f in retries.list_failures(conn)}
     set_aside = rejected_rows.list_rows_by_database(conn, tenancy)
     return Status(
@@ -117,13 +124,12 @@ def read_status(pipeline: Pipeline, conn: Connection, tenancy: UUID | None = Non
         tenancies={
             id_: tuple(
                 replace(
-                    _read_database(conn, pipeline, one, failing.get((id_, one.id))),
+                    _read_database(conn, pipeline, states, one, failing.get((id_, one.id))),
                     refused=tuple(set_aside.get((id_, one.id), ())),
                 )
                 for one in databases
             )
-            for id_, databases in pipeline.databases.items()
-            if tenancy in (None, id_)
+            for id_, databases in chosen.items()
         },
     )
 
@@ -167,18 +173,24 @@ def _row(conn: Connection, query: sql.Composed) -> tuple[Any, ...]:
 
 
 def _read_database(
-    conn: Connection, pipeline: Pipeline, database: ExternalDatabase, failure: retries.Failure | None
+    conn: Connection,
+    pipeline: Pipeline,
+    states: StateReader,
+    database: ExternalDatabase,
+    failure: retries.Failure | None,
 ) -> DatabaseStatus:
-    error = failure.error if failure else None
+    error, busy = failure.error if failure else None, None
     connection = database.connection
     cursors: dict[str, Cursor] | None = None
     try:
-        resolved = pipeline.settings.resolve_database(database)
-        connection = resolved.connection
-        state = read_target_state(pipeline, resolved)
+        connection = pipeline.settings.resolve_database(database).connection
+        state = states.read(database)
         cursors = state.cursors if state is not None else {}
     except StackctlError as problem:
-        error = problem.message
+        if problem.code == "lock-timeout" and database.path is not None:
+            busy = problem.message
+        else:
+            error = problem.message
     known = cursors or {}
     return DatabaseStatus(
         database=database.id,
@@ -192,18 +204,8 @@ def _read_database(
         mappings=tuple(read_mapping_statuses(conn, database.tenancy, pipeline.compile_mappings(database), known))
         if cursors is not None
         else (),
+        busy=busy,
     )
-
-
-def read_target_state(pipeline: Pipeline, database: ExternalDatabase) -> TargetState | None:
-    """The state of a resolved database; None for a file that is not there yet, which this does not create."""
-    if database.path is not None and not database.path.exists():
-        return None
-    target = pipeline.open_target(database)
-    try:
-        return target.read_state()
-    finally:
-        target.close()
 
 
 def read_mapping_statuses(
@@ -214,10 +216,9 @@ def read_mapping_statuses(
         cursor = cursors.get(one.mapping.name)
         at = cursor.sequence_id if cursor else NEVER_SYNCED
         parameters = {"tenancy_id": tenancy, "cursor": at}
-        highest, backlog, unsent = (
-            (conn.execute(query, parameters).fetchone() or (None,))[0]
-            for query in (one.high_water, one.backlog, one.oldest_unsent)
-        )
+        highest, backlog = (_value(conn, query, parameters) for query in (one.high_water, one.backlog))
+        # With hundreds of databases, of which most are up to date, each question counts.
+        unsent = _value(conn, one.oldest_unsent, parameters) if backlog else None
         yield MappingStatus(
             mapping=one.mapping.name,
             cursor=at,
@@ -226,6 +227,10 @@ def read_mapping_statuses(
             lag_ms=0 if unsent is None else _lag(conn, unsent),
             updated_at=cursor.updated_at if cursor else None,
         )
+
+
+def _value(conn: Connection, query: LiteralString, parameters: dict[str, Any]) -> Any:
+    return (conn.execute(query, parameters).fetchone() or (None,))[0]
 
 
 def _lag(conn: Connection, sequence_id: int) -> int | None:

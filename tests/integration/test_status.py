@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+import socket
 import sqlite3
+import time
 import uuid
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -11,6 +15,7 @@ import pytest
 
 from stackctl.core.errors import ServiceError
 from stackctl.sync import status as status_module
+from stackctl.sync import target_states
 from stackctl.sync.queue import entries, retries
 from stackctl.sync.status import MappingStatus, Status, read_status
 from tests.backend import (
@@ -22,15 +27,19 @@ from tests.backend import (
     add_channel,
     add_many_users,
     add_user,
+    ended,
     fetch,
     one,
     populate,
     sequence,
     settle,
     sync,
+    wait_for,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from stackctl.sync.pipeline import Pipeline
     from tests.conftest import Connect
 
@@ -245,3 +254,85 @@ def test_times_are_utc(project: Project, source: Connection, external_db: str) -
     assert updated is not None
     age = datetime.now(UTC).replace(tzinfo=None) - updated.replace(tzinfo=None)
     assert 0 <= age.total_seconds() < 60
+
+
+# -- what does not answer, or is busy
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """The URL of what takes connections and never says a word."""
+    with socket.socket() as listening, ExitStack() as stack:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(200)
+        stack.callback(listening.close)
+        yield f"postgresql://u:geheim99@127.0.0.1:{listening.getsockname()[1]}/x"
+
+
+def test_databases_that_do_not_answer_are_waited_for_side_by_side(
+    project: Project, source: Connection, external_db: str, silent: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(target_states, "ANSWER_LIMIT", 1.0)
+    for number in range(5):
+        project.postgres(MINE, silent, f"silent{number}")
+    pipeline = project.postgres(MINE, external_db, "a").sqlite(OTHER).pipeline()
+    started = time.monotonic()
+    found = read(pipeline).tenancies
+    assert time.monotonic() - started < 3
+    assert [one.database for one in found[MINE]] == [*(f"silent{number}" for number in range(5)), "a"]
+    assert [one.status for one in found[MINE]] == ["error"] * 5 + ["ok"]
+    assert "did not answer in 1 s" in (found[MINE][0].error or "")
+    assert "geheim99" not in (found[MINE][0].error or "")
+    assert [(one.status, len(one.mappings)) for one in found[OTHER]] == [("ok", 11)]
+
+
+def test_more_databases_than_are_asked_at_a_time(
+    project: Project, source: Connection, external_db: str, silent: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(target_states, "ANSWER_LIMIT", 0.3)
+    monkeypatch.setattr(target_states, "SIDE_BY_SIDE", 2)
+    for number in range(3):
+        project.postgres(MINE, silent, f"silent{number}")
+    for number in range(5):
+        project.postgres(MINE, external_db, f"well{number}")
+    found = read(project.pipeline()).tenancies[MINE]
+    assert [one.status for one in found] == ["error"] * 3 + ["ok"] * 5
+
+
+def test_an_interrupt_does_not_wait_for_answers(project: Project, source: Connection, silent: str) -> None:
+    for number in range(5 * target_states.SIDE_BY_SIDE):  # ten seconds
+        project.postgres(MINE, silent, f"silent{number}")
+    process = project.start("status", fresh=True)
+    asked = one(source, "SELECT current_database()")
+    wait_for(lambda: fetch(source, "SELECT 1 FROM pg_stat_activity WHERE application_name = 'stackctl'"
+                           " AND datname = %s", asked))  # fmt: skip
+    started = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    assert ended(process).code == 130
+    assert time.monotonic() - started < 5
+
+
+def test_a_file_that_another_process_holds_is_not_waited_for(project: Project, source: Connection) -> None:
+    duckdb = pytest.importorskip("duckdb")
+    project.duckdb(MINE, mappings=["users"]).sqlite(OTHER, mappings=["users"])
+    settle(project.pipeline())
+    with duckdb.connect(str(project.directory / "copy.duckdb")), ExitStack() as stack:
+        held = sqlite3.connect(project.directory / "copy.db", isolation_level=None)
+        stack.callback(held.close)
+        held.execute("PRAGMA locking_mode = EXCLUSIVE")
+        held.execute("CREATE TABLE theirs (id)")
+        started = time.monotonic()
+        shown = project.run("status", "--json")
+        for tenancy in shown.json["tenancies"]:
+            (found,) = tenancy["databases"]
+            assert (found["status"], found["error"], found["mappings"]) == ("ok", None, [])
+            assert "is locked" in found["busy"]
+        assert "how far it is can be read when it is free" in project.run("status").stdout
+        assert project.run("status", "--check").code == 0
+        late = project.run("status", "--check", "--max-lag", "1h", "--json")
+        assert (late.code, len(late.json["problems"])) == (1, 2)
+        assert "can't be told" in late.json["problems"][0]
+        assert project.run("doctor").code == 0
+        assert time.monotonic() - started < 30
+    (found,) = project.run("status", "--json").json["tenancies"][0]["databases"]
+    assert (found["busy"], len(found["mappings"])) == (None, 1)

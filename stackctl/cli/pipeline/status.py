@@ -174,6 +174,9 @@ def _show_database(console: Console, database: DatabaseStatus) -> None:
             age = format_duration((datetime.now(UTC) - database.failing_since).total_seconds())
             since = f" (for {age}, {format_count(database.attempts, 'attempt', 'attempts')}, {_next_attempt(database)})"
         console.line(f"error{since}: {database.error}", style="red")
+    if database.busy is not None:
+        console.line(f"busy: {database.busy}; how far it is can be read when it is free")
+        return
     for row in database.refused[:REFUSED_SHOWN]:
         console.line(f"refused: {row.mapping} {', '.join(map(str, row.key))}: {row.error}", style="red")
     if len(database.refused) > REFUSED_SHOWN:

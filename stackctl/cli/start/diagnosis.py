@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -26,7 +27,7 @@ from stackctl.sync.changes.stamping import TOMBSTONES, list_sequenced_tables
 from stackctl.sync.changes.wakeup import refuse_shared_session
 from stackctl.sync.pipeline import Pipeline
 from stackctl.sync.queue import entries, fuses, retries
-from stackctl.sync.status import read_target_state
+from stackctl.sync.target_states import StateReader
 from stackctl.sync.targets.protocol import check_owner
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def run_checks(settings: Settings) -> Iterator[Check]:
         if settings.flags.database_url is None:
             return
     pipeline = Pipeline(settings)
-    mapped = True
+    mapped, states = True, None
     try:
         yield Check("mappings", "ok", f"{len(pipeline.mappings)} mappings in {settings.mappings_dir()}")
     except StackctlError as error:
@@ -71,6 +72,10 @@ def run_checks(settings: Settings) -> Iterator[Check]:
         yield _failed("mappings", error)
     try:
         with pipeline.open_session() as conn:
+            if mapped:
+                with suppress(StackctlError):  # told below
+                    pipeline.refresh(conn)
+                    states = _ask_external_databases(pipeline)
             yield from _check_server(conn)
             yield from _check_pooler(conn, settings)
             yield from _check_migrations(conn, settings)
@@ -81,7 +86,7 @@ def run_checks(settings: Settings) -> Iterator[Check]:
     except StackctlError as error:
         yield _failed("database", error)
     if mapped:
-        yield from _check_external_databases(pipeline)
+        yield from _check_external_databases(pipeline, states)
 
 
 def _failed(name: str, error: StackctlError) -> Check:
@@ -299,9 +304,19 @@ def _check_pipeline(conn: Connection, pipeline: Pipeline) -> Iterator[Check]:
         )
 
 
-def _check_external_databases(pipeline: Pipeline) -> Iterator[Check]:
+def _list_external_databases(pipeline: Pipeline) -> list[ExternalDatabase]:
+    return [database for found in pipeline.databases.values() for database in found]
+
+
+def _ask_external_databases(pipeline: Pipeline) -> StateReader:
+    """They answer while the rest is looked at."""
+    return StateReader(pipeline, _list_external_databases(pipeline))
+
+
+def _check_external_databases(pipeline: Pipeline, states: StateReader | None) -> Iterator[Check]:
     try:
-        databases = [database for found in pipeline.databases.values() for database in found]
+        databases = _list_external_databases(pipeline)
+        states = states or _ask_external_databases(pipeline)
     except StackctlError as error:
         yield _failed("external databases", error)
         return
@@ -320,7 +335,8 @@ def _check_external_databases(pipeline: Pipeline) -> Iterator[Check]:
         )
     for database in databases:
         yield _run_check(
-            f"{database.tenancy}/{database.id}", lambda database=database: _check_external_database(pipeline, database)
+            f"{database.tenancy}/{database.id}",
+            lambda database=database: _check_external_database(pipeline, states, database),
         )
 
 
@@ -392,9 +408,14 @@ def _run_check(name: str, work: Callable[[], str]) -> Check:
         return _failed(name, error)
 
 
-def _check_external_database(pipeline: Pipeline, database: ExternalDatabase) -> str:
+def _check_external_database(pipeline: Pipeline, states: StateReader, database: ExternalDatabase) -> str:
     resolved = pipeline.settings.resolve_database(database)
-    state = read_target_state(pipeline, resolved)
+    try:
+        state = states.read(database)
+    except StateError as error:
+        if error.code != "lock-timeout" or resolved.path is None:
+            raise
+        return f"{error.message}; it can be looked at when it is free"
     if state is None:
         return f"{resolved.connection}: will be created by the first sync"
     if state.operated:

@@ -101,11 +101,12 @@ class DuckdbTarget:
     stream_format = StreamFormat(lambda stream: stream.read_csv(), prefetched_pieces=64)
     keep_open = False
 
-    def __init__(self, database: ExternalDatabase) -> None:
+    def __init__(self, database: ExternalDatabase, busy_timeout: float | None = None) -> None:
         assert database.path is not None
         self._database = database
         self._path = database.path
         self._where = f"the external database {database.id} ({database.path})"
+        self._busy_timeout = busy_timeout or BUSY_TIMEOUT
         self._opened: duckdb.DuckDBPyConnection | None = None
         self._here = _open_here.setdefault(str(database.path.resolve()), threading.Lock())
         self._checked: set[str] = set()
@@ -122,9 +123,9 @@ class DuckdbTarget:
         return self._opened
 
     def _open(self, *, read_only: bool) -> duckdb.DuckDBPyConnection:
-        deadline = time.monotonic() + BUSY_TIMEOUT
+        deadline = time.monotonic() + self._busy_timeout
         with self.response_timer():
-            if not self._here.acquire(timeout=BUSY_TIMEOUT):
+            if not self._here.acquire(timeout=self._busy_timeout):
                 raise self._locked_error("another worker of this process has it open")
             try:
                 if not read_only:

@@ -9,16 +9,19 @@ if TYPE_CHECKING:
     from stackctl.sync.targets.protocol import Target
 
 
-def open_target(database: ExternalDatabase) -> Target:
-    """Connect; `database` must be resolved. Raises ServiceError as `postgres.connect.connect` does."""
+def open_target(database: ExternalDatabase, busy_timeout: float | None = None) -> Target:
+    """Connect; `database` must be resolved. Raises ServiceError as `postgres.connect.connect` does.
+
+    `busy_timeout`: seconds to wait for another process that holds a file, else each kind's own.
+    """
     if database.type == "sqlite":
         from stackctl.sync.targets.sqlite import SqliteTarget
 
-        return SqliteTarget(database)
+        return SqliteTarget(database, busy_timeout)
     if database.type == "duckdb":
         from stackctl.sync.targets.duckdb import DuckdbTarget
 
-        return DuckdbTarget(database)
+        return DuckdbTarget(database, busy_timeout)
     from stackctl.sync.targets.postgres import PostgresTarget
 
     return PostgresTarget(database)

@@ -72,7 +72,7 @@ class SqliteTarget:
     stream_format = StreamFormat(lambda stream: stream.read_chunks(CHUNK), prefetched_pieces=16)
     keep_open = True
 
-    def __init__(self, database: ExternalDatabase) -> None:
+    def __init__(self, database: ExternalDatabase, busy_timeout: float | None = None) -> None:
         assert database.path is not None
         self._database = database
         self._where = f"the external database {database.id} ({database.path})"
@@ -87,7 +87,7 @@ class SqliteTarget:
             ) from error
         try:
             self._conn = sqlite3.connect(
-                database.path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
+                database.path, timeout=busy_timeout or BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
             )
         except sqlite3.Error as error:
             raise self._to_stackctl_error(error) from error
