@@ -22,10 +22,10 @@ from stackctl.core.bundled import find_bundled
 from stackctl.migrate.folder import discover
 from stackctl.migrate.runner.run import apply_migrations
 from stackctl.postgres import embedded
-from stackctl.postgres.binaries import find_binaries, find_server_account
 from tests import forked, guard
 from tests.backend import Project, seed_tenancies
 from tests.shop import Shop
+from tests.standby import Standby
 from tests.stripe_fake import Running, running
 
 if TYPE_CHECKING:
@@ -186,32 +186,10 @@ def connect() -> Iterator[Connect]:
 
 
 @pytest.fixture(scope="module")
-def standby(server: embedded.EmbeddedServer, environment: Path) -> Iterator[str]:
-    """The socket directory of a streaming standby of the test server."""
-    directory = Path(tempfile.mkdtemp(prefix="sb-", dir=environment))
-    account = find_server_account() if os.geteuid() == 0 else None
-    binaries = find_binaries()
-    run: dict[str, Any] = {}
-    if account is not None:
-        os.chown(directory, account.pw_uid, account.pw_gid)
-        run = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
-    data = directory / "data"
-
-    def program(name: str, *arguments: str) -> None:
-        done = subprocess.run([str(binaries / name), *arguments], cwd=directory, umask=0o077,
-                              capture_output=True, text=True, check=False, **run)  # fmt: skip
-        assert done.returncode == 0, done.stderr
-
-    program("pg_basebackup", "-d", server.url(), "-D", str(data), "-R", "-X", "stream", "-c", "fast", "--no-sync")
-    options = f"-c unix_socket_directories={directory} -c listen_addresses='' -c port=5432 -c max_connections=200"
-    with (directory / "log").open("w") as log:
-        (directory / "log").chmod(0o666)
-        done = subprocess.run([str(binaries / "pg_ctl"), "start", "-w", "-D", str(data), "-o", options],
-                              cwd=directory, stdout=log, stderr=log, check=False, **run)  # fmt: skip
-    assert done.returncode == 0, (directory / "log").read_text()
-    yield str(directory)
-    program("pg_ctl", "stop", "-w", "-m", "immediate", "-D", str(data))
-    shutil.rmtree(directory)
+def standby(server: embedded.EmbeddedServer, environment: Path) -> Iterator[Standby]:
+    """A streaming standby of the test server."""
+    with Standby(server.url(), environment) as running:
+        yield running
 
 
 # -- payments

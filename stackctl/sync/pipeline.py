@@ -172,7 +172,7 @@ class Pipeline:
         replica_url = self.settings.get("database.replica_url")
         primary = connect_operated(self.settings)
         if not replica_url:
-            return Source(primary)
+            return Source(primary, self.mappings.values())
         try:
             replica = connect(
                 replica_url,
@@ -183,7 +183,7 @@ class Pipeline:
         except BaseException:
             primary.close()
             raise
-        return Source(primary, replica)
+        return Source(primary, self.mappings.values(), replica)
 
     def open_session(self, *, lazy_commits: bool = False) -> AbstractContextManager[Connection]:
         """A connection to the operated database that is closed at the end; its errors come out as StackctlErrors.

@@ -109,6 +109,12 @@ def sequence(
                     result, stop, reports.stamped, lock_wait=0 if looping else LOCK_WAIT
                 )
                 result.duration_ms = _milliseconds(started)
+                if sequencer.place.before is not None:
+                    warned(
+                        f"the operated database has moved ({sequencer.place.before} to {sequencer.place.identity}): a"
+                        " standby was promoted, or it was restored. If transactions were lost, run"
+                        " `stackctl verify --repair`"
+                    )
                 if sequencer.behind is not None:
                     if interval is None:
                         raise sequencer.behind
@@ -153,7 +159,11 @@ def poll(
     check = check or OneTimeCheck(pipeline)
     link = _Link(reports)
     settings = pipeline.settings
-    options = SyncOptions(batch_size=settings.get("sync.batch_size"), retry_pause=RETRY_PAUSE)
+    options = SyncOptions(
+        settings.get("sync.batch_size"),
+        retry_pause=RETRY_PAUSE,
+        repair_rewound=settings.get("sync.on_failover") == "repair",
+    )
     outcomes = OutcomeReporter(reports)
     loaded = LoadedFiles(settings, reports.warned)
     warned = hear_once(reports.warned)

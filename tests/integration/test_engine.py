@@ -26,7 +26,6 @@ from tests.backend import (
     add_user,
     differences,
     fetch,
-    one,
     populate,
     sequence,
     settle,
@@ -373,7 +372,6 @@ def failure(results: list[DatabaseResult]) -> tuple[str, str]:
 def test_a_cursor_from_the_future_is_refused_and_full_mends_it(copy: Copy, source: Connection) -> None:
     add_user(source)
     settle(copy.pipeline)
-    last = one(source, "SELECT last_value FROM global_seq_id")
     statement = "UPDATE _stack_sync_metadata SET last_synced_sequence_id = 1000000 WHERE mapping_name = 'users'"
     if isinstance(copy.place, str):
         with psycopg.connect(copy.place) as conn:
@@ -386,9 +384,7 @@ def test_a_cursor_from_the_future_is_refused_and_full_mends_it(copy: Copy, sourc
     sequence(copy.pipeline)
     code, message = failure(sync(copy.pipeline))
     assert code == "cursor-ahead"
-    assert "users" in message
-    assert "1000000" in message
-    assert str(last + 11) in message
+    assert "users (cursor 1000000)" in message
     assert len(copy.rows("SELECT 1 FROM users")) == 1
     assert [result.error for result in sync(copy.pipeline, full=True)] == [None]
     assert differences(copy.pipeline) == []

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 
     from stackctl.sync.pipeline import Pipeline
     from tests.conftest import Connect
+    from tests.standby import Standby
 
 
 # -- killed in the middle
@@ -350,10 +351,10 @@ def test_run_while_the_application_writes(
 
 
 def test_a_lagging_replica_is_waited_for(
-    standby: str, project: Project, source: Connection, external_db: str, connect: Connect
+    standby: Standby, project: Project, source: Connection, external_db: str, connect: Connect
 ) -> None:
     """The entry is finished only when the replica shows what was committed before the claim."""
-    replica_url = f"postgresql://postgres@/{source.info.dbname}?host={standby}&port=5432"
+    replica_url = standby.url(source.info.dbname)
     project.settings["database"]["replica_url"] = replica_url
     pipeline = project.postgres(MINE, external_db).pipeline()
     add_user(source)
@@ -388,10 +389,10 @@ def test_a_lagging_replica_is_waited_for(
 
 
 def test_a_replica_that_stays_behind_is_an_error_of_its_own(
-    standby: str, project: Project, source: Connection, external_db: str, connect: Connect,
+    standby: Standby, project: Project, source: Connection, external_db: str, connect: Connect,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    replica_url = f"postgresql://postgres@/{source.info.dbname}?host={standby}&port=5432"
+    replica_url = standby.url(source.info.dbname)
     project.settings["database"]["replica_url"] = replica_url
     pipeline = project.postgres(MINE, external_db).pipeline()
 
@@ -421,10 +422,10 @@ def test_a_replica_that_stays_behind_is_an_error_of_its_own(
 
 @pytest.mark.parametrize("full", [False, True])
 def test_a_replica_is_waited_for_once_the_cursor_is_held(
-    full: bool, standby: str, project: Project, source: Connection, external_db: str, connect: Connect
+    full: bool, standby: Standby, project: Project, source: Connection, external_db: str, connect: Connect
 ) -> None:
     """While an engine waited for the cursor, another sent what the replica does not show yet."""
-    replica_url = f"postgresql://postgres@/{source.info.dbname}?host={standby}&port=5432"
+    replica_url = standby.url(source.info.dbname)
     project.settings["database"]["replica_url"] = replica_url
     pipeline = project.postgres(MINE, external_db, mappings=["users"]).pipeline()
     user = add_user(source, displayName="old")

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.conftest import Connect
+    from tests.standby import Standby
 
 
 BUILD = "-- stackctl:outside-transaction\nCREATE INDEX CONCURRENTLY IF NOT EXISTS a_x ON a (x)"
@@ -241,10 +242,10 @@ def test_a_database_that_is_read_only(empty_db: str, tmp_path: Path) -> None:
     assert (error.code, error.exit_code) == ("read-only", 4)
 
 
-def test_a_standby(standby: str, conn: Connection, connect: Connect, tmp_path: Path) -> None:
+def test_a_standby(standby: Standby, conn: Connection, connect: Connect, tmp_path: Path) -> None:
     migrations = write_files(tmp_path, a="CREATE TABLE a ()", b="CREATE TABLE b ()")
     apply_migrations(conn, migrations, to="20260101000001")
-    url = f"postgresql://postgres@/{conn.info.dbname}?host={standby}&port=5432"
+    url = standby.url(conn.info.dbname)
 
     def there() -> bool:
         with suppress(psycopg.OperationalError), psycopg.connect(url) as copy:

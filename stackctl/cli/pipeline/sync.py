@@ -49,6 +49,7 @@ def sync(
             batch_size=run.settings.get("sync.batch_size"),
             full=full,
             adopt=adopt,
+            repair_rewound=run.settings.get("sync.on_failover") == "repair",
             on_rows=lambda mapping, rows: progress.advance(rows, mapping),
         )
         results = service.sync(Pipeline(run.settings), scope, options, stop, service.Reports())

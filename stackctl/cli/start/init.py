@@ -54,6 +54,8 @@ database:
   # poller_interval: 50ms
   # How the loops learn of work: poll, or notify (by LISTEN and NOTIFY; not through a transaction pooler).
   # wakeup: poll
+  # After a fail-over: refuse copies that are ahead of the database, or repair (compare and correct all of them).
+  # on_failover: refuse
   # Who syncs what was claimed: direct, this process (http, by posts to an endpoint, is for a later version).
   # dispatch: direct
   # endpoint: null

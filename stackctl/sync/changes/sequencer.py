@@ -18,6 +18,7 @@ from psycopg import errors
 
 from stackctl.postgres.statements import load_statements
 from stackctl.sync.changes.sequence_position import find_tenancies_ahead, to_behind_error
+from stackctl.sync.changes.source_identity import Place, notice_place
 from stackctl.sync.changes.stamping import compose_stampings
 from stackctl.sync.changes.wakeup import PendingWork, WorkProbe
 from stackctl.sync.queue import entries
@@ -77,11 +78,16 @@ class _TenanciesAhead(Exception):
         self.tenancies = tenancies
 
 
+class _Moved(Exception):
+    """The server behind the connection is another one than that whose ids are known."""
+
+
 class Sequencer:
     """Stamps over one connection (autocommit), for the tables of these mappings.
 
     `pending_work` is what it found when it last looked; given the `lease` of a poller, it looks for the poller's, too.
-    `behind`: the StateError `sequence-behind` as long as tenancies are left out for it.
+    `behind`: the StateError `sequence-behind` as long as tenancies are left out for it. `place`: where the database
+    lives, noticed before any id is given there.
     Raises StateError `not-migrated` when a table is missing.
     """
 
@@ -103,6 +109,7 @@ class Sequencer:
         self._ahead: set[UUID] = set()  # and those that are left out for a while because they were not
         self._collided = 0.0  # when the next try is due after ids collided with those that rows carry
         self.behind: StateError | None = None
+        self.place: Place = notice_place(conn, mappings)
 
     @property
     def tables(self) -> tuple[str, ...]:
@@ -134,10 +141,16 @@ class Sequencer:
                     # One round trip with the first stamps, which are none without the lock.
                     asked = self._conn.execute(_SQL["try_lock"])
                     self._stamp_all(batch, waiting)
-                    if asked.fetchall()[0][0] is False:
+                    taken, identity = asked.fetchall()[0][:2]
+                    if taken is False:
                         return "busy"
+                    if identity != self.place.identity:
+                        raise _Moved
                     self._refuse_ahead(batch.tenancies)
                 break
+            except _Moved:
+                # Behind a pooler the connection outlives a fail-over.
+                self.place = notice_place(self._conn, self._mappings)
             except _TenanciesAhead as found:
                 self._leave_out_ahead(found.tenancies)
             except errors.UniqueViolation:

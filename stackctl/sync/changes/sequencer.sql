@@ -6,6 +6,7 @@
 -- The commit is durable whatever the server's default: a crash must not take back stamps that were sent already.
 -- A batch is small beside its tables: it must not read one of them whole, whatever the statistics say.
 SELECT set_config('stackctl.stamping', CASE WHEN taken THEN 'on' ELSE 'off' END, true) = 'on',
+       stackctl.source_identity(),
        set_config('synchronous_commit', 'on', true),
        set_config('enable_seqscan', 'off', true),
        set_config('random_page_cost', '1.1', true)
@@ -19,7 +20,10 @@ SET LOCAL lock_timeout = '50ms'
 INSERT INTO stackctl.stamp_log (up_to_sequence_id) VALUES (%(up_to)s) ON CONFLICT DO NOTHING
 
 -- name: prune_stamp_log
-DELETE FROM stackctl.stamp_log WHERE stamped_at < clock_timestamp() - interval '7 days'
+-- The last one stays: it tells which ids were given, also when their rows are gone.
+DELETE FROM stackctl.stamp_log
+WHERE stamped_at < clock_timestamp() - interval '7 days'
+  AND up_to_sequence_id < (SELECT max(up_to_sequence_id) FROM stackctl.stamp_log)
 
 -- name: read_highest_stamp
 SELECT t.id AS tenancy, ends.high

@@ -18,7 +18,7 @@ from stackctl.sync.engine import rejected_rows
 from stackctl.sync.engine.batches import BatchSender
 from stackctl.sync.engine.database_sync import MappingResult
 from stackctl.sync.engine.source_errors import OperatedDatabaseLost
-from stackctl.sync.engine.source_rewound import refuse_rewound_source
+from stackctl.sync.engine.source_rewound import is_copy_ahead, to_ahead_error
 from stackctl.sync.engine.workers import abort_when_stuck
 from stackctl.sync.scope import find_unknown_tenancies, select_databases
 from stackctl.sync.targets.protocol import NEVER_SYNCED
@@ -242,7 +242,8 @@ class _Walk:
     def _send_batch(self, limit: int) -> AppliedBatch:
         """One transaction of the target."""
         with self._target.lock_cursor(self._compiled) as cursor:
-            refuse_rewound_source(self._source, self._compiled, cursor, self._result.tenancy)
+            if is_copy_ahead(self._source, self._compiled, cursor, self._result.tenancy):
+                raise to_ahead_error({self._compiled.mapping.name: cursor})
             # Only now: what is read must not be older than what another engine wrote before.
             self._source.wait_for_replica()
             page = self._source.open_batch(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from stackctl.core.errors import StackctlError, StateError
 from stackctl.sync.engine.comparison import CopyComparison, VerifyResult
 from stackctl.sync.engine.source_errors import OperatedDatabaseLost
-from stackctl.sync.engine.source_rewound import refuse_rewound_source
+from stackctl.sync.engine.source_rewound import is_copy_ahead, repair_rewound_copy, to_ahead_error
 from stackctl.sync.engine.workers import abort_when_stuck
 from stackctl.sync.scope import find_unknown_tenancies, select_databases
 from stackctl.sync.targets.protocol import NEVER_SYNCED, check_owner
@@ -132,7 +132,11 @@ def _verify_mapping(
             _refuse_cursor(source, compiled, cursor, check.tenancy)
             return cursor
 
-        accept_cursor(cursor.sequence_id if cursor else NEVER_SYNCED)
+        at = cursor.sequence_id if cursor else NEVER_SYNCED
+        if repair and is_copy_ahead(source, compiled, at, check.tenancy):
+            repair_rewound_copy(source, target, compiled, check, stop, on_rows)
+            return
+        accept_cursor(at)
         comparison = CopyComparison(source, target, compiled, check, accept_cursor=accept_cursor, repair=repair,
                                     stop=stop)  # fmt: skip
         comparison.run(on_rows)
@@ -150,7 +154,8 @@ def _verify_mapping(
 def _refuse_cursor(source: Source, compiled: Compiled, cursor: int, tenancy: UUID) -> None:
     if cursor == NEVER_SYNCED:
         raise _never_loaded_error(f"the copy of {compiled.mapping.name} was never loaded")
-    refuse_rewound_source(source, compiled, cursor, tenancy)
+    if is_copy_ahead(source, compiled, cursor, tenancy):
+        raise to_ahead_error({compiled.mapping.name: cursor})
 
 
 def _never_loaded_error(message: str) -> StateError:

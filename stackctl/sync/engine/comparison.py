@@ -68,7 +68,8 @@ class CopyComparison:
     """One mapping of one tenancy against one copy; counts in `check`.
 
     `accept_cursor` is given the copy's cursor, under its lock: it says up to which stamp the copy is to be right, or
-    raises. Rows with later ones are in flight.
+    raises. Rows with later ones are in flight. `on_rejected` is told of rows that the target does not take; without it,
+    the first of them is the check's error.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class CopyComparison:
         accept_cursor: Callable[[int], int],
         repair: bool,
         stop: Stop,
+        on_rejected: Callable[[Key, StackctlError], None] | None = None,
     ) -> None:
         self._source = source
         self._target = target
@@ -90,6 +92,7 @@ class CopyComparison:
         self._accept_cursor = accept_cursor
         self._repair = repair
         self._stop = stop
+        self._on_rejected = on_rejected or self._record_error
         self._statements = compile_checksums(compiled.mapping)
 
     def run(self, on_rows: Callable[[int, str], None]) -> None:
@@ -134,8 +137,11 @@ class CopyComparison:
     def _count_differences(self, keys: list[Key]) -> None:
         """Count what these keys come to, and repair it; a row that is rejected is counted only."""
         for key, error in rejected_rows.isolate_rejected(keys, partial(self._compare_again, repair=self._repair)):
-            self._check.error = self._check.error or error
+            self._on_rejected(key, error)
             self._compare_again([key], repair=False)
+
+    def _record_error(self, key: Key, error: StackctlError) -> None:
+        self._check.error = self._check.error or error
 
     def _compare_again(self, keys: Sequence[Key], *, repair: bool) -> None:
         """Count which of the keys differ now, and of these which don't any more at the end of the transaction."""

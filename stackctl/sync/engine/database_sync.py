@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Literal
 from stackctl.core.errors import StackctlError
 from stackctl.sync.engine import rejected_rows
 from stackctl.sync.engine.batches import BatchSender
+from stackctl.sync.engine.comparison import VerifyResult
 from stackctl.sync.engine.source_errors import OperatedDatabaseLost
-from stackctl.sync.engine.source_rewound import mark_rewound_source
+from stackctl.sync.engine.source_rewound import mark_rewound_copies, repair_rewound_copy, to_ahead_error
 from stackctl.sync.targets.protocol import NEVER_SYNCED, Target
 
 if TYPE_CHECKING:
@@ -57,13 +58,15 @@ class SyncOptions:
     """How to sync: rows a batch, whether everything is to be sent again, and who hears of rows read (mapping, rows).
 
     Rejected rows are tried again unless that was done less than `retry_pause` ago. `adopt`: a table that has rows and
-    was never loaded is taken over, not refused.
+    was never loaded is taken over, not refused. `repair_rewound`: copies that are ahead of their source are not refused
+    but compared and corrected; after a fail-over all are.
     """
 
     batch_size: int
     full: bool = False
     adopt: bool = False
     retry_pause: timedelta = timedelta(0)
+    repair_rewound: bool = False
     on_rows: Callable[[str, int], None] = lambda mapping, rows: None
 
 
@@ -80,7 +83,8 @@ def sync_database(
     Raises what belongs to this database (or to a mapping's statement) after recording what was done before it;
     ServiceErrors of the operated database pass through as well.
     """
-    known = target.prepare(result.tenancy, compiled).cursors
+    state = target.prepare(result.tenancy, compiled)
+    known = state.cursors
     source.wait_for_replica()
     cursors = {
         c.mapping.name: known[c.mapping.name].sequence_id if c.mapping.name in known else NEVER_SYNCED for c in compiled
@@ -91,16 +95,26 @@ def sync_database(
     troubled = {row.mapping for row in rejected_rows.list_rows(source.primary, result.tenancy, result.database)}
     if options.full:
         source.refuse_low_sequence(compiled, result.tenancy)
-    failure = mark_rewound_source(source, target, seen, cursors, result.tenancy)
-    if failure is not None:
-        raise failure
+    rewound, place = mark_rewound_copies(source, target, seen, state, result.tenancy, suspect=options.repair_rewound)
+    failure: StackctlError | None = None
+    if rewound and not options.repair_rewound:
+        failure = to_ahead_error({one.mapping.name: cursors[one.mapping.name] for one in rewound})
     for one in compiled:
         name = one.mapping.name
         entry = MappingResult(name, cursor=cursors[name])
         result.mappings.append(entry)
-        if name not in news and one not in waiting and name not in troubled:
+        if one in rewound and not options.repair_rewound:
+            continue
+        if name not in news and one not in waiting and one not in rewound and name not in troubled:
             continue
         try:
+            if one in rewound:
+                check = VerifyResult(result.tenancy, result.database, name)
+                repair_rewound_copy(source, target, one, check, stop)
+                entry.upserted, entry.deleted = check.missing + check.different, check.extra
+            elif one in waiting and place is not None and state.places.get(name) != place:
+                with target.lock_cursor(one, adopt=options.adopt):
+                    target.record_place(one, place)
             batches = BatchSender(source, target, one, tenancy=result.tenancy, database=result.database, result=entry,
                               options=options, stop=stop)  # fmt: skip
             finished = batches.send()

@@ -11,14 +11,16 @@ from psycopg.types.json import Jsonb
 
 from stackctl.postgres.statements import load_statements
 from stackctl.sync.changes.sequence_position import refuse_low_sequence
+from stackctl.sync.changes.source_identity import find_last_common_id, notice_place
 from stackctl.sync.engine.row_stream import RowStream
 from stackctl.sync.engine.source_errors import OperatedDatabaseLost, translate_source_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from uuid import UUID
 
     from stackctl.mapping.compile import Compiled
+    from stackctl.mapping.model import Mapping
     from stackctl.postgres.connect import Connection
     from stackctl.sync.engine.rejected_rows import RejectedKey
 
@@ -32,12 +34,13 @@ _SELECT_NUMBER: LiteralString = "SELECT {number} WHERE ({oldest}) IS NOT NULL"
 class Source:
     """The operated database for one worker: the primary, and the replica that is read when there is one.
 
-    Both connections are in autocommit mode. Raises OperatedDatabaseLost, and AnswerNo `mapping-failed` for whatever
-    else goes wrong with a mapping's statement.
+    `mappings` are all that the pipeline has. Both connections are in autocommit mode. Raises OperatedDatabaseLost, and
+    AnswerNo `mapping-failed` for whatever else goes wrong with a mapping's statement.
     """
 
-    def __init__(self, primary: Connection, replica: Connection | None = None) -> None:
+    def __init__(self, primary: Connection, mappings: Iterable[Mapping], replica: Connection | None = None) -> None:
         self.primary = primary
+        self._mappings = mappings
         self._reader = replica or primary
         self._replicated = replica is not None
 
@@ -74,9 +77,28 @@ class Source:
             row = self.primary.execute(_SQL["read_last_sequence_id"]).fetchone()
         return row[0] if row else 0
 
-    def find_changed_mappings(
-        self, compiled: Sequence[Compiled], tenancy: UUID, cursors: Mapping[str, int]
-    ) -> set[str]:
+    def read_position(self) -> tuple[int, str | None]:
+        """The highest sequence id ever given, and where the database lives (see changes/source_identity.py)."""
+        with translate_source_errors("global_seq_id"):
+            row = self.primary.execute(_SQL["read_position"]).fetchone()
+            assert row is not None
+            last, identity, noticed = row
+            if identity != noticed:
+                identity = notice_place(self.primary, self._mappings).identity
+        return last, identity
+
+    def find_last_common_id(self, identity: str) -> int | None:
+        """The highest id that the database shares with what it was when it lived elsewhere; None: it never did."""
+        with translate_source_errors("the source's history"):
+            return find_last_common_id(self.primary, identity)
+
+    def read_highest_stamp(self, compiled: Compiled, tenancy: UUID) -> int:
+        """The tenancy's highest id, over the mapping's rows and tombstones; 0 when there is none."""
+        with translate_source_errors(compiled.mapping.name):
+            row = self._reader.execute(compiled.high_water, {"tenancy_id": tenancy}).fetchone()
+        return (row[0] if row else None) or 0
+
+    def find_changed_mappings(self, compiled: Sequence[Compiled], tenancy: UUID, cursors: dict[str, int]) -> set[str]:
         """Names of the mappings that have anything above their cursor; one statement for all of them."""
         selects: list[LiteralString] = []
         parameters: dict[str, Any] = {"tenancy_id": tenancy}
@@ -121,8 +143,7 @@ class Source:
             self._reader.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
             # Everything is read: on tables that were filled and never analysed, a nested loop would be quadratic.
             self._reader.execute("SET LOCAL enable_nestloop = off")
-            row = self._reader.execute(compiled.high_water, {"tenancy_id": tenancy}).fetchone()
-            highest = row[0] if row and row[0] is not None else 0
+            highest = self.read_highest_stamp(compiled, tenancy)
             yield (
                 RowStream(self._reader, compiled.load, {"tenancy_id": tenancy}, name, on_rows),
                 highest,

@@ -167,6 +167,7 @@ class DuckdbTarget:
             with self._transaction():
                 self._execute(_METADATA)
                 self._execute(_OWNER)
+                self._execute(on_file.PLACES_TABLE)
                 if self._fetch_value(on_file.OWNED_BY) is None:
                     self._execute(on_file.CLAIM, tenancy)
                 self._check_owner(tenancy)
@@ -217,7 +218,9 @@ class DuckdbTarget:
                 if self._fetch_value(_HAS_TABLE, "_stack_sync_owner") is not None
                 else None
             )
-        return TargetState(owner, cursors)
+            placed = self._fetch_value(_HAS_TABLE, "_stack_sync_place") is not None
+            places = dict(self._execute(on_file.PLACES).fetchall()) if placed else {}
+        return TargetState(owner, cursors, places=places)
 
     @contextmanager
     def lock_cursor(self, compiled: Compiled, *, adopt: bool = False) -> Iterator[int]:
@@ -290,6 +293,10 @@ class DuckdbTarget:
         self._written += 1
         with self._translate_errors():
             self._execute(on_file.ADVANCE, cursor, _now(), compiled.mapping.name)
+
+    def record_place(self, compiled: Compiled, identity: str) -> None:
+        with self._translate_errors():
+            self._execute(on_file.RECORD_PLACE, compiled.mapping.name, identity)
 
     def read_cursor_version(self, compiled: Compiled) -> str:
         """While the file is open here nobody else writes it."""

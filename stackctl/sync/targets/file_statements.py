@@ -12,3 +12,11 @@ ADD_CURSOR = (
 )
 FORGET_CURSOR = "DELETE FROM _stack_sync_metadata WHERE mapping_name = ?"
 ADVANCE = "UPDATE _stack_sync_metadata SET last_synced_sequence_id = ?, updated_at = ? WHERE mapping_name = ?"
+PLACES_TABLE = """
+CREATE TABLE IF NOT EXISTS _stack_sync_place (mapping_name VARCHAR PRIMARY KEY, identity VARCHAR NOT NULL)
+"""
+PLACES = "SELECT mapping_name, identity FROM _stack_sync_place"
+RECORD_PLACE = (
+    "INSERT INTO _stack_sync_place (mapping_name, identity) VALUES (?, ?) "
+    "ON CONFLICT (mapping_name) DO UPDATE SET identity = excluded.identity"
+)

@@ -127,10 +127,11 @@ class PostgresTarget:
         """Tables, cursors and owner commit together, or not at all; creation is serialised among engines."""
         with self._transaction():
             found = self._execute(_SQL["read_facts"]).fetchone()
-            if not (found and found[1] and found[2] and all(map(self._has_table, compiled))):
+            if not (found and all(found[1:]) and all(map(self._has_table, compiled))):
                 self._execute(_SQL["lock_creation"])
                 self._execute(_SQL["create_metadata"])
                 self._execute(_SQL["create_owner"])
+                self._execute(_SQL["create_places"])
                 created = [one for one in compiled if not self._has_table(one)]
                 for one in created:
                     # A cursor left from a table that was dropped would leave the new one empty.
@@ -173,16 +174,18 @@ class PostgresTarget:
     def _read_state(self) -> TargetState:
         found = self._execute(_SQL["read_facts"]).fetchone()
         assert found is not None
-        operated, has_cursors, has_owner = found
+        operated, has_cursors, has_owner, has_places = found
         with self.response_timer(), self._conn.pipeline():
             owners = self._conn.execute(_SQL["read_owner"]) if has_owner else None
             cursors = self._conn.execute(_SQL["list_cursors"]) if has_cursors else None
+            places = self._conn.execute(_SQL["list_places"]) if has_places else None
             owner = owners.fetchone() if owners is not None else None
             rows = cursors.fetchall() if cursors is not None else []
         return TargetState(
             owner[0] if owner else None,
             {name: Cursor(sequence_id, updated_at) for name, sequence_id, updated_at in rows},
             operated,
+            dict(places.fetchall()) if places is not None else {},
         )
 
     @contextmanager
@@ -306,6 +309,10 @@ class PostgresTarget:
     def advance_cursor(self, compiled: Compiled, cursor: int) -> None:
         with self._translate_errors(compiled):
             self._execute(_SQL["advance_cursor"], {"mapping": compiled.mapping.name, "cursor": cursor})
+
+    def record_place(self, compiled: Compiled, identity: str) -> None:
+        with self._translate_errors(compiled):
+            self._execute(_SQL["record_place"], {"mapping": compiled.mapping.name, "identity": identity})
 
     def read_cursor_version(self, compiled: Compiled) -> str:
         with self._translate_errors(compiled):

@@ -11,7 +11,8 @@ SELECT EXISTS (
          WHERE u.relname = 'ProjectUser' AND q.relname = 'OutgoingRequest' AND u.relkind IN ('r', 'p')
        ),
        to_regclass('_stack_sync_metadata') IS NOT NULL,
-       to_regclass('_stack_sync_owner') IS NOT NULL
+       to_regclass('_stack_sync_owner') IS NOT NULL,
+       to_regclass('_stack_sync_place') IS NOT NULL
 
 -- name: create_metadata
 CREATE TABLE IF NOT EXISTS _stack_sync_metadata (
@@ -25,6 +26,17 @@ CREATE TABLE IF NOT EXISTS _stack_sync_owner (
     singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
     tenancy_id uuid NOT NULL
 )
+
+-- name: create_places
+-- Where the operated database lived when it fed the copies.
+CREATE TABLE IF NOT EXISTS _stack_sync_place (mapping_name text PRIMARY KEY, identity text NOT NULL)
+
+-- name: list_places
+SELECT mapping_name, identity FROM _stack_sync_place
+
+-- name: record_place
+INSERT INTO _stack_sync_place (mapping_name, identity) VALUES (%(mapping)s, %(identity)s)
+ON CONFLICT (mapping_name) DO UPDATE SET identity = EXCLUDED.identity
 
 -- name: claim_owner
 INSERT INTO _stack_sync_owner (tenancy_id) VALUES (%(tenancy)s) ON CONFLICT DO NOTHING

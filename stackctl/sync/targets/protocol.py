@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from stackctl.core.errors import AnswerNo, StateError
@@ -57,12 +57,14 @@ class Cursor:
 class TargetState:
     """An external database as it stands: the tenancy it belongs to (None: nobody's yet), and its cursors by mapping.
 
-    `operated`: it holds the backend's own tables, and must not be synced into.
+    `operated`: it holds the backend's own tables, and must not be synced into. `places`: where the operated database
+    lived when it fed the copies, by mapping (see changes/source_identity.py).
     """
 
     owner: UUID | None
     cursors: dict[str, Cursor]
     operated: bool = False
+    places: dict[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True)
@@ -170,6 +172,10 @@ class Target(Protocol):
 
     def advance_cursor(self, compiled: Compiled, cursor: int) -> None:
         """Set the cursor, also to what it was: every write to a mapping's rows is followed by this."""
+        ...
+
+    def record_place(self, compiled: Compiled, identity: str) -> None:
+        """Write down, under the cursor's lock, where the operated database lives that feeds the mapping's copy."""
         ...
 
     def read_cursor_version(self, compiled: Compiled) -> str:

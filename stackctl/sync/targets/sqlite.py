@@ -106,6 +106,7 @@ class SqliteTarget:
                 with self._transaction():
                     self._conn.execute(_METADATA)
                     self._conn.execute(_OWNER)
+                    self._conn.execute(on_file.PLACES_TABLE)
                     if self._fetch_value(on_file.OWNED_BY) is None:
                         self._conn.execute(on_file.CLAIM, (str(tenancy),))
                     self._check_owner(tenancy)
@@ -146,7 +147,9 @@ class SqliteTarget:
             }
             owned = self._fetch_value(_HAS_TABLE, "_stack_sync_owner") is not None
             owner = self._fetch_value(on_file.OWNED_BY) if owned else None
-        return TargetState(UUID(str(owner)) if owner else None, cursors)
+            placed = self._fetch_value(_HAS_TABLE, "_stack_sync_place") is not None
+            places = dict(self._conn.execute(on_file.PLACES).fetchall()) if placed else {}
+        return TargetState(UUID(str(owner)) if owner else None, cursors, places=places)
 
     @contextmanager
     def lock_cursor(self, compiled: Compiled, *, adopt: bool = False) -> Iterator[int]:
@@ -247,6 +250,10 @@ class SqliteTarget:
         self._written += 1
         with self._translate_errors():
             self._conn.execute(on_file.ADVANCE, (cursor, _now(), compiled.mapping.name))
+
+    def record_place(self, compiled: Compiled, identity: str) -> None:
+        with self._translate_errors():
+            self._conn.execute(on_file.RECORD_PLACE, (compiled.mapping.name, identity))
 
     def read_cursor_version(self, compiled: Compiled) -> str:
         """SQLite counts the commits of other connections; our own are counted here."""
