@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from bench.latency import Wakeup, running
+from bench.latency import Running, Wakeup, running
 
 GOAL = 2.0  # per cent of one core
 SETTLE = 3.0  # seconds until what the start left behind is over
@@ -39,20 +39,21 @@ def _children(pid: int) -> list[int]:
     return found
 
 
+def measure_ticks(service: Running) -> tuple[int, int]:
+    """Processor time so far, in clock ticks: of stackctl, and of the server."""
+    row = service.source.execute("SELECT pg_read_file('postmaster.pid')").fetchone()
+    assert row is not None
+    server = int(row[0].split("\n")[0])
+    return _ticks(service.process.pid), sum(_ticks(pid) for pid in (server, *_children(server)))
+
+
 def measure_idle(seconds: float, wakeup: Wakeup = "poll") -> float:
     """Per cent of one core that stackctl (all eleven tables, 50 ms ticks) and the server take together."""
     with running(wakeup) as service:
-        row = service.source.execute("SELECT pg_read_file('postmaster.pid')").fetchone()
-        assert row is not None
-        server = int(row[0].split("\n")[0])
         time.sleep(SETTLE)
-
-        def used() -> int:
-            return sum(_ticks(pid) for pid in (service.process.pid, server, *_children(server)))
-
-        started, before = time.monotonic(), used()
+        started, before = time.monotonic(), sum(measure_ticks(service))
         time.sleep(seconds)
-        spent = (used() - before) / os.sysconf("SC_CLK_TCK")
+        spent = (sum(measure_ticks(service)) - before) / os.sysconf("SC_CLK_TCK")
         return 100 * spent / (time.monotonic() - started)
 
 

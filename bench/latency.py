@@ -74,11 +74,14 @@ class Running:
 
 
 @contextmanager
-def running(wakeup: Wakeup) -> Iterator[Running]:
-    """The service on a server of its own, with the settings of a fresh installation, started and idle."""
+def running(wakeup: Wakeup, options: dict[str, str] | None = None) -> Iterator[Running]:
+    """The service on a server of its own, with the settings of a fresh installation, started and idle.
+
+    `options` are the server's.
+    """
     with tempfile.TemporaryDirectory(prefix="sb-") as name:
         directory = Path(name)
-        server = embedded.attach(directory / "pg")
+        server = embedded.attach(directory / "pg", options=options)
         try:
             for database in ("backend", "analytics"):
                 server.ensure_database(database)
