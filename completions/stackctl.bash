@@ -41,9 +41,10 @@ _stackctl_follows() {
     'backfill') flags='--tenancy=@tenancies --database=@databases --rate= --restart --dry-run' arguments='@mappings' ;;
     'verify') flags='--database=@databases --mapping=@mappings --repair' arguments='@tenancies...' ;;
     'enqueue') flags='--all --dry-run' arguments='@tenancies...' ;;
-    'queue') subcommands='list retry' ;;
+    'queue') subcommands='list retry forget' ;;
     'queue list') flags='--limit=' ;;
     'queue retry') flags='--all' arguments='@text...' ;;
+    'queue forget') flags='--all --yes' arguments='@text...' ;;
     'status') flags='--tenancy=@tenancies --watch --check --max-backlog= --max-lag=' ;;
     'fuse') subcommands='show on off' ;;
     'fuse show') ;;

@@ -38,7 +38,7 @@ function __stackctl_follows --no-scope-shadowing
                     'backfill:Send every row of a mapping again, in batches.' \
                     'verify:Compare external databases with their source, and mend them.' \
                     'enqueue:Queue tenancies for the poller.' \
-                    'queue:List the queue; retry what failed.' \
+                    'queue:List the queue; retry or forget what failed.' \
                     'status:The pipeline at a glance: fuses, backlog, lag, queue, databases.' \
                     'fuse:Switch the sequencer or the poller off and on.' \
                     'rules:Test sign-up rules before they lock anyone out.' \
@@ -212,11 +212,17 @@ function __stackctl_follows --no-scope-shadowing
         case 'queue'
             set subcommands \
                     'list:List queue entries, and the databases that are waiting for another attempt or given up.' \
-                    'retry:Make failing databases due now, given up ones included. The next poll tries them.'
+                    'retry:Make failing databases due now, given up ones included. The next poll tries them.' \
+                    'forget:Forget that databases fail, as after a success: for those that are gone for good.'
         case 'queue list'
             set flags '--limit=:Entries to list, oldest first.'
         case 'queue retry'
             set flags '--all:Every failing database.'
+            set arguments '@text...'
+        case 'queue forget'
+            set flags \
+                    '--all:Every failing database.' \
+                    '--yes:Do not ask.'
             set arguments '@text...'
         case 'status'
             set flags \

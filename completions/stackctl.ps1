@@ -38,7 +38,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 'backfill:Send every row of a mapping again, in batches.'
                 'verify:Compare external databases with their source, and mend them.'
                 'enqueue:Queue tenancies for the poller.'
-                'queue:List the queue; retry what failed.'
+                'queue:List the queue; retry or forget what failed.'
                 'status:The pipeline at a glance: fuses, backlog, lag, queue, databases.'
                 'fuse:Switch the sequencer or the poller off and on.'
                 'rules:Test sign-up rules before they lock anyone out.'
@@ -319,6 +319,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
             subcommands = @(
                 'list:List queue entries, and the databases that are waiting for another attempt or given up.'
                 'retry:Make failing databases due now, given up ones included. The next poll tries them.'
+                'forget:Forget that databases fail, as after a success: for those that are gone for good.'
             )
             flags = @()
             arguments = @()
@@ -331,6 +332,14 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
         'queue retry' = @{
             subcommands = @()
             flags = @('--all:Every failing database.')
+            arguments = @('@text...')
+        }
+        'queue forget' = @{
+            subcommands = @()
+            flags = @(
+                '--all:Every failing database.'
+                '--yes:Do not ask.'
+            )
             arguments = @('@text...')
         }
         'status' = @{

@@ -113,12 +113,14 @@ class BackendDatabases:
         }
         self._texts = texts
         before, self.databases = self.databases, _refuse_shared(self._parsed)
-        return DatabaseChanges() if first else _find_changes(before, self.databases)
+        return DatabaseChanges() if first else find_changes(before, self.databases)
 
 
-def _find_changes(
+def find_changes(
     before: Mapping[UUID, Sequence[ExternalDatabase]], after: Mapping[UUID, Sequence[ExternalDatabase]]
 ) -> DatabaseChanges:
+    """What came, went or is no longer as it was between two readings."""
+
     def known(databases: Mapping[UUID, Sequence[ExternalDatabase]]) -> dict[tuple[UUID, str], ExternalDatabase]:
         return {(one.tenancy, one.id): one for found in databases.values() for one in found}
 

@@ -56,7 +56,9 @@ COMMANDS: dict[str, Command | Group] = {
     "backfill": Command("pipeline", "Send every row of a mapping again, in batches.", _PIPELINE),
     "verify": Command("pipeline", "Compare external databases with their source, and mend them.", _PIPELINE),
     "enqueue": Command("pipeline", "Queue tenancies for the poller.", _PIPELINE),
-    "queue": Group("List the queue; retry what failed.", _PIPELINE, "stackctl queue list", ("list", "retry")),
+    "queue": Group(
+        "List the queue; retry or forget what failed.", _PIPELINE, "stackctl queue list", ("list", "retry", "forget")
+    ),
     "status": Command("pipeline", "The pipeline at a glance: fuses, backlog, lag, queue, databases.", _WATCH),
     "fuse": Group(
         "Switch the sequencer or the poller off and on.", _WATCH, "stackctl fuse off sequencer", ("show", "on", "off")

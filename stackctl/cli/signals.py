@@ -6,6 +6,7 @@ One that was ignored when the command started (`nohup`, a script's background jo
 from __future__ import annotations
 
 import math
+import os
 import signal
 import time
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,15 @@ def handle_signals(handler: Callable[[int, Any], None]) -> dict[signal.Signals, 
     return {
         number: signal.signal(number, handler) for number in _ENDING if signal.getsignal(number) is not signal.SIG_IGN
     }
+
+
+def has_terminal() -> bool:
+    """Whether this process belongs to a terminal that is still there."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 def restore_handlers(before: dict[signal.Signals, Any]) -> None:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+import threading
 from collections import defaultdict
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from stackctl.backend.external_databases import BackendDatabases, DatabaseChanges, to_place
-from stackctl.core.errors import ConfigError, StateError, unknown_name_error
+from stackctl.backend.external_databases import BackendDatabases, DatabaseChanges, find_changes, to_place
+from stackctl.config.keys import KEYS
+from stackctl.config.settings import Settings
+from stackctl.core.errors import ConfigError, StackctlError, StateError, unknown_name_error
 from stackctl.mapping.compile import Compiled, compile_mapping
 from stackctl.mapping.files import load_mappings as load_mappings
 from stackctl.postgres.connect import OPERATED, connect, connect_operated, open_operated_session
 from stackctl.postgres.errors import row_security_error
 from stackctl.postgres.statements import load_statements
 from stackctl.sync.changes.stamping import TOMBSTONES
+from stackctl.sync.configuration import Reload
 from stackctl.sync.engine.source import Source
 from stackctl.sync.queue import entries
 from stackctl.sync.targets.kinds import open_target
@@ -24,7 +29,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from uuid import UUID
 
-    from stackctl.config.settings import ExternalDatabase, Settings
+    from stackctl.config.settings import ExternalDatabase
     from stackctl.mapping.dialect import Dialect
     from stackctl.mapping.files import MappingSet
     from stackctl.mapping.model import Mapping
@@ -42,6 +47,9 @@ class Pipeline:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self._changing = threading.Lock()
+        self._changes = DatabaseChanges()  # not yet heard of by the poller
+        self._configured_databases: dict[UUID, list[ExternalDatabase]] | None = None
 
     @property
     def mappings(self) -> dict[str, Mapping]:
@@ -98,8 +106,45 @@ class Pipeline:
         return self._backend.databases
 
     def refresh(self, conn: Connection) -> DatabaseChanges:
-        """Read the backend's configuration again, when that was a while ago; nothing changes in a file."""
-        return self._backend.refresh(conn) if self._backend is not None else DatabaseChanges()
+        """What changed since the last time: the backend's configuration is read again when that was a while ago."""
+        if self._backend is not None:
+            return self._backend.refresh(conn)
+        with self._changing:
+            changes, self._changes = self._changes, DatabaseChanges()
+        return changes
+
+    def reload(self) -> Reload:
+        """Read the configuration file again, and take up its external databases unless something in it is wrong."""
+        old = self.settings
+        assert old.config_path is not None
+        fresh = Settings(old.flags, old.environ, old.cwd)
+        try:
+            if fresh.config_path != old.config_path:
+                raise ConfigError(f"{old.config_path} is gone", code="config-not-found", hint="restore it")
+            _ = fresh.file
+            others = tuple(key for key in KEYS if _read_value(old, key) != fresh.get(key))
+            if self._backend is not None:
+                return Reload(old.config_path, restart_for=others)
+            after = self._collect(fresh)
+        except StackctlError as error:
+            return Reload(old.config_path, error=error)
+        with self._changing:
+            changes, self._configured_databases = find_changes(self._configured, after), after
+            earlier = self._changes
+            self._changes = DatabaseChanges(earlier.altered + changes.altered, earlier.gone + changes.gone)
+        return Reload(old.config_path, changes=changes, restart_for=others)
+
+    def fingerprint_databases(self) -> dict[tuple[UUID, str], str]:
+        """The fingerprint of each configured database, by tenancy and id."""
+        return {(one.tenancy, one.id): self.fingerprint(one) for found in self.databases.values() for one in found}
+
+    def fingerprint(self, database: ExternalDatabase) -> str:
+        """What a database is known by: its place and its mappings, and no secret."""
+        try:
+            place = _place(self.settings.resolve_database(database))
+        except StackctlError:  # an unset variable, or what a tenancy wrote
+            place = (database.connection,)
+        return hashlib.sha256(repr((database.type, place, database.mappings)).encode()).hexdigest()
 
     @cached_property
     def _backend(self) -> BackendDatabases | None:
@@ -114,10 +159,16 @@ class Pipeline:
             return None
         return BackendDatabases("neighbour" if self.settings.get("external_databases_local") == "allow" else "tenancy")
 
-    @cached_property
+    @property
     def _configured(self) -> dict[UUID, list[ExternalDatabase]]:
+        if self._configured_databases is None:
+            self._configured_databases = self._collect(self.settings)
+        return self._configured_databases
+
+    def _collect(self, settings: Settings) -> dict[UUID, list[ExternalDatabase]]:
+        """The external databases of the file; raises as `databases` does."""
         found: dict[UUID, list[ExternalDatabase]] = defaultdict(list)
-        for database in self.settings.external_databases():
+        for database in settings.external_databases():
             for name in database.mappings or ():
                 if name not in self.mappings:
                     error = unknown_name_error("mapping", name, self.mappings)
@@ -195,6 +246,14 @@ class Pipeline:
     def open_target(self, database: ExternalDatabase, *, busy_timeout: float | None = None) -> Target:
         """Connect; a file that another process holds is waited for, by the kind's own time limit or this one (s)."""
         return open_target(self.settings.resolve_database(database), busy_timeout)
+
+
+def _read_value(settings: Settings, key: str) -> Any:
+    """Null for what is wrong there: nothing uses it."""
+    try:
+        return settings.get(key)
+    except ConfigError:
+        return None
 
 
 def _place(database: ExternalDatabase) -> tuple[str, ...]:

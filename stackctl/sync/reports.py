@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from stackctl.core.errors import StackctlError
     from stackctl.postgres.connect import Connection
     from stackctl.sync.changes.sequencer import SequenceResult
+    from stackctl.sync.configuration import Reload
     from stackctl.sync.engine.database_sync import DatabaseResult
     from stackctl.sync.engine.poller import PollResult
 
@@ -32,7 +33,8 @@ class Reports:
     `stamped` hears of each batch of the sequencer, `sequenced` and `polled` of each pass of a loop that did
     something, `synced` of each attempt on a database. In a loop, `failing` hears of a database that has begun to fail,
     fails otherwise than before, or was given up, and `recovered` of one that has stopped; `trouble` of each time the
-    operated database could not be had, and `regained` when it can again; `warned` of anything else, once.
+    operated database could not be had, and `regained` when it can again; `reloaded` of each time the configuration file
+    was read again; `warned` of anything else, once.
     """
 
     stamped: Callable[[int], None] = lambda rows: None
@@ -43,6 +45,7 @@ class Reports:
     recovered: Callable[[retries.Failure], None] = lambda failure: None
     trouble: Callable[[StackctlError], None] = lambda error: None
     regained: Callable[[], None] = lambda: None
+    reloaded: Callable[[Reload], None] = lambda reload: None
     warned: Callable[[str], None] = lambda text: None
 
 
@@ -83,13 +86,12 @@ def hear_once(hear: Callable[[str], None]) -> Callable[[str], None]:
 
 
 class LoadedFiles:
-    """The files that the settings come from, configuration and mappings, as they were when this was made.
+    """The files of the mappings, as they were when this was made.
 
     A process goes on with what it has loaded: half of the old and half of the new would fit nothing.
     """
 
     def __init__(self, settings: Settings, warned: Callable[[str], None]) -> None:
-        self._config = settings.config_path
         self._mappings = settings.mappings_dir()
         self._warned = hear_once(warned)
         self._states = self._read()
@@ -107,7 +109,7 @@ class LoadedFiles:
 
     def _read(self) -> dict[Path, tuple[int, int, int]]:
         found: dict[Path, tuple[int, int, int]] = {}
-        for path in [*self._mapping_files(), *filter(None, [self._config])]:
+        for path in self._mapping_files():
             with suppress(OSError):
                 state = path.stat()
                 found[path] = (state.st_mtime_ns, state.st_size, state.st_ino)

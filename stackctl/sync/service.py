@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 from stackctl.core.errors import ServiceError, StateError
 from stackctl.sync.changes.sequencer import LOCK_WAIT, Sequencer, SequenceResult, prune_stamp_log
 from stackctl.sync.changes.wakeup import SLOW_TICK, Listener, PendingWork, WorkProbe, open_listener
+from stackctl.sync.configuration import ConfigurationWatch
 from stackctl.sync.engine.database_sync import DatabaseResult, SyncOptions
 from stackctl.sync.engine.poller import Poller, PollResult
 from stackctl.sync.engine.workers import Workers
-from stackctl.sync.queue import entries, retries
+from stackctl.sync.queue import entries, known_databases, retries
 from stackctl.sync.reports import LoadedFiles, OutcomeReporter, Reports, hear_once
 from stackctl.sync.scope import Scope, find_unknown_tenancies, select_databases
 
@@ -74,17 +75,18 @@ def sequence(
     reports: Reports,
     on_pending_work: Callable[[PendingWork], None] | None = None,
     check: OneTimeCheck | None = None,
+    watch: ConfigurationWatch | None = None,
 ) -> SequenceResult:
     """Stamp until nothing is left, or with an `interval` for ever; returns the last pass.
 
     Given `on_pending_work`, the loop looks for the poller's work as well, and says at each tick what it found. `check`
-    is shared
-    with another loop of this process.
+    and `watch` are shared with another loop of this process.
     """
     result = SequenceResult()
     check = check or OneTimeCheck(pipeline)
     link = _Link(reports)
     loaded = LoadedFiles(pipeline.settings, reports.warned)
+    watch = watch or ConfigurationWatch(pipeline)
     warned = hear_once(reports.warned)
 
     def work() -> None:
@@ -127,6 +129,7 @@ def sequence(
                 if on_pending_work is not None and found is not None:
                     on_pending_work(found)
                 loaded.warn_of_changes()
+                _look_at_configuration(watch, stop, reports)
                 pause = interval.total_seconds()
                 if result.stopped_by == "fuse" and on_pending_work is None:
                     pause = max(pause, FUSE_PAUSE)
@@ -150,6 +153,7 @@ def poll(
     wakeup: WakeUpSignal | None = None,
     lease: timedelta = entries.LEASE,
     check: OneTimeCheck | None = None,
+    watch: ConfigurationWatch | None = None,
 ) -> PollResult:
     """Work off the queue until nothing is left, or with an `interval` for ever; returns the last pass.
 
@@ -166,6 +170,7 @@ def poll(
     )
     outcomes = OutcomeReporter(reports)
     loaded = LoadedFiles(settings, reports.warned)
+    watch = watch or ConfigurationWatch(pipeline)
     warned = hear_once(reports.warned)
 
     def work() -> None:
@@ -212,6 +217,7 @@ def poll(
                     if result.claimed or result.failed or result.recovered:
                         reports.polled(result)
                     loaded.warn_of_changes()
+                    _look_at_configuration(watch, stop, reports)
                     pause = interval.total_seconds()
                     if found is not None and not found.fuses.poller:
                         pause = max(pause, FUSE_PAUSE)
@@ -235,7 +241,7 @@ def run(pipeline: Pipeline, stop: Stop, *, claim_limit: int, reports: Reports) -
     settings = pipeline.settings
     reports = replace(reports, warned=hear_once(reports.warned))
     wakeup = stop.new_wakeup_signal()
-    check = OneTimeCheck(pipeline)
+    check, watch = OneTimeCheck(pipeline), ConfigurationWatch(pipeline)
     failures: list[BaseException] = []
     ticks: timedelta = settings.get("sync.sequencer_interval")
     own: timedelta = settings.get("sync.poller_interval")
@@ -260,6 +266,7 @@ def run(pipeline: Pipeline, stop: Stop, *, claim_limit: int, reports: Reports) -
                 reports=replace(reports, stamped=lambda rows: wakeup.send(), trouble=trouble),
                 on_pending_work=on_pending_work,
                 check=check,
+                watch=watch,
             )
             if last.rows:  # the pass that the stop cut short
                 reports.sequenced(last)
@@ -270,7 +277,8 @@ def run(pipeline: Pipeline, stop: Stop, *, claim_limit: int, reports: Reports) -
     thread = threading.Thread(target=stamp, name="stackctl-sequencer")
     thread.start()
     try:
-        poll(pipeline, stop, claim_limit=claim_limit, interval=own, reports=reports, wakeup=wakeup, check=check)
+        poll(pipeline, stop, claim_limit=claim_limit, interval=own, reports=reports, wakeup=wakeup, check=check,
+             watch=watch)  # fmt: skip
     except BaseException:
         stop.set()
         raise
@@ -303,6 +311,8 @@ def sync(pipeline: Pipeline, scope: Scope, options: SyncOptions, stop: Stop, rep
                     result = workers.wait(job)
                     if not result.interrupted:
                         _record(conn, result)
+                    if result.error is None and not result.interrupted and scope.mapping is None:
+                        known_databases.record(conn, {(database.tenancy, database.id): pipeline.fingerprint(database)})
                 results.append(result)
                 reports.synced(result)
         except BaseException:
@@ -323,6 +333,12 @@ def _record(conn: Connection, result: DatabaseResult) -> None:
             recovered = retries.record_success(conn, result.tenancy, result.database)
         if recovered:
             entries.enqueue(conn, [result.tenancy])
+
+
+def _look_at_configuration(watch: ConfigurationWatch, stop: Stop, reports: Reports) -> None:
+    reload = watch.look(at_once=stop.take_reload_request())
+    if reload is not None:
+        reports.reloaded(reload)
 
 
 def _milliseconds(started: float) -> int:

@@ -40,12 +40,24 @@ class Stop:
         self._clock = clock
         self._deadline = clock() + max_duration.total_seconds() if max_duration is not None else None
         self._set = False
+        self._reload = False
         self._signals = (WakeUpSignal(),)
 
     def set(self) -> None:
         self._set = True
         for signal in self._signals:
             signal.send()
+
+    def request_reload(self) -> None:
+        """Ask for another look at the configuration, at once; may be called as `set` is."""
+        self._reload = True
+        for signal in self._signals:
+            signal.send()
+
+    def take_reload_request(self) -> bool:
+        """Whether another look was asked for; says so once."""
+        requested, self._reload = self._reload, False
+        return requested
 
     def new_wakeup_signal(self) -> WakeUpSignal:
         """A signal that the stop sends as well."""

@@ -53,6 +53,7 @@ USES: dict[str, set[str]] = {
     "fuse on sequencer": DATABASE | {"pydantic"},
     "queue list": DATABASE,
     "queue retry --all": DATABASE,
+    "queue forget --all --yes": DATABASE,
     "enqueue --all": DATABASE,
     "status": DATABASE,
     "sequence": DATABASE,

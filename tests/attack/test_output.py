@@ -121,6 +121,7 @@ CASES = [
     Case("queue list", holds=5),
     Case("queue retry --all", changes=True),
     Case("queue retry {text}"),
+    Case("queue forget --all --yes", changes=True),
     Case("status", holds=3),
     Case("status --check --max-backlog=0 --max-lag=1ms", 1),
     Case("fuse show"),

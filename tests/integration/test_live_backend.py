@@ -414,12 +414,13 @@ def enqueue(conn: Connection, options: Jsonb, key: str | None) -> uuid.UUID:
 def test_entries_of_the_backend_are_understood(
     source: Connection, project: Project, external_db: str, options: Jsonb, key: str | None
 ) -> None:
+    pipeline = project.postgres(MINE, external_db).pipeline()
+    settle(pipeline)
     enqueue(source, options, key)
     add_user(source)
     source.execute(
         'UPDATE "ProjectUser" SET "sequenceId" = nextval(\'global_seq_id\'), "shouldUpdateSequenceId" = false'
     )
-    pipeline = project.postgres(MINE, external_db).pipeline()
     assert poll(pipeline).delivered == 1
     assert differences(pipeline) == []
     assert fetch(source, 'SELECT 1 FROM "OutgoingRequest"') == []
@@ -435,7 +436,9 @@ def test_entries_of_other_kinds_are_left_alone(source: Connection, project: Proj
     source.execute("UPDATE \"OutgoingRequest\" SET \"startedFulfillingAt\" = now() - interval '1 day' WHERE id = %s",
                    (others[0],))  # fmt: skip
     before = fetch(source, 'SELECT * FROM "OutgoingRequest" ORDER BY id')
-    result = poll(project.postgres(MINE, external_db).pipeline())
+    pipeline = project.postgres(MINE, external_db).pipeline()
+    settle(pipeline)
+    result = poll(pipeline)
     assert (result.claimed, result.recovered) == (0, 0)
     assert fetch(source, 'SELECT * FROM "OutgoingRequest" ORDER BY id') == before
     assert entries.summarize_queue(source).pending == 0

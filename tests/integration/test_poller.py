@@ -208,6 +208,7 @@ def test_a_database_no_longer_configured_is_forgotten(project: Project, source: 
 
 def test_entries_that_lead_nowhere_are_finished(project: Project, source: Connection, external_db: str) -> None:
     pipeline = project.postgres(MINE, external_db).pipeline()
+    settle(pipeline)
     for body in ({}, {"tenancyId": "no uuid"}, {"tenancyId": str(OTHER)}, {"tenancyId": str(uuid.uuid4())}):
         options = {"url": "/api/latest/internal/external-db-sync/sync-engine", "body": body}
         insert(source, "OutgoingRequest", {"id": uuid.uuid4(), "qstashOptions": options})
@@ -217,6 +218,7 @@ def test_entries_that_lead_nowhere_are_finished(project: Project, source: Connec
 
 def test_an_abandoned_claim_is_recovered_and_delivered(project: Project, source: Connection, external_db: str) -> None:
     pipeline = project.postgres(MINE, external_db).pipeline()
+    settle(pipeline)
     populate(source)
     sequence(pipeline)
     entries.claim(source, 1)  # by a poller that was killed

@@ -58,6 +58,7 @@ def poll(
                 recovered=log.recovered,
                 trouble=log.trouble,
                 regained=log.regained,
+                reloaded=log.reloaded,
                 warned=log.warned,
             ),
         )

@@ -45,6 +45,7 @@ def run_(run: Run, max_duration: MaxDuration = None) -> None:
                 recovered=log.recovered,
                 trouble=log.trouble,
                 regained=log.regained,
+                reloaded=log.reloaded,
                 warned=log.warned,
             ),
         )

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from stackctl.cli.command import Run, command
+from stackctl.cli.pipeline.service_log import ServiceLog
 from stackctl.cli.pipeline.shared import (
     Interval,
     Loop,
@@ -51,6 +52,7 @@ def sequence(
                 stamped=progress.advance,
                 sequenced=lambda done: report_result(run, sequence_document(done), sequence_line(done)),
                 trouble=lambda error: console.warn(error.message),
+                reloaded=ServiceLog(run, documents=False).reloaded,
                 warned=console.warn,
             ),
         )

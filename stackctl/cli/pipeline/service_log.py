@@ -14,6 +14,7 @@ from stackctl.core.durations import format_duration
 if TYPE_CHECKING:
     from stackctl.cli.command import Run
     from stackctl.core.errors import StackctlError
+    from stackctl.sync.configuration import Reload
     from stackctl.sync.queue.retries import Failure
 
 Level = Literal["info", "warning"]
@@ -49,6 +50,26 @@ class ServiceLog:
 
     def warned(self, text: str) -> None:
         self.say("run", text, level="warning")
+
+    def reloaded(self, reload: Reload) -> None:
+        """The configuration file was read again."""
+        document: dict[str, Any] = {"path": reload.path}
+        if reload.error is not None:
+            line = f"{reload.error.message}; what was loaded stays in use"
+            document |= {"error_code": reload.error.code, "message": reload.error.message}
+            self.say("configuration", line, document, "warning")
+            return
+        altered, gone = ([f"{one.tenancy} {one.id}" for one in part] for part in
+                         (reload.changes.altered, reload.changes.gone))  # fmt: skip
+        said = [f"{what}: {', '.join(names)}" for what, names in (("new or changed", altered), ("gone", gone)) if names]
+        self.say(
+            "configuration",
+            f"{reload.path} was read again; {'; '.join(said) or 'its external databases are the same'}",
+            document | {"altered": altered, "gone": gone, "restart_for": reload.restart_for},
+        )
+        if reload.restart_for:
+            names = ", ".join(reload.restart_for)
+            self.warned(f"{reload.path}: what was loaded of {names} stays in use: restart to use what it says now")
 
     def failing(self, failure: Failure) -> None:
         """A database has begun to fail, fails otherwise than before, or was given up."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -13,7 +14,7 @@ import typer
 
 from stackctl.cli.arguments import parse_duration_option, parse_wait_option
 from stackctl.cli.command import Run, format_count
-from stackctl.cli.signals import handle_signals, ignore_further_signals, restore_handlers
+from stackctl.cli.signals import handle_signals, has_terminal, ignore_further_signals, restore_handlers
 from stackctl.core.errors import EXIT_INTERRUPTED, StateError, UsageError
 from stackctl.core.streams import on_reader_left
 
@@ -53,13 +54,19 @@ def loop_interval(loop: bool, interval: str | None, key: str, run: Run) -> timed
 def stop_on_signals(max_duration: str | None, *, loop: bool = False) -> Iterator[Stop]:
     """The first signal asks for a stop after the batch in hand; a second one ends the process at once.
 
-    A `loop` stops as well when nobody reads its results any more.
+    A `loop` stops as well when nobody reads its results any more. SIGHUP makes it look at its configuration, unless it
+    comes of a terminal that was closed.
     """
     from stackctl.sync.stop import Stop
 
     stop = Stop(parse_duration_option(max_duration, "--max-duration"))
 
+    in_terminal = has_terminal()
+
     def handle(signum: int, frame: object) -> None:
+        if loop and signum == signal.SIGHUP and not (in_terminal and not has_terminal()):
+            stop.request_reload()
+            return
         if not stop.signalled:
             stop.set()
             return

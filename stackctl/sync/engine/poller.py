@@ -19,7 +19,7 @@ import psycopg
 
 from stackctl.sync.engine.database_sync import DatabaseResult
 from stackctl.sync.engine.workers import CHECK_INTERVAL, Job
-from stackctl.sync.queue import entries, fuses, retries
+from stackctl.sync.queue import entries, fuses, known_databases, retries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -85,6 +85,7 @@ class Poller:
         self._on_result = on_result
         self._works: list[_ClaimedWork] = []
         self._renewed = self._recovered = 0.0
+        self._configured = False
 
     def drain(self, result: PollResult, stop: Stop) -> Literal["drained", "fuse", "max-duration", "signal"]:
         """Work until nothing is pending, due or in hand; returns why it ended. Nothing stays in hand."""
@@ -105,18 +106,17 @@ class Poller:
             raise
 
     def reconfigure(self) -> None:
-        """Take up what changed in the backend's configuration, at most every REREAD_AFTER.
+        """Take up what changed in the configuration, the first time also what changed since somebody last did.
 
         An entry of a tenancy that was not known here is finished without jobs, so one that is new must be queued.
         """
         changes = self._pipeline.refresh(self._conn)
-        if not changes:
+        if not changes and self._configured:
             return
-        with self._conn.transaction():
-            for one in changes.gone:
-                retries.record_success(self._conn, one.tenancy, one.id)
-            retries.retry_now(self._conn, [(one.tenancy, one.id) for one in changes.altered])
-            entries.enqueue(self._conn, {one.tenancy for one in changes.altered})
+        if self._pipeline.settings.file_in_effect is not None:  # else nobody has said which there are
+            altered = {(one.tenancy, one.id) for one in changes.altered}
+            known_databases.take_up(self._conn, self._pipeline.fingerprint_databases(), altered)
+        self._configured = True
         self._workers.close_unconfigured(self._pipeline.databases)
 
     def _recover(self, result: PollResult) -> None:

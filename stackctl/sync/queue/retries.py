@@ -116,9 +116,20 @@ def record_success(conn: Connection, tenancy: UUID, database: str) -> bool:
 
 def retry_now(conn: Connection, databases: Sequence[tuple[UUID, str]] | None) -> list[tuple[UUID, str]]:
     """Make the next attempt of these databases (None: all) due now; returns those that were failing."""
+    return _change_failures(conn, "retry_now", databases)
+
+
+def forget(conn: Connection, databases: Sequence[tuple[UUID, str]] | None) -> list[tuple[UUID, str]]:
+    """Forget that these databases (None: all) fail, as if they never had; returns those that did."""
+    return _change_failures(conn, "forget_failures", databases)
+
+
+def _change_failures(
+    conn: Connection, statement: str, databases: Sequence[tuple[UUID, str]] | None
+) -> list[tuple[UUID, str]]:
     chosen = databases or ()
     rows = conn.execute(
-        _SQL["retry_now"],
+        _SQL[statement],
         {
             "everything": databases is None,
             "tenancies": [tenancy for tenancy, _ in chosen],

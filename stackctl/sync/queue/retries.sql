@@ -65,6 +65,11 @@ SET next_attempt_at = clock_timestamp() + %(lease)s::interval,
 -- name: record_success
 DELETE FROM stackctl.delivery WHERE tenancy_id = %(tenancy)s AND database_id = %(database)s
 
+-- name: forget_failures
+DELETE FROM stackctl.delivery
+WHERE %(everything)s OR (tenancy_id, database_id) IN (SELECT * FROM unnest(%(tenancies)s::uuid[], %(databases)s::text[]))
+RETURNING tenancy_id, database_id
+
 -- name: retry_now
 UPDATE stackctl.delivery SET next_attempt_at = clock_timestamp(), attempts = 0
 WHERE %(everything)s OR (tenancy_id, database_id) IN (SELECT * FROM unnest(%(tenancies)s::uuid[], %(databases)s::text[]))
