@@ -50,6 +50,7 @@ KEYS: dict[str, Key] = {
     "sync.poller_interval": Key("duration", "50ms"),
     "sync.wakeup": Key("choice", "poll", choices=("poll", "notify")),
     "sync.on_failover": Key("choice", "refuse", choices=("refuse", "repair")),
+    "sync.schema_changes": Key("choice", "evolve", choices=("evolve", "refuse")),
     "sync.dispatch": Key("choice", "direct", choices=("direct", "http")),
     "sync.endpoint": Key("url"),
     "external_databases_from": Key("choice", "config", choices=("config", "backend")),

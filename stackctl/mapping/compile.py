@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, LiteralString, cast
 
 from stackctl.mapping import target_statements
+from stackctl.mapping.definition import fingerprint_mapping
 from stackctl.mapping.sql_text import quote, quote_literal, to_driver_sql
 from stackctl.mapping.target_statements import POSTGRES_TYPES
 
@@ -49,10 +50,13 @@ class Compiled:
     `fetch`, for sqlite those of the key. For sqlite `upsert` takes one row (`?`, the mapping's columns) and `delete`
     one key (`?`, in key order); elsewhere both read the staging table. They count as literals: they are made
     of the checked file and quoted names, and hold no value.
+
+    `fingerprint` is that of the mapping's meaning (definition.py).
     """
 
     mapping: Mapping
     dialect: Dialect
+    fingerprint: str
     fetch: LiteralString
     by_key: LiteralString
     next_key: LiteralString
@@ -101,7 +105,13 @@ def compile_mapping(mapping: Mapping, dialect: Dialect) -> Compiled:
     literals: dict[str, LiteralString] = {
         name: cast("LiteralString", statement) for name, statement in statements.items()
     }
-    return Compiled(mapping=mapping, dialect=dialect, staging=target.staging, **literals)
+    return Compiled(
+        mapping=mapping,
+        dialect=dialect,
+        fingerprint=fingerprint_mapping(mapping),
+        staging=target.staging,
+        **literals,
+    )
 
 
 def to_from_clauses(mapping: Mapping) -> tuple[str, str]:

@@ -23,6 +23,7 @@ from stackctl.sync.configuration import Reload
 from stackctl.sync.engine.source import Source
 from stackctl.sync.queue import entries
 from stackctl.sync.targets.kinds import open_target
+from stackctl.sync.targets.mapping_changes import ChangePolicy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -202,16 +203,27 @@ class Pipeline:
     def _compiled(self) -> dict[tuple[str, str], Compiled]:
         return {}
 
+    @cached_property
+    def change_policy(self) -> ChangePolicy:
+        """How changed mappings are met; what is remembered there is this process's."""
+        return ChangePolicy(evolve=self.settings.get("sync.schema_changes") == "evolve")
+
+    def find_unfed(self, database: ExternalDatabase, copies: Iterable[str]) -> list[str]:
+        """Of these copies in a database, by the names of their cursors, those that no mapping feeds."""
+        return sorted(set(copies) - set(self._list_names(database)))
+
+    def _list_names(self, database: ExternalDatabase) -> Sequence[str]:
+        return database.mappings if database.mappings is not None else tuple(self.mappings)
+
     def find_mapping(self, name: str) -> Mapping:
         """The mapping of that name; UsageError `unknown-mapping` with the nearest one."""
         return self._loaded.find(name)
 
     def compile_mappings(self, database: ExternalDatabase, only: str | None = None) -> list[Compiled]:
         """The database's mappings in its dialect; `only` narrows them to one."""
-        names = database.mappings if database.mappings is not None else tuple(self.mappings)
         # Of one that can't be used, the type may be anything; a report still names its mappings.
         dialect = _DIALECTS[database.type] if database.problem is None else "postgres"
-        return [self._compile(name, dialect) for name in names if only in (None, name)]
+        return [self._compile(name, dialect) for name in self._list_names(database) if only in (None, name)]
 
     def _compile(self, name: str, dialect: Dialect) -> Compiled:
         if (name, dialect) not in self._compiled:

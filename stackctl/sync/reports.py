@@ -54,11 +54,14 @@ class OutcomeReporter:
 
     def __init__(self, reports: Reports) -> None:
         self._reports = reports
+        self._warned = hear_once(reports.warned)
         self._failing: dict[tuple[UUID, str], retries.Failure] = {}
 
     def report(self, conn: Connection, result: DatabaseResult) -> None:
         """After the outcome was recorded; `conn` reads what was."""
         self._reports.synced(result)
+        for remark in result.remarks:
+            self._warned(f"{result.tenancy} {result.database}: {remark}")
         key = (result.tenancy, result.database)
         before = self._failing.get(key)
         if result.error is None:

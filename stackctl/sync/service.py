@@ -45,6 +45,7 @@ _PASSING = (
     "lock-timeout",
 )
 RETRY_PAUSE = timedelta(seconds=5)  # between two tries of refused rows, however often a database is synced
+RESEND_TIME = 5.0  # seconds that rows of changed mappings are sent again before it is another tenancy's turn
 FUSE_PAUSE = 1.0  # seconds between two looks at a fuse that is off
 
 
@@ -167,6 +168,7 @@ def poll(
         settings.get("sync.batch_size"),
         retry_pause=RETRY_PAUSE,
         repair_rewound=settings.get("sync.on_failover") == "repair",
+        resend_time=RESEND_TIME,
     )
     outcomes = OutcomeReporter(reports)
     loaded = LoadedFiles(settings, reports.warned)

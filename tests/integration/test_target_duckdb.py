@@ -17,6 +17,7 @@ import pytest
 
 from stackctl.sync.targets import duckdb as target_duckdb
 from stackctl.sync.targets import duckdb_csv
+from stackctl.sync.targets.mapping_changes import ChangePolicy
 from tests.backend import (
     MINE,
     OTHER,
@@ -345,7 +346,7 @@ def test_a_new_copy_and_the_file_beside_it_are_private(duck: Project, source: Co
     before = os.umask(0o022)
     try:
         target = pipeline.open_target(database)
-        target.prepare(MINE, [])
+        target.prepare(MINE, [], ChangePolicy())
         found = {file.name: stat.S_IMODE(file.stat().st_mode) for file in duck.directory.glob("copy.duckdb*")}
         assert found == {"copy.duckdb": 0o600, "copy.duckdb.wal": 0o600}
         target.close()

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from stackctl.sync.pipeline import Pipeline
     from tests.conftest import Connect
 
+OWN_TABLES = {"_stack_sync_metadata", "_stack_sync_owner", "_stack_sync_place", "_stack_sync_mapping"}
+
 
 def refusal(pipeline: Pipeline) -> StackctlError:
     errors_ = [result.error for result in sync(pipeline) if result.error is not None]
@@ -88,7 +90,7 @@ def test_consumers_may_read_and_not_write(
 
 def test_what_is_created(project: Project, source: Connection, external_db: str, connect: Connect) -> None:
     settle(project.postgres(MINE, external_db, mappings=["users"]).pipeline())
-    assert tables(external_db, connect) == {"users", "_stack_sync_metadata", "_stack_sync_owner"}
+    assert tables(external_db, connect) == {"users", *OWN_TABLES}
     columns = fetch(
         connect(external_db),
         "SELECT attname, format_type(atttypid, atttypmod), attnotnull FROM pg_attribute"
@@ -238,7 +240,7 @@ def test_two_tenancies_on_one_database_by_another_spelling(
     sequence(pipeline)
     error = refusal(pipeline)
     assert (error.code, error.exit_code) == ("other-tenancy", 5)
-    assert tables(external_db, connect) == {"users", "_stack_sync_metadata", "_stack_sync_owner"}
+    assert tables(external_db, connect) == {"users", *OWN_TABLES}
     assert one(connect(external_db), "SELECT count(*) FROM _stack_sync_metadata") == 1
 
 
@@ -255,7 +257,7 @@ def test_two_tenancies_on_one_file(project: Project, source: Connection) -> None
     with sqlite3.connect(project.directory / "copy.db") as file:
         names = {name for (name,) in file.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
     file.close()
-    assert names == {"users", "_stack_sync_metadata", "_stack_sync_owner"}
+    assert names == {"users", *OWN_TABLES}
 
 
 def test_the_operated_database_is_no_target(project: Project, source: Connection, migrated_db: str) -> None:

@@ -56,6 +56,8 @@ database:
   # wakeup: poll
   # After a fail-over: refuse copies that are ahead of the database, or repair (compare and correct all of them).
   # on_failover: refuse
+  # Copies whose mapping was changed: evolve, they follow it where no reader loses anything; refuse, they wait.
+  # schema_changes: evolve
   # Who syncs what was claimed: direct, this process (http, by posts to an endpoint, is for a later version).
   # dispatch: direct
   # endpoint: null

@@ -146,7 +146,7 @@ def _backfill_database(
         target = pipeline.open_target(database)
         try:
             with abort_when_stuck(source, target, stop, grace=STOP_GRACE):
-                target.prepare(database.tenancy, [compiled])
+                target.prepare(database.tenancy, [compiled], pipeline.change_policy)
                 _Walk(source, target, compiled, result, options, stop).run()
         finally:
             target.close()

@@ -11,6 +11,7 @@ from stackctl.sync.engine.source_errors import OperatedDatabaseLost
 from stackctl.sync.engine.source_rewound import is_copy_ahead, repair_rewound_copy, to_ahead_error
 from stackctl.sync.engine.workers import abort_when_stuck
 from stackctl.sync.scope import find_unknown_tenancies, select_databases
+from stackctl.sync.targets.mapping_changes import refuse_mixed_copy
 from stackctl.sync.targets.protocol import NEVER_SYNCED, check_owner
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def _verify_database(
                 for one in compiled:
                     if stop.requested:
                         break
-                    _verify_mapping(source, target, one, left.pop(0), state=state, repair=repair, stop=stop,
+                    _verify_mapping(source, target, database, one, left.pop(0), state=state, repair=repair, stop=stop,
                                     on_rows=on_rows)  # fmt: skip
         finally:
             target.close()
@@ -115,6 +116,7 @@ _DATABASE_IS_GONE = ("connection-lost", "unreachable", "too-many-connections", "
 def _verify_mapping(
     source: Source,
     target: Target,
+    database: ExternalDatabase,
     compiled: Compiled,
     check: VerifyResult,
     *,
@@ -137,6 +139,7 @@ def _verify_mapping(
             repair_rewound_copy(source, target, compiled, check, stop, on_rows)
             return
         accept_cursor(at)
+        refuse_mixed_copy(compiled, state.copies.get(check.mapping), database)
         comparison = CopyComparison(source, target, compiled, check, accept_cursor=accept_cursor, repair=repair,
                                     stop=stop)  # fmt: skip
         comparison.run(on_rows)

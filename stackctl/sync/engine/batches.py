@@ -18,6 +18,7 @@ from stackctl.core.errors import AnswerNo, StackctlError
 from stackctl.sync.engine import rejected_rows
 from stackctl.sync.engine.prefetch import Prefetch
 from stackctl.sync.engine.repair import find_extra_rows, repair_rows
+from stackctl.sync.targets.mapping_changes import make_record
 from stackctl.sync.targets.protocol import NEVER_SYNCED, AppliedBatch
 
 if TYPE_CHECKING:
@@ -155,6 +156,7 @@ class BatchSender:
         if cursor <= self._source.read_last_sequence_id():
             # The highest stamp may have gone with its row; a cursor never goes back for that.
             highest = max(highest, cursor)
+        self._target.write_record(self._compiled, make_record(self._compiled))
         self._target.advance_cursor(self._compiled, highest)
         return replace(applied, highest=highest)
 
@@ -190,14 +192,19 @@ class BatchSender:
         Readers keep the old rows meanwhile. Not by the tombstones alone: some deletes leave none. A row that can't be
         deleted, because the consumer's refer to it, is recorded as well.
         """
+        self.remove_extra_rows()
+        with self._target.lock_cursor(self._compiled, adopt=self._options.adopt):
+            self._target.write_record(self._compiled, make_record(self._compiled))
+            self._target.advance_cursor(self._compiled, 0)
+        self._result.cursor = 0
+        self._full = False
+
+    def remove_extra_rows(self) -> None:
+        """Delete what the source does not have."""
         self._source.wait_for_replica()
         for keys in find_extra_rows(self._source, self._target, self._compiled, self._tenancy):
             for key, error in rejected_rows.isolate_rejected(keys, self._delete_extra):
                 self._quarantine.add_row(list(key), 0, error)
-        with self._target.lock_cursor(self._compiled, adopt=self._options.adopt):
-            self._target.advance_cursor(self._compiled, 0)
-        self._result.cursor = 0
-        self._full = False
 
     def _delete_extra(self, keys: Sequence[Key]) -> None:
         with self._target.lock_cursor(self._compiled, adopt=self._options.adopt) as cursor:

@@ -7,6 +7,8 @@ two engines on one mapping serialise at the cursor.
 
 from __future__ import annotations
 
+import math
+import time
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Literal
@@ -15,8 +17,10 @@ from stackctl.core.errors import StackctlError
 from stackctl.sync.engine import rejected_rows
 from stackctl.sync.engine.batches import BatchSender
 from stackctl.sync.engine.comparison import VerifyResult
+from stackctl.sync.engine.resend import Resend
 from stackctl.sync.engine.source_errors import OperatedDatabaseLost
 from stackctl.sync.engine.source_rewound import mark_rewound_copies, repair_rewound_copy, to_ahead_error
+from stackctl.sync.targets.mapping_changes import ChangePolicy
 from stackctl.sync.targets.protocol import NEVER_SYNCED, Target
 
 if TYPE_CHECKING:
@@ -42,7 +46,11 @@ class MappingResult:
 
 @dataclass
 class DatabaseResult:
-    """What was done for one external database. `interrupted`: stopped by a signal with rows left to send."""
+    """What was done for one external database. `interrupted`: stopped by a signal with rows left to send.
+
+    `unfinished`: rows of a changed mapping are left to be sent again, and it was time for others. `remarks` are to be
+    told to people, `copies` the names of the cursors that were found there.
+    """
 
     tenancy: UUID
     database: str
@@ -50,6 +58,9 @@ class DatabaseResult:
     status: Literal["ok", "error"] = "ok"
     error: StackctlError | None = None
     interrupted: bool = False
+    unfinished: bool = False
+    remarks: list[str] = field(default_factory=list[str])
+    copies: set[str] = field(default_factory=set[str])
     mappings: list[MappingResult] = field(default_factory=list[MappingResult])
 
 
@@ -59,12 +70,16 @@ class SyncOptions:
 
     Rejected rows are tried again unless that was done less than `retry_pause` ago. `adopt`: a table that has rows and
     was never loaded is taken over, not refused. `repair_rewound`: copies that are ahead of their source are not refused
-    but compared and corrected; after a fail-over all are.
+    but compared and corrected; after a fail-over all are. `rebuild` names a mapping whose table is to be built anew;
+    `policy` says how changes of the others are met. Rows of changed mappings are sent again for `resend_time` seconds.
     """
 
     batch_size: int
     full: bool = False
     adopt: bool = False
+    rebuild: str | None = None
+    policy: ChangePolicy = field(default_factory=ChangePolicy)
+    resend_time: float = math.inf
     retry_pause: timedelta = timedelta(0)
     repair_rewound: bool = False
     on_rows: Callable[[str, int], None] = lambda mapping, rows: None
@@ -83,13 +98,20 @@ def sync_database(
     Raises what belongs to this database (or to a mapping's statement) after recording what was done before it;
     ServiceErrors of the operated database pass through as well.
     """
-    state = target.prepare(result.tenancy, compiled)
+    state = target.prepare(result.tenancy, compiled, options.policy)
     known = state.cursors
+    result.copies |= known.keys()
+    result.remarks += state.followed
+    options.policy.agreed.update((str(result.tenancy), result.database, one.mapping.name) for one in compiled)
     source.wait_for_replica()
     cursors = {
         c.mapping.name: known[c.mapping.name].sequence_id if c.mapping.name in known else NEVER_SYNCED for c in compiled
     }
-    waiting = [c for c in compiled if options.full or cursors[c.mapping.name] == NEVER_SYNCED]
+    waiting = [
+        c
+        for c in compiled
+        if options.full or c.mapping.name == options.rebuild or cursors[c.mapping.name] == NEVER_SYNCED
+    ]
     seen = [c for c in compiled if c not in waiting]
     news = source.find_changed_mappings(seen, result.tenancy, cursors) if seen else set[str]()
     troubled = {row.mapping for row in rejected_rows.list_rows(source.primary, result.tenancy, result.database)}
@@ -99,11 +121,13 @@ def sync_database(
     failure: StackctlError | None = None
     if rewound and not options.repair_rewound:
         failure = to_ahead_error({one.mapping.name: cursors[one.mapping.name] for one in rewound})
+    failed: list[Compiled] = []
     for one in compiled:
         name = one.mapping.name
         entry = MappingResult(name, cursor=cursors[name])
         result.mappings.append(entry)
         if one in rewound and not options.repair_rewound:
+            failed.append(one)
             continue
         if name not in news and one not in waiting and one not in rewound and name not in troubled:
             continue
@@ -113,7 +137,7 @@ def sync_database(
                 repair_rewound_copy(source, target, one, check, stop)
                 entry.upserted, entry.deleted = check.missing + check.different, check.extra
             elif one in waiting and place is not None and state.places.get(name) != place:
-                with target.lock_cursor(one, adopt=options.adopt):
+                with target.lock_cursor(one, adopt=options.adopt, rebuild=name == options.rebuild):
                     target.record_place(one, place)
             batches = BatchSender(source, target, one, tenancy=result.tenancy, database=result.database, result=entry,
                               options=options, stop=stop)  # fmt: skip
@@ -129,6 +153,36 @@ def sync_database(
             if error.code in _DATABASE_IS_GONE:
                 raise
             # One mapping that can't be sent does not hold up the others.
+            failed.append(one)
+            failure = failure or error
+
+    def send_news() -> None:
+        """What has changed meanwhile goes first."""
+        entries = {entry.mapping: entry for entry in result.mappings}
+        well = [c for c in compiled if entries[c.mapping.name].cursor > NEVER_SYNCED and c not in failed]
+        cursors = {c.mapping.name: entries[c.mapping.name].cursor for c in well}
+        found = source.find_changed_mappings(well, result.tenancy, cursors) if well else set[str]()
+        for one in well:
+            if one.mapping.name in found:
+                BatchSender(source, target, one, tenancy=result.tenancy, database=result.database,
+                            result=entries[one.mapping.name], options=options, stop=stop).send()  # fmt: skip
+
+    deadline = time.monotonic() + options.resend_time
+    for one, entry in zip(compiled, result.mappings, strict=True):
+        record = state.copies.get(one.mapping.name)
+        if one in failed or record is None or record.resend_up_to is None:
+            continue
+        try:
+            walk = Resend(source, target, one, tenancy=result.tenancy, database=result.database, result=entry,
+                          options=options, stop=stop)  # fmt: skip
+            if not walk.run(send_news, deadline):
+                result.interrupted |= stop.requested
+                result.unfinished = not stop.requested
+        except OperatedDatabaseLost:
+            raise
+        except StackctlError as error:
+            if error.code in _DATABASE_IS_GONE:
+                raise
             failure = failure or error
     if failure is not None:
         raise failure

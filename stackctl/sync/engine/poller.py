@@ -222,7 +222,7 @@ class Poller:
                     recovered |= recorded.recovered
                 elif not outcome.interrupted:
                     recovered |= retries.record_success(self._conn, work.tenancy, outcome.database)
-            if recovered:
+            if recovered or any(one.unfinished for one in work.results):
                 entries.enqueue(self._conn, [work.tenancy])
             if work.claim is not None:
                 if interrupted:

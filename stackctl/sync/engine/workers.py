@@ -11,10 +11,12 @@ import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from stackctl.sync.engine.database_sync import DatabaseResult, attempt_sync
 from stackctl.sync.engine.source_errors import OperatedDatabaseLost
+from stackctl.sync.targets.protocol import format_unfed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -83,7 +85,7 @@ class Workers:
         self, pipeline: Pipeline, count: int, options: SyncOptions, stop: Stop, *, only: str | None = None
     ) -> None:
         self._pipeline = pipeline
-        self._options = options
+        self._options = replace(options, policy=replace(pipeline.change_policy, rebuild=options.rebuild))
         self._only = only
         self._stop = stop
         self._places = threading.Semaphore(count)
@@ -173,6 +175,7 @@ class Workers:
             return self._pipeline.compile_mappings(database, self._only)
 
         target = attempt_sync(source, open_target, compile_mappings, result, self._options, self._stop)
+        result.remarks += map(format_unfed, self._pipeline.find_unfed(database, result.copies))
         job.target = None
         if target is not None and target.keep_open:
             self._keep_open(database, target)

@@ -12,6 +12,7 @@ import re
 import threading
 import time
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import astuple, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -23,9 +24,16 @@ from stackctl.mapping.sql_text import quote
 from stackctl.mapping.target_statements import TYPES, compose_prune
 from stackctl.sync.targets import duckdb_csv
 from stackctl.sync.targets import file_statements as on_file
+from stackctl.sync.targets.mapping_changes import (
+    check_fingerprint,
+    make_record,
+    plan_change,
+    refuse_other_table,
+)
 from stackctl.sync.targets.protocol import (
     NEVER_SYNCED,
     AppliedBatch,
+    CopyRecord,
     Cursor,
     ResponseTimer,
     StreamFormat,
@@ -54,6 +62,7 @@ if TYPE_CHECKING:
     from stackctl.mapping.compile import Compiled
     from stackctl.mapping.dialect import Dialect
     from stackctl.mapping.model import Column, Mapping
+    from stackctl.sync.targets.mapping_changes import ChangePolicy
     from stackctl.sync.targets.protocol import Rows
 
 BUSY_TIMEOUT = 30.0  # seconds to wait until another thread or process has closed the file
@@ -110,6 +119,7 @@ class DuckdbTarget:
         self._opened: duckdb.DuckDBPyConnection | None = None
         self._here = _open_here.setdefault(str(database.path.resolve()), threading.Lock())
         self._checked: set[str] = set()
+        self._has_records = False
         self._written = 0
         # DuckDB makes its `.wal` and what it spills whenever it needs them.
         self._private = ExitStack()
@@ -157,8 +167,9 @@ class DuckdbTarget:
         if (opened := self._opened) is not None:
             opened.interrupt()
 
-    def prepare(self, tenancy: UUID, compiled: Sequence[Compiled]) -> TargetState:
+    def prepare(self, tenancy: UUID, compiled: Sequence[Compiled], policy: ChangePolicy) -> TargetState:
         missing = [c for c in compiled if c.mapping.name not in self._checked]
+        followed: list[str] = []
         with self._translate_errors():
             if not missing and self._checked:
                 self._check_owner(tenancy)
@@ -168,21 +179,44 @@ class DuckdbTarget:
                 self._execute(_METADATA)
                 self._execute(_OWNER)
                 self._execute(on_file.PLACES_TABLE)
+                self._execute(on_file.CREATE_RECORDS)
+                self._has_records = True
                 if self._fetch_value(on_file.OWNED_BY) is None:
                     self._execute(on_file.CLAIM, tenancy)
                 self._check_owner(tenancy)
                 for one in missing:
                     if self._fetch_value(_HAS_TABLE, one.mapping.target) is None:
+                        refuse_other_table(one, self.read_record(one), self._database, policy)
                         # A cursor left from a table that was dropped would leave the new one empty.
                         self._execute(on_file.FORGET_CURSOR, one.mapping.name)
                         self._execute(one.create_table)
                         self._execute(on_file.ADD_CURSOR, one.mapping.name, _now())
-                    self._check_table(one)
+                        self.write_record(one, make_record(one))
+                    followed += self._follow_mapping(one, policy)
+                    if one.mapping.name != policy.rebuild:
+                        self._check_table(one)
             self._checked.update(one.mapping.name for one in missing)
-            return self._read_state()
+            return replace(self._read_state(), followed=tuple(followed))
 
     def _check_owner(self, tenancy: UUID) -> None:
         check_owner(self._fetch_value(on_file.OWNED_BY), tenancy, self._where)
+
+    def _follow_mapping(self, compiled: Compiled, policy: ChangePolicy) -> Iterator[str]:
+        """Make a copy of an older mapping one of this, as far as the policy says so; yields what was done."""
+        name = compiled.mapping.name
+        columns = {name for name, *_ in self._execute(_COLUMNS, compiled.mapping.target).fetchall()}
+        row = self._execute(on_file.CURSOR, name).fetchone()
+        cursor = row[0] if row else None
+        change = plan_change(compiled, self.read_record(compiled), cursor=cursor, columns=columns,
+                             database=self._database, policy=policy)  # fmt: skip
+        for statement in change.statements:
+            self._execute(statement)
+        if change.record is not None:
+            self.write_record(compiled, change.record)
+            if cursor is not None:
+                self.advance_cursor(compiled, cursor)  # whoever has read ahead must see that somebody wrote
+        if change.description is not None:
+            yield change.description
 
     def _check_table(self, compiled: Compiled) -> None:
         mapping = compiled.mapping
@@ -220,17 +254,26 @@ class DuckdbTarget:
             )
             placed = self._fetch_value(_HAS_TABLE, "_stack_sync_place") is not None
             places = dict(self._execute(on_file.PLACES).fetchall()) if placed else {}
-        return TargetState(owner, cursors, places=places)
+            self._has_records = self._fetch_value(_HAS_TABLE, "_stack_sync_mapping") is not None
+            records = self._execute(on_file.RECORDS).fetchall() if self._has_records else []
+        copies = {name: CopyRecord(*record) for name, *record in records}
+        return TargetState(owner, cursors, places=places, copies=copies)
 
     @contextmanager
-    def lock_cursor(self, compiled: Compiled, *, adopt: bool = False) -> Iterator[int]:
+    def lock_cursor(self, compiled: Compiled, *, adopt: bool = False, rebuild: bool = False) -> Iterator[int]:
         with self._translate_errors(), self._transaction():
             cursor = self._fetch_value(on_file.CURSOR, compiled.mapping.name)
+            self._check_fingerprint(compiled, rebuild=rebuild)
             if cursor is None:
                 if not adopt and self._has_rows(compiled):
                     raise not_ours_error(compiled, self._database, self._where)
                 self._execute(on_file.ADD_CURSOR, compiled.mapping.name, _now())
             yield NEVER_SYNCED if cursor is None else cursor
+
+    def _check_fingerprint(self, compiled: Compiled, *, rebuild: bool) -> None:
+        if self._has_records and not rebuild and (record := self.read_record(compiled)) is not None:
+            prepared = compiled.mapping.name in self._checked
+            check_fingerprint(compiled, record.fingerprint, self._database, prepared=prepared)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -297,6 +340,15 @@ class DuckdbTarget:
     def record_place(self, compiled: Compiled, identity: str) -> None:
         with self._translate_errors():
             self._execute(on_file.RECORD_PLACE, compiled.mapping.name, identity)
+
+    def read_record(self, compiled: Compiled) -> CopyRecord | None:
+        with self._translate_errors():
+            row = self._execute(on_file.RECORD, compiled.mapping.name).fetchone()
+        return CopyRecord(*row) if row else None
+
+    def write_record(self, compiled: Compiled, record: CopyRecord) -> None:
+        with self._translate_errors():
+            self._execute(on_file.WRITE_RECORD, compiled.mapping.name, *astuple(record))
 
     def read_cursor_version(self, compiled: Compiled) -> str:
         """While the file is open here nobody else writes it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from contextlib import contextmanager, suppress
+from dataclasses import asdict, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any, LiteralString, cast
 
@@ -21,11 +22,18 @@ from stackctl.postgres.connect import connect
 from stackctl.postgres.errors import to_one_line, translate_error
 from stackctl.postgres.statements import load_statements
 from stackctl.sync.targets import postgres_inline
+from stackctl.sync.targets.mapping_changes import (
+    check_fingerprint,
+    make_record,
+    plan_change,
+    refuse_other_table,
+)
 from stackctl.sync.targets.postgres_inline import MAX_BYTES, InlineBatch
 from stackctl.sync.targets.protocol import (
     NEVER_SYNCED,
     SHOWN_KEYS,
     AppliedBatch,
+    CopyRecord,
     Cursor,
     ResponseTimer,
     StreamFormat,
@@ -48,6 +56,7 @@ if TYPE_CHECKING:
     from stackctl.mapping.compile import Compiled
     from stackctl.mapping.dialect import Dialect
     from stackctl.mapping.model import Mapping
+    from stackctl.sync.targets.mapping_changes import ChangePolicy
     from stackctl.sync.targets.protocol import Rows
 
 _SQL = load_statements(__file__)
@@ -76,6 +85,7 @@ class PostgresTarget:
         )
         postgres_inline.register_dumper(self._conn)
         self._checked: set[str] = set()
+        self._has_records = False
         self.response_timer = ResponseTimer()
         if not self._conn.is_shared:
             # A statement of ours that was broken off ends there, too, and lets go of the cursor. Not every server can.
@@ -107,7 +117,7 @@ class PostgresTarget:
         with self.response_timer():
             transaction.__exit__(None, None, None)
 
-    def prepare(self, tenancy: UUID, compiled: Sequence[Compiled]) -> TargetState:
+    def prepare(self, tenancy: UUID, compiled: Sequence[Compiled], policy: ChangePolicy) -> TargetState:
         with self._translate_errors():
             state = self._read_state()
             if state.operated:
@@ -118,12 +128,12 @@ class PostgresTarget:
                 )
             missing = [c for c in compiled if c.mapping.name not in self._checked]
             if missing or not self._checked:
-                self._create_missing(tenancy, missing)
-                state = self._read_state()
+                followed = self._create_missing(tenancy, missing, policy)
+                state = replace(self._read_state(), followed=tuple(followed))
             check_owner(state.owner, tenancy, self._where)
             return state
 
-    def _create_missing(self, tenancy: UUID, compiled: Sequence[Compiled]) -> None:
+    def _create_missing(self, tenancy: UUID, compiled: Sequence[Compiled], policy: ChangePolicy) -> list[str]:
         """Tables, cursors and owner commit together, or not at all; creation is serialised among engines."""
         with self._transaction():
             found = self._execute(_SQL["read_facts"]).fetchone()
@@ -132,23 +142,50 @@ class PostgresTarget:
                 self._execute(_SQL["create_metadata"])
                 self._execute(_SQL["create_owner"])
                 self._execute(_SQL["create_places"])
+                self._execute(_SQL["create_records"])
                 created = [one for one in compiled if not self._has_table(one)]
                 for one in created:
+                    refuse_other_table(one, self.read_record(one), self._database, policy)
                     # A cursor left from a table that was dropped would leave the new one empty.
                     self._execute(_SQL["forget_cursor"], {"mapping": one.mapping.name})
                     self._execute(one.create_table)
                     self._execute(_SQL["add_cursor"], {"mapping": one.mapping.name})
+                    self.write_record(one, make_record(one))
                 # Consumers may read, never write. Who may read a table that was there is its owner's business.
-                readable = ["_stack_sync_metadata", *(one.mapping.target for one in created)]
+                readable = ["_stack_sync_metadata", "_stack_sync_mapping", *(one.mapping.target for one in created)]
                 self._execute(
                     sql.SQL("GRANT SELECT ON {} TO PUBLIC").format(sql.SQL(", ").join(map(sql.Identifier, readable)))
                 )
             if self._fetch_value("read_owner") is None:
                 self._execute(_SQL["claim_owner"], {"tenancy": tenancy})
             check_owner(self._fetch_value("read_owner"), tenancy, self._where)
+            self._has_records = True
+            followed: list[str] = []
             for one in compiled:
-                self._check_table(one)
+                followed += self._follow_mapping(one, policy)
+                if one.mapping.name != policy.rebuild:
+                    self._check_table(one)
         self._checked.update(one.mapping.name for one in compiled)
+        return followed
+
+    def _follow_mapping(self, compiled: Compiled, policy: ChangePolicy) -> Iterator[str]:
+        """Make a copy of an older mapping one of this, as far as the policy says so; yields what was done."""
+        # Nobody writes a batch meanwhile; and the record is read after whoever had the cursor before.
+        row = self._execute(_SQL["lock_cursor"], {"mapping": compiled.mapping.name}).fetchone()
+        columns = {name for name, *_ in self._execute(_SQL["read_columns"], {"table": compiled.mapping.target})}
+        cursor = row[0] if row else None
+        change = plan_change(compiled, self.read_record(compiled), cursor=cursor, columns=columns,
+                             database=self._database, policy=policy)  # fmt: skip
+        if change.statements:
+            self._execute(_SQL["hurry"])
+        for statement in change.statements:
+            self._execute(statement)
+        if change.record is not None:
+            self.write_record(compiled, change.record)
+            if cursor is not None:
+                self.advance_cursor(compiled, cursor)  # whoever has read ahead must see that somebody wrote
+        if change.description is not None:
+            yield change.description
 
     def _has_table(self, compiled: Compiled) -> bool:
         return self._execute(_SQL["read_columns"], {"table": compiled.mapping.target}).fetchone() is not None
@@ -174,25 +211,35 @@ class PostgresTarget:
     def _read_state(self) -> TargetState:
         found = self._execute(_SQL["read_facts"]).fetchone()
         assert found is not None
-        operated, has_cursors, has_owner, has_places = found
+        operated, has_cursors, has_owner, has_places, self._has_records = found
         with self.response_timer(), self._conn.pipeline():
             owners = self._conn.execute(_SQL["read_owner"]) if has_owner else None
             cursors = self._conn.execute(_SQL["list_cursors"]) if has_cursors else None
             places = self._conn.execute(_SQL["list_places"]) if has_places else None
+            records = self._conn.execute(_SQL["list_records"]) if self._has_records else None
             owner = owners.fetchone() if owners is not None else None
             rows = cursors.fetchall() if cursors is not None else []
+            copies = records.fetchall() if records is not None else []
         return TargetState(
             owner[0] if owner else None,
             {name: Cursor(sequence_id, updated_at) for name, sequence_id, updated_at in rows},
             operated,
             dict(places.fetchall()) if places is not None else {},
+            {name: CopyRecord(*record) for name, *record in copies},
         )
 
     @contextmanager
-    def lock_cursor(self, compiled: Compiled, *, adopt: bool = False) -> Iterator[int]:
+    def lock_cursor(self, compiled: Compiled, *, adopt: bool = False, rebuild: bool = False) -> Iterator[int]:
         with self._translate_errors(compiled), self._transaction():
             mapping = {"mapping": compiled.mapping.name}
-            row = self._execute(_SQL["lock_cursor"], mapping).fetchone()
+            with self.response_timer(), self._conn.pipeline():
+                locked = self._conn.execute(_SQL["lock_cursor"], mapping)
+                # A statement of its own: it sees what was committed while the first one waited.
+                records = self._conn.execute(_SQL["read_record"], mapping) if self._has_records else None
+                row = locked.fetchone()
+                record = records.fetchone() if records is not None else None
+            if record is not None and not rebuild:
+                check_fingerprint(compiled, record[0], self._database, prepared=compiled.mapping.name in self._checked)
             if row is None:
                 added = self._execute(_SQL["add_cursor"], mapping).rowcount
                 if added and not adopt and self._has_rows(compiled):
@@ -313,6 +360,15 @@ class PostgresTarget:
     def record_place(self, compiled: Compiled, identity: str) -> None:
         with self._translate_errors(compiled):
             self._execute(_SQL["record_place"], {"mapping": compiled.mapping.name, "identity": identity})
+
+    def read_record(self, compiled: Compiled) -> CopyRecord | None:
+        with self._translate_errors(compiled):
+            row = self._execute(_SQL["read_record"], {"mapping": compiled.mapping.name}).fetchone()
+        return CopyRecord(*row) if row else None
+
+    def write_record(self, compiled: Compiled, record: CopyRecord) -> None:
+        with self._translate_errors(compiled):
+            self._execute(_SQL["write_record"], {"mapping": compiled.mapping.name, **asdict(record)})
 
     def read_cursor_version(self, compiled: Compiled) -> str:
         with self._translate_errors(compiled):

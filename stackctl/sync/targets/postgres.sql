@@ -12,7 +12,8 @@ SELECT EXISTS (
        ),
        to_regclass('_stack_sync_metadata') IS NOT NULL,
        to_regclass('_stack_sync_owner') IS NOT NULL,
-       to_regclass('_stack_sync_place') IS NOT NULL
+       to_regclass('_stack_sync_place') IS NOT NULL,
+       to_regclass('_stack_sync_mapping') IS NOT NULL
 
 -- name: create_metadata
 CREATE TABLE IF NOT EXISTS _stack_sync_metadata (
@@ -37,6 +38,32 @@ SELECT mapping_name, identity FROM _stack_sync_place
 -- name: record_place
 INSERT INTO _stack_sync_place (mapping_name, identity) VALUES (%(mapping)s, %(identity)s)
 ON CONFLICT (mapping_name) DO UPDATE SET identity = EXCLUDED.identity
+
+-- name: create_records
+CREATE TABLE IF NOT EXISTS _stack_sync_mapping (
+    mapping_name text PRIMARY KEY,
+    fingerprint text NOT NULL,
+    definition text NOT NULL,
+    resend_after bigint,
+    resend_up_to bigint
+)
+
+-- name: read_record
+SELECT fingerprint, definition, resend_after, resend_up_to FROM _stack_sync_mapping WHERE mapping_name = %(mapping)s
+
+-- name: list_records
+SELECT mapping_name, fingerprint, definition, resend_after, resend_up_to FROM _stack_sync_mapping
+
+-- name: write_record
+INSERT INTO _stack_sync_mapping (mapping_name, fingerprint, definition, resend_after, resend_up_to)
+VALUES (%(mapping)s, %(fingerprint)s, %(definition)s, %(resend_after)s, %(resend_up_to)s)
+ON CONFLICT (mapping_name) DO UPDATE
+SET fingerprint = EXCLUDED.fingerprint, definition = EXCLUDED.definition, resend_after = EXCLUDED.resend_after,
+    resend_up_to = EXCLUDED.resend_up_to
+
+-- name: hurry
+-- Whoever waits for a table's own lock holds up everybody who comes after: not for long.
+SET LOCAL lock_timeout = '2s'
 
 -- name: claim_owner
 INSERT INTO _stack_sync_owner (tenancy_id) VALUES (%(tenancy)s) ON CONFLICT DO NOTHING

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from stackctl.mapping.dialect import Dialect
     from stackctl.sync.engine.prefetch import Prefetch
     from stackctl.sync.engine.row_stream import RowStream
+    from stackctl.sync.targets.mapping_changes import ChangePolicy
 
     Rows = RowStream | Prefetch
 
@@ -54,17 +55,33 @@ class Cursor:
 
 
 @dataclass(frozen=True)
+class CopyRecord:
+    """What a copy was made from, as it stands beside the cursor: the mapping's fingerprint and definition.
+
+    Rows with stamps above `resend_after` and not above `resend_up_to` are still to be sent again; None: there are none.
+    """
+
+    fingerprint: str
+    definition: str
+    resend_after: int | None = None
+    resend_up_to: int | None = None
+
+
+@dataclass(frozen=True)
 class TargetState:
     """An external database as it stands: the tenancy it belongs to (None: nobody's yet), and its cursors by mapping.
 
     `operated`: it holds the backend's own tables, and must not be synced into. `places`: where the operated database
-    lived when it fed the copies, by mapping (see changes/source_identity.py).
+    lived when it fed the copies, by mapping (see changes/source_identity.py). `copies` has the records by mapping; of
+    older copies there are none. `followed`: what was just done to make copies follow their mappings, for people.
     """
 
     owner: UUID | None
     cursors: dict[str, Cursor]
     operated: bool = False
     places: dict[str, str] = field(default_factory=dict[str, str])
+    copies: dict[str, CopyRecord] = field(default_factory=dict[str, CopyRecord])
+    followed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -135,10 +152,11 @@ class Target(Protocol):
         """From another thread: break off what waits; whoever waits gets `connection-lost`."""
         ...
 
-    def prepare(self, tenancy: UUID, compiled: Sequence[Compiled]) -> TargetState:
+    def prepare(self, tenancy: UUID, compiled: Sequence[Compiled], policy: ChangePolicy) -> TargetState:
         """Claim the database for the tenancy, create what is missing, check what exists; the state after that.
 
-        Raises StateError `other-tenancy`, `operated-database`, `table-differs`.
+        Copies that were made from another version of their mapping follow it, as far as the policy says so.
+        Raises StateError `other-tenancy`, `operated-database`, `table-differs`, `mapping-changed`, `newer-stackctl`.
         """
         ...
 
@@ -146,11 +164,14 @@ class Target(Protocol):
         """What stackctl knows of itself there; reads only."""
         ...
 
-    def lock_cursor(self, compiled: Compiled, *, adopt: bool = False) -> AbstractContextManager[int]:
+    def lock_cursor(
+        self, compiled: Compiled, *, adopt: bool = False, rebuild: bool = False
+    ) -> AbstractContextManager[int]:
         """One transaction that holds the mapping's cursor; two engines on one mapping serialise here.
 
         Yields the cursor; commits at the end, rolls back on an error. A table that has rows and no cursor is not ours:
-        raises StateError `not-ours`, unless it is to be adopted.
+        raises StateError `not-ours`, unless it is to be adopted. Raises StateError `mapping-changed` for a copy that is
+        not made from this mapping, unless `rebuild`.
         """
         ...
 
@@ -178,6 +199,14 @@ class Target(Protocol):
         """Write down, under the cursor's lock, where the operated database lives that feeds the mapping's copy."""
         ...
 
+    def read_record(self, compiled: Compiled) -> CopyRecord | None:
+        """What is written down of the copy."""
+        ...
+
+    def write_record(self, compiled: Compiled, record: CopyRecord) -> None:
+        """Write it down, or write it anew."""
+        ...
+
     def read_cursor_version(self, compiled: Compiled) -> str:
         """Changes whenever the mapping's cursor row is written, by anybody."""
         ...
@@ -195,6 +224,14 @@ class Target(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+def format_unfed(mapping: str) -> str:
+    """What to say of a cursor that no mapping feeds."""
+    return (
+        f"nothing feeds the copy of {mapping}: no mapping has that name there any more; its rows stay as they are"
+        f" until you drop them and its row in _stack_sync_metadata"
+    )
 
 
 def check_owner(owner: UUID | None, tenancy: UUID, where: str) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import contextmanager
+from dataclasses import astuple, replace
 from datetime import UTC, datetime
 from functools import partial
 from math import isnan
@@ -18,10 +19,17 @@ from stackctl.mapping.checksums import Hasher
 from stackctl.mapping.sql_text import quote
 from stackctl.mapping.target_statements import compose_prune
 from stackctl.sync.targets import file_statements as on_file
+from stackctl.sync.targets.mapping_changes import (
+    check_fingerprint,
+    make_record,
+    plan_change,
+    refuse_other_table,
+)
 from stackctl.sync.targets.protocol import (
     NEVER_SYNCED,
     SHOWN_KEYS,
     AppliedBatch,
+    CopyRecord,
     Cursor,
     ResponseTimer,
     StreamFormat,
@@ -41,6 +49,7 @@ if TYPE_CHECKING:
     from stackctl.mapping.compile import Compiled
     from stackctl.mapping.dialect import Dialect
     from stackctl.mapping.model import Mapping
+    from stackctl.sync.targets.mapping_changes import ChangePolicy
     from stackctl.sync.targets.protocol import Rows
 
 BUSY_TIMEOUT = 30.0  # seconds to wait for another engine's transaction
@@ -77,6 +86,7 @@ class SqliteTarget:
         self._database = database
         self._where = f"the external database {database.id} ({database.path})"
         self._checked: set[str] = set()
+        self._has_records = False
         self._written = 0
         self.response_timer = ResponseTimer()
         try:
@@ -92,8 +102,9 @@ class SqliteTarget:
         except sqlite3.Error as error:
             raise self._to_stackctl_error(error) from error
 
-    def prepare(self, tenancy: UUID, compiled: Sequence[Compiled]) -> TargetState:
+    def prepare(self, tenancy: UUID, compiled: Sequence[Compiled], policy: ChangePolicy) -> TargetState:
         missing = [c for c in compiled if c.mapping.name not in self._checked]
+        followed: list[str] = []
         with self._translate_errors():
             if missing or not self._checked:
                 # With WAL, readers see the last commit while a batch is written. A commit that a power cut takes
@@ -107,24 +118,47 @@ class SqliteTarget:
                     self._conn.execute(_METADATA)
                     self._conn.execute(_OWNER)
                     self._conn.execute(on_file.PLACES_TABLE)
+                    self._conn.execute(on_file.CREATE_RECORDS)
+                    self._has_records = True
                     if self._fetch_value(on_file.OWNED_BY) is None:
                         self._conn.execute(on_file.CLAIM, (str(tenancy),))
                     self._check_owner(tenancy)
                     for one in missing:
                         if self._fetch_value(_HAS_TABLE, one.mapping.target) is None:
+                            refuse_other_table(one, self.read_record(one), self._database, policy)
                             # A cursor left from a table that was dropped would leave the new one empty.
                             self._conn.execute(on_file.FORGET_CURSOR, (one.mapping.name,))
                             self._conn.execute(one.create_table)
                             self._conn.execute(on_file.ADD_CURSOR, (one.mapping.name, _now()))
-                        self._check_table(one)
+                            self.write_record(one, make_record(one))
+                        followed += self._follow_mapping(one, policy)
+                        if one.mapping.name != policy.rebuild:
+                            self._check_table(one)
                 self._checked.update(one.mapping.name for one in missing)
             else:
                 self._check_owner(tenancy)
-        return self.read_state()
+        return replace(self.read_state(), followed=tuple(followed))
 
     def _check_owner(self, tenancy: UUID) -> None:
         owner = self._fetch_value(on_file.OWNED_BY)
         check_owner(UUID(str(owner)) if owner else None, tenancy, self._where)
+
+    def _follow_mapping(self, compiled: Compiled, policy: ChangePolicy) -> Iterator[str]:
+        """Make a copy of an older mapping one of this, as far as the policy says so; yields what was done."""
+        name = compiled.mapping.name
+        columns = {name for name, *_ in self._conn.execute(_COLUMNS, (compiled.mapping.target,)).fetchall()}
+        row = self._conn.execute(on_file.CURSOR, (name,)).fetchone()
+        cursor = row[0] if row else None
+        change = plan_change(compiled, self.read_record(compiled), cursor=cursor, columns=columns,
+                             database=self._database, policy=policy)  # fmt: skip
+        for statement in change.statements:
+            self._conn.execute(statement)
+        if change.record is not None:
+            self.write_record(compiled, change.record)
+            if cursor is not None:
+                self.advance_cursor(compiled, cursor)  # whoever has read ahead must see that somebody wrote
+        if change.description is not None:
+            yield change.description
 
     def _check_table(self, compiled: Compiled) -> None:
         rows = self._conn.execute(_COLUMNS, (compiled.mapping.target,)).fetchall()
@@ -149,18 +183,27 @@ class SqliteTarget:
             owner = self._fetch_value(on_file.OWNED_BY) if owned else None
             placed = self._fetch_value(_HAS_TABLE, "_stack_sync_place") is not None
             places = dict(self._conn.execute(on_file.PLACES).fetchall()) if placed else {}
-        return TargetState(UUID(str(owner)) if owner else None, cursors, places=places)
+            self._has_records = self._fetch_value(_HAS_TABLE, "_stack_sync_mapping") is not None
+            records = self._conn.execute(on_file.RECORDS).fetchall() if self._has_records else []
+        copies = {name: CopyRecord(*record) for name, *record in records}
+        return TargetState(UUID(str(owner)) if owner else None, cursors, places=places, copies=copies)
 
     @contextmanager
-    def lock_cursor(self, compiled: Compiled, *, adopt: bool = False) -> Iterator[int]:
+    def lock_cursor(self, compiled: Compiled, *, adopt: bool = False, rebuild: bool = False) -> Iterator[int]:
         with self._translate_errors(), self._transaction():
             name = compiled.mapping.name
             row = self._conn.execute(on_file.CURSOR, (name,)).fetchone()
+            self._check_fingerprint(compiled, rebuild=rebuild)
             if row is None:
                 if not adopt and self._has_rows(compiled):
                     raise not_ours_error(compiled, self._database, self._where)
                 self._conn.execute(on_file.ADD_CURSOR, (name, _now()))
             yield row[0] if row else NEVER_SYNCED
+
+    def _check_fingerprint(self, compiled: Compiled, *, rebuild: bool) -> None:
+        if self._has_records and not rebuild and (record := self.read_record(compiled)) is not None:
+            prepared = compiled.mapping.name in self._checked
+            check_fingerprint(compiled, record.fingerprint, self._database, prepared=prepared)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -254,6 +297,15 @@ class SqliteTarget:
     def record_place(self, compiled: Compiled, identity: str) -> None:
         with self._translate_errors():
             self._conn.execute(on_file.RECORD_PLACE, (compiled.mapping.name, identity))
+
+    def read_record(self, compiled: Compiled) -> CopyRecord | None:
+        with self._translate_errors():
+            row = self._conn.execute(on_file.RECORD, (compiled.mapping.name,)).fetchone()
+        return CopyRecord(*row) if row else None
+
+    def write_record(self, compiled: Compiled, record: CopyRecord) -> None:
+        with self._translate_errors():
+            self._conn.execute(on_file.WRITE_RECORD, (compiled.mapping.name, *astuple(record)))
 
     def read_cursor_version(self, compiled: Compiled) -> str:
         """SQLite counts the commits of other connections; our own are counted here."""
