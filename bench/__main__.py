@@ -25,6 +25,7 @@ GROUPS = {
     "moving": ("first-load", "re-send", "per-row", "sqlite", "duckdb"),
     "stamping": ("stamping", "stamping-parents", "stamping-live"),
     "service": ("latency-poll", "latency-notify", "idle"),
+    "against_dlt": ("against-dlt",),
     "sustained": ("sustained",),
     "tenancies": ("tenancies", "tenancies-cost"),
     "reading": ("cursor", "verify"),
