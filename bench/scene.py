@@ -66,6 +66,12 @@ class Figure:
     goal: str = ""
     reached: bool | None = None
 
+    def has_regressed(self, recorded: float | None, noise: float) -> bool:
+        """Whether the ratio is worse than that which was recorded, by more than the part that `noise` leaves."""
+        if self.ratio is None or recorded is None:
+            return False
+        return self.ratio > recorded / noise if self.goal.startswith("≤") else self.ratio < recorded * noise
+
 
 def at_least(name: str, what: str, measured: str, *, ratio: float, goal: float) -> Figure:
     """A figure whose ratio should be no less than the goal."""
