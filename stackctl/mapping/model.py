@@ -67,6 +67,15 @@ class Mapping:
     lookup: dict[str, str] = field(default_factory=dict[str, str])
 
     @property
+    def sent_filter(self) -> str | None:
+        """Which rows are looked at when they change; None: all.
+
+        A row that leaves `filter` must go outside. Where deletes are recorded under a name of the filter's own, so is
+        that; elsewhere the row is looked at, and not found.
+        """
+        return self.filter if self.deleted_as != self.source else None
+
+    @property
     def key_columns(self) -> tuple[Column, ...]:
         """The key's columns in the order of `key`."""
         by_name = {column.name: column for column in self.columns}

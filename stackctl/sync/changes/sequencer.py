@@ -19,7 +19,8 @@ from psycopg import errors
 from stackctl.postgres.statements import load_statements
 from stackctl.sync.changes.sequence_position import find_tenancies_ahead, to_behind_error
 from stackctl.sync.changes.source_identity import Place, notice_place
-from stackctl.sync.changes.stamping import compose_stampings
+from stackctl.sync.changes.stamping import StampedRow, compose_stampings
+from stackctl.sync.changes.turns import WHOLE, TakenRows, TurnTaker
 from stackctl.sync.changes.wakeup import PendingWork, WorkProbe
 from stackctl.sync.queue import entries
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 LOCK_WAIT = 5.0  # seconds that a single pass waits for another sequencer's commit
 LOCK_POLL = 0.02  # seconds between two tries
 LOOK_INTERVAL = 0.2  # seconds for which a look at the marks and fuses holds while one full batch follows another
+HELD_WAIT = 5.0  # seconds for which rows are looked for that come after those that can't be stamped
 AHEAD_PAUSE = 5.0  # seconds in which a tenancy is left out whose stamps are above the sequence
 HELD_PAUSE = 1.0  # seconds in which a tenancy whose queue entry is locked is left out
 
@@ -63,11 +65,19 @@ def prune_stamp_log(conn: Connection) -> None:
 
 @dataclass
 class _Batch:
-    """What one transaction has done so far: rows by table, their tenancies, and the highest id given."""
+    """What one transaction has done so far: rows by table, their tenancies, and the highest id given.
+
+    `progress` counts the rows that mappings do not send, too; `taken` is what the turns are to learn of once the
+    transaction is known to have had the lock.
+    """
 
     stamped: Counter[str] = field(default_factory=Counter[str])
     tenancies: set[UUID] = field(default_factory=set[UUID])
     highest: int = 0
+    progress: int = 0
+    taken: list[tuple[TurnTaker, list[TakenRows], int]] = field(
+        default_factory=list[tuple[TurnTaker, list[TakenRows], int]]
+    )
 
 
 class _TenanciesAhead(Exception):
@@ -102,6 +112,7 @@ class Sequencer:
         self._probe = WorkProbe(conn, self._stampings, lease=lease)
         self.pending_work: PendingWork | None = None
         self._looked = 0.0
+        self._turns = [TurnTaker(batch_size, whole=not stamping.by_tenancy) for stamping in self._stampings]
         self._full = False  # the last batch was, so that more is likely to wait
         self._skipped: dict[UUID, float] = {}
         self._mappings = mappings
@@ -116,8 +127,10 @@ class Sequencer:
         """Those whose changes it waits for."""
         return tuple(stamping.table for stamping in self._stampings)
 
-    def stamp_batch(self, result: SequenceResult) -> Literal["stamped", "idle", "fuse", "busy"]:
-        """One transaction: stamps up to a batch of every table that has marked rows.
+    def stamp_batch(self, result: SequenceResult) -> Literal["stamped", "held", "idle", "fuse", "busy"]:
+        """One transaction: stamps up to a batch of every table that has marked rows, tenancies taking turns.
+
+        "held": all rows that were looked at wait for others that are locked, and more are behind them.
 
         The stamps, the parents' marks, the stamp log and the queue entries commit together (no lost wake-up), and
         with them the sequencers' lock is released. Adds to `result` after the commit.
@@ -146,6 +159,8 @@ class Sequencer:
                         return "busy"
                     if identity != self.place.identity:
                         raise _Moved
+                    now = time.monotonic()
+                    notes = [turns.note_taken(rows, total, now) for turns, rows, total in batch.taken]
                     self._refuse_ahead(batch.tenancies)
                 break
             except _Moved:
@@ -165,12 +180,12 @@ class Sequencer:
             except errors.LockNotAvailable:
                 if not self._skip_held(batch.tenancies):
                     return "busy"
-        self._full = batch.stamped.total() >= self._batch_size
-        if not batch.stamped:
+        self._full = any(notes)
+        if not batch.progress:
             if not fresh:
                 return self.stamp_batch(result)
             # What waits is locked by transactions of the application: its turn comes when they end.
-            return "idle"
+            return "held" if self._full else "idle"
         result.rows += batch.stamped.total()
         result.batches += 1
         result.by_table.update(batch.stamped)
@@ -199,7 +214,7 @@ class Sequencer:
         for number, stamping in enumerate(self._stampings):
             # Parents come after their children, and may have been marked in this very transaction.
             if number in waiting or stamping.table in marked:
-                self._stamp(stamping.table, self._statements[number], batch)
+                self._stamp(number, batch)
                 marked |= stamping.marks
         if batch.stamped:
             with self._conn.pipeline():
@@ -207,24 +222,36 @@ class Sequencer:
                 entries.enqueue(self._conn, batch.tenancies)
                 self._conn.execute(_SQL["log_stamps"], {"up_to": batch.highest})
 
-    def _stamp(self, table: str, statement: bytes, batch: _Batch) -> None:
-        limit = self._batch_size
-        repeated = False
+    def _stamp(self, number: int, batch: _Batch) -> None:
+        stamping, taker = self._stampings[number], self._turns[number]
+        turns = taker.list_turns(self._skipped, time.monotonic())
+        if turns is None:
+            return
+        parameters = vars(turns) | {"skipped": list(self._skipped)}
+        found, stamped = Counter[UUID](), Counter[UUID]()
         while True:
-            rows = self._conn.execute(statement, {"limit": limit, "skipped": list(self._skipped)}).fetchall()
-            _, _, stamped, picked = rows[0]
-            if stamped:
-                batch.stamped[table] += stamped
-                batch.highest = max(batch.highest, *(highest for _, highest, _, _ in rows))
-                batch.tenancies |= {tenancy for tenancy, _, _, _ in rows if tenancy is not None}
-            if not stamped and picked == limit:
-                # All that was picked waits for parents that are locked; others behind them need not.
-                limit *= 4
-            elif stamped == picked or repeated:
-                return
-            else:
-                # What changed while the statement ran is seen by the next one; it is locked by now.
-                repeated = True
+            rows = [StampedRow(*row) for row in self._conn.execute(self._statements[number], parameters)]
+            first = rows[0]
+            batch.progress += first.all_stamped
+            if first.all_sent:
+                batch.stamped[stamping.table] += first.all_sent
+                batch.highest = max(batch.highest, *(row.highest or 0 for row in rows))
+                sent = (row for row in rows if row.sent or not stamping.by_tenancy)
+                batch.tenancies |= {row.tenancy for row in sent if row.tenancy is not None}
+            counts = (
+                [(row.tenancy, row.found, row.stamped) for row in rows if row.tenancy is not None]
+                if stamping.by_tenancy
+                else [(WHOLE, first.all_found, first.all_stamped)]
+            )
+            # What changed while the statement ran is seen by the next one; it is locked by now.
+            repeated = bool(found) or first.all_found == first.all_stamped
+            for tenancy, seen, done in counts:
+                found[tenancy] += seen if repeated else done
+                stamped[tenancy] += done
+            if repeated:
+                break
+        taken = [TakenRows(tenancy, count, stamped[tenancy]) for tenancy, count in found.items()]
+        batch.taken.append((taker, taken, turns.total))
 
     def _skip_held(self, tenancies: set[UUID]) -> bool:
         """Leave out those of the tenancies whose queue entry is locked; the others get one, which does no harm."""
@@ -245,12 +272,18 @@ class Sequencer:
         """Batches until no row waits, or another sequencer has been at work for `lock_wait` seconds; returns why."""
         waited = 0.0
         before = 0
+        stamped = time.monotonic()
         while not stop.requested:
             match self.stamp_batch(result):
                 case "stamped":
-                    waited = 0.0
-                    on_batch(result.rows - before)
+                    waited, stamped = 0.0, time.monotonic()
+                    if result.rows > before:
+                        on_batch(result.rows - before)
                     before = result.rows
+                case "held" if time.monotonic() - stamped < HELD_WAIT:
+                    pass
+                case "held":
+                    return "drained"
                 case "idle":
                     return "drained"
                 case "fuse":

@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
-from typing import TYPE_CHECKING, LiteralString, cast
+from typing import TYPE_CHECKING, LiteralString, NamedTuple, cast
 
 from psycopg import sql
 
@@ -24,6 +24,7 @@ from stackctl.postgres.statements import load_statements
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from uuid import UUID
 
     from psycopg.sql import Composable, Composed
 
@@ -35,15 +36,26 @@ TOMBSTONES = "DeletedRow"
 _SQL = load_statements(__file__, "sequencer")
 _PLAIN_COLUMN = re.compile(r'"[^"]+"')
 _LOCKED = sql.SQL("current_setting('stackctl.stamping', true) = 'on'")  # the sequencers' lock is held
+_RANGE = sql.SQL('"tenancyId" BETWEEN turn.first AND turn.last')
+_BY_TENANCY = sql.SQL(
+    'SELECT w."tenancyId", s.highest, coalesce(s.sent, 0), coalesce(s.stamped, 0), w.found '
+    'FROM (SELECT "tenancyId", count(*) AS found FROM waiting GROUP BY 1) AS w LEFT JOIN ('
+    'SELECT "tenancyId", max("sequenceId") AS highest, count(*) FILTER (WHERE sent) AS sent, count(*) AS stamped '
+    'FROM stamped GROUP BY 1) AS s USING ("tenancyId")'
+)
 _UUID_TEXT = "^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"
 
 
 @dataclass(frozen=True)
 class SequencedTable:
-    """A sequenced table as the mappings use it: which of its rows count, and how they reach their tenancy."""
+    """A sequenced table as the mappings use it: which of its rows count, and how they reach their tenancy.
+
+    A change of a row is sent where `sent` holds; the other rows merely lose their mark.
+    """
 
     table: str
     filter: str | None
+    sent: str | None
     tenancy: TenancyJoin | None
     deleted_as: frozenset[str]
 
@@ -65,16 +77,34 @@ class OwnedTable:
 class Stamping:
     """One table: a probe that tells whether any row waits, and the statement that stamps a batch.
 
-    The statement does nothing unless the sequencers' lock is held. It takes `%(limit)s` rows, none of the tenancies in
-    `%(skipped)s`. It returns a row for each tenancy, and at least one: tenancy, highest sequence id (both null when
-    nothing was stamped, the tenancy also for rows without one), rows stamped, rows picked. `marks` are the tables in
-    which it may mark rows.
+    The statement does nothing unless the sequencers' lock is held. It takes the rows of the turns (see turns.py) in
+    `%(firsts)s`, `%(lasts)s`, `%(skips)s`, `%(limits)s` and `%(total)s`; where rows are not `by_tenancy`, all are of
+    one turn, without those of the tenancies in `%(skipped)s`. It returns rows as `StampedRow` has them, at least one.
+    `marks` are the tables in which it may mark rows.
     """
 
     table: str
+    by_tenancy: bool
     probe: Composed
     statement: Composed
     marks: frozenset[str]
+
+
+class StampedRow(NamedTuple):
+    """What a stamping statement returns: for each tenancy, and beside it for all of them together.
+
+    Rows were found, and stamped where none that depends on them is locked; `sent` are those of them that a mapping
+    sends, and `highest` is their highest sequence id. Where rows are not by tenancy, there are but the sums.
+    """
+
+    tenancy: UUID | None
+    highest: int | None
+    sent: int
+    stamped: int
+    found: int
+    all_sent: int
+    all_stamped: int
+    all_found: int
 
 
 @dataclass(frozen=True)
@@ -92,12 +122,11 @@ def list_sequenced_tables(mappings: Iterable[Mapping]) -> tuple[SequencedTable, 
         by_table.setdefault(mapping.source, []).append(mapping)
     found: list[SequencedTable] = []
     for table, users in by_table.items():
-        filters = {m.filter for m in users}
-        condition = None if None in filters else " OR ".join(f"({text})" for text in sorted(f for f in filters if f))
         found.append(
             SequencedTable(
                 table,
-                condition,
+                _any_of({m.filter for m in users}),
+                _any_of({m.sent_filter for m in users}),
                 users[0].tenancy,
                 deleted_as=frozenset(m.deleted_as for m in users),
             )
@@ -105,12 +134,16 @@ def list_sequenced_tables(mappings: Iterable[Mapping]) -> tuple[SequencedTable, 
     return tuple(found)
 
 
+def _any_of(filters: set[str | None]) -> str | None:
+    return None if None in filters else " OR ".join(f"({text})" for text in sorted(f for f in filters if f))
+
+
 def list_owned_tables(mappings: Iterable[Mapping]) -> list[OwnedTable]:
     """The sequenced tables of these mappings and the tombstones, by tenancy."""
     sources = list_sequenced_tables(mappings)
     names = sorted({name for source in sources for name in source.deleted_as})
     tombstones = OwnedTable(
-        SequencedTable(TOMBSTONES, None, None, frozenset()),
+        SequencedTable(TOMBSTONES, None, None, None, frozenset()),
         sql.SQL('"tenancyId" = t.id AND "tableName" = kind.name'),
         sql.SQL("true"),
         sql.SQL("CROSS JOIN unnest({}::text[]) AS kind (name)").format(sql.Literal(names)),
@@ -151,7 +184,7 @@ def compose_stampings(conn: Connection, mappings: Sequence[Mapping]) -> tuple[St
     stampings = [_compose_tombstone_stamping(conn, known, parents)]
     for table in order.static_order():
         # A dependency that no mapping sends carries no stamps of its own, but its changes still mark its parents.
-        source = known.get(table) or SequencedTable(table, None, None, frozenset({table}))
+        source = known.get(table) or SequencedTable(table, None, None, None, frozenset({table}))
         stampings.append(_compose_stamping(conn, source, parents.get(table, [])))
     return tuple(stampings)
 
@@ -188,37 +221,63 @@ def _to_sql(text: str) -> Composable:
 def _compose_stamping(conn: Connection, source: SequencedTable, parents: list[_ParentTable]) -> Stamping:
     table = sql.Identifier(source.table)
     _require_primary_key(conn, source.table)
-    where = sql.SQL('"shouldUpdateSequenceId" AND {}').format(_filter_condition(source.filter))
-    order = _order_by_marks(conn, source.table) if source.tenancy is None else sql.SQL("")
+    by_tenancy = source.tenancy is None
+    order = _order_by_marks(conn, source.table) if by_tenancy else sql.SQL("")
     columns = sorted({column for parent in parents for column in parent.dependency.on})
     carried = [*columns, *(["tenancyId"] if source.tenancy is None else source.tenancy.on.values())]
-    picked = sql.SQL(
-        "SELECT ctid AS _stack_place, {} FROM {} WHERE {} AND {} AND {} {} LIMIT %(limit)s FOR UPDATE SKIP LOCKED"
-    ).format(
-        _format_columns(dict.fromkeys(carried)),
-        table,
-        _LOCKED,
-        where,
-        _not_skipped_condition(source),
-        order,
-    )
     joined = [_dependency_condition(conn, source.table, parent, tombstone=False) for parent in parents]
     if source.tenancy is None:
-        tenancies = sql.SQL('SELECT "tenancyId", max("sequenceId") FROM stamped GROUP BY 1')
-        returned = sql.SQL('t."tenancyId"')
+        found, returned = _BY_TENANCY, sql.SQL('t."tenancyId"')
     else:
         # A row may belong to no tenancy, or to several: it is stamped all the same, and each of them is queued.
-        tenancies = sql.SQL(
-            'SELECT o.id, max(s."sequenceId") FROM stamped AS s LEFT JOIN "Tenancy" AS o ON {} GROUP BY 1'
+        found = sql.SQL(
+            'SELECT o.id, max(s."sequenceId"), 0, 0, 0 FROM stamped AS s JOIN "Tenancy" AS o ON {} WHERE s.sent '
+            "GROUP BY 1"
         ).format(_tenancy_condition(source.tenancy, "o", "s"))
         returned = _format_columns(source.tenancy.on.values(), "t")
     return Stamping(
         source.table,
-        sql.SQL("SELECT 1 FROM {} WHERE {} {} LIMIT 1").format(table, where, order),
+        by_tenancy,
+        _compose_row_probe(table, order),
         _compose_statement(
-            table=table, picked=picked, parents=parents, joined=joined, returned=returned, found=tenancies
+            table=table,
+            rows=_select_rows_in_turn(
+                table,
+                _format_columns(dict.fromkeys(carried)),
+                _RANGE if source.tenancy is None else _not_skipped_condition(source.tenancy),
+                order,
+                lock=not parents,
+            ),
+            parents=parents,
+            joined=joined,
+            returned=returned,
+            sent=_filter_condition(source.sent),
+            found=found,
         ),
         frozenset(parent.source.table for parent in parents),
+    )
+
+
+def _compose_row_probe(table: sql.Identifier, order: sql.SQL) -> Composed:
+    return sql.SQL('SELECT 1 FROM ONLY {} WHERE "shouldUpdateSequenceId" {} LIMIT 1').format(table, order)
+
+
+def _select_rows_in_turn(
+    table: sql.Identifier, columns: Composable, condition: Composable, order: sql.SQL, *, lock: bool
+) -> Composed:
+    """The marked rows whose turn it is, by their places; with `lock`, those that are locked already are left out."""
+    return sql.SQL(
+        "SELECT waiting.* FROM unnest(%(firsts)s::uuid[], %(lasts)s::uuid[], %(skips)s::bigint[], %(limits)s::bigint[])"
+        " AS turn (first, last, skip, most) CROSS JOIN LATERAL ("
+        'SELECT ctid AS _stack_place, {columns} FROM ONLY {table} WHERE {locked} AND "shouldUpdateSequenceId" '
+        "AND {condition} {order} LIMIT turn.most OFFSET turn.skip {lock}) AS waiting LIMIT %(total)s"
+    ).format(
+        columns=columns,
+        table=table,
+        locked=_LOCKED,
+        condition=condition,
+        order=order,
+        lock=sql.SQL("FOR UPDATE SKIP LOCKED" if lock else ""),
     )
 
 
@@ -232,11 +291,13 @@ def _order_by_marks(conn: Connection, table: str) -> sql.SQL:
     return sql.SQL('ORDER BY "shouldUpdateSequenceId", "tenancyId"' if by_mark else 'ORDER BY "tenancyId"')
 
 
-def _not_skipped_condition(source: SequencedTable) -> Composable:
-    if source.tenancy is None:
-        return sql.SQL('"tenancyId" <> ALL (%(skipped)s::uuid[])')
+def _not_skipped_condition(join: TenancyJoin) -> Composed:
+    tenancy = sql.SQL(" AND ").join(
+        sql.SQL("{} = {}").format(sql.Identifier("o", column), sql.Identifier(of_source))
+        for column, of_source in join.on.items()
+    )
     return sql.SQL('NOT EXISTS (SELECT 1 FROM "Tenancy" AS o WHERE o.id = ANY (%(skipped)s::uuid[]) AND {})').format(
-        _tenancy_condition(source.tenancy, "o", source.table)
+        tenancy
     )
 
 
@@ -252,21 +313,19 @@ def _compose_tombstone_stamping(
         )
         for child, parent in affected
     ]
-    picked = sql.SQL(
-        'SELECT ctid AS _stack_place, "tenancyId", "tableName", "primaryKey", data FROM {} '
-        'WHERE {} AND "shouldUpdateSequenceId" '
-        'AND "tenancyId" <> ALL (%(skipped)s::uuid[]) {} LIMIT %(limit)s FOR UPDATE SKIP LOCKED'
-    ).format(table, _LOCKED, order)
+    columns = sql.SQL('"tenancyId", "tableName", "primaryKey", data')
     return Stamping(
         TOMBSTONES,
-        sql.SQL('SELECT 1 FROM {} WHERE "shouldUpdateSequenceId" {} LIMIT 1').format(table, order),
+        True,
+        _compose_row_probe(table, order),
         _compose_statement(
             table=table,
-            picked=picked,
+            rows=_select_rows_in_turn(table, columns, _RANGE, order, lock=not affected),
             parents=[parent for _, parent in affected],
             joined=joined,
             returned=sql.SQL('t."tenancyId"'),
-            found=sql.SQL('SELECT "tenancyId", max("sequenceId") FROM stamped GROUP BY 1'),
+            sent=sql.SQL("true"),
+            found=_BY_TENANCY,
         ),
         frozenset(parent.source.table for _, parent in affected),
     )
@@ -326,8 +385,8 @@ def _select_parents_to_mark(parent: _ParentTable, joined: Composable) -> Compose
     )
     tenancy_columns = ["tenancyId"] if source.tenancy is None else list(source.tenancy.on.values())
     return sql.SQL(
-        "SELECT p._stack_place AS parent, c._stack_place AS child FROM picked AS c "
-        "JOIN (SELECT ctid AS _stack_place, {columns}, {expressions} FROM {table} "
+        "SELECT p._stack_place AS parent, c._stack_place AS child FROM waiting AS c "
+        "JOIN (SELECT ctid AS _stack_place, {columns}, {expressions} FROM ONLY {table} "
         'WHERE CASE WHEN "shouldUpdateSequenceId" THEN false ELSE true END AND {filter}) AS p ON {joined}'
     ).format(
         columns=_format_columns(dict.fromkeys(tenancy_columns)),
@@ -341,10 +400,11 @@ def _select_parents_to_mark(parent: _ParentTable, joined: Composable) -> Compose
 def _compose_statement(
     *,
     table: sql.Identifier,
-    picked: Composable,
+    rows: Composable,
     parents: list[_ParentTable],
     joined: Sequence[Composable],
     returned: Composable,
+    sent: Composable,
     found: Composable,
 ) -> Composed:
     """The whole statement.
@@ -352,38 +412,57 @@ def _compose_statement(
     A parent that the application holds locked is not waited for (the sequencer would stall) and not skipped (the
     mark would be lost): its children stay marked and come again in a later round. A parent that is marked already
     needs no lock: only a sequencer takes marks away, and this one holds the sequencers' lock.
+
+    Parents are locked before their children: a lock is written to the disk, and as long as the parents of many rows
+    can't be had, nothing is written, and the application waits for no lock of ours.
     """
-    steps: list[Composable] = [sql.SQL("picked AS MATERIALIZED ({})").format(picked)]
+    steps: list[Composable] = [sql.SQL("waiting AS MATERIALIZED ({})").format(rows)]
     ready: list[Composable] = []
     for number, (parent, condition) in enumerate(zip(parents, joined, strict=True)):
-        to_mark, locked, marked = (sql.Identifier(f"{name}_{number}") for name in ("to_mark", "locked", "marked"))
-        parent_table = sql.Identifier(parent.source.table)
+        to_mark, locked = (sql.Identifier(f"{name}_{number}") for name in ("to_mark", "locked"))
         steps += [
             sql.SQL("{} AS MATERIALIZED ({})").format(to_mark, _select_parents_to_mark(parent, condition)),
             sql.SQL(
-                "{} AS MATERIALIZED (SELECT ctid AS place FROM {} WHERE ctid = ANY (ARRAY(SELECT parent FROM {})) "
-                "FOR NO KEY UPDATE SKIP LOCKED)"
-            ).format(locked, parent_table, to_mark),
-            sql.SQL(
-                '{} AS (UPDATE {} SET "shouldUpdateSequenceId" = true WHERE ctid = ANY (ARRAY(SELECT place FROM {})))'
-            ).format(marked, parent_table, locked),
+                "{} AS MATERIALIZED (SELECT ctid AS place FROM ONLY {} "
+                "WHERE ctid = ANY (ARRAY(SELECT parent FROM {})) FOR NO KEY UPDATE SKIP LOCKED)"
+            ).format(locked, sql.Identifier(parent.source.table), to_mark),
         ]
         ready.append(
             sql.SQL("k._stack_place NOT IN (SELECT child FROM {} WHERE parent NOT IN (SELECT place FROM {}))").format(
                 to_mark, locked
             )
         )
-    places = sql.SQL("SELECT k._stack_place FROM picked AS k WHERE {}").format(
-        sql.SQL(" AND ").join(ready) if ready else sql.SQL("true")
+    picked = "ready" if not parents else "picked"
+    steps.append(
+        sql.SQL("ready AS MATERIALIZED (SELECT k._stack_place AS place FROM waiting AS k WHERE {})").format(
+            sql.SQL(" AND ").join(ready) if ready else sql.SQL("true")
+        )
     )
+    if parents:
+        steps.append(
+            sql.SQL(
+                "picked AS MATERIALIZED (SELECT ctid AS place FROM ONLY {} "
+                "WHERE ctid = ANY (ARRAY(SELECT place FROM ready)) FOR UPDATE SKIP LOCKED)"
+            ).format(table)
+        )
+    for number, parent in enumerate(parents):
+        to_mark, marked = (sql.Identifier(f"{name}_{number}") for name in ("to_mark", "marked"))
+        steps.append(
+            sql.SQL(
+                '{} AS (UPDATE ONLY {} SET "shouldUpdateSequenceId" = true WHERE ctid = ANY (ARRAY('
+                "SELECT parent FROM {} WHERE child IN (SELECT place FROM picked))))"
+            ).format(marked, sql.Identifier(parent.source.table), to_mark)
+        )
     steps.append(
         sql.SQL(
-            "stamped AS (UPDATE {} AS t SET \"sequenceId\" = nextval('global_seq_id'), "
-            '"shouldUpdateSequenceId" = false WHERE t.ctid = ANY (ARRAY({})) RETURNING t."sequenceId", {})'
-        ).format(table, places, returned)
+            "stamped AS (UPDATE ONLY {} AS t SET \"sequenceId\" = nextval('global_seq_id'), "
+            '"shouldUpdateSequenceId" = false WHERE t.ctid = ANY (ARRAY(SELECT place FROM {})) '
+            'RETURNING t."sequenceId", {}, {} AS sent)'
+        ).format(table, sql.Identifier(picked), returned, sent)
     )
     return sql.SQL(
-        "WITH {} SELECT found.*, (SELECT count(*) FROM stamped), (SELECT count(*) FROM picked) "
+        "WITH {} SELECT found.*, (SELECT count(*) FROM stamped WHERE sent), (SELECT count(*) FROM stamped), "
+        "(SELECT count(*) FROM waiting) "
         "FROM (SELECT) AS always LEFT JOIN ({}) AS found ON true"
     ).format(sql.SQL(", ").join(steps), found)
 
