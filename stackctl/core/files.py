@@ -81,6 +81,15 @@ def make_private_file(path: Path) -> None:
         os.close(os.open(path.resolve(), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
 
 
+def identify_file(path: Path) -> tuple[int, int] | None:
+    """Which file is at a place: its device and inode. None: there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return (found.st_dev, found.st_ino)
+
+
 @contextmanager
 def private_umask() -> Iterator[None]:
     """Inside, whatever this process makes is its owner's alone: for a library that makes files when it pleases.

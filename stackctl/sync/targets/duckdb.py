@@ -18,7 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from stackctl.core.errors import AnswerNo, ConfigError, ServiceError, StackctlError, StateError
-from stackctl.core.files import private_umask
+from stackctl.core.files import identify_file, private_umask
 from stackctl.mapping.checksums import Hasher
 from stackctl.mapping.sql_text import quote
 from stackctl.mapping.target_statements import TYPES, compose_prune
@@ -40,6 +40,7 @@ from stackctl.sync.targets.protocol import (
     TargetState,
     check_owner,
     not_ours_error,
+    replaced_error,
     two_rows_error,
 )
 from stackctl.sync.targets.table_check import TableColumn, check_table
@@ -117,6 +118,7 @@ class DuckdbTarget:
         self._where = f"the external database {database.id} ({database.path})"
         self._busy_timeout = busy_timeout or BUSY_TIMEOUT
         self._opened: duckdb.DuckDBPyConnection | None = None
+        self._file: tuple[int, int] | None = None
         self._here = _open_here.setdefault(str(database.path.resolve()), threading.Lock())
         self._checked: set[str] = set()
         self._has_records = False
@@ -130,6 +132,7 @@ class DuckdbTarget:
         """Open from the first use to `close`; nobody else can write meanwhile."""
         if self._opened is None:
             self._opened = self._open(read_only=False)
+            self._file = identify_file(self._path)
         return self._opened
 
     def _open(self, *, read_only: bool) -> duckdb.DuckDBPyConnection:
@@ -262,6 +265,8 @@ class DuckdbTarget:
     @contextmanager
     def lock_cursor(self, compiled: Compiled, *, adopt: bool = False, rebuild: bool = False) -> Iterator[int]:
         with self._translate_errors(), self._transaction():
+            if identify_file(self._path) != self._file:
+                raise replaced_error(self._where)
             cursor = self._fetch_value(on_file.CURSOR, compiled.mapping.name)
             self._check_fingerprint(compiled, rebuild=rebuild)
             if cursor is None:

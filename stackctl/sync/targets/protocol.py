@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from stackctl.core.errors import AnswerNo, StateError
+from stackctl.core.errors import AnswerNo, ServiceError, StateError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -243,6 +243,11 @@ def check_owner(owner: UUID | None, tenancy: UUID, where: str) -> None:
             hint="give each tenancy a database of its own",
             details={"owner": str(owner), "tenancy": str(tenancy)},
         )
+
+
+def replaced_error(where: str) -> ServiceError:
+    """A file that was deleted or replaced while it was open: what is written into it is lost with it."""
+    return ServiceError(f"{where}: the file was replaced, or is gone", code="connection-lost", hint="try again")
 
 
 def not_ours_error(compiled: Compiled, database: ExternalDatabase, where: str) -> StateError:

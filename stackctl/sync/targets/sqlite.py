@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from stackctl.core.errors import AnswerNo, ServiceError, StackctlError, StateError
-from stackctl.core.files import make_private_file
+from stackctl.core.files import identify_file, make_private_file
 from stackctl.mapping.checksums import Hasher
 from stackctl.mapping.sql_text import quote
 from stackctl.mapping.target_statements import compose_prune
@@ -36,6 +36,7 @@ from stackctl.sync.targets.protocol import (
     TargetState,
     check_owner,
     not_ours_error,
+    replaced_error,
     swallowed_error,
     two_rows_error,
 )
@@ -101,8 +102,15 @@ class SqliteTarget:
             )
         except sqlite3.Error as error:
             raise self._to_stackctl_error(error) from error
+        self._path = database.path
+        self._file = identify_file(database.path)
+
+    def _refuse_replaced_file(self) -> None:
+        if identify_file(self._path) != self._file:
+            raise replaced_error(self._where)
 
     def prepare(self, tenancy: UUID, compiled: Sequence[Compiled], policy: ChangePolicy) -> TargetState:
+        self._refuse_replaced_file()
         missing = [c for c in compiled if c.mapping.name not in self._checked]
         followed: list[str] = []
         with self._translate_errors():
@@ -191,6 +199,7 @@ class SqliteTarget:
     @contextmanager
     def lock_cursor(self, compiled: Compiled, *, adopt: bool = False, rebuild: bool = False) -> Iterator[int]:
         with self._translate_errors(), self._transaction():
+            self._refuse_replaced_file()
             name = compiled.mapping.name
             row = self._conn.execute(on_file.CURSOR, (name,)).fetchone()
             self._check_fingerprint(compiled, rebuild=rebuild)
