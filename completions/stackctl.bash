@@ -37,7 +37,7 @@ _stackctl_follows() {
     'run') flags='--max-duration=' ;;
     'sequence') flags='--loop --interval= --max-duration= --batch-size=' ;;
     'poll') flags='--loop --interval= --max-duration= --batch-size=' ;;
-    'sync') flags='--all --database=@databases --mapping=@mappings --full --adopt' arguments='@tenancies...' ;;
+    'sync') flags='--all --database=@databases --mapping=@mappings --full --adopt --rebuild=' arguments='@tenancies...' ;;
     'backfill') flags='--tenancy=@tenancies --database=@databases --rate= --restart --dry-run' arguments='@mappings' ;;
     'verify') flags='--database=@databases --mapping=@mappings --repair' arguments='@tenancies...' ;;
     'enqueue') flags='--all --dry-run' arguments='@tenancies...' ;;

@@ -188,7 +188,8 @@ function __stackctl_follows --no-scope-shadowing
                     '--database=@databases:Only this database.' \
                     '--mapping=@mappings:Only this mapping.' \
                     '--full:Send every row again, and drop what is not there.' \
-                    '--adopt:Take over tables with rows of others, and drop what is not there.'
+                    '--adopt:Take over tables with rows of others, and drop what is not there.' \
+                    '--rebuild=:Build the table of this changed mapping anew.'
             set arguments '@tenancies...'
         case 'backfill'
             set flags \

@@ -284,6 +284,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 '--mapping=@mappings:Only this mapping.'
                 '--full:Send every row again, and drop what is not there.'
                 '--adopt:Take over tables with rows of others, and drop what is not there.'
+                '--rebuild=:Build the table of this changed mapping anew.'
             )
             arguments = @('@tenancies...')
         }

@@ -198,3 +198,9 @@ def _parse(text: str | None) -> dict[str, Any] | None:
     if not all(isinstance(one, str) for one in cast("dict[str, object]", columns).values()):
         return None
     return definition
+
+
+def list_shape(text: str | None) -> tuple[list[str], list[str]] | None:
+    """Columns and key of a copy's definition, or None where it is not known. Raises StateError `newer-stackctl`."""
+    found = _parse(text)
+    return None if found is None else (list(found["columns"]), list(found["key"]))

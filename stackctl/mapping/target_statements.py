@@ -170,6 +170,20 @@ def compose_unwritten(mapping: Mapping) -> LiteralString:
     )
 
 
+def compose_exchange_upsert(mapping: Mapping, names: dict[str, str]) -> LiteralString:
+    """Upsert what is staged in PostgreSQL, into columns of these names. Without names, into a table without a key."""
+    columns = [names.get(column.name, column.name) for column in mapping.columns]
+    rest = [name for name, column in zip(columns, mapping.columns, strict=True) if column.name not in mapping.key]
+    keys = ", ".join(map(quote, mapping.key))
+    update = ", ".join(f"{quote(name)} = excluded.{quote(name)}" for name in rest)
+    conflict = f" ON CONFLICT ({keys}) DO {f'UPDATE SET {update}' if rest else 'NOTHING'}" if names else ""
+    return cast(
+        "LiteralString",
+        f"INSERT INTO {quote(mapping.target)} ({', '.join(map(quote, columns))})"
+        f" SELECT {_names(mapping.columns)} FROM {quote(STAGING_PREFIX + mapping.target)} ORDER BY {keys}{conflict}",
+    )
+
+
 def _names(columns: Iterable[Column]) -> str:
     return ", ".join(quote(column.name) for column in columns)
 

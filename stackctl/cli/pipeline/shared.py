@@ -33,7 +33,7 @@ MaxDuration = Annotated[
     str | None, typer.Option("--max-duration", metavar="DURATION", help="End after this time, e.g. 55s.")
 ]
 Tenancies = Annotated[list[str] | None, typer.Argument(metavar="[TENANCY]...", help="Ids of tenancies.")]
-REFUSED = ("other-tenancy", "operated-database", "shared-database", "not-ours")
+REFUSED = ("other-tenancy", "operated-database", "shared-database", "not-ours", "mapping-changed", "newer-stackctl")
 
 
 def claim_limit(run: Run) -> int:
@@ -136,6 +136,7 @@ def database_document(result: DatabaseResult) -> dict[str, Any]:
         "status": result.status,
         "error": result.error.message if result.error else None,
         "error_code": result.error.code if result.error else None,
+        "remarks": result.remarks,
         "mappings": [asdict(mapping) for mapping in result.mappings],
     }
 

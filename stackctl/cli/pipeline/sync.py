@@ -9,7 +9,7 @@ import typer
 from stackctl.cli.arguments import parse_uuid, require_names_or_all
 from stackctl.cli.command import Run, command
 from stackctl.cli.pipeline.shared import REFUSED, Tenancies, database_document, stop_on_signals, warn_of_failure
-from stackctl.core.errors import EXIT_INTERRUPTED, StateError
+from stackctl.core.errors import EXIT_INTERRUPTED, StateError, UsageError
 
 if TYPE_CHECKING:
     from stackctl.core.console import Console
@@ -31,17 +31,23 @@ def sync(
     adopt: Annotated[
         bool, typer.Option("--adopt", help="Take over tables with rows of others, and drop what is not there.")
     ] = False,
+    rebuild: Annotated[
+        str | None, typer.Option("--rebuild", metavar="NAME", help="Build the table of this changed mapping anew.")
+    ] = None,
 ) -> None:
     """Bring external databases up to date now, without the queue and whatever the fuses say.
 
-    Exit codes: 0 all in sync, 1 a database did not sync (the others went on), 5 one belongs to another tenancy, or
-    a table there is not stackctl's.
+    Exit codes: 0 all in sync, 1 a database did not sync (the others went on), 5 one belongs to another tenancy, a
+    table there is not stackctl's, or a mapping has changed in a way that --rebuild is for.
     """
     from stackctl.sync import service
     from stackctl.sync.engine.database_sync import SyncOptions
     from stackctl.sync.pipeline import Pipeline
 
     require_names_or_all(tenancies, everything, "tenancies")
+    if rebuild is not None and (full or adopt or mapping not in (None, rebuild)):
+        raise UsageError("--rebuild does not go with --full, --adopt or another --mapping", code="usage")
+    mapping = rebuild or mapping
     scope = service.Scope([parse_uuid(t) for t in tenancies] if tenancies else None, database, mapping)
     console = run.console
     with stop_on_signals(None) as stop, console.progress("syncing") as progress:
@@ -49,6 +55,7 @@ def sync(
             batch_size=run.settings.get("sync.batch_size"),
             full=full,
             adopt=adopt,
+            rebuild=rebuild,
             repair_rewound=run.settings.get("sync.on_failover") == "repair",
             on_rows=lambda mapping, rows: progress.advance(rows, mapping),
         )
@@ -78,6 +85,8 @@ def _show_sync(console: Console, results: list[DatabaseResult]) -> None:
     if rows:
         console.table(columns, rows, right=columns[3:])
     for result in results:
+        for remark in result.remarks:
+            console.warn(f"{result.tenancy} {result.database}: {remark}")
         warn_of_failure(console, result)
     if not results:
         console.line("no external database is configured")

@@ -63,6 +63,7 @@ class BatchSender:
         self._stop = stop
         self._on_rows = partial(options.on_rows, self._name)
         self._full = options.full
+        self._rebuild = options.rebuild == self._name
         self._rejected = source.primary, tenancy, database, self._name  # whose rejected rows are meant
         self._quarantine = rejected_rows.Quarantine(*self._rejected)
         # What is being read meanwhile: from which cursor, how many rows, as of which version of the cursor's row.
@@ -82,6 +83,8 @@ class BatchSender:
                 try:
                     applied = self._send_batch(size.rows)
                 except StackctlError as error:
+                    if self._rebuild:
+                        raise  # the old table serves on
                     alone = size.shrink(error)
                     self._drop_prefetch()
                     if self._full or self._result.cursor == NEVER_SYNCED:
@@ -122,9 +125,9 @@ class BatchSender:
                 following = highest, min(limit * 2, self._options.batch_size)
                 self._start_prefetch(*following)
 
-        with self._target.lock_cursor(self._compiled, adopt=self._options.adopt) as cursor:
+        with self._target.lock_cursor(self._compiled, adopt=self._options.adopt, rebuild=self._rebuild) as cursor:
             self._result.cursor = cursor
-            whole = self._full or cursor == NEVER_SYNCED
+            whole = self._full or self._rebuild or cursor == NEVER_SYNCED
             recorded = rejected_rows.read_versions(*self._rejected, None) if whole else []
             if whole:
                 applied = self._send_all(cursor)
@@ -145,14 +148,15 @@ class BatchSender:
         # None of this is true before the target has committed.
         self._result.cursor = applied.highest
         if whole:
-            self._full = False
+            self._full = self._rebuild = False
             rejected_rows.forget_rows(*self._rejected, recorded)
         return applied
 
     def _send_all(self, cursor: int) -> AppliedBatch:
         self._source.wait_for_replica()
         with self._source.open_all_rows(self._compiled, self._tenancy, self._on_rows) as (rows, highest):
-            applied = self._target.replace_rows(self._compiled, rows)
+            load = self._target.rebuild_table if self._rebuild else self._target.replace_rows
+            applied = load(self._compiled, rows)
         if cursor <= self._source.read_last_sequence_id():
             # The highest stamp may have gone with its row; a cursor never goes back for that.
             highest = max(highest, cursor)

@@ -24,6 +24,7 @@ from stackctl.mapping.sql_text import quote
 from stackctl.mapping.target_statements import TYPES, compose_prune
 from stackctl.sync.targets import duckdb_csv
 from stackctl.sync.targets import file_statements as on_file
+from stackctl.sync.targets.file_rebuild import FileTable, rebuild_file_table
 from stackctl.sync.targets.mapping_changes import (
     check_fingerprint,
     make_record,
@@ -99,6 +100,11 @@ _KEY = """
 SELECT constraint_column_names FROM duckdb_constraints()
 WHERE schema_name = 'main' AND table_name = ? AND constraint_type = 'PRIMARY KEY'
 """
+_DECLARED = """
+SELECT column_name, data_type, column_default FROM duckdb_columns() WHERE schema_name = 'main' AND table_name = ?
+"""
+_ATTACHED = "SELECT 'index ' || index_name, sql FROM duckdb_indexes() WHERE schema_name = 'main' AND table_name = ?"
+_VIEWS = "SELECT view_name FROM duckdb_views() WHERE schema_name = 'main' AND NOT internal AND NOT temporary"
 _STAGED = {"_stack_sequence_id": "BIGINT", "_stack_deleted": "BOOLEAN"}
 
 _open_here: dict[str, threading.Lock] = {}  # by path: within a process DuckDB would share one database
@@ -315,6 +321,19 @@ class DuckdbTarget:
             upserted = self._execute_counted(compiled.upsert)
             self._execute(f"DROP TABLE {quote(compiled.staging)}")
         return AppliedBatch(loaded, upserted, deleted)
+
+    def rebuild_table(self, compiled: Compiled, rows: Rows) -> AppliedBatch:
+        target = compiled.mapping.target
+        with self._translate_errors():
+            table = FileTable(
+                self._execute(_DECLARED, target).fetchall(),
+                self._execute(_ATTACHED, target).fetchall(),
+                [name for (name,) in self._execute(_VIEWS).fetchall()],
+            )
+            return rebuild_file_table(
+                compiled, table, self.read_record(compiled), execute=self._execute,
+                fill=lambda beside: self.replace_rows(beside, rows), error=duckdb.Error, where=self._where,
+            )  # fmt: skip
 
     def _has_rows(self, compiled: Compiled) -> bool:
         return self._fetch_value(f"SELECT 1 FROM {quote(compiled.mapping.target)} LIMIT 1") is not None

@@ -136,6 +136,16 @@ def changed_elsewhere_error(compiled: Compiled, database: ExternalDatabase) -> S
     )
 
 
+def not_rebuilt_error(compiled: Compiled, where: str, reason: str) -> StateError:
+    """What stands in the way of a table that was to be built anew; nothing has happened to it."""
+    return StateError(
+        f'{where}: the table "{compiled.mapping.target}" can\'t be built anew: {reason}',
+        code="mapping-changed",
+        hint="drop that, or keep the part of the mapping that it needs, then run it again",
+        details={"mapping": compiled.mapping.name},
+    )
+
+
 def refuse_mixed_copy(compiled: Compiled, record: CopyRecord | None, database: ExternalDatabase) -> None:
     """Before a copy is compared with its source: raise StateError if some of its rows are of an older mapping.
 

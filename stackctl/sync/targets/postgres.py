@@ -17,7 +17,7 @@ from psycopg.types.json import Jsonb
 from stackctl.core.errors import AnswerNo, StackctlError, StateError
 from stackctl.mapping.checksums import compile_table_checksums
 from stackctl.mapping.sql_text import quote
-from stackctl.mapping.target_statements import compose_prune, compose_unwritten
+from stackctl.mapping.target_statements import compose_exchange_upsert, compose_prune, compose_unwritten
 from stackctl.postgres.connect import connect
 from stackctl.postgres.errors import to_one_line, translate_error
 from stackctl.postgres.statements import load_statements
@@ -29,6 +29,7 @@ from stackctl.sync.targets.mapping_changes import (
     refuse_other_table,
 )
 from stackctl.sync.targets.postgres_inline import MAX_BYTES, InlineBatch
+from stackctl.sync.targets.postgres_rebuild import BESIDE, TableRebuild, TableShape
 from stackctl.sync.targets.protocol import (
     NEVER_SYNCED,
     SHOWN_KEYS,
@@ -43,7 +44,7 @@ from stackctl.sync.targets.protocol import (
     swallowed_error,
     two_rows_error,
 )
-from stackctl.sync.targets.table_check import TableColumn, check_table
+from stackctl.sync.targets.table_check import TableColumn, check_table, to_postgres_type
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -180,6 +181,11 @@ class PostgresTarget:
             self._execute(_SQL["hurry"])
         for statement in change.statements:
             self._execute(statement)
+        if cursor is not None and (
+            compiled.mapping.name == policy.rebuild or any(c.startswith(BESIDE) for c in columns)
+        ):
+            work = TableRebuild(compiled, self.read_record(compiled), self._execute, self._where)
+            work.add_columns() if compiled.mapping.name == policy.rebuild else work.drop_leftovers()
         if change.record is not None:
             self.write_record(compiled, change.record)
             if cursor is not None:
@@ -201,7 +207,7 @@ class PostgresTarget:
             return f"no unique index on ({', '.join(mapping.key)})"
 
         columns = {name: TableColumn(type_, required) for name, type_, required in rows}
-        check_table(compiled, columns, self._where, to_canonical_type=_to_canonical_type,
+        check_table(compiled, columns, self._where, to_canonical_type=to_postgres_type,
                     find_key_problem=find_key_problem)  # fmt: skip
 
     def read_state(self) -> TargetState:
@@ -349,6 +355,36 @@ class PostgresTarget:
                 raise swallowed_error(compiled, self._where, self._execute(cast("LiteralString", kept)).fetchall())
         return AppliedBatch(loaded, upserted, deleted)
 
+    def rebuild_table(self, compiled: Compiled, rows: Rows) -> AppliedBatch:
+        """See postgres_rebuild.py; `prepare` has added the new columns."""
+        mapping = compiled.mapping
+        work = TableRebuild(compiled, self.read_record(compiled), self._execute, self._where)
+        with self._translate_errors(compiled), self.response_timer.allow_long_waits():
+            shape = work.read_shape()
+            self._execute(compiled.create_staging)
+            loaded = self._copy_in(compiled, rows.read_binary(), compiled.staging, [])
+            if shape.quiet:
+                self._write_staged(mapping, shape)
+            work.exchange(
+                shape, None if shape.quiet else lambda: self._write_staged(mapping, replace(shape, beside={}))
+            )
+            self._check_table(compiled)
+            count = self._execute(sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(mapping.target))).fetchone()
+            if count != (loaded,):
+                raise swallowed_error(compiled, self._where, [])
+        return AppliedBatch(loaded, loaded, 0)
+
+    def _write_staged(self, mapping: Mapping, shape: TableShape) -> None:
+        """Everything that is staged, and nothing else, into the table on its way to another shape."""
+        if not shape.same_key:
+            self._execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(mapping.target)))
+            self._execute(compose_exchange_upsert(mapping, {}))
+            return
+        self._execute(compose_prune(mapping))
+        self._execute(
+            compose_exchange_upsert(mapping, {column.name: shape.get_name(column.name) for column in mapping.columns})
+        )
+
     def _has_rows(self, compiled: Compiled) -> bool:
         query = sql.SQL("SELECT FROM {} LIMIT 1").format(sql.Identifier(compiled.mapping.target))
         return self._execute(query).fetchone() is not None
@@ -426,9 +462,3 @@ class PostgresTarget:
 
 def _key_names(mapping: Mapping) -> str:
     return ", ".join(quote(name) for name in mapping.key)
-
-
-def _to_canonical_type(type_: str) -> str:
-    return {"timestamp": "timestamp without time zone", "timestamptz": "timestamp with time zone"}.get(
-        type_.lower(), type_.lower()
-    )

@@ -191,6 +191,14 @@ class Target(Protocol):
         """
         ...
 
+    def rebuild_table(self, compiled: Compiled, rows: Rows) -> AppliedBatch:
+        """Give the table the mapping's shape and these rows; readers see the old one, or wait, until that is done.
+
+        What others hang on it (columns, indexes, grants, views) is kept. Raises StateError `mapping-changed` naming
+        what could not be, and then nothing has happened.
+        """
+        ...
+
     def advance_cursor(self, compiled: Compiled, cursor: int) -> None:
         """Set the cursor, also to what it was: every write to a mapping's rows is followed by this."""
         ...

@@ -19,6 +19,7 @@ from stackctl.mapping.checksums import Hasher
 from stackctl.mapping.sql_text import quote
 from stackctl.mapping.target_statements import compose_prune
 from stackctl.sync.targets import file_statements as on_file
+from stackctl.sync.targets.file_rebuild import FileTable, rebuild_file_table
 from stackctl.sync.targets.mapping_changes import (
     check_fingerprint,
     make_record,
@@ -73,6 +74,13 @@ CREATE TABLE IF NOT EXISTS _stack_sync_owner (
 """
 _HAS_TABLE = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?"
 _COLUMNS = 'SELECT name, type, "notnull" AND dflt_value IS NULL, pk FROM pragma_table_info(?)'
+
+
+_DECLARED = "SELECT name, type, dflt_value FROM pragma_table_info(?)"
+_ATTACHED = """
+SELECT type || ' ' || name, sql FROM sqlite_schema
+WHERE tbl_name = ? AND type IN ('index', 'trigger') AND sql IS NOT NULL
+"""
 
 
 class SqliteTarget:
@@ -294,6 +302,21 @@ class SqliteTarget:
             if self._fetch_value(f"SELECT count(*) FROM {quote(mapping.target)}") != loaded:
                 raise two_rows_error(compiled)
         return AppliedBatch(loaded, loaded, deleted)
+
+    def rebuild_table(self, compiled: Compiled, rows: Rows) -> AppliedBatch:
+        target = compiled.mapping.target
+        table = FileTable(
+            [(name, type_, default) for name, type_, default in self._conn.execute(_DECLARED, (target,))],
+            self._conn.execute(_ATTACHED, (target,)).fetchall(),
+            [name for (name,) in self._conn.execute("SELECT name FROM sqlite_schema WHERE type = 'view'")],
+        )
+        with self._translate_errors():
+            # Views and foreign keys go by the table's name, and are to stay so.
+            self._conn.execute("PRAGMA legacy_alter_table = ON")
+            return rebuild_file_table(
+                compiled, table, self.read_record(compiled), execute=self._conn.execute,
+                fill=lambda beside: self.replace_rows(beside, rows), error=sqlite3.Error, where=self._where,
+            )  # fmt: skip
 
     def _has_rows(self, compiled: Compiled) -> bool:
         return self._fetch_value(f"SELECT 1 FROM {quote(compiled.mapping.target)} LIMIT 1") is not None

@@ -22,6 +22,12 @@ class TableColumn:
     required: bool
 
 
+def to_postgres_type(type_: str) -> str:
+    """A type of PostgreSQL in one spelling, as `format_type` gives it."""
+    spelled = {"timestamp": "timestamp without time zone", "timestamptz": "timestamp with time zone"}
+    return spelled.get(type_.lower(), type_.lower())
+
+
 def check_table(
     compiled: Compiled,
     columns: Mapping[str, TableColumn],
