@@ -53,6 +53,7 @@ def connect(
     author: Author = "operator",
     lazy_commits: bool = False,
     for_migrations: bool = False,
+    external: bool = False,
 ) -> Session:
     """Open a connection in autocommit mode, or raise one of this family:
 
@@ -60,7 +61,8 @@ def connect(
     `not-postgresql`, `too-many-connections`, and what the server says of the session's settings.
     `schema` becomes the search path; None leaves the server's. `what` names the database in messages. `author`: who
     wrote the URL, and so what it may reach and borrow. With `lazy_commits`, a crash of the server may take back the
-    last commits. `for_migrations`: with the role's own limits, and in session pooling with a session that is kept.
+    last commits. `external`: it is not ours to migrate. `for_migrations`: with the role's own limits, and in session
+    pooling with a session that is kept.
     """
     if author == "operator":
         remember_url(url)  # a tenancy's would let it choose what is masked in everybody's messages
@@ -92,7 +94,7 @@ def connect(
         conn.begin(settings, schema, own=for_migrations and find_shared_sessions(conn) is None)
     except psycopg.Error as error:
         conn.close()
-        raise translate_error(error, what) from error
+        raise translate_error(error, what, external=external) from error
     return conn
 
 

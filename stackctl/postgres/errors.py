@@ -24,6 +24,9 @@ _POOLER_LIMITS = {
 }
 
 
+_LACKING = (pg.UndefinedTable, pg.UndefinedColumn, pg.InvalidSchemaName, pg.UndefinedFunction, pg.UndefinedObject)
+
+
 @contextmanager
 def translating_errors(what: str) -> Iterator[None]:
     """Inside, errors of PostgreSQL come out as StackctlErrors that name `what`."""
@@ -33,12 +36,23 @@ def translating_errors(what: str) -> Iterator[None]:
         raise translate_error(error, what) from error
 
 
-def translate_error(error: psycopg.Error, what: str = "the database") -> StackctlError:
-    """The StackctlError for an error of the driver or the server, by SQLSTATE."""
+def translate_error(error: psycopg.Error, what: str = "the database", *, external: bool = False) -> StackctlError:
+    """The StackctlError for an error of the driver or the server, by SQLSTATE.
+
+    `external`: it is somebody else's database, which no migration of ours makes.
+    """
     # The server's own sentence; its DETAIL may quote rows of customers.
     reason = to_one_line(error.diag.message_primary or str(error))
     details = {"sqlstate": error.sqlstate} if error.sqlstate else {}
     match error:
+        case _ if external and isinstance(error, _LACKING):
+            return StateError(
+                f"{what} lacks something: {reason}",
+                code="target-differs",
+                hint="restore what was dropped or renamed there; a copy's own tables are made again when they are gone."
+                " If nothing was, check the search_path of the role or the connection string",
+                details=details,
+            )
         case pg.UndefinedTable() | pg.UndefinedColumn() | pg.InvalidSchemaName() | pg.UndefinedFunction():
             return StateError(
                 f"{what} was never migrated, or not far enough: {reason}",

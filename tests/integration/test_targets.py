@@ -484,3 +484,33 @@ def test_sqlite_tells_when_another_wrote_the_cursor(project: Project, source: Co
         assert first.read_cursor_version(users) != version
     first.close()
     second.close()
+
+
+BROKEN_TRIGGER = """
+CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM gone(); RETURN NEW; END';
+CREATE TRIGGER t BEFORE INSERT ON users FOR EACH ROW EXECUTE FUNCTION f()
+"""
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        ("DROP SCHEMA public CASCADE", "search_path"),
+        ("ALTER TABLE _stack_sync_metadata RENAME COLUMN last_synced_sequence_id TO mine", "restore"),
+        ("ALTER TABLE _stack_sync_owner RENAME COLUMN tenancy_id TO mine", "restore"),
+        ("ALTER TABLE users RENAME COLUMN display_name TO mine", "display_name"),
+        (BROKEN_TRIGGER, "restore"),
+    ],
+)
+def test_what_is_lacking_there_is_no_migration_of_ours(
+    project: Project, source: Connection, external_db: str, connect: Connect, damage: Any, says: str
+) -> None:
+    project.postgres(MINE, external_db, mappings=["users"])
+    settle(project.pipeline())
+    connect(external_db, autocommit=True).execute(damage)
+    add_user(source)
+    sequence(project.pipeline())
+    outcome = project.run("sync", "--all")
+    assert outcome.code == 1
+    assert says in outcome.stderr
+    assert "migrat" not in outcome.stderr + project.run("doctor").stdout.split(f"{MINE}/analytics")[-1]

@@ -33,6 +33,7 @@ from tests.backend import (
     fetch,
     insert,
     one,
+    poll,
     populate,
     sequence,
     settle,
@@ -530,3 +531,34 @@ def test_json_and_numbers_of_the_operated_database_are_read_as_the_copy_keeps_th
            "updatedAt": "now", "refreshToken": "t", "expiresAt": "infinity"})  # fmt: skip
     settle(copy.pipeline)
     assert damaged(checked(copy.pipeline)) == {}
+
+
+def test_rejected_rows_are_told_apart_from_what_a_repair_can_mend(
+    project: Project, source: Connection, external_db: str, connect: Connect
+) -> None:
+    project.postgres(MINE, external_db, mappings=["users"])
+    users = [add_user(source, displayName=name) for name in ("bad", "good", "ugly")]
+    settle(project.pipeline())
+    target = connect(external_db, autocommit=True)
+    target.execute("DELETE FROM users")
+    target.execute("ALTER TABLE users ADD CONSTRAINT polite CHECK (display_name <> 'bad')")
+    seen = project.run("verify", "--json").json["checks"][0]
+    assert (seen["missing"], seen["rejected"]) == (3, 0)  # nobody has tried yet
+    mended = project.run("verify", "--repair", "--json")
+    (check,) = mended.json["checks"]
+    assert (mended.code, check["missing"], check["repaired"], check["rejected"]) == (1, 3, 2, 1)
+    (rejected,) = check["rejected_rows"]
+    assert rejected["key"] == [str(users[0])]
+    assert "polite" in rejected["error"]
+    # From then on, the engine knows it as well.
+    source.execute('UPDATE "ProjectUser" SET "displayName" = "displayName" WHERE "displayName" = \'bad\'')
+    sequence(project.pipeline())
+    poll(project.pipeline())
+    shown = project.run("verify")
+    assert shown.code == 1
+    assert "users: 1 difference is a rejected row" in shown.stderr
+    assert f"rejected: {users[0]}: " in shown.stderr
+    assert "--repair" not in shown.stderr
+    target.execute("ALTER TABLE users DROP CONSTRAINT polite")
+    mended = project.run("verify", "--repair", "--json")
+    assert (mended.code, mended.json["checks"][0]["rejected"]) == (0, 0)

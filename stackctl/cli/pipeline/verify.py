@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,6 +15,10 @@ from stackctl.core.errors import EXIT_INTERRUPTED, StateError
 if TYPE_CHECKING:
     from stackctl.core.console import Console
     from stackctl.sync.engine.comparison import VerifyResult
+
+
+REJECTED_SHOWN = 5  # rows of a mapping, as lines
+REJECTED_LISTED = 100  # the same, in JSON
 
 
 @command(example="stackctl verify\nstackctl verify --database analytics --mapping users --repair")
@@ -62,6 +67,10 @@ def _document(check: VerifyResult) -> dict[str, Any]:
         "different": check.different,
         "repaired": check.repaired,
         "in_flight": check.in_flight,
+        "rejected": len(check.rejected),
+        "rejected_rows": [
+            {"key": key, "error": error} for key, error in islice(check.rejected.items(), REJECTED_LISTED)
+        ],
         "status": "error" if error else "interrupted" if check.interrupted else "ok" if check.ok else "differs",
         "error": error.message if error else None,
         "error_code": error.code if error else None,
@@ -90,8 +99,22 @@ def show(console: Console, checks: list[VerifyResult], *, repair: bool) -> None:
             said.add(what)
             hint = f" ({check.error.hint})" if check.error.hint else ""
             console.warn(f"{check.tenancy} {check.database}: {check.error.message}{hint}")
-    if any(check.differences > check.repaired for check in checks) and not repair:
+    for check in checks:
+        _show_rejected(console, check)
+    if any(check.differences - len(check.rejected) > check.repaired for check in checks) and not repair:
         console.info("hint: `stackctl verify --repair` mends these rows in the copies, and touches no others")
+
+
+def _show_rejected(console: Console, check: VerifyResult) -> None:
+    """A repair does not help these: the table does not take them."""
+    if not check.rejected:
+        return
+    count = format_count(len(check.rejected), "difference is a rejected row", "differences are rejected rows")
+    console.warn(f"{check.tenancy} {check.database} {check.mapping}: {count}")
+    for key, error in islice(check.rejected.items(), REJECTED_SHOWN):
+        console.warn(f"rejected: {', '.join(key)}: {error}")
+    if len(check.rejected) > REJECTED_SHOWN:
+        console.info(f"and {len(check.rejected) - REJECTED_SHOWN:,} more (--json lists them)")
 
 
 def _summary(checks: list[VerifyResult]) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -38,7 +38,8 @@ Kind = Literal["missing", "extra", "different"]
 class VerifyResult:
     """What one mapping of one database came to; the counts of rows are None where nothing was compared.
 
-    `in_flight`: keys that differ because a change has not been sent yet. They are no differences.
+    `in_flight`: keys that differ because a change has not been sent yet. They are no differences. `rejected`: of the
+    differences that are left, the rows that the target does not take, with the reason.
     """
 
     tenancy: UUID
@@ -51,6 +52,7 @@ class VerifyResult:
     different: int = 0
     repaired: int = 0
     in_flight: int = 0
+    rejected: dict[Key, str] = field(default_factory=dict["Key", str])
     error: StackctlError | None = None
     interrupted: bool = False
     duration_ms: int = 0
@@ -94,6 +96,7 @@ class CopyComparison:
         self._stop = stop
         self._on_rejected = on_rejected or self._record_error
         self._statements = compile_checksums(compiled.mapping)
+        self._rejected: dict[Key, str] = {}
 
     def run(self, on_rows: Callable[[int, str], None]) -> None:
         # The target works in a thread of its own while the source works in this one.
@@ -102,6 +105,11 @@ class CopyComparison:
 
     def _run(self, beside: ThreadPoolExecutor, on_rows: Callable[[int, str], None]) -> None:
         check = self._check
+        self._rejected = {
+            tuple(map(str, row.key)): row.error
+            for row in rejected_rows.list_rows(self._source.primary, check.tenancy, check.database)
+            if row.mapping == check.mapping
+        }
         target_sums = beside.submit(self._target.sum_hashes, self._compiled)
         ours, theirs = self._read_source_sums(), target_sums.result()
         check.source_rows = sum(rows for rows, _ in ours.values())
@@ -138,6 +146,7 @@ class CopyComparison:
         """Count what these keys come to, and repair it; a row that is rejected is counted only."""
         for key, error in rejected_rows.isolate_rejected(keys, partial(self._compare_again, repair=self._repair)):
             self._on_rejected(key, error)
+            self._rejected[key] = error.message
             self._compare_again([key], repair=False)
 
     def _record_error(self, key: Key, error: StackctlError) -> None:
@@ -160,6 +169,7 @@ class CopyComparison:
         self._check.different += count["different"]
         self._check.repaired += len(found.keys() - left)
         self._check.in_flight += in_flight
+        self._check.rejected |= {key: self._rejected[key] for key in left if key in self._rejected}
 
     def _find_differences(self, cursor: int, keys: Sequence[Key]) -> tuple[dict[Key, Kind], int]:
         """Of a copy that stands still at `cursor`: what differs, and how many keys are in flight."""

@@ -33,6 +33,7 @@ from stackctl.sync.targets.mapping_changes import (
 )
 from stackctl.sync.targets.protocol import (
     NEVER_SYNCED,
+    RESTORE,
     AppliedBatch,
     CopyRecord,
     Cursor,
@@ -434,9 +435,7 @@ class DuckdbTarget:
         if isinstance(error, duckdb.OutOfMemoryException) or any(text in reason for text in _EXHAUSTED):
             return service(code="out-of-resources", hint="free space on its disk, or make the file writable")
         if isinstance(error, duckdb.CatalogException | duckdb.BinderException):
-            return StateError(
-                f"{self._where} was changed: {reason}", code="table-differs", hint="`stackctl sync --full`"
-            )
+            return StateError(f"{self._where} was changed: {reason}", code="table-differs", hint=RESTORE)
         if isinstance(error, _REJECTIONS):
             return AnswerNo(f"{self._where}: {_format_rejection(str(error))}", code="row-refused")
         return service(code="unreachable", hint="check the path and its permissions")

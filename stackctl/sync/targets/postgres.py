@@ -32,6 +32,7 @@ from stackctl.sync.targets.postgres_inline import MAX_BYTES, InlineBatch
 from stackctl.sync.targets.postgres_rebuild import BESIDE, TableRebuild, TableShape
 from stackctl.sync.targets.protocol import (
     NEVER_SYNCED,
+    RESTORE,
     SHOWN_KEYS,
     AppliedBatch,
     CopyRecord,
@@ -83,6 +84,7 @@ class PostgresTarget:
             what=self._where,
             application_name="stackctl sync",
             author=database.author,
+            external=True,
         )
         postgres_inline.register_dumper(self._conn)
         self._checked: set[str] = set()
@@ -445,7 +447,7 @@ class PostgresTarget:
             return StateError(
                 f'{self._where}: the table "{compiled.mapping.target}" was changed: {reason}',
                 code="table-differs",
-                hint="restore the table, or drop it and run `stackctl sync --full`",
+                hint=RESTORE,
             )
         if compiled is not None:
             key = f"{compiled.mapping.target}_pkey"
@@ -457,7 +459,7 @@ class PostgresTarget:
                     code="row-refused",
                     details={"sqlstate": error.sqlstate},
                 )
-        return translate_error(error, self._where)
+        return translate_error(error, self._where, external=True)
 
 
 def _key_names(mapping: Mapping) -> str:

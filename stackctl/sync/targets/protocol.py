@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 SHOWN_KEYS = 5  # of rows that are swallowed
 NEVER_SYNCED = -1  # the cursor of a mapping that was never loaded
 SOURCE_REWOUND = -2  # the cursor of a copy that is ahead of its source: refused until it is loaded again
+RESTORE = "restore the table, or drop it: it is made and filled again"  # what to do about a table that was changed
 PATIENCE = 60.0  # seconds without an answer after which a target counts as hung
 LONG_PATIENCE = 1800.0  # the same while a whole table is emptied or filled
 

@@ -28,6 +28,7 @@ from stackctl.sync.targets.mapping_changes import (
 )
 from stackctl.sync.targets.protocol import (
     NEVER_SYNCED,
+    RESTORE,
     SHOWN_KEYS,
     AppliedBatch,
     CopyRecord,
@@ -384,9 +385,7 @@ class SqliteTarget:
                 hint="end the transaction that holds it open",
             )
         if "no such table" in reason or "no column" in reason or "no such column" in reason:
-            return StateError(
-                f"{self._where} was changed: {reason}", code="table-differs", hint="`stackctl sync --full`"
-            )
+            return StateError(f"{self._where} was changed: {reason}", code="table-differs", hint=RESTORE)
         if isinstance(error, sqlite3.IntegrityError | sqlite3.DataError):
             return AnswerNo(f"{self._where}: {reason}", code="row-refused")
         service = partial(ServiceError, f"{self._where}: {reason}")
