@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from stackctl.mapping.model import ColumnType, Mapping
 
 _SQL = load_statements(__file__)
+_NOT_PLAIN = "a sequenced table must hold its rows itself, because they are stamped by their place in it"
 _WHOLE = {"int2", "int4"}
 _ACCEPTED: dict[ColumnType, set[str]] = {
     "uuid": {"uuid"},
@@ -49,7 +50,7 @@ def check_against_database(document: Document, conn: Connection[Any]) -> None:
 
 def _check_tables(document: Document, mapping: Mapping, conn: Connection[Any]) -> bool:
     """Whether the source, its dependencies and their columns are all there."""
-    tables = {name for (name,) in conn.execute(_SQL["tables"]).fetchall()}
+    tables = dict(conn.execute(_SQL["tables"]).fetchall())
     before = len(document.findings)
 
     def table(name: str, rule: str, at: tuple[int, int]) -> set[str]:
@@ -65,6 +66,8 @@ def _check_tables(document: Document, mapping: Mapping, conn: Connection[Any]) -
     def sequenced(name: str, columns: set[str], at: tuple[int, int]) -> None:
         if columns and not {"sequenceId", "shouldUpdateSequenceId"} <= columns:
             document.add("not-sequenced", f"{name} is not a sequenced table: its changes are not marked", at)
+        elif columns and tables[name]:
+            document.add("partitioned", f"{name} has partitions, or other tables inherit from it: {_NOT_PLAIN}", at)
 
     at = document.at("source")
     source = table(mapping.source, "unknown-source", at)

@@ -1,5 +1,7 @@
 -- name: tables
-SELECT relname::text FROM pg_catalog.pg_class
+-- And whether rows of it lie in other tables: in partitions, or in those that inherit from it.
+SELECT relname::text, relkind = 'p' OR EXISTS (SELECT FROM pg_catalog.pg_inherits AS i WHERE i.inhparent = c.oid)
+FROM pg_catalog.pg_class AS c
 WHERE relkind IN ('r', 'p') AND pg_catalog.pg_table_is_visible(oid) AND relnamespace <> 'pg_catalog'::regnamespace;
 
 -- name: columns

@@ -494,6 +494,25 @@ def test_a_batch_reads_no_index_but_that_of_the_marks(source: Connection) -> Non
         assert "by_name" not in plan
 
 
+@pytest.mark.parametrize("how", ["inherited", "partitioned"])
+def test_a_table_whose_rows_lie_elsewhere_is_refused_by_name(how: str, project: Project, source: Connection) -> None:
+    if how == "inherited":
+        source.execute('CREATE TABLE more () INHERITS ("EmailOutbox")')
+    else:
+        source.execute('ALTER TABLE "EmailOutbox" RENAME TO plain')
+        source.execute(
+            'CREATE TABLE "EmailOutbox" (LIKE plain INCLUDING ALL EXCLUDING INDEXES, PRIMARY KEY ("tenancyId", id))'
+            ' PARTITION BY HASH ("tenancyId")'
+        )
+    with pytest.raises(StateError, match="EmailOutbox") as raised:
+        compose_stampings(source, list(MAPPINGS.values()))
+    assert raised.value.code == "partitioned-table"
+    outcome = project.run("sequence")
+    assert outcome.code != 0
+    assert "EmailOutbox" in outcome.stderr
+    assert "partitions" in outcome.stderr
+
+
 def test_stopped_before_it_starts(project: Project, source: Connection) -> None:
     add_user(source, id=uuid.UUID(int=1))
     stop = Stop()

@@ -15,6 +15,7 @@ from tests.backend import (
     Connection,
     Project,
     add_many_users,
+    add_team,
     add_user,
     differences,
     insert,
@@ -202,6 +203,37 @@ select: |
     copy.run("DROP TABLE users")
     error = copy.sync()
     assert error is not None and error.code == "two-rows-for-a-key"
+
+
+def test_two_rows_for_a_key_whatever_its_index_is_called(postgres: Copy, project: Project, source: Connection) -> None:
+    (project.directory / "mine").mkdir()
+    (project.directory / "mine" / "users.yaml").write_text("""
+name: users
+source: ProjectUser
+target: users
+key: {id: projectUserId}
+columns: {id: uuid, name: text null}
+select: |
+  SELECT u."projectUserId" AS id, t."displayName" AS name FROM "ProjectUser" AS u
+  JOIN "Team" AS t ON t."tenancyId" = u."tenancyId"
+  WHERE u."tenancyId" = :tenancy_id
+""")
+    project.settings["mappings_dir"] = "./mine"
+    postgres.pipeline = project.pipeline()
+    settle(postgres.pipeline)
+    postgres.run("ALTER TABLE users RENAME CONSTRAINT users_pkey TO theirs")
+    add_user(source)
+    for _ in range(2):
+        add_team(source)
+    sequence(postgres.pipeline)
+    error = postgres.sync(full=True)
+    assert error is not None and error.code == "two-rows-for-a-key"
+    postgres.run("ALTER TABLE users ADD CONSTRAINT users_pkey UNIQUE (name)")
+    source.execute('DELETE FROM "Team" WHERE "teamId" IN (SELECT "teamId" FROM "Team" LIMIT 1)')
+    add_user(source)
+    sequence(postgres.pipeline)
+    error = postgres.sync(full=True)
+    assert error is not None and error.code == "rows-refused"
 
 
 # -- tables that are not ours

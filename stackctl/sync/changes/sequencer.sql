@@ -39,13 +39,11 @@ FROM ({}) AS stamps (tenancy, high),
 WHERE stamps.high >= given.next
 GROUP BY 1 ORDER BY 1
 
--- name: read_primary_key
-SELECT a.attname, format_type(a.atttypid, a.atttypmod)
-FROM pg_index AS i
-JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, position) ON true
-JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
-WHERE i.indrelid = to_regclass(quote_ident(%(table)s)) AND i.indisprimary
-ORDER BY k.position
+-- name: holds_rows_elsewhere
+-- Whether a table with a primary key has partitions, or others that inherit from it.
+SELECT c.relkind = 'p' OR EXISTS (SELECT FROM pg_inherits AS h WHERE h.inhparent = c.oid)
+FROM pg_class AS c JOIN pg_index AS i ON i.indrelid = c.oid AND i.indisprimary
+WHERE c.oid = to_regclass(quote_ident(%(table)s))
 
 -- name: read_column_type
 SELECT format_type(atttypid, atttypmod) FROM pg_attribute

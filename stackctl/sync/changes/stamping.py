@@ -6,8 +6,8 @@ and gives the picked rows their sequence ids. Composed once a process, run many 
 What a batch costs must follow from its rows, not from the table, and on a table where all rows were just marked the
 planner's statistics are wrong. So the statement leaves it little to decide: rows are found again by their place (ctid)
 and compared by hashes, never joined by their keys. A place names a version of a row: one that was changed since the
-snapshot is found locked elsewhere or not at all, and waits for the next batch. Partitioned tables, where a place is not
-unique, are not sequenced.
+snapshot is found locked elsewhere or not at all, and waits for the next batch. A table with partitions, or with others
+that inherit from it, has the same place several times, and is refused; ONLY keeps to the table that was looked at.
 """
 
 from __future__ import annotations
@@ -189,12 +189,20 @@ def compose_stampings(conn: Connection, mappings: Sequence[Mapping]) -> tuple[St
     return tuple(stampings)
 
 
-def _require_primary_key(conn: Connection, table: str) -> None:
-    if not conn.execute(_SQL["read_primary_key"], {"table": table}).fetchall():
+def _require_plain_table(conn: Connection, table: str) -> None:
+    row = conn.execute(_SQL["holds_rows_elsewhere"], {"table": table}).fetchone()
+    if row is None:
         raise StateError(
             f'the table "{table}" does not exist in the operated database, or has no primary key',
             code="not-migrated",
             hint="run `stackctl migrate up --bundled`",
+            details={"table": table},
+        )
+    if row[0]:
+        raise StateError(
+            f'the table "{table}" has partitions, or other tables inherit from it: its rows can\'t be stamped',
+            code="partitioned-table",
+            hint=f'take the mappings of "{table}" away, or keep its rows in one table',
             details={"table": table},
         )
 
@@ -220,7 +228,7 @@ def _to_sql(text: str) -> Composable:
 
 def _compose_stamping(conn: Connection, source: SequencedTable, parents: list[_ParentTable]) -> Stamping:
     table = sql.Identifier(source.table)
-    _require_primary_key(conn, source.table)
+    _require_plain_table(conn, source.table)
     by_tenancy = source.tenancy is None
     order = _order_by_marks(conn, source.table) if by_tenancy else sql.SQL("")
     columns = sorted({column for parent in parents for column in parent.dependency.on})
@@ -304,6 +312,7 @@ def _not_skipped_condition(join: TenancyJoin) -> Composed:
 def _compose_tombstone_stamping(
     conn: Connection, known: dict[str, SequencedTable], parents: dict[str, list[_ParentTable]]
 ) -> Stamping:
+    _require_plain_table(conn, TOMBSTONES)
     table, order = sql.Identifier(TOMBSTONES), _order_by_marks(conn, TOMBSTONES)
     affected = [(child, parent) for child, marked in parents.items() for parent in marked]
     joined = [

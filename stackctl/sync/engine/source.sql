@@ -10,7 +10,11 @@ SELECT CASE WHEN is_called THEN last_value ELSE 0 END,
 FROM global_seq_id
 
 -- name: read_primary_position
-SELECT pg_current_wal_lsn()::text, pg_is_in_recovery()
+-- The end of all records, and not of those written out: a commit that does not wait for the disk is visible before. At the
+-- end of a page the server names the place behind the next page's header, which no replay reaches before a record does.
+SELECT (here - CASE WHEN beyond IN (24, 40) THEN beyond ELSE 0 END)::text, pg_is_in_recovery()
+FROM (SELECT pg_current_wal_insert_lsn()) AS end_of_log (here),
+     mod(here - '0/0', current_setting('wal_block_size')::int) AS beyond
 
 -- name: has_replayed
 SELECT pg_last_wal_replay_lsn() >= %(position)s::pg_lsn OR NOT pg_is_in_recovery()

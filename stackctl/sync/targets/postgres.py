@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
 _SQL = load_statements(__file__)
 # Data exceptions, constraints, limits of a row, and what the owner's triggers raise: classes of SQLSTATE that speak of
 # a row and not of the table or the server.
+_DUPLICATE = re.compile(r"\((.+?)\)=\(")  # in the detail of a unique violation, in whichever language
 _REJECTIONS = ("22", "23", "54", "P0001")
 
 
@@ -450,8 +452,7 @@ class PostgresTarget:
                 hint=RESTORE,
             )
         if compiled is not None:
-            key = f"{compiled.mapping.target}_pkey"
-            if isinstance(error, pg.CardinalityViolation) or error.diag.constraint_name == key:
+            if isinstance(error, pg.CardinalityViolation) or _is_duplicate_of_key(error, compiled.mapping):
                 return two_rows_error(compiled)
             if (error.sqlstate or "").startswith(_REJECTIONS):
                 return AnswerNo(
@@ -464,3 +465,9 @@ class PostgresTarget:
 
 def _key_names(mapping: Mapping) -> str:
     return ", ".join(quote(name) for name in mapping.key)
+
+
+def _is_duplicate_of_key(error: psycopg.Error, mapping: Mapping) -> bool:
+    """By the columns that the server names: an index on the key may be called anything."""
+    found = _DUPLICATE.search(error.diag.message_detail or "") if isinstance(error, pg.UniqueViolation) else None
+    return found is not None and {name.strip('"') for name in found[1].split(", ")} == set(mapping.key)

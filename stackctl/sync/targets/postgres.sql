@@ -72,17 +72,22 @@ INSERT INTO _stack_sync_owner (tenancy_id) VALUES (%(tenancy)s) ON CONFLICT DO N
 SELECT tenancy_id FROM _stack_sync_owner
 
 -- name: read_columns
-SELECT a.attname, format_type(a.atttypid, NULL), a.attnotnull AND NOT a.atthasdef AND a.attgenerated = ''
-FROM pg_attribute AS a
+-- What fills a column by itself: a default, its own or its domain's; an expression; an identity.
+SELECT a.attname, format_type(a.atttypid, a.atttypmod),
+       (a.attnotnull OR t.typnotnull) AND NOT a.atthasdef AND t.typdefault IS NULL
+       AND a.attgenerated = '' AND a.attidentity = ''
+FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid
 WHERE a.attrelid = to_regclass(quote_ident(%(table)s)) AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attnum
 
 -- name: has_unique_index
+-- What it merely includes is no part of its key; and one with an expression says nothing of the plain columns.
 SELECT EXISTS (
     SELECT 1 FROM pg_index AS i
-    WHERE i.indrelid = to_regclass(quote_ident(%(table)s)) AND i.indisunique AND i.indpred IS NULL AND i.indimmediate
+    WHERE i.indrelid = to_regclass(quote_ident(%(table)s)) AND i.indisunique AND i.indisvalid AND i.indimmediate
+      AND i.indpred IS NULL AND i.indexprs IS NULL
       AND (SELECT array_agg(a.attname::text ORDER BY a.attname) FROM pg_attribute AS a
-           WHERE a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)) = %(key)s)
+           WHERE a.attrelid = i.indrelid AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1])) = %(key)s)
 
 -- name: add_cursor
 INSERT INTO _stack_sync_metadata (mapping_name, last_synced_sequence_id, updated_at)

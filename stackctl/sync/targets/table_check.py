@@ -23,8 +23,9 @@ class TableColumn:
 
 
 def to_postgres_type(type_: str) -> str:
-    """A type of PostgreSQL in one spelling, as `format_type` gives it."""
+    """A type of PostgreSQL in one spelling, as `format_type` gives it; six digits are all that a timestamp has."""
     spelled = {"timestamp": "timestamp without time zone", "timestamptz": "timestamp with time zone"}
+    spelled |= {name.replace("timestamp", "timestamp(6)"): name for name in spelled.values()}
     return spelled.get(type_.lower(), type_.lower())
 
 
