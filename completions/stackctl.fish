@@ -181,7 +181,7 @@ function __stackctl_follows --no-scope-shadowing
                     '--loop:Go on until a signal or --max-duration.' \
                     '--interval=:Pause between two passes.' \
                     '--max-duration=:End after this time, e.g. 55s.' \
-                    '--batch-size=:Queue entries held at a time.'
+                    '--batch-size=:Queue entries taken at a time.'
         case 'sync'
             set flags \
                     '--all:Every configured tenancy.' \

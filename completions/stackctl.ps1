@@ -272,7 +272,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 '--loop:Go on until a signal or --max-duration.'
                 '--interval=:Pause between two passes.'
                 '--max-duration=:End after this time, e.g. 55s.'
-                '--batch-size=:Queue entries held at a time.'
+                '--batch-size=:Queue entries taken at a time.'
             )
             arguments = @()
         }

@@ -262,6 +262,19 @@ def ended(process: subprocess.Popen[str]) -> Outcome:
     return Outcome(process.returncode, stdout, stderr)
 
 
+# Everything that waits to be delivered, or is being delivered.
+QUEUED = 'SELECT 1 FROM "OutgoingRequest" UNION ALL SELECT 1 FROM stackctl.pending_delivery'
+
+
+def claim_as_another(conn: Connection) -> uuid.UUID:
+    """The oldest pending entry, claimed as the backend's own poller does it."""
+    return one(conn, """
+        UPDATE "OutgoingRequest" SET "startedFulfillingAt" = clock_timestamp() AT TIME ZONE 'UTC' WHERE id = (
+            SELECT id FROM "OutgoingRequest" WHERE "startedFulfillingAt" IS NULL ORDER BY "createdAt" LIMIT 1)
+        RETURNING id
+    """)  # fmt: skip
+
+
 # -- passes of the pipeline in this process
 
 

@@ -2,7 +2,7 @@
 
 -- name: is_migrated
 SELECT to_regclass('"OutgoingRequest"') IS NOT NULL AND to_regclass('"DeletedRow"') IS NOT NULL
-   AND to_regclass('stackctl.delivery') IS NOT NULL AND to_regclass('global_seq_id') IS NOT NULL
+   AND to_regclass('stackctl.pending_delivery') IS NOT NULL AND to_regclass('global_seq_id') IS NOT NULL
    AND to_regclass('stackctl.source_history') IS NOT NULL
 
 -- name: list_tables_with_hidden_rows

@@ -64,13 +64,14 @@ class OutcomeReporter:
             self._warned(f"{result.tenancy} {result.database}: {remark}")
         key = (result.tenancy, result.database)
         before = self._failing.get(key)
-        if result.error is None:
-            if before is not None and not result.interrupted:
-                self._reports.recovered(self._failing.pop(key))
+        if result.error is None and (before is None or result.interrupted):
             return
+        # A mapping that rests was not tried, and still fails.
         failure = retries.find_failure(conn, *key)
         if failure is None:
-            return  # another instance was through meanwhile
+            if before is not None:
+                self._reports.recovered(self._failing.pop(key))
+            return
         self._failing[key] = failure
         if before is None or (before.code, before.dead) != (failure.code, failure.dead):
             self._reports.failing(failure)

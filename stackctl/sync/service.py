@@ -12,21 +12,20 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from stackctl.core.errors import ServiceError, StateError
-from stackctl.sync.changes.sequencer import LOCK_WAIT, Sequencer, SequenceResult, prune_stamp_log
-from stackctl.sync.changes.wakeup import SLOW_TICK, Listener, PendingWork, WorkProbe, open_listener
+from stackctl.core.errors import ServiceError, StackctlError, StateError
+from stackctl.sync.changes.sequencer import LOCK_WAIT, Sequencer, SequenceResult
+from stackctl.sync.changes.wakeup import SLOW_TICK, Listener, PendingWork, open_listener
 from stackctl.sync.configuration import ConfigurationWatch
 from stackctl.sync.engine.database_sync import DatabaseResult, SyncOptions
-from stackctl.sync.engine.poller import Poller, PollResult
+from stackctl.sync.engine.poller import Poller, PollResult, record_outcome
 from stackctl.sync.engine.workers import Workers
-from stackctl.sync.queue import entries, known_databases, retries
+from stackctl.sync.queue import deliveries, entries, known_databases, retries
 from stackctl.sync.reports import LoadedFiles, OutcomeReporter, Reports, hear_once
 from stackctl.sync.scope import Scope, find_unknown_tenancies, select_databases
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from stackctl.core.errors import StackctlError
     from stackctl.postgres.connect import Connection
     from stackctl.sync.pipeline import Pipeline
     from stackctl.sync.stop import Stop, WakeUpSignal
@@ -46,6 +45,8 @@ _PASSING = (
 )
 RETRY_PAUSE = timedelta(seconds=5)  # between two tries of refused rows, however often a database is synced
 RESEND_TIME = 5.0  # seconds that rows of changed mappings are sent again before it is another tenancy's turn
+BUSY_TICK = 0.05  # seconds between two looks while databases are in hand
+LONGEST_PASS = 10.0  # seconds after which a loop tells what it did, though it is not through
 FUSE_PAUSE = 1.0  # seconds between two looks at a fuse that is off
 
 
@@ -164,6 +165,7 @@ def poll(
     check = check or OneTimeCheck(pipeline)
     link = _Link(reports)
     settings = pipeline.settings
+    looping = interval is not None
     options = SyncOptions(
         settings.get("sync.batch_size"),
         retry_pause=RETRY_PAUSE,
@@ -174,63 +176,73 @@ def poll(
     loaded = LoadedFiles(settings, reports.warned)
     watch = watch or ConfigurationWatch(pipeline)
     warned = hear_once(reports.warned)
+    listens = looping and wakeup is None
+    signal = wakeup or stop.new_wakeup_signal()
+    workers = Workers(pipeline, settings.get("sync.workers"), options, stop, on_done=signal.send)
+    poller = Poller(
+        pipeline,
+        workers,
+        claim_limit=claim_limit,
+        lease=lease,
+        loops=looping,
+        on_result=outcomes.report if looping else lambda conn, outcome: reports.synced(outcome),
+    )
 
     def work() -> None:
         nonlocal result
-        workers = Workers(pipeline, settings.get("sync.workers"), options, stop)
-        try:
-            # A claim or its end that a crash of the server takes back is done again, which changes nothing; and their
-            # order stays.
-            with pipeline.open_session(lazy_commits=True) as conn:
-                link.reached = True
-                check.run_once(conn)
-                _ = pipeline.databases  # a mistake in them is told before anything is claimed
-                link.up()
-                probe = WorkProbe(conn, lease=lease)
-                poller = Poller(
-                    conn,
-                    pipeline,
-                    workers,
-                    claim_limit=claim_limit,
-                    interval=settings.get("sync.poller_interval") if interval is None or wakeup else interval,
-                    lease=lease,
-                    on_result=lambda outcome: outcomes.report(conn, outcome) if interval else reports.synced(outcome),
-                )
-                looping = interval is not None and wakeup is None
-                listener = _open_listener(pipeline, conn, [entries.QUEUE], warned) if looping else None
-                found: PendingWork | None = None
-                looked, woken = -SLOW_TICK, False
-                while True:
-                    result, started = PollResult(), time.monotonic()
-                    if interval is not None:
-                        poller.reconfigure()
-                    if interval is not None and not (woken and started - looked < SLOW_TICK):
-                        looked, found = started, probe.find_work()
-                        if found.sweep_due and retries.claim_sweep(conn):
-                            entries.enqueue(conn, entries.find_existing_tenancies(conn, pipeline.databases))
-                            prune_stamp_log(conn)
-                            woken = True
-                        poller.reconfigure()
-                    if found is None or woken or (found.queued and found.fuses.poller):
-                        result.stopped_by = poller.drain(result, stop)
-                        result.duration_ms = _milliseconds(started)
-                    if interval is None or stop.requested:
+        # An entry that is taken, or its end, is taken or ended again if a crash of the server takes that back, which
+        # changes nothing; and their order stays.
+        with pipeline.open_session(lazy_commits=True) as conn:
+            link.reached = True
+            check.run_once(conn)
+            _ = pipeline.databases  # a mistake in them is told before anything is taken
+            link.up()
+            poller.connect(conn)
+            listener = _open_listener(pipeline, conn, [entries.QUEUE], warned) if listens else None
+            started = time.monotonic()
+            while True:
+                before = replace(result)
+                found = poller.tick(result, stopping=stop.requested)
+                result.duration_ms = _milliseconds(started)
+                busy = poller.is_working or result != replace(before, duration_ms=result.duration_ms)
+                if found is None:
+                    if not busy:
+                        result.stopped_by = stop.reason
                         return
+                    poller.wait(BUSY_TICK)
+                    continue
+                if interval is None and not busy:
+                    result.stopped_by = "drained" if found.fuses.poller else "fuse"
+                    return
+                if looping and (not busy or time.monotonic() - started > LONGEST_PASS):
                     if result.claimed or result.failed or result.recovered:
                         reports.polled(result)
-                    loaded.warn_of_changes()
-                    _look_at_configuration(watch, stop, reports)
+                    result, started = PollResult(), time.monotonic()
+                loaded.warn_of_changes()
+                _look_at_configuration(watch, stop, reports)
+                if poller.is_working:
+                    stop.wait(BUSY_TICK, signal)
+                elif interval is not None and not busy:
                     pause = interval.total_seconds()
-                    if found is not None and not found.fuses.poller:
+                    if not found.fuses.poller:
                         pause = max(pause, FUSE_PAUSE)
-                    if listener is not None and not (found is not None and found.queued):
+                    if listener is not None and not found.queued:
                         pause = max(pause, SLOW_TICK)
-                    woken = _pause(stop, pause, signal=wakeup, listener=listener)
-        finally:
-            workers.close()
+                    _pause(stop, pause, signal=signal, listener=listener)
 
-    _repeat_until_done(work, link, stop, forever=interval is not None)
-    if interval is not None:
+    def work_or_give_up() -> None:
+        try:
+            work()
+        except BaseException as error:
+            if not (looping and isinstance(error, StackctlError) and link.is_passing(error)):
+                poller.give_up()
+            raise
+
+    try:
+        _repeat_until_done(work_or_give_up, link, stop, forever=looping)
+    finally:
+        workers.close()
+    if looping:
         result.stopped_by = stop.reason
     return result
 
@@ -326,15 +338,14 @@ def sync(pipeline: Pipeline, scope: Scope, options: SyncOptions, stop: Stop, rep
 
 
 def _record(conn: Connection, result: DatabaseResult) -> None:
-    # A sync by hand that fails is retried by the poller as well; one that goes well ends the retries.
+    # A sync by hand that fails is retried by the poller as well; one that goes well ends the retries. What rested has
+    # been passed over by changes, maybe after this attempt read its rows.
+    key = (result.tenancy, result.database)
     with conn.transaction():
-        if result.error is not None:
-            recorded = retries.record_failure(conn, result.tenancy, result.database, result.error, scheduled=True)
-            recovered = recorded.recovered
-        else:
-            recovered = retries.record_success(conn, result.tenancy, result.database)
-        if recovered:
-            entries.enqueue(conn, [result.tenancy])
+        rested = retries.find_failure(conn, *key) is not None
+        record_outcome(conn, result)
+        if rested:
+            deliveries.add(conn, [key])
 
 
 def _look_at_configuration(watch: ConfigurationWatch, stop: Stop, reports: Reports) -> None:
@@ -361,6 +372,10 @@ class _Link:
             self._lost = False
             self._reports.regained()
 
+    def is_passing(self, error: StackctlError) -> bool:
+        """Whether a loop outlives it; what keeps it from beginning may as well be a mistake in the configuration."""
+        return error.code in _PASSING and not (error.code in _PASSING[:3] and not self.reached)
+
     def down(self, error: StackctlError) -> None:
         self._lost = True
         self._reports.trouble(error)
@@ -378,7 +393,7 @@ def _repeat_until_done(work: Callable[[], None], link: _Link, stop: Stop, *, for
             work()
             return
         except (ServiceError, StateError) as error:
-            if error.code not in _PASSING or (error.code in _PASSING[:3] and not link.reached):
+            if not link.is_passing(error):
                 raise
             if time.monotonic() - started > LONGEST_PAUSE:
                 pause = FIRST_PAUSE

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +31,30 @@ class WakeUpSignal:
     def wait(self, seconds: float) -> bool:
         """Whether it was sent before the time was up."""
         return self._gate.acquire(timeout=max(seconds, 0))
+
+
+class StopRequest(Protocol):
+    """Whether whoever works is to end after the batch in hand."""
+
+    @property
+    def requested(self) -> bool: ...
+
+
+class Pause:
+    """The stop of everything, or a request that one piece of work lets others have a turn.
+
+    For the latter's sake it is asked twice before it says so: there is one batch in each turn.
+    """
+
+    def __init__(self, stop: StopRequest) -> None:
+        self._stop = stop
+        self._asked = False
+        self.wanted = False
+
+    @property
+    def requested(self) -> bool:
+        first, self._asked = not self._asked, True
+        return self._stop.requested or (self.wanted and not first)
 
 
 class Stop:

@@ -19,6 +19,7 @@ from tests.backend import (
     MAPPINGS,
     MINE,
     OTHER,
+    QUEUED,
     SEQUENCER_LOCK,
     Connection,
     Project,
@@ -222,7 +223,7 @@ def test_run_ends_on_a_signal(number: signal.Signals, project: Project, source: 
     project.sqlite(OTHER)
     process = project.start("run", "--json")
     user = add_user(source, OTHER)
-    wait_for(lambda: delivered(project, user) and not fetch(source, 'SELECT 1 FROM "OutgoingRequest"'))
+    wait_for(lambda: delivered(project, user) and not fetch(source, QUEUED))
     process.send_signal(number)
     outcome = ended(process)
     assert outcome.code == 0
@@ -238,7 +239,7 @@ def test_loops_end_on_a_signal(command: str, number: signal.Signals, project: Pr
     add_user(source, OTHER)
     if command == "poll":
         assert project.run("sequence").code == 0
-        wait_for(lambda: not fetch(source, 'SELECT 1 FROM "OutgoingRequest"'))
+        wait_for(lambda: not fetch(source, QUEUED))
     else:
         wait_for(lambda: not fetch(source, 'SELECT 1 FROM "ProjectUser" WHERE "shouldUpdateSequenceId"'))
     process.send_signal(number)

@@ -194,6 +194,8 @@ def unfinished(world: World) -> list[str]:
             f'SELECT "deduplicationKey", "startedFulfillingAt" FROM "OutgoingRequest" WHERE {OURS}'.encode()
         ):
             left.append(f"queue entry {entry[0]} claimed {entry[1]}")
+        for row in conn.execute("SELECT tenancy_id, database_id, leased_at FROM stackctl.pending_delivery"):
+            left.append(f"database due {' '.join(map(str, row))}")
         for row in conn.execute(
             "SELECT tenancy_id, database_id, last_error_code, next_attempt_at FROM stackctl.delivery"
         ):

@@ -60,7 +60,7 @@ def suits(point: str, command: str) -> bool:
         return module.endswith("sequencer") or function == "enqueue"
     if command == "run":
         return True
-    only_polled = module.endswith("entries") or function in ("claim_due", "claim_sweep")
+    only_polled = module.endswith(("entries", "deliveries")) or function == "claim_sweep"
     return not module.endswith("sequencer") and function != "enqueue" and (command == "poll" or not only_polled)
 
 

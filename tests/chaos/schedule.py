@@ -191,6 +191,7 @@ class Faults:
             conn.execute(
                 f'UPDATE "OutgoingRequest" SET "startedFulfillingAt" = "startedFulfillingAt" - {A_LEASE_AGO}'.encode()
             )
+            conn.execute(f"UPDATE stackctl.pending_delivery SET leased_at = leased_at - {A_LEASE_AGO}".encode())
             conn.execute(f"UPDATE stackctl.delivery SET next_attempt_at = next_attempt_at - {A_LEASE_AGO}".encode())
             conn.execute("UPDATE stackctl.sweep SET last_swept_at = last_swept_at - interval '11 minutes'")
         self.counts["leases expired"] += 1

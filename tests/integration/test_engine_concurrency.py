@@ -23,6 +23,7 @@ from stackctl.sync.stop import Stop
 from tests.backend import (
     MINE,
     OTHER,
+    QUEUED,
     Connection,
     Project,
     add_channel,
@@ -134,7 +135,7 @@ def test_killed_while_stamping(project: Project, source: Connection, migrated_db
     populate(source)
     entries.enqueue(source, [MINE])
     blocker = connect(migrated_db)
-    entries.claim(blocker, 1)  # holds the entry that the stamper wants to write again
+    entries.take(blocker, 1)  # holds the entry that the stamper wants to write again
     process = project.start("sequence")
     wait_until_blocked(source)
     process.kill()
@@ -340,7 +341,7 @@ def test_run_while_the_application_writes(
         f'SELECT 1 FROM "{t}" WHERE "shouldUpdateSequenceId"'
         for t in ("ProjectUser", "ContactChannel", "Team", "DeletedRow")
     )
-    wait_for(lambda: not fetch(source, marks) and not fetch(source, 'SELECT 1 FROM "OutgoingRequest"'))
+    wait_for(lambda: not fetch(source, marks) and not fetch(source, QUEUED))
     process.send_signal(signal.SIGTERM)
     outcome = ended(process)
     assert (outcome.code, "warning" in outcome.stderr) == (0, False), outcome
@@ -417,7 +418,7 @@ def test_a_replica_that_stays_behind_is_an_error_of_its_own(
     finally:
         replica.execute("SELECT pg_wal_replay_resume()")
     assert failures(pipeline) == []  # not the fault of the external database
-    assert one(source, 'SELECT count(*) FROM "OutgoingRequest"') == 1
+    assert len(fetch(source, QUEUED)) == 1
 
 
 @pytest.mark.parametrize("full", [False, True])

@@ -16,6 +16,7 @@ from stackctl.sync.stop import Stop
 from stackctl.sync.targets import protocol
 from tests.backend import (
     MINE,
+    QUEUED,
     Connection,
     Project,
     add_user,
@@ -100,7 +101,7 @@ def test_others_go_on_while_one_hangs(
     (failure,) = wait_for(lambda: failures(pipeline))
     assert (failure.database, failure.code) == ("a_hung", "no-answer")
     proxy.heal()
-    wait_for(lambda: not failures(pipeline) and not fetch(source, 'SELECT FROM "OutgoingRequest"'))
+    wait_for(lambda: not failures(pipeline) and not fetch(source, QUEUED))
     polling.end()
     assert differences(pipeline) == []
 
@@ -113,7 +114,7 @@ def test_what_never_answers_is_broken_off(
     try:
         add_user(source, MINE, displayName="before")
         sequence(pipeline)
-        wait_for(lambda: arrived(project, "before") and not fetch(source, 'SELECT FROM "OutgoingRequest"'))
+        wait_for(lambda: arrived(project, "before") and not fetch(source, QUEUED))
         proxy.swallow()
         add_user(source, MINE, displayName="after")
         sequence(pipeline)
@@ -179,7 +180,7 @@ def test_a_lock_held_by_a_consumer_delays_only_that_database(
     sequence(pipeline)
     wait_for(lambda: arrived(project, "second"))
     reader.rollback()
-    wait_for(lambda: not failures(pipeline) and not fetch(source, 'SELECT FROM "OutgoingRequest"'))
+    wait_for(lambda: not failures(pipeline) and not fetch(source, QUEUED))
     polling.end()
     assert one(source, "SELECT count(*) FROM stackctl.delivery") == 0
     assert differences(pipeline) == []

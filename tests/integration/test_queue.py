@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from stackctl.sync.queue import entries
-from tests.backend import MINE, OTHER, Connection, fetch, insert, wait_until_blocked
+from tests.backend import MINE, OTHER, Connection, claim_as_another, fetch, insert, wait_until_blocked
 
 if TYPE_CHECKING:
     from tests.conftest import Connect
@@ -38,69 +38,53 @@ def test_an_entry_is_pending_once(source: Connection) -> None:
     for _ in range(3):
         entries.enqueue(source, [OTHER, MINE])
     assert [claimed for _, claimed in state(source)] == [False, False]
-    assert {claim.tenancy for claim in entries.claim(source, 10)} == {str(MINE), str(OTHER)}
-    entries.enqueue(source, [MINE])
-    assert sorted(claimed for _, claimed in state(source)) == [False, True, True]
+    claim_as_another(source)
+    entries.enqueue(source, [MINE, OTHER])
+    assert sorted(claimed for _, claimed in state(source)) == [False, False, True]
+    assert set(entries.take(source, 10)) == {str(MINE), str(OTHER)}
+    assert [claimed for _, claimed in state(source)] == [True]
 
 
 def test_two_pollers_never_take_the_same_entry(source: Connection, migrated_db: str, connect: Connect) -> None:
-    for _ in range(10):
-        entry(source, None)
+    tenancies = [str(uuid.uuid4()) for _ in range(10)]
+    for tenancy in tenancies:
+        entry(source, None, {"url": URL, "body": {"tenancyId": tenancy}})
     first, second = connect(migrated_db), connect(migrated_db)
-    taken = [claim.id for conn in (first, second, first) for claim in entries.claim(conn, 4)]  # all uncommitted
-    assert len(set(taken)) == len(taken) == 10
+    taken = [tenancy for conn in (first, second, first) for tenancy in entries.take(conn, 4)]  # all uncommitted
+    assert sorted(map(str, taken)) == sorted(tenancies)
     first.commit()
     second.commit()
-    assert entries.claim(source, 10) == []
+    assert entries.take(source, 10) == []
 
 
-def test_claims_pass_over_busy_tenancies_and_other_urls(source: Connection) -> None:
+def test_what_is_claimed_or_of_others_is_left(source: Connection) -> None:
     entries.enqueue(source, [MINE, OTHER])
+    claimed = claim_as_another(source)
     foreign = entry(source, "mail", {"url": "/api/latest/send-email", "body": {"tenancyId": str(MINE)}})
-    (claim,) = entries.claim(source, 10, busy=[MINE])
-    assert claim.tenancy == str(OTHER)
-    entries.claim(source, 10)
+    assert len(entries.take(source, 10)) == 1
     source.execute(
         'UPDATE "OutgoingRequest" SET "startedFulfillingAt" = now() - interval \'1 day\' WHERE id = %s', (foreign,)
     )
     assert entries.recover_expired(source) == 0
-    assert (foreign, True) in state(source)
-    assert entries.summarize_queue(source).in_flight == 2
+    assert {(foreign, True), (claimed, True)} == set(state(source))
+    assert entries.summarize_queue(source).in_flight == 1
     assert foreign not in {e.id for e in entries.list_entries(source, 10)}
 
 
-def test_finish_only_while_the_claim_is_ours(source: Connection) -> None:
+@pytest.mark.parametrize("off", ["-61 s", "1 day"])
+def test_claims_that_expired_or_lie_ahead_are_recovered(source: Connection, off: str) -> None:
+    """A clock that is set back must not leave a claim to nobody until it has caught up."""
     entries.enqueue(source, [MINE])
-    (lost,) = entries.claim(source, 1)
-    assert entries.recover_expired(source, EXPIRED) == 1
-    source.execute("SELECT pg_sleep(0.002)")  # tokens have milliseconds
-    (ours,) = entries.claim(source, 1)
-    assert not entries.finish(source, lost)
-    entries.release(source, lost)
-    assert state(source) == [(ours.id, True)]
-    assert entries.renew(source, [lost]) == []
-    assert entries.finish(source, ours)
-    assert state(source) == []
-    assert not entries.finish(source, ours)
-
-
-def test_renewed_claims_do_not_expire(source: Connection) -> None:
-    entries.enqueue(source, [MINE, OTHER])
-    kept, left = sorted(entries.claim(source, 2), key=lambda claim: claim.tenancy or "")
-    source.execute('UPDATE "OutgoingRequest" SET "startedFulfillingAt" = "startedFulfillingAt" - interval \'50 s\'')
-    kept, left = (entries.Claim(c.id, c.tenancy, c.claimed_at - timedelta(seconds=50)) for c in (kept, left))
-    (renewed,) = entries.renew(source, [kept])
-    assert (renewed.id, renewed.tenancy) == (kept.id, kept.tenancy)
-    assert renewed.claimed_at > kept.claimed_at
-    assert entries.recover_expired(source, timedelta(seconds=30)) == 1
-    assert not entries.finish(source, kept)
-    assert entries.finish(source, renewed)
-    assert state(source) == [(left.id, False)]
+    claim_as_another(source)
+    assert entries.recover_expired(source) == 0
+    source.execute('UPDATE "OutgoingRequest" SET "startedFulfillingAt" = "startedFulfillingAt" + %s::interval', (off,))
+    assert entries.recover_expired(source) == 1
+    assert [claimed for _, claimed in state(source)] == [False]
 
 
 def test_an_expired_lease_returns_once(source: Connection, migrated_db: str, connect: Connect) -> None:
     id_ = entry(source, f"sentinel-sync-key-{MINE}")
-    entries.claim(source, 1)
+    claim_as_another(source)
     first, second = connect(migrated_db), connect(migrated_db)
     before = fetch(source, 'SELECT "createdAt", "qstashOptions" FROM "OutgoingRequest"')
     with first.transaction():
@@ -115,7 +99,9 @@ def test_an_expired_lease_returns_once(source: Connection, migrated_db: str, con
 def test_a_newer_pending_entry_wins(source: Connection) -> None:
     """Resetting the stale one would violate the unique index, and take the recovery of all others with it."""
     entries.enqueue(source, [MINE, OTHER])
-    stale = {claim.tenancy: claim.id for claim in entries.claim(source, 2)}
+    claim_as_another(source)
+    claim_as_another(source)
+    stale = {e.tenancy: e.id for e in entries.list_entries(source, 10)}
     entries.enqueue(source, [MINE])
     ((newer, _),) = [row for row in state(source) if not row[1]]
     assert entries.recover_expired(source, EXPIRED) == 2
@@ -125,28 +111,29 @@ def test_a_newer_pending_entry_wins(source: Connection) -> None:
 def test_several_stale_entries_of_one_key(source: Connection) -> None:
     for _ in range(3):
         entries.enqueue(source, [MINE])
-        entries.claim(source, 1)
+        claim_as_another(source)
     assert entries.recover_expired(source, EXPIRED) == 3
     assert [claimed for _, claimed in state(source)] == [False]
 
 
 def test_entries_without_a_key_do_not_meet(source: Connection) -> None:
     ids = {entry(source, None) for _ in range(3)}
-    assert {claim.id for claim in entries.claim(source, 10)} == ids
+    assert {claim_as_another(source) for _ in range(3)} == ids
     assert entries.recover_expired(source, EXPIRED) == 3
     assert {id_ for id_, claimed in state(source) if not claimed} == ids
 
 
-def test_an_enqueue_meets_a_release(source: Connection, migrated_db: str, connect: Connect) -> None:
+def test_an_enqueue_meets_a_recovery(source: Connection, migrated_db: str, connect: Connect) -> None:
     """Whoever comes second waits, and one pending entry is left."""
     for first_is_enqueue in (True, False):
         entries.enqueue(source, [MINE])
-        (claim,) = entries.claim(source, 1)
+        claim_as_another(source)
         held = connect(migrated_db)
         other = connect(migrated_db, autocommit=True)
-        steps = [lambda conn: entries.enqueue(conn, [MINE]), lambda conn, c=claim: entries.release(conn, c)]
+        steps = [lambda conn: entries.enqueue(conn, [MINE]), lambda conn: entries.recover_expired(conn, EXPIRED)]
         if not first_is_enqueue:
             steps.reverse()
+        held.execute("SELECT 1")  # the beginning of a transaction
         steps[0](held)
         thread = threading.Thread(target=steps[1], args=(other,))
         thread.start()
@@ -187,8 +174,7 @@ BODIES = [{"url": URL}, {"url": URL, "body": {}}, {"url": URL, "body": "x"}, {"u
 def test_a_malformed_body_can_be_claimed_and_listed(source: Connection, body: Any) -> None:
     entry(source, None, body)
     assert len(entries.list_entries(source, 10)) == 1
-    (claim,) = entries.claim(source, 10, busy=[MINE])
-    assert entries.finish(source, claim)
+    assert len(entries.take(source, 10)) == 1
 
 
 @pytest.mark.parametrize("options", [[], "text", 5, {"url": 5}, {"url": None}])
@@ -197,19 +183,19 @@ def test_what_is_no_entry_of_ours_stays(source: Connection, options: Any) -> Non
         'INSERT INTO "OutgoingRequest" (id, "qstashOptions") VALUES (gen_random_uuid(), to_jsonb(%s::json))',
         (json.dumps(options),),
     )
-    assert entries.claim(source, 10) == []
+    assert entries.take(source, 10) == []
     assert entries.summarize_queue(source) == entries.QueueSummary(0, 0, 0, 0, None)
 
 
 def test_summary_and_order(source: Connection) -> None:
     entries.enqueue(source, [MINE])
-    entries.claim(source, 1)
+    claim_as_another(source)
     source.execute(
         "UPDATE \"OutgoingRequest\" SET \"startedFulfillingAt\" = now() AT TIME ZONE 'UTC' - interval '2 min',"
         " \"createdAt\" = now() AT TIME ZONE 'UTC' - interval '3 min'"
     )
     entries.enqueue(source, [OTHER])
-    entries.claim(source, 1)
+    claim_as_another(source)
     entries.enqueue(source, [OTHER])
     found = entries.summarize_queue(source)
     assert (found.pending, found.in_flight, found.stale, found.dead) == (1, 1, 1, 0)
@@ -219,9 +205,12 @@ def test_summary_and_order(source: Connection) -> None:
 
 
 def test_the_oldest_entry_is_claimed_first(source: Connection) -> None:
-    made = [entry(source, None) for _ in range(3)]
+    made = [uuid.uuid4() for _ in range(3)]
+    for id_ in made:
+        entry(source, None, {"url": URL, "body": {"tenancyId": str(id_)}}, id_)
     for age, id_ in enumerate(made):
         source.execute(
             'UPDATE "OutgoingRequest" SET "createdAt" = now() - %s * interval \'1 hour\' WHERE id = %s', (age, id_)
         )
-    assert [claim.id for _ in made for claim in entries.claim(source, 1)] == made[::-1]
+    order = [tenancy for _ in made for tenancy in entries.take(source, 1)]
+    assert order == [str(id_) for id_ in made[::-1]]

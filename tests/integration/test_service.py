@@ -20,6 +20,7 @@ from stackctl.sync.stop import Stop
 from tests.backend import (
     MINE,
     OTHER,
+    QUEUED,
     Connection,
     Project,
     add_user,
@@ -177,15 +178,15 @@ def test_two_processes_share_the_work_and_outlive_a_killed_one(
     wait_for(lambda: copy.execute("SELECT 1 FROM users WHERE id = ?", (str(user),)).fetchone())
     copy.close()
     blocker.rollback()
-    # The claim, or the hold on a database that did not answer, is the dead one's until its lease is over.
+    # The lease, and the hold on a database that did not answer, is the dead one's until its time is over.
     for statement in (
-        'UPDATE "OutgoingRequest" SET "startedFulfillingAt" = "startedFulfillingAt" - interval \'61 s\'',
+        "UPDATE stackctl.pending_delivery SET leased_at = leased_at - interval '61 s'",
         "UPDATE stackctl.delivery SET next_attempt_at = next_attempt_at - interval '61 s'",
     ):
         source.execute(statement)
     outside = connect(external_db, autocommit=True)
     wait_for(lambda: one(outside, "SELECT count(*) FROM users") == 1)
-    wait_for(lambda: not fetch(source, 'SELECT 1 FROM "OutgoingRequest"'))
+    wait_for(lambda: not fetch(source, QUEUED))
     assert second.end() == 0
     assert differences(project.pipeline()) == []
 

@@ -16,14 +16,16 @@ from stackctl.sync import service
 from stackctl.sync.changes import wakeup
 from stackctl.sync.changes.stamping import compose_stampings
 from stackctl.sync.changes.wakeup import CHANNEL, WorkProbe, open_listener
-from stackctl.sync.queue import entries, fuses, retries
+from stackctl.sync.queue import deliveries, entries, fuses, retries
 from stackctl.sync.stop import Stop
 from tests.backend import (
     MINE,
+    QUEUED,
     Connection,
     Project,
     add_team,
     add_user,
+    claim_as_another,
     fetch,
     one,
     populate,
@@ -74,19 +76,34 @@ def test_whatever_the_poller_has_to_do_shows(probe: WorkProbe, source: Connectio
     assert not probe.find_work().queued
     entries.enqueue(source, [MINE])
     assert probe.find_work().queued
-    (claim,) = entries.claim(source, 1)
+    claim_as_another(source)
     assert not probe.find_work().queued  # it is in somebody's hands
+    # Also when it was claimed before the clock was set back.
+    source.execute('UPDATE "OutgoingRequest" SET "startedFulfillingAt" = "startedFulfillingAt" + interval \'1 day\'')
+    assert probe.find_work().queued
+    source.execute('UPDATE "OutgoingRequest" SET "startedFulfillingAt" = "startedFulfillingAt" - interval \'1 day\'')
     source.execute('UPDATE "OutgoingRequest" SET "startedFulfillingAt" = "startedFulfillingAt" - interval \'61 s\'')
     assert probe.find_work().queued
     source.execute('DELETE FROM "OutgoingRequest"')
     assert not probe.find_work().queued
+    deliveries.add(source, [(MINE, "analytics")])
+    assert probe.find_work().queued
+    assert deliveries.lease(source, MINE, 1, slow=False, busy=[])
+    assert not probe.find_work().queued  # the same
+    for off, expired in (("-61 s", True), ("30 s", False), ("1 day", True)):
+        source.execute("UPDATE stackctl.pending_delivery SET leased_at = now() + %s::interval", (off,))
+        assert probe.find_work().queued == expired
+    source.execute("DELETE FROM stackctl.pending_delivery")
     retries.record_failure(source, MINE, "analytics", StateError("no", code="no"), scheduled=True)
     assert not probe.find_work().queued
     source.execute("UPDATE stackctl.delivery SET next_attempt_at = now()")
     assert probe.find_work().queued
     source.execute("UPDATE stackctl.delivery SET next_attempt_at = NULL")  # a dead letter
     assert not probe.find_work().queued
-    assert claim.tenancy == str(MINE)
+    source.execute("UPDATE stackctl.delivery SET next_attempt_at = now() + interval '1 day'")
+    assert not probe.find_work().queued
+    source.execute("UPDATE stackctl.delivery SET last_attempt_at = now() + interval '1 day'")  # the clock was set back
+    assert probe.find_work().queued
 
 
 def test_what_is_not_ours_is_no_sign(probe: WorkProbe, source: Connection) -> None:
@@ -162,7 +179,7 @@ def test_stamps_are_no_news_but_the_queue_is(ear: Connection, source: Connection
     assert heard(ear, source) == 1  # of the entry
     source.execute('UPDATE "ProjectUser" SET "shouldUpdateSequenceId" = true')
     heard(ear, source)
-    assert entries.claim(source, 1)
+    assert entries.take(source, 1)
     assert heard(ear, source) == 0
 
 
@@ -313,7 +330,7 @@ def test_run_is_woken_by_a_change_and_by_an_entry(
         for number in (1, 2):
             add_user(source)
             wait_for(lambda n=number: one(outside, "SELECT count(*) FROM users") == n)
-            wait_for(lambda: not fetch(source, 'SELECT 1 FROM "OutgoingRequest"'))
+            wait_for(lambda: not fetch(source, QUEUED))
         outside.execute("UPDATE _stack_sync_metadata SET last_synced_sequence_id = 0 WHERE mapping_name = 'users'")
         outside.execute("DELETE FROM users")
         entries.enqueue(source, [MINE])

@@ -10,10 +10,10 @@ import typer
 from stackctl.cli.command import Run, command, format_count
 from stackctl.cli.pipeline.service_log import ServiceLog
 from stackctl.cli.pipeline.shared import (
+    CLAIM_LIMIT,
     Interval,
     Loop,
     MaxDuration,
-    claim_limit,
     finish_stage,
     loop_interval,
     report_result,
@@ -32,7 +32,7 @@ def poll(
     interval: Interval = None,
     max_duration: MaxDuration = None,
     batch_size: Annotated[
-        int | None, typer.Option("--batch-size", min=1, max=10_000, help="Queue entries held at a time.")
+        int | None, typer.Option("--batch-size", min=1, max=10_000, help="Queue entries taken at a time.")
     ] = None,
 ) -> None:
     """Work off the queue: sync the external databases of the tenancies that are due, until nothing is left.
@@ -49,7 +49,7 @@ def poll(
         result = service.poll(
             Pipeline(run.settings),
             stop,
-            claim_limit=batch_size or claim_limit(run),
+            claim_limit=batch_size or CLAIM_LIMIT,
             interval=pause,
             reports=service.Reports(
                 polled=lambda done: report_result(run, poll_document(done), poll_line(done)),

@@ -8,8 +8,8 @@ from stackctl import __version__
 from stackctl.cli.command import Run, command, format_count
 from stackctl.cli.pipeline.service_log import ServiceLog
 from stackctl.cli.pipeline.shared import (
+    CLAIM_LIMIT,
     MaxDuration,
-    claim_limit,
     database_document,
     sequence_document,
     sequence_line,
@@ -37,7 +37,7 @@ def run_(run: Run, max_duration: MaxDuration = None) -> None:
         service.run(
             pipeline,
             stop,
-            claim_limit=claim_limit(run),
+            claim_limit=CLAIM_LIMIT,
             reports=service.Reports(
                 sequenced=lambda done: log.say("sequence", sequence_line(done), sequence_document(done)),
                 synced=lambda done: _synced(log, done),

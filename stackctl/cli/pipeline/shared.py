@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 from contextlib import contextmanager
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
     from stackctl.core.console import Console
     from stackctl.sync.changes.sequencer import SequenceResult
-    from stackctl.sync.engine.database_sync import DatabaseResult
+    from stackctl.sync.engine.database_sync import DatabaseResult, MappingResult
     from stackctl.sync.stop import Stop
 
 Loop = Annotated[bool, typer.Option("--loop", help="Go on until a signal or --max-duration.")]
@@ -33,12 +32,8 @@ MaxDuration = Annotated[
     str | None, typer.Option("--max-duration", metavar="DURATION", help="End after this time, e.g. 55s.")
 ]
 Tenancies = Annotated[list[str] | None, typer.Argument(metavar="[TENANCY]...", help="Ids of tenancies.")]
+CLAIM_LIMIT = 100  # queue entries taken at a time: whoever writes one of them again waits for that
 REFUSED = ("other-tenancy", "operated-database", "shared-database", "not-ours", "mapping-changed", "newer-stackctl")
-
-
-def claim_limit(run: Run) -> int:
-    # Twice the workers: whoever finishes finds the next entry at hand, and little is held that others could do.
-    return 2 * run.settings.get("sync.workers")
 
 
 def loop_interval(loop: bool, interval: str | None, key: str, run: Run) -> timedelta | None:
@@ -137,8 +132,13 @@ def database_document(result: DatabaseResult) -> dict[str, Any]:
         "error": result.error.message if result.error else None,
         "error_code": result.error.code if result.error else None,
         "remarks": result.remarks,
-        "mappings": [asdict(mapping) for mapping in result.mappings],
+        "mappings": [_mapping_document(mapping) for mapping in result.mappings],
     }
+
+
+def _mapping_document(result: MappingResult) -> dict[str, Any]:
+    document = {name: value for name, value in vars(result).items() if name != "error"}
+    return document | ({"error": result.error.message} if result.error is not None else {})
 
 
 def warn_of_failure(console: Console, result: DatabaseResult) -> None:

@@ -20,9 +20,12 @@ SET LOCAL lock_timeout = '50ms'
 INSERT INTO stackctl.stamp_log (up_to_sequence_id) VALUES (%(up_to)s) ON CONFLICT DO NOTHING
 
 -- name: prune_stamp_log
--- The last one stays: it tells which ids were given, also when their rows are gone.
-DELETE FROM stackctl.stamp_log
-WHERE stamped_at < clock_timestamp() - interval '7 days'
+-- A bounded part, by the primary key: times rise with the ids. The last one stays: it tells which ids were given, also
+-- when their rows are gone.
+DELETE FROM stackctl.stamp_log WHERE up_to_sequence_id <= (
+    SELECT max(up_to_sequence_id)
+    FROM (SELECT * FROM stackctl.stamp_log ORDER BY up_to_sequence_id LIMIT 50000) AS oldest
+    WHERE stamped_at < clock_timestamp() - interval '7 days')
   AND up_to_sequence_id < (SELECT max(up_to_sequence_id) FROM stackctl.stamp_log)
 
 -- name: read_highest_stamp

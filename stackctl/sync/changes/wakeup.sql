@@ -7,16 +7,23 @@ SELECT coalesce((SELECT "sequencerEnabled" FROM "ExternalDbSyncMetadata" LIMIT 1
        {marked}, {queued}
 
 -- name: find_queued_work
--- An entry to claim, one whose claim has expired, a retry that is due; and whether it is time for the sweep.
+-- An entry to take, one whose claim has expired, a database that is due or whose lease has expired, a retry that is due;
+-- and whether it is time for the sweep. What lies ahead is from before the clock was set back.
 -- now() and not clock_timestamp(): the statement is its own transaction, and the index can be used.
 EXISTS (SELECT FROM "OutgoingRequest"
         WHERE "startedFulfillingAt" IS NULL
           AND "qstashOptions" ->> 'url' LIKE '%%/api/latest/internal/external-db-sync/sync-engine')
 OR EXISTS (SELECT FROM "OutgoingRequest"
-           WHERE "startedFulfillingAt" < (now() AT TIME ZONE 'UTC') - {lease}::interval
+           WHERE ("startedFulfillingAt" < (now() AT TIME ZONE 'UTC') - {lease}::interval
+                  OR "startedFulfillingAt" > (now() AT TIME ZONE 'UTC') + {lease}::interval)
              AND "qstashOptions" ->> 'url' LIKE '%%/api/latest/internal/external-db-sync/sync-engine')
-OR EXISTS (SELECT FROM stackctl.delivery WHERE next_attempt_at <= now()),
-NOT EXISTS (SELECT FROM stackctl.sweep WHERE last_swept_at > now() - {sweep}::interval)
+OR EXISTS (SELECT FROM stackctl.pending_delivery
+           WHERE leased_by IS NULL
+              OR leased_at NOT BETWEEN now() - {lease}::interval AND now() + {lease}::interval)
+OR EXISTS (SELECT FROM stackctl.delivery WHERE next_attempt_at <= now())
+OR EXISTS (SELECT FROM stackctl.delivery
+           WHERE next_attempt_at IS NOT NULL AND last_attempt_at > now() + interval '1 minute'),
+NOT EXISTS (SELECT FROM stackctl.sweep WHERE last_swept_at BETWEEN now() - {sweep}::interval AND now())
 
 -- name: find_tables_without_trigger
 -- Tables whose triggers do not notify (disabled, or only in a replica); null: nothing of it is installed.

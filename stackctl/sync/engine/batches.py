@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from stackctl.sync.engine.database_sync import MappingResult, SyncOptions
     from stackctl.sync.engine.rejected_rows import RejectedKey
     from stackctl.sync.engine.source import Source
-    from stackctl.sync.stop import Stop
+    from stackctl.sync.stop import StopRequest
     from stackctl.sync.targets.protocol import Target
 
 FIRST_PAGE = 5_000  # rows; doubled with each full page up to the batch size
@@ -50,7 +50,7 @@ class BatchSender:
         database: str,
         result: MappingResult,
         options: SyncOptions,
-        stop: Stop,
+        stop: StopRequest,
     ) -> None:
         self._source = source
         self._target = target
@@ -128,6 +128,9 @@ class BatchSender:
         with self._target.lock_cursor(self._compiled, adopt=self._options.adopt, rebuild=self._rebuild) as cursor:
             self._result.cursor = cursor
             whole = self._full or self._rebuild or cursor == NEVER_SYNCED
+            if whole:
+                # The cursor's row may have gone since: what is read ahead has the connection that is needed now.
+                self._drop_prefetch()
             recorded = rejected_rows.read_versions(*self._rejected, None) if whole else []
             if whole:
                 applied = self._send_all(cursor)

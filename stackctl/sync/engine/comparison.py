@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from stackctl.mapping.checksums import Key, Sums
     from stackctl.mapping.compile import Compiled
     from stackctl.sync.engine.source import Source
-    from stackctl.sync.stop import Stop
+    from stackctl.sync.stop import StopRequest
     from stackctl.sync.targets.protocol import Target
 
 Kind = Literal["missing", "extra", "different"]
@@ -83,7 +83,7 @@ class CopyComparison:
         *,
         accept_cursor: Callable[[int], int],
         repair: bool,
-        stop: Stop,
+        stop: StopRequest,
         on_rejected: Callable[[Key, StackctlError], None] | None = None,
     ) -> None:
         self._source = source

@@ -9,32 +9,37 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from stackctl.core.errors import StackctlError
 from stackctl.sync.engine import rejected_rows
 from stackctl.sync.engine.batches import BatchSender
 from stackctl.sync.engine.comparison import VerifyResult
+from stackctl.sync.engine.rejected_rows import ROWS_REJECTED
 from stackctl.sync.engine.resend import Resend
 from stackctl.sync.engine.source_errors import OperatedDatabaseLost
 from stackctl.sync.engine.source_rewound import mark_rewound_copies, repair_rewound_copy, to_ahead_error
 from stackctl.sync.targets.mapping_changes import ChangePolicy
-from stackctl.sync.targets.protocol import NEVER_SYNCED, Target
+from stackctl.sync.targets.protocol import NEVER_SYNCED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from uuid import UUID
 
     from stackctl.mapping.compile import Compiled
     from stackctl.sync.engine.source import Source
-    from stackctl.sync.stop import Stop
+    from stackctl.sync.stop import StopRequest
+    from stackctl.sync.targets.protocol import Target, TargetState
+
+_T = TypeVar("_T")
 
 
 @dataclass
 class MappingResult:
-    """What was done for one mapping; `cursor` is where it stands now."""
+    """What was done for one mapping; `cursor` is where it stands now. `error`: what it ended with, for itself."""
 
     mapping: str
     upserted: int = 0
@@ -42,14 +47,16 @@ class MappingResult:
     batches: int = 0
     cursor: int = NEVER_SYNCED
     duration_ms: int = 0
+    error: StackctlError | None = None
 
 
 @dataclass
 class DatabaseResult:
-    """What was done for one external database. `interrupted`: stopped by a signal with rows left to send.
+    """What was done for one external database. `interrupted`: asked to stop with rows left to send.
 
-    `unfinished`: rows of a changed mapping are left to be sent again, and it was time for others. `remarks` are to be
-    told to people, `copies` the names of the cursors that were found there.
+    `error` stands for all that went wrong. It is of the database as a whole if `failed`, and else the first of its
+    mappings'. `unfinished`: rows of a changed mapping are left to be sent again, and it was time for others. `remarks`
+    are to be told to people, `copies` the names of the cursors that were found there.
     """
 
     tenancy: UUID
@@ -57,6 +64,7 @@ class DatabaseResult:
     type: str
     status: Literal["ok", "error"] = "ok"
     error: StackctlError | None = None
+    failed: bool = False
     interrupted: bool = False
     unfinished: bool = False
     remarks: list[str] = field(default_factory=list[str])
@@ -86,139 +94,224 @@ class SyncOptions:
 
 
 def sync_database(
-    source: Source,
+    take_source: Callable[[], Source],
     target: Target,
     compiled: Sequence[Compiled],
     result: DatabaseResult,
     options: SyncOptions,
-    stop: Stop,
+    stop: StopRequest,
 ) -> None:
-    """Send everything that is above the cursors; fills `result` as it goes.
+    """Send everything that is above the cursors; fills `result` as it goes, with the mappings' errors as well.
 
-    Raises what belongs to this database (or to a mapping's statement) after recording what was done before it;
-    ServiceErrors of the operated database pass through as well.
+    The source is taken when the target has answered. Raises what belongs to the database as a whole after recording
+    what was done before it; ServiceErrors of the operated database pass through as well.
     """
-    state = target.prepare(result.tenancy, compiled, options.policy)
-    known = state.cursors
-    result.copies |= known.keys()
-    result.remarks += state.followed
+    states, compiled = _do_apart(compiled, result, lambda some: target.prepare(result.tenancy, some, options.policy))
+    result.remarks += [remark for state in states for remark in state.followed]
+    if not compiled:
+        return
+    state = states[-1]
+    result.copies |= state.cursors.keys()
     options.policy.agreed.update((str(result.tenancy), result.database, one.mapping.name) for one in compiled)
+    source = take_source()
     source.wait_for_replica()
-    cursors = {
-        c.mapping.name: known[c.mapping.name].sequence_id if c.mapping.name in known else NEVER_SYNCED for c in compiled
-    }
-    waiting = [
-        c
-        for c in compiled
-        if options.full or c.mapping.name == options.rebuild or cursors[c.mapping.name] == NEVER_SYNCED
-    ]
-    seen = [c for c in compiled if c not in waiting]
-    news = source.find_changed_mappings(seen, result.tenancy, cursors) if seen else set[str]()
-    troubled = {row.mapping for row in rejected_rows.list_rows(source.primary, result.tenancy, result.database)}
-    if options.full:
-        source.refuse_low_sequence(compiled, result.tenancy)
-    rewound, place = mark_rewound_copies(source, target, seen, state, result.tenancy, suspect=options.repair_rewound)
-    failure: StackctlError | None = None
-    if rewound and not options.repair_rewound:
-        failure = to_ahead_error({one.mapping.name: cursors[one.mapping.name] for one in rewound})
-    failed: list[Compiled] = []
-    for one in compiled:
-        name = one.mapping.name
-        entry = MappingResult(name, cursor=cursors[name])
-        result.mappings.append(entry)
-        if one in rewound and not options.repair_rewound:
-            failed.append(one)
-            continue
-        if name not in news and one not in waiting and one not in rewound and name not in troubled:
-            continue
-        try:
-            if one in rewound:
-                check = VerifyResult(result.tenancy, result.database, name)
-                repair_rewound_copy(source, target, one, check, stop)
-                entry.upserted, entry.deleted = check.missing + check.different, check.extra
-            elif one in waiting and place is not None and state.places.get(name) != place:
-                with target.lock_cursor(one, adopt=options.adopt, rebuild=name == options.rebuild):
-                    target.record_place(one, place)
-            batches = BatchSender(source, target, one, tenancy=result.tenancy, database=result.database, result=entry,
-                              options=options, stop=stop)  # fmt: skip
-            finished = batches.send()
-            if name in troubled and finished:
-                batches.retry_rejected_rows()
-            if not finished:
-                result.interrupted = True
-                return
-        except OperatedDatabaseLost:
-            raise
-        except StackctlError as error:
-            if error.code in _DATABASE_IS_GONE:
-                raise
-            # One mapping that can't be sent does not hold up the others.
-            failed.append(one)
-            failure = failure or error
+    work = _Work(source, target, state, result, options, stop)
+    if work.send_changes(compiled):
+        work.resend_changed_mappings(compiled)
+    if result.interrupted:
+        return
+    left = rejected_rows.list_rows(source.primary, result.tenancy, result.database)
+    for entry in result.mappings:
+        rows = [row for row in left if row.mapping == entry.mapping]
+        if rows and entry.error is None:
+            entry.error = rejected_rows.to_error(rows)
 
-    def send_news() -> None:
+
+class _Work:
+    """What is done for the mappings of one database whose target has answered. Each mapping's error is its own."""
+
+    def __init__(
+        self,
+        source: Source,
+        target: Target,
+        state: TargetState,
+        result: DatabaseResult,
+        options: SyncOptions,
+        stop: StopRequest,
+    ) -> None:
+        self._source = source
+        self._target = target
+        self._state = state
+        self._result = result
+        self._options = options
+        self._stop = stop
+        self._entries: dict[str, MappingResult] = {}
+
+    def send_changes(self, compiled: Sequence[Compiled]) -> bool:
+        """Load what was never loaded, send what is above the cursors; False when the stop came first."""
+        source, target, result, options = self._source, self._target, self._result, self._options
+        known = self._state.cursors
+        cursors = {
+            c.mapping.name: known[c.mapping.name].sequence_id if c.mapping.name in known else NEVER_SYNCED
+            for c in compiled
+        }
+        waiting = [
+            c
+            for c in compiled
+            if options.full or c.mapping.name == options.rebuild or cursors[c.mapping.name] == NEVER_SYNCED
+        ]
+        seen = [c for c in compiled if c not in waiting]
+        news, seen = _do_apart(seen, result, lambda some: source.find_changed_mappings(some, result.tenancy, cursors))
+        changed = set[str]().union(*news)
+        troubled = {row.mapping for row in rejected_rows.list_rows(source.primary, result.tenancy, result.database)}
+        if options.full:
+            source.refuse_low_sequence(compiled, result.tenancy)
+        rewound, place = mark_rewound_copies(
+            source, target, seen, self._state, result.tenancy, suspect=options.repair_rewound
+        )
+        for one in compiled:
+            name = one.mapping.name
+            if one not in waiting and one not in seen:
+                continue  # it has failed already
+            entry = self._entries[name] = MappingResult(name, cursor=cursors[name])
+            result.mappings.append(entry)
+            if one in rewound and not options.repair_rewound:
+                entry.error = to_ahead_error({one.mapping.name: cursors[one.mapping.name] for one in rewound})
+                continue
+            if name not in changed and one not in waiting and one not in rewound and name not in troubled:
+                continue
+            with _record_error(entry):
+                if one in rewound:
+                    check = VerifyResult(result.tenancy, result.database, name)
+                    repair_rewound_copy(source, target, one, check, self._stop)
+                    entry.upserted, entry.deleted = check.missing + check.different, check.extra
+                elif one in waiting and place is not None and self._state.places.get(name) != place:
+                    with target.lock_cursor(one, adopt=options.adopt, rebuild=name == options.rebuild):
+                        target.record_place(one, place)
+                batches = self._open_sender(one)
+                finished = batches.send()
+                if name in troubled and finished:
+                    batches.retry_rejected_rows()
+                if not finished:
+                    result.interrupted = True
+                    return False
+        return True
+
+    def _open_sender(self, one: Compiled) -> BatchSender:
+        result = self._result
+        return BatchSender(self._source, self._target, one, tenancy=result.tenancy, database=result.database,
+                           result=self._entries[one.mapping.name], options=self._options, stop=self._stop)  # fmt: skip
+
+    def resend_changed_mappings(self, compiled: Sequence[Compiled]) -> None:
+        """Send rows again whose mapping was changed, for as long as there is time."""
+        result = self._result
+        deadline = time.monotonic() + self._options.resend_time
+        for one in compiled:
+            entry = self._entries.get(one.mapping.name)
+            record = self._state.copies.get(one.mapping.name)
+            if entry is None or entry.error is not None or record is None or record.resend_up_to is None:
+                continue
+            with _record_error(entry):
+                walk = Resend(self._source, self._target, one, tenancy=result.tenancy, database=result.database,
+                              result=entry, options=self._options, stop=self._stop)  # fmt: skip
+                if not walk.run(lambda: self._send_news(compiled), deadline):
+                    result.interrupted |= self._stop.requested
+                    result.unfinished = not self._stop.requested
+
+    def _send_news(self, compiled: Sequence[Compiled]) -> None:
         """What has changed meanwhile goes first."""
-        entries = {entry.mapping: entry for entry in result.mappings}
-        well = [c for c in compiled if entries[c.mapping.name].cursor > NEVER_SYNCED and c not in failed]
-        cursors = {c.mapping.name: entries[c.mapping.name].cursor for c in well}
-        found = source.find_changed_mappings(well, result.tenancy, cursors) if well else set[str]()
+        well = [
+            c
+            for c in compiled
+            if (entry := self._entries.get(c.mapping.name)) and entry.error is None and entry.cursor > NEVER_SYNCED
+        ]
+        cursors = {c.mapping.name: self._entries[c.mapping.name].cursor for c in well}
+        found = self._source.find_changed_mappings(well, self._result.tenancy, cursors) if well else set[str]()
         for one in well:
             if one.mapping.name in found:
-                BatchSender(source, target, one, tenancy=result.tenancy, database=result.database,
-                            result=entries[one.mapping.name], options=options, stop=stop).send()  # fmt: skip
+                self._open_sender(one).send()
 
-    deadline = time.monotonic() + options.resend_time
-    for one, entry in zip(compiled, result.mappings, strict=True):
-        record = state.copies.get(one.mapping.name)
-        if one in failed or record is None or record.resend_up_to is None:
-            continue
-        try:
-            walk = Resend(source, target, one, tenancy=result.tenancy, database=result.database, result=entry,
-                          options=options, stop=stop)  # fmt: skip
-            if not walk.run(send_news, deadline):
-                result.interrupted |= stop.requested
-                result.unfinished = not stop.requested
-        except OperatedDatabaseLost:
+
+@contextmanager
+def _record_error(entry: MappingResult) -> Iterator[None]:
+    """One mapping that can't be sent does not hold up the others."""
+    try:
+        yield
+    except StackctlError as error:
+        if _is_of_database(error):
             raise
+        entry.error = error
+
+
+def _do_apart(
+    compiled: Sequence[Compiled], result: DatabaseResult, work: Callable[[Sequence[Compiled]], _T]
+) -> tuple[list[_T], list[Compiled]]:
+    """Do `work` for all mappings at once; where that fails, for each apart, so that only its own trouble stops it.
+
+    Returns what the work yielded, and the mappings that it could be done for; the others are recorded in `result`.
+    Raises what is of the database as a whole: what all of them end with alike.
+    """
+    if not compiled:
+        return [], []
+    try:
+        return [work(compiled)], list(compiled)
+    except StackctlError as error:
+        if _is_of_database(error):
+            raise
+        together = error
+    errors: dict[str, StackctlError] = {}
+    yielded: list[_T] = []
+    for one in compiled:
+        try:
+            yielded.append(work([one]))
         except StackctlError as error:
-            if error.code in _DATABASE_IS_GONE:
+            if _is_of_database(error):
                 raise
-            failure = failure or error
-    if failure is not None:
-        raise failure
-    names = {c.mapping.name for c in compiled}
-    left = [
-        row for row in rejected_rows.list_rows(source.primary, result.tenancy, result.database) if row.mapping in names
-    ]
-    if left:
-        raise rejected_rows.to_error(left)
+            errors[one.mapping.name] = error
+    if len(errors) > 1 and len(errors) == len(compiled) and len({error.message for error in errors.values()}) == 1:
+        raise together
+    result.mappings += [MappingResult(name, error=error) for name, error in errors.items()]
+    return yielded, [one for one in compiled if one.mapping.name not in errors]
 
 
-_DATABASE_IS_GONE = ("connection-lost", "unreachable", "too-many-connections", "out-of-resources", "lock-timeout")
+_OF_DATABASE = (
+    "connection-lost",
+    "unreachable",
+    "too-many-connections",
+    "out-of-resources",
+    "lock-timeout",
+    "other-tenancy",
+    "operated-database",
+)
+
+
+def _is_of_database(error: StackctlError) -> bool:
+    return isinstance(error, OperatedDatabaseLost) or error.code in _OF_DATABASE
 
 
 def attempt_sync(
-    source: Source,
+    take_source: Callable[[], Source],
     open_target: Callable[[], Target],
     compiled: Callable[[], Sequence[Compiled]],
     result: DatabaseResult,
     options: SyncOptions,
-    stop: Stop,
-) -> Target | None:
+    stop: StopRequest,
+) -> bool:
     """`sync_database` with this database's failure recorded in `result` instead of raised, so that others go on.
 
-    Returns the target, still good for the next time, or None after a failure. OperatedDatabaseLost is raised:
-    nobody can go on without it.
+    Whether the target is still good for the next time. OperatedDatabaseLost is raised: nobody can go on without it.
     """
-    target: Target | None = None
     try:
-        target = open_target()
-        sync_database(source, target, compiled(), result, options, stop)
-    except BaseException as error:
-        if target is not None:
-            target.close()
-        if isinstance(error, OperatedDatabaseLost) or not isinstance(error, StackctlError):
-            raise
-        result.status, result.error = "error", error
-        return None
-    return target
+        mappings = compiled()
+        if mappings:
+            sync_database(take_source, open_target(), mappings, result, options, stop)
+    except OperatedDatabaseLost:
+        raise
+    except StackctlError as error:
+        result.status, result.error, result.failed = "error", error, True
+        return False
+    errors = [one.error for one in result.mappings if one.error is not None]
+    troubles = [error for error in errors if error.code != ROWS_REJECTED]
+    if errors:
+        result.status, result.error = "error", (troubles or [rejected_rows.join_errors(errors)])[0]
+    return not troubles

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue as queues
 import threading
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
 
     from stackctl.sync.engine.row_stream import RowStream
     from stackctl.sync.targets.protocol import StreamFormat
+
+
+DISCARD_WAIT = 0.5  # seconds for a page that nobody wants to come to its end by itself
 
 
 class Prefetch:
@@ -56,9 +60,16 @@ class Prefetch:
             yield piece
 
     def discard(self) -> None:
-        """Give up what was not taken; returns once the connection is free."""
+        """Give up what was not taken; returns once the connection is free.
+
+        A statement that takes its time, as one that waits for a lock does, is broken off.
+        """
         self._discarded.set()
+        cancel_at = time.monotonic() + DISCARD_WAIT
         while self._thread.is_alive():
             with suppress(queues.Empty):
                 self._pieces.get(timeout=0.01)
+            if time.monotonic() >= cancel_at:
+                self._stream.cancel()
+                cancel_at = time.monotonic() + DISCARD_WAIT
         self._thread.join()

@@ -111,6 +111,13 @@ def to_error(rows: Sequence[RejectedRow]) -> AnswerNo:
     )
 
 
+def join_errors(errors: Sequence[StackctlError]) -> StackctlError:
+    """One for the rejected rows of several mappings: the first, with the rows of all."""
+    first = errors[0]
+    rows = [row for error in errors for row in error.details["rows"]]
+    return AnswerNo(first.message, code=first.code, hint=first.hint, details={"rows": rows[:100]})
+
+
 class PageSize:
     """How many rows to take next: ever fewer around a rejected row until it is alone, then more again."""
 

@@ -21,7 +21,7 @@ LIMIT 10000
 -- The rows to try again now: not those that were tried a moment ago.
 UPDATE stackctl.refused_row SET tried_at = clock_timestamp()
 WHERE tenancy_id = %(tenancy)s AND database_id = %(database)s AND mapping = %(mapping)s
-  AND tried_at <= clock_timestamp() - %(pause)s::interval
+  AND tried_at NOT BETWEEN clock_timestamp() - %(pause)s::interval AND clock_timestamp()
 RETURNING key
 
 -- name: read_versions

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from stackctl.mapping.compile import Compiled
     from stackctl.sync.engine.database_sync import MappingResult, SyncOptions
     from stackctl.sync.engine.source import Source
-    from stackctl.sync.stop import Stop
+    from stackctl.sync.stop import StopRequest
     from stackctl.sync.targets.protocol import CopyRecord, Target
 
 PAGE = 5_000  # rows under one lock of the cursor
@@ -43,7 +43,7 @@ class Resend:
         database: str,
         result: MappingResult,
         options: SyncOptions,
-        stop: Stop,
+        stop: StopRequest,
     ) -> None:
         self._source = source
         self._target = target

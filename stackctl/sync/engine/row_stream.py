@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, LiteralString
@@ -70,3 +71,8 @@ class RowStream:
             while chunk := list(islice(rows, size)):
                 yield chunk
                 self.on_rows(len(chunk))
+
+    def cancel(self) -> None:
+        """From another thread: break off the statement."""
+        with suppress(psycopg.Error):
+            self.conn.cancel_safe()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from stackctl.mapping.compile import Compiled
     from stackctl.sync.engine.comparison import VerifyResult
     from stackctl.sync.engine.source import Source
-    from stackctl.sync.stop import Stop
+    from stackctl.sync.stop import StopRequest
     from stackctl.sync.targets.protocol import Target, TargetState
 
 _HINT = "`stackctl verify TENANCY --repair` corrects what differs; `stackctl sync TENANCY --full` sends all again"
@@ -90,7 +90,7 @@ def repair_rewound_copy(
     target: Target,
     compiled: Compiled,
     check: VerifyResult,
-    stop: Stop,
+    stop: StopRequest,
     on_rows: Callable[[int, str], None] = lambda rows, mapping: None,
 ) -> None:
     """Compare a copy that is ahead with the operated database and correct what differs; then it goes on from there.

@@ -1,19 +1,19 @@
 """Stage 2: the queue of tenancies whose external databases are due.
 
-Claims are leases: `startedFulfillingAt` is the time of the claim and its token. Whoever holds a claim renews it while
-the work lasts, and finishes or gives it back only if it is still theirs.
+An entry is taken together with the records of what is due (deliveries.py). One that was claimed by others, who mark it
+with `startedFulfillingAt`, is left to them until that is too long ago.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from stackctl.postgres.statements import load_statements
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
     from uuid import UUID
 
     from stackctl.postgres.connect import Connection
@@ -22,15 +22,6 @@ QUEUE = "OutgoingRequest"  # the table
 LEASE = timedelta(seconds=60)  # a claim that was not renewed for so long is anybody's
 
 _SQL = load_statements(__file__)
-
-
-@dataclass(frozen=True)
-class Claim:
-    """An entry in our hands. `tenancy` is as written in the entry; `claimed_at` (UTC) is the token."""
-
-    id: UUID
-    tenancy: str | None
-    claimed_at: datetime
 
 
 @dataclass(frozen=True)
@@ -46,7 +37,7 @@ class QueueEntry:
 
 @dataclass(frozen=True)
 class QueueSummary:
-    """The queue in numbers; `oldest_age_ms` is None when it is empty."""
+    """Entries, and databases that are due, in numbers; `oldest_age_ms` is None when there are none."""
 
     pending: int
     in_flight: int
@@ -63,39 +54,23 @@ def enqueue(conn: Connection, tenancies: Iterable[UUID]) -> int:
     return len(ids)
 
 
-def claim(conn: Connection, limit: int, busy: Iterable[UUID] = ()) -> list[Claim]:
-    """Take up to `limit` pending entries, oldest first, passing over what others claim and the `busy` tenancies."""
-    rows = conn.execute(_SQL["claim_entries"], {"limit": limit, "busy": [str(tenancy) for tenancy in busy]}).fetchall()
-    return [Claim(*row) for row in rows]
+def take(conn: Connection, limit: int) -> list[str | None]:
+    """Take up to `limit` pending entries, oldest first, out of the queue, passing over what others have in hand.
 
-
-def renew(conn: Connection, claims: Sequence[Claim]) -> list[Claim]:
-    """Prolong the claims that are still ours; the others are missing from what is returned."""
-    if not claims:
-        return []
-    rows = conn.execute(
-        _SQL["renew_claims"], {"ids": [c.id for c in claims], "claims": [c.claimed_at for c in claims]}
-    ).fetchall()
-    renewed = dict(rows)
-    return [replace(c, claimed_at=renewed[c.id]) for c in claims if c.id in renewed]
-
-
-def finish(conn: Connection, claim: Claim) -> bool:
-    """Delete a finished entry, if the claim is still ours."""
-    return conn.execute(_SQL["finish_entry"], {"id": claim.id, "claimed_at": claim.claimed_at}).rowcount == 1
-
-
-def release(conn: Connection, claim: Claim) -> None:
-    """Give an entry back to pending, if the claim is still ours."""
-    conn.execute(_SQL["release_entry"], {"id": claim.id, "claimed_at": claim.claimed_at})
+    Returns the tenancies as written in them. What is to be done for them must commit together with this.
+    """
+    return [tenancy for (tenancy,) in conn.execute(_SQL["take_entries"], {"limit": limit})]
 
 
 def recover_expired(conn: Connection, lease: timedelta = LEASE) -> int:
-    """Return entries whose claim has expired to pending, or drop them where a newer one is; returns how many."""
+    """Return entries whose claim has expired to pending, or drop them where a newer one is; returns how many.
+
+    Claims are made by the backend and by earlier versions; here an entry is taken, and its work has records of its own.
+    """
     with conn.transaction():
         expired = conn.execute(_SQL["find_expired"], {"lease": lease}).fetchall()
         for id_, claimed_at in expired:
-            release(conn, Claim(id_, None, claimed_at))
+            conn.execute(_SQL["release_entry"], {"id": id_, "claimed_at": claimed_at})
     return len(expired)
 
 

@@ -1,6 +1,6 @@
 -- The queue of tenancies to sync ("OutgoingRequest"), shared with the backend: only entries whose url is the sync
--- engine's (a path, or with the backend's address before it) are ours. A claim is a lease: "startedFulfillingAt" is
--- both the mark and the token of the claim.
+-- engine's (a path, or with the backend's address before it) are ours. "startedFulfillingAt" is the mark of a claim that
+-- others hold.
 
 -- name: enqueue_tenancies
 -- DO UPDATE, not DO NOTHING: the write locks the pending entry, so that a poller can't claim it, sync before the
@@ -18,30 +18,18 @@ ORDER BY tenancy
 ON CONFLICT ("deduplicationKey") WHERE "startedFulfillingAt" IS NULL
 DO UPDATE SET "qstashOptions" = EXCLUDED."qstashOptions"
 
--- name: claim_entries
-UPDATE "OutgoingRequest" AS entry
-SET "startedFulfillingAt" = clock_timestamp() AT TIME ZONE 'UTC'
-FROM (
+-- name: take_entries
+DELETE FROM "OutgoingRequest" AS entry
+USING (
     SELECT id FROM "OutgoingRequest"
     WHERE "startedFulfillingAt" IS NULL
       AND "qstashOptions" ->> 'url' LIKE '%%/api/latest/internal/external-db-sync/sync-engine'
-      AND coalesce("qstashOptions" -> 'body' ->> 'tenancyId', '') <> ALL (%(busy)s::text[])
     ORDER BY "createdAt"
     LIMIT %(limit)s
     FOR UPDATE SKIP LOCKED
 ) AS pending
 WHERE entry.id = pending.id
-RETURNING entry.id, entry."qstashOptions" -> 'body' ->> 'tenancyId', entry."startedFulfillingAt"
-
--- name: renew_claims
-UPDATE "OutgoingRequest" AS entry
-SET "startedFulfillingAt" = clock_timestamp() AT TIME ZONE 'UTC'
-FROM unnest(%(ids)s::uuid[], %(claims)s::timestamp[]) AS ours (id, claimed_at)
-WHERE entry.id = ours.id AND entry."startedFulfillingAt" = ours.claimed_at
-RETURNING entry.id, entry."startedFulfillingAt"
-
--- name: finish_entry
-DELETE FROM "OutgoingRequest" WHERE id = %(id)s AND "startedFulfillingAt" = %(claimed_at)s
+RETURNING entry."qstashOptions" -> 'body' ->> 'tenancyId'
 
 -- name: release_entry
 -- Back to pending by deleting and queueing again: an UPDATE to null would violate the unique index when a newer
@@ -57,8 +45,10 @@ ON CONFLICT ("deduplicationKey") WHERE "startedFulfillingAt" IS NULL
 DO UPDATE SET "qstashOptions" = EXCLUDED."qstashOptions"
 
 -- name: find_expired
+-- A claim that lies ahead was made before the clock was set back.
 SELECT id, "startedFulfillingAt" FROM "OutgoingRequest"
-WHERE "startedFulfillingAt" < (clock_timestamp() AT TIME ZONE 'UTC') - %(lease)s::interval
+WHERE ("startedFulfillingAt" < (clock_timestamp() AT TIME ZONE 'UTC') - %(lease)s::interval
+       OR "startedFulfillingAt" > (clock_timestamp() AT TIME ZONE 'UTC') + %(lease)s::interval)
   AND "qstashOptions" ->> 'url' LIKE '%%/api/latest/internal/external-db-sync/sync-engine'
 ORDER BY "deduplicationKey", id
 FOR UPDATE SKIP LOCKED
@@ -72,13 +62,18 @@ ORDER BY "createdAt"
 LIMIT %(limit)s
 
 -- name: summarize_queue
-SELECT count(*) FILTER (WHERE "startedFulfillingAt" IS NULL),
-       count(*) FILTER (WHERE "startedFulfillingAt" >= (clock_timestamp() AT TIME ZONE 'UTC') - %(lease)s::interval),
-       count(*) FILTER (WHERE "startedFulfillingAt" < (clock_timestamp() AT TIME ZONE 'UTC') - %(lease)s::interval),
-       (SELECT count(*) FROM stackctl.delivery WHERE next_attempt_at IS NULL),
-       extract(epoch FROM (clock_timestamp() AT TIME ZONE 'UTC') - min("createdAt")) * 1000
-FROM "OutgoingRequest"
-WHERE "qstashOptions" ->> 'url' LIKE '%%/api/latest/internal/external-db-sync/sync-engine'
+WITH work (since, claimed_at) AS (
+    SELECT "createdAt", "startedFulfillingAt" FROM "OutgoingRequest"
+    WHERE "qstashOptions" ->> 'url' LIKE '%%/api/latest/internal/external-db-sync/sync-engine'
+    UNION ALL
+    SELECT queued_at AT TIME ZONE 'UTC', leased_at AT TIME ZONE 'UTC' FROM stackctl.pending_delivery
+)
+SELECT count(*) FILTER (WHERE claimed_at IS NULL),
+       count(*) FILTER (WHERE claimed_at >= (clock_timestamp() AT TIME ZONE 'UTC') - %(lease)s::interval),
+       count(*) FILTER (WHERE claimed_at < (clock_timestamp() AT TIME ZONE 'UTC') - %(lease)s::interval),
+       (SELECT count(DISTINCT (tenancy_id, database_id)) FROM stackctl.delivery WHERE next_attempt_at IS NULL),
+       extract(epoch FROM (clock_timestamp() AT TIME ZONE 'UTC') - min(since)) * 1000
+FROM work
 
 -- name: find_existing_tenancies
 -- A deleted tenancy still exists here while it has tombstones: its copies must be emptied.

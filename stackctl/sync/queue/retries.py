@@ -1,7 +1,7 @@
 """What failed to reach an external database, and when it is tried again.
 
-Kept per (tenancy, database) apart from the queue: the tenancy's queue entry is finished all the same, so that new
-changes still wake its healthy databases.
+Kept per (tenancy, database, mapping): new changes still go to all that is healthy. What an attempt on the database as
+a whole comes to has a record of its own.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from stackctl.core.redaction import scrub
 from stackctl.postgres.statements import load_statements
+from stackctl.sync.queue.deliveries import WHOLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -31,7 +32,10 @@ _SQL = load_statements(__file__)
 
 @dataclass(frozen=True)
 class Failure:
-    """A database that does not take its rows; `next_attempt_at` None: a dead letter."""
+    """What does not take its rows, a mapping's copy or (`mapping` None) the database as a whole.
+
+    `next_attempt_at` None: a dead letter.
+    """
 
     tenancy: UUID
     database: str
@@ -40,6 +44,7 @@ class Failure:
     error: str
     code: str
     next_attempt_at: datetime | None
+    mapping: str | None = None
 
     @property
     def dead(self) -> bool:
@@ -47,48 +52,36 @@ class Failure:
 
 
 def list_failures(conn: Connection) -> list[Failure]:
-    """All failing databases, longest first."""
+    """Everything that fails, longest first."""
     return [Failure(*row) for row in conn.execute(_SQL["list_failures"])]
 
 
 def find_failure(conn: Connection, tenancy: UUID, database: str) -> Failure | None:
-    """What is recorded of this database, if it is failing."""
+    """What is recorded of this database, if it or a mapping of it fails: what counts most."""
     row = conn.execute(_SQL["find_failure"], {"tenancy": tenancy, "database": database}).fetchone()
     return Failure(*row) if row is not None else None
 
 
-def list_databases_in_backoff(conn: Connection, tenancy: UUID) -> set[str]:
-    """The tenancy's databases whose next attempt lies ahead: a new change does not hurry it."""
-    return {row[0] for row in conn.execute(_SQL["list_databases_in_backoff"], {"tenancy": tenancy})}
-
-
-def claim_due(conn: Connection, limit: int, lease: timedelta, busy: Iterable[UUID] = ()) -> list[tuple[UUID, str]]:
-    """Databases whose next attempt is due, taken for the length of a lease; not those of the `busy` tenancies."""
-    rows = conn.execute(_SQL["claim_due"], {"limit": limit, "lease": lease, "busy": list(busy)}).fetchall()
-    return [(tenancy, database) for tenancy, database in rows]
-
-
-@dataclass(frozen=True)
-class FailureOutcome:
-    """What a failure came to. `dead`: it is given up. `recovered`: the database answers again, all but some rows."""
-
-    dead: bool
-    recovered: bool
-
-
 def record_failure(
-    conn: Connection, tenancy: UUID, database: str, error: StackctlError, *, scheduled: bool
-) -> FailureOutcome:
-    """Plan the next attempt: exponential, with jitter so that many do not come back at once.
+    conn: Connection,
+    tenancy: UUID,
+    database: str,
+    error: StackctlError,
+    *,
+    scheduled: bool,
+    mapping: str = WHOLE,
+) -> bool:
+    """Plan the next attempt: exponential, with jitter so that many do not come back at once. Whether it is given up.
 
-    A database that only refuses some rows does not rest: it goes on with every change, and only an attempt that was
-    `scheduled` for those rows counts. After `recovered` the tenancy must be queued again, as after a success.
+    A copy that only refuses some rows does not rest: it goes on with every change, and only an attempt that was
+    `scheduled` for those rows counts.
     """
     row = conn.execute(
         _SQL["record_failure"],
         {
             "tenancy": tenancy,
             "database": database,
+            "mapping": mapping,
             "error": scrub(error.message),
             "code": error.code,
             "delay": FIRST_DELAY * random.uniform(0.7, 1.3),
@@ -98,7 +91,7 @@ def record_failure(
         },
     ).fetchone()
     assert row is not None
-    return FailureOutcome(*row)
+    return row[0]
 
 
 def record_no_answer(conn: Connection, tenancy: UUID, database: str, lease: timedelta) -> None:
@@ -106,12 +99,19 @@ def record_no_answer(conn: Connection, tenancy: UUID, database: str, lease: time
     conn.execute(_SQL["record_no_answer"], {"tenancy": tenancy, "database": database, "lease": lease})
 
 
-def record_success(conn: Connection, tenancy: UUID, database: str) -> bool:
-    """Forget a failure, in the caller's transaction. True: there was one, and the tenancy must be queued again.
+def record_success(
+    conn: Connection, tenancy: UUID, database: str, mappings: Iterable[str] | None = None, *, rejections: bool = True
+) -> bool:
+    """Forget the failures of these mappings (WHOLE: of the database), or all; in the caller's transaction.
 
-    While the database rested, changes may have passed it over, also after this attempt read its rows.
+    Without `rejections`, those stay that are about rejected rows.
+
+    True: there were some. Changes may have passed over what rested, so whoever holds no lease on the database must add
+    a delivery.
     """
-    return conn.execute(_SQL["record_success"], {"tenancy": tenancy, "database": database}).rowcount == 1
+    parameters = {"tenancy": tenancy, "database": database}
+    chosen = {"everything": mappings is None, "mappings": list(mappings or ()), "rejections": rejections}
+    return conn.execute(_SQL["record_success"], parameters | chosen).rowcount > 0
 
 
 def retry_now(conn: Connection, databases: Sequence[tuple[UUID, str]] | None) -> list[tuple[UUID, str]]:
