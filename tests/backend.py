@@ -6,6 +6,7 @@ import json
 import os
 import time
 import uuid
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, LiteralString, cast
 
@@ -150,6 +151,18 @@ def add_many_users(conn: Connection, count: int, tenancy: uuid.UUID = MINE, firs
         " FROM generate_series(%s::int, %s::int) AS n",
         (tenancy, BRANCHES[tenancy], first, first + count - 1),
     )
+
+
+@contextmanager
+def no_capture(conn: Connection, *tables: str) -> Iterator[None]:
+    """What is changed in these tables is neither marked nor recorded, and cascades nowhere."""
+    for table in tables:
+        conn.execute(sql.SQL("ALTER TABLE {} DISABLE TRIGGER USER").format(sql.Identifier(table)))
+    conn.execute("SET session_replication_role = replica")
+    yield
+    conn.execute("RESET session_replication_role")
+    for table in tables:
+        conn.execute(sql.SQL("ALTER TABLE {} ENABLE TRIGGER USER").format(sql.Identifier(table)))
 
 
 def fetch(conn: Connection, query: str, *parameters: Any) -> list[tuple[Any, ...]]:

@@ -46,6 +46,7 @@ def check_against_database(document: Document, conn: Connection[Any]) -> None:
         if _check_tables(document, mapping, conn):
             _check_select(document, mapping, conn)
             _check_expressions(document, mapping, conn)
+            _check_references(document, mapping, conn)
 
 
 def _check_tables(document: Document, mapping: Mapping, conn: Connection[Any]) -> bool:
@@ -87,6 +88,7 @@ def _check_tables(document: Document, mapping: Mapping, conn: Connection[Any]) -
         at = document.at("depends_on", dependency.table, key=True)
         columns = table(dependency.table, "unknown-dependency", at)
         sequenced(dependency.table, columns, at)
+        column("tenancyId", dependency.table, columns, at)
         for name in dependency.on:
             column(name, dependency.table, columns, document.at("depends_on", dependency.table, name, key=True))
     return len(document.findings) == before
@@ -145,3 +147,19 @@ def _check_expressions(document: Document, mapping: Mapping, conn: Connection[An
             )
             path = ("depends_on", dependency.table, column)
             _described(document, conn, "SELECT 1 FROM (SELECT (", expression, after, *path)
+
+
+def _check_references(document: Document, mapping: Mapping, conn: Connection[Any]) -> None:
+    """When a row of a dependency comes to belong to another row, the one that it belonged to must be sent, too."""
+    for dependency in mapping.depends_on:
+        parameters = {"table": dependency.table, "columns": list(dependency.on)}
+        for column, recorded, trigger in conn.execute(_SQL["references"], parameters).fetchall():
+            if not recorded:
+                document.add(
+                    "unrecorded-reference",
+                    f"when {column} of a row of {dependency.table} changes, nothing records what it was, and the row of"
+                    f" {mapping.source} that it belonged to stays as it is",
+                    document.at("depends_on", dependency.table, column, key=True),
+                    trigger or 'the application must write the row as it was to "DeletedRow" whenever it changes that',
+                    "error" if trigger else "warning",
+                )

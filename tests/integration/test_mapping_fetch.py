@@ -31,6 +31,13 @@ VALUES ('00000000-0000-0000-0000-000000000001', now(), 'p', 'main', 'TRUE'),
        ('00000000-0000-0000-0000-000000000002', now(), 'p', 'other', 'TRUE');
 SET session_replication_role = replica;
 """
+TRIGGERS_OFF = """
+DO $$ DECLARE own regclass; BEGIN
+  FOR own IN SELECT DISTINCT tgrelid FROM pg_trigger WHERE NOT tgisinternal LOOP
+    EXECUTE format('ALTER TABLE %s DISABLE TRIGGER USER', own);
+  END LOOP;
+END $$
+"""
 
 
 @pytest.fixture
@@ -39,6 +46,7 @@ def db(empty_db: str, connect: Callable[..., Connection]) -> Connection:
     conn = connect(empty_db, autocommit=True)
     apply_migrations(conn, discover(find_bundled("migrations")))
     conn.execute(SEED)
+    conn.execute(TRIGGERS_OFF)
     return conn
 
 

@@ -19,6 +19,7 @@ from tests.backend import (
     add_user,
     differences,
     insert,
+    no_capture,
     sequence,
     settle,
     sync,
@@ -95,9 +96,8 @@ def loaded(copy: Copy, source: Connection) -> Copy:
 
 def delete_unseen(source: Connection, user: uuid.UUID) -> None:
     """Delete a user without a tombstone."""
-    source.execute("SET session_replication_role = replica")
-    source.execute('DELETE FROM "ProjectUser" WHERE "projectUserId" = %s', (user,))
-    source.execute("RESET session_replication_role")
+    with no_capture(source, "ProjectUser"):
+        source.execute('DELETE FROM "ProjectUser" WHERE "projectUserId" = %s', (user,))
 
 
 # -- tables that are not empty

@@ -245,15 +245,28 @@ def _check_capture(conn: Connection, pipeline: Pipeline, tables: list[str]) -> I
         for name, a, b in conn.execute(_SQL["uncaptured"], {"tables": tables})
         if a or b
     ]
-    if not bare:
-        yield Check("capture", "ok", f"triggers capture updates and deletes of {len(tables)} tables")
+    triggers = conn.execute(_SQL["list_silent_triggers"], {"tables": tables}).fetchall()
+    off = {shown: mend for is_off, shown, mend in triggers if is_off}
+    if not bare and not off:
+        passed_by = {shown: mend for _, shown, mend in triggers}
+        if passed_by:
+            yield Check(
+                "capture",
+                "warning",
+                "what a session with session_replication_role = replica changes passes by triggers of"
+                f" {', '.join(passed_by)}",
+                "; ".join(passed_by.values()),
+            )
+        else:
+            yield Check("capture", "ok", f"triggers capture updates and deletes of {len(tables)} tables")
         return
-    disabled = [sql for (sql,) in conn.execute(_SQL["enable_triggers"], {"tables": tables})]
-    hint = "; ".join(disabled) or describe_restore(conn, files, schema)
+    what = [f"no trigger captures the changes of {', '.join(bare)}"] if bare else []
+    what += [f"triggers are switched off: {', '.join(off)}"] if off else []
+    hint = "; ".join(off.values()) or describe_restore(conn, files, schema)
     yield Check(
         "capture",
         "error",
-        f"no trigger captures the changes of {', '.join(bare)}",
+        "; ".join(what),
         f"{hint}; and `stackctl verify --repair` for what changed meanwhile. If the application marks its rows, set"
         " database.change_capture: application",
     )

@@ -317,7 +317,8 @@ def _compose_tombstone_stamping(
     affected = [(child, parent) for child, marked in parents.items() for parent in marked]
     joined = [
         sql.SQL('c."tableName" = ANY({}) AND {}').format(
-            sql.Literal(sorted(known[child].deleted_as if child in known else {child})),
+            # Those of rows that merely moved are recorded under the table's own name.
+            sql.Literal(sorted({child, *(known[child].deleted_as if child in known else ())})),
             _dependency_condition(conn, child, parent, tombstone=True),
         )
         for child, parent in affected
