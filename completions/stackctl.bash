@@ -29,11 +29,14 @@ _stackctl_follows() {
     'migrate diff') flags='--from= --to= --trust' ;;
     'migrate dump') flags='--output=@files -o=@files' ;;
     'migrate squash') flags='--to= --dry-run --yes -y --trust --dir=@directories' ;;
-    'mappings') subcommands='list show check compile' ;;
+    'mappings') subcommands='list show check compile diff new export' ;;
     'mappings list') ;;
     'mappings show') arguments='@mappings' ;;
     'mappings check') flags='--offline' arguments='@files...' ;;
     'mappings compile') flags='--dialect=postgres|sqlite|duckdb|mysql|clickhouse' arguments='@mappings' ;;
+    'mappings diff') flags='--tenancy=@tenancies --database=@databases' ;;
+    'mappings new') flags='--dir=@directories' arguments='@text' ;;
+    'mappings export') flags='--to=@directories' arguments='@text...' ;;
     'run') flags='--max-duration=' ;;
     'sequence') flags='--loop --interval= --max-duration= --batch-size=' ;;
     'poll') flags='--loop --interval= --max-duration= --batch-size=' ;;

@@ -30,7 +30,7 @@ function __stackctl_follows --no-scope-shadowing
                     'config:Show the effective configuration.' \
                     'completion:Print the completion script of a shell.' \
                     'migrate:Apply, inspect and write migrations.' \
-                    'mappings:List, check and compile the SQL mappings.' \
+                    'mappings:List, check, compile and compare the SQL mappings.' \
                     'run:Sequencer, poller and engine in one process.' \
                     'sequence:Stamp changed rows and queue their tenancies.' \
                     'poll:Work off the queue: sync the tenancies that are due.' \
@@ -158,7 +158,10 @@ function __stackctl_follows --no-scope-shadowing
                     'list:List the mappings: source, target, key, and what their rows depend on.' \
                     'show:Print a mapping\'s file.' \
                     'check:Check mapping files, and against the operated database when one is named.' \
-                    'compile:Print the statements made from a mapping: what runs on the source, and what on a target of the dialect.'
+                    'compile:Print the statements made from a mapping: what runs on the source, and what on a target of the dialect.' \
+                    'diff:Compare the mapping files with what the copies outside were made from, and say what a sync would do.' \
+                    'new:Write a commented mapping file to begin with; it works as it is.' \
+                    'export:Write the mapping files that come with stackctl into a folder, to be edited.'
         case 'mappings list'
         case 'mappings show'
             set arguments '@mappings'
@@ -168,6 +171,16 @@ function __stackctl_follows --no-scope-shadowing
         case 'mappings compile'
             set flags '--dialect=postgres|sqlite|duckdb|mysql|clickhouse:Of the target.'
             set arguments '@mappings'
+        case 'mappings diff'
+            set flags \
+                    '--tenancy=@tenancies:Only this tenancy.' \
+                    '--database=@databases:Only this database.'
+        case 'mappings new'
+            set flags '--dir=@directories:Where; default the last of mappings_dir, or ./mappings.'
+            set arguments '@text'
+        case 'mappings export'
+            set flags '--to=@directories:The folder to write them into.'
+            set arguments '@text...'
         case 'run'
             set flags '--max-duration=:End after this time, e.g. 55s.'
         case 'sequence'

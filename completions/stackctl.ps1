@@ -30,7 +30,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 'config:Show the effective configuration.'
                 'completion:Print the completion script of a shell.'
                 'migrate:Apply, inspect and write migrations.'
-                'mappings:List, check and compile the SQL mappings.'
+                'mappings:List, check, compile and compare the SQL mappings.'
                 'run:Sequencer, poller and engine in one process.'
                 'sequence:Stamp changed rows and queue their tenancies.'
                 'poll:Work off the queue: sync the tenancies that are due.'
@@ -227,6 +227,9 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 'show:Print a mapping''s file.'
                 'check:Check mapping files, and against the operated database when one is named.'
                 'compile:Print the statements made from a mapping: what runs on the source, and what on a target of the dialect.'
+                'diff:Compare the mapping files with what the copies outside were made from, and say what a sync would do.'
+                'new:Write a commented mapping file to begin with; it works as it is.'
+                'export:Write the mapping files that come with stackctl into a folder, to be edited.'
             )
             flags = @()
             arguments = @()
@@ -250,6 +253,24 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
             subcommands = @()
             flags = @('--dialect=postgres|sqlite|duckdb|mysql|clickhouse:Of the target.')
             arguments = @('@mappings')
+        }
+        'mappings diff' = @{
+            subcommands = @()
+            flags = @(
+                '--tenancy=@tenancies:Only this tenancy.'
+                '--database=@databases:Only this database.'
+            )
+            arguments = @()
+        }
+        'mappings new' = @{
+            subcommands = @()
+            flags = @('--dir=@directories:Where; default the last of mappings_dir, or ./mappings.')
+            arguments = @('@text')
+        }
+        'mappings export' = @{
+            subcommands = @()
+            flags = @('--to=@directories:The folder to write them into.')
+            arguments = @('@text...')
         }
         'run' = @{
             subcommands = @()

@@ -44,10 +44,10 @@ COMMANDS: dict[str, Command | Group] = {
          "rollback"),
     ),
     "mappings": Group(
-        "List, check and compile the SQL mappings.",
+        "List, check, compile and compare the SQL mappings.",
         _SCHEMA,
         "stackctl mappings list",
-        ("list", "show", "check", "compile"),
+        ("list", "show", "check", "compile", "diff", "new", "export"),
     ),
     "run": Command("pipeline", "Sequencer, poller and engine in one process.", _PIPELINE),
     "sequence": Command("pipeline", "Stamp changed rows and queue their tenancies.", _PIPELINE),

@@ -13,8 +13,11 @@ from stackctl.core.redaction import has_password_without_host, is_ambiguous_url,
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-Kind = Literal["text", "id", "url", "secret", "path", "integer", "duration", "choice", "names", "word", "choices"]
+Kind = Literal[
+    "text", "id", "url", "secret", "path", "integer", "duration", "choice", "names", "word", "choices", "folders"
+]
 
+BUNDLED = "bundled"  # in place of a folder: what comes with stackctl
 _WORD = r"[a-z][a-z0-9_]{0,39}"
 _REFERENCE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
 
@@ -36,7 +39,7 @@ KEYS: dict[str, Key] = {
     "database.replica_url": Key("url"),
     "database.schema": Key("text", "public"),
     "database.change_capture": Key("choice", "auto", choices=("triggers", "application", "auto")),
-    "mappings_dir": Key("path"),
+    "mappings_dir": Key("folders"),
     "migrations_dir": Key("path"),
     "migrations.dir": Key("path"),  # the same, beside what belongs to it
     "migrations.history": Key("word"),
@@ -109,6 +112,11 @@ def convert_value(spec: Key, value: Any, base: Path) -> Any:
             if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
                 raise ValueError(f"expected a list of names, got {describe_value(value)}")
             return value
+        case "folders":
+            listed: list[Any] = value if isinstance(value, list) else [value]
+            if not listed:
+                raise ValueError("expected a folder, or a list of folders; got an empty list")
+            return tuple(convert_value(Key("path"), one, base) if one != BUNDLED else BUNDLED for one in listed)
         case "choices":
             if not isinstance(value, dict):
                 raise ValueError(f"expected a block of names, got {describe_value(value)}")

@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from stackctl.config.keys import DATABASE_KEYS, KEYS, Key, convert_value, fill_references, is_reference
+from stackctl.config.keys import BUNDLED, DATABASE_KEYS, KEYS, Key, convert_value, fill_references, is_reference
 from stackctl.core.bundled import find_bundled
 from stackctl.core.errors import ConfigError
 from stackctl.core.redaction import redact_url, remember_secret
@@ -60,8 +60,8 @@ class Setting:
                 return f"{self.value / timedelta(milliseconds=1):g}ms"
             case "path":
                 return str(self.value)
-            case "names":
-                return ", ".join(self.value)
+            case "names" | "folders":
+                return ", ".join(map(str, self.value))
             case "choices":
                 return ", ".join(f"{name}: {choice}" for name, choice in self.value.items())
             case _:
@@ -222,9 +222,10 @@ class Settings:
             )
         return url
 
-    def mappings_dir(self) -> Path:
-        """The folder of mapping files: the configured one or the bundled one."""
-        return self.get("mappings_dir") or find_bundled("mappings")
+    def mappings_dirs(self) -> tuple[Path, ...]:
+        """The folders of mapping files: the configured ones or the bundled one."""
+        named = self.get("mappings_dir") or (BUNDLED,)
+        return tuple(dict.fromkeys(find_bundled("mappings") if one == BUNDLED else one for one in named))
 
     def own_migrations_dir(self) -> Path | None:
         """The operator's own folder of migrations, if one is configured. Raises ConfigError when two are."""
@@ -313,9 +314,13 @@ class Settings:
         return fill_references(text, fill)
 
     def _from_file(self, spec: Key, entry: ConfigEntry, base: Path) -> Any:
+        if isinstance(entry.value, list) and spec.kind == "folders":
+            named: list[object] = entry.value
+            listed = [self.expand_references(str(one), entry.where) for one in named]
+            return self._convert(spec, listed, base, entry.where)
         if not is_reference(entry.value):
             return self._convert(spec, entry.value, base, entry.where)
-        value = self.expand_references(entry.value, entry.where)
+        value = self.expand_references(str(entry.value), entry.where)
         try:
             return self._convert(spec, value, base, entry.where)
         except ConfigError:

@@ -74,7 +74,9 @@ def _check_together(documents: list[Document]) -> None:
     for document, mapping in known:
         for what, value, seen in (("name", mapping.name, names), ("target", mapping.target, targets)):
             if value in seen:
-                message = f"the {what} {value} is also that of {seen[value].file.name}"
+                other = seen[value].file
+                name = other.name if other.parent == mapping.file.parent else other
+                message = f"the {what} {value} is also that of {name}"
                 document.add(f"duplicate-{what}", message, document.at(what))
             seen.setdefault(value, mapping)
     graph: dict[str, set[str]] = {}

@@ -1,4 +1,4 @@
-"""The mappings of a directory, checked."""
+"""The mappings of one folder or several, checked."""
 
 from __future__ import annotations
 
@@ -22,9 +22,14 @@ if TYPE_CHECKING:
 SHOWN = 3  # findings in the message; `details` holds them all
 
 
-def list_mapping_files(directory: Path) -> list[Path]:
-    """The mapping files of a directory, by name."""
-    return sorted(path for path in directory.iterdir() if path.suffix in (".yaml", ".yml") and path.is_file())
+def list_mapping_files(*folders: Path) -> list[Path]:
+    """The mapping files of each folder, by name."""
+    return [
+        path
+        for folder in folders
+        for path in sorted(folder.iterdir())
+        if path.suffix in (".yaml", ".yml") and path.is_file()
+    ]
 
 
 @dataclass(frozen=True)
@@ -46,25 +51,28 @@ class MappingSet:
         refuse_errors(collect_findings(named, catalog))
 
 
-def load_mappings(directory: Path) -> MappingSet:
-    """The mappings of `directory`.
+def load_mappings(*folders: Path) -> MappingSet:
+    """The mappings of these folders together.
 
-    Raises ConfigError `mappings-missing` where there are none, `mapping-invalid` where one has an error.
+    Raises ConfigError `mappings-missing` for a folder without any, `mapping-invalid` where one has an error.
     """
-    try:
-        files = list_mapping_files(directory)
-    except OSError as error:
-        raise ConfigError(
-            f"cannot read the mappings in {directory}: {error.strerror}",
-            code="mappings-missing",
-            hint="set mappings_dir to a directory of mapping files, or leave it out for the bundled ones",
-        ) from error
-    if not files:
-        raise ConfigError(
-            f"no mapping files in {directory}",
-            code="mappings-missing",
-            hint="set mappings_dir to a directory of <name>.yaml files, or leave it out for the bundled ones",
-        )
+    files: list[Path] = []
+    for folder in folders:
+        try:
+            found = list_mapping_files(folder)
+        except OSError as error:
+            raise ConfigError(
+                f"cannot read the mappings in {folder}: {error.strerror}",
+                code="mappings-missing",
+                hint="set mappings_dir to a directory of mapping files, or leave it out for the bundled ones",
+            ) from error
+        if not found:
+            raise ConfigError(
+                f"no mapping files in {folder}",
+                code="mappings-missing",
+                hint="set mappings_dir to a directory of <name>.yaml files, or leave it out for the bundled ones",
+            )
+        files += found
     return _checked(files)
 
 

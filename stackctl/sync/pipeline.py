@@ -59,7 +59,7 @@ class Pipeline:
 
     @cached_property
     def _loaded(self) -> MappingSet:
-        return load_mappings(self.settings.mappings_dir())
+        return load_mappings(*self.settings.mappings_dirs())
 
     def check_ready(self, conn: Connection, used: Iterable[Compiled] | None = None) -> None:
         """What must hold before anything is stamped or sent; `used` are the mappings concerned, all when left out.

@@ -96,7 +96,7 @@ class LoadedFiles:
     """
 
     def __init__(self, settings: Settings, warned: Callable[[str], None]) -> None:
-        self._mappings = settings.mappings_dir()
+        self._mappings = settings.mappings_dirs()
         self._warned = hear_once(warned)
         self._states = self._read()
         self._looked = time.monotonic()
@@ -121,6 +121,6 @@ class LoadedFiles:
 
     def _mapping_files(self) -> list[Path]:
         try:
-            return list_mapping_files(self._mappings)
+            return list_mapping_files(*self._mappings)
         except OSError:
             return []

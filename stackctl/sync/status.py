@@ -12,10 +12,11 @@ from psycopg import sql
 from stackctl.core.errors import StackctlError
 from stackctl.postgres.statements import load_statements
 from stackctl.sync.changes.stamping import OwnedTable, list_owned_tables
+from stackctl.sync.check.mapping_differences import compare_copy
 from stackctl.sync.engine import rejected_rows
 from stackctl.sync.queue import entries, fuses, retries
 from stackctl.sync.target_states import StateReader
-from stackctl.sync.targets.protocol import NEVER_SYNCED, Cursor
+from stackctl.sync.targets.protocol import NEVER_SYNCED, Cursor, TargetState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -45,7 +46,8 @@ class TableStatus:
 class MappingStatus:
     """A copy: `backlog` rows are still to send; `lag_ms` is the age of the oldest stamp among them.
 
-    `lag_ms` is 0 when nothing stamped is unsent, None when the stamp's time is not known.
+    `lag_ms` is 0 when nothing stamped is unsent, None when the stamp's time is not known. `change`: how the mapping
+    differs from what the copy was made from; `resend_left`: rows still to be sent again since it followed one.
     """
 
     mapping: str
@@ -54,6 +56,8 @@ class MappingStatus:
     backlog: int
     lag_ms: int | None
     updated_at: datetime | None
+    change: str | None = None
+    resend_left: int = 0
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,8 @@ class DatabaseStatus:
     """An external database; `error` is what stops it now, or stopped the last attempt.
 
     `refused` are the rows that it does not take; everything else goes on. `busy`: another process holds its file, so
-    that how far it is can't be read now, which is usual while rows are written into a DuckDB file.
+    that how far it is can't be read now, which is usual while rows are written into a DuckDB file. `unfed` names copies
+    there that no mapping feeds.
     """
 
     database: str
@@ -75,6 +80,7 @@ class DatabaseStatus:
     refused: tuple[RejectedRow, ...] = ()
     mappings: tuple[MappingStatus, ...] = ()
     busy: str | None = None
+    unfed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -98,8 +104,11 @@ class Status:
                 elif one.busy is not None and not (max_backlog is None and max_lag is None):
                     found.append(f"{place}: how far behind it is can't be told: {one.busy}")
                 for copy in one.mappings:
-                    if max_backlog is not None and copy.backlog > max_backlog:
-                        found.append(f"{place} {copy.mapping}: {copy.backlog} rows behind (limit {max_backlog})")
+                    if copy.change is not None:
+                        found.append(f"{place} {copy.mapping}: the mapping has changed: {copy.change}")
+                    if max_backlog is not None and copy.backlog + copy.resend_left > max_backlog:
+                        behind = copy.backlog + copy.resend_left
+                        found.append(f"{place} {copy.mapping}: {behind} rows behind (limit {max_backlog})")
                     lag = timedelta(milliseconds=copy.lag_ms or 0)
                     if max_lag is not None and lag > max_lag:
                         found.append(f"{place} {copy.mapping}: {lag.total_seconds():.1f} s behind")
@@ -181,6 +190,7 @@ def _read_database(
 ) -> DatabaseStatus:
     error, busy = failure.error if failure else None, None
     connection = database.connection
+    state: TargetState | None = None
     cursors: dict[str, Cursor] | None = None
     try:
         connection = pipeline.settings.resolve_database(database).connection
@@ -192,6 +202,8 @@ def _read_database(
         else:
             error = problem.message
     known = cursors or {}
+    compiled = pipeline.compile_mappings(database)
+    copies = read_mapping_statuses(conn, database.tenancy, compiled, known) if cursors is not None else ()
     return DatabaseStatus(
         database=database.id,
         type=database.type,
@@ -201,11 +213,29 @@ def _read_database(
         failing_since=failure.failing_since if failure else None,
         attempts=failure.attempts if failure else 0,
         next_attempt_at=failure.next_attempt_at if failure else None,
-        mappings=tuple(read_mapping_statuses(conn, database.tenancy, pipeline.compile_mappings(database), known))
-        if cursors is not None
-        else (),
+        mappings=tuple(
+            _add_change(conn, database.tenancy, one, state, copy) for one, copy in zip(compiled, copies, strict=False)
+        ),
         busy=busy,
+        unfed=tuple(pipeline.find_unfed(database, known)),
     )
+
+
+def _add_change(
+    conn: Connection, tenancy: UUID, compiled: Compiled, state: TargetState | None, copy: MappingStatus
+) -> MappingStatus:
+    """The same with how the copy stands to its mapping."""
+    record = state.copies.get(copy.mapping) if state is not None else None
+    left = 0
+    if record is not None and record.resend_up_to is not None:
+        asked = {"tenancy_id": tenancy, "cursor": record.resend_after, "up_to": record.resend_up_to}
+        left = _value(conn, compiled.resend_total, asked) or 0
+    try:
+        kind, reasons = compare_copy(compiled, state)
+        change = ", ".join(reasons) or None if kind != "new" else None
+    except StackctlError as error:
+        change = error.message
+    return replace(copy, change=change, resend_left=left)
 
 
 def read_mapping_statuses(

@@ -97,3 +97,55 @@ def test_an_unknown_mapping_has_a_nearest_one(project: Project) -> None:
     outcome = project.run("mappings", "show", "userz")
     assert outcome.code == 2
     assert "did you mean users?" in outcome.stderr
+
+
+def test_own_mappings_beside_the_bundled_ones(project: Project, own: Path) -> None:
+    project.settings["mappings_dir"] = ["bundled", "./mappings"]
+    listed = project.run("mappings", "list", "--json").json["mappings"]
+    assert [mapping["name"] for mapping in listed] == sorted([*MAPPINGS, "people"])
+    assert project.run("mappings", "check", "--json").json == {"ok": True, "findings": []}
+    assert "bundled" in project.run("config", "show").stdout
+    assert f"{len(MAPPINGS) + 1} mappings in " in project.run("doctor").stdout
+
+
+def test_names_that_clash_are_refused_by_file(project: Project, own: Path) -> None:
+    project.settings["mappings_dir"] = ["bundled", "./mappings"]
+    assert project.run("mappings", "export", "users", "--to", "mappings").code == 0
+    outcome = project.run("mappings", "list")
+    assert outcome.code == 3
+    assert str(project.directory / "mappings" / "users.yaml") in outcome.stderr
+    assert "the name users is also that of " in outcome.stderr
+
+
+@pytest.mark.parametrize("folders", [[], ["bundled", 5], {"a": "b"}])
+def test_folders_that_are_none(project: Project, folders: object) -> None:
+    project.settings["mappings_dir"] = folders
+    outcome = project.run("mappings", "list")
+    assert (outcome.code, "mappings_dir: expected" in outcome.stderr) == (3, True)
+
+
+def test_a_mapping_to_begin_with_works_as_it_is(project: Project) -> None:
+    outcome = project.run("mappings", "new", "active_users", "--dir", "mappings")
+    assert outcome.stdout == "mappings/active_users.yaml\n"
+    assert "mappings_dir: mappings" in outcome.stderr
+    assert project.run("mappings", "new", "active_users").code == 5  # ./mappings, where none is configured
+    assert project.run("mappings", "new", "Active Users").code == 2
+    project.settings["mappings_dir"] = ["bundled", "./mappings"]
+    assert project.run("mappings", "check", "--json").json == {"ok": True, "findings": []}
+    outcome = project.run("mappings", "new", "others")
+    assert outcome.stdout == f"{project.directory}/mappings/others.yaml\n"
+    assert outcome.stderr == ""
+
+
+def test_the_bundled_files_are_exported_to_be_edited(project: Project) -> None:
+    outcome = project.run("mappings", "export", "--to", "mine", "--json")
+    assert len(outcome.json["written"]) == len(MAPPINGS)
+    project.settings["mappings_dir"] = "./mine"
+    assert len(project.run("mappings", "list", "--json").json["mappings"]) == len(MAPPINGS)
+    assert project.run("mappings", "export", "--to", "mine", "--json").json == {"written": []}
+    (project.directory / "mine" / "users.yaml").write_text(GOOD)
+    (project.directory / "mine" / "teams.yaml").unlink()
+    outcome = project.run("mappings", "export", "--to", "mine")
+    assert (outcome.code, "mine/users.yaml exists" in outcome.stderr) == (5, True)
+    assert not (project.directory / "mine" / "teams.yaml").exists()
+    assert project.run("mappings", "export", "user", "--to", "other").code == 2

@@ -339,3 +339,72 @@ def test_a_row_that_is_refused_on_the_way_is_named_and_tried_again(loaded: Copy,
     assert loaded.settle().error is None
     assert loaded.names() == ["USER 1", "USER 2", "USER 3"]
     assert one(source, "SELECT count(*) FROM stackctl.refused_row") == 0
+
+
+# -- what the commands say
+
+
+def test_the_files_are_compared_with_the_copies(loaded: Copy) -> None:
+    run = loaded.project.run
+    assert run("mappings", "diff").stdout == "1 copy, all the same\n"
+    loaded.write(**UPPER)
+    outcome = run("mappings", "diff")
+    assert (outcome.code, "the select has changed" in outcome.stdout) == (1, True)
+    (found,) = run("mappings", "diff", "--database", loaded.name, "--json").json["copies"]
+    assert (found["mapping"], found["change"], found["reasons"]) == ("people", "resend", ["the select has changed"])
+    assert loaded.names() == ["user 1", "user 2", "user 3"]
+    loaded.run("DROP TABLE _stack_sync_mapping")
+    assert run("mappings", "diff", "--json").json["copies"][0]["change"] == "unknown"
+    text = loaded.file.read_text()
+    loaded.file.unlink()
+    loaded.file.with_name("other.yaml").write_text(text.replace("people", "other"))
+    found = run("mappings", "diff", "--json").json["copies"]
+    assert [(one["mapping"], one["change"]) for one in found] == [("other", "new"), ("people", "unfed")]
+
+
+def test_a_change_that_is_not_followed_yet_is_told(loaded: Copy) -> None:
+    run = loaded.project.run
+    assert run("status", "--check").code == 0
+    loaded.write(**UPPER)
+    (database,) = run("status", "--json").json["tenancies"][0]["databases"]
+    assert [copy["change"] for copy in database["mappings"]] == ["the select has changed"]
+    outcome = run("status", "--check")
+    assert (outcome.code, "the select has changed" in outcome.stderr) == (1, True)
+    assert "the mapping people has changed: the select has changed" in run("doctor").stdout
+    (check,) = run("verify", "--json").json["checks"]
+    assert check["error_code"] == "mapping-changed"
+    loaded.write(columns=", created: timestamp", selected=', u."createdAt" AS created')
+    found = [one for one in run("doctor", "--json").json["checks"] if "has changed" in one["message"]]
+    assert [(one["status"], "--rebuild people" in one["hint"]) for one in found] == [("error", True)]
+
+
+def test_how_much_is_left_to_send_again(loaded: Copy) -> None:
+    loaded.write(**UPPER)
+    loaded.project.run("sync", "--all", point="stackctl.sync.engine.resend:Resend._send_page:before")
+    (database,) = loaded.project.run("status", "--json").json["tenancies"][0]["databases"]
+    assert [(copy["change"], copy["resend_left"]) for copy in database["mappings"]] == [(None, 3)]
+    assert "sending again: people: 3 rows left" in loaded.project.run("status").stdout
+    assert loaded.project.run("status", "--check", "--max-backlog", "2").code == 1
+
+
+def test_a_copy_that_nothing_feeds_is_named(loaded: Copy) -> None:
+    """By a mapping's file that is gone, and by a shorter list of mappings."""
+    run = loaded.project.run
+    loaded.file.with_name("humans.yaml").write_text(loaded.file.read_text().replace("people", "humans"))
+    assert loaded.settle().error is None
+    loaded.file.unlink()
+    for shorter in (False, True):
+        if shorter:
+            loaded.write()
+            loaded.project.settings["tenancies"][str(MINE)]["external_databases"][loaded.name]["mappings"] = ["humans"]
+        assert "nothing feeds the copy of people" in run("doctor").stdout
+        assert "fed by no mapping: people" in run("status").stdout
+        assert run("status", "--json").json["tenancies"][0]["databases"][0]["unfed"] == ["people"]
+        outcome = run("verify", "--json")
+        assert (outcome.code, [one["mapping"] for one in outcome.json["unfed"]]) == (0, ["people"])
+        assert "nothing feeds the copy of people" in run("verify").stderr
+        assert "nothing feeds the copy of people" in run("sync", "--all").stderr
+    with loaded.project.pipeline().open_session() as conn:
+        service.entries.enqueue(conn, [MINE])
+    outcome = run("run", "--max-duration", "1500ms")
+    assert (outcome.code, "nothing feeds the copy of people" in outcome.stderr) == (0, True)

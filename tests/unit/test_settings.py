@@ -71,7 +71,7 @@ def test_a_null_in_the_file_means_the_default(tmp_path: Path) -> None:
     found = settings(tmp_path, file="sync: {batch_size: null}\ndatabase:\nmappings_dir:\n")
     assert found.setting("sync.batch_size").source == "default"
     assert found.get("sync.batch_size") == 20000
-    assert found.mappings_dir().is_dir()
+    assert all(folder.is_dir() for folder in found.mappings_dirs())
 
 
 def test_no_database_named_anywhere(tmp_path: Path) -> None:
@@ -258,7 +258,7 @@ def test_relative_paths_are_relative_to_the_file_and_to_nothing_else(tmp_path: P
         f"tenancies: {{{TENANCY}: {{external_databases: {{local: {{type: sqlite, path: '${{D:-a}}.db'}}}}}}}}\n"
     )
     found = Settings(Flags(config=Path("etc/s.yaml")), {}, tmp_path)
-    assert found.mappings_dir() == tmp_path / "etc/maps"
+    assert found.mappings_dirs() == (tmp_path / "etc/maps",)
     assert found.migrations_dir() == Path("/abs")
     assert found.get("sign_up_rules").resolve() == tmp_path / "rules.yaml"
     (local,) = found.external_databases()

@@ -38,7 +38,8 @@ def complete(arguments: Sequence[str]) -> int:
 
 
 def _mappings(settings: Settings) -> Iterator[str]:
-    yield from sorted(path.stem for path in settings.mappings_dir().iterdir() if path.suffix in (".yaml", ".yml"))
+    files = (path for folder in settings.mappings_dirs() for path in folder.iterdir())
+    yield from sorted(path.stem for path in files if path.suffix in (".yaml", ".yml"))
 
 
 def _tenancies(settings: Settings) -> Iterator[str]:

@@ -28,7 +28,7 @@ def check(
     from stackctl.mapping.check import check_mappings as inspect
     from stackctl.mapping.files import list_mapping_files
 
-    chosen = files or list_mapping_files(run.settings.mappings_dir())
+    chosen = files or list_mapping_files(*run.settings.mappings_dirs())
     for file in chosen:
         if not file.is_file():
             raise ConfigError(f"{file} does not exist", code="file-not-found", hint="see `stackctl mappings list`")

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from stackctl.cli.command import Run
     from stackctl.mapping.files import MappingSet
     from stackctl.mapping.model import Mapping
@@ -19,7 +21,13 @@ def read_mappings(run: Run) -> MappingSet:
     """The configured mappings. Raises ConfigError `mappings-missing`, `mapping-invalid`."""
     from stackctl.mapping.files import load_mappings
 
-    return load_mappings(run.settings.mappings_dir())
+    return load_mappings(*run.settings.mappings_dirs())
+
+
+def show_next_step(run: Run, folder: Path) -> None:
+    """How a folder that is not in use yet is taken into use."""
+    if folder.absolute() not in {one.absolute() for one in run.settings.mappings_dirs()}:
+        run.console.info(f"next: `mappings_dir: {folder}` in stackctl.yaml, or a list of folders with `bundled` in it")
 
 
 def mapping_document(mapping: Mapping) -> dict[str, Any]:

@@ -183,6 +183,13 @@ def _show_database(console: Console, database: DatabaseStatus) -> None:
         console.line(
             f"and {len(database.refused) - REFUSED_SHOWN:,} more refused rows (--json lists them)", style="red"
         )
+    for copy in database.mappings:
+        if copy.change is not None:
+            console.line(f"changed: {copy.mapping}: {copy.change}", style="yellow")
+        if copy.resend_left:
+            console.line(f"sending again: {copy.mapping}: {copy.resend_left:,} rows left")
+    if database.unfed:
+        console.line(f"fed by no mapping: {', '.join(database.unfed)}", style="yellow")
     console.table(
         ("mapping", "cursor", "last stamp", "backlog", "behind", "synced"),
         [

@@ -13,6 +13,7 @@ from stackctl.cli.pipeline.shared import REFUSED, Tenancies, stop_on_signals
 from stackctl.core.errors import EXIT_INTERRUPTED, StateError
 
 if TYPE_CHECKING:
+    from stackctl.config.settings import ExternalDatabase
     from stackctl.core.console import Console
     from stackctl.sync.engine.comparison import VerifyResult
 
@@ -39,15 +40,27 @@ def verify(
     from stackctl.sync.pipeline import Pipeline
 
     scope = service.Scope([parse_uuid(t) for t in tenancies] if tenancies else None, database, mapping)
+    unfed: list[tuple[ExternalDatabase, str]] = []
     with stop_on_signals(None) as stop, run.console.progress("comparing") as progress:
-        checks = feature.verify(Pipeline(run.settings), scope, stop, repair=repair, on_rows=progress.advance)
+        checks = feature.verify(Pipeline(run.settings), scope, stop, repair=repair, on_rows=progress.advance,
+                                on_unfed=lambda database, name: unfed.append((database, name)))  # fmt: skip
     refused = any(check.error is not None and check.error.code in REFUSED for check in checks)
     run.finish(
-        document(checks),
-        lambda: show(run.console, checks, repair=repair),
+        document(checks) | {"unfed": [{"tenancy": one.tenancy, "database": one.id, "mapping": n} for one, n in unfed]},
+        lambda: _show_all(run.console, checks, unfed, repair=repair),
         ok=all(check.ok for check in checks) and not stop.signalled,
         exit_code=EXIT_INTERRUPTED if stop.signalled else StateError.exit_code if refused else 1,
     )
+
+
+def _show_all(
+    console: Console, checks: list[VerifyResult], unfed: list[tuple[ExternalDatabase, str]], *, repair: bool
+) -> None:
+    show(console, checks, repair=repair)
+    for database, name in unfed:
+        console.warn(
+            f"{database.tenancy} {database.id}: nothing feeds the copy of {name}: no mapping there has its name"
+        )
 
 
 def document(checks: list[VerifyResult]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from stackctl.postgres.statements import load_statements
 from stackctl.sync.changes.sequence_position import refuse_low_sequence
 from stackctl.sync.changes.stamping import TOMBSTONES, list_sequenced_tables
 from stackctl.sync.changes.wakeup import refuse_shared_session
+from stackctl.sync.check.mapping_differences import compare_copy
 from stackctl.sync.pipeline import Pipeline
 from stackctl.sync.queue import entries, fuses, retries
 from stackctl.sync.target_states import StateReader
@@ -66,7 +67,9 @@ def run_checks(settings: Settings) -> Iterator[Check]:
     pipeline = Pipeline(settings)
     mapped, states = True, None
     try:
-        yield Check("mappings", "ok", f"{len(pipeline.mappings)} mappings in {settings.mappings_dir()}")
+        yield Check(
+            "mappings", "ok", f"{len(pipeline.mappings)} mappings in {', '.join(map(str, settings.mappings_dirs()))}"
+        )
     except StackctlError as error:
         mapped = False
         yield _failed("mappings", error)
@@ -164,7 +167,7 @@ def _has_tables(conn: Connection) -> bool:
 def _check_schema(conn: Connection, pipeline: Pipeline) -> Iterator[Check]:
     problems = [
         f
-        for f in check_mappings(list_mapping_files(pipeline.settings.mappings_dir()), catalog=conn)
+        for f in check_mappings(list_mapping_files(*pipeline.settings.mappings_dirs()), catalog=conn)
         if f.severity == "error"
     ]
     for finding in problems:
@@ -351,6 +354,34 @@ def _check_external_databases(pipeline: Pipeline, states: StateReader | None) ->
             f"{database.tenancy}/{database.id}",
             lambda database=database: _check_external_database(pipeline, states, database),
         )
+        yield from _check_copies(pipeline, states, database)
+
+
+def _check_copies(pipeline: Pipeline, states: StateReader, database: ExternalDatabase) -> Iterator[Check]:
+    """Copies that no mapping feeds, and those that were made from another version of theirs."""
+    try:
+        state = states.read(database)
+    except StackctlError:
+        return  # it is told already
+    if state is None:
+        return
+    name = f"{database.tenancy}/{database.id}"
+    for mapping in pipeline.find_unfed(database, state.cursors):
+        message = f"nothing feeds the copy of {mapping}: its rows are as old as the mapping's removal"
+        hint = "give the mapping back, or drop the table and the row of that name in _stack_sync_metadata"
+        yield Check(name, "warning", message, hint)
+    for one in pipeline.compile_mappings(database):
+        try:
+            kind, reasons = compare_copy(one, state)
+        except StackctlError as error:
+            yield _failed(name, error)
+            continue
+        changed = f"the mapping {one.mapping.name} has changed: {', '.join(reasons)}"
+        place = f"stackctl sync {database.tenancy} --database {database.id}"
+        if kind == "rebuild" or (kind in ("alter", "resend") and not pipeline.change_policy.evolve):
+            yield Check(name, "error", changed, f"`{place} --rebuild {one.mapping.name}`, or take the change back")
+        elif reasons:
+            yield Check(name, "warning", changed, f"the next sync follows it: `{place}`")
 
 
 def _check_payments(conn: Connection, settings: Settings) -> Iterator[Check]:

@@ -30,7 +30,8 @@ database:
   # Who marks changed rows: triggers (in the database), application (the backend), or auto (find out).
   # change_capture: auto
 
-# Folders of your own mapping files and migrations; null means the ones that come with stackctl.
+# Folders of your own mapping files and migrations; null means the ones that come with stackctl. To use both kinds of
+# mappings: [bundled, ./mappings].
 # mappings_dir: null
 # migrations:
   # dir: null

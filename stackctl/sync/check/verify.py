@@ -36,11 +36,13 @@ def verify(
     *,
     repair: bool = False,
     on_rows: Callable[[int, str], None] = lambda rows, mapping: None,
+    on_unfed: Callable[[ExternalDatabase, str], None] = lambda database, mapping: None,
 ) -> list[VerifyResult]:
     """Compare these copies with their source; `repair` corrects them, and nothing but what differs is written.
 
     A database's failure is recorded in its checks, and the others go on. `on_rows` (rows, mapping) hears of rows that
-    were compared. Raises UsageError for a name that does not exist, OperatedDatabaseLost.
+    were compared, `on_unfed` of copies that no mapping feeds. Raises UsageError for a name that does not exist,
+    OperatedDatabaseLost.
     """
     checks: list[VerifyResult] = []
     with pipeline.open_session() as conn:
@@ -58,7 +60,8 @@ def verify(
             elif stop.requested:
                 _interrupt(mine)
             else:
-                _verify_database(pipeline, source, database, compiled, mine, repair=repair, stop=stop, on_rows=on_rows)
+                _verify_database(pipeline, source, database, compiled, mine, repair=repair, stop=stop, on_rows=on_rows,
+                                 on_unfed=on_unfed)  # fmt: skip
     finally:
         source.close()
     return checks
@@ -84,6 +87,7 @@ def _verify_database(
     repair: bool,
     stop: Stop,
     on_rows: Callable[[int, str], None],
+    on_unfed: Callable[[ExternalDatabase, str], None],
 ) -> None:
     left = list(checks)
     try:
@@ -95,6 +99,8 @@ def _verify_database(
             with abort_when_stuck(source, target, stop, grace=STOP_GRACE):
                 state = target.read_state()
                 check_owner(state.owner, database.tenancy, f"the external database {database.id}")
+                for name in pipeline.find_unfed(database, state.cursors):
+                    on_unfed(database, name)
                 for one in compiled:
                     if stop.requested:
                         break

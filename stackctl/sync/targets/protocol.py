@@ -238,8 +238,8 @@ class Target(Protocol):
 def format_unfed(mapping: str) -> str:
     """What to say of a cursor that no mapping feeds."""
     return (
-        f"nothing feeds the copy of {mapping}: no mapping has that name there any more; its rows stay as they are"
-        f" until you drop them and its row in _stack_sync_metadata"
+        f"nothing feeds the copy of {mapping}, as no mapping has its name there: its rows stay as they are, until you"
+        " drop the table and its row in _stack_sync_metadata"
     )
 
 

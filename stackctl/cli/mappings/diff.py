@@ -1,0 +1,67 @@
+"""stackctl mappings diff"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stackctl.cli.arguments import parse_uuid
+from stackctl.cli.command import Run, command, format_count
+
+if TYPE_CHECKING:
+    from stackctl.sync.check.mapping_differences import CopyDifference
+
+_ACTIONS = {
+    "same": "nothing",
+    "new": "the first sync makes it",
+    "unknown": "all rows are sent again",
+    "resend": "all rows are sent again",
+    "alter": "columns are changed; rows are sent again",
+    "rebuild": "waits for sync --rebuild",
+    "unfed": "no mapping feeds it",
+    "error": "could not be asked",
+}
+
+
+@command(example="stackctl mappings diff\nstackctl mappings diff --database analytics --json")
+def diff(
+    run: Run,
+    tenancy: Annotated[str | None, typer.Option("--tenancy", metavar="TENANCY", help="Only this tenancy.")] = None,
+    database: Annotated[str | None, typer.Option("--database", metavar="ID", help="Only this database.")] = None,
+) -> None:
+    """Compare the mapping files with what the copies outside were made from, and say what a sync would do.
+
+    Exit codes: 0 they are the same, 1 some are not, or a database could not be asked.
+    """
+    from stackctl.sync.check.mapping_differences import find_differences
+    from stackctl.sync.pipeline import Pipeline
+    from stackctl.sync.scope import Scope
+
+    scope = Scope([parse_uuid(tenancy)] if tenancy else None, database)
+    found = find_differences(Pipeline(run.settings), scope)
+    different = [one for one in found if one.change != "same"]
+
+    def show() -> None:
+        if different:
+            run.console.table(
+                ("tenancy", "database", "mapping", "change", "what follows"),
+                [(one.tenancy, one.database, one.mapping, _describe(one), _ACTIONS[one.change]) for one in different],
+            )
+        run.console.line(_summary(found, different))
+
+    run.finish({"ok": not different, "copies": [asdict(one) for one in found]}, show, ok=not different)
+
+
+def _describe(one: CopyDifference) -> str:
+    return one.error or ", ".join(one.reasons) or one.change
+
+
+def _summary(found: list[CopyDifference], different: list[CopyDifference]) -> str:
+    if not found:
+        return "no external database is configured"
+    copies = format_count(len(found), "copy", "copies")
+    return (
+        f"{copies}, {len(different)} of them other than the mapping files" if different else f"{copies}, all the same"
+    )
