@@ -277,6 +277,8 @@ def _relations(document: Document, select: exp.Select, mapping: Mapping) -> None
             "source", "the source needs an alias", at, f"{quote(mapping.source)} AS {mapping.source[0].lower()}"
         )
         return
+    if mapping.filter is not None:
+        _filtered(document, select, name, mapping.filter)
     if mapping.tenancy is not None:
         name, column = _tenancy_alias(document, select, mapping.tenancy.table), "id"
     else:
@@ -303,16 +305,47 @@ def _tenancy_alias(document: Document, select: exp.Select, table: str) -> str:
     return ""
 
 
-def _bound(select: exp.Select, alias: str, column: str) -> bool:
+def _filtered(document: Document, select: exp.Select, alias: str, text: str) -> None:
+    """The filter must stand in the WHERE: so it means the same to a whole load, which reads the SELECT only."""
+    try:
+        wanted = sqlglot.parse_one(text, read="postgres")
+    except (ParseError, TokenError):
+        return  # said of the filter itself
+
+    def qualify(node: exp.Expr) -> exp.Expr:
+        if not isinstance(node, exp.Column):
+            return node
+        return exp.column(_named(node.this), table=_named(node.args.get("table")) or alias, quoted=True)
+
     where = select.args.get("where")
-    waiting = [where.this] if where is not None else []
+    held = {condition.transform(qualify) for condition in _conditions(where.this)} if where is not None else set()
+    for condition in (condition.transform(qualify) for condition in _conditions(wanted)):
+        if condition not in held:
+            document.add(
+                "filter",
+                "the WHERE of the select must hold the filter, too: a row outside it is in no copy",
+                document.at("filter"),
+                f"add to the WHERE: AND {condition.sql(dialect='postgres')}",
+            )
+
+
+def _conditions(node: exp.Expr) -> Iterator[exp.Expr]:
+    """What is joined by AND."""
+    waiting = [node]
     while waiting:
         node = waiting.pop()
         if isinstance(node, exp.Paren):
             waiting.append(node.this)
         elif isinstance(node, exp.And):
             waiting += [node.left, node.right]
-        elif isinstance(node, exp.EQ):
+        else:
+            yield node
+
+
+def _bound(select: exp.Select, alias: str, column: str) -> bool:
+    where = select.args.get("where")
+    for node in _conditions(where.this) if where is not None else ():
+        if isinstance(node, exp.EQ):
             for one, other in ((node.left, node.right), (node.right, node.left)):
                 value = other.this if isinstance(other, exp.Cast) else other
                 if (

@@ -125,8 +125,8 @@ def to_from_clauses(mapping: Mapping) -> tuple[str, str]:
         ours = ", ".join(quote(column) for column in mapping.tenancy.on.values())
         own = f'({ours}) = (SELECT {theirs} FROM {quote(mapping.tenancy.table)} AS n WHERE n."id" = {_TENANCY})'
     rows = f"{quote(mapping.source)} WHERE {own}"
-    if mapping.filter is not None:
-        rows += f" AND ({to_driver_sql(mapping.filter, _TENANCY)}\n)"
+    if mapping.sent_filter is not None:
+        rows += f" AND ({to_driver_sql(mapping.sent_filter, _TENANCY)}\n)"
     tombstones = f'"DeletedRow" WHERE "tenancyId" = {_TENANCY} AND "tableName" = {quote_for_driver(mapping.deleted_as)}'
     return rows, tombstones
 

@@ -50,7 +50,8 @@ class Mapping:
 
     `key` maps target key columns to source columns, `lookup` (usually empty) the target column by which an index of
     the source finds its rows when the key alone is not the front of an index. `filter` is a SQL condition over the
-    source's own columns. `deleted_as` is the table name under which deletes of this source are recorded.
+    source's own columns, which the WHERE of `select` holds as well: it yields no other row. `deleted_as` is the
+    table name under which deletes of this source are recorded.
     """
 
     name: str

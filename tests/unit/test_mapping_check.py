@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,7 @@ def test_a_file_that_is_no_longer_the_bundled_one_is_checked(tmp_path: Path) -> 
         ("{thingId: id}", "{thingId: ':tenancy_id'}", "parameter", 13, 20),
         ("depends_on:", "filter: 'x.kind = 1'\ndepends_on:", "expression", 12, 10),
         ("depends_on:", "filter: '1) FROM a WHERE (1'\ndepends_on:", "expression", 12, 9),
+        ("depends_on:", "filter: kind = 1\ndepends_on:", "filter", 12, 9),
         ("Part: {thingId: id}", "Thing: {id: id}", "cycle", 13, 3),
     ],
 )
@@ -112,6 +114,21 @@ def test_finding_names_its_place(tmp_path: Path, old: str, new: str, rule: str, 
     path = write(tmp_path, GOOD.replace(old, new, 1))
     found = [(f.rule, f.line, f.column) for f in check_mappings([path])]
     assert (rule, line, column) in found
+
+
+@pytest.mark.parametrize(
+    ("written", "where"),
+    [
+        ("kind = 1", 'AND t."kind" = 1'),
+        ('"kind" = 1 and ("label" LIKE \'a%\')', "AND (t.label LIKE 'a%' AND (T.kind = 1))"),
+        ("kind = 1 OR kind IS NULL", "AND (t.kind = 1 OR t.kind IS NULL)"),
+    ],
+)
+def test_a_filter_stands_in_the_where_of_the_select(tmp_path: Path, written: str, where: str) -> None:
+    filtered = GOOD.replace("depends_on:", f"filter: {json.dumps(written)}\ndepends_on:")
+    (finding, *_) = check_mappings([write(tmp_path, filtered)])
+    assert (finding.rule, finding.severity) == ("filter", "error")
+    assert check_mappings([write(tmp_path, filtered.replace(":tenancy_id\n", f":tenancy_id {where}\n"))]) == ()
 
 
 @pytest.mark.parametrize(

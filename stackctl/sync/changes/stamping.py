@@ -150,7 +150,7 @@ def list_owned_tables(mappings: Iterable[Mapping]) -> list[OwnedTable]:
     )
     return [
         *(
-            OwnedTable(source, _ownership_condition(source), _filter_condition(source.filter), sql.SQL(""))
+            OwnedTable(source, _ownership_condition(source), _filter_condition(source.sent), sql.SQL(""))
             for source in sources
         ),
         tombstones,
