@@ -73,6 +73,11 @@ class Compiled:
     upsert: LiteralString
     delete: LiteralString
 
+    @property
+    def streamed_types(self) -> tuple[str, ...]:
+        """PostgreSQL's types of the mapping's columns as they leave the source for this dialect."""
+        return tuple(_streamed_type(column, self.dialect) for column in self.mapping.columns)
+
 
 def compile_mapping(mapping: Mapping, dialect: Dialect) -> Compiled:
     """The statements of `mapping` for targets of `dialect`. The mapping must have passed its check."""
@@ -271,6 +276,12 @@ def _load(mapping: Mapping, dialect: Dialect) -> str:
 def encode_column(expression: str, column: Column, dialect: Dialect) -> str:
     """The value in the form that the dialect's loader takes without further conversion, under the column's name."""
     return f"{convert_expression(expression, column, dialect)} AS {quote(column.name)}"
+
+
+def _streamed_type(column: Column, dialect: Dialect) -> str:
+    if dialect == "sqlite":
+        return {"boolean": "int4", "integer": "int4", "bigint": "int8", "double": "float8"}.get(column.type, "text")
+    return POSTGRES_TYPES[column.type]
 
 
 def convert_expression(expression: str, column: Column, dialect: Dialect) -> str:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from stackctl.mapping.compile import Compiled
     from stackctl.sync.engine.database_sync import MappingResult, SyncOptions
     from stackctl.sync.engine.rejected_rows import RejectedKey
+    from stackctl.sync.engine.row_stream import RowStream
     from stackctl.sync.engine.source import Source
     from stackctl.sync.stop import StopRequest
     from stackctl.sync.targets.protocol import Target
@@ -66,6 +67,7 @@ class BatchSender:
         self._rebuild = options.rebuild == self._name
         self._rejected = source.primary, tenancy, database, self._name  # whose rejected rows are meant
         self._quarantine = rejected_rows.Quarantine(*self._rejected)
+        self._size = rejected_rows.PageSize(FIRST_PAGE, options.batch_size)
         # What is being read meanwhile: from which cursor, how many rows, as of which version of the cursor's row.
         self._prefetch: Prefetch | None = None
         self._prefetch_cursor = self._prefetch_limit = 0
@@ -77,7 +79,7 @@ class BatchSender:
         Raises whatever is wrong with the mapping or the database as a whole.
         """
         started = time.monotonic()
-        size = rejected_rows.PageSize(FIRST_PAGE, self._options.batch_size)
+        size = self._size
         try:
             while not self._stop.requested:
                 try:
@@ -97,7 +99,7 @@ class BatchSender:
                 self._result.upserted += applied.upserted
                 self._result.deleted += applied.deleted
                 self._result.batches += 1
-                size.grow()
+                size.grow(applied.amount)
                 if self._prefetch is None and not self._has_more():
                     return True
             return False
@@ -118,11 +120,12 @@ class BatchSender:
         Returns None when nothing was above the cursor.
         """
         following: tuple[int, int] | None = None
+        page: RowStream | Prefetch | None = None
 
         def on_read(rows: int, highest: int) -> None:
             nonlocal following
             if rows > limit // 2 and limit >= min(FIRST_PAGE, self._options.batch_size):
-                following = highest, min(limit * 2, self._options.batch_size)
+                following = highest, self._size.after(page.amount if page else None)
                 self._start_prefetch(*following)
 
         with self._target.lock_cursor(self._compiled, adopt=self._options.adopt, rebuild=self._rebuild) as cursor:
@@ -140,7 +143,7 @@ class BatchSender:
                     # Only now: what a replica shows must not be older than the cursor.
                     self._source.wait_for_replica()
                     page = self._source.open_batch(self._compiled, self._tenancy, cursor, limit, self._on_rows)
-                applied = self._target.apply_batch(self._compiled, page, on_read)
+                applied = replace(self._target.apply_batch(self._compiled, page, on_read), amount=page.amount)
                 if applied.rows == 0:
                     return None
                 if applied.highest <= cursor:

@@ -13,6 +13,7 @@ from psycopg.types.json import Jsonb
 
 from stackctl.core.errors import AnswerNo, StackctlError
 from stackctl.postgres.statements import load_statements
+from stackctl.sync.engine.row_stream import PAGE_TOO_LARGE
 from stackctl.sync.engine.source_errors import translate_source_errors
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from stackctl.postgres.connect import Connection
+    from stackctl.sync.engine.row_stream import Amount
 
 ROWS_REJECTED = "rows-refused"  # of a database that took everything but some rows
 ROW_REJECTED = "row-refused"  # of a batch with such a row
@@ -119,18 +121,26 @@ def join_errors(errors: Sequence[StackctlError]) -> StackctlError:
 
 
 class PageSize:
-    """How many rows to take next: ever fewer around a rejected row until it is alone, then more again."""
+    """How many rows to take next: ever fewer around a rejected row until it is alone, then more again.
+
+    Of wide rows fewer, too.
+    """
 
     def __init__(self, first: int, most: int) -> None:
         self.rows = min(first, most)
         self._most = most
 
-    def grow(self) -> None:
-        self.rows = min(self.rows * 2, self._most)
+    def after(self, amount: Amount | None = None) -> int:
+        """What to take after a page of so much went through."""
+        rows = min(self.rows * 2, self._most)
+        return rows if amount is None else min(rows, amount.count_fitting())
+
+    def grow(self, amount: Amount | None = None) -> None:
+        self.rows = self.after(amount)
 
     def shrink(self, error: StackctlError) -> bool:
         """Whether the row was alone on the page that ended with `error`; raises an error that is not about a row."""
-        if error.code != ROW_REJECTED:
+        if error.code not in (ROW_REJECTED, PAGE_TOO_LARGE):
             raise error
         alone = self.rows == 1
         self.rows = max(self.rows // SHRINK_FACTOR, 1)

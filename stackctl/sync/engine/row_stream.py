@@ -1,78 +1,153 @@
-"""Rows on their way from the operated database to a target."""
+"""Rows on their way from the operated database to a target.
+
+One row may be hundreds of megabytes, and libpq holds two copies of a row that it hands over. So nobody here keeps a
+piece any longer than it takes to pass it on, and a page of wide rows is given up in favour of a smaller one.
+"""
 
 from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING, Any, LiteralString
 
-import psycopg
 from psycopg import sql
 
+from stackctl.core.errors import AnswerNo
 from stackctl.sync.engine.source_errors import translate_source_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
+    from psycopg import Copy, Cursor
+
+    from stackctl.mapping.dialect import Dialect
     from stackctl.postgres.connect import Connection
 
 PIPE_BUFFER = 64 * 1024  # bytes between the two COPYs; a write for each row costs 10 to 20 %
+CHUNK_BYTES = 1024 * 1024  # of tuples in memory at a time, and one row
+LARGEST_PAGE = 256 * 1024 * 1024  # bytes of a page that has more than one row
+# DuckDB has all that a transaction writes in memory when it commits, and once more for its log.
+LARGEST_PAGES: dict[Dialect, int] = {"duckdb": 16 * 1024 * 1024}
+WIDE_ROWS = 16 * 1024  # bytes a row, on the average, from which on a table is not loaded in one transaction
+
+PAGE_TOO_LARGE = "page-too-large"
+
+
+class Amount:
+    """How much of a stream was read, which may be no more than a page for this kind of target has, or one row.
+
+    Where the rows have less than `wide` bytes on the average it may be any number.
+    """
+
+    def __init__(self, dialect: Dialect, *, wide: int = 0) -> None:
+        self._largest = LARGEST_PAGES.get(dialect, LARGEST_PAGE)
+        self._wide = wide
+        self.rows = self.bytes = 0
+
+    def add(self, rows: int, size: int) -> None:
+        """Raise AnswerNo `page-too-large`, which the engine answers with a smaller page."""
+        self.rows += rows
+        self.bytes += size
+        if self.rows > 1 and self.bytes > max(self._largest, self.rows * self._wide):
+            raise AnswerNo(f"a page of more than {self._largest // 1024 // 1024} MB", code=PAGE_TOO_LARGE)
+
+    def count_fitting(self) -> int:
+        """How many such rows make a page that is not too large even if some are wider."""
+        return max(self.rows * self._largest // 4 // max(self.bytes, 1), 1)
 
 
 @dataclass(frozen=True)
 class RowStream:
     """Rows of one statement on the source, in the form that the target takes best. To be read once.
 
-    `on_rows` hears how many more rows were read, every now and then.
+    `types` are those of the statement's columns, by PostgreSQL's names. `on_rows` hears how many more rows were read,
+    every now and then.
     """
 
     conn: Connection
     statement: LiteralString
     parameters: Mapping[str, Any]
     mapping: str
-    on_rows: Callable[[int], None]
+    types: Sequence[str]
+    amount: Amount
+    on_rows: Callable[[int], None] = lambda rows: None
 
     def read_binary(self) -> Iterator[bytes]:
-        """The rows as PostgreSQL's binary COPY stream, unparsed, in pieces of about PIPE_BUFFER bytes."""
+        """The rows as PostgreSQL's binary COPY stream, unparsed, in pieces of about PIPE_BUFFER bytes, or one row."""
         return self._copy_out("FORMAT binary", ends=1)
 
     def read_csv(self) -> Iterator[bytes]:
-        """The rows as CSV, unparsed, in pieces of about PIPE_BUFFER bytes: null is nothing, every value is quoted."""
+        """The same as CSV: null is nothing, every value is quoted."""
         return self._copy_out("FORMAT csv, FORCE_QUOTE *", ends=0)
 
     def _copy_out(self, options: LiteralString, *, ends: int) -> Iterator[bytes]:
         """`ends` is how many pieces the server sends besides the rows."""
-        query = sql.SQL("COPY ({}) TO STDOUT ({})").format(sql.SQL(self.statement), sql.SQL(options))
-        with (
-            translate_source_errors(self.mapping),
-            self.conn.cursor() as cursor,
-            cursor.copy(query, self.parameters) as copy,
-        ):
+        with translate_source_errors(self.mapping), self.conn.cursor() as cursor, self._copy(cursor, options) as copy:
             buffer = bytearray()
             rows = 0
             # The server sends a row at a time.
-            for row in copy:
-                buffer += row
+            while row := copy.read():
                 rows += 1
-                if len(buffer) >= PIPE_BUFFER:
-                    yield bytes(buffer)
-                    self.on_rows(rows)
-                    buffer.clear()
-                    rows = 0
+                if len(row) < PIPE_BUFFER:
+                    buffer += row
+                    if len(buffer) < PIPE_BUFFER:
+                        continue
+                    pieces = [bytes(buffer)]
+                else:  # no copy of it is made
+                    pieces = [row, bytes(buffer)] if buffer else [row]
+                del row
+                buffer.clear()
+                self.amount.add(rows, sum(map(len, pieces)))
+                while pieces:
+                    yield pieces.pop()
+                self.on_rows(rows)
+                rows = 0
+            rows = max(rows - ends, 0)
+            self.amount.add(rows, len(buffer))
             yield bytes(buffer)
-            self.on_rows(max(rows - ends, 0))
+            self.on_rows(rows)
 
     def read_chunks(self, size: int) -> Iterator[list[tuple[Any, ...]]]:
-        """The rows as tuples, at most `size` of them in memory at a time."""
-        fetched = size if psycopg.capabilities.has_stream_chunked() else 1
-        with translate_source_errors(self.mapping), self.conn.cursor() as cursor:
-            rows = cursor.stream(self.statement, self.parameters, size=fetched)
-            while chunk := list(islice(rows, size)):
+        """The rows as tuples: at most `size` of them at a time, and no more after one that makes it CHUNK_BYTES."""
+        # As a COPY too: rows of a plain SELECT are handed over so many at a time, however wide they are.
+        with (
+            translate_source_errors(self.mapping),
+            self.conn.cursor() as cursor,
+            self._copy(cursor, "FORMAT binary") as copy,
+        ):
+            copy.set_types(self.types)
+            chunk: list[tuple[Any, ...]] = []
+            taken = 0
+            while data := copy.read():
+                taken += len(data)
+                # The first one stands behind a header, which is cut off.
+                row = copy.formatter.parse_row(memoryview(data) if len(data) >= PIPE_BUFFER else data)
+                del data
+                if row is not None:
+                    chunk.append(row)
+                del row
+                if len(chunk) >= size or taken >= CHUNK_BYTES:
+                    full, rows, chunk = [chunk], len(chunk), []
+                    self.amount.add(rows, taken)
+                    taken = 0
+                    yield full.pop()
+                    self.on_rows(rows)
+            if chunk:
+                rows = len(chunk)
+                self.amount.add(rows, taken)
                 yield chunk
+<<<<<<< HEAD
                 self.on_rows(len(chunk))
 
     def cancel(self) -> None:
         """From another thread: break off the statement."""
         with suppress(psycopg.Error):
             self.conn.cancel_safe()
+=======
+                self.on_rows(rows)
+
+    def _copy(self, cursor: Cursor[Any], options: LiteralString) -> AbstractContextManager[Copy]:
+        query = sql.SQL("COPY ({}) TO STDOUT ({})").format(sql.SQL(self.statement), sql.SQL(options))
+        return cursor.copy(query, self.parameters)
+>>>>>>> 4efd2aa (Wide rows hang nothing and take no more memory than a few of the widest: pages and what is read ahead are bounded by bytes)

@@ -12,7 +12,7 @@ from psycopg.types.json import Jsonb
 from stackctl.postgres.statements import load_statements
 from stackctl.sync.changes.sequence_position import refuse_low_sequence
 from stackctl.sync.changes.source_identity import find_last_common_id, notice_place
-from stackctl.sync.engine.row_stream import RowStream
+from stackctl.sync.engine.row_stream import WIDE_ROWS, Amount, RowStream
 from stackctl.sync.engine.source_errors import OperatedDatabaseLost, translate_source_errors
 
 if TYPE_CHECKING:
@@ -114,15 +114,24 @@ class Source:
         self, compiled: Compiled, tenancy: UUID, cursor: int, limit: int, on_rows: Callable[[int], None]
     ) -> RowStream:
         """Up to `limit` keys above the cursor with their rows as of now. Keys and rows are of one snapshot."""
-        statement = compiled.fetch
-        return RowStream(
-            self._reader, statement, _at(tenancy, cursor) | {"limit": limit}, compiled.mapping.name, on_rows
-        )
+        return self._open(compiled, compiled.fetch, _at(tenancy, cursor) | {"limit": limit}, on_rows)
 
     def open_rows_by_key(self, compiled: Compiled, tenancy: UUID, keys: Sequence[RejectedKey]) -> RowStream:
         """The same for keys that are named, whether their rows exist or not."""
         parameters = {"tenancy_id": tenancy, "keys": Jsonb(list(keys))}
-        return RowStream(self._reader, compiled.by_key, parameters, compiled.mapping.name, lambda rows: None)
+        return self._open(compiled, compiled.by_key, parameters)
+
+    def _open(
+        self,
+        compiled: Compiled,
+        statement: LiteralString,
+        parameters: dict[str, Any],
+        on_rows: Callable[[int], None] = lambda rows: None,
+    ) -> RowStream:
+        """A page of keys with their rows."""
+        types = ("int8", "bool", *compiled.streamed_types)
+        amount = Amount(compiled.dialect)
+        return RowStream(self._reader, statement, parameters, compiled.mapping.name, types, amount, on_rows)
 
     def find_next_key(self, compiled: Compiled, tenancy: UUID, cursor: int) -> tuple[RejectedKey, int] | None:
         """The first key above the cursor, as text, and its sequence id."""
@@ -144,10 +153,9 @@ class Source:
             # Everything is read: on tables that were filled and never analysed, a nested loop would be quadratic.
             self._reader.execute("SET LOCAL enable_nestloop = off")
             highest = self.read_highest_stamp(compiled, tenancy)
-            yield (
-                RowStream(self._reader, compiled.load, {"tenancy_id": tenancy}, name, on_rows),
-                highest,
-            )
+            asked = {"tenancy_id": tenancy}
+            amount = Amount(compiled.dialect, wide=WIDE_ROWS)
+            yield RowStream(self._reader, compiled.load, asked, name, compiled.streamed_types, amount, on_rows), highest
 
     @contextmanager
     def open_snapshot(self, what: str) -> Iterator[Connection]:

@@ -115,7 +115,7 @@ class DuckdbTarget:
     """See target.Target. The file and its `.wal` beside it belong together."""
 
     dialect: Dialect = "duckdb"
-    stream_format = StreamFormat(lambda stream: stream.read_csv(), prefetched_pieces=64)
+    stream_format = StreamFormat(lambda stream: stream.read_csv())
     keep_open = False
 
     def __init__(self, database: ExternalDatabase, busy_timeout: float | None = None) -> None:
@@ -152,7 +152,9 @@ class DuckdbTarget:
                     self._private.enter_context(private_umask())
                 while True:
                     try:
-                        return duckdb.connect(str(self._path), read_only=read_only, config=_SETTINGS)
+                        opened = duckdb.connect(str(self._path), read_only=read_only, config=_SETTINGS)
+                        # It would go to the standard output.
+                        return opened.execute("SET enable_progress_bar = false")
                     except duckdb.Error as error:
                         translated = self._to_stackctl_error(error)
                         if translated.code != "lock-timeout" or time.monotonic() >= deadline:
@@ -354,8 +356,13 @@ class DuckdbTarget:
 
     def _insert(self, table: str, columns: Sequence[Column], rows: Rows, extra: dict[str, str]) -> int:
         """Insert a stream; `extra` are the columns before the mapping's, and their types."""
-        with duckdb_csv.open_pipe(rows.read_csv()) as path:
-            return self._execute_counted(duckdb_csv.compose_insert(table, columns, extra, path))
+        inserted = 0
+        for largest, part in duckdb_csv.split_stream(rows.read_csv()):
+            if largest > duckdb_csv.LARGEST_ROW:
+                raise AnswerNo(f"{self._where}: {duckdb_csv.TOO_LARGE}", code="row-refused")
+            with duckdb_csv.open_pipe(part) as path:
+                inserted += self._execute_counted(duckdb_csv.compose_insert(table, columns, extra, path, largest))
+        return inserted
 
     def advance_cursor(self, compiled: Compiled, cursor: int) -> None:
         self._written += 1
@@ -432,7 +439,10 @@ class DuckdbTarget:
             return self._locked_error(reason.split(". See also")[0])
         if isinstance(error, duckdb.InterruptException):
             return service(code="connection-lost", hint="try again; work that was not committed is redone")
-        if isinstance(error, duckdb.OutOfMemoryException) or any(text in reason for text in _EXHAUSTED):
+        if isinstance(error, duckdb.OutOfMemoryException) or "failed to pin block" in reason:
+            hint = f"DuckDB has {_SETTINGS['memory_limit']}: of rows this wide it holds too many; leave the column out"
+            return service(code="out-of-resources", hint=hint)
+        if any(text in reason for text in _EXHAUSTED):
             return service(code="out-of-resources", hint="free space on its disk, or make the file writable")
         if isinstance(error, duckdb.CatalogException | duckdb.BinderException):
             return StateError(f"{self._where} was changed: {reason}", code="table-differs", hint=RESTORE)
@@ -455,7 +465,7 @@ def _format_rejection(reason: str) -> str:
     if found := re.search(r'converting column "(.*?)"\. .* to \'([^\']*)\'', reason):
         return f"a value of the column {found[1]} is no {found[2]}"
     if "CSV Error" in reason or "Maximum line size" in reason:
-        return f"DuckDB can't read a row; the largest has {duckdb_csv.LARGEST_ROW // 1024 // 1024} MB"
+        return duckdb_csv.TOO_LARGE
     return " ".join(re.sub(r'"[^"]*"', "…", reason.split("\n")[0]).split())
 
 

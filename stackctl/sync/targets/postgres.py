@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+from collections import deque
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from itertools import chain
@@ -73,7 +74,7 @@ class PostgresTarget:
     """See target.Target."""
 
     dialect: Dialect = "postgres"
-    stream_format = StreamFormat(lambda stream: stream.read_binary(), prefetched_pieces=256)
+    stream_format = StreamFormat(lambda stream: stream.read_binary())
     keep_open = True
 
     def __init__(self, database: ExternalDatabase) -> None:
@@ -262,18 +263,20 @@ class PostgresTarget:
     ) -> AppliedBatch:
         with self._translate_errors(compiled):
             pieces = batch.read_binary()
-            begun = b""
+            begun, size = deque[bytes](), 0
             for piece in pieces:
-                begun += piece
-                if len(begun) > MAX_BYTES:
+                begun.append(piece)
+                size += len(piece)
+                del piece
+                if size > MAX_BYTES:
                     break
             else:
-                inline = InlineBatch.from_copy_stream(begun)
+                inline = InlineBatch.from_copy_stream(b"".join(begun))
                 if inline is not None:
                     return self._apply_inline(compiled, inline, on_read)
             self._execute(compiled.create_staging)
             rows = self._copy_in(
-                compiled, chain([begun], pieces), compiled.staging, ["_stack_sequence_id", "_stack_deleted"]
+                compiled, chain(_drain(begun), pieces), compiled.staging, ["_stack_sequence_id", "_stack_deleted"]
             )
             found = self._execute(
                 sql.SQL("SELECT max(_stack_sequence_id), count(*) FILTER (WHERE _stack_deleted) FROM {}").format(
@@ -332,6 +335,7 @@ class PostgresTarget:
                 for chunk in pieces:
                     waiting.start()
                     copy.write(chunk)
+                    del chunk
                     # The next piece is the source's to bring.
                     waiting.stop()
                 waiting.start()
@@ -461,6 +465,11 @@ class PostgresTarget:
                     details={"sqlstate": error.sqlstate},
                 )
         return translate_error(error, self._where, external=True)
+
+
+def _drain(pieces: deque[bytes]) -> Iterator[bytes]:
+    while pieces:
+        yield pieces.popleft()
 
 
 def _key_names(mapping: Mapping) -> str:

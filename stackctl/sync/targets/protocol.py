@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from stackctl.mapping.compile import Compiled
     from stackctl.mapping.dialect import Dialect
     from stackctl.sync.engine.prefetch import Prefetch
-    from stackctl.sync.engine.row_stream import RowStream
+    from stackctl.sync.engine.row_stream import Amount, RowStream
     from stackctl.sync.targets.mapping_changes import ChangePolicy
 
     Rows = RowStream | Prefetch
@@ -39,12 +39,16 @@ LONG_PATIENCE = 1800.0  # the same while a whole table is emptied or filled
 
 @dataclass(frozen=True)
 class AppliedBatch:
-    """What one batch did to a target table. `rows` were read, up to the sequence id `highest` (0: none)."""
+    """What one batch did to a target table. `rows` were read, up to the sequence id `highest` (0: none).
+
+    `amount`: how much the page had, for the size of the next one.
+    """
 
     rows: int
     upserted: int
     deleted: int
     highest: int = 0
+    amount: Amount | None = None
 
 
 @dataclass(frozen=True)
@@ -87,10 +91,9 @@ class TargetState:
 
 @dataclass(frozen=True)
 class StreamFormat:
-    """How a kind of target takes a stream, and how many pieces of it may be read ahead."""
+    """How a kind of target takes a stream."""
 
     read: Callable[[RowStream], Iterator[Any]]
-    prefetched_pieces: int
 
 
 class ResponseTimer:

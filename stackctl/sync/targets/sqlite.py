@@ -58,6 +58,7 @@ if TYPE_CHECKING:
 BUSY_TIMEOUT = 30.0  # seconds to wait for another engine's transaction
 CHUNK = 500  # rows in memory at a time; some are large
 CACHE = 64 * 1024  # KiB of pages kept in memory while rows are written: keys come in no order
+WIDE = 1024 * 1024  # characters of a value of which no copies are kept
 KEPT_LOG = 64 * 1024 * 1024  # bytes of the `-wal` file kept for the next batches
 
 _METADATA = """
@@ -88,7 +89,7 @@ class SqliteTarget:
     """See target.Target. The file and its folder's `-wal` and `-shm` files belong together."""
 
     dialect: Dialect = "sqlite"
-    stream_format = StreamFormat(lambda stream: stream.read_chunks(CHUNK), prefetched_pieces=16)
+    stream_format = StreamFormat(lambda stream: stream.read_chunks(CHUNK))
     keep_open = True
 
     def __init__(self, database: ExternalDatabase, busy_timeout: float | None = None) -> None:
@@ -107,7 +108,11 @@ class SqliteTarget:
             ) from error
         try:
             self._conn = sqlite3.connect(
-                database.path, timeout=busy_timeout or BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
+                database.path,
+                timeout=busy_timeout or BUSY_TIMEOUT,
+                isolation_level=None,
+                check_same_thread=False,
+                cached_statements=0,
             )
         except sqlite3.Error as error:
             raise self._to_stackctl_error(error) from error
@@ -254,21 +259,30 @@ class SqliteTarget:
                 rows += len(chunk)
                 if len(seen) != rows:
                     raise two_rows_error(compiled)
+                highest = max(highest, *(row[0] for row in chunk))
+                chunk.clear()
                 _reject_nan(compiled.mapping, found)
                 upserted += self._upsert(compiled, found)
                 deleted += self._delete(compiled, gone)
-                highest = max(highest, *(row[0] for row in chunk))
             if on_read is not None and rows:
                 on_read(rows, highest)
         return AppliedBatch(rows, upserted, deleted, highest)
 
-    def _upsert(self, compiled: Compiled, rows: Sequence[tuple[Any, ...]]) -> int:
+    def _upsert(self, compiled: Compiled, rows: list[tuple[Any, ...]]) -> int:
+        """How many rows were written: all of them. Uses up `rows`, of which only the last one may be wide."""
+        keys = [compiled.mapping.columns.index(column) for column in compiled.mapping.key_columns]
+        wide = [rows.pop()] if rows and _is_wide(rows[-1]) else []
         written = self._conn.executemany(compiled.upsert, rows).rowcount if rows else 0
         if written != len(rows):
             # The transaction is given up: it may be found out by trying.
-            keys = [compiled.mapping.columns.index(column) for column in compiled.mapping.key_columns]
             lost = [row for row in rows if self._conn.execute(compiled.upsert, row).rowcount == 0]
             raise swallowed_error(compiled, self._where, [[row[i] for i in keys] for row in lost[:SHOWN_KEYS]])
+        if wide:
+            key = [wide[0][i] for i in keys]
+            handed = [_HandedOver(value) if isinstance(value, str) else value for value in wide.pop()]
+            if self._conn.execute(compiled.upsert, handed).rowcount == 0:
+                raise swallowed_error(compiled, self._where, [key])
+            written += 1
         return written
 
     def _delete(self, compiled: Compiled, keys: Sequence[tuple[Any, ...]]) -> int:
@@ -292,8 +306,7 @@ class SqliteTarget:
                 _reject_nan(mapping, chunk)
                 if merging:
                     self._conn.executemany(stage, ([row[i] for i in keys] for row in chunk))
-                self._upsert(compiled, chunk)
-                loaded += len(chunk)
+                loaded += self._upsert(compiled, chunk)
             if merging:
                 deleted = self._conn.execute(compose_prune(mapping)).rowcount
                 kept = compose_prune(mapping, f"SELECT {', '.join(map(quote, mapping.key))}")
@@ -397,6 +410,20 @@ class SqliteTarget:
 
 
 _EXHAUSTED = ("is full", "disk I/O error", "readonly")
+
+
+class _HandedOver:
+    """A text that SQLite copies when it is bound: nobody else keeps it while the row is written."""
+
+    def __init__(self, text: str) -> None:
+        self._held = [text]
+
+    def __conform__(self, protocol: object) -> str:
+        return self._held.pop()
+
+
+def _is_wide(row: Sequence[object]) -> bool:
+    return any(isinstance(value, str) and len(value) > WIDE for value in row)
 
 
 def _reject_nan(mapping: Mapping, rows: Sequence[tuple[Any, ...]]) -> None:
