@@ -418,7 +418,7 @@ def test_a_disk_that_is_full(duck: Project, source: Connection) -> None:
     add_many_users(source, 2_000)
     source.execute(
         'UPDATE "ProjectUser" SET "displayName" = (SELECT string_agg(md5(n || "projectUserId"::text), \'\')'
-        " FROM generate_series(1, 300) AS n)"
+        " FROM generate_series(1, 200) AS n)"
     )
     sequence(pipeline, batch_size=20_000)
     size = (duck.directory / "copy.duckdb").stat().st_size // 1024 + 64
