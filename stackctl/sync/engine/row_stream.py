@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from psycopg import Copy, Cursor
-    from psycopg.abc import Buffer
 
     from stackctl.mapping.dialect import Dialect
     from stackctl.postgres.connect import Connection
@@ -74,15 +73,15 @@ class RowStream:
     amount: Amount
     on_rows: Callable[[int], None] = lambda rows: None
 
-    def read_binary(self) -> Iterator[Buffer]:
+    def read_binary(self) -> Iterator[bytes]:
         """The rows as PostgreSQL's binary COPY stream, unparsed, in pieces of about PIPE_BUFFER bytes, or one row."""
         return self._copy_out("FORMAT binary", ends=1)
 
-    def read_csv(self) -> Iterator[Buffer]:
+    def read_csv(self) -> Iterator[bytes]:
         """The same as CSV: null is nothing, every value is quoted."""
         return self._copy_out("FORMAT csv, FORCE_QUOTE *", ends=0)
 
-    def _copy_out(self, options: LiteralString, *, ends: int) -> Iterator[Buffer]:
+    def _copy_out(self, options: LiteralString, *, ends: int) -> Iterator[bytes]:
         """`ends` is how many pieces the server sends besides the rows."""
         with translate_source_errors(self.mapping), self.conn.cursor() as cursor, self._copy(cursor, options) as copy:
             buffer = bytearray()
@@ -95,8 +94,8 @@ class RowStream:
                     if len(buffer) < PIPE_BUFFER:
                         continue
                     pieces = [bytes(buffer)]
-                else:  # no copy of it is made
-                    pieces = [row, bytes(buffer)] if buffer else [row]
+                else:  # bytes of bytes are no copy
+                    pieces = [bytes(row), bytes(buffer)] if buffer else [bytes(row)]
                 del row
                 buffer.clear()
                 self.amount.add(rows, sum(map(len, pieces)))
