@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, LiteralString
 
+import psycopg
 from psycopg import sql
 
 from stackctl.core.errors import AnswerNo
@@ -137,17 +138,13 @@ class RowStream:
                 rows = len(chunk)
                 self.amount.add(rows, taken)
                 yield chunk
-<<<<<<< HEAD
-                self.on_rows(len(chunk))
-
-    def cancel(self) -> None:
-        """From another thread: break off the statement."""
-        with suppress(psycopg.Error):
-            self.conn.cancel_safe()
-=======
                 self.on_rows(rows)
 
     def _copy(self, cursor: Cursor[Any], options: LiteralString) -> AbstractContextManager[Copy]:
         query = sql.SQL("COPY ({}) TO STDOUT ({})").format(sql.SQL(self.statement), sql.SQL(options))
         return cursor.copy(query, self.parameters)
->>>>>>> 4efd2aa (Wide rows hang nothing and take no more memory than a few of the widest: pages and what is read ahead are bounded by bytes)
+
+    def cancel(self) -> None:
+        """From another thread: break off the statement."""
+        with suppress(psycopg.Error):
+            self.conn.cancel_safe()
