@@ -140,12 +140,13 @@ class Pipeline:
         return {(one.tenancy, one.id): self.fingerprint(one) for found in self.databases.values() for one in found}
 
     def fingerprint(self, database: ExternalDatabase) -> str:
-        """What a database is known by: its place and its mappings, and no secret."""
+        """What a database is known by: its place, its mappings and what they mean, and no secret."""
         try:
             place = _place(self.settings.resolve_database(database))
         except StackctlError:  # an unset variable, or what a tenancy wrote
             place = (database.connection,)
-        return hashlib.sha256(repr((database.type, place, database.mappings)).encode()).hexdigest()
+        meanings = [(one.mapping.name, one.fingerprint) for one in self.compile_mappings(database)]
+        return hashlib.sha256(repr((database.type, place, meanings)).encode()).hexdigest()
 
     @cached_property
     def _backend(self) -> BackendDatabases | None:
