@@ -364,16 +364,19 @@ class _Link:
     def __init__(self, reports: Reports) -> None:
         self._reports = reports
         self._lost = False
+        self._was_up = False
         self.reached = False
 
     def up(self) -> None:
-        self.reached = True
+        self.reached = self._was_up = True
         if self._lost:
             self._lost = False
             self._reports.regained()
 
     def is_passing(self, error: StackctlError) -> bool:
         """Whether a loop outlives it; what keeps it from beginning may as well be a mistake in the configuration."""
+        if error.code == "not-migrated":
+            return self._was_up  # a table was renamed or dropped since
         return error.code in _PASSING and not (error.code in _PASSING[:3] and not self.reached)
 
     def down(self, error: StackctlError) -> None:
