@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from stackctl import __version__
@@ -77,8 +78,18 @@ def normalize_sql(text: str) -> str:
 
 
 def describe_mapping(mapping: Mapping) -> str:
-    """The definition of a copy that is made from `mapping`."""
-    return json.dumps({"stackctl": __version__, **_describe(mapping)}, ensure_ascii=False)
+    """The definition of a copy that is made from `mapping`, as of now."""
+    written = {"stackctl": __version__, "written": datetime.now(UTC).isoformat()}
+    return json.dumps(written | _describe(mapping), ensure_ascii=False)
+
+
+def read_written(text: str | None) -> datetime | None:
+    """When a definition was written down, in UTC, if that can be told. Raises StateError `newer-stackctl`."""
+    try:
+        found = datetime.fromisoformat(str((_parse(text) or {}).get("written")))
+    except ValueError:
+        return None
+    return found if found.tzinfo is not None else None
 
 
 def fingerprint_mapping(mapping: Mapping) -> str:
@@ -171,7 +182,7 @@ def _describe(mapping: Mapping) -> dict[str, Any]:
 
 
 def _hash(definition: dict[str, Any]) -> str:
-    meaning = {name: value for name, value in definition.items() if name != "stackctl"}
+    meaning = {name: value for name, value in definition.items() if name not in ("stackctl", "written")}
     return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()
 
 

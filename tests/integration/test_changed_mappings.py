@@ -250,6 +250,35 @@ def test_two_that_have_different_files_do_not_take_turns(loaded: Copy, source: C
     assert sorted(loaded.names()) == ["USER 1", "USER 2", "USER 3", "USER 4"]
 
 
+def test_one_that_comes_late_with_older_files_changes_nothing_back(loaded: Copy) -> None:
+    """It has not seen the copy yet, and its files are older than the copy's last change."""
+    older = loaded.project.pipeline()
+    assert older.change_policy.evolve and older.mappings
+    loaded.write(**UPPER)
+    assert loaded.settle().error is None
+    (result,) = sync(older)
+    assert result.error is not None
+    assert (result.error.code, "another stackctl" in result.error.message) == ("mapping-changed", True)
+    assert loaded.names() == ["USER 1", "USER 2", "USER 3"]
+
+
+def test_a_reader_that_holds_the_table_delays_its_own_mapping_alone(loaded: Copy, external_db: str) -> None:
+    if loaded.kind != "postgres":
+        pytest.skip("readers of files hold no table")
+    text = loaded.file.read_text()
+    loaded.write(**CREATED)
+    loaded.file.with_name("humans.yaml").write_text(text.replace("people", "humans"))
+    with psycopg.connect(external_db) as reader:
+        reader.execute("SELECT * FROM people")
+        result = loaded.settle()
+        assert {m.mapping: m.error and m.error.code for m in result.mappings} == {
+            "people": "table-in-use", "humans": None
+        }  # fmt: skip
+        assert loaded.run("SELECT count(*) FROM humans") == [(3,)]
+    assert loaded.settle().error is None
+    assert loaded.run("SELECT count(*) FROM people WHERE created IS NULL") == [(0,)]
+
+
 def test_a_walk_that_is_cut_goes_on(loaded: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resend, "PAGE", 1)
     loaded.write(**UPPER)

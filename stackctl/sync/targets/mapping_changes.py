@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, LiteralString, cast
 
 from stackctl.core.errors import StateError
-from stackctl.mapping.definition import compare_definition, describe_mapping
+from stackctl.mapping.definition import compare_definition, describe_mapping, read_written
 from stackctl.mapping.sql_text import quote
 from stackctl.mapping.target_statements import TYPES
 from stackctl.sync.targets.protocol import NEVER_SYNCED, CopyRecord
@@ -24,12 +25,13 @@ class ChangePolicy:
     """How changed mappings are met: followed as far as no reader loses anything (`evolve`), or refused.
 
     `rebuild` names the mapping whose table is about to be built anew, whatever has changed. `agreed`: the copies that
-    this process has found, or made, as its own mapping files have them.
+    this process has found, or made, as its own mapping files have them; these were loaded at `loaded_at`.
     """
 
     evolve: bool = True
     rebuild: str | None = None
     agreed: set[tuple[str, str, str]] = field(default_factory=set[tuple[str, str, str]])
+    loaded_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,9 @@ def plan_change(
     if change.kind == "unknown":
         added = [one for one in mapping.columns if one.nullable and one.name not in columns]
     elif change.kind != "same":
+        written = read_written(record.definition if record else None)
+        if written is not None and written > policy.loaded_at:
+            raise changed_elsewhere_error(compiled, database)  # the files of this process are the older ones
         _refuse_change(compiled, change, columns, database, policy)
     table = quote(mapping.target)
     statements = [

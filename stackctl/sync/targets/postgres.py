@@ -183,9 +183,7 @@ class PostgresTarget:
         change = plan_change(compiled, self.read_record(compiled), cursor=cursor, columns=columns,
                              database=self._database, policy=policy)  # fmt: skip
         if change.statements:
-            self._execute(_SQL["hurry"])
-        for statement in change.statements:
-            self._execute(statement)
+            self._alter_table(compiled, change.statements)
         if cursor is not None and (
             compiled.mapping.name == policy.rebuild or any(c.startswith(BESIDE) for c in columns)
         ):
@@ -197,6 +195,19 @@ class PostgresTarget:
                 self.advance_cursor(compiled, cursor)  # whoever has read ahead must see that somebody wrote
         if change.description is not None:
             yield change.description
+
+    def _alter_table(self, compiled: Compiled, statements: Iterable[LiteralString]) -> None:
+        try:
+            self._execute(_SQL["hurry"])
+            for statement in statements:
+                self._execute(statement)
+        except pg.LockNotAvailable as error:
+            table = compiled.mapping.target
+            raise StateError(
+                f'{self._where}: the table "{table}" was held by a reader, and could not be given its new columns',
+                code="table-in-use",
+                hint="it is tried again; a transaction that stays open may be in the way (pg_stat_activity)",
+            ) from error
 
     def _has_table(self, compiled: Compiled) -> bool:
         return self._execute(_SQL["read_columns"], {"table": compiled.mapping.target}).fetchone() is not None
