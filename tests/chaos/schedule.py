@@ -49,7 +49,8 @@ class Faults:
             self.kill: 3, self.terminate: 2, self.freeze: 1.5, self.cut: 2, self.refuse: 1, self.swallow: 1,
             self.delay: 1, self.terminate_source: 2, self.terminate_target: 3, self.terminate_application: 0.5,
             self.crash_target: 0.8, self.crash_source: 0.3, self.flip_fuse: 2, self.duplicate_entries: 1.5,
-            self.damage: 3, self.strange_entries: 1, self.claim_and_die: 1, self.let_leases_expire: 1.5,
+            self.change_mapping: 2, self.damage: 3, self.strange_entries: 1, self.claim_and_die: 1,
+            self.let_leases_expire: 1.5,
         }  # fmt: skip
 
     # -- processes
@@ -138,6 +139,11 @@ class Faults:
         self.counts["restarts of the source server"] += 1
 
     # -- copies
+
+    def change_mapping(self) -> None:
+        """A mapping file is edited while processes run that have read it."""
+        self._world.change_mapping(self._rng)
+        self.counts["mapping changes"] += 1
 
     def damage(self) -> None:
         """Rows of a copy are changed, deleted and added by hand; only `verify --repair` mends that."""

@@ -143,8 +143,10 @@ class World:
                 copies[kind] = {"type": kind} | place
             if copies:
                 tenancies[str(tenancy.id)] = {"external_databases": copies}
+        shutil.copytree(find_bundled("mappings"), self.directory / "mappings")
         settings = {
             "version": 1,
+            "mappings_dir": "mappings",
             "database": {"url": self.url("source", "backend", proxied=True)},
             "sync": {
                 "batch_size": rng.choice([3, 7, 40, 1000]),
@@ -156,6 +158,20 @@ class World:
             "tenancies": tenancies,
         }
         (self.directory / "stackctl.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+
+    def change_mapping(self, rng: random.Random) -> None:
+        """Another version of the teams' mapping; whoever has read the one before goes on with that."""
+        path = self.directory / "mappings" / "teams.yaml"
+        text = (find_bundled("mappings") / "teams.yaml").read_text(encoding="utf-8")
+        note = rng.choice(["NULL::text", "t.\"displayName\" || '!'", 't."teamId"::text'])
+        text = text.replace("\nselect:", "\n  note: text null\nselect:").replace(
+            '\n  FROM "Team"', f',\n    {note} AS note\n  FROM "Team"'
+        )
+        if rng.random() < 0.5:
+            text += '    AND right(t."teamId"::text, 1) < \'' + f"{rng.randrange(16):x}'\n"
+        fresh = path.with_suffix(".new")
+        fresh.write_text(text, encoding="utf-8")
+        fresh.rename(path)
 
     def pipeline(self) -> Pipeline:
         return Pipeline(Settings(Flags(config=self.directory / "stackctl.yaml"), environ={}, cwd=self.directory))
