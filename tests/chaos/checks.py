@@ -39,6 +39,7 @@ OURS = "\"qstashOptions\" ->> 'url' = '/api/latest/internal/external-db-sync/syn
 PASSING = {
     "unreachable", "connection-lost", "out-of-resources", "lock-timeout", "deadlock", "statement-timeout",
     "not-postgresql", "no-answer",
+    "table-in-use",  # a reader holds it, and it waits for a new column
     "mapping-changed",  # said by a process that has read the mapping before it was edited
 }  # fmt: skip
 SELDOM = 20  # looks at the others for one at a DuckDB file, which nobody can write meanwhile

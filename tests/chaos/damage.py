@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 # It is not there (yet), or another has it: nothing is damaged this time.
 IN_THE_WAY = (
-    psycopg.OperationalError, errors.UndefinedTable, errors.InvalidCatalogName, errors.IntegrityError,
-    sqlite3.OperationalError, sqlite3.IntegrityError, *DUCKDB_IS_BUSY,
+    psycopg.OperationalError, errors.UndefinedTable, errors.UndefinedColumn, errors.InvalidCatalogName,
+    errors.IntegrityError, sqlite3.OperationalError, sqlite3.IntegrityError, *DUCKDB_IS_BUSY,
 )  # fmt: skip
 NOBODYS = 900_000  # ids from here on (and below ONCE) are of no row of the source
 

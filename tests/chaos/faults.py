@@ -62,6 +62,8 @@ POINTS = {
     "swept": "stackctl.sync.queue.retries:claim_sweep:after",
     "sent again, progress not recorded": "stackctl.sync.check.backfill:_Walk._record_progress:before",
     "sent again, progress recorded": "stackctl.sync.check.backfill:_Walk._record_progress:after",
+    "of a changed mapping, page sent again": "stackctl.sync.engine.resend:Resend._send_page:after",
+    "of a changed mapping, all pages sent again": "stackctl.sync.engine.resend:Resend._finish:before",
     "differences found": "stackctl.sync.engine.comparison:CopyComparison._find_candidates:after",
     "mended, not committed": "stackctl.sync.engine.repair:repair_rows:after",
     "mended, counted": "stackctl.sync.engine.comparison:CopyComparison._compare_again:after",
