@@ -57,11 +57,15 @@ class OutcomeReporter:
         self._warned = hear_once(reports.warned)
         self._failing: dict[tuple[UUID, str], retries.Failure] = {}
 
-    def report(self, conn: Connection, result: DatabaseResult) -> None:
-        """After the outcome was recorded; `conn` reads what was."""
+    def tell(self, result: DatabaseResult) -> None:
+        """What was done, and what is to be said of it once."""
         self._reports.synced(result)
         for remark in result.remarks:
             self._warned(f"{result.tenancy} {result.database}: {remark}")
+
+    def report(self, conn: Connection, result: DatabaseResult) -> None:
+        """After the outcome was recorded; `conn` reads what was."""
+        self.tell(result)
         key = (result.tenancy, result.database)
         before = self._failing.get(key)
         if result.error is None and (before is None or result.interrupted):

@@ -185,7 +185,7 @@ def poll(
         claim_limit=claim_limit,
         lease=lease,
         loops=looping,
-        on_result=outcomes.report if looping else lambda conn, outcome: reports.synced(outcome),
+        on_result=outcomes.report if looping else lambda conn, outcome: outcomes.tell(outcome),
     )
 
     def work() -> None:

@@ -13,7 +13,7 @@ from stackctl.sync import service
 from stackctl.sync.engine.database_sync import SyncOptions
 from stackctl.sync.stop import Stop
 from stackctl.sync.targets import postgres_rebuild
-from tests.backend import MINE, Connection, Project, add_user, fetch, one
+from tests.backend import MINE, Connection, Project, add_user, failures, fetch, one, poll
 from tests.integration.test_changed_mappings import CREATED, Copy, copy, loaded
 
 if TYPE_CHECKING:
@@ -87,6 +87,19 @@ def test_what_nobody_wrote_down_can_be_built_anew(loaded: Copy) -> None:
     assert error.code == "table-differs"
     assert rebuild(loaded).code == 0
     assert loaded.equals_source()
+
+
+def test_what_was_refused_is_forgotten(loaded: Copy) -> None:
+    retype(loaded)
+    pipeline = loaded.project.pipeline()
+    with pipeline.open_session() as conn:
+        service.entries.enqueue(conn, [MINE])
+    poll(pipeline)
+    assert [failure.code for failure in failures(pipeline)] == ["mapping-changed"]
+    assert loaded.project.run("status", "--check").code == 1
+    assert rebuild(loaded).code == 0
+    assert failures(pipeline) == []
+    assert loaded.project.run("status", "--check").code == 0
 
 
 def test_what_others_hang_on_the_table_lives_on(loaded: Copy) -> None:
@@ -196,6 +209,17 @@ def test_grants_foreign_keys_and_dependent_views_are_kept(people: Copy, external
     finally:
         outside.execute(f"DROP OWNED BY {role}")  # type: ignore[arg-type]
         outside.execute(f"DROP ROLE {role}")  # type: ignore[arg-type]
+
+
+def test_a_type_that_was_narrowed_by_hand(people: Copy) -> None:
+    people.write(**CREATED)
+    assert people.settle().error is None
+    people.run("ALTER TABLE people ALTER created TYPE timestamp(0)")
+    error = people.settle().error
+    assert error is not None
+    assert error.code == "table-differs"
+    assert rebuild(people).code == 0
+    assert people.equals_source()
 
 
 def test_a_foreign_key_to_another_key_is_named(people: Copy, external_db: str) -> None:

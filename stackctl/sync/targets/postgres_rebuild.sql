@@ -1,7 +1,7 @@
 -- A table given another shape in place: what it looks like, and what hangs on columns that go or get another type.
 
 -- name: read_shape
-SELECT a.attname, format_type(a.atttypid, NULL), a.attnotnull FROM pg_attribute AS a
+SELECT a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull FROM pg_attribute AS a
 WHERE a.attrelid = to_regclass(quote_ident(%(table)s)) AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attnum
 
