@@ -16,11 +16,14 @@ from stackctl.mapping.target_statements import POSTGRES_TYPES
 
 if TYPE_CHECKING:
     from stackctl.mapping.dialect import Dialect
-    from stackctl.mapping.model import Column, Mapping
+    from stackctl.mapping.model import Column, ColumnType, Mapping
 
 _TENANCY = "%(tenancy_id)s::uuid"
 _CURSOR = "%(cursor)s::bigint"
 _KEYS = "%(keys)s::jsonb"
+# As the server takes it: with or without hyphens, in braces or not.
+_UUID = "^([0-9a-fA-F]{4}(-?[0-9a-fA-F]{4}){7}|\\{[0-9a-fA-F]{4}(-?[0-9a-fA-F]{4}){7}\\})$"
+_KEY_DIGITS: dict[ColumnType, int] = {"integer": 2**31 - 1, "bigint": 2**63 - 1}
 _PAGE = f' AND "sequenceId" > {_CURSOR} ORDER BY "sequenceId" LIMIT %(limit)s::bigint'
 _FIRST = f' AND "sequenceId" > {_CURSOR} ORDER BY "sequenceId" LIMIT 1'
 
@@ -133,7 +136,22 @@ def to_from_clauses(mapping: Mapping) -> tuple[str, str]:
     if mapping.sent_filter is not None:
         rows += f" AND ({to_driver_sql(mapping.sent_filter, _TENANCY)}\n)"
     tombstones = f'"DeletedRow" WHERE "tenancyId" = {_TENANCY} AND "tableName" = {quote_for_driver(mapping.deleted_as)}'
+    for column in mapping.key_columns:
+        key = f'"primaryKey"->>{quote_for_driver(mapping.key[column.name])}'
+        tombstones += f" AND {_is_key(key, column)}"
     return rows, tombstones
+
+
+def _is_key(text: str, column: Column) -> str:
+    """Whether a text can be a key of any row. A tombstone whose key can't has nothing to delete, and must not fail."""
+    digits = _KEY_DIGITS.get(column.type)
+    if column.type == "uuid":
+        return f"{text} ~ '{_UUID}'"
+    if digits is not None:
+        return (
+            f"CASE WHEN {text} ~ '^[-+]?[0-9]{{1,19}}$' THEN ({text})::numeric BETWEEN -{digits} - 1 AND {digits} END"
+        )
+    return f"{text} IS NOT NULL"
 
 
 def quote_for_driver(text: str) -> str:
@@ -181,7 +199,8 @@ def _by_key(mapping: Mapping, dialect: Dialect) -> str:
     """A page of the keys given, whether their rows exist or not."""
     types = [POSTGRES_TYPES[c.type] for c in mapping.key_columns]
     given = ", ".join(f"(given.key ->> {n})::{type_} AS k{n}" for n, type_ in enumerate(types))
-    page = f"SELECT {given}, 0::bigint AS sequence_id FROM jsonb_array_elements({_KEYS}) AS given (key)"
+    valid = " AND ".join(_is_key(f"given.key ->> {n}", column) for n, column in enumerate(mapping.key_columns))
+    page = f"SELECT {given}, 0::bigint AS sequence_id FROM jsonb_array_elements({_KEYS}) AS given (key) WHERE {valid}"
     return _joined(mapping, dialect, _with_lookup(mapping, page))
 
 

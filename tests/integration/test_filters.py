@@ -1,4 +1,4 @@
-"""A mapping's `filter` means one thing: a row outside it is in no copy, and leaves no mark."""
+"""What is in a copy at all: a mapping's `filter` means one thing, and a tombstone that names no row is none."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from tests.backend import (
     comparisons,
     differences,
     fetch,
+    no_capture,
     one,
     sequence,
     settle,
@@ -111,3 +112,57 @@ def test_a_filter_with_a_name_for_its_deletes_wakes_nobody_for_other_rows(
         settle(pipeline)
         assert len(fetch(outside, "SELECT FROM team_invitations")) == count
         assert differences(pipeline) == []
+
+
+# -- tombstones that name no row
+
+
+@pytest.mark.parametrize(
+    "key",
+    ['{"projectUserId": "no uuid"}', "{}", "[]", "null", '{"projectUserId": null}', '{"projectUserId": {"a": 1}}'],
+)
+def test_a_tombstone_with_a_malformed_key_deletes_nothing_and_fails_nothing(
+    key: str, project: Project, source: Connection, external_db: str
+) -> None:
+    pipeline = project.postgres(MINE, external_db, mappings=["users"]).sqlite(MINE, mappings=["users"]).pipeline()
+    add_user(source)
+    gone = add_user(source)
+    settle(pipeline)
+    source.execute('DELETE FROM "ProjectUser" WHERE "projectUserId" = %s', (gone,))
+    source.execute(
+        'INSERT INTO "DeletedRow" (id, "tenancyId", "tableName", "primaryKey")'
+        " VALUES (gen_random_uuid(), %s, 'ProjectUser', %s::jsonb)",
+        (MINE, key),
+    )
+    # It was rejected before, and is tried again.
+    for database in ("analytics", "local"):
+        source.execute(
+            "INSERT INTO stackctl.refused_row (tenancy_id, database_id, mapping, key, sequence_id, error, tried_at)"
+            " VALUES (%s, %s, 'users', '[\"no uuid\"]', 1, 'invalid', now() - interval '1 day')",
+            (MINE, database),
+        )
+    for _ in range(2):
+        settle(pipeline)
+    assert fetch(source, "SELECT * FROM stackctl.refused_row") == []
+    assert differences(pipeline) == []
+    outcome = project.run("status", "--check", "--json")
+    assert outcome.code == 0, outcome.stdout
+
+
+@pytest.mark.parametrize("spelled", ["{}", "{{{}}}", "upper", "hex"])
+def test_a_key_in_any_spelling_that_the_server_takes(
+    spelled: str, project: Project, source: Connection, external_db: str
+) -> None:
+    pipeline = project.postgres(MINE, external_db, mappings=["users"]).pipeline()
+    user = add_user(source)
+    settle(pipeline)
+    with no_capture(source, "ProjectUser"):
+        source.execute('DELETE FROM "ProjectUser" WHERE "projectUserId" = %s', (user,))
+    key = {"upper": str(user).upper(), "hex": user.hex}.get(spelled, spelled.format(user))
+    source.execute(
+        'INSERT INTO "DeletedRow" (id, "tenancyId", "tableName", "primaryKey")'
+        " VALUES (gen_random_uuid(), %s, 'ProjectUser', jsonb_build_object('projectUserId', %s::text))",
+        (MINE, key),
+    )
+    settle(pipeline)
+    assert differences(pipeline) == []
