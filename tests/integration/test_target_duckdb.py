@@ -255,7 +255,7 @@ def test_another_table_of_that_name(duck: Project, source: Connection) -> None:
     populate(source)
     with duckdb.connect(str(duck.directory / "copy.duckdb")) as file:
         file.execute("CREATE TABLE users (id VARCHAR PRIMARY KEY, display_name BLOB, extra INTEGER NOT NULL)")
-    pipeline = duck.pipeline()
+    pipeline = duck.duckdb(MINE, mappings=["users"]).pipeline()
     sequence(pipeline)
     error = refusal(pipeline)
     assert error.code == "table-differs"

@@ -144,7 +144,7 @@ def test_another_table_of_that_name(
     """The error names the differences, and nothing was made beside that table."""
     outside = connect(external_db, autocommit=True)
     populate(source)
-    pipeline = project.postgres(MINE, external_db).pipeline()
+    pipeline = project.postgres(MINE, external_db, mappings=["users"]).pipeline()
     sequence(pipeline)
     compiled = {c.mapping.name: c for c in pipeline.compile_mappings(pipeline.databases[MINE][0])}
     outside.execute(compiled["users"].create_table.replace('"users"', "right_one"))
@@ -197,7 +197,7 @@ def test_a_trigger_that_fits_the_table_no_more_in_sqlite(inside: str, project: P
 
 def test_another_table_of_that_name_in_sqlite(project: Project, source: Connection) -> None:
     populate(source)
-    pipeline = project.sqlite(MINE).pipeline()
+    pipeline = project.sqlite(MINE, mappings=["users"]).pipeline()
     sequence(pipeline)
     file = sqlite3.connect(project.directory / "copy.db")
     file.execute("CREATE TABLE users (id TEXT PRIMARY KEY, display_name BLOB, extra TEXT NOT NULL)")
