@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, LiteralString, cast
 import pytest
 
 from stackctl.core.errors import ConfigError
+from stackctl.sync.changes import sequencer
 from tests.backend import (
     MINE,
     OTHER,
@@ -137,6 +138,32 @@ def test_a_dependency_without_a_tenancy_is_refused(project: Project, source: Con
     assert ("unknown-column", "VerificationCode has no column tenancyId") in [
         (finding["rule"], finding["message"]) for finding in outcome.json["findings"]
     ]
+
+
+def test_a_stamped_tombstone_keeps_the_key_of_its_row_and_nothing_else(project: Project, source: Connection) -> None:
+    """Stamped by the sequencer, or by the backend's function and emptied by the sweep, some at a time."""
+    holding = 'SELECT count(*) FROM "DeletedRow" WHERE data IS NOT NULL'
+    sequence(project.pipeline())
+    for _ in range(4):
+        populate(source)
+    source.execute('DELETE FROM "ProjectUser"')
+    many = fetch(source, holding)[0][0]
+    assert many > 4
+    with source.transaction(force_rollback=True):
+        source.execute("SELECT backfill_null_sequence_ids(1000)")
+        assert fetch(source, holding) == [(many,)]
+        stamps = fetch(source, 'SELECT id, "sequenceId", "primaryKey" FROM "DeletedRow" ORDER BY 1')
+        source.execute('UPDATE "DeletedRow" SET "shouldUpdateSequenceId" = true WHERE "tableName" = \'ProjectUser\'')
+        for left in (many - 3, many - 6):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(sequencer, "EMPTIED_AT_ONCE", 3)
+                sequencer.prune_stamps(source)
+            assert fetch(source, holding) == [(left,)]
+        sequencer.prune_stamps(source)
+        assert fetch(source, holding) == [(4,)]  # those that wait for their stamp
+        assert fetch(source, 'SELECT id, "sequenceId", "primaryKey" FROM "DeletedRow" ORDER BY 1') == stamps
+    sequence(project.pipeline())
+    assert fetch(source, holding) == [(0,)]
 
 
 # -- invitations, which reach their tenancies through project and branch

@@ -26,7 +26,6 @@ from tests.backend import (
     comparisons,
     differences,
     fetch,
-    insert,
     no_capture,
     one,
     poll,
@@ -155,19 +154,6 @@ def test_a_first_load_with_a_refused_row(
     assert only(sync(pipeline, full=True)).error is None
     assert set_aside(source) == []
     assert differences(pipeline) == []
-
-
-def test_a_tombstone_that_cannot_be_read(pipeline: Pipeline, source: Connection, target: Connection) -> None:
-    add_many_users(source, 20)
-    insert(source, "DeletedRow", {"id": uuid.uuid4(), "tenancyId": MINE, "tableName": "ProjectUser",
-                                  "primaryKey": {"projectUserId": "no uuid"}})  # fmt: skip
-    add_many_users(source, 20, first=100)
-    sequence(pipeline)
-    result = only(sync(pipeline))
-    assert result.error is not None
-    assert result.error.code == "rows-refused"
-    assert set_aside(source) == ["no uuid"]
-    assert one(target, "SELECT count(*) FROM users") == 40
 
 
 def test_a_row_that_the_mapping_cannot_read(

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 LOCK_WAIT = 5.0  # seconds that a single pass waits for another sequencer's commit
 LOCK_POLL = 0.02  # seconds between two tries
 LOOK_INTERVAL = 0.2  # seconds for which a look at the marks and fuses holds while one full batch follows another
+EMPTIED_AT_ONCE = 20_000  # tombstones that one sweep empties
 HELD_WAIT = 5.0  # seconds for which rows are looked for that come after those that can't be stamped
 AHEAD_PAUSE = 5.0  # seconds in which a tenancy is left out whose stamps are above the sequence
 HELD_PAUSE = 1.0  # seconds in which a tenancy whose queue entry is locked is left out
@@ -58,9 +59,13 @@ class SequenceResult:
     stopped_by: StoppedBy = "drained"
 
 
-def prune_stamp_log(conn: Connection) -> None:
-    """Forget the times of old stamps; a copy further behind than that shows the age of the oldest one kept."""
+def prune_stamps(conn: Connection) -> None:
+    """Forget the times of old stamps; a copy further behind than that shows the age of the oldest one kept.
+
+    And what stamped tombstones hold besides their keys, some at a time: the backend's own function leaves it there.
+    """
     conn.execute(_SQL["prune_stamp_log"])
+    conn.execute(_SQL["empty_tombstones"], {"limit": EMPTIED_AT_ONCE})
 
 
 @dataclass

@@ -28,6 +28,12 @@ DELETE FROM stackctl.stamp_log WHERE up_to_sequence_id <= (
     WHERE stamped_at < clock_timestamp() - interval '7 days')
   AND up_to_sequence_id < (SELECT max(up_to_sequence_id) FROM stackctl.stamp_log)
 
+-- name: empty_tombstones
+UPDATE "DeletedRow" SET data = NULL
+WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM "DeletedRow" WHERE data IS NOT NULL AND NOT "shouldUpdateSequenceId"
+    ORDER BY "sequenceId" LIMIT %(limit)s FOR UPDATE SKIP LOCKED))
+
 -- name: read_highest_stamp
 SELECT t.id AS tenancy, ends.high
 FROM "Tenancy" AS t {each}

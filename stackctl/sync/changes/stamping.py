@@ -336,6 +336,7 @@ def _compose_tombstone_stamping(
             returned=sql.SQL('t."tenancyId"'),
             sent=sql.SQL("true"),
             found=_BY_TENANCY,
+            tombstones=True,
         ),
         frozenset(parent.source.table for _, parent in affected),
     )
@@ -416,6 +417,7 @@ def _compose_statement(
     returned: Composable,
     sent: Composable,
     found: Composable,
+    tombstones: bool = False,
 ) -> Composed:
     """The whole statement.
 
@@ -443,6 +445,8 @@ def _compose_statement(
             )
         )
     picked = "ready" if not parents else "picked"
+    # Whoever depends on the row that went is marked with this very statement: nothing but its key need be kept.
+    emptied = sql.SQL(", data = NULL" if tombstones else "")
     steps.append(
         sql.SQL("ready AS MATERIALIZED (SELECT k._stack_place AS place FROM waiting AS k WHERE {})").format(
             sql.SQL(" AND ").join(ready) if ready else sql.SQL("true")
@@ -466,9 +470,9 @@ def _compose_statement(
     steps.append(
         sql.SQL(
             "stamped AS (UPDATE ONLY {} AS t SET \"sequenceId\" = nextval('global_seq_id'), "
-            '"shouldUpdateSequenceId" = false WHERE t.ctid = ANY (ARRAY(SELECT place FROM {})) '
+            '"shouldUpdateSequenceId" = false{} WHERE t.ctid = ANY (ARRAY(SELECT place FROM {})) '
             'RETURNING t."sequenceId", {}, {} AS sent)'
-        ).format(table, sql.Identifier(picked), returned, sent)
+        ).format(table, emptied, sql.Identifier(picked), returned, sent)
     )
     return sql.SQL(
         "WITH {} SELECT found.*, (SELECT count(*) FROM stamped WHERE sent), (SELECT count(*) FROM stamped), "

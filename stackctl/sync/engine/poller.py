@@ -20,7 +20,7 @@ from uuid import UUID
 
 import psycopg
 
-from stackctl.sync.changes.sequencer import prune_stamp_log
+from stackctl.sync.changes.sequencer import prune_stamps
 from stackctl.sync.changes.wakeup import WorkProbe
 from stackctl.sync.engine.source_errors import OperatedDatabaseLost
 from stackctl.sync.engine.workers import MAX_STUCK
@@ -172,7 +172,7 @@ class Poller:
     def _prune(self) -> None:
         if time.monotonic() - self._pruned >= PRUNE_INTERVAL:
             self._pruned = time.monotonic()
-            prune_stamp_log(self._conn)
+            prune_stamps(self._conn)
 
     def _renew_leases(self) -> None:
         self._renewed = time.monotonic()
