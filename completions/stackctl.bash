@@ -51,8 +51,8 @@ _stackctl_follows() {
     'status') flags='--tenancy=@tenancies --watch --check --max-backlog= --max-lag=' ;;
     'fuse') subcommands='show on off' ;;
     'fuse show') ;;
-    'fuse on') arguments='sequencer|poller' ;;
-    'fuse off') arguments='sequencer|poller' ;;
+    'fuse on') flags='--tenancy=@tenancies --database=@databases --mapping=@mappings' arguments='sequencer|poller' ;;
+    'fuse off') flags='--tenancy=@tenancies --database=@databases --mapping=@mappings --reason=' arguments='sequencer|poller' ;;
     'rules') subcommands='list check eval pull push backtest add edit move enable disable remove stats test tree' ;;
     'rules list') flags='--rules=@files' ;;
     'rules check') flags='--rules=@files --format=text|json|github' ;;

@@ -247,13 +247,22 @@ function __stackctl_follows --no-scope-shadowing
                     '--max-lag=:With --check: time behind, per mapping.'
         case 'fuse'
             set subcommands \
-                    'show:Show whether each stage may work.' \
-                    'on:Let a stage work again.' \
-                    'off:Stop a stage everywhere after its batch in hand. `stackctl sync` by hand still works.'
+                    'show:Show whether each stage may work, and what is paused: by whom, since when and why.' \
+                    'on:Let a stage work again, or end a pause, named as it was; what has changed meanwhile is sent at once.' \
+                    'off:Stop a stage everywhere after its batch in hand, or pause a tenancy, a database, a mapping, or where they meet.'
         case 'fuse show'
         case 'fuse on'
+            set flags \
+                    '--tenancy=@tenancies:Only what is sent of this one.' \
+                    '--database=@databases:Only what is sent to it.' \
+                    '--mapping=@mappings:Only the copies of this mapping.'
             set arguments 'sequencer|poller'
         case 'fuse off'
+            set flags \
+                    '--tenancy=@tenancies:Only what is sent of this one.' \
+                    '--database=@databases:Only what is sent to it.' \
+                    '--mapping=@mappings:Only the copies of this mapping.' \
+                    '--reason=:Why, for others to read.'
             set arguments 'sequencer|poller'
         case 'rules'
             set subcommands \

@@ -377,9 +377,9 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
         }
         'fuse' = @{
             subcommands = @(
-                'show:Show whether each stage may work.'
-                'on:Let a stage work again.'
-                'off:Stop a stage everywhere after its batch in hand. `stackctl sync` by hand still works.'
+                'show:Show whether each stage may work, and what is paused: by whom, since when and why.'
+                'on:Let a stage work again, or end a pause, named as it was; what has changed meanwhile is sent at once.'
+                'off:Stop a stage everywhere after its batch in hand, or pause a tenancy, a database, a mapping, or where they meet.'
             )
             flags = @()
             arguments = @()
@@ -391,12 +391,21 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
         }
         'fuse on' = @{
             subcommands = @()
-            flags = @()
+            flags = @(
+                '--tenancy=@tenancies:Only what is sent of this one.'
+                '--database=@databases:Only what is sent to it.'
+                '--mapping=@mappings:Only the copies of this mapping.'
+            )
             arguments = @('sequencer|poller')
         }
         'fuse off' = @{
             subcommands = @()
-            flags = @()
+            flags = @(
+                '--tenancy=@tenancies:Only what is sent of this one.'
+                '--database=@databases:Only what is sent to it.'
+                '--mapping=@mappings:Only the copies of this mapping.'
+                '--reason=:Why, for others to read.'
+            )
             arguments = @('sequencer|poller')
         }
         'rules' = @{

@@ -78,10 +78,15 @@ class OutcomeUnknown(StackctlError):
     exit_code = 6
 
 
-def unknown_name_error(kind: str, name: str, known: Iterable[str]) -> UsageError:
-    """Something that the user named and that does not exist, with the nearest that does."""
+def find_nearest_name(name: str, known: Iterable[str]) -> str | None:
+    """Which of the known names somebody may have meant."""
     import difflib  # only a mistake needs it
 
-    close = difflib.get_close_matches(name, known := list(known), n=1)
-    hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(known)) or 'none'}"
+    return next(iter(difflib.get_close_matches(name, list(known), n=1)), None)
+
+
+def unknown_name_error(kind: str, name: str, known: Iterable[str]) -> UsageError:
+    """Something that the user named and that does not exist, with the nearest that does."""
+    near = find_nearest_name(name, known := list(known))
+    hint = f"did you mean {near}?" if near else f"known: {', '.join(sorted(known)) or 'none'}"
     return UsageError(f"there is no {kind} {name!r}", code=f"unknown-{kind.split()[-1]}", hint=hint)

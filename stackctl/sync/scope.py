@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stackctl.core.errors import StackctlError, StateError, UsageError, unknown_name_error
+from stackctl.core.errors import StackctlError, StateError, UsageError, find_nearest_name, unknown_name_error
 from stackctl.sync.queue import entries
 
 if TYPE_CHECKING:
@@ -32,10 +32,13 @@ def select_databases(pipeline: Pipeline, scope: Scope) -> list[ExternalDatabase]
         pipeline.find_mapping(scope.mapping)
     for tenancy in scope.tenancies or ():
         if tenancy not in pipeline.databases:
+            near = find_nearest_name(str(tenancy), map(str, pipeline.databases))
             raise UsageError(
                 f"tenancy {tenancy} has no external database in the configuration",
                 code="unknown-tenancy",
-                hint="add it under `tenancies:` in stackctl.yaml; `stackctl config show` lists those that are there",
+                hint=f"did you mean {near}?"
+                if near
+                else "add it under `tenancies:` in stackctl.yaml; `stackctl config show` lists those that are there",
             )
     tenancies = pipeline.databases if scope.tenancies is None else dict.fromkeys(scope.tenancies)
     found = [database for tenancy in tenancies for database in pipeline.databases[tenancy]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, LiteralString
@@ -14,7 +15,7 @@ from stackctl.postgres.statements import load_statements
 from stackctl.sync.changes.stamping import OwnedTable, list_owned_tables
 from stackctl.sync.check.mapping_differences import compare_copy
 from stackctl.sync.engine import rejected_rows
-from stackctl.sync.queue import entries, fuses, retries
+from stackctl.sync.queue import entries, fuses, pauses, retries
 from stackctl.sync.target_states import StateReader
 from stackctl.sync.targets.protocol import NEVER_SYNCED, Cursor, TargetState
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from stackctl.postgres.connect import Connection
     from stackctl.sync.engine.rejected_rows import RejectedRow
     from stackctl.sync.pipeline import Pipeline
+    from stackctl.sync.queue.pauses import Pause
+    from stackctl.sync.queue.retries import Failure
 
 EXACT_TOTAL = 100_000  # rows; a larger table's total is the planner's estimate
 
@@ -48,6 +51,7 @@ class MappingStatus:
 
     `lag_ms` is 0 when nothing stamped is unsent, None when the stamp's time is not known. `change`: how the mapping
     differs from what the copy was made from; `resend_left`: rows still to be sent again since it followed one.
+    `failure`: what the last attempt on it ended with; `paused`: who has switched it off.
     """
 
     mapping: str
@@ -58,11 +62,15 @@ class MappingStatus:
     updated_at: datetime | None
     change: str | None = None
     resend_left: int = 0
+    failure: Failure | None = None
+    paused: Pause | None = None
 
 
 @dataclass(frozen=True)
 class DatabaseStatus:
-    """An external database; `error` is what stops it now, or stopped the last attempt.
+    """An external database; `error` is what stops it now, or stopped the last attempt, on it or on one of its copies.
+
+    What is `paused` has not failed, whatever its `error`.
 
     `refused` are the rows that it does not take; everything else goes on. `busy`: another process holds its file, so
     that how far it is can't be read now, which is usual while rows are written into a DuckDB file. `unfed` names copies
@@ -72,7 +80,7 @@ class DatabaseStatus:
     database: str
     type: str
     connection: str
-    status: Literal["ok", "error"]
+    status: Literal["ok", "error", "paused"]
     error: str | None
     failing_since: datetime | None
     attempts: int
@@ -81,29 +89,37 @@ class DatabaseStatus:
     mappings: tuple[MappingStatus, ...] = ()
     busy: str | None = None
     unfed: tuple[str, ...] = ()
+    paused: Pause | None = None
 
 
 @dataclass(frozen=True)
 class Status:
+    """`pauses`: all that stand, whether or not they concern a database that is configured."""
+
     generated_at: datetime
     fuses: fuses.Fuses
     tables: dict[str, TableStatus]
     queue: entries.QueueSummary
     tenancies: dict[UUID, tuple[DatabaseStatus, ...]] = field(default_factory=dict[UUID, tuple[DatabaseStatus, ...]])
+    pauses: tuple[Pause, ...] = ()
 
     def find_problems(self, *, max_backlog: int | None, max_lag: timedelta | None) -> list[str]:
-        """What `--check` complains of, one line each; empty when all is well."""
+        """What `--check` complains of, one line each; empty when all is well. Of what is paused it does not."""
         found = [f"the {name} fuse is off" for name in ("sequencer", "poller") if not getattr(self.fuses, name)]
         if self.queue.dead:
             found.append(f"{self.queue.dead} databases are given up (dead letters)")
         for tenancy, databases in self.tenancies.items():
             for one in databases:
+                if one.status == "paused":
+                    continue
                 place = f"{tenancy} {one.database}"
                 if one.status == "error":
                     found.append(f"{place}: {one.error}")
                 elif one.busy is not None and not (max_backlog is None and max_lag is None):
                     found.append(f"{place}: how far behind it is can't be told: {one.busy}")
                 for copy in one.mappings:
+                    if copy.paused is not None:
+                        continue
                     if copy.change is not None:
                         found.append(f"{place} {copy.mapping}: the mapping has changed: {copy.change}")
                     if max_backlog is not None and copy.backlog + copy.resend_left > max_backlog:
@@ -123,8 +139,11 @@ def read_status(pipeline: Pipeline, conn: Connection, tenancy: UUID | None = Non
     pipeline.refresh(conn)
     chosen = {id_: databases for id_, databases in pipeline.databases.items() if tenancy in (None, id_)}
     states = StateReader(pipeline, [database for databases in chosen.values() for database in databases])
-    failing = {(f.tenancy, f.database): f for f in retries.list_failures(conn)}
+    failing: dict[tuple[UUID, str], list[Failure]] = defaultdict(list)
+    for failure in retries.list_failures(conn):
+        failing[failure.tenancy, failure.database].append(failure)
     set_aside = rejected_rows.list_rows_by_database(conn, tenancy)
+    paused = pauses.list_pauses(conn)
     return Status(
         generated_at=datetime.now(UTC),
         fuses=fuses.read_fuses(conn),
@@ -133,13 +152,14 @@ def read_status(pipeline: Pipeline, conn: Connection, tenancy: UUID | None = Non
         tenancies={
             id_: tuple(
                 replace(
-                    _read_database(conn, pipeline, states, one, failing.get((id_, one.id))),
+                    _read_database(conn, pipeline, states, one, failing[id_, one.id], paused),
                     refused=tuple(set_aside.get((id_, one.id), ())),
                 )
                 for one in databases
             )
             for id_, databases in chosen.items()
         },
+        pauses=tuple(paused),
     )
 
 
@@ -186,8 +206,17 @@ def _read_database(
     pipeline: Pipeline,
     states: StateReader,
     database: ExternalDatabase,
-    failure: retries.Failure | None,
+    failures: Sequence[Failure],
+    paused: Sequence[Pause],
 ) -> DatabaseStatus:
+    def find_paused(mapping: str | None) -> Pause | None:
+        return pauses.find_pause(paused, database.tenancy, database.id, mapping)
+
+    by_mapping = {failure.mapping: failure for failure in failures}
+    whole = find_paused(None)
+    # The database as a whole before its copies, of which those count that are not paused.
+    failure = min((one for one in failures if whole or not find_paused(one.mapping)),
+                  key=lambda one: one.mapping or "", default=None)  # fmt: skip
     error, busy = failure.error if failure else None, None
     connection = database.connection
     state: TargetState | None = None
@@ -208,16 +237,22 @@ def _read_database(
         database=database.id,
         type=database.type,
         connection=connection,
-        status="ok" if error is None else "error",
+        status="paused" if whole else "ok" if error is None else "error",
         error=error,
         failing_since=failure.failing_since if failure else None,
         attempts=failure.attempts if failure else 0,
         next_attempt_at=failure.next_attempt_at if failure else None,
         mappings=tuple(
-            _add_change(conn, database.tenancy, one, state, copy) for one, copy in zip(compiled, copies, strict=False)
+            replace(
+                _add_change(conn, database.tenancy, one, state, copy),
+                failure=by_mapping.get(copy.mapping),
+                paused=find_paused(copy.mapping),
+            )
+            for one, copy in zip(compiled, copies, strict=False)
         ),
         busy=busy,
         unfed=tuple(pipeline.find_unfed(database, known)),
+        paused=whole,
     )
 
 

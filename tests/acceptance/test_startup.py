@@ -54,6 +54,8 @@ USES: dict[str, set[str]] = {
     "mappings check": DATABASE | {"sqlglot"},
     "fuse show": DATABASE,
     "fuse on sequencer": DATABASE | {"pydantic"},
+    "fuse off --database local --reason x": DATABASE | {"pydantic"},
+    "fuse on --database local": DATABASE | {"pydantic"},
     "queue list": DATABASE,
     "queue retry --all": DATABASE,
     "queue forget --all --yes": DATABASE,

@@ -48,6 +48,13 @@ def running(copied: Path, project: Project, source: Connection) -> Iterator[Pipe
         thread.join()
 
 
+def wait_until_sent(source: Connection) -> None:
+    """Until nothing is marked, queued or in hand."""
+    waiting = ('"ProjectUser" WHERE "shouldUpdateSequenceId"', '"OutgoingRequest"', "stackctl.pending_delivery")
+    for rows in waiting:
+        wait_for(lambda rows=rows: not fetch(source, f"SELECT 1 FROM {rows}"))
+
+
 def remove(path: Path) -> None:
     for each in path.parent.glob(f"{path.name}*"):
         each.unlink()
@@ -58,8 +65,7 @@ def test_one_that_is_deleted_is_made_and_filled_again(
 ) -> None:
     remove(copied)
     add_user(source)
-    wait_for(copied.exists)
-    wait_for(lambda: not fetch(source, 'SELECT 1 FROM "OutgoingRequest"'))
+    wait_until_sent(source)
     assert differences(project.pipeline()) == []
 
 
@@ -76,13 +82,11 @@ def test_one_that_is_replaced_by_an_older_copy_catches_up(
     thread.start()
     try:
         add_user(source)
-        wait_for(lambda: not fetch(source, 'SELECT 1 FROM "ProjectUser" WHERE "shouldUpdateSequenceId"'))
-        wait_for(lambda: not fetch(source, 'SELECT 1 FROM "OutgoingRequest"'))
+        wait_until_sent(source)
         remove(copied)
         older.replace(copied)
         add_user(source)
-        wait_for(lambda: not fetch(source, 'SELECT 1 FROM "ProjectUser" WHERE "shouldUpdateSequenceId"'))
-        wait_for(lambda: not fetch(source, 'SELECT 1 FROM "OutgoingRequest"'))
+        wait_until_sent(source)
     finally:
         stop.set()
         thread.join()

@@ -2,11 +2,54 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
+
+from stackctl.cli.arguments import parse_text_option
 from stackctl.cli.command import Run, command
-from stackctl.cli.fuse.shared import Name, switch
+from stackctl.cli.fuse.shared import (
+    Database,
+    MappingName,
+    Name,
+    Tenancy,
+    finish,
+    name_operator,
+    parse_scope,
+)
+from stackctl.core.errors import UsageError
 
 
-@command(example="stackctl fuse off sequencer")
-def off(run: Run, name: Name) -> None:
-    """Stop a stage everywhere after its batch in hand. `stackctl sync` by hand still works."""
-    switch(run, name, on=False)
+@command(example='stackctl fuse off sequencer\nstackctl fuse off --database analytics --reason "it moves tonight"')
+def off(
+    run: Run,
+    name: Name = None,
+    tenancy: Tenancy = None,
+    database: Database = None,
+    mapping: MappingName = None,
+    reason: Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Why, for others to read.")] = None,
+) -> None:
+    """Stop a stage everywhere after its batch in hand, or pause a tenancy, a database, a mapping, or where they meet.
+
+    What is paused is not sent, and has not failed; what changes meanwhile is sent when it is switched on again.
+    `stackctl sync` by hand still works.
+    """
+    from stackctl.sync.queue import fuses, pauses
+    from stackctl.sync.scope import select_databases
+
+    scope = parse_scope(name, tenancy, database, mapping)
+    why = parse_text_option(reason, "--reason")
+    if scope is None and why is not None:
+        raise UsageError("--reason goes with --tenancy, --database and --mapping", code="usage")
+    with run.database() as conn:
+        if name is not None:
+            fuses.switch_fuse(conn, name, on=False)
+        if scope is not None:
+            from stackctl.sync.pipeline import Pipeline
+
+            if not select_databases(Pipeline(run.settings), scope):
+                raise UsageError(f"no such database takes the mapping {mapping}", code="unknown-mapping")
+            only = scope.tenancies[0] if scope.tenancies else None
+            if not pauses.add(conn, only, database, mapping, reason=why, by=name_operator()):
+                run.console.warn("that was paused already; what was said then stays")
+        finish(run, conn)

@@ -3,10 +3,39 @@
 from __future__ import annotations
 
 from stackctl.cli.command import Run, command
-from stackctl.cli.fuse.shared import Name, switch
+from stackctl.cli.fuse.shared import (
+    Database,
+    MappingName,
+    Name,
+    Tenancy,
+    finish,
+    list_held,
+    parse_scope,
+)
 
 
-@command(example="stackctl fuse on poller")
-def on(run: Run, name: Name) -> None:
-    """Let a stage work again."""
-    switch(run, name, on=True)
+@command(example="stackctl fuse on poller\nstackctl fuse on --database analytics")
+def on(
+    run: Run,
+    name: Name = None,
+    tenancy: Tenancy = None,
+    database: Database = None,
+    mapping: MappingName = None,
+) -> None:
+    """Let a stage work again, or end a pause, named as it was; what has changed meanwhile is sent at once."""
+    from stackctl.sync.queue import fuses, pauses
+    from stackctl.sync.scope import select_databases
+
+    scope = parse_scope(name, tenancy, database, mapping)
+    with run.database() as conn:
+        if name is not None:
+            fuses.switch_fuse(conn, name, on=True)
+        if scope is not None:
+            from stackctl.sync.pipeline import Pipeline
+
+            pipeline = Pipeline(run.settings)
+            only = scope.tenancies[0] if scope.tenancies else None
+            if not pauses.remove(conn, only, database, mapping, list_held(pipeline, scope)):
+                select_databases(pipeline, scope)  # whether there is such a thing
+                run.console.warn("that was not paused")
+        finish(run, conn)

@@ -2,28 +2,103 @@
 
 from __future__ import annotations
 
+import getpass
+import os
+import platform
+import shlex
+from contextlib import suppress
 from dataclasses import asdict
+from datetime import UTC
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from stackctl.cli.arguments import parse_uuid
+from stackctl.core.errors import UsageError
+
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from stackctl.cli.command import Run
-    from stackctl.sync.queue.fuses import Fuses
+    from stackctl.postgres.connect import Connection
+    from stackctl.sync.pipeline import Pipeline
+    from stackctl.sync.queue.pauses import Pause
+    from stackctl.sync.scope import Scope
 
-Name = Annotated[Literal["sequencer", "poller"], typer.Argument(help="Which stage.")]
+Stage = Literal["sequencer", "poller"]
+Name = Annotated[Stage | None, typer.Argument(help="Which stage.")]
+Tenancy = Annotated[str | None, typer.Option("--tenancy", metavar="TENANCY", help="Only what is sent of this one.")]
+Database = Annotated[str | None, typer.Option("--database", metavar="ID", help="Only what is sent to it.")]
+MappingName = Annotated[str | None, typer.Option("--mapping", metavar="NAME", help="Only the copies of this mapping.")]
 
 
-def switch(run: Run, name: Literal["sequencer", "poller"], *, on: bool) -> None:
-    from stackctl.sync.queue import fuses
+def parse_scope(name: Stage | None, tenancy: str | None, database: str | None, mapping: str | None) -> Scope | None:
+    """What the options narrow it down to; None for a whole stage. UsageError for both and for neither."""
+    from stackctl.sync.scope import Scope
 
-    with run.database() as conn:
-        finish(run, fuses.switch_fuse(conn, name, on=on))
+    given = [option is not None for option in (tenancy, database, mapping)]
+    if (name is not None) == any(given):
+        raise UsageError(
+            "name a stage (sequencer, poller), or what to pause with --tenancy, --database, --mapping", code="usage"
+        )
+    if name is not None:
+        return None
+    return Scope([parse_uuid(tenancy)] if tenancy is not None else None, database, mapping)
 
 
-def finish(run: Run, fuses: Fuses) -> None:
+def list_held(pipeline: Pipeline, scope: Scope) -> list[tuple[UUID, str]]:
+    """The configured databases that are in this scope, in part or as a whole."""
+    return [
+        (tenancy, one.id)
+        for tenancy, databases in pipeline.databases.items()
+        if scope.tenancies is None or tenancy in scope.tenancies
+        for one in databases
+        if scope.database in (None, one.id)
+    ]
+
+
+def name_operator() -> str:
+    """Who is at it, on which machine; behind sudo, who called it."""
+    try:
+        user = os.environ.get("SUDO_USER") or getpass.getuser()
+    except (KeyError, OSError):  # an id without a name, as in a container
+        user = str(os.geteuid())
+    return f"{user}@{platform.node()}"
+
+
+def describe_pause(pause: Pause) -> str:
+    """What is paused, by whom, since when and why."""
+    parts = [f"{what} {value}" for what, value in _list_parts(pause) if value is not None]
+    reason = f": {pause.reason}" if pause.reason else ""
+    since = f"{pause.paused_at.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+    return f"{', '.join(parts)}: paused by {pause.paused_by} since {since}{reason}"
+
+
+def compose_fuse_on(pause: Pause) -> str:
+    """The command that ends it."""
+    options = [f"--{what} {shlex.quote(str(value))}" for what, value in _list_parts(pause) if value is not None]
+    return f"stackctl fuse on {' '.join(options)}"
+
+
+def _list_parts(pause: Pause) -> list[tuple[str, object]]:
+    return [("tenancy", pause.tenancy), ("database", pause.database), ("mapping", pause.mapping)]
+
+
+def finish(run: Run, conn: Connection) -> None:
+    """What is on and what is off now."""
+    from psycopg.errors import UndefinedTable
+
+    from stackctl.sync.queue import fuses, pauses
+
+    state = fuses.read_fuses(conn)
+    paused: list[Pause] = []
+    with suppress(UndefinedTable):  # a stage can be stopped before the migrations are applied
+        paused = pauses.list_pauses(conn)
+
     def lines() -> None:
-        for name, state in asdict(fuses).items():
-            run.console.line(f"{name:<10} {'on' if state else 'off'}", style=None if state else "bold red")
+        for name, on in asdict(state).items():
+            run.console.line(f"{name:<10} {'on' if on else 'off'}", style=None if on else "bold red")
+        for pause in paused:
+            run.console.line(describe_pause(pause), style="bold red")
 
-    run.finish({"fuses": asdict(fuses)}, lines)
+    run.finish({"fuses": asdict(state), "pauses": [asdict(pause) for pause in paused]}, lines)

@@ -8,8 +8,6 @@ from stackctl.cli.fuse.shared import finish
 
 @command(example="stackctl fuse show --json")
 def show(run: Run) -> None:
-    """Show whether each stage may work."""
-    from stackctl.sync.queue import fuses
-
+    """Show whether each stage may work, and what is paused: by whom, since when and why."""
     with run.database() as conn:
-        finish(run, fuses.read_fuses(conn))
+        finish(run, conn)

@@ -74,7 +74,7 @@ def poll_line(result: PollResult) -> str:
         return "the queue is empty"
     entries = format_count(result.claimed, "entry", "entries")
     line = f"delivered {result.delivered} of {entries} in {result.duration_ms / 1000:.2f} s"
-    for name in ("failed", "recovered", "dead"):
+    for name in ("failed", "recovered", "dead", "paused"):
         if number := getattr(result, name):
             line += f", {number} {name}"
     return line

@@ -12,6 +12,7 @@ import typer
 
 from stackctl.cli.arguments import parse_duration_option, parse_uuid
 from stackctl.cli.command import Run, command, format_count
+from stackctl.cli.fuse.shared import describe_pause
 from stackctl.core.durations import format_duration
 from stackctl.core.errors import AnswerNo, UsageError
 from stackctl.core.streams import has_reader
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from stackctl.migrate.change_capture import CaptureMode
     from stackctl.postgres.connect import Connection
     from stackctl.sync.pipeline import Pipeline
+    from stackctl.sync.queue.retries import Failure
     from stackctl.sync.status import DatabaseStatus, Status
 
 WATCH_INTERVAL = 2.0  # seconds
@@ -78,6 +80,9 @@ def status(
         run.console.json_document(document)
     else:
         show(run.console, found, captured)
+    if check and not run.json_output:
+        for pause in found.pauses:
+            run.console.info(f"not looked at: {describe_pause(pause)}")
     if problems:
         for problem in problems[1:]:
             run.console.warn(problem)
@@ -119,13 +124,23 @@ def status_document(found: Status, captured: CaptureMode) -> dict[str, Any]:
         "generated_at": found.generated_at,
         "change_capture": captured,
         "fuses": asdict(found.fuses),
+        "pauses": [asdict(pause) for pause in found.pauses],
         "sequencer": {"tables": {name: asdict(table) for name, table in found.tables.items()}},
         "queue": asdict(found.queue),
         "tenancies": [
-            {"tenancy": tenancy, "databases": [asdict(database) for database in databases]}
+            {"tenancy": tenancy, "databases": [_database_document(database) for database in databases]}
             for tenancy, databases in found.tenancies.items()
         ],
     }
+
+
+def _database_document(database: DatabaseStatus) -> dict[str, Any]:
+    document = asdict(database)
+    for copy in document["mappings"]:
+        if (failure := copy["failure"]) is not None:
+            names = ("attempts", "failing_since", "error", "code", "next_attempt_at")
+            copy["failure"] = {name: failure[name] for name in names}
+    return document
 
 
 def show(console: Console, found: Status, captured: CaptureMode) -> None:
@@ -134,6 +149,8 @@ def show(console: Console, found: Status, captured: CaptureMode) -> None:
     queue = found.queue
     oldest = f", oldest {format_duration(queue.oldest_age_ms / 1000)}" if queue.oldest_age_ms is not None else ""
     console.line(f"fuses   {fuses}")
+    for pause in found.pauses:
+        console.line(f"paused  {describe_pause(pause)}", style="bold red")
     console.line(
         f"queue   {queue.pending} pending, {queue.in_flight} in flight, {queue.stale} stale, {queue.dead} dead{oldest}"
     )
@@ -160,20 +177,27 @@ def show(console: Console, found: Status, captured: CaptureMode) -> None:
         console.line("no external database is configured; see `tenancies:` in stackctl.yaml")
 
 
-def _next_attempt(database: DatabaseStatus) -> str:
-    if database.next_attempt_at is None:
+def _next_attempt(at: datetime | None) -> str:
+    if at is None:
         return "given up: the next change, the sweep or `stackctl queue retry` wakes it"
-    left = (database.next_attempt_at - datetime.now(UTC)).total_seconds()
+    left = (at - datetime.now(UTC)).total_seconds()
     return f"next in {format_duration(left)}" if left > 0 else "next now"
 
 
+def _describe_attempts(failure: DatabaseStatus | Failure) -> str:
+    if failure.failing_since is None:
+        return ""
+    age = format_duration((datetime.now(UTC) - failure.failing_since).total_seconds())
+    count = format_count(failure.attempts, "attempt", "attempts")
+    return f" (for {age}, {count}, {_next_attempt(failure.next_attempt_at)})"
+
+
 def _show_database(console: Console, database: DatabaseStatus) -> None:
-    if database.error is not None:
-        since = ""
-        if database.failing_since is not None:
-            age = format_duration((datetime.now(UTC) - database.failing_since).total_seconds())
-            since = f" (for {age}, {format_count(database.attempts, 'attempt', 'attempts')}, {_next_attempt(database)})"
-        console.line(f"error{since}: {database.error}", style="red")
+    copies = {copy.mapping: copy.failure for copy in database.mappings if copy.failure is not None}
+    if database.error is not None and database.error not in [failure.error for failure in copies.values()]:
+        console.line(f"error{_describe_attempts(database)}: {database.error}", style="red")
+    for mapping, failure in copies.items():
+        console.line(f"error of {mapping}{_describe_attempts(failure)}: {failure.error}", style="red")
     if database.busy is not None:
         console.line(f"busy: {database.busy}; how far it is can be read when it is free")
         return

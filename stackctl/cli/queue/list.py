@@ -22,12 +22,16 @@ def list_(
 ) -> None:
     """List queue entries, and the databases that are waiting for another attempt or given up."""
     from stackctl.sync.queue import entries as queue
-    from stackctl.sync.queue import retries
+    from stackctl.sync.queue import pauses, retries
 
     with run.database() as conn:
         entries = queue.list_entries(conn, limit)
         failures = retries.list_failures(conn)
         summary = queue.summarize_queue(conn)
+        standing = pauses.list_pauses(conn)
+
+    def is_paused(one: Failure) -> bool:
+        return pauses.find_pause(standing, one.tenancy, one.database, one.mapping) is not None
 
     def tables() -> None:
         now = datetime.now(UTC).replace(tzinfo=None)
@@ -46,8 +50,8 @@ def list_(
         if failures:
             run.console.line()
             run.console.table(
-                ("tenancy", "database", "attempts", "failing for", "next attempt", "error"),
-                [_failure_row(failure) for failure in failures],
+                ("tenancy", "database", "mapping", "attempts", "failing for", "next attempt", "error"),
+                [_failure_row(failure, is_paused(failure)) for failure in failures],
                 right=("attempts",),
             )
             run.console.info("`stackctl queue retry` tries failing databases at once")
@@ -55,17 +59,19 @@ def list_(
     document = {
         "summary": asdict(summary),
         "entries": [asdict(entry) for entry in entries],
-        "failing": [asdict(failure) | {"dead": failure.dead} for failure in failures],
+        "failing": [asdict(failure) | {"dead": failure.dead, "paused": is_paused(failure)} for failure in failures],
     }
     run.finish(document, tables)
 
 
-def _failure_row(failure: Failure) -> tuple[object, ...]:
+def _failure_row(failure: Failure, paused: bool) -> tuple[object, ...]:
     now = datetime.now(UTC)
     upcoming = failure.next_attempt_at
-    if upcoming is None:
+    if paused:
+        when = "paused"
+    elif upcoming is None:
         when = "given up"
     else:
         when = f"in {format_duration((upcoming - now).total_seconds())}" if upcoming > now else "due"
     since = format_duration((now - failure.failing_since).total_seconds())
-    return (failure.tenancy, failure.database, failure.attempts, since, when, failure.error)
+    return (failure.tenancy, failure.database, failure.mapping, failure.attempts, since, when, failure.error)

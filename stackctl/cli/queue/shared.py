@@ -28,7 +28,7 @@ def select_failing(failing: Sequence[Failure], ids: Sequence[str] | None) -> lis
                 code="unknown-database",
                 hint="`stackctl queue list` shows those that fail",
             )
-    return [(one.tenancy, one.database) for one in failing if ids is None or _is_named(one, ids)]
+    return list(dict.fromkeys((one.tenancy, one.database) for one in failing if ids is None or _is_named(one, ids)))
 
 
 def _is_named(failure: Failure, ids: Sequence[str]) -> bool:

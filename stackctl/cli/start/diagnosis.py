@@ -12,6 +12,7 @@ import psycopg
 from stackctl.backend import tenancies
 from stackctl.backend.drift import find_drift
 from stackctl.backend.schema import SEQUENCE_INCREMENT
+from stackctl.cli.fuse.shared import compose_fuse_on, describe_pause
 from stackctl.core.bundled import find_bundled
 from stackctl.core.errors import StackctlError, StateError
 from stackctl.mapping.check import check_mappings as check_mappings
@@ -27,7 +28,7 @@ from stackctl.sync.changes.stamping import TOMBSTONES, list_sequenced_tables
 from stackctl.sync.changes.wakeup import refuse_shared_session
 from stackctl.sync.check.mapping_differences import compare_copy
 from stackctl.sync.pipeline import Pipeline
-from stackctl.sync.queue import entries, fuses, retries
+from stackctl.sync.queue import entries, fuses, pauses, retries
 from stackctl.sync.target_states import StateReader
 from stackctl.sync.targets.protocol import check_owner
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from stackctl.config.settings import ExternalDatabase, Settings
     from stackctl.payments.gateway import Gateway
     from stackctl.postgres.connect import Connection
+    from stackctl.sync.queue.pauses import Pause
 
 OLDEST_SERVER = 140000  # PostgreSQL 14: the oldest that this is tested to understand
 MOST_ACCOUNTS = 20  # tenancies whose connected accounts are looked at
@@ -66,6 +68,7 @@ def run_checks(settings: Settings) -> Iterator[Check]:
             return
     pipeline = Pipeline(settings)
     mapped, states = True, None
+    paused: list[Pause] = []
     try:
         yield Check(
             "mappings", "ok", f"{len(pipeline.mappings)} mappings in {', '.join(map(str, settings.mappings_dirs()))}"
@@ -84,12 +87,13 @@ def run_checks(settings: Settings) -> Iterator[Check]:
             yield from _check_migrations(conn, settings)
             if mapped and _has_tables(conn):
                 yield from _check_schema(conn, pipeline)
-                yield from _check_pipeline(conn, pipeline)
+                paused = pauses.list_pauses(conn)
+                yield from _check_pipeline(conn, pipeline, paused)
             yield from _check_payments(conn, settings)
     except StackctlError as error:
         yield _failed("database", error)
     if mapped:
-        yield from _check_external_databases(pipeline, states)
+        yield from _check_external_databases(pipeline, states, paused)
 
 
 def _failed(name: str, error: StackctlError) -> Check:
@@ -288,7 +292,7 @@ def _check_application_capture(*, found_out: bool) -> Iterator[Check]:
         yield Check("capture", "ok", f"the application marks changed rows (change_capture: application); {means}")
 
 
-def _check_pipeline(conn: Connection, pipeline: Pipeline) -> Iterator[Check]:
+def _check_pipeline(conn: Connection, pipeline: Pipeline, paused: list[Pause]) -> Iterator[Check]:
     state = fuses.read_fuses(conn)
     off = [name for name in ("sequencer", "poller") if not getattr(state, name)]
     if off:
@@ -297,6 +301,8 @@ def _check_pipeline(conn: Connection, pipeline: Pipeline) -> Iterator[Check]:
         )
     else:
         yield Check("fuses", "ok", "both on")
+    for pause in paused:
+        yield Check("pauses", "warning", describe_pause(pause), f"`{compose_fuse_on(pause)}` when the reason is gone")
     waiting = entries.summarize_queue(conn)
     if waiting.dead or waiting.stale:
         yield Check(
@@ -311,11 +317,14 @@ def _check_pipeline(conn: Connection, pipeline: Pipeline) -> Iterator[Check]:
     for tenancy in sorted(strange):
         yield Check("tenancies", "error", f"tenancy {tenancy} does not exist", 'correct its id; they are in "Tenancy"')
     for failure in retries.list_failures(conn):
+        if pauses.find_pause(paused, failure.tenancy, failure.database, failure.mapping):
+            continue
         since = f"{failure.failing_since:%Y-%m-%d %H:%M:%S}"
         yield Check(
             f"{failure.tenancy}/{failure.database}",
             "error",
-            f"failing since {since}, {failure.attempts} attempts: {failure.error}",
+            f"{f'{failure.mapping} is ' if failure.mapping else ''}failing since {since}, {failure.attempts} attempts:"
+            f" {failure.error}",
             "mend the cause; it is retried by itself, or at once by `stackctl queue retry`",
         )
 
@@ -329,7 +338,7 @@ def _ask_external_databases(pipeline: Pipeline) -> StateReader:
     return StateReader(pipeline, _list_external_databases(pipeline))
 
 
-def _check_external_databases(pipeline: Pipeline, states: StateReader | None) -> Iterator[Check]:
+def _check_external_databases(pipeline: Pipeline, states: StateReader | None, paused: list[Pause]) -> Iterator[Check]:
     try:
         databases = _list_external_databases(pipeline)
         states = states or _ask_external_databases(pipeline)
@@ -350,6 +359,9 @@ def _check_external_databases(pipeline: Pipeline, states: StateReader | None) ->
             "take it out, or set external_databases_from: config",
         )
     for database in databases:
+        if pauses.find_pause(paused, database.tenancy, database.id):
+            yield Check(f"{database.tenancy}/{database.id}", "ok", "paused")
+            continue
         yield _run_check(
             f"{database.tenancy}/{database.id}",
             lambda database=database: _check_external_database(pipeline, states, database),

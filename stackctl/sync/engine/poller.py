@@ -24,7 +24,7 @@ from stackctl.sync.changes.sequencer import prune_stamps
 from stackctl.sync.changes.wakeup import WorkProbe
 from stackctl.sync.engine.source_errors import OperatedDatabaseLost
 from stackctl.sync.engine.workers import MAX_STUCK
-from stackctl.sync.queue import deliveries, entries, known_databases, retries
+from stackctl.sync.queue import deliveries, entries, known_databases, pauses, retries
 from stackctl.sync.queue.deliveries import WHOLE, Delivery
 
 if TYPE_CHECKING:
@@ -40,19 +40,24 @@ if TYPE_CHECKING:
 
 RECOVERY_INTERVAL = 5.0  # seconds between two looks for expired leases
 PRUNE_INTERVAL = 600.0  # seconds between two prunings of what only tells of the past
+PAUSES_INTERVAL = 1.0  # seconds between two looks at what is paused while something is in hand
 QUICK = 0.2  # seconds after which a job is no longer among the quick ones
 TURN = 1.0  # seconds that a slow one works while others of its kind wait
 
 
 @dataclass
 class PollResult:
-    """Entries `claimed` and `delivered`, attempts `failed`, leases `recovered`, copies and databases gone `dead`."""
+    """Entries `claimed` and `delivered`, attempts `failed`, leases `recovered`, copies and databases gone `dead`.
+
+    `paused`: times that a database was due and switched off, or a mapping of it.
+    """
 
     claimed: int = 0
     delivered: int = 0
     failed: int = 0
     recovered: int = 0
     dead: int = 0
+    paused: int = 0
     duration_ms: int = 0
     stopped_by: Literal["drained", "fuse", "max-duration", "signal"] = "drained"
 
@@ -95,6 +100,8 @@ class Poller:
         self._renewed = 0.0
         self._recovered = self._pruned = float("-inf")
         self._configured = False
+        self._paused: list[pauses.Pause] = []
+        self._pauses_read = float("-inf")
         self._conn: Connection
         self._probe: WorkProbe
 
@@ -221,10 +228,17 @@ class Poller:
     def _lease_some(self, result: PollResult, limit: int, *, slow: bool) -> None:
         if limit <= 0:
             return
-        for delivery in deliveries.lease(self._conn, self._holder, limit, slow=slow, busy=self._works.keys()):
+        leased = deliveries.lease(self._conn, self._holder, limit, slow=slow, busy=self._works.keys())
+        # Not before: whoever ends a pause queues what it held up, and one of the two sees the other.
+        if leased:
+            self._read_pauses()
+        for delivery in leased:
             database = self._find_database(delivery)
-            if database is None or WHOLE in delivery.resting:
-                # Nothing is left to retry; or its next attempt lies ahead, and takes all that has changed by then.
+            paused = self._list_paused(delivery.key)
+            result.paused += bool(paused)
+            if database is None or WHOLE in delivery.resting | paused:
+                # Nothing is left to retry; or its next attempt lies ahead, and takes all that has changed by then; or
+                # whoever ends the pause queues it.
                 with self._conn.transaction():
                     if database is None:
                         retries.record_success(self._conn, *delivery.key)
@@ -235,8 +249,18 @@ class Poller:
                 # Somebody else has taken its entry, and left it at that.
                 result.claimed += 1
                 self._owed.add(delivery.tenancy, {delivery.database})
-            job = self._workers.submit(database, delivery.resting, placed=not slow)
+            job = self._workers.submit(database, delivery.resting | paused, placed=not slow)
             self._works[delivery.key] = _Work(delivery, job, slow)
+
+    def _read_pauses(self) -> None:
+        self._pauses_read = time.monotonic()
+        self._paused = pauses.list_pauses(self._conn)
+
+    def _list_paused(self, key: deliveries.Key) -> frozenset[str]:
+        """The mappings of a database that are switched off; WHOLE: all of it is."""
+        return frozenset(
+            one.mapping or WHOLE for one in self._paused if pauses.find_pause([one], *key, one.mapping) is not None
+        )
 
     def _find_database(self, delivery: Delivery) -> ExternalDatabase | None:
         databases = self._pipeline.databases.get(delivery.tenancy, ())
@@ -246,7 +270,11 @@ class Poller:
 
     def _watch_jobs(self) -> None:
         """Have the jobs take turns, and record which do not answer."""
+        if self._works and time.monotonic() - self._pauses_read >= PAUSES_INTERVAL:
+            self._read_pauses()
         for work in self._works.values():
+            if self._list_paused(work.delivery.key).difference(work.job.skipped):
+                work.job.pause.wanted = True
             if work.job.stuck:
                 if not work.told:
                     self._record_no_answer(work)

@@ -71,7 +71,12 @@ WITH work (since, claimed_at) AS (
 SELECT count(*) FILTER (WHERE claimed_at IS NULL),
        count(*) FILTER (WHERE claimed_at >= (clock_timestamp() AT TIME ZONE 'UTC') - %(lease)s::interval),
        count(*) FILTER (WHERE claimed_at < (clock_timestamp() AT TIME ZONE 'UTC') - %(lease)s::interval),
-       (SELECT count(DISTINCT (tenancy_id, database_id)) FROM stackctl.delivery WHERE next_attempt_at IS NULL),
+       (SELECT count(DISTINCT (tenancy_id, database_id)) FROM stackctl.delivery AS d
+        WHERE next_attempt_at IS NULL
+          AND NOT EXISTS (SELECT FROM stackctl.pause AS p
+                          WHERE coalesce(p.tenancy_id, d.tenancy_id) = d.tenancy_id
+                            AND coalesce(p.database_id, d.database_id) = d.database_id
+                            AND coalesce(p.mapping, d.mapping) = d.mapping)),
        extract(epoch FROM (clock_timestamp() AT TIME ZONE 'UTC') - min(since)) * 1000
 FROM work
 

@@ -136,7 +136,7 @@ def _change_failures(
             "databases": [database for _, database in chosen],
         },
     ).fetchall()
-    return [(tenancy, database) for tenancy, database in rows]
+    return list(dict.fromkeys((tenancy, database) for tenancy, database in rows))
 
 
 def claim_sweep(conn: Connection, interval: timedelta = SWEEP_INTERVAL) -> bool:
