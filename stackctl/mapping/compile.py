@@ -26,6 +26,7 @@ _UUID = "^([0-9a-fA-F]{4}(-?[0-9a-fA-F]{4}){7}|\\{[0-9a-fA-F]{4}(-?[0-9a-fA-F]{4
 _KEY_DIGITS: dict[ColumnType, int] = {"integer": 2**31 - 1, "bigint": 2**63 - 1}
 _PAGE = f' AND "sequenceId" > {_CURSOR} ORDER BY "sequenceId" LIMIT %(limit)s::bigint'
 _FIRST = f' AND "sequenceId" > {_CURSOR} ORDER BY "sequenceId" LIMIT 1'
+_RANGE = f' AND "sequenceId" > {_CURSOR} AND "sequenceId" <= %(up_to)s::bigint'
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,10 @@ class Compiled:
     - `resend_next` (tenancy_id, cursor): the first key of such a page, as `next_key`.
     - `resend_total` (tenancy_id, cursor, up_to): how many rows of the source are above one id and not above another.
     - `load` (tenancy_id): every row, the mapping's columns only.
+    - `load_page` (tenancy_id, cursor, up_to): the same of the rows whose ids are above one and not above the other.
+    - `load_unstamped` (tenancy_id): the same of those that have no id yet.
+    - `load_bound` (tenancy_id, cursor, limit, passed): the id that ends a page of that many rows, how many there are,
+      and whether any tombstone above `passed` belongs between; null, 0 and false when none are left.
     - `high_water` (tenancy_id): the highest sequence id of the tenancy's rows and tombstones, or null.
     - `backlog` (tenancy_id, cursor): how many rows and tombstones are still to be sent.
     - `oldest_unsent` (tenancy_id, cursor): the lowest sequence id above the cursor, or null.
@@ -67,6 +72,9 @@ class Compiled:
     resend_next: LiteralString
     resend_total: LiteralString
     load: LiteralString
+    load_page: LiteralString
+    load_unstamped: LiteralString
+    load_bound: LiteralString
     high_water: LiteralString
     backlog: LiteralString
     oldest_unsent: LiteralString
@@ -92,10 +100,18 @@ def compile_mapping(mapping: Mapping, dialect: Dialect) -> Compiled:
         "next_key": _next_key(mapping),
         "resend": _resend(mapping, dialect),
         "resend_next": _changed_first(mapping),
-        "resend_total": (
-            f'SELECT count(*) AS total FROM {rows} AND "sequenceId" > {_CURSOR} AND "sequenceId" <= %(up_to)s::bigint'
-        ),
+        "resend_total": (f"SELECT count(*) AS total FROM {rows}{_RANGE}"),
         "load": _load(mapping, dialect),
+        "load_page": _load_part(
+            mapping, dialect, f' AND "sequenceId" > {_CURSOR} AND "sequenceId" <= %(up_to)s::bigint'
+        ),
+        "load_unstamped": _load_part(mapping, dialect, ' AND "sequenceId" IS NULL'),
+        "load_bound": (
+            f'WITH page AS (SELECT "sequenceId" FROM {rows}{_PAGE}),\n'
+            'bound AS (SELECT max("sequenceId") AS id FROM page)\n'
+            f"SELECT bound.id, (SELECT count(*) FROM page), EXISTS (SELECT FROM {tombstones}"
+            f' AND "sequenceId" > GREATEST({_CURSOR}, %(passed)s::bigint) AND "sequenceId" <= bound.id) FROM bound'
+        ),
         "high_water": (
             f'SELECT GREATEST((SELECT max("sequenceId") FROM {rows}), '
             f'(SELECT max("sequenceId") FROM {tombstones})) AS sequence_id'
@@ -184,10 +200,19 @@ def _fetch(mapping: Mapping, dialect: Dialect) -> str:
     )
 
 
-def _changed(mapping: Mapping) -> str:
+def _changed(mapping: Mapping, which: str = _PAGE) -> str:
     rows, _ = to_from_clauses(mapping)
     columns = ", ".join(f"{quote(source)}::{POSTGRES_TYPES[c.type]} AS {alias}" for alias, c, source in _found(mapping))
-    return f'SELECT {columns}, "sequenceId" AS sequence_id FROM {rows}{_PAGE}'
+    return f'SELECT {columns}, "sequenceId" AS sequence_id FROM {rows}{which}'
+
+
+def _load_part(mapping: Mapping, dialect: Dialect, which: str) -> str:
+    """Of some of the source's rows what the mapping makes of them, the mapping's columns only."""
+    names = ", ".join(quote(column.name) for column in mapping.columns)
+    joined = _joined(
+        mapping, dialect, _changed(mapping, which).replace('"sequenceId" AS', 'COALESCE("sequenceId", 0) AS')
+    )
+    return f"SELECT {names} FROM (\n{joined}\n) AS part WHERE NOT _stack_deleted"
 
 
 def _resend(mapping: Mapping, dialect: Dialect) -> str:

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING
 
 from stackctl.core.errors import AnswerNo, StackctlError
 from stackctl.sync.engine import rejected_rows
+from stackctl.sync.engine.paged_load import PagedLoad
 from stackctl.sync.engine.prefetch import Prefetch
 from stackctl.sync.engine.repair import find_extra_rows, repair_rows
+from stackctl.sync.engine.row_stream import PAGE_TOO_LARGE
 from stackctl.sync.targets.mapping_changes import make_record
 from stackctl.sync.targets.protocol import NEVER_SYNCED, AppliedBatch
 
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
 
 FIRST_PAGE = 5_000  # rows; doubled with each full page up to the batch size
 RETRY_BATCH = 1_000  # rejected rows
+# What ends a page that goes straight into the table, and is for an ordinary one to find out about.
+_NOT_STRAIGHT = (rejected_rows.ROW_REJECTED, "two-rows-for-a-key", PAGE_TOO_LARGE)
 
 
 class BatchSender:
@@ -67,6 +71,7 @@ class BatchSender:
         self._rebuild = options.rebuild == self._name
         self._rejected = source.primary, tenancy, database, self._name  # whose rejected rows are meant
         self._quarantine = rejected_rows.Quarantine(*self._rejected)
+        self._load = PagedLoad(source, target, compiled, tenancy, self._on_rows)
         self._size = rejected_rows.PageSize(FIRST_PAGE, options.batch_size)
         # What is being read meanwhile: from which cursor, how many rows, as of which version of the cursor's row.
         self._prefetch: Prefetch | None = None
@@ -87,6 +92,9 @@ class BatchSender:
                 except StackctlError as error:
                     if self._rebuild:
                         raise  # the old table serves on
+                    if self._load.active and error.code in _NOT_STRAIGHT:
+                        self._load.stop()
+                        continue
                     alone = size.shrink(error)
                     self._drop_prefetch()
                     if self._full or self._result.cursor == NEVER_SYNCED:
@@ -100,11 +108,12 @@ class BatchSender:
                 self._result.deleted += applied.deleted
                 self._result.batches += 1
                 size.grow(applied.amount)
-                if self._prefetch is None and not self._has_more():
+                if self._prefetch is None and not self._load.active and not self._has_more():
                     return True
             return False
         finally:
             self._drop_prefetch()
+            self._load.stop()
             self._result.duration_ms = round((time.monotonic() - started) * 1000)
 
     def _has_more(self) -> bool:
@@ -124,6 +133,8 @@ class BatchSender:
 
         def on_read(rows: int, highest: int) -> None:
             nonlocal following
+            if rows == limit == self._options.batch_size and self._load.consider(highest):
+                return
             if rows > limit // 2 and limit >= min(FIRST_PAGE, self._options.batch_size):
                 following = highest, self._size.after(page.amount if page else None)
                 self._start_prefetch(*following)
@@ -135,7 +146,11 @@ class BatchSender:
                 # The cursor's row may have gone since: what is read ahead has the connection that is needed now.
                 self._drop_prefetch()
             recorded = rejected_rows.read_versions(*self._rejected, None) if whole else []
-            if whole:
+            begun = self._load.begin() if whole and not (self._full or self._rebuild) else None
+            straight = self._load.send_page(cursor) if self._load.active and not whole else None
+            if begun is not None or straight is not None:
+                applied, whole = begun or straight or AppliedBatch(0, 0, 0), False
+            elif whole:
                 applied = self._send_all(cursor)
             else:
                 page = self._take_prefetch(cursor, limit)

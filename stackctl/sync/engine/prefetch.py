@@ -7,41 +7,39 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-    from stackctl.sync.engine.row_stream import RowStream
+    from stackctl.sync.engine.row_stream import Amount, RowStream
     from stackctl.sync.targets.protocol import StreamFormat
 
 READ_AHEAD = 16 * 1024 * 1024  # bytes that were read and not yet written, and one piece
 DISCARD_WAIT = 0.5  # seconds for a page that nobody wants to come to its end by itself
 
 
-class Prefetch:
-    """A stream that a thread of its own reads before it is asked for, in one format.
+class _Ahead:
+    """A thread that reads pieces before they are asked for, so many bytes of them.
 
-    Its connection must not be used otherwise until the end was reached or `discard` has returned.
+    The connection that it reads must not be used otherwise until its end was taken or `discard` has returned.
     """
 
-    def __init__(self, stream: RowStream, stream_format: StreamFormat) -> None:
-        self.amount = stream.amount
-        self._stream = stream
-        self._format = stream_format
+    def __init__(self, pieces: Iterator[tuple[Any, int]]) -> None:
         self._changed = threading.Condition()
         self._pieces: deque[tuple[Any, int]] = deque()
-        self._taken = 0  # bytes of pieces that somebody has done with
+        self._waiting = 0  # bytes of pieces that nobody has done with
         self._ended = self._discarded = False
         self._failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._read, name="stackctl-prefetch", daemon=True)
+        self._thread = threading.Thread(target=self._read, args=(pieces,), name="stackctl-prefetch", daemon=True)
         self._thread.start()
 
-    def _read(self) -> None:
+    def _read(self, pieces: Iterator[tuple[Any, int]]) -> None:
         try:
-            for piece in self._format.read(self._stream):
-                self._pieces.append((piece, self.amount.bytes))
-                del piece
+            for piece, size in pieces:
                 with self._changed:
+                    self._pieces.append((piece, size))
+                    del piece
+                    self._waiting += size
                     self._changed.notify_all()
-                    self._changed.wait_for(lambda: self._discarded or self.amount.bytes - self._taken < READ_AHEAD)
+                    self._changed.wait_for(lambda: self._discarded or self._waiting < READ_AHEAD)
                 if self._discarded:
                     break
         except BaseException as error:  # noqa: BLE001 - raised where the pieces are taken
@@ -51,33 +49,24 @@ class Prefetch:
                 self._ended = True
                 self._changed.notify_all()
 
-    def read_binary(self) -> Iterator[bytes]:
-        return self._take()
-
-    def read_csv(self) -> Iterator[bytes]:
-        return self._take()
-
-    def read_chunks(self, size: int) -> Iterator[list[tuple[Any, ...]]]:
-        """In chunks of the size that was read, whatever `size` says."""
-        return self._take()
-
-    def _take(self) -> Iterator[Any]:
+    def take(self) -> Iterator[Any]:
+        """The pieces in turn; raises what went wrong after them."""
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._pieces or self._ended)
             if not self._pieces:
                 break
-            piece, read = self._pieces.popleft()
+            piece, size = self._pieces.popleft()
             held = [piece]
             del piece
             yield held.pop()
             with self._changed:
-                self._taken = read
+                self._waiting -= size
                 self._changed.notify_all()
         if self._failure is not None:
             raise self._failure
 
-    def discard(self) -> None:
+    def discard(self, cancel: Callable[[], None]) -> None:
         """Give up what was not taken; returns once the connection is free.
 
         A statement that takes its time, as one that waits for a lock does, is broken off.
@@ -87,6 +76,82 @@ class Prefetch:
             self._changed.notify_all()
         self._thread.join(DISCARD_WAIT)
         while self._thread.is_alive():
-            self._stream.cancel()
+            cancel()
             self._thread.join(DISCARD_WAIT)
         self._pieces.clear()
+
+
+def _with_sizes(stream: RowStream, stream_format: StreamFormat) -> Iterator[tuple[Any, int]]:
+    before = 0
+    for piece in stream_format.read(stream):
+        held, size, before = [piece], stream.amount.bytes - before, stream.amount.bytes
+        del piece
+        yield held.pop(), size
+
+
+class PiecesAhead:
+    """Pieces in the one format that they were read in."""
+
+    def __init__(self, pieces: Iterator[Any], amount: Amount) -> None:
+        self.amount = amount
+        self._taken = pieces
+
+    def read_binary(self) -> Iterator[bytes]:
+        return self._taken
+
+    def read_csv(self) -> Iterator[bytes]:
+        return self._taken
+
+    def read_chunks(self, size: int) -> Iterator[list[tuple[Any, ...]]]:
+        """In chunks of the size that was read, whatever `size` says."""
+        return self._taken
+
+
+class Prefetch(PiecesAhead):
+    """A stream that a thread of its own reads before it is asked for."""
+
+    def __init__(self, stream: RowStream, stream_format: StreamFormat) -> None:
+        self._stream = stream
+        self._ahead = _Ahead(_with_sizes(stream, stream_format))
+        super().__init__(self._ahead.take(), stream.amount)
+
+    def discard(self) -> None:
+        """Give up what was not taken; returns once the connection is free."""
+        self._ahead.discard(self._stream.cancel)
+
+
+class LoadAhead:
+    """The pages of a load, one after the other, read by a thread while others are written.
+
+    `open_page` gives the rows above a cursor and the id up to which they reach, or None at the end.
+    """
+
+    def __init__(
+        self, cursor: int, open_page: Callable[[int], tuple[RowStream, int] | None], stream_format: StreamFormat
+    ) -> None:
+        self.cursor = cursor  # which the next page begins above
+        self._open_page = open_page
+        self._format = stream_format
+        self._stream: RowStream | None = None
+        self._ahead = _Ahead(self._read())
+        self._taken = self._ahead.take()
+
+    def _read(self) -> Iterator[tuple[Any, int]]:
+        at = self.cursor
+        while (opened := self._open_page(at)) is not None:
+            self._stream, at = opened
+            yield opened, 0
+            yield from _with_sizes(self._stream, self._format)
+            yield None, 0
+
+    def take_page(self) -> tuple[PiecesAhead, int] | None:
+        """The next page, to be read to its end before the one after it, and the id up to which it reaches."""
+        opened = next(self._taken, None)
+        if opened is None:
+            return None
+        stream, self.cursor = opened
+        return PiecesAhead(iter(self._taken.__next__, None), stream.amount), self.cursor
+
+    def discard(self) -> None:
+        """Give up what was not taken; returns once the connection is free."""
+        self._ahead.discard(lambda: self._stream.cancel() if self._stream is not None else None)

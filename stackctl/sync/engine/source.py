@@ -133,6 +133,32 @@ class Source:
         amount = Amount(compiled.dialect)
         return RowStream(self._reader, statement, parameters, compiled.mapping.name, types, amount, on_rows)
 
+    def find_load_bound(
+        self, compiled: Compiled, tenancy: UUID, cursor: int, limit: int, passed: int
+    ) -> tuple[int | None, int, bool]:
+        """See `Compiled.load_bound`."""
+        asked = _at(tenancy, cursor) | {"limit": limit, "passed": passed}
+        with translate_source_errors(compiled.mapping.name):
+            row = self._reader.execute(compiled.load_bound, asked).fetchone()
+        return row or (None, 0, False)
+
+    def open_load_page(
+        self, compiled: Compiled, tenancy: UUID, cursor: int, up_to: int, on_rows: Callable[[int], None]
+    ) -> RowStream:
+        """The rows whose ids are above the cursor and not above `up_to`, as of now."""
+        return self._open_load(compiled, compiled.load_page, _at(tenancy, cursor) | {"up_to": up_to}, on_rows)
+
+    def open_unstamped(self, compiled: Compiled, tenancy: UUID, on_rows: Callable[[int], None]) -> RowStream:
+        """The rows that have no sequence id yet."""
+        return self._open_load(compiled, compiled.load_unstamped, {"tenancy_id": tenancy}, on_rows)
+
+    def _open_load(
+        self, compiled: Compiled, statement: LiteralString, asked: dict[str, Any], on_rows: Callable[[int], None]
+    ) -> RowStream:
+        amount = Amount(compiled.dialect, wide=WIDE_ROWS)
+        name = compiled.mapping.name
+        return RowStream(self._reader, statement, asked, name, compiled.streamed_types, amount, on_rows)
+
     def find_next_key(self, compiled: Compiled, tenancy: UUID, cursor: int) -> tuple[RejectedKey, int] | None:
         """The first key above the cursor, as text, and its sequence id."""
         with translate_source_errors(compiled.mapping.name):

@@ -314,11 +314,9 @@ class DuckdbTarget:
         return AppliedBatch(rows, upserted, deleted, highest)
 
     def replace_rows(self, compiled: Compiled, rows: Rows) -> AppliedBatch:
-        target = quote(compiled.mapping.target)
         with self._translate_errors(), self.response_timer.allow_long_waits():
-            if not self._has_rows(compiled):
-                loaded = self._insert(target, compiled.mapping.columns, rows, {})
-                return AppliedBatch(loaded, loaded, 0)
+            if self.is_empty(compiled):
+                return self.append_rows(compiled, rows)
             loaded, _, _ = self._stage(compiled, rows, {})
             deleted = self._execute_counted(compose_prune(compiled.mapping))
             upserted = self._execute_counted(compiled.upsert)
@@ -337,6 +335,14 @@ class DuckdbTarget:
                 compiled, table, self.read_record(compiled), execute=self._execute,
                 fill=lambda beside: self.replace_rows(beside, rows), error=duckdb.Error, where=self._where,
             )  # fmt: skip
+
+    def append_rows(self, compiled: Compiled, rows: Rows) -> AppliedBatch:
+        with self._translate_errors(), self.response_timer.allow_long_waits():
+            loaded = self._insert(quote(compiled.mapping.target), compiled.mapping.columns, rows, {})
+        return AppliedBatch(loaded, loaded, 0)
+
+    def is_empty(self, compiled: Compiled) -> bool:
+        return not self._has_rows(compiled)
 
     def _has_rows(self, compiled: Compiled) -> bool:
         return self._fetch_value(f"SELECT 1 FROM {quote(compiled.mapping.target)} LIMIT 1") is not None

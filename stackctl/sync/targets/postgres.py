@@ -360,9 +360,8 @@ class PostgresTarget:
         mapping = compiled.mapping
         table = sql.Identifier(mapping.target)
         with self._translate_errors(compiled), self.response_timer.allow_long_waits():
-            if not self._has_rows(compiled) and not self._fetch_value("may_lose_rows", {"table": mapping.target}):
-                loaded = self._copy_in(compiled, rows.read_binary(), mapping.target, [])
-                return AppliedBatch(loaded, loaded, 0)
+            if self.is_empty(compiled):
+                return self.append_rows(compiled, rows)
             self._execute(compiled.create_staging)
             loaded = self._copy_in(compiled, rows.read_binary(), compiled.staging, [])
             # First: a unique index of the consumer's may hold what a new row brings.
@@ -373,6 +372,19 @@ class PostgresTarget:
                 kept = compose_prune(mapping, f"SELECT {_key_names(mapping)}") + f" LIMIT {SHOWN_KEYS}"
                 raise swallowed_error(compiled, self._where, self._execute(cast("LiteralString", kept)).fetchall())
         return AppliedBatch(loaded, upserted, deleted)
+
+    def append_rows(self, compiled: Compiled, rows: Rows) -> AppliedBatch:
+        with self._translate_errors(compiled), self.response_timer.allow_long_waits():
+            if not self._fetch_value("may_lose_rows", {"table": compiled.mapping.target}):
+                loaded = self._copy_in(compiled, rows.read_binary(), compiled.mapping.target, [])
+            else:
+                self._execute(compiled.create_staging)
+                loaded = self._copy_in(compiled, rows.read_binary(), compiled.staging, [])
+                self._merge(compiled, loaded, 0, self._execute)
+        return AppliedBatch(loaded, loaded, 0)
+
+    def is_empty(self, compiled: Compiled) -> bool:
+        return not self._has_rows(compiled)
 
     def rebuild_table(self, compiled: Compiled, rows: Rows) -> AppliedBatch:
         """See postgres_rebuild.py; `prepare` has added the new columns."""

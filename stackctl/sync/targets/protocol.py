@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from stackctl.mapping.checksums import Key, Sums
     from stackctl.mapping.compile import Compiled
     from stackctl.mapping.dialect import Dialect
-    from stackctl.sync.engine.prefetch import Prefetch
+    from stackctl.sync.engine.prefetch import PiecesAhead
     from stackctl.sync.engine.row_stream import Amount, RowStream
     from stackctl.sync.targets.mapping_changes import ChangePolicy
 
-    Rows = RowStream | Prefetch
+    Rows = RowStream | PiecesAhead
 
 SHOWN_KEYS = 5  # of rows that are swallowed
 NEVER_SYNCED = -1  # the cursor of a mapping that was never loaded
@@ -185,6 +185,17 @@ class Target(Protocol):
         """Upsert the rows of a batch that were found, delete those that were not.
 
         `on_read` (rows, highest sequence id) is told when the source has been read to the end of the batch.
+        """
+        ...
+
+    def is_empty(self, compiled: Compiled) -> bool:
+        """Whether the table has no rows."""
+        ...
+
+    def append_rows(self, compiled: Compiled, rows: Rows) -> AppliedBatch:
+        """Put rows into the table that it does not have yet, the fastest way; `rows` has the mapping's columns only.
+
+        A row that is there may be an error, which ends the transaction.
         """
         ...
 

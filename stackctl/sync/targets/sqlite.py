@@ -332,6 +332,23 @@ class SqliteTarget:
                 fill=lambda beside: self.replace_rows(beside, rows), error=sqlite3.Error, where=self._where,
             )  # fmt: skip
 
+    def append_rows(self, compiled: Compiled, rows: Rows) -> AppliedBatch:
+        """Rows that are there are written over."""
+        loaded = 0
+        keys = [compiled.mapping.columns.index(column) for column in compiled.mapping.key_columns]
+        seen: set[tuple[Any, ...]] = set()
+        with self._translate_errors():
+            for chunk in rows.read_chunks(CHUNK):
+                _reject_nan(compiled.mapping, chunk)
+                seen.update(tuple(row[i] for i in keys) for row in chunk)
+                loaded += self._upsert(compiled, chunk)
+        if len(seen) != loaded:
+            raise two_rows_error(compiled)
+        return AppliedBatch(loaded, loaded, 0)
+
+    def is_empty(self, compiled: Compiled) -> bool:
+        return not self._has_rows(compiled)
+
     def _has_rows(self, compiled: Compiled) -> bool:
         return self._fetch_value(f"SELECT 1 FROM {quote(compiled.mapping.target)} LIMIT 1") is not None
 

@@ -1,0 +1,118 @@
+"""A load of a large table in pages, each committed with its position, so that a load that is cut goes on where it was.
+
+The position is the cursor itself: pages follow the sequence ids from 0, and are read as of the time they are sent. So
+there is no state besides, nothing that could be stale after a restore, and everything that holds of a cursor holds in
+the middle of a load: a row that changes, or is deleted, gets a higher id and comes again at the end. Rows without an id
+have no place in that order: they are sent first, in the transaction that sets the cursor to 0.
+
+A page goes straight into the table, which is as fast as one COPY of it all. That needs keys that the table lacks: when
+one is there already (the row was stamped since it was sent), ordinary pages go on from that position. The same way is
+taken whenever a full page was sent and many rows of which the first is not there are left: what remains of a load that
+was cut, or a bulk of new rows.
+
+Readers see the table fill. Key ranges or positions in the file would read a little faster, but need a position of
+their own beside the cursor, and the file's move with every update; one long snapshot keeps the source from cleaning up.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from stackctl.sync.engine.prefetch import LoadAhead
+from stackctl.sync.targets.mapping_changes import make_record
+from stackctl.sync.targets.protocol import AppliedBatch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from uuid import UUID
+
+    from stackctl.mapping.compile import Compiled
+    from stackctl.sync.engine.row_stream import RowStream
+    from stackctl.sync.engine.source import Source
+    from stackctl.sync.targets.protocol import Target
+
+WHOLE_ROWS = 250_000  # up to which a table is loaded in one transaction, which takes seconds
+PAGE_ROWS = 50_000  # of a page; smaller ones cost rate, larger ones are not read while the one before is written
+
+
+class PagedLoad:
+    """The load of one mapping, while it is `active`; then nobody else may use the source's connection."""
+
+    def __init__(
+        self, source: Source, target: Target, compiled: Compiled, tenancy: UUID, on_rows: Callable[[int], None]
+    ) -> None:
+        self.active = False
+        self._source = source
+        self._target = target
+        self._compiled = compiled
+        self._tenancy = tenancy
+        self._on_rows = on_rows
+        self._considered = False
+        self._passed = 0  # tombstones up to this id are of rows that this load never saw
+        self._ahead: LoadAhead | None = None
+        self._version = ""  # of the cursor's row, when what is read ahead was begun
+
+    def begin(self) -> AppliedBatch | None:
+        """Begin the load of an empty table, under the lock of its cursor; None if it is to be loaded whole."""
+        _, rows, _ = self._find_bound(0, WHOLE_ROWS + 1)
+        if rows <= WHOLE_ROWS or not self._target.is_empty(self._compiled):
+            return None
+        self._source.wait_for_replica()
+        self._passed = self._source.read_highest_stamp(self._compiled, self._tenancy)
+        unstamped = self._source.open_unstamped(self._compiled, self._tenancy, self._on_rows)
+        applied = self._target.append_rows(self._compiled, unstamped)
+        self._target.write_record(self._compiled, make_record(self._compiled))
+        self._target.advance_cursor(self._compiled, 0)
+        self.active = self._considered = True
+        return applied
+
+    def consider(self, cursor: int) -> bool:
+        """Whether what is above the cursor goes straight into the table from now on; looked at once."""
+        if self._considered:
+            return False
+        self._considered = True
+        _, rows, deleted = self._find_bound(cursor, PAGE_ROWS)
+        found = self._source.find_next_key(self._compiled, self._tenancy, cursor)
+        if rows < PAGE_ROWS or deleted or found is None:
+            return False
+        key = tuple(str(value) for value in found[0])
+        self.active = not self._target.read_hashes_by_key(self._compiled, [key])
+        return self.active
+
+    def send_page(self, cursor: int) -> AppliedBatch | None:
+        """The next page, under the lock of the cursor, which it advances; None when none is left."""
+        if self._ahead is not None and (
+            self._ahead.cursor != cursor or self._target.read_cursor_version(self._compiled) != self._version
+        ):
+            self._drop_ahead()
+        if self._ahead is None:
+            self._source.wait_for_replica()
+            self._ahead = LoadAhead(cursor, self._open_page, self._target.stream_format)
+        taken = self._ahead.take_page()
+        if taken is None:
+            self.stop()
+            return None
+        page, up_to = taken
+        applied = self._target.append_rows(self._compiled, page)
+        self._target.advance_cursor(self._compiled, up_to)
+        self._version = self._target.read_cursor_version(self._compiled)
+        return AppliedBatch(applied.rows, applied.upserted, 0, up_to)
+
+    def stop(self) -> None:
+        """Ordinary pages go on; the source's connection is free when this returns."""
+        self.active = False
+        self._drop_ahead()
+
+    def _drop_ahead(self) -> None:
+        if self._ahead is not None:
+            self._ahead.discard()
+            self._ahead = None
+
+    def _open_page(self, cursor: int) -> tuple[RowStream, int] | None:
+        up_to, _, deleted = self._find_bound(cursor, PAGE_ROWS)
+        if up_to is None or deleted:
+            return None
+        return self._source.open_load_page(self._compiled, self._tenancy, cursor, up_to, self._on_rows), up_to
+
+    def _find_bound(self, cursor: int, limit: int) -> tuple[int | None, int, bool]:
+        return self._source.find_load_bound(self._compiled, self._tenancy, cursor, limit, self._passed)
