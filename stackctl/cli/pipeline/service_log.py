@@ -109,6 +109,7 @@ def _document(failure: Failure) -> dict[str, Any]:
     return {
         "tenancy": failure.tenancy,
         "database": failure.database,
+        "mapping": failure.mapping,
         "failing_since": failure.failing_since,
         "attempts": failure.attempts,
         "error_code": failure.code,

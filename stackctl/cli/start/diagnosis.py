@@ -321,7 +321,7 @@ def _check_pipeline(conn: Connection, pipeline: Pipeline, paused: list[Pause]) -
             continue
         since = f"{failure.failing_since:%Y-%m-%d %H:%M:%S}"
         yield Check(
-            f"{failure.tenancy}/{failure.database}",
+            "/".join(map(str, filter(None, (failure.tenancy, failure.database, failure.mapping)))),
             "error",
             f"{f'{failure.mapping} is ' if failure.mapping else ''}failing since {since}, {failure.attempts} attempts:"
             f" {failure.error}",
