@@ -84,6 +84,7 @@ EXIT_CODES = {
     "refunds show 7c9e6679-7425-40de-944b-e07fc1f90ae7": 2,
     "payments status": 2,
     "payment-methods list": 2,
+    "mappings diff": 1,  # nothing was synced yet
 }
 RULES = """
 rules:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import psycopg
 from psycopg.types.json import Jsonb
 
-from stackctl.sync.queue import fuses
+from stackctl.sync.queue import fuses, pauses
 
+from .checks import TAGGED
 from .damage import damage
 from .world import TENANCIES
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .processes import Processes
-    from .world import Side, World
+    from .world import Connection, Side, World
 
 FOREIGN = "/api/latest/emails/render"  # a queue entry of another kind: not ours to touch
 A_LEASE_AGO = "interval '2 minutes'"
@@ -48,7 +49,8 @@ class Faults:
         return {
             self.kill: 3, self.terminate: 2, self.freeze: 1.5, self.cut: 2, self.refuse: 1, self.swallow: 1,
             self.delay: 1, self.terminate_source: 2, self.terminate_target: 3, self.terminate_application: 0.5,
-            self.crash_target: 0.8, self.crash_source: 0.3, self.flip_fuse: 2, self.duplicate_entries: 1.5,
+            self.crash_target: 0.8, self.crash_source: 0.3, self.flip_fuse: 2, self.flip_pause: 3,
+            self.duplicate_entries: 1.5,
             self.change_mapping: 2, self.damage: 3, self.strange_entries: 1, self.claim_and_die: 1,
             self.let_leases_expire: 1.5,
         }  # fmt: skip
@@ -159,6 +161,23 @@ class Faults:
             fuses.switch_fuse(conn, name, on=self._rng.random() < 0.6)
         self.counts["fuses flipped"] += 1
 
+    def flip_pause(self) -> None:
+        """A tenancy, a database, a mapping or where they meet is paused; or one that was is switched on again."""
+        with self._world.connect("source") as conn:
+            if (standing := pauses.list_pauses(conn)) and self._rng.random() < 0.5:
+                self._end_pause(conn, self._rng.choice(standing))
+            else:
+                tenancy = self._rng.choice([None, *(t.id for t in TENANCIES)])
+                database = self._rng.choice([None, "postgres", "sqlite", "duckdb"])
+                mapping = self._rng.choice([None, *sorted(TAGGED)])
+                if (tenancy, database, mapping) != (None, None, None):
+                    pauses.add(conn, tenancy, database, mapping, reason=None, by="chaos")
+        self.counts["pauses flipped"] += 1
+
+    def _end_pause(self, conn: Connection, one: pauses.Pause) -> None:
+        held = [(t.id, kind) for t in TENANCIES for kind in t.copies if one.covers(t.id, kind, one.mapping)]
+        pauses.remove(conn, one.tenancy, one.database, one.mapping, held)
+
     def duplicate_entries(self) -> None:
         """Entries of keys that have one already, claimed by nobody who lives; some of the claims have expired."""
         self._queue(
@@ -209,12 +228,14 @@ class Faults:
     # -- the end
 
     def heal(self) -> None:
-        """Connections as they should be, fuses on, and the leases of the dead expired."""
+        """Connections as they should be, fuses on, nothing paused, and the leases of the dead expired."""
         for proxy in self._world.proxies.values():
             proxy.heal()
         with self._world.connect("source") as conn:
             fuses.switch_fuse(conn, "sequencer", on=True)
             fuses.switch_fuse(conn, "poller", on=True)
+            for one in pauses.list_pauses(conn):
+                self._end_pause(conn, one)
         self.let_leases_expire()
 
     def touched_foreign(self) -> int:
