@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, LiteralString, cast
 
 from stackctl.mapping import target_statements
 from stackctl.mapping.definition import fingerprint_mapping
-from stackctl.mapping.sql_text import quote, quote_literal, to_driver_sql
+from stackctl.mapping.sql_text import drop_fences, quote, quote_literal, to_driver_sql
 from stackctl.mapping.target_statements import POSTGRES_TYPES
 
 if TYPE_CHECKING:
@@ -313,8 +313,9 @@ def _joined(mapping: Mapping, dialect: Dialect, page: str) -> str:
 
 
 def _load(mapping: Mapping, dialect: Dialect) -> str:
+    """All rows: look-ups that are kept apart for the sake of pages are joins here, of whole tables, by hashing."""
     output = ",\n  ".join(encode_column(f"m.{quote(c.name)}", c, dialect) for c in mapping.columns)
-    return f"SELECT\n  {output}\nFROM (\n{to_driver_sql(mapping.select, _TENANCY)}\n) AS m"
+    return f"SELECT\n  {output}\nFROM (\n{to_driver_sql(drop_fences(mapping.select), _TENANCY)}\n) AS m"
 
 
 def encode_column(expression: str, column: Column, dialect: Dialect) -> str:

@@ -56,6 +56,18 @@ def to_driver_sql(sql: str, parameter: str) -> str:
     return "".join([*parts, sql[at:].replace("%", "%%")]).rstrip().removesuffix(";").rstrip()
 
 
+def drop_fences(sql: str) -> str:
+    """The text without `OFFSET 0` at the end of sub-selects, which means nothing but keeps the planner from joining."""
+    listed = [token for token in tokenize(sql) if token.kind != "comment"]
+    parts: list[str] = []
+    at = 0
+    for word, number, closing in zip(listed, listed[1:], listed[2:], strict=False):
+        if (word.kind, word.text.upper(), number.text, closing.text) == ("word", "OFFSET", "0", ")"):
+            parts.append(sql[at : word.start])
+            at = number.end
+    return "".join([*parts, sql[at:]])
+
+
 def quote(identifier: str) -> str:
     """A PostgreSQL (also SQLite and DuckDB) quoted identifier."""
     return '"' + identifier.replace('"', '""') + '"'

@@ -10,7 +10,7 @@ from stackctl.core.bundled import find_bundled
 from stackctl.mapping import files
 from stackctl.mapping.compile import compile_mapping
 from stackctl.mapping.dialect import DIALECTS, Dialect
-from stackctl.mapping.sql_text import find_parameters, to_driver_sql
+from stackctl.mapping.sql_text import drop_fences, find_parameters, to_driver_sql
 
 
 @pytest.mark.parametrize(
@@ -96,3 +96,17 @@ def test_parameters_are_what_a_parser_of_postgresql_takes_for_placeholders(sql: 
     tree = sqlglot.parse_one(sql, read="postgres")
     placeholders = sorted(node.name for node in tree.find_all(exp.Placeholder))
     assert sorted(parameter.name for parameter in find_parameters(sql)) == placeholders
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("SELECT 1 FROM (SELECT 2 OFFSET 0) AS x", "SELECT 1 FROM (SELECT 2 ) AS x"),
+        ("(SELECT 2 offset /* fence */ 0 -- here\n)", "(SELECT 2  -- here\n)"),
+        ("(SELECT 2 OFFSET 0 ROWS)", "(SELECT 2 OFFSET 0 ROWS)"),
+        ("(SELECT 2 OFFSET 10)", "(SELECT 2 OFFSET 10)"),
+        ("(SELECT ' OFFSET 0' , \"OFFSET\" 0)", "(SELECT ' OFFSET 0' , \"OFFSET\" 0)"),
+    ],
+)
+def test_fences_are_dropped_and_nothing_else(text: str, kept: str) -> None:
+    assert drop_fences(text) == kept
