@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     Spell = Callable[[Any], str]
 
+WIDE = 1024 * 1024  # characters of a row that is hashed piece by piece
 BUCKETS = 4096  # a power of two: a thousandth of a large table is what a difference makes both sides send
 
 Key = tuple[str, ...]  # the text of each key column, in order of the mapping's key
@@ -132,10 +133,15 @@ class Hasher:
         return tuple(str(row[position]) for position in self._key)
 
     def spelled(self, row: Sequence[Any]) -> str:
-        return "|".join([spell(value) for spell, value in zip(self._spell, row, strict=True)])
+        return "|".join(self._spell_values(row))
+
+    def _spell_values(self, row: Sequence[Any]) -> list[str]:
+        return [spell(value) for spell, value in zip(self._spell, row, strict=True)]
 
     def hash(self, row: Sequence[Any]) -> int:
-        return int.from_bytes(_digest(self.spelled(row))[:8], "big", signed=True)
+        parts = self._spell_values(row)
+        digest = _digest("|".join(parts)) if sum(map(len, parts)) < WIDE else _digest_in_pieces(parts)
+        return int.from_bytes(digest[:8], "big", signed=True)
 
     def sums(self, rows: Iterable[Sequence[Any]]) -> Sums:
         count: Counter[int] = Counter()
@@ -144,16 +150,32 @@ class Hasher:
             bucket = _bucket(self.key(row))
             count[bucket] += 1
             total[bucket] += self.hash(row)
+            del row  # before the next one is read: each may have hundreds of megabytes
         return {bucket: (count[bucket], total[bucket]) for bucket in count}
 
     def hashes(self, rows: Iterable[Sequence[Any]], wanted: Collection[int]) -> list[tuple[Any, ...]]:
         """As `Side.hashes` yields them."""
-        keyed = ((self.key(row), row) for row in rows)
-        return [(*key, self.hash(row)) for key, row in keyed if _bucket(key) in wanted]
+        found: list[tuple[Any, ...]] = []
+        for row in rows:
+            key = self.key(row)
+            if _bucket(key) in wanted:
+                found.append((*key, self.hash(row)))
+            del row
+        return found
 
 
 def _digest(text: str) -> bytes:
     return md5(text.encode("utf-8", "surrogatepass"), usedforsecurity=False).digest()
+
+
+def _digest_in_pieces(parts: list[str]) -> bytes:
+    """The same of the parts joined by `|`, without another copy of what may be hundreds of megabytes."""
+    found = md5(usedforsecurity=False)
+    for n, part in enumerate(parts):
+        found.update(b"|" if n else b"")
+        for start in range(0, len(part), WIDE):
+            found.update(part[start : start + WIDE].encode("utf-8", "surrogatepass"))
+    return found.digest()
 
 
 def _bucket(key: Key) -> int:

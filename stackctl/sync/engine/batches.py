@@ -87,19 +87,14 @@ class BatchSender:
         size = self._size
         try:
             while not self._stop.requested:
+                failed: StackctlError | None = None
+                applied = None
                 try:
                     applied = self._send_batch(size.rows)
                 except StackctlError as error:
-                    if self._rebuild:
-                        raise  # the old table serves on
-                    if self._load.active and error.code in _NOT_STRAIGHT:
-                        self._load.stop()
-                        continue
-                    alone = size.shrink(error)
-                    self._drop_prefetch()
-                    if self._full or self._result.cursor == NEVER_SYNCED:
-                        self._start_over()
-                    elif alone and not self._quarantine_next_row(error):
+                    failed = error
+                if failed is not None:
+                    if not self._make_way(failed):
                         return True
                     continue
                 if applied is None:
@@ -115,6 +110,22 @@ class BatchSender:
             self._drop_prefetch()
             self._load.stop()
             self._result.duration_ms = round((time.monotonic() - started) * 1000)
+
+    def _make_way(self, error: StackctlError) -> bool:
+        """Do what the next try needs; False when nothing is left. Raises what a smaller page does not mend."""
+        if self._rebuild:
+            raise error  # the old table serves on
+        if self._load.active and error.code in _NOT_STRAIGHT:
+            self._load.stop()
+            return True
+        alone = self._size.shrink(error)
+        error.with_traceback(None)  # it would keep the rows that were in hand
+        self._drop_prefetch()
+        if self._full or self._result.cursor == NEVER_SYNCED:
+            self._start_over()
+        elif alone:
+            return self._quarantine_next_row(error)
+        return True
 
     def _has_more(self) -> bool:
         """Whether anything is left above the cursor: a look costs less than a transaction that finds nothing."""
