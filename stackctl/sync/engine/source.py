@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 REPLICA_WAIT = 60.0  # seconds for a replica to replay past the primary's position
 REPLICA_POLL = 0.02  # seconds
+FLUSH_AFTER = 0.1  # seconds after which the primary is made to write out the end of its log, in case nobody else does
 
 _SQL = load_statements(__file__)
 _SELECT_NUMBER: LiteralString = "SELECT {number} WHERE ({oldest}) IS NOT NULL"
@@ -53,12 +54,16 @@ class Source:
             return
         with translate_source_errors("the replica"):
             row = self.primary.execute(_SQL["read_primary_position"]).fetchone()
-            deadline = time.monotonic() + REPLICA_WAIT
+            started, flushed = time.monotonic(), False
             while True:
                 seen = self._reader.execute(_SQL["has_replayed"], {"position": row[0] if row else None}).fetchone()
                 if seen and seen[0]:
                     return
-                if time.monotonic() >= deadline:
+                waited = time.monotonic() - started
+                if waited >= FLUSH_AFTER and not flushed:
+                    self.primary.execute(_SQL["flush_log"])
+                    flushed = True
+                if waited >= REPLICA_WAIT:
                     raise OperatedDatabaseLost(
                         f"the replica did not catch up with the primary in {REPLICA_WAIT:.0f} s",
                         code="replica-lags",

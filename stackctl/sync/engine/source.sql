@@ -16,5 +16,10 @@ SELECT (here - CASE WHEN beyond IN (24, 40) THEN beyond ELSE 0 END)::text, pg_is
 FROM (SELECT pg_current_wal_insert_lsn()) AS end_of_log (here),
      mod(here - '0/0', current_setting('wal_block_size')::int) AS beyond
 
+-- name: flush_log
+-- What no commit waits for, such as the clearing of old rows, stays in memory until something else is written: on an idle
+-- primary for many seconds. A commit that has written something writes out all that is before it.
+SELECT set_config('synchronous_commit', 'local', true), pg_logical_emit_message(true, 'stackctl', '')
+
 -- name: has_replayed
 SELECT pg_last_wal_replay_lsn() >= %(position)s::pg_lsn OR NOT pg_is_in_recovery()
