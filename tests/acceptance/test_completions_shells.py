@@ -269,7 +269,7 @@ def test_all_flags_are_offered(shell: Shell, started: Path) -> None:
         ("stackctl completion ", {"bash", "zsh", "fish", "powershell"}),
         ("stackctl sync --ful", {"--full"}),
         ("stackctl queue list -- --lim", set()),
-        ("stackctl sync --full --batch", set()),
+        ("stackctl sync --full --xyz", set()),
         ("stackctl --vers", {"--version"}),
         ("stackctl status --max-lag ", set()),
         ("stackctl --config my", {"my conf"}),

@@ -131,5 +131,5 @@ def test_backfill(both: Project, source: Connection) -> None:
 
 def test_without_any_external_database(project: Project) -> None:
     assert project.run("verify").stdout == "no external database is configured\n"
-    assert project.run("verify", "--json").json == {"ok": True, "checks": []}
+    assert project.run("verify", "--json").json == {"ok": True, "checks": [], "unfed": []}
     assert project.run("backfill", "users").stdout == "no external database takes users\n"

@@ -30,8 +30,8 @@ database:
   # Who marks changed rows: triggers (in the database), application (the backend), or auto (find out).
   # change_capture: auto
 
-# Folders of your own mapping files and migrations; null means the ones that come with stackctl. To use both kinds of
-# mappings: [bundled, ./mappings].
+# Folders of your own mapping files and migrations; null means the ones that come with stackctl. A list of both,
+# [bundled, ./mappings], has all of them.
 # mappings_dir: null
 # migrations:
   # dir: null
