@@ -96,13 +96,13 @@ def sequence(
         with pipeline.open_session() as conn:
             link.reached = True
             check.run_once(conn)
-            link.up()
             sequencer = Sequencer(
                 conn,
                 list(pipeline.mappings.values()),
                 batch_size=batch_size,
                 lease=entries.LEASE if on_pending_work else None,
             )
+            link.up()
             looping = interval is not None
             tables = [*sequencer.tables, *([entries.QUEUE] if on_pending_work else [])]
             listener = _open_listener(pipeline, conn, tables, warned) if looping else None

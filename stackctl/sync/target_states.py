@@ -50,7 +50,7 @@ class _Question:
 
 
 class StateReader:
-    """Asks from the moment it is made. Its threads hold up neither an interrupt nor the end of the process."""
+    """Asks from the moment it is made. Its threads do not hold up an interrupt."""
 
     def __init__(self, pipeline: Pipeline, databases: Sequence[ExternalDatabase]) -> None:
         self._pipeline = pipeline
@@ -81,7 +81,10 @@ class StateReader:
             question = _Question(self._waiting.popleft())
             self._open.append(question)
             self._asked[question.database.tenancy, question.database.id] = question
-            threading.Thread(target=self._ask, args=(question,), name="stackctl-ask", daemon=True).start()
+            # A thread that is inside of DuckDB when the process ends would abort it: that one is waited for, which the
+            # time that it has for the file's lock bounds.
+            waited_for = question.database.type == "duckdb"
+            threading.Thread(target=self._ask, args=(question,), name="stackctl-ask", daemon=not waited_for).start()
 
     def _ask(self, question: _Question) -> None:
         try:

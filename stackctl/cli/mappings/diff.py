@@ -43,12 +43,17 @@ def diff(
     found = find_differences(Pipeline(run.settings), scope)
     different = [one for one in found if one.change != "same"]
 
+    refused = ("resend", "alter") if run.settings.get("sync.schema_changes") == "refuse" else ()
+
     def show() -> None:
         if different:
-            run.console.table(
-                ("tenancy", "database", "mapping", "change", "what follows"),
-                [(one.tenancy, one.database, one.mapping, _describe(one), _ACTIONS[one.change]) for one in different],
-            )
+            rows = [
+                (one.tenancy, one.database, "*" if one.change == "error" else one.mapping, _describe(one),
+                 _ACTIONS["rebuild" if one.change in refused else one.change])
+                for one in different
+            ]  # fmt: skip
+            # What stands in a database's way is said once.
+            run.console.table(("tenancy", "database", "mapping", "change", "what follows"), list(dict.fromkeys(rows)))
         run.console.line(_summary(found, different))
 
     run.finish({"ok": not different, "copies": [asdict(one) for one in found]}, show, ok=not different)
@@ -62,6 +67,9 @@ def _summary(found: list[CopyDifference], different: list[CopyDifference]) -> st
     if not found:
         return "no external database is configured"
     copies = format_count(len(found), "copy", "copies")
-    return (
-        f"{copies}, {len(different)} of them other than the mapping files" if different else f"{copies}, all the same"
-    )
+    silent = sum(one.change == "error" for one in found)
+    others = len(different) - silent
+    asked = f", {silent} could not be asked" if silent else ""
+    if others:
+        return f"{copies}, {others} of them other than the mapping files{asked}"
+    return f"{copies}, {'the others' if silent else 'all'} the same{asked}"

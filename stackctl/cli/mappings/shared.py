@@ -27,7 +27,9 @@ def read_mappings(run: Run) -> MappingSet:
 def show_next_step(run: Run, folder: Path) -> None:
     """How a folder that is not in use yet is taken into use."""
     if folder.absolute() not in {one.absolute() for one in run.settings.mappings_dirs()}:
-        run.console.info(f"next: `mappings_dir: {folder}` in stackctl.yaml, or a list of folders with `bundled` in it")
+        run.console.info(
+            f"next: `mappings_dir: {folder}` in stackctl.yaml; a list, [bundled, {folder}], if all its names are new"
+        )
 
 
 def mapping_document(mapping: Mapping) -> dict[str, Any]:

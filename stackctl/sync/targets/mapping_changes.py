@@ -181,6 +181,7 @@ def check_fingerprint(compiled: Compiled, fingerprint: object, database: Externa
     raise StateError(
         f"the copy of {name} in {database.id} has yet to follow its mapping, which was changed",
         code="mapping-changed",
-        hint=f"`stackctl sync {database.tenancy} --database {database.id}`, or leave it to `stackctl run`",
+        hint=f"`stackctl mappings diff` says what it takes, `stackctl sync {database.tenancy} --database {database.id}`"
+        " does it, and so does `stackctl run`, unless the table is to be built anew",
         details={"mapping": name},
     )
