@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import uuid
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -174,7 +175,7 @@ def people(project: Project, external_db: str, source: Connection) -> Copy:
 
 def test_grants_foreign_keys_and_dependent_views_are_kept(people: Copy, external_db: str, connect: Connect) -> None:
     outside = connect(external_db, autocommit=True)
-    role = "reader_" + external_db.rpartition("_")[2][:12]
+    role = f"reader_{uuid.uuid4().hex}"
     outside.execute(f"CREATE ROLE {role}")  # type: ignore[arg-type]
     people.run("REVOKE ALL ON people FROM PUBLIC", f"GRANT SELECT ON people TO {role}",
                f"GRANT UPDATE (name) ON people TO {role}", "COMMENT ON COLUMN people.name IS 'what it is'",

@@ -353,7 +353,8 @@ def test_a_poller_alone_is_woken_by_the_queue(
     )
     thread.start()
     try:
-        wait_for(lambda: fetch(source, LISTENS))
+        # Its first look, which took up the configuration as well, is over.
+        wait_for(lambda: fetch(source, LISTENS.replace("sequencerEnabled", "pending_delivery")))
         add_user(source)
         sequence(slow.pipeline())
         wait_for(lambda: one(connect(external_db, autocommit=True), "SELECT count(*) FROM users") == 1)
