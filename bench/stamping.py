@@ -49,12 +49,12 @@ def figures(scene: Scene, wanted: Collection[str]) -> Iterator[Figure]:
             "stamping",
             "stamping all users against one plain UPDATE",
             tables=("ProjectUser",),
-            goal=0.8,
+            goal=0.9,
         )
     if "stamping-parents" in wanted:
         both = ("ContactChannel", "ProjectUser")
         yield _figure(
-            scene, scene.rows // 2, "stamping-parents", "the same, users and their channels", tables=both, goal=0.8
+            scene, scene.rows // 2, "stamping-parents", "the same, users and their channels", tables=both, goal=0.9
         )
     if "stamping-live" in wanted:
         users = scene.rows // LIVE_PART

@@ -64,7 +64,7 @@ class Stop:
         self._clock = clock
         self._deadline = clock() + max_duration.total_seconds() if max_duration is not None else None
         self._set = False
-        self._reload = False
+        self._reload = WakeUpSignal()
         self._signals = (WakeUpSignal(),)
 
     def set(self) -> None:
@@ -74,14 +74,13 @@ class Stop:
 
     def request_reload(self) -> None:
         """Ask for another look at the configuration, at once; may be called as `set` is."""
-        self._reload = True
+        self._reload.send()
         for signal in self._signals:
             signal.send()
 
     def take_reload_request(self) -> bool:
-        """Whether another look was asked for; says so once."""
-        requested, self._reload = self._reload, False
-        return requested
+        """Whether another look was asked for; says so once, to one of several threads."""
+        return self._reload.wait(0)
 
     def new_wakeup_signal(self) -> WakeUpSignal:
         """A signal that the stop sends as well."""

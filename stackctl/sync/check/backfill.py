@@ -243,7 +243,7 @@ class _Walk:
         """One transaction of the target."""
         with self._target.lock_cursor(self._compiled) as cursor:
             if is_copy_ahead(self._source, self._compiled, cursor, self._result.tenancy):
-                raise to_ahead_error({self._compiled.mapping.name: cursor})
+                raise to_ahead_error(self._compiled.mapping.name, cursor, self._result.tenancy)
             # Only now: what is read must not be older than what another engine wrote before.
             self._source.wait_for_replica()
             page = self._source.open_batch(

@@ -164,7 +164,7 @@ def _refuse_cursor(source: Source, compiled: Compiled, cursor: int, tenancy: UUI
     if cursor == NEVER_SYNCED:
         raise _never_loaded_error(f"the copy of {compiled.mapping.name} was never loaded")
     if is_copy_ahead(source, compiled, cursor, tenancy):
-        raise to_ahead_error({compiled.mapping.name: cursor})
+        raise to_ahead_error(compiled.mapping.name, cursor, tenancy)
 
 
 def _never_loaded_error(message: str) -> StateError:

@@ -176,7 +176,7 @@ class _Work:
             entry = self._entries[name] = MappingResult(name, cursor=cursors[name])
             result.mappings.append(entry)
             if one in rewound and not options.repair_rewound:
-                entry.error = to_ahead_error({one.mapping.name: cursors[one.mapping.name] for one in rewound})
+                entry.error = to_ahead_error(name, cursors[name], result.tenancy)
                 continue
             if name not in changed and one not in waiting and one not in rewound and name not in troubled:
                 continue

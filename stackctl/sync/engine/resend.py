@@ -88,7 +88,7 @@ class Resend:
             if not _is_left(record):
                 return False
             if is_copy_ahead(self._source, self._compiled, cursor, self._tenancy):
-                raise to_ahead_error({self._compiled.mapping.name: cursor})
+                raise to_ahead_error(self._compiled.mapping.name, cursor, self._tenancy)
             self._source.wait_for_replica()
             after = record.resend_after or 0
             page = self._source.open_batch(self._compiled, self._tenancy, after, limit, self._on_rows)

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from stackctl.sync.stop import StopRequest
     from stackctl.sync.targets.protocol import Target, TargetState
 
-_HINT = "`stackctl verify TENANCY --repair` corrects what differs; `stackctl sync TENANCY --full` sends all again"
-
 
 def mark_rewound_copies(
     source: Source, target: Target, compiled: Sequence[Compiled], state: TargetState, tenancy: UUID, *, suspect: bool
@@ -65,15 +63,16 @@ def mark_rewound_copies(
     return found, place
 
 
-def to_ahead_error(cursors: dict[str, int]) -> StateError:
-    """What a sync of copies that are ahead ends with, given their cursors by mapping."""
-    names = (f"{name} (cursor {at})" if at > 0 else name for name, at in cursors.items())
+def to_ahead_error(mapping: str, cursor: int, tenancy: UUID) -> StateError:
+    """What is said of a copy that is ahead; `cursor` is what it was before it was marked, if that is known."""
+    at = f" (cursor {cursor})" if cursor > 0 else ""
     return StateError(
-        f"the copies of {', '.join(names)} are ahead of the operated database: it was restored, or another server took"
-        " its place without the last transactions",
+        f"the copy of {mapping}{at} is ahead of the operated database: it was restored, or another server took its"
+        " place without the last transactions",
         code="cursor-ahead",
-        hint=_HINT,
-        details={"mappings": list(cursors)},
+        hint=f"`stackctl verify {tenancy} --repair` corrects what differs; `stackctl sync {tenancy} --full` sends all"
+        " again",
+        details={"mapping": mapping},
     )
 
 
