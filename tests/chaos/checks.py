@@ -7,7 +7,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from .changes import ONCE
 from .world import DUCKDB_IS_BUSY, TENANCIES, connect_duckdb
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from .world import Tenancy, World
 
@@ -78,6 +78,7 @@ class Watcher(threading.Thread):
         self._world = world
         self._copies = {(t.number, kind): _Copy() for t in TENANCIES for kind in t.copies}
         self._asked = threading.Event()
+        self._looking = threading.Lock()  # held while a copy is looked at
         self._kinds = {
             "postgres": self._look_at_postgres, "sqlite": self._look_at_sqlite, "duckdb": self._look_at_duckdb,
         }  # fmt: skip
@@ -104,7 +105,8 @@ class Watcher(threading.Thread):
         """One look at each copy that can be reached, and at what is failing."""
         for tenancy in TENANCIES:
             for kind in tenancy.copies:
-                with suppress(psycopg.OperationalError, *UNPREPARED, sqlite3.OperationalError, *DUCKDB_IS_BUSY):
+                unreachable = suppress(psycopg.OperationalError, *UNPREPARED, sqlite3.OperationalError, *DUCKDB_IS_BUSY)
+                with self._looking, unreachable:
                     self._kinds[kind](tenancy)
         self._turn += 1
         with suppress(psycopg.OperationalError), self._world.connect("source", name="watcher") as conn:
@@ -112,6 +114,14 @@ class Watcher(threading.Thread):
                 self.errors[code] += 1
                 if code not in PASSING and not any(error in problem for problem in self.problems):
                     self.problems.append(f"a database failed with {code}: {error}")
+
+    @contextmanager
+    def forgetting(self, tenancy: Tenancy, kind: str) -> Iterator[None]:
+        """Inside, the copy may be emptied, which nobody sees: its cursors begin anew, and its users are no news."""
+        with self._looking:
+            yield
+            copy = self._copies[tenancy.number, kind]
+            copy.cursors, copy.present = {}, set()
 
     def _look_at_postgres(self, tenancy: Tenancy) -> None:
         with self._world.connect("target", f"copy_{tenancy.number}", name="watcher", autocommit=False) as conn:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import uuid
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -16,7 +16,7 @@ from .world import DUCKDB_IS_BUSY, TENANCIES, connect_duckdb
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from stackctl.mapping.model import Mapping
 
@@ -44,20 +44,43 @@ def damage(world: World, rng: random.Random) -> str | None:
     mapping = rng.choice([compiled.mapping for compiled in world.pipeline().compile_mappings(database)])
     how = rng.choice([_update, _delete, _insert])
     try:
-        if kind == "postgres":
-            with world.connect("target", f"copy_{tenancy.number}") as conn:
-                done = how(mapping, tenancy, rng, lambda query: _fetched(conn.execute(query.encode())))
-        elif kind == "sqlite":
-            if not world.path(tenancy, kind).exists():
-                return None
-            with closing(sqlite3.connect(world.path(tenancy, kind), timeout=1, isolation_level=None)) as file:
-                done = how(mapping, tenancy, rng, lambda query: file.execute(query).fetchall())
-        else:
-            with closing(connect_duckdb(world.path(tenancy, kind), read_only=False)) as file:
-                done = how(mapping, tenancy, rng, lambda query: file.execute(query).fetchall())
+        with _open(world, tenancy, kind) as execute:
+            done = how(mapping, tenancy, rng, execute)
     except IN_THE_WAY:
         return None
     return f"{done} in {kind}" if done else None
+
+
+def empty(world: World, tenancy: Tenancy, kind: str) -> bool:
+    """Take all rows and cursors out of a copy, in one transaction; False when another has it, or it is not there."""
+    try:
+        with _open(world, tenancy, kind) as execute:
+            execute("BEGIN")
+            # First, as the engine does: who holds a cursor goes on, and who comes finds none.
+            execute("DELETE FROM _stack_sync_metadata")
+            for table in TAGGED:
+                execute(f"DELETE FROM {table}")
+            execute("COMMIT")
+    except IN_THE_WAY:
+        return False
+    return True
+
+
+@contextmanager
+def _open(world: World, tenancy: Tenancy, kind: str) -> Iterator[Execute]:
+    """The copy, past stackctl, and every statement for itself; raises one of IN_THE_WAY."""
+    if kind == "postgres":
+        with world.connect("target", f"copy_{tenancy.number}") as conn:
+            yield lambda query: _fetched(conn.execute(query.encode()))
+    elif kind == "sqlite":
+        path = world.path(tenancy, kind)
+        if not path.exists():
+            raise sqlite3.OperationalError(f"{path} does not exist")
+        with closing(sqlite3.connect(path, timeout=1, isolation_level=None)) as file:
+            yield lambda query: file.execute(query).fetchall()
+    else:
+        with closing(connect_duckdb(world.path(tenancy, kind), read_only=False)) as file:
+            yield lambda query: file.execute(query).fetchall()
 
 
 def _fetched(cursor: psycopg.Cursor[Any]) -> list[tuple[Any, ...]]:

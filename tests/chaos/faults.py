@@ -1,8 +1,8 @@
 """Run stackctl and kill it -9 at a named point: `python tests/chaos/faults.py POINT N COMMAND…`.
 
-The process dies the Nth time that it comes by the point. A point is a name from POINTS, or spelled
-`module:function:when`. A point that the installed package does not have ends the process with NO_SUCH_POINT, so that a
-renamed function is noticed.
+The process dies the Nth time that it comes by the point; with the point `-` it does not. A point is a name from POINTS,
+or spelled `module:function:when`. A point that the installed package does not have ends the process with NO_SUCH_POINT,
+so that a renamed function is noticed.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 NO_SUCH_POINT = 97
+NOWHERE = "-"
 
 # before, after: the call. inside: between two items of an iterator. entered, left: a context manager.
 _DUCKDB = {
@@ -47,6 +48,8 @@ POINTS = {
     "in the middle of a stream of tuples": "stackctl.sync.engine.row_stream:RowStream.read_chunks:inside",
     "batch written": "stackctl.sync.targets.postgres:PostgresTarget.apply_batch:after",
     "load written": "stackctl.sync.targets.postgres:PostgresTarget.replace_rows:after",
+    "page of a load written": "stackctl.sync.targets.postgres:PostgresTarget.append_rows:after",
+    "load in pages: cursor moved, not committed": "stackctl.sync.engine.paged_load:PagedLoad.send_page:after",
     "before the cursor moves": "stackctl.sync.targets.postgres:PostgresTarget.advance_cursor:before",
     "cursor moved, not committed": "stackctl.sync.targets.postgres:PostgresTarget.advance_cursor:after",
     "target committed": "stackctl.sync.targets.postgres:PostgresTarget.lock_cursor:left",
@@ -108,6 +111,15 @@ def arm(spec: str, count: int) -> None:
     setattr(owner, name, _deadly(getattr(owner, name), when, _Countdown(count)))
 
 
+def shorten_pages() -> None:
+    """Let loads come in pages although nobody here has many rows."""
+    from stackctl.sync.engine import paged_load
+
+    for name, rows in (("WHOLE_ROWS", 12), ("PAGE_ROWS", 5)):
+        vars(paged_load)[name]  # KeyError: it has another name now
+        setattr(paged_load, name, rows)
+
+
 def _deadly(function: Callable[..., Any], when: str, count: _Countdown) -> Callable[..., Any]:
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -140,8 +152,10 @@ def _deadly(function: Callable[..., Any], when: str, count: _Countdown) -> Calla
 
 def main() -> None:
     spec, count, *command = sys.argv[1:]
+    shorten_pages()
     try:
-        arm(spec, int(count))
+        if spec != NOWHERE:
+            arm(spec, int(count))
     except LookupError as error:
         print(error, file=sys.stderr)
         sys.exit(NO_SUCH_POINT)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tests import forked
 
 from .checks import TAGGED
-from .faults import NO_SUCH_POINT, POINTS
+from .faults import NO_SUCH_POINT, NOWHERE, POINTS
 from .world import TENANCIES
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ FAULTS = Path(__file__).with_name("faults.py")
 # which end a process that has not set up its handlers yet or is just leaving.
 EXPECTED = {0, 1, 4, 5, 130, -signal.SIGINT, -signal.SIGTERM, -signal.SIGKILL}
 MAPPINGS = sorted(TAGGED)
-ONLY_SYNCED = ("replace_rows", "prepare")  # what a repair never does, and a backfill hardly ever
+ONLY_SYNCED = ("replace_rows", "append_rows", "prepare")  # what a repair never does, and a backfill hardly ever
 ENDS_ITSELF = 60.0  # seconds; a loop has an end of its own, so that none outlives a driver that was killed
 
 
@@ -112,10 +112,12 @@ class Processes:
                 "stderr": subprocess.STDOUT}  # fmt: skip
             popen: subprocess.Popen[Any]
             if self._fresh:
-                program = ["-m", "stackctl"] if point is None else ["-P", str(FAULTS), point, str(count)]
-                popen = subprocess.Popen([sys.executable, *program, *command], **options)
+                program = [sys.executable, "-P", str(FAULTS), point or NOWHERE, str(count)]
+                popen = subprocess.Popen([*program, *command], **options)
             else:
-                before = None if point is None else f"from tests.chaos import faults; faults.arm({point!r}, {count})"
+                before = "from tests.chaos import faults; faults.shorten_pages()"
+                if point is not None:
+                    before += f"; faults.arm({point!r}, {count})"
                 popen = forked.Command(command, before=before, **options)
         process = Process(command, point, popen, log)
         self.running.append(process)

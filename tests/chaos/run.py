@@ -93,8 +93,8 @@ def converge(seed: int, size: Size) -> Report:
     # One for each: how long something takes must not change what is drawn elsewhere.
     with world(random.Random(f"{seed}.world")) as place:
         processes = Processes(place, random.Random(f"{seed}.processes"), fresh=size.fresh)
-        faults = Faults(place, processes, random.Random(f"{seed}.faults"), size.longest)
         watcher = Watcher(place)
+        faults = Faults(place, processes, watcher, random.Random(f"{seed}.faults"), size.longest)
         stop = threading.Event()
         writers = [Writer(place, f"{seed}.{n}", stop) for n in range(size.writers)]
         try:

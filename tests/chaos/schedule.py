@@ -15,13 +15,14 @@ from psycopg.types.json import Jsonb
 from stackctl.sync.queue import fuses, pauses
 
 from .checks import TAGGED
-from .damage import damage
+from .damage import damage, empty
 from .world import TENANCIES
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable
 
+    from .checks import Watcher
     from .processes import Processes
     from .world import Connection, Side, World
 
@@ -32,8 +33,10 @@ A_LEASE_AGO = "interval '2 minutes'"
 class Faults:
     """Each method is one fault; `counts` says how often it struck something."""
 
-    def __init__(self, world: World, processes: Processes, rng: random.Random, longest: float) -> None:
-        self._world, self._processes, self._rng = world, processes, rng
+    def __init__(
+        self, world: World, processes: Processes, watcher: Watcher, rng: random.Random, longest: float
+    ) -> None:
+        self._world, self._processes, self._watcher, self._rng = world, processes, watcher, rng
         self._longest = longest  # seconds that a disturbance lasts at most
         self.counts: Counter[str] = Counter()
         self.foreign: set[uuid.UUID] = set()
@@ -51,7 +54,7 @@ class Faults:
             self.delay: 1, self.terminate_source: 2, self.terminate_target: 3, self.terminate_application: 0.5,
             self.crash_target: 0.8, self.crash_source: 0.3, self.flip_fuse: 2, self.flip_pause: 3,
             self.duplicate_entries: 1.5,
-            self.change_mapping: 2, self.damage: 3, self.strange_entries: 1, self.claim_and_die: 1,
+            self.change_mapping: 2, self.damage: 3, self.empty_copy: 2, self.strange_entries: 1, self.claim_and_die: 1,
             self.let_leases_expire: 1.5,
         }  # fmt: skip
 
@@ -152,6 +155,14 @@ class Faults:
         for _ in range(self._rng.choice([1, 5])):
             if (what := damage(self._world, self._rng)) is not None:
                 self.counts[what] += 1
+
+    def empty_copy(self) -> None:
+        """A copy without rows and cursors, as of a database that was made anew: it is loaded again, in pages."""
+        tenancy = self._rng.choice([t for t in TENANCIES if t.copies])
+        kind = self._rng.choice(tenancy.copies)
+        with self._watcher.forgetting(tenancy, kind):
+            emptied = empty(self._world, tenancy, kind)
+        self.counts[f"copies emptied, {kind}"] += emptied
 
     # -- queue and fuses
 
