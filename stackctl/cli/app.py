@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; returns the exit code."""
-    if "--no-color" in arguments or os.environ.get("NO_COLOR") or not sys.stdout.isatty():
-        # Read when the help's renderer is imported; NO_COLOR alone would leave it bold and dim.
-        os.environ["_TYPER_FORCE_DISABLE_TERMINAL"] = "1"
     interrupt_on_signals()
     try:
         return _run(arguments)
@@ -33,7 +30,9 @@ def run(arguments: Sequence[str]) -> int:
 
 def _run(arguments: Sequence[str]) -> int:
     try:
-        code = build_root().main(args=list(arguments), prog_name="stackctl", standalone_mode=False)
+        code = build_root().main(
+            args=list(arguments), prog_name="stackctl", standalone_mode=False, color=_shows_colors(arguments)
+        )
         sys.stdout.flush()
     except typer.Abort:
         raise
@@ -48,6 +47,12 @@ def _run(arguments: Sequence[str]) -> int:
     except Exception as error:  # noqa: BLE001 - the boundary: whatever is not ours is reported as a bug
         return _report(error, arguments)
     return code if isinstance(code, int) else EXIT_OK
+
+
+def _shows_colors(arguments: Sequence[str]) -> bool:
+    """Whether a help page may have bold headings."""
+    plain = "--no-color" in arguments or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return not plain and sys.stdout.isatty()
 
 
 def _drop_output() -> None:

@@ -20,19 +20,19 @@ if TYPE_CHECKING:
     from stackctl.core.console import Console
     from stackctl.postgres.connect import Connection
 
-_PANEL = "Options of every command"
+PANEL = "Common options"
 _META = "stackctl"
 Config = Annotated[
-    Path | None, typer.Option("--config", metavar="FILE", help="Configuration file.", rich_help_panel=_PANEL)
+    Path | None, typer.Option("--config", metavar="FILE", help="Configuration file.", rich_help_panel=PANEL)
 ]
 DatabaseUrl = Annotated[
     str | None,
-    typer.Option("--database-url", metavar="URL", help="The operated database.", rich_help_panel=_PANEL),
+    typer.Option("--database-url", metavar="URL", help="The operated database.", rich_help_panel=PANEL),
 ]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.", rich_help_panel=_PANEL)]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no remarks.", rich_help_panel=_PANEL)]
-NoColor = Annotated[bool, typer.Option("--no-color", help="No colours.", rich_help_panel=_PANEL)]
-Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.", rich_help_panel=_PANEL)]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.", rich_help_panel=PANEL)]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no remarks.", rich_help_panel=PANEL)]
+NoColor = Annotated[bool, typer.Option("--no-color", help="No colours.", rich_help_panel=PANEL)]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.", rich_help_panel=PANEL)]
 _SHARED = {
     "config": (Config, None),
     "database_url": (DatabaseUrl, None),
@@ -123,10 +123,10 @@ def collect_shared_options(ctx: typer.Context, given: dict[str, Any]) -> dict[st
 
 @dataclass(frozen=True)
 class Declared:
-    """A command as its module declares it: what typer is to call, and what its help ends with."""
+    """A command as its module declares it: what typer is to call, and the examples that its help ends with."""
 
     invoke: Callable[..., None]
-    epilog: str
+    example: str
     settings: dict[str, Any]
 
 
@@ -145,14 +145,9 @@ def command(*, example: str, **settings: Any) -> Callable[[Callable[..., None]],
 
         set_signature(invoke, [CONTEXT, *(p.replace(kind=_KEYWORD) for p in own), *PARAMETERS])
         invoke.__doc__ = function.__doc__
-        return Declared(invoke, example_epilog(example.strip().replace("[", r"\[")), settings)
+        return Declared(invoke, example.strip(), settings)
 
     return declare
-
-
-def example_epilog(example: str) -> str:
-    """What a help text ends with; `example` is markup, a command a line."""
-    return "\n\n".join(["[bold]Example[/bold]", *example.splitlines()])
 
 
 def set_signature(function: Callable[..., Any], parameters: list[inspect.Parameter]) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from stackctl.cli.command import CONTEXT, PARAMETERS, Declared, collect_shared_options, example_epilog, set_signature
+from stackctl.cli.command import CONTEXT, PARAMETERS, Declared, collect_shared_options, set_signature
 from stackctl.cli.commands import COMMANDS, Command
 
 if TYPE_CHECKING:
@@ -34,6 +34,15 @@ _Version = Annotated[bool, typer.Option("--version", help="Print the version.", 
 
 
 _PATHS = (Path, Path | None, list[Path], list[Path] | None)
+
+
+class _ShowsHelp:
+    """Its help page is ours (help.py): Typer's takes the import of rich, and folds examples."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        from stackctl.cli.help import render_help
+
+        formatter.write(render_help(self, ctx))
 
 
 class _SparesConversion:
@@ -68,11 +77,11 @@ def _process_value(parameter: Any, process: Callable[[Any, Any], Any], ctx: Any,
     return value if parameter.callback is None else parameter.callback(ctx, parameter, value)
 
 
-class _Command(_SparesConversion, TyperCommand):
+class _Command(_ShowsHelp, _SparesConversion, TyperCommand):
     pass
 
 
-class _Root(_SparesConversion, TyperGroup):
+class _Root(_ShowsHelp, _SparesConversion, TyperGroup):
     """Lists its commands from COMMANDS and imports only the one that is called."""
 
     def __init__(self, **attributes: Any) -> None:
@@ -86,7 +95,7 @@ class _Root(_SparesConversion, TyperGroup):
         return super().resolve_command(ctx, args)
 
 
-class _Group(_SparesConversion, TyperGroup):
+class _Group(_ShowsHelp, _SparesConversion, TyperGroup):
     """Imports only the command that is called; all of them where they are listed."""
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
@@ -109,7 +118,7 @@ def load_command(name: str) -> Any:
         callback=_shared_options_callback(),
         no_args_is_help=True,
         add_completion=False,
-        epilog=example_epilog(entry.example),
+        epilog=entry.example,
     )
     group = typer.main.get_command(app)
     assert isinstance(group, _Group)
@@ -131,7 +140,7 @@ def _load_command(module: str, name: str) -> Any:
     found = vars(importlib.import_module(f"stackctl.cli.{module}")).values()
     (declared,) = (one for one in found if isinstance(one, Declared))
     app = typer.Typer(add_completion=False)
-    app.command(name, cls=_Command, epilog=declared.epilog, **declared.settings)(declared.invoke)
+    app.command(name, cls=_Command, epilog=declared.example, **declared.settings)(declared.invoke)
     command = typer.main.get_command(app)
     command.name = name
     return command
@@ -144,7 +153,7 @@ def build_root() -> Any:
         add_completion=False,
         no_args_is_help=True,
         context_settings={"help_option_names": ["-h", "--help"]},
-        epilog=example_epilog("stackctl demo"),
+        epilog="stackctl demo",
     )
 
     def stackctl(ctx: typer.Context, **given: Any) -> None:

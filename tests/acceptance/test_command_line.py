@@ -166,10 +166,9 @@ def test_help_is_a_result_and_ends_with_an_example_that_runs(cli: Cli, arguments
     done = cli(*arguments)
     assert done.returncode == 0
     assert done.stderr == ""
-    lines = [line.strip() for line in done.stdout.splitlines() if line.strip()]
-    examples = lines[lines.index("Example") + 1 :]
-    assert examples
-    assert all(line.startswith("stackctl ") for line in examples)
+    _, heading, examples = done.stdout.rpartition("\nExample")
+    assert heading
+    assert all(line.startswith("  stackctl ") for line in examples.splitlines()[1:])
 
 
 @pytest.mark.parametrize("arguments", [[], ["config"]])

@@ -235,7 +235,6 @@ SPEAKERS = {
     "cli.tree": {"sys.stdout"},
     "cli.app": {"sys.stdout"},
     "cli.completion.values": {"sys.stdout"},
-    "cli.completion.scripts": {"rich"},
     "cli.command": {"typer.confirm"},
 }
 SPEECH = re.compile(

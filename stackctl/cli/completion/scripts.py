@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import typer
-from rich.markup import render
 
 from stackctl.cli.commands import COMMANDS
 from stackctl.cli.start.completion import SCRIPTS
@@ -117,8 +116,8 @@ def _kind(parameter: Any) -> str:
 
 
 def _line(help_: str | None) -> str:
-    """The first line of a help text, as plain text."""
-    lines = render(help_ or "").plain.strip().splitlines()
+    """The first line of a help text."""
+    lines = (help_ or "").strip().splitlines()
     return lines[0].strip() if lines else ""
 
 
