@@ -10,12 +10,13 @@ _stackctl_follows() {
   # -- table: written by `python -m stackctl.cli.completion.scripts`
   shared='--config=@files --database-url= --json --quiet -q --no-color --debug --help -h'
   case $1 in
-    '') subcommands='demo init doctor config completion migrate mappings run sequence poll sync backfill verify enqueue queue status fuse rules users refunds payments payment-methods' flags='--version' ;;
+    '') subcommands='demo init doctor config explain completion migrate mappings run sequence poll sync backfill verify enqueue queue status fuse rules users refunds payments payment-methods' flags='--version' ;;
     'demo') arguments='@directories' ;;
     'init') flags='--force --dry-run' arguments='@files' ;;
     'doctor') ;;
     'config') subcommands='show' ;;
     'config show') ;;
+    'explain') arguments='@text' ;;
     'completion') arguments='bash|zsh|fish|powershell' ;;
     'migrate') subcommands='up status verify repair adopt new lint check diff dump squash' ;;
     'migrate up') flags='--to= --dry-run --lock-timeout= --statement-timeout= --lock-wait= --wait= --allow-out-of-order --schema-dump=@files --dir=@directories --history= --bundled' ;;

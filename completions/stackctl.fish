@@ -28,6 +28,7 @@ function __stackctl_follows --no-scope-shadowing
                     'init:Write a commented stackctl.yaml.' \
                     'doctor:Check the configuration and every database; each finding names its fix.' \
                     'config:Show the effective configuration.' \
+                    'explain:Explain an error by its code: what it means, why it happens, what to do.' \
                     'completion:Print the completion script of a shell.' \
                     'migrate:Apply, inspect and write migrations.' \
                     'mappings:List, check, compile and compare the SQL mappings.' \
@@ -58,6 +59,8 @@ function __stackctl_follows --no-scope-shadowing
         case 'config'
             set subcommands 'show:Print every setting, where its value came from, and the configured databases; no secrets.'
         case 'config show'
+        case 'explain'
+            set arguments '@text'
         case 'completion'
             set arguments 'bash|zsh|fish|powershell'
         case 'migrate'

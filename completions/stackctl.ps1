@@ -28,6 +28,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 'init:Write a commented stackctl.yaml.'
                 'doctor:Check the configuration and every database; each finding names its fix.'
                 'config:Show the effective configuration.'
+                'explain:Explain an error by its code: what it means, why it happens, what to do.'
                 'completion:Print the completion script of a shell.'
                 'migrate:Apply, inspect and write migrations.'
                 'mappings:List, check, compile and compare the SQL mappings.'
@@ -77,6 +78,11 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
             subcommands = @()
             flags = @()
             arguments = @()
+        }
+        'explain' = @{
+            subcommands = @()
+            flags = @()
+            arguments = @('@text')
         }
         'completion' = @{
             subcommands = @()

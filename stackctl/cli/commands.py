@@ -35,6 +35,7 @@ COMMANDS: dict[str, Command | Group] = {
     "init": Command("start", "Write a commented stackctl.yaml.", _START),
     "doctor": Command("start", "Check the configuration and every database; each finding names its fix.", _START),
     "config": Group("Show the effective configuration.", _START, "stackctl config show", ("show",)),
+    "explain": Command("start", "Explain an error by its code: what it means, why it happens, what to do.", _START),
     "completion": Command("start", "Print the completion script of a shell.", _START),
     "migrate": Group(
         "Apply, inspect and write migrations.",

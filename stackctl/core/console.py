@@ -31,6 +31,7 @@ from typing import IO, TYPE_CHECKING, Any
 from uuid import UUID
 
 from stackctl.core.durations import format_duration
+from stackctl.core.errors import UsageError
 from stackctl.core.redaction import mask_shapes, scrub, scrub_values
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
     from stackctl.core.errors import StackctlError
 
+_EXPLAIN_THEMSELVES = ("bug", "confirmation-required", "not-confirmed", "write-failed")
 PLAIN_PROGRESS_INTERVAL = 3.0  # seconds between progress lines off a terminal
 
 # What a runner of GitHub Actions obeys: `::command::` where a line begins, `##[command]` anywhere.
@@ -142,6 +144,7 @@ class Console:
         self.quiet = quiet
         self._out = stdout or sys.stdout
         self._err = stderr or sys.stderr
+        self._explained: set[str] = set()
         self._no_color = no_color or bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
 
     # -- stdout: the result
@@ -294,10 +297,24 @@ class Console:
             self._say(line)
         if error.hint:
             self._say(error.hint, self._styled("hint: ", "36"))
+        self._point_to_explanation(error)
         if self.json_output:
             body = {"code": error.code, "message": error.message, "hint": error.hint, "details": error.details}
             # Value by value: a password that reads `message` must not take the place of a key.
             self._write_json({"error": {**scrub_values(json.loads(to_json(body))), "code": error.code}})
+
+    def warn_of(self, where: str, error: StackctlError) -> None:
+        """A failure that does not end the command, such as one external database's; `where` it happened."""
+        hint = f" ({error.hint})" if error.hint else ""
+        self.warn(f"{where}: {error.message}{hint}")
+        self._point_to_explanation(error)
+
+    def _point_to_explanation(self, error: StackctlError) -> None:
+        """On a terminal, for what a line or two can't explain: the command that does; once for each code."""
+        wanted = self._err.isatty() and not self.quiet and error.code not in self._explained
+        if wanted and error.exit_code != UsageError.exit_code and error.code not in _EXPLAIN_THEMSELVES:
+            self._explained.add(error.code)
+            self._say(f"stackctl explain {error.code}", self._styled("more: ", "36"))
 
     def traceback(self, lines: Iterable[str]) -> None:
         for line in lines:

@@ -36,6 +36,8 @@ CEL = {"celpy"}
 # Command lines, and the heavy packages that each imports off a terminal.
 USES: dict[str, set[str]] = {
     "config show": {"yaml"},
+    "explain": set(),
+    "explain lock-held": set(),
     "migrate status": DATABASE,
     "migrate status --json --dir .": DATABASE,
     "migrate up": DATABASE,

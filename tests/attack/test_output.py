@@ -65,6 +65,8 @@ CASES = [
     Case("init --dry-run", prints="document"),
     Case("doctor", 1),
     Case("config show"),
+    Case("explain transaction-control"),
+    Case("explain {text}", 2),
     Case("completion bash", prints="document", documents="none"),
     Case("completion {text}", 2),
     Case("migrate up --dir=evil", 1, changes=True),

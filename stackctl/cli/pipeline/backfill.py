@@ -112,7 +112,6 @@ def _show(console: Console, mapping: str, results: list[BackfillResult]) -> None
     console.line(f"{total} of {mapping} " + ("would be sent" if planned else "sent"))
     for result in results:
         if result.error is not None:
-            hint = f" ({result.error.hint})" if result.error.hint else ""
-            console.warn(f"{result.tenancy} {result.database}: {result.error.message}{hint}")
+            console.warn_of(f"{result.tenancy} {result.database}", result.error)
     if any(result.status == "interrupted" for result in results):
         console.info("hint: run it again to go on where it stopped, or with --restart from the beginning")

@@ -143,5 +143,4 @@ def _mapping_document(result: MappingResult) -> dict[str, Any]:
 
 def warn_of_failure(console: Console, result: DatabaseResult) -> None:
     if result.error is not None:
-        hint = f" ({result.error.hint})" if result.error.hint else ""
-        console.warn(f"{result.tenancy} {result.database}: {result.error.message}{hint}")
+        console.warn_of(f"{result.tenancy} {result.database}", result.error)

@@ -110,8 +110,7 @@ def show(console: Console, checks: list[VerifyResult], *, repair: bool) -> None:
         # What is wrong with a whole database is said once.
         if check.error is not None and (what := (check.tenancy, check.database, check.error.message)) not in said:
             said.add(what)
-            hint = f" ({check.error.hint})" if check.error.hint else ""
-            console.warn(f"{check.tenancy} {check.database}: {check.error.message}{hint}")
+            console.warn_of(f"{check.tenancy} {check.database}", check.error)
     for check in checks:
         _show_rejected(console, check)
     if any(check.differences - len(check.rejected) > check.repaired for check in checks) and not repair:

@@ -1,0 +1,142 @@
+"""stackctl explain: what the code of an error means, why it comes, and what to do."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+from itertools import groupby
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stackctl.cli.command import Run, command
+from stackctl.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from stackctl.cli.explanations.texts import Explanation
+    from stackctl.core.console import Console
+
+_WIDEST = 100  # columns of a text, on a window however wide
+_NEAREST = 3
+_EXAMPLE = """
+stackctl explain lock-held
+stackctl explain
+"""
+
+
+@command(example=_EXAMPLE)
+def explain(
+    run: Run,
+    code: Annotated[str | None, typer.Argument(metavar="[CODE]", help="An error's code, or a rule's id.")] = None,
+) -> None:
+    """Explain an error by its code: what it means, why it happens, what to do.
+
+    Rules of `migrate lint` and `migrate check` are explained, too. Without a code, all are listed.
+
+    Exit codes: 0 explained; 2 there is no such code.
+    """
+    from stackctl.cli.explanations.texts import read_explanations
+
+    errors = list(read_explanations())
+    if code is None:
+        _list(run, errors)
+        return
+    documents = [*(_to_document(one) for one in errors if one.code == code), *_find_rules(code)]
+    if not documents:
+        raise _unknown_error(code, [one.code for one in errors])
+    run.finish({"code": code, "explanations": documents}, lambda: _show(run.console, code, documents))
+
+
+def _list(run: Run, errors: Sequence[Explanation]) -> None:
+    def show() -> None:
+        console, width = run.console, _find_width()
+        for room, found in groupby(errors, key=lambda one: one.room):
+            listed = list(found)
+            console.line(room, "bold")
+            longest = max(len(one.code) for one in listed)
+            for one in listed:
+                head = f"  {one.code:{longest}}  {','.join(map(str, one.exit_codes)):>3}  "
+                for line in textwrap.wrap(head + one.meaning, width, subsequent_indent=" " * len(head)):
+                    console.line(line, exact=True)
+            console.line()
+        console.line(
+            "The number is the exit code. Ids of the rules of migrate lint and migrate check can be given, too."
+        )
+
+    summary = [
+        {"code": one.code, "group": one.room, "exit_codes": one.exit_codes, "meaning": one.meaning} for one in errors
+    ]
+    run.finish({"codes": summary}, show)
+
+
+def _find_width() -> int:
+    return min(shutil.get_terminal_size().columns, _WIDEST)
+
+
+def _to_document(one: Explanation) -> dict[str, Any]:
+    from stackctl.core.console import Exact
+
+    return {
+        "kind": "error",
+        "exit_codes": one.exit_codes,
+        "meaning": one.meaning,
+        "why": one.why,
+        "fix": Exact(one.fix),
+        "commands": Exact(one.commands),
+    }
+
+
+def _find_rules(id_: str) -> list[dict[str, Any]]:
+    from stackctl.migrate.compatibility.contract_rules import RULES as CONTRACT_RULES
+    from stackctl.migrate.lint.linter import RULES as LINT_RULES
+
+    found: list[dict[str, Any]] = []
+    if (lint := LINT_RULES.get(id_)) is not None:
+        texts = {"meaning": lint.title, "why": lint.why}
+        found.append({"kind": "lint rule", "severity": lint.severity} | _to_sentences(texts))
+    if (contract := CONTRACT_RULES.get(id_)) is not None:
+        texts = {"why": contract.why, "fix": contract.safe}
+        found.append({"kind": "check rule", "severity": contract.severity} | _to_sentences(texts))
+    return found
+
+
+def _to_sentences(texts: dict[str, str]) -> dict[str, str]:
+    return {name: f"{text[0].upper()}{text[1:]}." for name, text in texts.items()}
+
+
+def _unknown_error(code: str, known: Sequence[str]) -> UsageError:
+    import difflib
+
+    from stackctl.migrate.compatibility.contract_rules import RULES as CONTRACT_RULES
+    from stackctl.migrate.lint.linter import RULES as LINT_RULES
+
+    near = difflib.get_close_matches(code.lower(), {*known, *LINT_RULES, *CONTRACT_RULES}, n=_NEAREST)
+    hint = f"did you mean {' or '.join(near)}?" if near else "`stackctl explain` lists them"
+    return UsageError(f"there is no code {code!r}", code="unknown-code", hint=hint, details={"nearest": near})
+
+
+def _show(console: Console, code: str, documents: Sequence[dict[str, Any]]) -> None:
+    def say(text: str) -> None:
+        for part in text.split("\n\n"):
+            console.line()
+            wide = textwrap.wrap(" ".join(part.split()), _find_width(), break_on_hyphens=False)
+            for line in part.splitlines() if part.startswith("    ") else wide:
+                console.line(line, exact=True)
+
+    for one in documents:
+        if one is not documents[0]:
+            console.line()
+        console.line(f"{code}: {_describe(one)}", "bold")
+        if "meaning" in one:
+            say(one["meaning"])
+        say(f"Why: {one['why']}")
+        if fix := one.get("fix"):
+            say(f"What to do: {fix if isinstance(fix, str) else fix.value}")
+
+
+def _describe(one: dict[str, Any]) -> str:
+    if one["kind"] == "error":
+        return f"an error, exit code {' or '.join(map(str, one['exit_codes']))}"
+    return f"a rule of stackctl migrate {one['kind'].split()[0]}, {one['severity']}"
