@@ -16,7 +16,7 @@ from rich.text import Text
 
 from stackctl.core import redaction
 from stackctl.core.console import Console, Exact, to_json
-from stackctl.core.errors import ServiceError
+from stackctl.core.errors import ServiceError, UsageError
 
 
 class Terminal(io.StringIO):
@@ -272,14 +272,31 @@ def test_a_diff_is_a_document_too(streams: tuple[io.StringIO, io.StringIO]) -> N
     ]
 
 
+def test_a_terminal_names_the_command_that_explains_an_error_once() -> None:
+    out = Terminal()
+    console = Console(stdout=out, stderr=out, no_color=True)
+    console.warn_of("here", ServiceError("gone", code="unreachable", hint="wait"))
+    console.warn_of("there", ServiceError("gone", code="unreachable"))
+    console.error(UsageError("wrong", code="unknown-rule"))
+    assert out.getvalue().splitlines() == [
+        "warning: here: gone (wait)",
+        "more: stackctl explain unreachable",
+        "warning: there: gone",
+        "error: wrong",
+    ]
+    for quiet, stream in ((True, Terminal()), (False, io.StringIO())):
+        Console(stderr=stream, quiet=quiet).error(ServiceError("gone", code="unreachable"))
+        assert "explain" not in stream.getvalue()
+
+
 @pytest.mark.parametrize("stream", [io.StringIO, Terminal])
 def test_a_value_neither_ends_its_line_nor_turns_it(stream: type[io.StringIO]) -> None:
     for say in (
         lambda console: console.line(EVIL),
         lambda console: console.table(["x" * len(SHOWN)], [[EVIL]]),
         lambda console: console.info(EVIL),
-        lambda console: console.error(ServiceError(EVIL, code="x", hint=EVIL)),
-        lambda console: console.error(ServiceError([EVIL, EVIL], code="x")),
+        lambda console: console.error(ServiceError(EVIL, code="bug", hint=EVIL)),
+        lambda console: console.error(ServiceError([EVIL, EVIL], code="bug")),
         lambda console: console.traceback([EVIL]),
         lambda console: console.warn(EVIL),
     ):
