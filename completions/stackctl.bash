@@ -10,7 +10,7 @@ _stackctl_follows() {
   # -- table: written by `python -m stackctl.cli.completion.scripts`
   shared='--config=@files --database-url= --json --quiet -q --no-color --debug --help -h'
   case $1 in
-    '') subcommands='demo init doctor config explain completion migrate mappings run sequence poll sync backfill verify enqueue queue status fuse rules users refunds payments payment-methods' flags='--version' ;;
+    '') subcommands='demo init doctor config explain completion migrate mappings run sequence poll sync backfill verify enqueue queue status fuse tenancies db rules users refunds payments payment-methods' flags='--version -V' ;;
     'demo') arguments='@directories' ;;
     'init') flags='--force --dry-run' arguments='@files' ;;
     'doctor') ;;
@@ -41,19 +41,24 @@ _stackctl_follows() {
     'run') flags='--max-duration=' ;;
     'sequence') flags='--loop --interval= --max-duration= --batch-size=' ;;
     'poll') flags='--loop --interval= --max-duration= --batch-size=' ;;
-    'sync') flags='--all --database=@databases --mapping=@mappings --full --adopt --rebuild=' arguments='@tenancies...' ;;
+    'sync') flags='--tenancy=@tenancies --all --database=@databases --mapping=@mappings --full --adopt --rebuild=' arguments='@tenancies...' ;;
     'backfill') flags='--tenancy=@tenancies --database=@databases --rate= --restart --dry-run' arguments='@mappings' ;;
-    'verify') flags='--database=@databases --mapping=@mappings --repair' arguments='@tenancies...' ;;
-    'enqueue') flags='--all --dry-run' arguments='@tenancies...' ;;
+    'verify') flags='--tenancy=@tenancies --database=@databases --mapping=@mappings --repair' arguments='@tenancies...' ;;
+    'enqueue') flags='--tenancy=@tenancies --all --dry-run' arguments='@tenancies...' ;;
     'queue') subcommands='list retry forget' ;;
-    'queue list') flags='--limit=' ;;
-    'queue retry') flags='--all' arguments='@text...' ;;
-    'queue forget') flags='--all --yes' arguments='@text...' ;;
+    'queue list') flags='--tenancy=@tenancies --limit=' ;;
+    'queue retry') flags='--tenancy=@tenancies --all --dry-run' arguments='@text...' ;;
+    'queue forget') flags='--tenancy=@tenancies --all --yes -y --dry-run' arguments='@text...' ;;
     'status') flags='--tenancy=@tenancies --watch --check --max-backlog= --max-lag=' ;;
     'fuse') subcommands='show on off' ;;
     'fuse show') ;;
     'fuse on') flags='--tenancy=@tenancies --database=@databases --mapping=@mappings' arguments='sequencer|poller' ;;
     'fuse off') flags='--tenancy=@tenancies --database=@databases --mapping=@mappings --reason=' arguments='sequencer|poller' ;;
+    'tenancies') subcommands='list' ;;
+    'tenancies list') flags='--limit=' ;;
+    'db') subcommands='url psql' ;;
+    'db url') flags='--show-password' ;;
+    'db psql') arguments='@text...' ;;
     'rules') subcommands='list check eval pull push backtest add edit move enable disable remove stats test tree' ;;
     'rules list') flags='--rules=@files' ;;
     'rules check') flags='--rules=@files --format=text|json|github' ;;

@@ -42,12 +42,16 @@ function __stackctl_follows --no-scope-shadowing
                     'queue:List the queue; retry or forget what failed.' \
                     'status:The pipeline at a glance: fuses, backlog, lag, queue, databases.' \
                     'fuse:Switch the sequencer or the poller off and on.' \
+                    'tenancies:List the tenancies: ids, projects, external databases.' \
+                    'db:Reach the operated database with other programs.' \
                     'rules:Test sign-up rules before they lock anyone out.' \
                     'users:Show a user; restrict it, or lift that.' \
                     'refunds:Give money back through Stripe, never twice.' \
                     'payments:How a project is connected to Stripe; its test mode and products.' \
                     'payment-methods:See and switch what a checkout offers to pay with.'
-            set flags '--version:Print the version.'
+            set flags \
+                    '--version:Print the version.' \
+                    '-V:Print the version.'
         case 'demo'
             set arguments '@directories'
         case 'init'
@@ -200,6 +204,7 @@ function __stackctl_follows --no-scope-shadowing
                     '--batch-size=:Queue entries taken at a time.'
         case 'sync'
             set flags \
+                    '--tenancy=@tenancies:The same as an option; repeatable.' \
                     '--all:Every configured tenancy.' \
                     '--database=@databases:Only this database.' \
                     '--mapping=@mappings:Only this mapping.' \
@@ -217,12 +222,14 @@ function __stackctl_follows --no-scope-shadowing
             set arguments '@mappings'
         case 'verify'
             set flags \
+                    '--tenancy=@tenancies:The same as an option; repeatable.' \
                     '--database=@databases:Only this database.' \
                     '--mapping=@mappings:Only this mapping.' \
                     '--repair:Mend the rows that differ, and no others.'
             set arguments '@tenancies...'
         case 'enqueue'
             set flags \
+                    '--tenancy=@tenancies:The same as an option; repeatable.' \
                     '--all:Every configured tenancy.' \
                     '--dry-run:Say which, and queue none.'
             set arguments '@tenancies...'
@@ -232,14 +239,22 @@ function __stackctl_follows --no-scope-shadowing
                     'retry:Make failing databases due now, given up ones included. The next poll tries them.' \
                     'forget:Forget that databases fail, as after a success: for those that are gone for good.'
         case 'queue list'
-            set flags '--limit=:Entries to list, oldest first.'
+            set flags \
+                    '--tenancy=@tenancies:Only the databases of this tenancy.' \
+                    '--limit=:Entries to list, oldest first.'
         case 'queue retry'
-            set flags '--all:Every failing database.'
+            set flags \
+                    '--tenancy=@tenancies:Only the databases of this tenancy.' \
+                    '--all:Every failing database.' \
+                    '--dry-run:Say which, and change nothing.'
             set arguments '@text...'
         case 'queue forget'
             set flags \
+                    '--tenancy=@tenancies:Only the databases of this tenancy.' \
                     '--all:Every failing database.' \
-                    '--yes:Do not ask.'
+                    '--yes:Do not ask.' \
+                    '-y:Do not ask.' \
+                    '--dry-run:Say which, and change nothing.'
             set arguments '@text...'
         case 'status'
             set flags \
@@ -267,6 +282,18 @@ function __stackctl_follows --no-scope-shadowing
                     '--mapping=@mappings:Only the copies of this mapping.' \
                     '--reason=:Why, for others to read.'
             set arguments 'sequencer|poller'
+        case 'tenancies'
+            set subcommands 'list:List the tenancies of the operated database, by project and branch, with the external databases of each.'
+        case 'tenancies list'
+            set flags '--limit=:At most so many.'
+        case 'db'
+            set subcommands \
+                    'url:Print where the operated database is, as a URL for other programs.' \
+                    'psql:Open psql on the operated database, also on an embedded server, which runs as long as psql does.'
+        case 'db url'
+            set flags '--show-password:Print the password in it, too.'
+        case 'db psql'
+            set arguments '@text...'
         case 'rules'
             set subcommands \
                     'list:List the rules in the order in which they are evaluated.' \

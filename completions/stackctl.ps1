@@ -42,13 +42,18 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 'queue:List the queue; retry or forget what failed.'
                 'status:The pipeline at a glance: fuses, backlog, lag, queue, databases.'
                 'fuse:Switch the sequencer or the poller off and on.'
+                'tenancies:List the tenancies: ids, projects, external databases.'
+                'db:Reach the operated database with other programs.'
                 'rules:Test sign-up rules before they lock anyone out.'
                 'users:Show a user; restrict it, or lift that.'
                 'refunds:Give money back through Stripe, never twice.'
                 'payments:How a project is connected to Stripe; its test mode and products.'
                 'payment-methods:See and switch what a checkout offers to pay with.'
             )
-            flags = @('--version:Print the version.')
+            flags = @(
+                '--version:Print the version.'
+                '-V:Print the version.'
+            )
             arguments = @()
         }
         'demo' = @{
@@ -306,6 +311,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
         'sync' = @{
             subcommands = @()
             flags = @(
+                '--tenancy=@tenancies:The same as an option; repeatable.'
                 '--all:Every configured tenancy.'
                 '--database=@databases:Only this database.'
                 '--mapping=@mappings:Only this mapping.'
@@ -329,6 +335,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
         'verify' = @{
             subcommands = @()
             flags = @(
+                '--tenancy=@tenancies:The same as an option; repeatable.'
                 '--database=@databases:Only this database.'
                 '--mapping=@mappings:Only this mapping.'
                 '--repair:Mend the rows that differ, and no others.'
@@ -338,6 +345,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
         'enqueue' = @{
             subcommands = @()
             flags = @(
+                '--tenancy=@tenancies:The same as an option; repeatable.'
                 '--all:Every configured tenancy.'
                 '--dry-run:Say which, and queue none.'
             )
@@ -354,19 +362,29 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
         }
         'queue list' = @{
             subcommands = @()
-            flags = @('--limit=:Entries to list, oldest first.')
+            flags = @(
+                '--tenancy=@tenancies:Only the databases of this tenancy.'
+                '--limit=:Entries to list, oldest first.'
+            )
             arguments = @()
         }
         'queue retry' = @{
             subcommands = @()
-            flags = @('--all:Every failing database.')
+            flags = @(
+                '--tenancy=@tenancies:Only the databases of this tenancy.'
+                '--all:Every failing database.'
+                '--dry-run:Say which, and change nothing.'
+            )
             arguments = @('@text...')
         }
         'queue forget' = @{
             subcommands = @()
             flags = @(
+                '--tenancy=@tenancies:Only the databases of this tenancy.'
                 '--all:Every failing database.'
                 '--yes:Do not ask.'
+                '-y:Do not ask.'
+                '--dry-run:Say which, and change nothing.'
             )
             arguments = @('@text...')
         }
@@ -413,6 +431,34 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 '--reason=:Why, for others to read.'
             )
             arguments = @('sequencer|poller')
+        }
+        'tenancies' = @{
+            subcommands = @('list:List the tenancies of the operated database, by project and branch, with the external databases of each.')
+            flags = @()
+            arguments = @()
+        }
+        'tenancies list' = @{
+            subcommands = @()
+            flags = @('--limit=:At most so many.')
+            arguments = @()
+        }
+        'db' = @{
+            subcommands = @(
+                'url:Print where the operated database is, as a URL for other programs.'
+                'psql:Open psql on the operated database, also on an embedded server, which runs as long as psql does.'
+            )
+            flags = @()
+            arguments = @()
+        }
+        'db url' = @{
+            subcommands = @()
+            flags = @('--show-password:Print the password in it, too.')
+            arguments = @()
+        }
+        'db psql' = @{
+            subcommands = @()
+            flags = @()
+            arguments = @('@text...')
         }
         'rules' = @{
             subcommands = @(

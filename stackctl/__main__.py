@@ -18,7 +18,7 @@ def main() -> None:
     if os.environ.get("COLUMNS") == "0":
         del os.environ["COLUMNS"]
     arguments = sys.argv[1:]
-    if arguments == ["--version"]:
+    if arguments in (["--version"], ["-V"]):
         from stackctl import __version__
 
         try:

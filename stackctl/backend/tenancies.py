@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from stackctl.core.errors import StateError, UsageError
 from stackctl.postgres.statements import load_statements
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from uuid import UUID
+    from collections.abc import Iterable, Mapping, Sequence
 
     from stackctl.postgres.connect import Connection
 
 LOCK_TIMEOUT = "10s"  # for which a write waits for whoever holds the row
 _MOST_DEPTH = 40  # of objects in objects
+_MOST_LISTED = 10  # tenancies that an error names
 
 _SQL = load_statements(__file__)
 
@@ -79,16 +81,93 @@ class ConfigLayers:
         return found
 
 
-def choose_tenancy(conn: Connection, tenancy: UUID | None) -> UUID:
-    """The tenancy named, or the only one there is. Raises UsageError `usage`."""
-    if tenancy is not None:
-        return tenancy
-    found = [row[0] for row in conn.execute(_SQL["list_tenancies"], {"limit": 2})]
+@dataclass(frozen=True)
+class Tenancy:
+    """A branch of a project, or what an organization has of it."""
+
+    id: UUID
+    project: str
+    project_name: str | None
+    branch: str
+    organization: UUID | None
+
+    def __str__(self) -> str:
+        organization = f", organization {self.organization}" if self.organization else ""
+        return f"{self.id} (project {self.project}, branch {self.branch}{organization})"
+
+
+def list_tenancies(conn: Connection, limit: int) -> list[Tenancy]:
+    """The first of them, by project and branch."""
+    return [Tenancy(*row) for row in conn.execute(_SQL["list_tenancies"], {"limit": limit})]
+
+
+def find_tenancy(conn: Connection, named: str) -> UUID:
+    """The tenancy of this id, of the project of this id, or whose id begins so; the first kind that fits counts.
+
+    A whole id is taken as it is when nothing fits: the configuration may know it. Raises UsageError `unknown-tenancy`,
+    `ambiguous-tenancy`.
+    """
+    whole = _parse_id(named)
+    lowest, highest = _find_ends(named)
+    found: list[tuple[Tenancy, int]] = []
+    if named.isprintable():
+        asked = {"id": whole, "named": named, "lowest": lowest, "highest": highest, "limit": _MOST_LISTED + 1}
+        found = [(Tenancy(*row), kind) for *row, kind in conn.execute(_SQL["find_tenancies"], asked)]
+    best = [tenancy for tenancy, kind in found if kind == found[0][1]]
+    if len(best) == 1:
+        return best[0].id
+    if best:
+        raise UsageError(
+            f"{named!r} fits several tenancies", code="ambiguous-tenancy", hint=_name_them(best), details=_details(best)
+        )
+    if whole is not None:
+        return whole
+    raise UsageError(
+        f"no tenancy is called {named!r}",
+        code="unknown-tenancy",
+        hint="name it by its id, the beginning of its id, or its project's id; `stackctl tenancies list` shows them",
+    )
+
+
+def choose_tenancy(conn: Connection, named: str | None) -> UUID:
+    """The tenancy named (see `find_tenancy`), or the only one there is; UsageError `usage` when there are others."""
+    if named is not None:
+        return find_tenancy(conn, named)
+    found = list_tenancies(conn, _MOST_LISTED + 1)
     if len(found) == 1:
-        return found[0]
-    there = "several tenancies" if found else "no tenancy"
-    raise UsageError(f"there is {there} in the operated database" if not found else f"there are {there}",
-                     code="usage", hint="say which with --tenancy")  # fmt: skip
+        return found[0].id
+    if not found:
+        raise UsageError("there is no tenancy in the operated database", code="usage")
+    raise UsageError(
+        "there are several tenancies", code="usage", hint=f"say which with --tenancy: {_name_them(found)}",
+        details=_details(found),
+    )  # fmt: skip
+
+
+def _parse_id(named: str) -> UUID | None:
+    try:
+        return UUID(named)
+    except ValueError:
+        return None
+
+
+def _find_ends(named: str) -> tuple[UUID | None, UUID | None]:
+    """The first and the last id that begin so; None where none can."""
+    digits = named.replace("-", "")
+    if not re.fullmatch(r"[0-9a-fA-F]{1,31}", digits):
+        return None, None
+    lowest, highest = UUID(digits.ljust(32, "0")), UUID(digits.ljust(32, "f"))
+    is_beginning = "-" not in named or str(lowest).startswith(named.lower())
+    return (lowest, highest) if is_beginning else (None, None)
+
+
+def _name_them(found: Sequence[Tenancy]) -> str:
+    more = ["and others; `stackctl tenancies list` shows them all"] if len(found) > _MOST_LISTED else []
+    return "; ".join([*map(str, found[:_MOST_LISTED]), *more])
+
+
+def _details(found: Sequence[Tenancy]) -> dict[str, Any]:
+    return {"tenancies": [str(one.id) for one in found[:_MOST_LISTED]]}
 
 
 def read_layers(conn: Connection, tenancy: UUID) -> ConfigLayers:
@@ -98,7 +177,7 @@ def read_layers(conn: Connection, tenancy: UUID) -> ConfigLayers:
         raise UsageError(
             f"tenancy {tenancy} does not exist in the operated database",
             code="unknown-tenancy",
-            hint='the ids are in the table "Tenancy"',
+            hint="`stackctl tenancies list` shows those that are there",
         )
     project, branch, branch_config, environment_config = row
     return ConfigLayers(tenancy, project, branch, branch_config, environment_config)

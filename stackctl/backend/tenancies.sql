@@ -1,7 +1,19 @@
 -- What a tenancy's configuration is: the branch's, overridden by the environment's.
 
 -- name: list_tenancies
-SELECT id FROM "Tenancy" ORDER BY id LIMIT %(limit)s
+SELECT t.id, t."projectId", p."displayName", t."branchId", t."organizationId"
+FROM "Tenancy" AS t LEFT JOIN "Project" AS p ON p.id = t."projectId"
+ORDER BY t."projectId", t."branchId", t.id
+LIMIT %(limit)s
+
+-- name: find_tenancies
+-- The best kind of match first: the id itself, the id of a project, the beginning of an id.
+SELECT t.id, t."projectId", p."displayName", t."branchId", t."organizationId",
+       CASE WHEN t.id = %(id)s THEN 1 WHEN t."projectId" = %(named)s THEN 2 ELSE 3 END AS kind
+FROM "Tenancy" AS t LEFT JOIN "Project" AS p ON p.id = t."projectId"
+WHERE t.id = %(id)s::uuid OR t."projectId" = %(named)s OR t.id BETWEEN %(lowest)s::uuid AND %(highest)s::uuid
+ORDER BY kind, t.id
+LIMIT %(limit)s
 
 -- name: read_layers
 SELECT t."projectId", t."branchId", b.config, e.config

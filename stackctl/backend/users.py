@@ -142,7 +142,7 @@ def find_user(conn: Connection, who: str, tenancy: UUID | None = None) -> User:
         raise UsageError(
             f"tenancy {tenancy} does not exist in the operated database",
             code="unknown-tenancy",
-            hint='the ids are in the table "Tenancy"',
+            hint="`stackctl tenancies list` shows those that are there",
         )
     matches = _find_matches(conn, who, tenancy)
     if not matches:

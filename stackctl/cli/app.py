@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; returns the exit code."""
     interrupt_on_signals()
+    if arguments[:1] == ["help"]:  # as people type it
+        arguments = [*arguments[1:], "--help"]
     try:
         return _run(arguments)
     except (KeyboardInterrupt, typer.Abort):

@@ -8,7 +8,11 @@ from uuid import UUID
 from stackctl.core.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime, timedelta
+
+    from stackctl.cli.command import Run
+    from stackctl.postgres.connect import Connection
 
 
 def require_names_or_all(names: list[str] | None, everything: bool, what: str) -> None:
@@ -73,9 +77,26 @@ def parse_time_option(text: str | None, flag: str) -> datetime | None:
         ) from None
 
 
-def parse_uuid(text: str, what: str = "tenancy") -> UUID:
+def parse_uuid(text: str, what: str) -> UUID:
     """An id given on the command line."""
     try:
         return UUID(text)
     except ValueError:
         raise UsageError(f"{text!r} is not the id of a {what} (a UUID)", code="usage") from None
+
+
+def find_tenancy(conn: Connection, named: str | None) -> UUID | None:
+    """The tenancy that an option names, in any of the ways there are; None when it was not given."""
+    from stackctl.backend import tenancies
+
+    return None if named is None else tenancies.find_tenancy(conn, named)
+
+
+def find_tenancies(run: Run, named: Sequence[str]) -> list[UUID] | None:
+    """The tenancies that a command line names, each once; None when it names none. Opens a connection of its own."""
+    from stackctl.backend import tenancies
+
+    if not named:
+        return None
+    with run.database() as conn:
+        return list(dict.fromkeys(tenancies.find_tenancy(conn, one) for one in named))

@@ -64,6 +64,10 @@ COMMANDS: dict[str, Command | Group] = {
     "fuse": Group(
         "Switch the sequencer or the poller off and on.", _WATCH, "stackctl fuse off sequencer", ("show", "on", "off")
     ),
+    "tenancies": Group(
+        "List the tenancies: ids, projects, external databases.", _WATCH, "stackctl tenancies list", ("list",)
+    ),
+    "db": Group("Reach the operated database with other programs.", _WATCH, "stackctl db psql", ("url", "psql")),
     "rules": Group(
         "Test sign-up rules before they lock anyone out.",
         _USERS,

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stackctl.cli.arguments import parse_uuid
 from stackctl.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -56,6 +55,6 @@ def open_connected_account(
 
     open_gateway = prepare_gateway(run, key, base)
     with run.database() as conn:
-        layers = read_layers(conn, choose_tenancy(conn, parse_uuid(tenancy) if tenancy else None))
+        layers = read_layers(conn, choose_tenancy(conn, tenancy))
         found = find_account(conn, layers)
     return layers, found, open_gateway(found)

@@ -30,7 +30,9 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-_Version = Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)]
+_Version = Annotated[
+    bool, typer.Option("--version", "-V", help="Print the version.", is_eager=True, callback=_print_version)
+]
 
 
 _PATHS = (Path, Path | None, list[Path], list[Path] | None)

@@ -1,4 +1,4 @@
-"""Durations as people write them: `50ms`, `30s`, `3m`, `1h`."""
+"""Durations as people write them: `50ms`, `30s`, `3m`, `1h`, `2d`, `1w`."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from datetime import timedelta
 
 LONGEST_WAIT = timedelta(days=24)  # servers and poll() count milliseconds in 31 bits
 
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
 
 
 def parse_duration(text: str) -> timedelta:
     """`1h30m` as a timedelta; raises ValueError, whose message says what is expected."""
     compact = text.strip().lower()
     if not compact or _DURATION.sub("", compact):
-        raise ValueError(f"{text!r} is not a duration; write 50ms, 30s, 3m or 1h")
+        raise ValueError(f"{text!r} is not a duration; write 50ms, 30s, 3m, 1h, 2d or 1w")
     try:
         return timedelta(seconds=sum(float(n) * _UNITS[unit] for n, unit in _DURATION.findall(compact)))
     except OverflowError:

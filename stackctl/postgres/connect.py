@@ -14,7 +14,7 @@ from psycopg.conninfo import conninfo_to_dict
 from stackctl.core.errors import ConfigError, ServiceError, StackctlError
 from stackctl.core.redaction import redact_url, remember_url
 from stackctl.postgres.errors import to_one_line, translate_error, translating_errors
-from stackctl.postgres.libpq import NO_FILE, Parameters, fill_from_environment, open_connection
+from stackctl.postgres.libpq import NO_FILE, Parameters, fill_from_environment, open_connection, read_service
 from stackctl.postgres.libpq import Connection as Connection
 from stackctl.postgres.pooler import find_shared_sessions
 from stackctl.postgres.session import FORMATS, WORK
@@ -67,16 +67,7 @@ def connect(
     if author == "operator":
         remember_url(url)  # a tenancy's would let it choose what is masked in everybody's messages
     embedded = _find_embedded(url, base or Path.cwd())
-    try:
-        parameters = embedded[0].parameters(embedded[1]) if embedded is not None else conninfo_to_dict(url)
-    except psycopg.ProgrammingError as error:
-        raise _bad_url(what, f"not a PostgreSQL connection string: {redact_url(url)}") from error
-    if not re.fullmatch(r"[0-9,]*", str(parameters.get("port") or "")):
-        raise _bad_url(what, "the port is not a number")
-    if embedded is None and any(re.search(r"[=;\s]", host) for host in _list_hosts(parameters) if host[:1] not in "/@"):
-        raise _bad_url(what, "the host is none that there can be")
-    if embedded is None:
-        parameters = fill_from_environment(parameters) if author == "operator" else _restrict(parameters, author, what)
+    parameters = embedded[0].parameters(embedded[1]) if embedded is not None else _read_url(url, what, author)
     parameters.setdefault("connect_timeout", CONNECT_TIMEOUT)
     parameters.setdefault("application_name", application_name)
     # Bytes pass between databases unparsed: both sides must mean the same by them, whatever PGCLIENTENCODING says.
@@ -96,6 +87,19 @@ def connect(
         conn.close()
         raise translate_error(error, what, external=external) from error
     return conn
+
+
+def _read_url(url: str, what: str, author: Author) -> Parameters:
+    """Where a URL leads, with what the environment adds, or without what a tenancy may not say. Raises ConfigError."""
+    try:
+        parameters = conninfo_to_dict(url)
+    except psycopg.ProgrammingError as error:
+        raise _bad_url(what, f"not a PostgreSQL connection string: {redact_url(url)}") from error
+    if not re.fullmatch(r"[0-9,]*", str(parameters.get("port") or "")):
+        raise _bad_url(what, "the port is not a number")
+    if any(re.search(r"[=;\s]", host) for host in _list_hosts(parameters) if host[:1] not in "/@"):
+        raise _bad_url(what, "the host is none that there can be")
+    return fill_from_environment(parameters) if author == "operator" else _restrict(parameters, author, what)
 
 
 def _find_embedded(url: str, base: Path) -> tuple[EmbeddedServer, str] | None:
@@ -152,6 +156,31 @@ def connect_operated(settings: Settings, *, lazy_commits: bool = False) -> Sessi
         what=OPERATED,
         lazy_commits=lazy_commits,
     )
+
+
+def find_operated_parameters(
+    settings: Settings, *, with_search_path: bool = False
+) -> tuple[Parameters, EmbeddedServer | None]:
+    """Where the operated database is, for other programs, and the embedded server that it is on, if it is on one.
+
+    That one is started, and runs as long as this process. Raises ConfigError, ServiceError and StateError.
+    """
+    url, schema = settings.database_url(), settings.get("database.schema")
+    remember_url(url)
+    embedded = _find_embedded(url, settings.base_dir)
+    if embedded is not None:
+        server, dbname = embedded
+        server.ensure_database(dbname)
+        parameters = server.parameters(dbname)
+        del parameters["passfile"]  # no password is asked for
+    else:
+        server, parameters = None, _read_url(url, OPERATED, "operator")
+        if (service := parameters.get("service")) and read_service(service):
+            del parameters["service"]  # it is all there, and in an environment a service would beat the URL
+    if with_search_path and schema != "public":
+        name = re.sub(r"([\\\s])", r"\\\1", '"' + schema.replace('"', '""') + '"')
+        parameters["options"] = f"{parameters.get('options') or ''} -c search_path={name}".strip()
+    return parameters, server
 
 
 @contextmanager

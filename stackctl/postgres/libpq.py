@@ -49,6 +49,11 @@ def open_connection(parameters: Parameters) -> Session:
     return cast("Session", Session.connect(make_conninfo("", **parameters), autocommit=True))
 
 
+def to_conninfo(parameters: Parameters) -> str:
+    """A connection string of these parameters, for a program that takes one."""
+    return make_conninfo("", **parameters)
+
+
 def open_again(conn: Connection) -> Session:
     """Another connection by the parameters of an open one, in autocommit mode. Raises psycopg's errors."""
     return open_connection(conninfo_to_dict(conn.info.dsn, password=conn.info.password or None))
@@ -70,7 +75,7 @@ def fill_from_environment(parameters: Parameters) -> Parameters:
     says_where = any(filled.get(name) for name in ("host", "hostaddr", "service"))
     if not says_where and "PGSERVICE" in variables:
         filled["service"] = variables["PGSERVICE"]
-    for name, value in _read_service(filled["service"]).items() if filled.get("service") else ():
+    for name, value in read_service(filled["service"]).items() if filled.get("service") else ():
         filled.setdefault(name, value)
     for name, variable in _VARIABLES.items():
         if variable in variables and not (name in _WHERE and (says_where or name == "service")):
@@ -87,7 +92,7 @@ def _take_environment() -> Mapping[str, str]:
 
 
 @cache
-def _read_service(name: str) -> dict[str, str]:
+def read_service(name: str) -> dict[str, str]:
     """What the files of services say of one, as libpq reads them: the first section of that name counts.
 
     libpq reads it as well. It is read here because a service beats the variables, and libpq does not tell them apart.

@@ -56,7 +56,7 @@ def read_stats(conn: Connection, hours: int, tenancy: UUID | None = None) -> Sta
             raise UsageError(
                 f"tenancy {tenancy} neither exists in the operated database nor has recorded triggers",
                 code="unknown-tenancy",
-                hint='the ids are in the table "Tenancy"',
+                hint="`stackctl tenancies list` shows those that are there",
             )
         row = conn.execute(_SQL["current_hour"]).fetchone()
         assert row is not None

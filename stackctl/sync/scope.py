@@ -66,7 +66,7 @@ def find_unknown_tenancies(
         raise UsageError(
             message.format(min(unknown)),
             code="unknown-tenancy",
-            hint='the ids are in the table "Tenancy"; correct the command or stackctl.yaml',
+            hint="`stackctl tenancies list` shows those that are there; correct the command or stackctl.yaml",
         )
     return {
         one: StateError(message.format(one), code="unknown-tenancy", hint="correct stackctl.yaml") for one in unknown

@@ -181,7 +181,7 @@ def test_no_command_is_bad_usage_and_shows_the_help(cli: Cli, arguments: list[st
 def test_version(cli: Cli) -> None:
     from stackctl import __version__
 
-    for arguments in (["--version"], ["--no-color", "--version"]):
+    for arguments in (["--version"], ["-V"], ["--no-color", "--version"]):
         done = cli(*arguments)
         assert (done.returncode, done.stdout, done.stderr) == (0, f"stackctl {__version__}\n", "")
 

@@ -62,6 +62,8 @@ USES: dict[str, set[str]] = {
     "queue forget --all --yes": DATABASE,
     "enqueue --all": DATABASE,
     "status": DATABASE,
+    "tenancies list": DATABASE,
+    "db url": DATABASE,
     "sequence": DATABASE,
     "poll": SYNC,
     "sync --all": SYNC,

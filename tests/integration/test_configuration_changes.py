@@ -290,7 +290,7 @@ def test_failures_are_forgotten_when_that_is_confirmed(project: Project, source:
     assert project.run("queue", "forget", "nobody", "--yes").code == 2
     assert project.run("queue", "forget", "--yes").code == 2
     forgotten = project.run("queue", "forget", f"{MINE}/gone", "--yes", "--json").json
-    assert forgotten == {"forgotten": [{"tenancy": str(MINE), "database": "gone"}]}
+    assert forgotten == {"forgotten": [{"tenancy": str(MINE), "database": "gone"}], "dry_run": False}
     assert project.run("queue", "forget", "--all", "--yes").stdout == "2 databases forgotten\n"
     assert project.run("queue", "forget", "--all").code == 0  # nothing to ask about
     assert fetch(source, "SELECT 1 FROM stackctl.delivery") == []

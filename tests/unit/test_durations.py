@@ -16,6 +16,7 @@ from stackctl.core.durations import format_duration, parse_duration, parse_wait
         ("1h", 3600),
         ("1h30m", 5400),
         ("2d", 172800),
+        ("1w2d", 777600),
         ("1.5s", 1.5),
         (" 5S ", 5),
     ],
@@ -25,7 +26,7 @@ def test_durations_as_people_write_them(text: str, seconds: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "50", "-1s", "1 s", "s", "1w", "1s,2s", "nan", "1e3s", "99999999999999d", "9" * 400 + "s"]
+    "text", ["", "50", "-1s", "1 s", "s", "1y", "1s,2s", "nan", "1e3s", "99999999999999d", "9" * 400 + "s"]
 )
 def test_anything_else_is_a_value_error_that_quotes_it(text: str) -> None:
     with pytest.raises(ValueError, match="duration"):

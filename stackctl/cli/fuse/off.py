@@ -37,7 +37,7 @@ def off(
     from stackctl.sync.queue import fuses, pauses
     from stackctl.sync.scope import select_databases
 
-    scope = parse_scope(name, tenancy, database, mapping)
+    scope = parse_scope(run, name, tenancy, database, mapping)
     why = parse_text_option(reason, "--reason")
     if scope is None and why is not None:
         raise UsageError("--reason goes with --tenancy, --database and --mapping", code="usage")

@@ -26,7 +26,7 @@ def on(
     from stackctl.sync.queue import fuses, pauses
     from stackctl.sync.scope import select_databases
 
-    scope = parse_scope(name, tenancy, database, mapping)
+    scope = parse_scope(run, name, tenancy, database, mapping)
     with run.database() as conn:
         if name is not None:
             fuses.switch_fuse(conn, name, on=True)

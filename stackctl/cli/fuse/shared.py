@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from stackctl.cli.arguments import parse_uuid
+from stackctl.cli.arguments import find_tenancies
 from stackctl.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -32,7 +32,9 @@ Database = Annotated[str | None, typer.Option("--database", metavar="ID", help="
 MappingName = Annotated[str | None, typer.Option("--mapping", metavar="NAME", help="Only the copies of this mapping.")]
 
 
-def parse_scope(name: Stage | None, tenancy: str | None, database: str | None, mapping: str | None) -> Scope | None:
+def parse_scope(
+    run: Run, name: Stage | None, tenancy: str | None, database: str | None, mapping: str | None
+) -> Scope | None:
     """What the options narrow it down to; None for a whole stage. UsageError for both and for neither."""
     from stackctl.sync.scope import Scope
 
@@ -43,7 +45,7 @@ def parse_scope(name: Stage | None, tenancy: str | None, database: str | None, m
         )
     if name is not None:
         return None
-    return Scope([parse_uuid(tenancy)] if tenancy is not None else None, database, mapping)
+    return Scope(find_tenancies(run, [] if tenancy is None else [tenancy]), database, mapping)
 
 
 def list_held(pipeline: Pipeline, scope: Scope) -> list[tuple[UUID, str]]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stackctl.cli.arguments import parse_uuid
+from stackctl.cli.arguments import find_tenancies
 from stackctl.cli.command import Run, command, format_count
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def diff(
     from stackctl.sync.pipeline import Pipeline
     from stackctl.sync.scope import Scope
 
-    scope = Scope([parse_uuid(tenancy)] if tenancy else None, database)
+    scope = Scope(find_tenancies(run, [] if tenancy is None else [tenancy]), database)
     found = find_differences(Pipeline(run.settings), scope)
     different = [one for one in found if one.change != "same"]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stackctl.cli.arguments import parse_text_option, parse_uuid
+from stackctl.cli.arguments import parse_text_option
 from stackctl.cli.command import Run, command
 from stackctl.cli.stripe_options import Tenancy
 
@@ -46,7 +46,7 @@ def products(
 
     type_, customer = customer_type.value if customer_type else None, parse_text_option(customer, "--customer")
     with run.database() as conn:
-        layers = read_layers(conn, choose_tenancy(conn, parse_uuid(tenancy) if tenancy else None))
+        layers = read_layers(conn, choose_tenancy(conn, tenancy))
         if customer is not None:
             type_ = found.find_customer_type(conn, layers.tenancy, customer, type_)
         bought = found.list_purchases(conn, layers.tenancy, customer, type_) if customer is not None and type_ else []

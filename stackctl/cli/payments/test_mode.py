@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from stackctl.cli.arguments import parse_uuid
 from stackctl.cli.command import Run, command
 from stackctl.cli.stripe_options import Tenancy
 
@@ -34,7 +33,7 @@ def test_mode(
     from stackctl.payments import connection
 
     with run.database() as conn:
-        layers = read_layers(conn, choose_tenancy(conn, parse_uuid(tenancy) if tenancy else None))
+        layers = read_layers(conn, choose_tenancy(conn, tenancy))
         before = connection.is_test_mode(layers)
         after = before if state is None else state is Switch.on
         if after != before and not dry_run:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stackctl.cli.arguments import parse_uuid
+from stackctl.cli.arguments import find_tenancies
 from stackctl.cli.command import Run, command, format_count
 from stackctl.cli.pipeline.shared import REFUSED, stop_on_signals
 from stackctl.core.errors import EXIT_INTERRUPTED, StateError, UsageError
@@ -36,7 +36,7 @@ def backfill(
     from stackctl.sync.pipeline import Pipeline
 
     limit = _rate(rate)
-    scope = service.Scope([parse_uuid(tenancy)] if tenancy else None, database)
+    scope = service.Scope(find_tenancies(run, [] if tenancy is None else [tenancy]), database)
     pipeline = Pipeline(run.settings)
     plans = feature.plan_backfill(pipeline, mapping, scope, restart=restart)
     if dry_run:

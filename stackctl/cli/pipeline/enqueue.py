@@ -6,15 +6,17 @@ from typing import Annotated
 
 import typer
 
-from stackctl.cli.arguments import parse_uuid, require_names_or_all
+from stackctl.cli.arguments import find_tenancies, require_names_or_all
 from stackctl.cli.command import Run, command, format_count
+from stackctl.cli.pipeline.shared import Tenancies, TenancyOptions
 from stackctl.core.errors import UsageError
 
 
 @command(example="stackctl enqueue 6fbbf22e-f4b2-4c6e-95a1-beab6fa41063\nstackctl enqueue --all")
 def enqueue(
     run: Run,
-    tenancies: Annotated[list[str] | None, typer.Argument(metavar="[TENANCY]...", help="Ids of tenancies.")] = None,
+    tenancies: Tenancies = None,
+    tenancy: TenancyOptions = None,
     everything: Annotated[bool, typer.Option("--all", help="Every configured tenancy.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say which, and queue none.")] = False,
 ) -> None:
@@ -22,16 +24,17 @@ def enqueue(
     from stackctl.sync.pipeline import Pipeline
     from stackctl.sync.queue import entries as queue
 
-    require_names_or_all(tenancies, everything, "tenancies")
+    named = [*(tenancies or ()), *(tenancy or ())]
+    require_names_or_all(named, everything, "tenancies")
     pipeline = Pipeline(run.settings)
-    wanted = [parse_uuid(t) for t in tenancies] if tenancies else list(pipeline.databases)
+    wanted = find_tenancies(run, named) or list(pipeline.databases)
     with run.database() as conn:
         known = queue.find_existing_tenancies(conn, wanted)
-        if tenancies and (strange := sorted(set(wanted) - known)):
+        if named and (strange := sorted(set(wanted) - known)):
             raise UsageError(
                 f"tenancy {strange[0]} does not exist in the operated database",
                 code="unknown-tenancy",
-                hint='the ids are in the table "Tenancy"',
+                hint="`stackctl tenancies list` shows those that are there",
             )
         if not dry_run:
             queue.enqueue(conn, known)

@@ -31,7 +31,10 @@ Interval = Annotated[str | None, typer.Option("--interval", metavar="DURATION", 
 MaxDuration = Annotated[
     str | None, typer.Option("--max-duration", metavar="DURATION", help="End after this time, e.g. 55s.")
 ]
-Tenancies = Annotated[list[str] | None, typer.Argument(metavar="[TENANCY]...", help="Ids of tenancies.")]
+Tenancies = Annotated[list[str] | None, typer.Argument(metavar="[TENANCY]...", help="Which, by id.")]
+TenancyOptions = Annotated[
+    list[str] | None, typer.Option("--tenancy", metavar="TENANCY", help="The same as an option; repeatable.")
+]
 CLAIM_LIMIT = 100  # queue entries taken at a time: whoever writes one of them again waits for that
 REFUSED = ("other-tenancy", "operated-database", "shared-database", "not-ours", "mapping-changed", "newer-stackctl")
 

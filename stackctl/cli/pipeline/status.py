@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stackctl.cli.arguments import parse_duration_option, parse_uuid
+from stackctl.cli.arguments import find_tenancy, parse_duration_option
 from stackctl.cli.command import Run, command, format_count
 from stackctl.cli.fuse.shared import describe_pause
 from stackctl.core.durations import format_duration
@@ -61,8 +61,8 @@ def status(
         raise UsageError("--check and --watch exclude each other", code="usage")
     lag_limit = parse_duration_option(max_lag, "--max-lag")
     pipeline = Pipeline(run.settings)
-    only = parse_uuid(tenancy) if tenancy else None
     with run.database() as conn:
+        only = find_tenancy(conn, tenancy)
         if only is not None:
             _must_exist(pipeline, conn, only)
         captured = _captured(run, conn)

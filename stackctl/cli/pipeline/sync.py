@@ -6,9 +6,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stackctl.cli.arguments import parse_uuid, require_names_or_all
+from stackctl.cli.arguments import find_tenancies, require_names_or_all
 from stackctl.cli.command import Run, command
-from stackctl.cli.pipeline.shared import REFUSED, Tenancies, database_document, stop_on_signals, warn_of_failure
+from stackctl.cli.pipeline.shared import (
+    REFUSED,
+    Tenancies,
+    TenancyOptions,
+    database_document,
+    stop_on_signals,
+    warn_of_failure,
+)
 from stackctl.core.errors import EXIT_INTERRUPTED, StateError, UsageError
 
 if TYPE_CHECKING:
@@ -24,6 +31,7 @@ All = Annotated[bool, typer.Option("--all", help="Every configured tenancy.")]
 def sync(
     run: Run,
     tenancies: Tenancies = None,
+    tenancy: TenancyOptions = None,
     everything: All = False,
     database: Annotated[str | None, typer.Option("--database", metavar="ID", help="Only this database.")] = None,
     mapping: Annotated[str | None, typer.Option("--mapping", metavar="NAME", help="Only this mapping.")] = None,
@@ -44,11 +52,12 @@ def sync(
     from stackctl.sync.engine.database_sync import SyncOptions
     from stackctl.sync.pipeline import Pipeline
 
-    require_names_or_all(tenancies, everything, "tenancies")
+    named = [*(tenancies or ()), *(tenancy or ())]
+    require_names_or_all(named, everything, "tenancies")
     if rebuild is not None and (full or adopt or mapping not in (None, rebuild)):
         raise UsageError("--rebuild does not go with --full, --adopt or another --mapping", code="usage")
     mapping = rebuild or mapping
-    scope = service.Scope([parse_uuid(t) for t in tenancies] if tenancies else None, database, mapping)
+    scope = service.Scope(find_tenancies(run, named), database, mapping)
     console = run.console
     with stop_on_signals(None) as stop, console.progress("syncing") as progress:
         options = SyncOptions(

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stackctl.cli.arguments import parse_uuid
+from stackctl.cli.arguments import find_tenancies
 from stackctl.cli.command import Run, command, format_count
-from stackctl.cli.pipeline.shared import REFUSED, Tenancies, stop_on_signals
+from stackctl.cli.pipeline.shared import REFUSED, Tenancies, TenancyOptions, stop_on_signals
 from stackctl.core.errors import EXIT_INTERRUPTED, StateError
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ REJECTED_LISTED = 100  # the same, in JSON
 def verify(
     run: Run,
     tenancies: Tenancies = None,
+    tenancy: TenancyOptions = None,
     database: Annotated[str | None, typer.Option("--database", metavar="ID", help="Only this database.")] = None,
     mapping: Annotated[str | None, typer.Option("--mapping", metavar="NAME", help="Only this mapping.")] = None,
     repair: Annotated[bool, typer.Option("--repair", help="Mend the rows that differ, and no others.")] = False,
@@ -39,7 +40,8 @@ def verify(
     from stackctl.sync.check import verify as feature
     from stackctl.sync.pipeline import Pipeline
 
-    scope = service.Scope([parse_uuid(t) for t in tenancies] if tenancies else None, database, mapping)
+    named = [*(tenancies or ()), *(tenancy or ())]
+    scope = service.Scope(find_tenancies(run, named), database, mapping)
     unfed: list[tuple[ExternalDatabase, str]] = []
     with stop_on_signals(None) as stop, run.console.progress("comparing") as progress:
         checks = feature.verify(Pipeline(run.settings), scope, stop, repair=repair, on_rows=progress.advance,

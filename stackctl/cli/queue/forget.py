@@ -6,17 +6,18 @@ from typing import Annotated
 
 import typer
 
-from stackctl.cli.arguments import require_names_or_all
 from stackctl.cli.command import Run, command, format_count
-from stackctl.cli.queue.shared import Ids, select_failing
+from stackctl.cli.queue.shared import DryRun, Ids, TenancyOption, select_failing
 
 
 @command(example="stackctl queue forget analytics --yes")
 def forget(
     run: Run,
     ids: Ids = None,
+    tenancy: TenancyOption = None,
     everything: Annotated[bool, typer.Option("--all", help="Every failing database.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Forget that databases fail, as after a success: for those that are gone for good.
 
@@ -24,14 +25,14 @@ def forget(
     """
     from stackctl.sync.queue import retries
 
-    require_names_or_all(ids, everything, "failing databases")
     with run.database() as conn:
-        chosen = select_failing(retries.list_failures(conn), ids or None)
-        if chosen:
+        chosen = select_failing(conn, ids or (), tenancy, everything=everything)
+        if chosen and not dry_run:
             count = format_count(len(chosen), "failing database", "failing databases")
             run.confirm(f"Forget {count}?", yes=yes)
-        forgotten = retries.forget(conn, chosen)
+        forgotten = chosen if dry_run else retries.forget(conn, chosen)
+    word = "would be forgotten" if dry_run else "forgotten"
     run.finish(
-        {"forgotten": [{"tenancy": tenancy, "database": database} for tenancy, database in forgotten]},
-        lambda: run.console.line(f"{format_count(len(forgotten), 'database', 'databases')} forgotten"),
+        {"forgotten": [{"tenancy": tenancy, "database": name} for tenancy, name in forgotten], "dry_run": dry_run},
+        lambda: run.console.line(f"{format_count(len(forgotten), 'database', 'databases')} {word}"),
     )

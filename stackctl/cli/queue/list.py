@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from stackctl.cli.arguments import find_tenancy
 from stackctl.cli.command import Run, command
+from stackctl.cli.queue.shared import TenancyOption
 from stackctl.core.durations import format_duration
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 @command(example="stackctl queue list --json")
 def list_(
     run: Run,
+    tenancy: TenancyOption = None,
     limit: Annotated[int, typer.Option("--limit", min=1, max=1_000_000, help="Entries to list, oldest first.")] = 50,
 ) -> None:
     """List queue entries, and the databases that are waiting for another attempt or given up."""
@@ -25,8 +28,9 @@ def list_(
     from stackctl.sync.queue import pauses, retries
 
     with run.database() as conn:
-        entries = queue.list_entries(conn, limit)
-        failures = retries.list_failures(conn)
+        only = find_tenancy(conn, tenancy)
+        entries = queue.list_entries(conn, limit, only)
+        failures = [one for one in retries.list_failures(conn) if only in (None, one.tenancy)]
         summary = queue.summarize_queue(conn)
         standing = pauses.list_pauses(conn)
 

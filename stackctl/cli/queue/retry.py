@@ -6,25 +6,26 @@ from typing import Annotated
 
 import typer
 
-from stackctl.cli.arguments import require_names_or_all
 from stackctl.cli.command import Run, command, format_count
-from stackctl.cli.queue.shared import Ids, select_failing
+from stackctl.cli.queue.shared import DryRun, Ids, TenancyOption, select_failing
 
 
 @command(example="stackctl queue retry --all")
 def retry(
     run: Run,
     ids: Ids = None,
+    tenancy: TenancyOption = None,
     everything: Annotated[bool, typer.Option("--all", help="Every failing database.")] = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Make failing databases due now, given up ones included. The next poll tries them."""
     from stackctl.sync.queue import retries
 
-    require_names_or_all(ids, everything, "failing databases")
     with run.database() as conn:
-        chosen = select_failing(retries.list_failures(conn), ids) if ids else None
-        retried = retries.retry_now(conn, chosen)
+        chosen = select_failing(conn, ids or (), tenancy, everything=everything)
+        retried = chosen if dry_run else retries.retry_now(conn, chosen)
+    word = "would be due now" if dry_run else "due now"
     run.finish(
-        {"retried": [{"tenancy": tenancy, "database": database} for tenancy, database in retried]},
-        lambda: run.console.line(f"{format_count(len(retried), 'database', 'databases')} due now"),
+        {"retried": [{"tenancy": tenancy, "database": name} for tenancy, name in retried], "dry_run": dry_run},
+        lambda: run.console.line(f"{format_count(len(retried), 'database', 'databases')} {word}"),
     )

@@ -6,30 +6,54 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from stackctl.cli.arguments import find_tenancy, require_names_or_all
 from stackctl.core.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
 
-    from stackctl.sync.queue.retries import Failure
+    from stackctl.postgres.connect import Connection
 
 Ids = Annotated[
-    list[str] | None, typer.Argument(metavar="[ID]...", help="Database ids, ids of tenancies, or TENANCY/DATABASE.")
+    list[str] | None, typer.Argument(metavar="[ID]...", help="Databases, tenancies, or TENANCY/DATABASE, by id.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say which, and change nothing.")]
+TenancyOption = Annotated[
+    str | None, typer.Option("--tenancy", metavar="TENANCY", help="Only the databases of this tenancy.")
 ]
 
 
-def select_failing(failing: Sequence[Failure], ids: Sequence[str] | None) -> list[tuple[UUID, str]]:
-    """The failing databases that are named, all when nothing is; UsageError for a name that fits none."""
-    for id_ in ids or ():
-        if not any(_is_named(failure, [id_]) for failure in failing):
-            raise UsageError(
-                f"no failing database is called {id_!r}",
-                code="unknown-database",
-                hint="`stackctl queue list` shows those that fail",
-            )
-    return list(dict.fromkeys((one.tenancy, one.database) for one in failing if ids is None or _is_named(one, ids)))
+def select_failing(
+    conn: Connection, ids: Sequence[str], tenancy: str | None, *, everything: bool
+) -> list[tuple[UUID, str]]:
+    """The failing databases that are named; of the tenancy alone, when one is. UsageError for a name that fits none."""
+    from stackctl.sync.queue import retries
+
+    require_names_or_all([*ids, *([tenancy] if tenancy is not None else [])], everything, "failing databases")
+    only = find_tenancy(conn, tenancy)
+    failing = list(dict.fromkeys((one.tenancy, one.database) for one in retries.list_failures(conn)))
+    failing = [one for one in failing if only in (None, one[0])]
+    named = [_find_named(conn, failing, id_) for id_ in ids] if ids else [failing]
+    chosen = {one for found in named for one in found}
+    return [one for one in failing if one in chosen]
 
 
-def _is_named(failure: Failure, ids: Sequence[str]) -> bool:
-    return failure.database in ids or f"{failure.tenancy}/{failure.database}" in ids or str(failure.tenancy) in ids
+def _find_named(conn: Connection, failing: list[tuple[UUID, str]], id_: str) -> list[tuple[UUID, str]]:
+    if found := [one for one in failing if one[1] == id_]:
+        return found
+    # A database's id may hold a slash, a project's may not.
+    tenancy, slash, database = id_.partition("/")
+    try:
+        of = find_tenancy(conn, tenancy)
+    except UsageError as error:
+        if error.code != "unknown-tenancy":
+            raise
+        of = None
+    if found := [one for one in failing if one[0] == of and (not slash or one[1] == database)]:
+        return found
+    raise UsageError(
+        f"no failing database is called {id_!r}",
+        code="unknown-database",
+        hint="`stackctl queue list` shows those that fail",
+    )

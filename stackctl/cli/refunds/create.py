@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stackctl.cli.arguments import parse_text_option, parse_uuid
+from stackctl.cli.arguments import find_tenancy, parse_text_option, parse_uuid
 from stackctl.cli.command import Run, command
 from stackctl.cli.refunds.shared import (
     Invoice,
     PurchaseId,
     Tenancy,
     finish_outcome,
-    parse_tenancy,
     read_balance,
     run_naming_refund,
 )
@@ -89,7 +88,7 @@ def create(
     )
     open_gateway = prepare_gateway(run, stripe_api_key, stripe_api_base)
     with run.database() as conn:
-        purchase = find_purchase(conn, parse_uuid(id_, "purchase"), parse_tenancy(tenancy))
+        purchase = find_purchase(conn, parse_uuid(id_, "purchase"), find_tenancy(conn, tenancy))
         known = execute.find_by_request(conn, purchase, request)
         if known is not None and not dry_run:
             run.console.info(f"request {request.request_id} has led to refund {known.id} before")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stackctl.cli.arguments import parse_text_option, parse_time_option, parse_uuid
+from stackctl.cli.arguments import find_tenancy, parse_text_option, parse_time_option
 from stackctl.cli.command import Run, command, format_count
 from stackctl.cli.refunds.shared import TenancyFilter, refund_document, refunds_table
 from stackctl.cli.stripe_options import StripeApiBase, StripeApiKey, prepare_gateway
@@ -59,12 +59,13 @@ def list_(
     """
     from stackctl.payments.refunds import ledger
 
-    only, customer = parse_uuid(tenancy) if tenancy else None, parse_text_option(customer, "--customer")
+    customer = parse_text_option(customer, "--customer")
     start, end = parse_time_option(since, "--since"), parse_time_option(until, "--until")
     open_gateway = prepare_gateway(run, stripe_api_key, stripe_api_base)
     if reconcile and (customer or status or until):
         raise UsageError("--reconcile goes with --tenancy and --since only", code="usage")
     with run.database() as conn:
+        only = find_tenancy(conn, tenancy)
         if reconcile:
             _reconcile(run, conn, open_gateway, only, start)
             return

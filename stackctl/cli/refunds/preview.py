@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from stackctl.cli.arguments import parse_text_option, parse_uuid
+from stackctl.cli.arguments import find_tenancy, parse_text_option, parse_uuid
 from stackctl.cli.command import Run, command
-from stackctl.cli.refunds.shared import Invoice, PurchaseId, Tenancy, parse_tenancy, read_balance, refund_document
+from stackctl.cli.refunds.shared import Invoice, PurchaseId, Tenancy, read_balance, refund_document
 from stackctl.cli.stripe_options import StripeApiBase, StripeApiKey, prepare_gateway
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def preview(
 
     open_gateway = prepare_gateway(run, stripe_api_key, stripe_api_base)
     with run.database() as conn:
-        purchase = find_purchase(conn, parse_uuid(id_, "purchase"), parse_tenancy(tenancy))
+        purchase = find_purchase(conn, parse_uuid(id_, "purchase"), find_tenancy(conn, tenancy))
         balance, _ = read_balance(conn, purchase, parse_text_option(invoice, "--invoice"), open_gateway)
     run.finish(_preview_document(balance), lambda: _show_preview(run, balance))
 

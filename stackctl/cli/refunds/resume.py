@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stackctl.cli.arguments import parse_uuid
+from stackctl.cli.arguments import find_tenancy, parse_uuid
 from stackctl.cli.command import Run, command
 from stackctl.cli.refunds.shared import (
     UNSETTLED,
@@ -63,7 +63,7 @@ def resume(
         raise UsageError("--give-up takes one refund, not --all", code="usage")
     with run.database() as conn:
         if refund is None:
-            _resume_all(run, conn, open_gateway, parse_uuid(tenancy) if tenancy else None)
+            _resume_all(run, conn, open_gateway, find_tenancy(conn, tenancy))
             return
         one = ledger.get_refund(conn, parse_uuid(refund, "refund"))
         if give_up:

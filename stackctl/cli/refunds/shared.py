@@ -6,12 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stackctl.cli.arguments import parse_uuid
 from stackctl.core.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from uuid import UUID
 
     from stackctl.cli.command import Run
     from stackctl.payments.gateway import Gateway
@@ -102,10 +100,6 @@ def show_outcome(run: Run, outcome: Outcome) -> None:
             if refund.stays_revoked:
                 line(f"{refund.quantity} stay revoked; give the money back alone, with --amount", "yellow")
     line(f"refund {refund.id}")
-
-
-def parse_tenancy(given: str | None) -> UUID | None:
-    return parse_uuid(given) if given else None
 
 
 def read_balance(

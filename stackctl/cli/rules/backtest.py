@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stackctl.cli.arguments import parse_time_option, parse_uuid
+from stackctl.cli.arguments import find_tenancy, parse_time_option
 from stackctl.cli.command import Run, command, format_count
 from stackctl.cli.rules.rules_file import RulesPath, rules_path
 from stackctl.core.errors import UsageError
@@ -60,15 +60,13 @@ def backtest(
 
     if auth_method is not None and auth_method not in AUTH_METHODS:
         raise UsageError(f"--auth-method: {auth_method!r} is none of {', '.join(AUTH_METHODS)}", code="usage")
-    scope = backtests.Scope(
-        since=parse_time_option(since, "--since"),
-        tenancy=parse_uuid(tenancy) if tenancy else None,
-        sample=sample,
-        auth_method=auth_method,
-    )
+    start = parse_time_option(since, "--since")
     own = load_rules(rules_path(run, rules))
     other = load_rules(against) if against else None
     with run.database() as conn:
+        scope = backtests.Scope(
+            since=start, tenancy=find_tenancy(conn, tenancy), sample=sample, auth_method=auth_method
+        )
         report = backtests.backtest(
             conn, own, scope, other, lambda done: run.console.info(f"{done:,} users judged one by one")
         )

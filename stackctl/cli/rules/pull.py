@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from stackctl.cli.arguments import parse_uuid
 from stackctl.cli.command import Run, command
 from stackctl.cli.rules.rules_file import RulesPath, rules_path
 from stackctl.cli.rules.transfer import DryRun, Tenancy, Yes, finish_transfer, show_diff
@@ -28,9 +27,7 @@ def pull(
 
     file = editing.read_rules_file(rules_path(run, rules))
     with run.database() as conn:
-        found = backend_rules.read_rules(
-            read_layers(conn, choose_tenancy(conn, parse_uuid(tenancy) if tenancy else None))
-        )
+        found = backend_rules.read_rules(read_layers(conn, choose_tenancy(conn, tenancy)))
     wanted = replace(found, rules=tuple(sorted(found.rules, key=lambda rule: (-rule.priority, rule.id))))
     change = editing.plan_change(file, wanted)
     changed = change.text != (file.text or "")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from stackctl.cli.arguments import parse_uuid
 from stackctl.cli.command import Run, command, format_count
 from stackctl.cli.rules.rules_file import RulesPath, rules_path
 from stackctl.cli.rules.transfer import DryRun, Tenancy, Yes, finish_transfer, show_diff
@@ -44,7 +43,7 @@ def push(
             hint="`stackctl rules check` says more",
         )
     with run.database() as conn:
-        layers = read_layers(conn, choose_tenancy(conn, parse_uuid(tenancy) if tenancy else None))
+        layers = read_layers(conn, choose_tenancy(conn, tenancy))
         config = backend_rules.to_config(layers, wanted)
         before = backend_rules.read_rules(layers)
         diff = _difference(before, wanted, str(layers.tenancy))

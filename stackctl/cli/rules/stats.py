@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stackctl.cli.arguments import parse_uuid
+from stackctl.cli.arguments import find_tenancy
 from stackctl.cli.command import Run, command
 
 if TYPE_CHECKING:
@@ -32,9 +32,8 @@ def stats(
     """
     from stackctl.rules.stats import read_stats as read
 
-    only = parse_uuid(tenancy) if tenancy is not None else None
     with run.database() as conn:
-        found = read(conn, hours, only)
+        found = read(conn, hours, find_tenancy(conn, tenancy))
     run.finish(_document(found, hours), lambda: _show(run.console, found, hours))
 
 

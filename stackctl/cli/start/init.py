@@ -50,7 +50,7 @@ database:
   # stamp_batch_size: 1000
   # Databases synced side by side.
   # workers: 4
-  # How long to wait when there was nothing to do: 50ms, 30s, 3m, 1h.
+  # How long to wait when there was nothing to do: 50ms, 30s, 3m, 1h, 2d, 1w.
   # sequencer_interval: 50ms
   # poller_interval: 50ms
   # How the loops learn of work: poll, or notify (by LISTEN and NOTIFY; not through a transaction pooler).

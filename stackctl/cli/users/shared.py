@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stackctl.cli.arguments import parse_uuid
+from stackctl.cli.arguments import find_tenancy
 from stackctl.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def find_user(conn: Connection, who: str, tenancy: str | None) -> User:
     from stackctl.backend import users
 
     require_text(who, "ID_OR_EMAIL")
-    return users.find_user(conn, who, parse_uuid(tenancy) if tenancy is not None else None)
+    return users.find_user(conn, who, find_tenancy(conn, tenancy))
 
 
 def change_restriction(

@@ -74,9 +74,12 @@ def recover_expired(conn: Connection, lease: timedelta = LEASE) -> int:
     return len(expired)
 
 
-def list_entries(conn: Connection, limit: int, lease: timedelta = LEASE) -> list[QueueEntry]:
-    """The queue, oldest first."""
-    rows = conn.execute(_SQL["list_entries"], {"limit": limit, "lease": lease}).fetchall()
+def list_entries(
+    conn: Connection, limit: int, tenancy: UUID | None = None, lease: timedelta = LEASE
+) -> list[QueueEntry]:
+    """The queue, or a tenancy's part of it, oldest first."""
+    asked = {"limit": limit, "lease": lease, "tenancy": None if tenancy is None else str(tenancy)}
+    rows = conn.execute(_SQL["list_entries"], asked).fetchall()
     return [QueueEntry(id_, tenancy, created, claimed, bool(stale)) for id_, tenancy, created, claimed, stale in rows]
 
 

@@ -58,6 +58,7 @@ SELECT id, "qstashOptions" -> 'body' ->> 'tenancyId', "createdAt", "startedFulfi
        "startedFulfillingAt" < (clock_timestamp() AT TIME ZONE 'UTC') - %(lease)s::interval
 FROM "OutgoingRequest"
 WHERE "qstashOptions" ->> 'url' LIKE '%%/api/latest/internal/external-db-sync/sync-engine'
+  AND (%(tenancy)s::text IS NULL OR "qstashOptions" -> 'body' ->> 'tenancyId' = %(tenancy)s)
 ORDER BY "createdAt"
 LIMIT %(limit)s
 
