@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @pytest.fixture(autouse=True)
 def nothing_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(libpq, "_taken", {})
-    libpq._read_service.cache_clear()  # pyright: ignore[reportPrivateUsage]
+    libpq.read_service.cache_clear()
 
 
 WHERE = {"PGHOST": "trap", "PGHOSTADDR": "203.0.113.9", "PGPORT": "6666", "PGDATABASE": "trap"}
