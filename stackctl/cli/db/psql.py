@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -41,7 +40,6 @@ def psql(
     variables, others = to_variables(parameters)
     line = [program, *([f"--dbname={to_conninfo(others)}"] if others else []), *(arguments or ())]
     environment = os.environ | variables
-    sys.stdout.flush()
     if server is not None:
         raise typer.Exit(_run(line, environment))
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # which Python ignores, and psql would go on ignoring
