@@ -30,14 +30,14 @@ def prepare_gateway(run: Run, key: str | None, base: str | None) -> Callable[[st
     """What opens Stripe on a connected account; it raises ConfigError `no-stripe-key`."""
 
     def open_gateway(account: str) -> Gateway:
-        from stackctl.payments.gateway import Gateway
+        from stackctl.payments import connection
 
-        secret = run.settings.get("payments.stripe_api_key")
-        if not secret:
+        gateway = connection.open_gateway(run.settings, account)
+        if gateway is None:
             raise ConfigError(
                 "no Stripe key is set", code="no-stripe-key", hint="set payments.stripe_api_key, or STRIPE_API_KEY"
             )
-        return Gateway(secret, run.settings.get("payments.stripe_api_base"), account)
+        return gateway
 
     run.options.update(stripe_api_key=key, stripe_api_base=base)
     return open_gateway

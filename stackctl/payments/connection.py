@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from stackctl.backend.tenancies import ConfigLayers
+    from stackctl.config.settings import Settings
     from stackctl.payments.gateway import Gateway
     from stackctl.postgres.connect import Connection
 
@@ -32,6 +33,23 @@ class ConnectionStatus:
     payouts_enabled: bool
     key_mode: str
     project_mode: str
+
+
+def open_gateway(settings: Settings, account: str | None) -> Gateway | None:
+    """Stripe, or the stand-in that is named in its place, on a connected account or on the platform's own.
+
+    None: no key is set. Raises what `Gateway` and `open_stand_in` raise.
+    """
+    key, base = settings.get("payments.stripe_api_key"), settings.get("payments.stripe_api_base")
+    if base and base.startswith("embedded:"):
+        from stackctl.payments.stand_in.folder import open_stand_in
+
+        key, base = open_stand_in(settings.base_dir / base.removeprefix("embedded:"))
+    if not key:
+        return None
+    from stackctl.payments.gateway import Gateway
+
+    return Gateway(key, base, account)
 
 
 def find_account(conn: Connection, layers: ConfigLayers) -> str:

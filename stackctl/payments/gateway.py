@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
+import requests
 import stripe
 
 from stackctl.core.errors import ConfigError, OutcomeUnknown, ServiceError, StateError
@@ -90,7 +91,11 @@ class Gateway:
                 code="bad-stripe-key",
                 hint="copy it anew into payments.stripe_api_key, or STRIPE_API_KEY",
             )
-        http = stripe.RequestsClient(timeout=TIMEOUT)
+        session = None
+        if base and base.startswith("http://127.0.0.1:"):
+            session = requests.Session()
+            session.trust_env = False  # a stand-in on this machine is behind no proxy
+        http = stripe.RequestsClient(timeout=TIMEOUT, session=session)
         addresses: Any = {"api": base.rstrip("/")} if base else {}
         try:
             self._client = stripe.StripeClient(

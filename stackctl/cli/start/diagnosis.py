@@ -402,21 +402,18 @@ def _check_payments(conn: Connection, settings: Settings) -> Iterator[Check]:
 
     try:
         connected = connection.list_connected_tenancies(conn, MOST_ACCOUNTS + 1)
-        key, base = settings.get("payments.stripe_api_key"), settings.get("payments.stripe_api_base")
+        platform = connection.open_gateway(settings, None)
     except psycopg.errors.UndefinedTable:
         return
     except StackctlError as error:
         yield _failed("stripe", error)
         return
-    if not key:
+    if platform is None:
         if connected:
             yield Check("stripe", "warning", "projects are connected to Stripe, and no key is set",
                         "set payments.stripe_api_key, or STRIPE_API_KEY")  # fmt: skip
         return
-    from stackctl.payments.gateway import Gateway
-
     try:
-        platform = Gateway(key, base, None)
         holder, asked, answered = platform.get_key_holder()
     except StackctlError as error:
         yield _failed("stripe", error)

@@ -1,4 +1,4 @@
-"""The objects of the fake, by account; and what the requests that move money do to them."""
+"""The objects of the stand-in, by account; and what the requests that move money do to them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.stripe_fake.errors import Refused, missing
+from stackctl.payments.stand_in.errors import Refused, missing
 
-FIXTURES = json.loads((Path(__file__).parents[1] / "data" / "stripe-fixtures.json").read_text(encoding="utf-8"))
+EXAMPLES = json.loads(Path(__file__).with_name("examples.json").read_text(encoding="utf-8"))
 PREFIXES = {
     "account": "acct", "payment_intent": "pi", "charge": "ch", "refund": "re", "invoice": "in", "subscription": "sub",
     "subscription_item": "si", "payment_method_configuration": "pmc", "event": "evt", "invoice_payment": "inpay",
@@ -37,10 +37,24 @@ class State:
         self._objects: dict[tuple[str, str], dict[str, Object]] = defaultdict(dict)
         self._number = itertools.count(1)
 
+    def to_document(self) -> list[Any]:
+        """Each object with the account that it is of."""
+        with self.lock:
+            return [[account, one] for (account, _), objects in self._objects.items() for one in objects.values()]
+
+    def restore(self, document: list[Any]) -> None:
+        """Hold what `to_document` gave, and nothing else."""
+        with self.lock:
+            self._objects.clear()
+            for account, one in document:
+                self._objects[account, one["object"]][one["id"]] = one
+            # Where `add` goes on counting.
+            self._number = itertools.count(1 + sum(map(len, self._objects.values())))
+
     def add(self, kind: str, account: str = "", **values: Any) -> Object:
         """An object made of the example of its kind, newest last. `account`: empty for the platform's own."""
         with self.lock:
-            found = copy.deepcopy(FIXTURES[kind]) | {"object": kind, "created": int(time.time())} | values
+            found = copy.deepcopy(EXAMPLES[kind]) | {"object": kind, "created": int(time.time())} | values
             found["id"] = values.get("id") or f"{PREFIXES[kind]}_{next(self._number):08d}"
             self._objects[account, kind][found["id"]] = found
             return found

@@ -11,7 +11,7 @@ from typing import Any, Literal, NotRequired, Required, Union
 import stripe.params
 from stripe._request_options import RequestOptions
 
-from tests.stripe_fake.errors import Refused
+from stackctl.payments.stand_in.errors import Refused
 
 
 class _Untyped:
