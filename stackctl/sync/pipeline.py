@@ -18,7 +18,7 @@ from stackctl.mapping.files import load_mappings as load_mappings
 from stackctl.postgres.connect import OPERATED, connect, connect_operated, open_operated_session
 from stackctl.postgres.errors import row_security_error
 from stackctl.postgres.statements import load_statements
-from stackctl.sync.changes.stamping import TOMBSTONES
+from stackctl.sync.changes.sequenced_tables import TOMBSTONES
 from stackctl.sync.configuration import Reload
 from stackctl.sync.engine.source import Source
 from stackctl.sync.queue import entries

@@ -12,7 +12,7 @@ from psycopg import sql
 
 from stackctl.core.errors import StackctlError
 from stackctl.postgres.statements import load_statements
-from stackctl.sync.changes.stamping import OwnedTable, list_owned_tables
+from stackctl.sync.changes.sequenced_tables import OwnedTable, list_owned_tables
 from stackctl.sync.check.mapping_differences import compare_copy
 from stackctl.sync.engine import rejected_rows
 from stackctl.sync.queue import entries, fuses, pauses, retries

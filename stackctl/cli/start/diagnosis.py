@@ -24,7 +24,7 @@ from stackctl.migrate.sets import complete_sets, make_own_set
 from stackctl.postgres.pooler import is_behind_pooler
 from stackctl.postgres.statements import load_statements
 from stackctl.sync.changes.sequence_position import refuse_low_sequence
-from stackctl.sync.changes.stamping import TOMBSTONES, list_sequenced_tables
+from stackctl.sync.changes.sequenced_tables import TOMBSTONES, list_sequenced_tables
 from stackctl.sync.changes.wakeup import refuse_shared_session
 from stackctl.sync.check.mapping_differences import compare_copy
 from stackctl.sync.pipeline import Pipeline

@@ -13,7 +13,7 @@ from psycopg import sql
 
 from stackctl.core.errors import StateError
 from stackctl.postgres.statements import load_statements
-from stackctl.sync.changes.stamping import list_owned_tables
+from stackctl.sync.changes.sequenced_tables import list_owned_tables
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable

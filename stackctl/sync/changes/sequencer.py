@@ -234,26 +234,26 @@ class Sequencer:
             return
         parameters = vars(turns) | {"skipped": list(self._skipped)}
         found, stamped = Counter[UUID](), Counter[UUID]()
-        while True:
+        for repeated in (False, True):
             rows = [StampedRow(*row) for row in self._conn.execute(self._statements[number], parameters)]
-            first = rows[0]
-            batch.progress += first.all_stamped
-            if first.all_sent:
-                batch.stamped[stamping.table] += first.all_sent
+            all_found, all_stamped = rows[0].all_found, sum(row.stamped for row in rows)
+            batch.progress += all_stamped
+            if all_sent := sum(row.sent for row in rows):
+                batch.stamped[stamping.table] += all_sent
                 batch.highest = max(batch.highest, *(row.highest or 0 for row in rows))
                 sent = (row for row in rows if row.sent or not stamping.by_tenancy)
                 batch.tenancies |= {row.tenancy for row in sent if row.tenancy is not None}
             counts = (
                 [(row.tenancy, row.found, row.stamped) for row in rows if row.tenancy is not None]
                 if stamping.by_tenancy
-                else [(WHOLE, first.all_found, first.all_stamped)]
+                else [(WHOLE, all_found, all_stamped)]
             )
             # What changed while the statement ran is seen by the next one; it is locked by now.
-            repeated = bool(found) or first.all_found == first.all_stamped
+            last = repeated or all_found == all_stamped
             for tenancy, seen, done in counts:
-                found[tenancy] += seen if repeated else done
+                found[tenancy] += seen if last else done
                 stamped[tenancy] += done
-            if repeated:
+            if last:
                 break
         taken = [TakenRows(tenancy, count, stamped[tenancy]) for tenancy, count in found.items()]
         batch.taken.append((taker, taken, turns.total))

@@ -15,12 +15,19 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
-from typing import TYPE_CHECKING, LiteralString, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple
 
 from psycopg import sql
 
 from stackctl.core.errors import StateError
 from stackctl.postgres.statements import load_statements
+from stackctl.sync.changes.sequenced_tables import (
+    TOMBSTONES,
+    SequencedTable,
+    filter_condition,
+    list_sequenced_tables,
+    to_sql,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -31,46 +38,19 @@ if TYPE_CHECKING:
     from stackctl.mapping.model import Dependency, Mapping, TenancyJoin
     from stackctl.postgres.connect import Connection
 
-TOMBSTONES = "DeletedRow"
-
 _SQL = load_statements(__file__, "sequencer")
 _PLAIN_COLUMN = re.compile(r'"[^"]+"')
 _LOCKED = sql.SQL("current_setting('stackctl.stamping', true) = 'on'")  # the sequencers' lock is held
 _RANGE = sql.SQL('"tenancyId" BETWEEN turn.first AND turn.last')
-_BY_TENANCY = sql.SQL(
+_COUNTS = sql.SQL('max("sequenceId"), count(*) FILTER (WHERE sent), count(*)')
+_BY_TENANCY = sql.SQL('SELECT "tenancyId", {}, count(*) FROM stamped GROUP BY 1').format(_COUNTS)
+_BY_TENANCY_FOUND = sql.SQL(
     'SELECT w."tenancyId", s.highest, coalesce(s.sent, 0), coalesce(s.stamped, 0), w.found '
-    'FROM (SELECT "tenancyId", count(*) AS found FROM waiting GROUP BY 1) AS w LEFT JOIN ('
-    'SELECT "tenancyId", max("sequenceId") AS highest, count(*) FILTER (WHERE sent) AS sent, count(*) AS stamped '
-    'FROM stamped GROUP BY 1) AS s USING ("tenancyId")'
-)
+    'FROM (SELECT "tenancyId", count(*) AS found FROM waiting GROUP BY 1) AS w '
+    'LEFT JOIN (SELECT "tenancyId", {} FROM stamped GROUP BY 1) AS s ("tenancyId", highest, sent, stamped) '
+    'USING ("tenancyId")'
+).format(_COUNTS)
 _UUID_TEXT = "^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"
-
-
-@dataclass(frozen=True)
-class SequencedTable:
-    """A sequenced table as the mappings use it: which of its rows count, and how they reach their tenancy.
-
-    A change of a row is sent where `sent` holds; the other rows merely lose their mark.
-    """
-
-    table: str
-    filter: str | None
-    sent: str | None
-    tenancy: TenancyJoin | None
-    deleted_as: frozenset[str]
-
-
-@dataclass(frozen=True)
-class OwnedTable:
-    """How a tenancy `t` reaches its rows of a table: `condition` of the rows it owns, `filter` of those that count.
-
-    `each` joins what the table's index has between tenancy and sequence id.
-    """
-
-    sequenced: SequencedTable
-    condition: Composable
-    filter: Composable
-    each: Composable
 
 
 @dataclass(frozen=True)
@@ -91,10 +71,11 @@ class Stamping:
 
 
 class StampedRow(NamedTuple):
-    """What a stamping statement returns: for each tenancy, and beside it for all of them together.
+    """What a stamping statement returns: for each tenancy, and in each row how many were found of all of them together.
 
     Rows were found, and stamped where none that depends on them is locked; `sent` are those of them that a mapping
-    sends, and `highest` is their highest sequence id. Where rows are not by tenancy, there are but the sums.
+    sends, and `highest` is their highest sequence id. Where rows are not by tenancy, the one without a tenancy has the
+    numbers. A row that was changed while the statement ran may be missing from `found`.
     """
 
     tenancy: UUID | None
@@ -102,8 +83,6 @@ class StampedRow(NamedTuple):
     sent: int
     stamped: int
     found: int
-    all_sent: int
-    all_stamped: int
     all_found: int
 
 
@@ -113,58 +92,6 @@ class _ParentTable:
 
     source: SequencedTable
     dependency: Dependency
-
-
-def list_sequenced_tables(mappings: Iterable[Mapping]) -> tuple[SequencedTable, ...]:
-    """The sequenced tables of these mappings; several mappings of one table become one source."""
-    by_table: dict[str, list[Mapping]] = {}
-    for mapping in mappings:
-        by_table.setdefault(mapping.source, []).append(mapping)
-    found: list[SequencedTable] = []
-    for table, users in by_table.items():
-        found.append(
-            SequencedTable(
-                table,
-                _any_of({m.filter for m in users}),
-                _any_of({m.sent_filter for m in users}),
-                users[0].tenancy,
-                deleted_as=frozenset(m.deleted_as for m in users),
-            )
-        )
-    return tuple(found)
-
-
-def _any_of(filters: set[str | None]) -> str | None:
-    return None if None in filters else " OR ".join(f"({text})" for text in sorted(f for f in filters if f))
-
-
-def list_owned_tables(mappings: Iterable[Mapping]) -> list[OwnedTable]:
-    """The sequenced tables of these mappings and the tombstones, by tenancy."""
-    sources = list_sequenced_tables(mappings)
-    names = sorted({name for source in sources for name in source.deleted_as})
-    tombstones = OwnedTable(
-        SequencedTable(TOMBSTONES, None, None, None, frozenset()),
-        sql.SQL('"tenancyId" = t.id AND "tableName" = kind.name'),
-        sql.SQL("true"),
-        sql.SQL("CROSS JOIN unnest({}::text[]) AS kind (name)").format(sql.Literal(names)),
-    )
-    return [
-        *(
-            OwnedTable(source, _ownership_condition(source), _filter_condition(source.sent), sql.SQL(""))
-            for source in sources
-        ),
-        tombstones,
-    ]
-
-
-def _ownership_condition(source: SequencedTable) -> Composable:
-    """Whether a row of the table belongs to the tenancy `t`."""
-    if source.tenancy is None:
-        return sql.SQL('"tenancyId" = t.id')
-    return sql.SQL(" AND ").join(
-        sql.SQL("{} = t.{}").format(sql.Identifier(of_source), sql.Identifier(column))
-        for column, of_source in source.tenancy.on.items()
-    )
 
 
 def compose_stampings(conn: Connection, mappings: Sequence[Mapping]) -> tuple[Stamping, ...]:
@@ -217,15 +144,6 @@ def _format_columns(columns: Iterable[str], alias: str | None = None) -> Compose
     return sql.SQL(", ").join(sql.Identifier(*qualify, column) for column in columns)
 
 
-def _filter_condition(text: str | None) -> Composable:
-    return sql.SQL("({})").format(_to_sql(text)) if text else sql.SQL("true")
-
-
-def _to_sql(text: str) -> Composable:
-    """SQL that a mapping's author wrote and the checker has read; % is literal in it."""
-    return sql.SQL(cast("LiteralString", text.replace("%", "%%")))
-
-
 def _compose_stamping(conn: Connection, source: SequencedTable, parents: list[_ParentTable]) -> Stamping:
     table = sql.Identifier(source.table)
     _require_plain_table(conn, source.table)
@@ -235,13 +153,13 @@ def _compose_stamping(conn: Connection, source: SequencedTable, parents: list[_P
     carried = [*columns, *(["tenancyId"] if source.tenancy is None else source.tenancy.on.values())]
     joined = [_dependency_condition(conn, source.table, parent, tombstone=False) for parent in parents]
     if source.tenancy is None:
-        found, returned = _BY_TENANCY, sql.SQL('t."tenancyId"')
+        found, returned = _BY_TENANCY_FOUND if parents else _BY_TENANCY, sql.SQL('t."tenancyId"')
     else:
         # A row may belong to no tenancy, or to several: it is stamped all the same, and each of them is queued.
         found = sql.SQL(
-            'SELECT o.id, max(s."sequenceId"), 0, 0, 0 FROM stamped AS s JOIN "Tenancy" AS o ON {} WHERE s.sent '
-            "GROUP BY 1"
-        ).format(_tenancy_condition(source.tenancy, "o", "s"))
+            "SELECT NULL::uuid, {}, count(*) FROM stamped UNION ALL "
+            'SELECT DISTINCT o.id, NULL::bigint, 0, 0, 0 FROM stamped AS s JOIN "Tenancy" AS o ON {} WHERE s.sent'
+        ).format(_COUNTS, _tenancy_condition(source.tenancy, "o", "s"))
         returned = _format_columns(source.tenancy.on.values(), "t")
     return Stamping(
         source.table,
@@ -259,7 +177,7 @@ def _compose_stamping(conn: Connection, source: SequencedTable, parents: list[_P
             parents=parents,
             joined=joined,
             returned=returned,
-            sent=_filter_condition(source.sent),
+            sent=filter_condition(source.sent),
             found=found,
         ),
         frozenset(parent.source.table for parent in parents),
@@ -335,7 +253,7 @@ def _compose_tombstone_stamping(
             joined=joined,
             returned=sql.SQL('t."tenancyId"'),
             sent=sql.SQL("true"),
-            found=_BY_TENANCY,
+            found=_BY_TENANCY_FOUND if affected else _BY_TENANCY,
             tombstones=True,
         ),
         frozenset(parent.source.table for _, parent in affected),
@@ -391,7 +309,7 @@ def _select_parents_to_mark(parent: _ParentTable, joined: Composable) -> Compose
     """
     source = parent.source
     expressions = sql.SQL(", ").join(
-        sql.SQL("{} AS {}").format(_to_sql(expression), sql.Identifier(f"_stack_{number}"))
+        sql.SQL("{} AS {}").format(to_sql(expression), sql.Identifier(f"_stack_{number}"))
         for number, expression in enumerate(parent.dependency.on.values())
     )
     tenancy_columns = ["tenancyId"] if source.tenancy is None else list(source.tenancy.on.values())
@@ -403,7 +321,7 @@ def _select_parents_to_mark(parent: _ParentTable, joined: Composable) -> Compose
         columns=_format_columns(dict.fromkeys(tenancy_columns)),
         expressions=expressions,
         table=sql.Identifier(source.table),
-        filter=_filter_condition(source.filter),
+        filter=filter_condition(source.filter),
         joined=joined,
     )
 
@@ -419,7 +337,34 @@ def _compose_statement(
     found: Composable,
     tombstones: bool = False,
 ) -> Composed:
-    """The whole statement.
+    """The whole statement. Where no parents are marked, nothing but places goes from the search to the UPDATE."""
+    if parents:
+        steps = _mark_parents(table, rows, parents, joined)
+        places, all_found = sql.SQL("ARRAY(SELECT place FROM picked)"), sql.SQL("count(*)")
+    else:
+        steps = [
+            sql.SQL("waiting AS MATERIALIZED (SELECT ARRAY(SELECT _stack_place FROM ({}) AS w) AS places)").format(rows)
+        ]
+        places, all_found = sql.SQL("(SELECT places FROM waiting)::tid[]"), sql.SQL("max(cardinality(places))")
+    # Whoever depends on the row that went is marked with this very statement: nothing but its key need be kept.
+    emptied = sql.SQL(", data = NULL" if tombstones else "")
+    steps.append(
+        sql.SQL(
+            "stamped AS (UPDATE ONLY {} AS t SET \"sequenceId\" = nextval('global_seq_id'), "
+            '"shouldUpdateSequenceId" = false{} WHERE t.ctid = ANY ({}) RETURNING t."sequenceId", {}, {} AS sent)'
+        ).format(table, emptied, places, returned, sent)
+    )
+    return sql.SQL(
+        "WITH {} SELECT tenancy, highest, coalesce(sent, 0), coalesce(stamped, 0), coalesce(found, 0), "
+        "(SELECT {} FROM waiting) FROM (SELECT) AS always "
+        "LEFT JOIN ({}) AS f (tenancy, highest, sent, stamped, found) ON true"
+    ).format(sql.SQL(", ").join(steps), all_found, found)
+
+
+def _mark_parents(
+    table: sql.Identifier, rows: Composable, parents: list[_ParentTable], joined: Sequence[Composable]
+) -> list[Composable]:
+    """The steps that pick rows and mark their parents.
 
     A parent that the application holds locked is not waited for (the sequencer would stall) and not skipped (the
     mark would be lost): its children stay marked and come again in a later round. A parent that is marked already
@@ -444,21 +389,15 @@ def _compose_statement(
                 to_mark, locked
             )
         )
-    picked = "ready" if not parents else "picked"
-    # Whoever depends on the row that went is marked with this very statement: nothing but its key need be kept.
-    emptied = sql.SQL(", data = NULL" if tombstones else "")
-    steps.append(
+    steps += [
         sql.SQL("ready AS MATERIALIZED (SELECT k._stack_place AS place FROM waiting AS k WHERE {})").format(
-            sql.SQL(" AND ").join(ready) if ready else sql.SQL("true")
-        )
-    )
-    if parents:
-        steps.append(
-            sql.SQL(
-                "picked AS MATERIALIZED (SELECT ctid AS place FROM ONLY {} "
-                "WHERE ctid = ANY (ARRAY(SELECT place FROM ready)) FOR UPDATE SKIP LOCKED)"
-            ).format(table)
-        )
+            sql.SQL(" AND ").join(ready)
+        ),
+        sql.SQL(
+            "picked AS MATERIALIZED (SELECT ctid AS place FROM ONLY {} "
+            "WHERE ctid = ANY (ARRAY(SELECT place FROM ready)) FOR UPDATE SKIP LOCKED)"
+        ).format(table),
+    ]
     for number, parent in enumerate(parents):
         to_mark, marked = (sql.Identifier(f"{name}_{number}") for name in ("to_mark", "marked"))
         steps.append(
@@ -467,18 +406,7 @@ def _compose_statement(
                 "SELECT parent FROM {} WHERE child IN (SELECT place FROM picked))))"
             ).format(marked, sql.Identifier(parent.source.table), to_mark)
         )
-    steps.append(
-        sql.SQL(
-            "stamped AS (UPDATE ONLY {} AS t SET \"sequenceId\" = nextval('global_seq_id'), "
-            '"shouldUpdateSequenceId" = false{} WHERE t.ctid = ANY (ARRAY(SELECT place FROM {})) '
-            'RETURNING t."sequenceId", {}, {} AS sent)'
-        ).format(table, emptied, sql.Identifier(picked), returned, sent)
-    )
-    return sql.SQL(
-        "WITH {} SELECT found.*, (SELECT count(*) FROM stamped WHERE sent), (SELECT count(*) FROM stamped), "
-        "(SELECT count(*) FROM waiting) "
-        "FROM (SELECT) AS always LEFT JOIN ({}) AS found ON true"
-    ).format(sql.SQL(", ").join(steps), found)
+    return steps
 
 
 def compose_probe(stampings: Sequence[Stamping]) -> Composed:
