@@ -1,6 +1,6 @@
 # bash completion for stackctl (bash 4.3 or later). `stackctl completion --help` says how to install it.
 #
-# Commands and flags come from the table below. Only mappings, tenancies, database ids and rules of lint are asked of stackctl.
+# Commands and flags come from the table below. What only files or the database know is asked of `stackctl _complete`.
 
 # Sets what may follow the command $1: subcommands; flags, as NAME or, where they take a value, NAME=KIND; and the KIND
 # of each argument, the last with ... if it repeats. The flags in $shared may follow every command.
@@ -10,50 +10,50 @@ _stackctl_follows() {
   # -- table: written by `python -m stackctl.cli.completion.scripts`
   shared='--config=@files --database-url= --json --quiet -q --no-color --debug --help -h'
   case $1 in
-    '') subcommands='demo init doctor config explain completion migrate mappings run sequence poll sync backfill verify enqueue queue status fuse tenancies db rules users refunds payments payment-methods' flags='--version -V' ;;
+    '') subcommands='demo init doctor config explain completion migrate mappings run sequence poll sync backfill verify enqueue queue status fuse tenancies db rules users refunds payments payment-methods help' flags='--version -V' ;;
     'demo') arguments='@directories' ;;
     'init') flags='--force --dry-run' arguments='@files' ;;
     'doctor') ;;
     'config') subcommands='show' ;;
     'config show') ;;
-    'explain') arguments='@text' ;;
+    'explain') arguments='@codes' ;;
     'completion') arguments='bash|zsh|fish|powershell' ;;
     'migrate') subcommands='up status verify repair adopt new lint check diff dump squash' ;;
-    'migrate up') flags='--to= --dry-run --lock-timeout= --statement-timeout= --lock-wait= --wait= --allow-out-of-order --schema-dump=@files --dir=@directories --history= --bundled' ;;
+    'migrate up') flags='--to=@migrations --dry-run --lock-timeout= --statement-timeout= --lock-wait= --wait= --allow-out-of-order --schema-dump=@files --dir=@directories --history= --bundled' ;;
     'migrate status') flags='--check --dir=@directories --history= --bundled' ;;
     'migrate verify') flags='--dir=@directories --history=' ;;
-    'migrate repair') flags='--applied= --pending= --dry-run --yes -y --dir=@directories --history=' arguments='@text...' ;;
-    'migrate adopt') flags='--through= --dry-run --dir=@directories --history=' ;;
-    'migrate new') flags='--revert= --trust --dir=@directories' arguments='@text' ;;
-    'migrate lint') flags='--base= --ask-database --rule=@lint-rules --exclude=@lint-rules --server-version= --format=text|json|github|gitlab|junit|sarif' arguments='FILE|DIR...' ;;
+    'migrate repair') flags='--applied=@migrations --pending=@migrations --dry-run --yes -y --dir=@directories --history=' arguments='@migrations...' ;;
+    'migrate adopt') flags='--through=@migrations --dry-run --dir=@directories --history=' ;;
+    'migrate new') flags='--revert=@migrations --trust --dir=@directories' arguments='@text' ;;
+    'migrate lint') flags='--base= --ask-database --rule=@lint-rules --exclude=@lint-rules --server-version= --format=text|json|github|gitlab|junit|sarif' arguments='@files...' ;;
     'migrate check') flags='--base= --rows= --run= --run-env= --trust --format=text|json|github|gitlab|junit|sarif --dir=@directories' ;;
-    'migrate diff') flags='--from= --to= --trust' ;;
+    'migrate diff') flags='--from=@directories --to=@directories --trust' ;;
     'migrate dump') flags='--output=@files -o=@files' ;;
-    'migrate squash') flags='--to= --dry-run --yes -y --trust --dir=@directories' ;;
+    'migrate squash') flags='--to=@migrations --dry-run --yes -y --trust --dir=@directories' ;;
     'mappings') subcommands='list show check compile diff new export' ;;
     'mappings list') ;;
     'mappings show') arguments='@mappings' ;;
     'mappings check') flags='--offline' arguments='@files...' ;;
     'mappings compile') flags='--dialect=postgres|sqlite|duckdb|mysql|clickhouse' arguments='@mappings' ;;
-    'mappings diff') flags='--tenancy=@tenancies --database=@databases' ;;
+    'mappings diff') flags='--tenancy=@synced-tenancies --database=@databases' ;;
     'mappings new') flags='--dir=@directories' arguments='@text' ;;
-    'mappings export') flags='--to=@directories' arguments='@text...' ;;
+    'mappings export') flags='--to=@directories' arguments='@mappings...' ;;
     'run') flags='--max-duration=' ;;
     'sequence') flags='--loop --interval= --max-duration= --batch-size=' ;;
     'poll') flags='--loop --interval= --max-duration= --batch-size=' ;;
-    'sync') flags='--tenancy=@tenancies --all --database=@databases --mapping=@mappings --full --adopt --rebuild=' arguments='@tenancies...' ;;
-    'backfill') flags='--tenancy=@tenancies --database=@databases --rate= --restart --dry-run' arguments='@mappings' ;;
-    'verify') flags='--tenancy=@tenancies --database=@databases --mapping=@mappings --repair' arguments='@tenancies...' ;;
+    'sync') flags='--tenancy=@synced-tenancies --all --database=@databases --mapping=@mappings --full --adopt --rebuild=@mappings' arguments='@synced-tenancies...' ;;
+    'backfill') flags='--tenancy=@synced-tenancies --database=@databases --rate= --restart --dry-run' arguments='@mappings' ;;
+    'verify') flags='--tenancy=@synced-tenancies --database=@databases --mapping=@mappings --repair' arguments='@synced-tenancies...' ;;
     'enqueue') flags='--tenancy=@tenancies --all --dry-run' arguments='@tenancies...' ;;
     'queue') subcommands='list retry forget' ;;
     'queue list') flags='--tenancy=@tenancies --limit=' ;;
-    'queue retry') flags='--tenancy=@tenancies --all --dry-run' arguments='@text...' ;;
-    'queue forget') flags='--tenancy=@tenancies --all --yes -y --dry-run' arguments='@text...' ;;
+    'queue retry') flags='--tenancy=@tenancies --all --dry-run' arguments='@failing...' ;;
+    'queue forget') flags='--tenancy=@tenancies --all --yes -y --dry-run' arguments='@failing...' ;;
     'status') flags='--tenancy=@tenancies --watch --check --max-backlog= --max-lag=' ;;
     'fuse') subcommands='show on off' ;;
     'fuse show') ;;
-    'fuse on') flags='--tenancy=@tenancies --database=@databases --mapping=@mappings' arguments='sequencer|poller' ;;
-    'fuse off') flags='--tenancy=@tenancies --database=@databases --mapping=@mappings --reason=' arguments='sequencer|poller' ;;
+    'fuse on') flags='--tenancy=@synced-tenancies --database=@databases --mapping=@mappings' arguments='sequencer|poller' ;;
+    'fuse off') flags='--tenancy=@synced-tenancies --database=@databases --mapping=@mappings --reason=' arguments='sequencer|poller' ;;
     'tenancies') subcommands='list' ;;
     'tenancies list') flags='--limit=' ;;
     'db') subcommands='url psql' ;;
@@ -62,41 +62,48 @@ _stackctl_follows() {
     'rules') subcommands='list check eval pull push backtest add edit move enable disable remove stats test tree' ;;
     'rules list') flags='--rules=@files' ;;
     'rules check') flags='--rules=@files --format=text|json|github' ;;
-    'rules eval') flags='--email= --auth-method= --oauth-provider= --country-code= --risk= --users=@files --rules=@files' ;;
+    'rules eval') flags='--email= --auth-method=password|otp|oauth|passkey --oauth-provider= --country-code= --risk= --users=@files --rules=@files' ;;
     'rules pull') flags='--tenancy=@tenancies --rules=@files --yes -y --dry-run' ;;
     'rules push') flags='--tenancy=@tenancies --rules=@files --yes -y --dry-run' ;;
-    'rules backtest') flags='--since= --tenancy=@tenancies --sample= --auth-method= --against=@files --show-emails --rules=@files' ;;
-    'rules add') flags='--action=allow|reject|restrict|log --condition= --where= --or= --display-name= --message= --priority= --before= --after= --disabled --rules=@files --yes -y --dry-run' arguments='@text' ;;
-    'rules edit') flags='--action=allow|reject|restrict|log --condition= --where= --or= --display-name= --message= --priority= --rules=@files --yes -y --dry-run' arguments='@text' ;;
-    'rules move') flags='--before= --after= --first --last --rules=@files --yes -y --dry-run' arguments='@text' ;;
-    'rules enable') flags='--rules=@files --yes -y --dry-run' arguments='@text...' ;;
-    'rules disable') flags='--rules=@files --yes -y --dry-run' arguments='@text...' ;;
-    'rules remove') flags='--rules=@files --yes -y --dry-run' arguments='@text...' ;;
+    'rules backtest') flags='--since= --tenancy=@tenancies --sample= --auth-method=password|otp|oauth|passkey --against=@files --show-emails --rules=@files' ;;
+    'rules add') flags='--action=allow|reject|restrict|log --condition= --where= --or= --display-name= --message= --priority= --before=@rules --after=@rules --disabled --rules=@files --yes -y --dry-run' arguments='@text' ;;
+    'rules edit') flags='--action=allow|reject|restrict|log --condition= --where= --or= --display-name= --message= --priority= --rules=@files --yes -y --dry-run' arguments='@rules' ;;
+    'rules move') flags='--before=@rules --after=@rules --first --last --rules=@files --yes -y --dry-run' arguments='@rules' ;;
+    'rules enable') flags='--rules=@files --yes -y --dry-run' arguments='@rules...' ;;
+    'rules disable') flags='--rules=@files --yes -y --dry-run' arguments='@rules...' ;;
+    'rules remove') flags='--rules=@files --yes -y --dry-run' arguments='@rules...' ;;
     'rules stats') flags='--hours= --tenancy=@tenancies' ;;
     'rules test') flags='--rules=@files --strict --junit=@files --record --dry-run' arguments='@files...' ;;
-    'rules tree') flags='--from=@files --rules=@files' arguments='@text' ;;
+    'rules tree') flags='--from=@files --rules=@files' arguments='@rules' ;;
     'users') subcommands='show restrict unrestrict' ;;
     'users show') flags='--tenancy=@tenancies --show-private' arguments='@text' ;;
     'users restrict') flags='--reason= --private-details= --tenancy=@tenancies --yes -y --dry-run' arguments='@text' ;;
     'users unrestrict') flags='--tenancy=@tenancies --yes -y --dry-run' arguments='@text' ;;
     'refunds') subcommands='preview create list show resume' ;;
-    'refunds preview') flags='--invoice= --tenancy=@tenancies --stripe-api-key=' arguments='@text' ;;
-    'refunds create') flags='--full --amount= --quantity= --entry= --reason=duplicate|fraudulent|requested_by_customer --note= --invoice= --request-id= --again --tenancy=@tenancies --stripe-api-key= --dry-run --yes -y' arguments='@text' ;;
+    'refunds preview') flags='--invoice= --tenancy=@tenancies --stripe-api-key=' arguments='@purchases' ;;
+    'refunds create') flags='--full --amount= --quantity= --entry= --reason=duplicate|fraudulent|requested_by_customer --note= --invoice= --request-id= --again --tenancy=@tenancies --stripe-api-key= --dry-run --yes -y' arguments='@purchases' ;;
     'refunds list') flags='--tenancy=@tenancies --customer= --status=planned|submitted|pending|succeeded|failed|canceled --since= --until= --limit= --reconcile --stripe-api-key=' ;;
-    'refunds show') arguments='@text' ;;
-    'refunds resume') flags='--all --give-up --tenancy=@tenancies --stripe-api-key= --yes -y' arguments='@text' ;;
+    'refunds show') arguments='@refunds' ;;
+    'refunds resume') flags='--all --give-up --tenancy=@tenancies --stripe-api-key= --yes -y' arguments='@refunds' ;;
     'payments') subcommands='status test-mode products' ;;
     'payments status') flags='--tenancy=@tenancies --stripe-api-key=' ;;
     'payments test-mode') flags='--tenancy=@tenancies --yes -y --dry-run' arguments='on|off' ;;
     'payments products') flags='--customer-type=user|team|custom --customer= --tenancy=@tenancies' ;;
     'payment-methods') subcommands='list set plan apply export' ;;
     'payment-methods list') flags='--tenancy=@tenancies --stripe-api-key=' ;;
-    'payment-methods set') flags='--tenancy=@tenancies --stripe-api-key= --yes -y --dry-run' arguments='@text...' ;;
+    'payment-methods set') flags='--tenancy=@tenancies --stripe-api-key= --yes -y --dry-run' arguments='@payment-methods...' ;;
     'payment-methods plan') flags='--tenancy=@tenancies --stripe-api-key=' arguments='@files' ;;
     'payment-methods apply') flags='--tenancy=@tenancies --stripe-api-key= --yes -y --dry-run' arguments='@files' ;;
     'payment-methods export') flags='--tenancy=@tenancies --stripe-api-key=' ;;
   esac
   # -- end of the table
+}
+
+# Keeps in `told` what says where the values are, for `stackctl _complete`.
+_stackctl_told() {
+  case $1 in
+    --config | --database-url | --rules | --dir) told+=("$1" "${2/#\~/"$HOME"}") ;;
+  esac
 }
 
 _stackctl() {
@@ -119,20 +126,23 @@ _stackctl() {
   local current=${words[-1]}
   unset 'words[-1]'
 
-  local where= awaiting= config= only_arguments= given=0
+  local where= awaiting= only_arguments= given=0
+  local -a told=()
   local shared subcommands flags arguments
   _stackctl_follows ''
   for word in "${words[@]:1}"; do
     word=${word//[\\\"\']/}
     if [[ $awaiting ]]; then
-      [[ $awaiting != --config ]] || config=$word
+      _stackctl_told "$awaiting" "$word"
       awaiting=
     elif [[ ! $only_arguments && $word == -- ]]; then
       only_arguments=yes
-    elif [[ ! $only_arguments && $word == --config=* ]]; then
-      config=${word#*=}
+    elif [[ ! $only_arguments && $word == --*=* ]]; then
+      _stackctl_told "${word%%=*}" "${word#*=}"
     elif [[ ! $only_arguments && $word == -* ]]; then
       [[ " $flags $shared " != *" $word="* ]] || awaiting=$word
+    elif [[ ! $where && $word == help ]]; then
+      : # what follows is named as if it were called
     elif [[ " $subcommands " == *" $word "* ]]; then
       where+=${where:+ }$word only_arguments=
       _stackctl_follows "$where"
@@ -167,10 +177,9 @@ _stackctl() {
     @*)
       local program=${words[0]/#\~/"$HOME"}
       type -P "$program" >/dev/null || program=stackctl
-      config=${config/#\~/"$HOME"}
       while IFS=$'\t' read -r word _; do
         offered+=("$word")
-      done < <("$program" _complete "${kind#@}" ${config:+--config "$config"} 2>/dev/null)
+      done < <("$program" _complete "${kind#@}" "${told[@]}" 2>/dev/null)
       ;;
     *) IFS='|' read -r -a kinds <<<"$kind" && offered+=("${kinds[@]}") ;;
   esac

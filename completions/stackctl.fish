@@ -1,6 +1,6 @@
 # fish completion for stackctl. `stackctl completion --help` says how to install it.
 #
-# Commands and flags come from the table below. Only mappings, tenancies, database ids and rules of lint are asked of stackctl.
+# Commands and flags come from the table below. What only files or the database know is asked of `stackctl _complete`.
 
 # Sets what may follow the command $where, each entry with a colon and its description: subcommands; flags, as NAME or,
 # where they take a value, NAME=KIND; and the KIND of each argument, the last with ... if it repeats. The flags in $shared
@@ -48,7 +48,8 @@ function __stackctl_follows --no-scope-shadowing
                     'users:Show a user; restrict it, or lift that.' \
                     'refunds:Give money back through Stripe, never twice.' \
                     'payments:How a project is connected to Stripe; its test mode and products.' \
-                    'payment-methods:See and switch what a checkout offers to pay with.'
+                    'payment-methods:See and switch what a checkout offers to pay with.' \
+                    'help:Show the help of a command.'
             set flags \
                     '--version:Print the version.' \
                     '-V:Print the version.'
@@ -64,7 +65,7 @@ function __stackctl_follows --no-scope-shadowing
             set subcommands 'show:Print every setting, where its value came from, and the configured databases; no secrets.'
         case 'config show'
         case 'explain'
-            set arguments '@text'
+            set arguments '@codes'
         case 'completion'
             set arguments 'bash|zsh|fish|powershell'
         case 'migrate'
@@ -82,7 +83,7 @@ function __stackctl_follows --no-scope-shadowing
                     'squash:Make one file of the migrations up to a version: a dump of what they make, with the rows that they write.'
         case 'migrate up'
             set flags \
-                    '--to=:Stop after this version or name.' \
+                    '--to=@migrations:Stop after this version or name.' \
                     '--dry-run:Show the statements and what each will lock; apply nothing.' \
                     '--lock-timeout=:How long a statement may wait for a lock; 0s: ever.' \
                     '--statement-timeout=:How long a statement may take; 0s: ever.' \
@@ -105,23 +106,23 @@ function __stackctl_follows --no-scope-shadowing
                     '--history=:The folder\'s own history; default migrations.history, else none.'
         case 'migrate repair'
             set flags \
-                    '--applied=:Record this file as applied; run nothing.' \
-                    '--pending=:Forget that this one was applied.' \
+                    '--applied=@migrations:Record this file as applied; run nothing.' \
+                    '--pending=@migrations:Forget that this one was applied.' \
                     '--dry-run:Show what would be changed, and change nothing.' \
                     '--yes:Do not ask.' \
                     '-y:Do not ask.' \
                     '--dir=@directories:Folder of migrations; default migrations_dir, else the bundled set.' \
                     '--history=:The folder\'s own history; default migrations.history, else none.'
-            set arguments '@text...'
+            set arguments '@migrations...'
         case 'migrate adopt'
             set flags \
-                    '--through=:Without a history to read: the last file that is applied.' \
+                    '--through=@migrations:Without a history to read: the last file that is applied.' \
                     '--dry-run:Show what would be recorded, and write nothing.' \
                     '--dir=@directories:Folder of migrations; default migrations_dir, else the bundled set.' \
                     '--history=:The folder\'s own history; default migrations.history, else none.'
         case 'migrate new'
             set flags \
-                    '--revert=:Draft the reverse of this version or name.' \
+                    '--revert=@migrations:Draft the reverse of this version or name.' \
                     '--trust:Run the files as superuser, who can read files and run programs.' \
                     '--dir=@directories:Folder of migrations; default migrations_dir, else the bundled set.'
             set arguments '@text'
@@ -133,7 +134,7 @@ function __stackctl_follows --no-scope-shadowing
                     '--exclude=@lint-rules:Do not ask this rule; repeatable.' \
                     '--server-version=:PostgreSQL\'s; default the database\'s, else the newest.' \
                     '--format=text|json|github|gitlab|junit|sarif:How to show findings.'
-            set arguments 'FILE|DIR...'
+            set arguments '@files...'
         case 'migrate check'
             set flags \
                     '--base=:The git commit that runs now.' \
@@ -145,8 +146,8 @@ function __stackctl_follows --no-scope-shadowing
                     '--dir=@directories:Folder of migrations; default migrations_dir, else the bundled set.'
         case 'migrate diff'
             set flags \
-                    '--from=:A folder or a database URL; default the operated database.' \
-                    '--to=:What that is to be like; default the configured folder, with a folder as --from the database.' \
+                    '--from=@directories:A folder or a database URL; default the operated database.' \
+                    '--to=@directories:What that is to be like; default the configured folder, with a folder as --from the database.' \
                     '--trust:Run the files as superuser, who can read files and run programs.'
         case 'migrate dump'
             set flags \
@@ -154,7 +155,7 @@ function __stackctl_follows --no-scope-shadowing
                     '-o=@files:Write to this file.'
         case 'migrate squash'
             set flags \
-                    '--to=:The last version or name; default the last file.' \
+                    '--to=@migrations:The last version or name; default the last file.' \
                     '--dry-run:Show the new file, and change nothing.' \
                     '--yes:Do not ask.' \
                     '-y:Do not ask.' \
@@ -180,14 +181,14 @@ function __stackctl_follows --no-scope-shadowing
             set arguments '@mappings'
         case 'mappings diff'
             set flags \
-                    '--tenancy=@tenancies:Only this tenancy.' \
+                    '--tenancy=@synced-tenancies:Only this tenancy.' \
                     '--database=@databases:Only this database.'
         case 'mappings new'
             set flags '--dir=@directories:Where; default the last of mappings_dir, or ./mappings.'
             set arguments '@text'
         case 'mappings export'
             set flags '--to=@directories:The folder to write them into.'
-            set arguments '@text...'
+            set arguments '@mappings...'
         case 'run'
             set flags '--max-duration=:End after this time, e.g. 55s.'
         case 'sequence'
@@ -204,17 +205,17 @@ function __stackctl_follows --no-scope-shadowing
                     '--batch-size=:Queue entries taken at a time.'
         case 'sync'
             set flags \
-                    '--tenancy=@tenancies:The same as an option; repeatable.' \
+                    '--tenancy=@synced-tenancies:The same as an option; repeatable.' \
                     '--all:Every configured tenancy.' \
                     '--database=@databases:Only this database.' \
                     '--mapping=@mappings:Only this mapping.' \
                     '--full:Send every row again, and drop what is not there.' \
                     '--adopt:Take over tables with rows of others, and drop what is not there.' \
-                    '--rebuild=:Build the table of this changed mapping anew.'
-            set arguments '@tenancies...'
+                    '--rebuild=@mappings:Build the table of this changed mapping anew.'
+            set arguments '@synced-tenancies...'
         case 'backfill'
             set flags \
-                    '--tenancy=@tenancies:Only this tenancy.' \
+                    '--tenancy=@synced-tenancies:Only this tenancy.' \
                     '--database=@databases:Only this database.' \
                     '--rate=:Rows a second at most.' \
                     '--restart:From the beginning, not where it was left.' \
@@ -222,11 +223,11 @@ function __stackctl_follows --no-scope-shadowing
             set arguments '@mappings'
         case 'verify'
             set flags \
-                    '--tenancy=@tenancies:The same as an option; repeatable.' \
+                    '--tenancy=@synced-tenancies:The same as an option; repeatable.' \
                     '--database=@databases:Only this database.' \
                     '--mapping=@mappings:Only this mapping.' \
                     '--repair:Mend the rows that differ, and no others.'
-            set arguments '@tenancies...'
+            set arguments '@synced-tenancies...'
         case 'enqueue'
             set flags \
                     '--tenancy=@tenancies:The same as an option; repeatable.' \
@@ -247,7 +248,7 @@ function __stackctl_follows --no-scope-shadowing
                     '--tenancy=@tenancies:Only the databases of this tenancy.' \
                     '--all:Every failing database.' \
                     '--dry-run:Say which, and change nothing.'
-            set arguments '@text...'
+            set arguments '@failing...'
         case 'queue forget'
             set flags \
                     '--tenancy=@tenancies:Only the databases of this tenancy.' \
@@ -255,7 +256,7 @@ function __stackctl_follows --no-scope-shadowing
                     '--yes:Do not ask.' \
                     '-y:Do not ask.' \
                     '--dry-run:Say which, and change nothing.'
-            set arguments '@text...'
+            set arguments '@failing...'
         case 'status'
             set flags \
                     '--tenancy=@tenancies:Only this tenancy.' \
@@ -271,13 +272,13 @@ function __stackctl_follows --no-scope-shadowing
         case 'fuse show'
         case 'fuse on'
             set flags \
-                    '--tenancy=@tenancies:Only what is sent of this one.' \
+                    '--tenancy=@synced-tenancies:Only what is sent of this one.' \
                     '--database=@databases:Only what is sent to it.' \
                     '--mapping=@mappings:Only the copies of this mapping.'
             set arguments 'sequencer|poller'
         case 'fuse off'
             set flags \
-                    '--tenancy=@tenancies:Only what is sent of this one.' \
+                    '--tenancy=@synced-tenancies:Only what is sent of this one.' \
                     '--database=@databases:Only what is sent to it.' \
                     '--mapping=@mappings:Only the copies of this mapping.' \
                     '--reason=:Why, for others to read.'
@@ -320,7 +321,7 @@ function __stackctl_follows --no-scope-shadowing
         case 'rules eval'
             set flags \
                     '--email=:None: a user without one.' \
-                    '--auth-method=:password, otp, oauth or passkey.' \
+                    '--auth-method=password|otp|oauth|passkey:password, otp, oauth or passkey.' \
                     '--oauth-provider=:With --auth-method oauth.' \
                     '--country-code=:Two letters.' \
                     '--risk=:bot or free_trial_abuse; repeatable.' \
@@ -345,7 +346,7 @@ function __stackctl_follows --no-scope-shadowing
                     '--since=:Signed up since; a time, or e.g. 30d.' \
                     '--tenancy=@tenancies:Only its users.' \
                     '--sample=:At most so many users, the same ones each time.' \
-                    '--auth-method=:Of those of whom the database does not tell.' \
+                    '--auth-method=password|otp|oauth|passkey:Of those of whom the database does not tell.' \
                     '--against=@files:Other rules: show whom they treat otherwise.' \
                     '--show-emails:Show addresses in full.' \
                     '--rules=@files:The rules file; default sign_up_rules of stackctl.yaml.'
@@ -358,8 +359,8 @@ function __stackctl_follows --no-scope-shadowing
                     '--display-name=:Its name for people.' \
                     '--message=:A note for operators.' \
                     '--priority=:Higher is evaluated earlier.' \
-                    '--before=:Evaluated right before this rule.' \
-                    '--after=:Evaluated right after this rule.' \
+                    '--before=@rules:Evaluated right before this rule.' \
+                    '--after=@rules:Evaluated right after this rule.' \
                     '--disabled:Not yet enabled.' \
                     '--rules=@files:The rules file; default sign_up_rules of stackctl.yaml.' \
                     '--yes:Write it though tests fail.' \
@@ -379,39 +380,39 @@ function __stackctl_follows --no-scope-shadowing
                     '--yes:Write it though tests fail.' \
                     '-y:Write it though tests fail.' \
                     '--dry-run:Show the change only.'
-            set arguments '@text'
+            set arguments '@rules'
         case 'rules move'
             set flags \
-                    '--before=:Evaluated right before this rule.' \
-                    '--after=:Evaluated right after this rule.' \
+                    '--before=@rules:Evaluated right before this rule.' \
+                    '--after=@rules:Evaluated right after this rule.' \
                     '--first:Evaluated before all others.' \
                     '--last:Evaluated after all others.' \
                     '--rules=@files:The rules file; default sign_up_rules of stackctl.yaml.' \
                     '--yes:Write it though tests fail.' \
                     '-y:Write it though tests fail.' \
                     '--dry-run:Show the change only.'
-            set arguments '@text'
+            set arguments '@rules'
         case 'rules enable'
             set flags \
                     '--rules=@files:The rules file; default sign_up_rules of stackctl.yaml.' \
                     '--yes:Write it though tests fail.' \
                     '-y:Write it though tests fail.' \
                     '--dry-run:Show the change only.'
-            set arguments '@text...'
+            set arguments '@rules...'
         case 'rules disable'
             set flags \
                     '--rules=@files:The rules file; default sign_up_rules of stackctl.yaml.' \
                     '--yes:Write it though tests fail.' \
                     '-y:Write it though tests fail.' \
                     '--dry-run:Show the change only.'
-            set arguments '@text...'
+            set arguments '@rules...'
         case 'rules remove'
             set flags \
                     '--rules=@files:The rules file; default sign_up_rules of stackctl.yaml.' \
                     '--yes:Write it though tests fail.' \
                     '-y:Write it though tests fail.' \
                     '--dry-run:Show the change only.'
-            set arguments '@text...'
+            set arguments '@rules...'
         case 'rules stats'
             set flags \
                     '--hours=:How far to look back.' \
@@ -428,7 +429,7 @@ function __stackctl_follows --no-scope-shadowing
             set flags \
                     '--from=@files:A tree as JSON; print it as CEL.' \
                     '--rules=@files:The rules file; default sign_up_rules of stackctl.yaml.'
-            set arguments '@text'
+            set arguments '@rules'
         case 'users'
             set subcommands \
                     'show:Show who a user is, how it signed up, whether it is restricted and why, and whether the sync knows.' \
@@ -467,7 +468,7 @@ function __stackctl_follows --no-scope-shadowing
                     '--invoice=:Of a subscription: this one\'s payment, not the creation\'s.' \
                     '--tenancy=@tenancies:Only needed where several have this id.' \
                     '--stripe-api-key=:The platform\'s; better in STRIPE_API_KEY.'
-            set arguments '@text'
+            set arguments '@purchases'
         case 'refunds create'
             set flags \
                     '--full:All money that remains; everything is revoked.' \
@@ -484,7 +485,7 @@ function __stackctl_follows --no-scope-shadowing
                     '--dry-run:Show the exact request, and send nothing.' \
                     '--yes:Do not ask.' \
                     '-y:Do not ask.'
-            set arguments '@text'
+            set arguments '@purchases'
         case 'refunds list'
             set flags \
                     '--tenancy=@tenancies:Only this tenancy\'s.' \
@@ -496,7 +497,7 @@ function __stackctl_follows --no-scope-shadowing
                     '--reconcile:Name every difference from Stripe.' \
                     '--stripe-api-key=:The platform\'s; better in STRIPE_API_KEY.'
         case 'refunds show'
-            set arguments '@text'
+            set arguments '@refunds'
         case 'refunds resume'
             set flags \
                     '--all:Every refund that is not settled.' \
@@ -505,7 +506,7 @@ function __stackctl_follows --no-scope-shadowing
                     '--stripe-api-key=:The platform\'s; better in STRIPE_API_KEY.' \
                     '--yes:With --give-up: do not ask.' \
                     '-y:With --give-up: do not ask.'
-            set arguments '@text'
+            set arguments '@refunds'
         case 'payments'
             set subcommands \
                     'status:Show the connected account, what Stripe still waits for, and whether key and project are of one mode.' \
@@ -545,7 +546,7 @@ function __stackctl_follows --no-scope-shadowing
                     '--yes:Do not ask.' \
                     '-y:Do not ask.' \
                     '--dry-run:Show the change only.'
-            set arguments '@text...'
+            set arguments '@payment-methods...'
         case 'payment-methods plan'
             set flags \
                     '--tenancy=@tenancies:Whose project; not needed where there is but one.' \
@@ -574,7 +575,9 @@ function __stackctl_complete
     set -l flags
     set -l arguments
     set -l awaiting ''
-    set -l config
+    # What says where the values are is handed on to `stackctl _complete`.
+    set -l telling --config --database-url --rules --dir
+    set -l told
     set -l only_arguments no
     set -l given 0
     set -l words (commandline -opc)
@@ -582,14 +585,17 @@ function __stackctl_complete
     for word in $words[2..]
         set -l name (string escape --style=regex -- $word)
         if test -n "$awaiting"
-            test $awaiting = --config; and set config $word
+            contains -- $awaiting $telling; and set -a told $awaiting (string replace -r -- '^~' $HOME $word)
             set awaiting ''
         else if test $only_arguments = no -a "$word" = --
             set only_arguments yes
-        else if test $only_arguments = no; and string match -q -- '--config=*' $word
-            set config (string replace -- '--config=' '' $word)
+        else if test $only_arguments = no; and string match -q -- '--*=*' $word
+            set -l option (string split -m 1 -- = $word)
+            contains -- $option[1] $telling; and set -a told $option[1] (string replace -r -- '^~' $HOME $option[2])
         else if test $only_arguments = no; and string match -q -- '-*' $word
             string match -qr -- "^$name=" $flags $shared; and set awaiting $word
+        else if test -z "$where" -a "$word" = help
+            # What follows is named as if it were called.
         else if string match -qr -- "^$name:" $subcommands
             set where (string trim -- "$where $word")
             set only_arguments no
@@ -630,8 +636,7 @@ function __stackctl_complete
         case '@*'
             set -l program (string replace -r -- '^~' $HOME $words[1])
             type -q -- $program; or set program stackctl
-            set config (string replace -r -- '^~' $HOME $config)
-            $program _complete (string sub -s 2 -- $kind) (set -q config[1]; and printf '%s\n' --config $config) 2>/dev/null |
+            $program _complete (string sub -s 2 -- $kind) $told 2>/dev/null |
                 string replace -r -- '^' $prefix
         case '*'
             printf '%s\n' $prefix(string split '|' -- $kind)

@@ -1,6 +1,6 @@
 # PowerShell completion for stackctl (PowerShell 7). `stackctl completion --help` says how to install it.
 #
-# Commands and flags come from the table below. Only mappings, tenancies, database ids and rules of lint are asked of stackctl.
+# Commands and flags come from the table below. What only files or the database know is asked of `stackctl _complete`.
 
 Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
     param($wordToComplete, $commandAst, $cursorPosition)
@@ -49,6 +49,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 'refunds:Give money back through Stripe, never twice.'
                 'payments:How a project is connected to Stripe; its test mode and products.'
                 'payment-methods:See and switch what a checkout offers to pay with.'
+                'help:Show the help of a command.'
             )
             flags = @(
                 '--version:Print the version.'
@@ -87,7 +88,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
         'explain' = @{
             subcommands = @()
             flags = @()
-            arguments = @('@text')
+            arguments = @('@codes')
         }
         'completion' = @{
             subcommands = @()
@@ -114,7 +115,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
         'migrate up' = @{
             subcommands = @()
             flags = @(
-                '--to=:Stop after this version or name.'
+                '--to=@migrations:Stop after this version or name.'
                 '--dry-run:Show the statements and what each will lock; apply nothing.'
                 '--lock-timeout=:How long a statement may wait for a lock; 0s: ever.'
                 '--statement-timeout=:How long a statement may take; 0s: ever.'
@@ -149,20 +150,20 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
         'migrate repair' = @{
             subcommands = @()
             flags = @(
-                '--applied=:Record this file as applied; run nothing.'
-                '--pending=:Forget that this one was applied.'
+                '--applied=@migrations:Record this file as applied; run nothing.'
+                '--pending=@migrations:Forget that this one was applied.'
                 '--dry-run:Show what would be changed, and change nothing.'
                 '--yes:Do not ask.'
                 '-y:Do not ask.'
                 '--dir=@directories:Folder of migrations; default migrations_dir, else the bundled set.'
                 '--history=:The folder''s own history; default migrations.history, else none.'
             )
-            arguments = @('@text...')
+            arguments = @('@migrations...')
         }
         'migrate adopt' = @{
             subcommands = @()
             flags = @(
-                '--through=:Without a history to read: the last file that is applied.'
+                '--through=@migrations:Without a history to read: the last file that is applied.'
                 '--dry-run:Show what would be recorded, and write nothing.'
                 '--dir=@directories:Folder of migrations; default migrations_dir, else the bundled set.'
                 '--history=:The folder''s own history; default migrations.history, else none.'
@@ -172,7 +173,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
         'migrate new' = @{
             subcommands = @()
             flags = @(
-                '--revert=:Draft the reverse of this version or name.'
+                '--revert=@migrations:Draft the reverse of this version or name.'
                 '--trust:Run the files as superuser, who can read files and run programs.'
                 '--dir=@directories:Folder of migrations; default migrations_dir, else the bundled set.'
             )
@@ -188,7 +189,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 '--server-version=:PostgreSQL''s; default the database''s, else the newest.'
                 '--format=text|json|github|gitlab|junit|sarif:How to show findings.'
             )
-            arguments = @('FILE|DIR...')
+            arguments = @('@files...')
         }
         'migrate check' = @{
             subcommands = @()
@@ -206,8 +207,8 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
         'migrate diff' = @{
             subcommands = @()
             flags = @(
-                '--from=:A folder or a database URL; default the operated database.'
-                '--to=:What that is to be like; default the configured folder, with a folder as --from the database.'
+                '--from=@directories:A folder or a database URL; default the operated database.'
+                '--to=@directories:What that is to be like; default the configured folder, with a folder as --from the database.'
                 '--trust:Run the files as superuser, who can read files and run programs.'
             )
             arguments = @()
@@ -223,7 +224,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
         'migrate squash' = @{
             subcommands = @()
             flags = @(
-                '--to=:The last version or name; default the last file.'
+                '--to=@migrations:The last version or name; default the last file.'
                 '--dry-run:Show the new file, and change nothing.'
                 '--yes:Do not ask.'
                 '-y:Do not ask.'
@@ -268,7 +269,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
         'mappings diff' = @{
             subcommands = @()
             flags = @(
-                '--tenancy=@tenancies:Only this tenancy.'
+                '--tenancy=@synced-tenancies:Only this tenancy.'
                 '--database=@databases:Only this database.'
             )
             arguments = @()
@@ -281,7 +282,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
         'mappings export' = @{
             subcommands = @()
             flags = @('--to=@directories:The folder to write them into.')
-            arguments = @('@text...')
+            arguments = @('@mappings...')
         }
         'run' = @{
             subcommands = @()
@@ -311,20 +312,20 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
         'sync' = @{
             subcommands = @()
             flags = @(
-                '--tenancy=@tenancies:The same as an option; repeatable.'
+                '--tenancy=@synced-tenancies:The same as an option; repeatable.'
                 '--all:Every configured tenancy.'
                 '--database=@databases:Only this database.'
                 '--mapping=@mappings:Only this mapping.'
                 '--full:Send every row again, and drop what is not there.'
                 '--adopt:Take over tables with rows of others, and drop what is not there.'
-                '--rebuild=:Build the table of this changed mapping anew.'
+                '--rebuild=@mappings:Build the table of this changed mapping anew.'
             )
-            arguments = @('@tenancies...')
+            arguments = @('@synced-tenancies...')
         }
         'backfill' = @{
             subcommands = @()
             flags = @(
-                '--tenancy=@tenancies:Only this tenancy.'
+                '--tenancy=@synced-tenancies:Only this tenancy.'
                 '--database=@databases:Only this database.'
                 '--rate=:Rows a second at most.'
                 '--restart:From the beginning, not where it was left.'
@@ -335,12 +336,12 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
         'verify' = @{
             subcommands = @()
             flags = @(
-                '--tenancy=@tenancies:The same as an option; repeatable.'
+                '--tenancy=@synced-tenancies:The same as an option; repeatable.'
                 '--database=@databases:Only this database.'
                 '--mapping=@mappings:Only this mapping.'
                 '--repair:Mend the rows that differ, and no others.'
             )
-            arguments = @('@tenancies...')
+            arguments = @('@synced-tenancies...')
         }
         'enqueue' = @{
             subcommands = @()
@@ -375,7 +376,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 '--all:Every failing database.'
                 '--dry-run:Say which, and change nothing.'
             )
-            arguments = @('@text...')
+            arguments = @('@failing...')
         }
         'queue forget' = @{
             subcommands = @()
@@ -386,7 +387,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 '-y:Do not ask.'
                 '--dry-run:Say which, and change nothing.'
             )
-            arguments = @('@text...')
+            arguments = @('@failing...')
         }
         'status' = @{
             subcommands = @()
@@ -416,7 +417,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
         'fuse on' = @{
             subcommands = @()
             flags = @(
-                '--tenancy=@tenancies:Only what is sent of this one.'
+                '--tenancy=@synced-tenancies:Only what is sent of this one.'
                 '--database=@databases:Only what is sent to it.'
                 '--mapping=@mappings:Only the copies of this mapping.'
             )
@@ -425,7 +426,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
         'fuse off' = @{
             subcommands = @()
             flags = @(
-                '--tenancy=@tenancies:Only what is sent of this one.'
+                '--tenancy=@synced-tenancies:Only what is sent of this one.'
                 '--database=@databases:Only what is sent to it.'
                 '--mapping=@mappings:Only the copies of this mapping.'
                 '--reason=:Why, for others to read.'
@@ -498,7 +499,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
             subcommands = @()
             flags = @(
                 '--email=:None: a user without one.'
-                '--auth-method=:password, otp, oauth or passkey.'
+                '--auth-method=password|otp|oauth|passkey:password, otp, oauth or passkey.'
                 '--oauth-provider=:With --auth-method oauth.'
                 '--country-code=:Two letters.'
                 '--risk=:bot or free_trial_abuse; repeatable.'
@@ -535,7 +536,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 '--since=:Signed up since; a time, or e.g. 30d.'
                 '--tenancy=@tenancies:Only its users.'
                 '--sample=:At most so many users, the same ones each time.'
-                '--auth-method=:Of those of whom the database does not tell.'
+                '--auth-method=password|otp|oauth|passkey:Of those of whom the database does not tell.'
                 '--against=@files:Other rules: show whom they treat otherwise.'
                 '--show-emails:Show addresses in full.'
                 '--rules=@files:The rules file; default sign_up_rules of stackctl.yaml.'
@@ -552,8 +553,8 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 '--display-name=:Its name for people.'
                 '--message=:A note for operators.'
                 '--priority=:Higher is evaluated earlier.'
-                '--before=:Evaluated right before this rule.'
-                '--after=:Evaluated right after this rule.'
+                '--before=@rules:Evaluated right before this rule.'
+                '--after=@rules:Evaluated right after this rule.'
                 '--disabled:Not yet enabled.'
                 '--rules=@files:The rules file; default sign_up_rules of stackctl.yaml.'
                 '--yes:Write it though tests fail.'
@@ -577,13 +578,13 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 '-y:Write it though tests fail.'
                 '--dry-run:Show the change only.'
             )
-            arguments = @('@text')
+            arguments = @('@rules')
         }
         'rules move' = @{
             subcommands = @()
             flags = @(
-                '--before=:Evaluated right before this rule.'
-                '--after=:Evaluated right after this rule.'
+                '--before=@rules:Evaluated right before this rule.'
+                '--after=@rules:Evaluated right after this rule.'
                 '--first:Evaluated before all others.'
                 '--last:Evaluated after all others.'
                 '--rules=@files:The rules file; default sign_up_rules of stackctl.yaml.'
@@ -591,7 +592,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 '-y:Write it though tests fail.'
                 '--dry-run:Show the change only.'
             )
-            arguments = @('@text')
+            arguments = @('@rules')
         }
         'rules enable' = @{
             subcommands = @()
@@ -601,7 +602,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 '-y:Write it though tests fail.'
                 '--dry-run:Show the change only.'
             )
-            arguments = @('@text...')
+            arguments = @('@rules...')
         }
         'rules disable' = @{
             subcommands = @()
@@ -611,7 +612,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 '-y:Write it though tests fail.'
                 '--dry-run:Show the change only.'
             )
-            arguments = @('@text...')
+            arguments = @('@rules...')
         }
         'rules remove' = @{
             subcommands = @()
@@ -621,7 +622,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 '-y:Write it though tests fail.'
                 '--dry-run:Show the change only.'
             )
-            arguments = @('@text...')
+            arguments = @('@rules...')
         }
         'rules stats' = @{
             subcommands = @()
@@ -648,7 +649,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 '--from=@files:A tree as JSON; print it as CEL.'
                 '--rules=@files:The rules file; default sign_up_rules of stackctl.yaml.'
             )
-            arguments = @('@text')
+            arguments = @('@rules')
         }
         'users' = @{
             subcommands = @(
@@ -707,7 +708,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 '--tenancy=@tenancies:Only needed where several have this id.'
                 '--stripe-api-key=:The platform''s; better in STRIPE_API_KEY.'
             )
-            arguments = @('@text')
+            arguments = @('@purchases')
         }
         'refunds create' = @{
             subcommands = @()
@@ -727,7 +728,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 '--yes:Do not ask.'
                 '-y:Do not ask.'
             )
-            arguments = @('@text')
+            arguments = @('@purchases')
         }
         'refunds list' = @{
             subcommands = @()
@@ -746,7 +747,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
         'refunds show' = @{
             subcommands = @()
             flags = @()
-            arguments = @('@text')
+            arguments = @('@refunds')
         }
         'refunds resume' = @{
             subcommands = @()
@@ -758,7 +759,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 '--yes:With --give-up: do not ask.'
                 '-y:With --give-up: do not ask.'
             )
-            arguments = @('@text')
+            arguments = @('@refunds')
         }
         'payments' = @{
             subcommands = @(
@@ -824,7 +825,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 '-y:Do not ask.'
                 '--dry-run:Show the change only.'
             )
-            arguments = @('@text...')
+            arguments = @('@payment-methods...')
         }
         'payment-methods plan' = @{
             subcommands = @()
@@ -867,21 +868,26 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
 
     $where = ''
     $awaiting = ''
-    $config = ''
+    # What says where the values are is handed on to `stackctl _complete`.
+    $telling = @('--config', '--database-url', '--rules', '--dir')
+    $told = @()
     $onlyArguments = $false
     $given = 0
     for ($i = 1; $i -lt $words.Count; $i++) {
         $word = $words[$i]
         $flags = $table[$where].flags + $shared
         if ($awaiting) {
-            if ($awaiting -ceq '--config') { $config = $word }
+            if ($telling -ccontains $awaiting) { $told += @($awaiting, $word) }
             $awaiting = ''
         }
         elseif (-not $onlyArguments -and $word -ceq '--') { $onlyArguments = $true }
-        elseif (-not $onlyArguments -and $word.StartsWith('--config=')) { $config = $word.Substring(9) }
+        elseif (-not $onlyArguments -and $word -cmatch '^(--[^=]+)=(.*)$') {
+            if ($telling -ccontains $Matches[1]) { $told += @($Matches[1], $Matches[2]) }
+        }
         elseif (-not $onlyArguments -and $word.StartsWith('-')) {
             if ($flags | Where-Object { $_.StartsWith("$word=") }) { $awaiting = $word }
         }
+        elseif (-not $where -and $word -ceq 'help') { } # what follows is named as if it were called
         elseif ($table[$where].subcommands | Where-Object { $_.StartsWith("${word}:") }) {
             $where = "$where $word".Trim()
             $onlyArguments = $false
@@ -924,8 +930,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
     }
     elseif ($kind.StartsWith('@') -and $kind -ne '@text') {
         $program = if (Get-Command $words[0] -ErrorAction Ignore) { $words[0] } else { 'stackctl' }
-        $request = @('_complete', $kind.Substring(1))
-        if ($config) { $request += @('--config', $config) }
+        $request = @('_complete', $kind.Substring(1)) + $told
         $offered = @(& $program @request 2>$null)
     }
     elseif ($kind -and $kind -ne '@text') { $offered = $kind.Split('|') }

@@ -144,6 +144,10 @@ def choose_tenancy(conn: Connection, named: str | None) -> UUID:
     )  # fmt: skip
 
 
+def is_id(text: str) -> bool:
+    return _parse_id(text) is not None
+
+
 def _parse_id(named: str) -> UUID | None:
     try:
         return UUID(named)

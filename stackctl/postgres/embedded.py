@@ -144,6 +144,10 @@ class EmbeddedServer:
                 self._let_go()
                 raise
 
+    def is_running(self) -> bool:
+        """Whether it takes connections now: it is neither started nor held."""
+        return is_served(self._data) and not self._is_a_strangers() and self._ping() is pq.Ping.OK
+
     def forget(self) -> None:
         """Drop this process's claim and leave the server as it is."""
         if self._use is not None:
@@ -359,6 +363,12 @@ def attach(directory: Path, *, options: Mapping[str, str] | None = None) -> Embe
             ) from error
         _attached[directory] = server
         return server
+
+
+def find_running(directory: Path) -> EmbeddedServer | None:
+    """The server of `directory` if it runs. It is not kept running: it may end while it is used."""
+    server = EmbeddedServer(directory.expanduser().resolve(), find_binaries())
+    return server if server.is_running() else None
 
 
 def stop(directory: Path) -> None:

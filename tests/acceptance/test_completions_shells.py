@@ -184,7 +184,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ):
         blocks = "".join(f'      "{id_}": {{type: sqlite, path: x.db}}\n' for id_ in databases)
         (folder / path).parent.mkdir(exist_ok=True)
-        (folder / path).write_text(f"tenancies:\n  {tenancy}:\n    external_databases:\n{blocks}")
+        (folder / path).write_text(
+            f"sign_up_rules: rules.yaml\ntenancies:\n  {tenancy}:\n    external_databases:\n{blocks}"
+        )
+    for path, ids in (("rules.yaml", ("no-temp", "no-bots")), ("my conf/rules.yaml", ("other",))):
+        rules = "".join(f"  {id_}: {{condition: 'true', action: {{type: log}}}}\n" for id_ in ids)
+        (folder / path).write_text(f"rules:\n{rules}")
+    (folder / "my conf" / "20260101000000_first.sql").write_text("SELECT 1;")
     (folder / "bin").mkdir()
     for name in ("stackctl", "python", "python3"):
         program = folder / "bin" / name
@@ -277,6 +283,10 @@ def test_all_flags_are_offered(shell: Shell, started: Path) -> None:
         ("stackctl --config=my\\ conf/o", {"--config=my conf/other.yaml"}),
         ("stackctl demo st", set()),
         ("stackctl demo my", {"my conf"}),
+        ("stackctl help mig", {"migrate"}),
+        ("stackctl help fuse o", {"on", "off"}),
+        ("stackctl migrate lint my", {"my conf"}),
+        ("stackctl rules eval --auth-method=passk", {"--auth-method=passkey"}),
     ],
 )
 def test_without_any_process(line: str, offered: set[str], shell: Shell, started: Path) -> None:
@@ -287,8 +297,8 @@ def test_without_any_process(line: str, offered: set[str], shell: Shell, started
 @pytest.mark.parametrize(
     ("line", "offered", "asked"),
     [
-        ("stackctl sync ", {TENANCY}, "tenancies"),
-        ("stackctl sync -- ", {TENANCY}, "tenancies"),
+        ("stackctl sync ", {TENANCY}, "synced-tenancies"),
+        ("stackctl sync -- ", {TENANCY}, "synced-tenancies"),
         (f"stackctl enqueue {TENANCY} 6", {TENANCY}, "tenancies"),
         ("stackctl status --tenancy=6", {f"--tenancy={TENANCY}"}, "tenancies"),
         ("stackctl sync --mapping team_m", {"team_member_profiles"}, "mappings"),
@@ -299,14 +309,20 @@ def test_without_any_process(line: str, offered: set[str], shell: Shell, started
         ("stackctl sync --database my\\ ", {"my db"}, "databases"),
         ("stackctl sync --database=my", {"--database=my db"}, "databases"),
         ("stackctl sync --database=a:", {"--database=a:b"}, "databases"),
-        ("stackctl --config my\\ conf/other.yaml sync ", {ELSEWHERE}, "tenancies --config my conf/other.yaml"),
-        ("stackctl sync --config='my conf/other.yaml' 1", {ELSEWHERE}, "tenancies --config my conf/other.yaml"),
+        ("stackctl --config my\\ conf/other.yaml sync ", {ELSEWHERE}, "synced-tenancies --config my conf/other.yaml"),
+        ("stackctl sync --config='my conf/other.yaml' 1", {ELSEWHERE}, "synced-tenancies --config my conf/other.yaml"),
         (
             "stackctl --config absent sync --config 'my conf/other.yaml' 1",
             {ELSEWHERE},
-            "tenancies --config my conf/other.yaml",
+            "synced-tenancies --config absent --config my conf/other.yaml",
         ),
-        ("stackctl --config absent sync ", set(), "tenancies --config absent"),
+        ("stackctl --config absent sync ", set(), "synced-tenancies --config absent"),
+        ("stackctl rules edit no-", {"no-temp", "no-bots"}, "rules"),
+        ("stackctl rules edit --rules my\\ conf/rules.yaml o", {"other"}, "rules --rules my conf/rules.yaml"),
+        ("stackctl rules move no-temp --before=no-b", {"--before=no-bots"}, "rules"),
+        ("stackctl migrate up --dir my\\ conf --to 2", {"20260101000000"}, "migrations --dir my conf"),
+        ("stackctl payment-methods set card=of", {"card=off"}, "payment-methods"),
+        ("stackctl explain lock-h", {"lock-held"}, "codes"),
     ],
 )
 def test_with_the_configuration(line: str, offered: set[str], asked: str, shell: Shell, started: Path) -> None:
@@ -331,3 +347,20 @@ def test_what_is_inserted_is_one_word_in_every_quote(opening: str, option: str, 
 @pytest.mark.parametrize("opening", ['"', "'"])
 def test_a_quote_within_a_word_is_completed(opening: str, prompt: Prompt) -> None:
     assert prompt.run(prompt.complete(f"stackctl sync --database=m{opening}y")) == "--database=my db"
+
+
+def test_zsh_takes_the_script_before_compinit(folder: Path, tmp_path: Path) -> None:
+    _needed("zsh")
+    script = shlex.quote(str(find_bundled("completions") / "_stackctl"))
+    said = tmp_path / "said"
+    (tmp_path / ".zshrc").write_text(
+        f'eval "$(cat {script})"\nautoload -Uz compinit\ncompinit -u -D\n'
+        f'precmd() {{ print -r -- "${{_comps[stackctl]}} ${{precmd_functions}}" >> {said} }}\n'
+    )
+    environ = _environ(folder, tmp_path) | {"ZDOTDIR": str(tmp_path)}
+    ran = subprocess.run(
+        ["zsh", "-d", "-i"], input="true\nexit\n", env=environ, capture_output=True, text=True, timeout=PATIENCE
+    )
+    assert "command not found" not in ran.stderr
+    # Announced at a prompt, and then no longer waited for.
+    assert said.read_text().splitlines()[-1].split() == ["_stackctl"]

@@ -132,6 +132,17 @@ def give_pid_file_to(directory: Path, pid: int) -> None:
     pid_file.write_text("\n".join([str(pid), *pid_file.read_text().splitlines()[1:]]) + "\n")
 
 
+def test_a_running_server_is_found_without_being_started_or_kept(directory: Path) -> None:
+    assert embedded.find_running(directory) is None
+    assert stopped(directory)
+    with holder(directory):
+        found = embedded.find_running(directory)
+        assert found is not None
+        assert answers(found.url())
+    assert stopped(directory)
+    assert embedded.find_running(directory) is None
+
+
 def test_processes_share_one_server_and_the_last_one_out_stops_it(directory: Path) -> None:
     with holder(directory):
         started = postmaster(directory)

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from stackctl.cli import app
+from stackctl.cli.completion import scripts, values
 from stackctl.cli.completion.scripts import Node, Option, tree, write
 from stackctl.cli.completion.values import complete
 from stackctl.cli.start.completion import SCRIPTS
+from stackctl.cli.tree import load_command
 from stackctl.core.bundled import find_bundled
 
 if TYPE_CHECKING:
@@ -65,12 +67,30 @@ def test_values_are_known_by_their_parameters(nodes: dict[str, Node]) -> None:
     assert kinds[("sync", "--database")] == "@databases"
     assert kinds[("sync", "--mapping")] == "@mappings"
     assert kinds[("status", "--tenancy")] == "@tenancies"
-    assert nodes["sync"].arguments == nodes["enqueue"].arguments == ("@tenancies...",)
+    assert nodes["sync"].arguments == ("@synced-tenancies...",)
+    assert nodes["enqueue"].arguments == ("@tenancies...",)
     assert nodes["mappings show"].arguments == ("@mappings",)
     assert nodes["mappings check"].arguments == ("@files...",)
     assert nodes["completion"].arguments == ("bash|zsh|fish|powershell",)
     assert nodes["fuse on"].arguments == ("sequencer|poller",)
     assert nodes["demo"].arguments == ("@directories",)
+
+
+def test_every_kind_is_one_that_can_be_asked_for_and_every_name_that_of_a_parameter(nodes: dict[str, Node]) -> None:
+    kinds = {option.kind for node in nodes.values() for option in node.options if option.kind}
+    kinds |= {kind.removesuffix("...") for node in nodes.values() for kind in node.arguments}
+    asked = {kind[1:] for kind in kinds if kind.startswith("@")} - {"files", "directories", "text"}
+    assert asked == set(values.KINDS)
+    found: set[str] = set()
+    for node in nodes.values():
+        if not node.path:
+            continue
+        command = load_command(node.path[0])
+        for name in node.path[1:]:
+            command = command.get_command(None, name)
+        for parameter in command.params:
+            found |= {" ".join([*node.path[:depth], parameter.name]) for depth in range(len(node.path) + 1)}
+    assert sorted(scripts.BY_NAME.keys() - found) == []
 
 
 def test_no_name_or_kind_breaks_out_of_its_table(nodes: dict[str, Node]) -> None:

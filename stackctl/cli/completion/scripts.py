@@ -16,6 +16,7 @@ from stackctl.cli.commands import COMMANDS
 from stackctl.cli.start.completion import SCRIPTS
 from stackctl.cli.tree import build_root, load_command
 from stackctl.core.bundled import find_bundled
+from stackctl.rules.model import AUTH_METHODS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -23,16 +24,43 @@ if TYPE_CHECKING:
 BEGIN = "# -- table: written by `python -m stackctl.cli.completion.scripts`"
 END = "# -- end of the table"
 
-# What `stackctl _complete` lists, by the name of the parameter that takes it.
-_DYNAMIC = {
+# What is offered for the parameter of that name: of one command, of a group, or else of all commands. A kind with an @
+# is one that `stackctl _complete` lists.
+BY_NAME = {
+    "code": "@codes",
     "mapping": "@mappings",
-    "mappings": "@mappings",
+    "mappings export names": "@mappings",
+    "rebuild": "@mappings",
     "tenancy": "@tenancies",
     "tenancies": "@tenancies",
+    "sync tenancies": "@synced-tenancies",
+    "sync tenancy": "@synced-tenancies",
+    "verify tenancies": "@synced-tenancies",
+    "verify tenancy": "@synced-tenancies",
+    "backfill tenancy": "@synced-tenancies",
+    "mappings tenancy": "@synced-tenancies",
+    "fuse tenancy": "@synced-tenancies",
     "database": "@databases",
-    "databases": "@databases",
-    "rule": "@lint-rules",
-    "exclude": "@lint-rules",
+    "queue ids": "@failing",
+    "migrate rule": "@lint-rules",
+    "migrate exclude": "@lint-rules",
+    "migrate to": "@migrations",
+    "migrate diff to": "@directories",
+    "migrate diff from_": "@directories",
+    "migrate through": "@migrations",
+    "migrate revert": "@migrations",
+    "migrate names": "@migrations",
+    "migrate applied": "@migrations",
+    "migrate pending": "@migrations",
+    "rules id_": "@rules",
+    "rules ids": "@rules",
+    "rules before": "@rules",
+    "rules after": "@rules",
+    "rules add id_": "",
+    "auth_method": "|".join(AUTH_METHODS),
+    "refund": "@refunds",
+    "refunds id_": "@purchases",
+    "payment-methods methods": "@payment-methods",
 }
 
 
@@ -67,7 +95,8 @@ def tree() -> list[Node]:
     top = build_root()
     context = typer.Context(top, info_name="stackctl", **top.context_settings)
     commands = tuple((name, _line(entry.help)) for name, entry in COMMANDS.items())
-    nodes = [Node((), commands, _options(top, context), ())]
+    commands += (("help", "Show the help of a command."),)  # which is no command of its own
+    nodes = [Node((), commands, _options(top, context, ()), ())]
     for name in COMMANDS:
         nodes += _nodes(load_command(name), (name,), context)
     return nodes
@@ -78,15 +107,15 @@ def _nodes(command: Any, path: tuple[str, ...], parent: typer.Context) -> list[N
     names = command.list_commands(context) if hasattr(command, "list_commands") else []
     below = [child for name in names if not (child := command.get_command(context, name)).hidden]
     commands = tuple((child.name, _line(child.help)) for child in below)
-    nodes = [Node(path, commands, _options(command, context), _arguments(command))]
+    nodes = [Node(path, commands, _options(command, context, path), _arguments(command, path))]
     for child in below:
         nodes += _nodes(child, (*path, child.name), context)
     return nodes
 
 
-def _options(command: Any, context: typer.Context) -> tuple[Option, ...]:
+def _options(command: Any, context: typer.Context, path: tuple[str, ...]) -> tuple[Option, ...]:
     return tuple(
-        Option(name, _line(parameter.help), None if parameter.is_flag or parameter.count else _kind(parameter))
+        Option(name, _line(parameter.help), None if parameter.is_flag or parameter.count else _kind(parameter, path))
         for parameter in command.get_params(context)
         if parameter.param_type_name == "option" and not parameter.hidden
         # Sorted, because the names of --help come out of a set.
@@ -94,25 +123,26 @@ def _options(command: Any, context: typer.Context) -> tuple[Option, ...]:
     )
 
 
-def _arguments(command: Any) -> tuple[str, ...]:
+def _arguments(command: Any, path: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(
         # A table's columns must keep their places, so that free text needs a mark of its own here.
-        (_kind(parameter) or "@text") + ("..." if parameter.nargs == -1 else "")
+        (_kind(parameter, path) or "@text") + ("..." if parameter.nargs == -1 else "")
         for parameter in command.params
         if parameter.param_type_name == "argument" and not parameter.hidden
     )
 
 
-def _kind(parameter: Any) -> str:
-    """What a value is: words joined by `|`, @files, @directories, one of _DYNAMIC, or "" for what can't be known."""
+def _kind(parameter: Any, path: tuple[str, ...]) -> str:
+    """What a value is: words joined by `|`, @files, @directories, one of BY_NAME, or "" for what can't be known."""
     declared, metavar = parameter.type_descriptor, (parameter.metavar or "").strip("[].…")
     if declared.choices:
         return "|".join(str(getattr(choice, "value", choice)) for choice in declared.choices)
-    if "|" in metavar:
-        return metavar
     if Path in (declared.annotation, *get_args(declared.annotation)):
         return "@files" if declared.parameter_info.file_okay and metavar != "DIR" else "@directories"
-    return _DYNAMIC.get(parameter.name, "")
+    if "|" in metavar:
+        return metavar
+    names = (" ".join([*path[:depth], parameter.name]) for depth in (2, 1, 0))
+    return next((BY_NAME[name] for name in names if name in BY_NAME), "")
 
 
 def _line(help_: str | None) -> str:
