@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import sys
 import time
 from contextlib import contextmanager
@@ -148,6 +149,11 @@ class Console:
         self._no_color = no_color or bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
 
     # -- stdout: the result
+
+    @property
+    def width(self) -> int | None:
+        """The columns of stdout's terminal; None off one."""
+        return shutil.get_terminal_size().columns if self._out.isatty() else None
 
     def json_document(self, document: Any) -> None:
         """The one JSON document of a command, indented for eyes on a terminal, compact lines off it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import sys
 import textwrap
 from itertools import groupby
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from stackctl.cli.explanations.texts import Explanation
     from stackctl.core.console import Console
 
-_WIDEST = 100  # columns of a text, on a window however wide
+_USUAL, _WIDEST = 80, 100  # columns of a text: off a terminal, and on a window however wide
 _NEAREST = 3
 _EXAMPLE = """
 stackctl explain lock-held
@@ -51,7 +51,8 @@ def explain(
 
 def _list(run: Run, errors: Sequence[Explanation]) -> None:
     def show() -> None:
-        console, width = run.console, _find_width()
+        console = run.console
+        width = console.width or sys.maxsize  # off a terminal one line each, to be searched
         for room, found in groupby(errors, key=lambda one: one.room):
             listed = list(found)
             console.line(room, "bold")
@@ -61,18 +62,13 @@ def _list(run: Run, errors: Sequence[Explanation]) -> None:
                 for line in textwrap.wrap(head + one.meaning, width, subsequent_indent=" " * len(head)):
                     console.line(line, exact=True)
             console.line()
-        console.line(
-            "The number is the exit code. Ids of the rules of migrate lint and migrate check can be given, too."
-        )
+        console.line("The number is the exit code. `stackctl explain CODE` says more, and explains the rules of")
+        console.line("`migrate lint` and `migrate check` by their ids, too.")
 
     summary = [
         {"code": one.code, "group": one.room, "exit_codes": one.exit_codes, "meaning": one.meaning} for one in errors
     ]
     run.finish({"codes": summary}, show)
-
-
-def _find_width() -> int:
-    return min(shutil.get_terminal_size().columns, _WIDEST)
 
 
 def _to_document(one: Explanation) -> dict[str, Any]:
@@ -118,10 +114,12 @@ def _unknown_error(code: str, known: Sequence[str]) -> UsageError:
 
 
 def _show(console: Console, code: str, documents: Sequence[dict[str, Any]]) -> None:
+    width = min(console.width or _USUAL, _WIDEST)
+
     def say(text: str) -> None:
         for part in text.split("\n\n"):
             console.line()
-            wide = textwrap.wrap(" ".join(part.split()), _find_width(), break_on_hyphens=False)
+            wide = textwrap.wrap(" ".join(part.split()), width, break_on_hyphens=False)
             for line in part.splitlines() if part.startswith("    ") else wide:
                 console.line(line, exact=True)
 
