@@ -37,6 +37,11 @@ class ConfigFile:
     entries: dict[str, ConfigEntry]
     tenancies: dict[UUID, dict[str, dict[str, ConfigEntry]]]
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether it says nothing at all, not even its version: as a file that was cut short."""
+        return not self.entries and not self.tenancies
+
     def find_entry(self, key: str) -> ConfigEntry | None:
         return self.entries.get(key)
 

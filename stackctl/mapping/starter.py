@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from stackctl.core.bundled import find_bundled
 from stackctl.core.errors import ConfigError, StateError, UsageError, unknown_name_error
+from stackctl.mapping.document import read_document
 from stackctl.mapping.files import list_mapping_files
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
@@ -49,6 +51,16 @@ def create_mapping_file(folder: Path, name: str) -> Path:
     path = folder / f"{name}.yaml"
     _write_new(path, STARTER.format(name=name).encode())
     return path
+
+
+def find_namesakes(folders: Iterable[Path], name: str) -> list[Path]:
+    """The files in these folders whose mapping, or the table that it fills, has the name already."""
+    found: list[Path] = []
+    for folder in folders:
+        with suppress(OSError):  # a folder that is not there is told by what uses it
+            found += list_mapping_files(folder)
+    read = ((path, read_document(path).mapping) for path in dict.fromkeys(found))
+    return [path for path, mapping in read if mapping is not None and name in (mapping.name, mapping.target)]
 
 
 def export_mappings(folder: Path, names: Sequence[str]) -> list[Path]:

@@ -122,7 +122,9 @@ class Pipeline:
         try:
             if fresh.config_path != old.config_path:
                 raise ConfigError(f"{old.config_path} is gone", code="config-not-found", hint="restore it")
-            _ = fresh.file
+            if fresh.file is not None and fresh.file.is_empty:
+                raise ConfigError(f"{old.config_path} is empty", code="config-empty",
+                                  hint="restore it; `version: 1` alone says that nothing is configured")  # fmt: skip
             others = tuple(key for key in KEYS if _read_value(old, key) != fresh.get(key))
             if self._backend is not None:
                 return Reload(old.config_path, restart_for=others)
@@ -220,11 +222,11 @@ class Pipeline:
         """The mapping of that name; UsageError `unknown-mapping` with the nearest one."""
         return self._loaded.find(name)
 
-    def compile_mappings(self, database: ExternalDatabase, only: str | None = None) -> list[Compiled]:
-        """The database's mappings in its dialect; `only` narrows them to one."""
+    def compile_mappings(self, database: ExternalDatabase, only: Sequence[str] | None = None) -> list[Compiled]:
+        """The database's mappings in its dialect; `only` narrows them to some."""
         # Of one that can't be used, the type may be anything; a report still names its mappings.
         dialect = _DIALECTS[database.type] if database.problem is None else "postgres"
-        return [self._compile(name, dialect) for name in self._list_names(database) if only in (None, name)]
+        return [self._compile(name, dialect) for name in self._list_names(database) if only is None or name in only]
 
     def _compile(self, name: str, dialect: Dialect) -> Compiled:
         if (name, dialect) not in self._compiled:

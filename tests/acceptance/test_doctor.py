@@ -37,6 +37,10 @@ def test_a_healthy_project(project: Project, external_db: str, source: psycopg.C
     outcome = project.run("doctor", "--json")
     assert (outcome.code, wrong(outcome)) == (0, {})
     assert f"{MINE}/analytics" in {check["name"] for check in outcome.json["checks"]}
+    assert project.run("doctor").stdout.endswith("\nall well\n")
+    assert project.run("fuse", "off", "--mapping", "users").code == 0
+    warned = project.run("doctor")
+    assert (warned.code, warned.stdout.splitlines()[-1]) == (0, "nothing is wrong, 1 warning")
 
 
 def test_a_database_that_was_never_migrated_is_one_finding(tmp_path: Path, empty_db: str) -> None:

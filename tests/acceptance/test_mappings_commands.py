@@ -135,6 +135,14 @@ def test_a_mapping_to_begin_with_works_as_it_is(project: Project) -> None:
     outcome = project.run("mappings", "new", "others")
     assert outcome.stdout == f"{project.directory}/mappings/others.yaml\n"
     assert outcome.stderr == ""
+    # A bundled one has the name, another folder's that is in use, a table in the same folder.
+    for name, other in (("users", "/mappings/users.yaml"), ("others", "/mappings/others.yaml")):
+        outcome = project.run("mappings", "new", name, "--dir", "elsewhere")
+        assert outcome.code == 0
+        assert other in outcome.stderr
+    own = project.directory / "mappings" / "others.yaml"
+    own.write_text(own.read_text().replace("target: others", "target: fans"))
+    assert project.run("mappings", "new", "fans", "--json").json["namesakes"] == [str(own)]
 
 
 def test_the_bundled_files_are_exported_to_be_edited(project: Project) -> None:

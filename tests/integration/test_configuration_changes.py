@@ -192,6 +192,8 @@ def test_an_edit_is_taken_up_and_a_bad_one_is_told(project: Project, source: Con
         assert [(r.error, [d.id for d in r.changes.altered]) for r in loop.reloads] == [(None, ["second"])]
         for number, (text, says) in enumerate([
             ("version: 1\ntenances: {}\n", "tenances"),
+            ("", "stackctl.yaml is empty"),
+            ("# tenancies:\n", "stackctl.yaml is empty"),
             (project.write().read_text() + "\n  nonsense: [", "stackctl.yaml"),
             (project.write().read_text().replace("second.db", "third.db\n        mappings: [userz]"), "userz"),
         ]):  # fmt: skip
@@ -201,7 +203,7 @@ def test_an_edit_is_taken_up_and_a_bad_one_is_told(project: Project, source: Con
             assert error is not None
             assert says in str(error.message)
         (project.directory / "stackctl.yaml").unlink()
-        wait_for(lambda: len(loop.reloads) == 5)
+        wait_for(lambda: len(loop.reloads) == 7)
         assert loop.reloads[-1].error is not None
         add_user(source)
         wait_for(lambda: count_users(project.directory / "second.db") == 2)

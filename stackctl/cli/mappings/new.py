@@ -20,18 +20,23 @@ def new(
         typer.Option("--dir", metavar="DIR", help="Where; default the last of mappings_dir, or ./mappings."),
     ] = None,
 ) -> None:
-    """Write a commented mapping file to begin with; it works as it is.
+    """Write a commented mapping file to begin with; it works as it is. Warns of others that have its name.
 
     Exit code 5 when the file exists.
     """
     from stackctl.core.bundled import find_bundled
-    from stackctl.mapping.starter import create_mapping_file
+    from stackctl.mapping.starter import create_mapping_file, find_namesakes
 
-    own = [folder for folder in run.settings.mappings_dirs() if folder != find_bundled("mappings")]
-    path = create_mapping_file(directory or (own[-1] if own else Path("mappings")), name)
+    configured, bundled = run.settings.mappings_dirs(), find_bundled("mappings")
+    own = [folder for folder in configured if folder != bundled]
+    folder = directory or (own[-1] if own else Path("mappings"))
+    namesakes = find_namesakes([*configured, bundled, folder], name)
+    path = create_mapping_file(folder, name)
+    for other in namesakes:
+        run.console.warn(f"{other} has that name, or fills the table of that name: only one of the two can be in use")
 
     def show() -> None:
         run.console.line(str(path))
         show_next_step(run, path.parent)
 
-    run.finish({"path": path}, show)
+    run.finish({"path": path, "namesakes": namesakes}, show)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from stackctl.cli.command import Run, command
+from stackctl.cli.command import Run, command, format_count
 
 _STYLES = {"ok": "green", "warning": "yellow", "error": "bold red"}
 
@@ -29,7 +29,12 @@ def doctor(run: Run) -> None:
 
     def verdict() -> None:
         wrong = sum(check.status == "error" for check in checks)
+        warnings = sum(check.status == "warning" for check in checks)
+        told = format_count(warnings, "warning", "warnings")
         console.line()
-        console.line("all well" if ok else f"{wrong} of {len(checks)} checks found something wrong")
+        if wrong:
+            console.line(f"{wrong} of {len(checks)} checks found something wrong" + (f", {told}" if warnings else ""))
+        else:
+            console.line(f"nothing is wrong, {told}" if warnings else "all well")
 
     run.finish({"ok": ok, "checks": [asdict(check) for check in checks]}, verdict, ok=ok)
