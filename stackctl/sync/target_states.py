@@ -102,6 +102,6 @@ class StateReader:
             return None
         question.target = target = self._pipeline.open_target(question.database, busy_timeout=FILE_LIMIT)
         try:
-            return target.read_state()
+            return target.read_state(self._pipeline.compile_mappings(question.database))
         finally:
             target.close()

@@ -266,7 +266,16 @@ def test_a_table_that_is_not_ours_is_refused_and_adopted(copy: Copy, project: Pr
     for arguments in ("--full", "--mapping users"):
         assert project.run("sync", "--all", *arguments.split()).code == 5
     assert project.run("backfill", "users").code == 5
-    assert project.run("verify", str(MINE), "--repair").code == 1
+    for asked in ("verify", "verify --repair", "mappings diff", "doctor"):
+        outcome = project.run(*asked.split())
+        assert outcome.code == (5 if asked.startswith("verify") else 1), asked
+        assert "has rows, and stackctl has never loaded it" in outcome.stdout + outcome.stderr, asked
+    (check,) = project.run("verify", "--mapping", "users", "--json").json["checks"]
+    assert check["error_code"] == "not-ours"
+    differences_found = {
+        one["mapping"]: one["change"] for one in project.run("mappings", "diff", "--json").json["copies"]
+    }
+    assert differences_found["users"] == "not-ours"
     assert copy.run("SELECT id FROM users") in ([(uuid.UUID(int=77),)], [(str(uuid.UUID(int=77)),)])
     if copy.kind == "postgres":
         ((rights,),) = copy.run("SELECT relacl::text FROM pg_class WHERE relname = 'users'")

@@ -26,13 +26,14 @@ if TYPE_CHECKING:
 class CopyDifference:
     """A copy against its mapping; `reasons` names the parts that differ.
 
-    `new`: it was never made. `unfed`: no mapping of that name is sent there. `error`: it could not be asked.
+    `new`: it was never made. `unfed`: no mapping of that name is sent there. `not-ours`: its table is somebody else's,
+    as `error` says. `error`: it could not be asked.
     """
 
     tenancy: UUID
     database: str
     mapping: str
-    change: Kind | Literal["new", "unfed", "error"]
+    change: Kind | Literal["new", "unfed", "not-ours", "error"]
     reasons: tuple[str, ...] = ()
     error: str | None = None
 
@@ -58,7 +59,8 @@ def _compare_database(pipeline: Pipeline, states: StateReader, database: Externa
         try:
             kind, reasons = compare_copy(one, state)
         except StackctlError as error:
-            yield CopyDifference(*named, one.mapping.name, "error", error=error.message)
+            change = "not-ours" if error.code == "not-ours" else "error"
+            yield CopyDifference(*named, one.mapping.name, change, error=error.message)
         else:
             yield CopyDifference(*named, one.mapping.name, kind, reasons)
     for name in pipeline.find_unfed(database, state.cursors if state is not None else ()):
@@ -66,8 +68,10 @@ def _compare_database(pipeline: Pipeline, states: StateReader, database: Externa
 
 
 def compare_copy(compiled: Compiled, state: TargetState | None) -> tuple[Kind | Literal["new"], tuple[str, ...]]:
-    """How a copy differs from its mapping, and in what. Raises StateError `newer-stackctl`."""
+    """How a copy differs from its mapping, and in what. Raises StateError `newer-stackctl`, `not-ours`."""
     name = compiled.mapping.name
+    if state is not None and name in state.foreign:
+        raise state.foreign[name]
     record = state.copies.get(name) if state is not None else None
     cursor = state.cursors.get(name) if state is not None else None
     if cursor is None or (record is None and cursor.sequence_id == NEVER_SYNCED):

@@ -40,6 +40,7 @@ from stackctl.sync.targets.protocol import (
     ResponseTimer,
     StreamFormat,
     TargetState,
+    add_foreign_tables,
     check_owner,
     not_ours_error,
     replaced_error,
@@ -242,17 +243,25 @@ class DuckdbTarget:
         check_table(compiled, columns, self._where, to_canonical_type=_to_canonical_type,
                     find_key_problem=find_key_problem)  # fmt: skip
 
-    def read_state(self) -> TargetState:
+    def read_state(self, compiled: Sequence[Compiled] = ()) -> TargetState:
         if self._opened is not None:
-            return self._read_state()
+            return self._read_with_foreign(compiled)
         if not self._path.exists():
             return TargetState(None, {})
         # Beside programs that only read, too.
         self._opened = self._open(read_only=True)
         try:
-            return self._read_state()
+            return self._read_with_foreign(compiled)
         finally:
             self.close()
+
+    def _read_with_foreign(self, compiled: Sequence[Compiled]) -> TargetState:
+        state = self._read_state()
+        with self._translate_errors():
+            return add_foreign_tables(state, compiled, self._holds_rows, self._database, self._where)
+
+    def _holds_rows(self, compiled: Compiled) -> bool:
+        return self._fetch_value(_HAS_TABLE, compiled.mapping.target) is not None and self._has_rows(compiled)
 
     def _read_state(self) -> TargetState:
         with self._translate_errors():

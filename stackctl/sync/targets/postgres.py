@@ -42,6 +42,7 @@ from stackctl.sync.targets.protocol import (
     ResponseTimer,
     StreamFormat,
     TargetState,
+    add_foreign_tables,
     check_owner,
     not_ours_error,
     swallowed_error,
@@ -226,9 +227,16 @@ class PostgresTarget:
         check_table(compiled, columns, self._where, to_canonical_type=to_postgres_type,
                     find_key_problem=find_key_problem)  # fmt: skip
 
-    def read_state(self) -> TargetState:
+    def read_state(self, compiled: Sequence[Compiled] = ()) -> TargetState:
         with self._translate_errors():
-            return self._read_state()
+            state = self._read_state()
+            unloaded = [one for one in compiled if one.mapping.name not in state.cursors]
+            if not unloaded:
+                return state
+            asked = {"tables": [one.mapping.target for one in unloaded]}
+            readable = {name for (name,) in self._execute(_SQL["list_readable_tables"], asked)}
+            found = [one for one in unloaded if one.mapping.target in readable]
+            return add_foreign_tables(state, found, self._has_rows, self._database, self._where)
 
     def _read_state(self) -> TargetState:
         found = self._execute(_SQL["read_facts"]).fetchone()

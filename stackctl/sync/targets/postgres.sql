@@ -80,6 +80,10 @@ FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid
 WHERE a.attrelid = to_regclass(quote_ident(%(table)s)) AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attnum
 
+-- name: list_readable_tables
+SELECT name FROM unnest(%(tables)s::text[]) AS named (name)
+WHERE has_table_privilege(to_regclass(quote_ident(name)), 'SELECT')
+
 -- name: has_unique_index
 -- What it merely includes is no part of its key; and one with an expression says nothing of the plain columns.
 SELECT EXISTS (

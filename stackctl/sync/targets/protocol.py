@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from stackctl.core.errors import AnswerNo, ServiceError, StateError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
     from datetime import datetime
     from uuid import UUID
@@ -79,6 +79,7 @@ class TargetState:
     `operated`: it holds the backend's own tables, and must not be synced into. `places`: where the operated database
     lived when it fed the copies, by mapping (see changes/source_identity.py). `copies` has the records by mapping; of
     older copies there are none. `followed`: what was just done to make copies follow their mappings, for people.
+    `foreign`: why the tables of these mappings are not ours, of those that it was asked for.
     """
 
     owner: UUID | None
@@ -87,6 +88,7 @@ class TargetState:
     places: dict[str, str] = field(default_factory=dict[str, str])
     copies: dict[str, CopyRecord] = field(default_factory=dict[str, CopyRecord])
     followed: tuple[str, ...] = ()
+    foreign: dict[str, StateError] = field(default_factory=dict[str, StateError])
 
 
 @dataclass(frozen=True)
@@ -164,8 +166,8 @@ class Target(Protocol):
         """
         ...
 
-    def read_state(self) -> TargetState:
-        """What stackctl knows of itself there; reads only."""
+    def read_state(self, compiled: Sequence[Compiled] = ()) -> TargetState:
+        """What stackctl knows of itself there, and which of these mappings' tables are not ours; reads only."""
         ...
 
     def lock_cursor(
@@ -271,6 +273,19 @@ def check_owner(owner: UUID | None, tenancy: UUID, where: str) -> None:
 def replaced_error(where: str) -> ServiceError:
     """A file that was deleted or replaced while it was open: what is written into it is lost with it."""
     return ServiceError(f"{where}: the file was replaced, or is gone", code="connection-lost", hint="try again")
+
+
+def add_foreign_tables(
+    state: TargetState,
+    compiled: Iterable[Compiled],
+    holds_rows: Callable[[Compiled], bool],
+    database: ExternalDatabase,
+    where: str,
+) -> TargetState:
+    """The state, with those of these mappings' tables that hold rows without a cursor."""
+    unloaded = [one for one in compiled if one.mapping.name not in state.cursors]
+    foreign = {one.mapping.name: not_ours_error(one, database, where) for one in unloaded if holds_rows(one)}
+    return replace(state, foreign=foreign)
 
 
 def not_ours_error(compiled: Compiled, database: ExternalDatabase, where: str) -> StateError:

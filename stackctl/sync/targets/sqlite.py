@@ -36,6 +36,7 @@ from stackctl.sync.targets.protocol import (
     ResponseTimer,
     StreamFormat,
     TargetState,
+    add_foreign_tables,
     check_owner,
     not_ours_error,
     replaced_error,
@@ -159,7 +160,7 @@ class SqliteTarget:
                 self._checked.update(one.mapping.name for one in missing)
             else:
                 self._check_owner(tenancy)
-        return replace(self.read_state(), followed=tuple(followed))
+        return replace(self._read_state(), followed=tuple(followed))
 
     def _check_owner(self, tenancy: UUID) -> None:
         owner = self._fetch_value(on_file.OWNED_BY)
@@ -193,7 +194,15 @@ class SqliteTarget:
 
         check_table(compiled, columns, self._where, to_canonical_type=str.upper, find_key_problem=find_key_problem)
 
-    def read_state(self) -> TargetState:
+    def read_state(self, compiled: Sequence[Compiled] = ()) -> TargetState:
+        state = self._read_state()
+        with self._translate_errors():
+            return add_foreign_tables(state, compiled, self._holds_rows, self._database, self._where)
+
+    def _holds_rows(self, compiled: Compiled) -> bool:
+        return self._fetch_value(_HAS_TABLE, compiled.mapping.target) is not None and self._has_rows(compiled)
+
+    def _read_state(self) -> TargetState:
         with self._translate_errors():
             if self._fetch_value(_HAS_TABLE, "_stack_sync_metadata") is None:
                 return TargetState(None, {})
