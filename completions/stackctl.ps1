@@ -240,7 +240,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 'check:Check mapping files, and against the operated database when one is named.'
                 'compile:Print the statements made from a mapping: what runs on the source, and what on a target of the dialect.'
                 'diff:Compare the mapping files with what the copies outside were made from, and say what a sync would do.'
-                'new:Write a commented mapping file to begin with; it works as it is.'
+                'new:Write a commented mapping file to begin with; it works as it is. Warns of others that have its name.'
                 'export:Write the mapping files that come with stackctl into a folder, to be edited.'
             )
             flags = @()
@@ -269,8 +269,8 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
         'mappings diff' = @{
             subcommands = @()
             flags = @(
-                '--tenancy=@synced-tenancies:Only this tenancy.'
-                '--database=@databases:Only this database.'
+                '--tenancy=@tenancies:Only this tenancy; repeatable.'
+                '--database=:Only this database; repeatable.'
             )
             arguments = @()
         }
@@ -314,8 +314,8 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
             flags = @(
                 '--tenancy=@synced-tenancies:The same as an option; repeatable.'
                 '--all:Every configured tenancy.'
-                '--database=@databases:Only this database.'
-                '--mapping=@mappings:Only this mapping.'
+                '--database=:Only this database; repeatable.'
+                '--mapping=:Only this mapping; repeatable.'
                 '--full:Send every row again, and drop what is not there.'
                 '--adopt:Take over tables with rows of others, and drop what is not there.'
                 '--rebuild=@mappings:Build the table of this changed mapping anew.'
@@ -325,8 +325,8 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
         'backfill' = @{
             subcommands = @()
             flags = @(
-                '--tenancy=@synced-tenancies:Only this tenancy.'
-                '--database=@databases:Only this database.'
+                '--tenancy=@tenancies:Only this tenancy; repeatable.'
+                '--database=:Only this database; repeatable.'
                 '--rate=:Rows a second at most.'
                 '--restart:From the beginning, not where it was left.'
                 '--dry-run:Say how many rows would go where.'
@@ -337,8 +337,8 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
             subcommands = @()
             flags = @(
                 '--tenancy=@synced-tenancies:The same as an option; repeatable.'
-                '--database=@databases:Only this database.'
-                '--mapping=@mappings:Only this mapping.'
+                '--database=:Only this database; repeatable.'
+                '--mapping=:Only this mapping; repeatable.'
                 '--repair:Mend the rows that differ, and no others.'
             )
             arguments = @('@synced-tenancies...')

@@ -17,6 +17,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from stackctl.cli.command import CONTEXT, PARAMETERS, Declared, collect_shared_options, set_signature
 from stackctl.cli.commands import COMMANDS, Command
+from stackctl.core.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,6 +60,25 @@ class _SparesConversion:
             if "process_value" not in vars(parameter):
                 parameter.process_value = partial(_process_value, parameter, parameter.process_value)
         return parameters
+
+    def make_parser(self, ctx: Any) -> Any:
+        parser = super().make_parser(ctx)  # type: ignore[misc]
+        parser.parse_args = partial(_parse_once, ctx, parser.parse_args)
+        return parser
+
+
+def _parse_once(ctx: Any, parse: Callable[..., tuple[Any, Any, list[Any]]], args: list[str]) -> tuple[Any, Any, Any]:
+    """Refuse an option that has one value and was given two: the last would win in silence. A flag says the same."""
+    values, left, order = parse(args)
+    for one in order:
+        takes_value = one.param_type_name == "option" and not (one.multiple or one.is_flag)
+        if takes_value and order.count(one) > 1 and not ctx.resilient_parsing:
+            raise UsageError(
+                f"{one.opts[0]} is given {order.count(one)} times, and takes one value",
+                code="usage",
+                hint=f"see `{ctx.command_path} --help`",
+            )
+    return values, left, order
 
 
 def _process_value(parameter: Any, process: Callable[[Any, Any], Any], ctx: Any, value: Any) -> Any:

@@ -123,7 +123,7 @@ class Pipeline:
             if fresh.config_path != old.config_path:
                 raise ConfigError(f"{old.config_path} is gone", code="config-not-found", hint="restore it")
             if fresh.file is not None and fresh.file.is_empty:
-                raise ConfigError(f"{old.config_path} is empty", code="config-empty",
+                raise ConfigError(f"{old.config_path} is empty", code="config-malformed",
                                   hint="restore it; `version: 1` alone says that nothing is configured")  # fmt: skip
             others = tuple(key for key in KEYS if _read_value(old, key) != fresh.get(key))
             if self._backend is not None:

@@ -22,14 +22,14 @@ class Scope:
     """What was asked for; None stands for all of it."""
 
     tenancies: Sequence[UUID] | None
-    database: str | None = None
-    mapping: str | None = None
+    databases: Sequence[str] | None = None
+    mappings: Sequence[str] | None = None
 
 
 def select_databases(pipeline: Pipeline, scope: Scope) -> list[ExternalDatabase]:
     """The configured databases that the scope names; UsageError for a name that there is not."""
-    if scope.mapping is not None:
-        pipeline.find_mapping(scope.mapping)
+    for name in scope.mappings or ():
+        pipeline.find_mapping(name)
     for tenancy in scope.tenancies or ():
         if tenancy not in pipeline.databases:
             near = find_nearest_name(str(tenancy), map(str, pipeline.databases))
@@ -42,13 +42,14 @@ def select_databases(pipeline: Pipeline, scope: Scope) -> list[ExternalDatabase]
             )
     tenancies = pipeline.databases if scope.tenancies is None else dict.fromkeys(scope.tenancies)
     found = [database for tenancy in tenancies for database in pipeline.databases[tenancy]]
-    if scope.database is not None:
-        named = [database for database in found if database.id == scope.database]
-        if not named:
-            raise unknown_name_error("external database", scope.database, [database.id for database in found])
-        found = named
-    if scope.mapping is not None:
-        found = [d for d in found if d.mappings is None or scope.mapping in d.mappings]
+    if scope.databases is not None:
+        ids = [database.id for database in found]
+        for name in scope.databases:
+            if name not in ids:
+                raise unknown_name_error("external database", name, ids)
+        found = [database for database in found if database.id in scope.databases]
+    if scope.mappings is not None:
+        found = [d for d in found if d.mappings is None or not set(scope.mappings).isdisjoint(d.mappings)]
     return found
 
 

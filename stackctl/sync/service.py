@@ -310,10 +310,10 @@ def sync(pipeline: Pipeline, scope: Scope, options: SyncOptions, stop: Stop, rep
     databases = select_databases(pipeline, scope)
     with pipeline.open_session() as conn:
         pipeline.check_ready(
-            conn, [one for database in databases for one in pipeline.compile_mappings(database, scope.mapping)]
+            conn, [one for database in databases for one in pipeline.compile_mappings(database, scope.mappings)]
         )
         unknown = find_unknown_tenancies(conn, databases, scope)
-        workers = Workers(pipeline, pipeline.settings.get("sync.workers"), options, stop, only=scope.mapping)
+        workers = Workers(pipeline, pipeline.settings.get("sync.workers"), options, stop, only=scope.mappings)
         results: list[DatabaseResult] = []
         try:
             jobs = [(one, workers.submit(one) if one.tenancy not in unknown else None) for one in databases]
@@ -325,7 +325,7 @@ def sync(pipeline: Pipeline, scope: Scope, options: SyncOptions, stop: Stop, rep
                     result = workers.wait(job)
                     if not result.interrupted:
                         _record(conn, result)
-                    if result.error is None and not result.interrupted and scope.mapping is None:
+                    if result.error is None and not result.interrupted and scope.mappings is None:
                         known_databases.record(conn, {(database.tenancy, database.id): pipeline.fingerprint(database)})
                 results.append(result)
                 reports.synced(result)

@@ -122,6 +122,28 @@ def test_shared_options_before_and_after_the_command_the_nearest_wins(cli: Cli, 
 
 
 @pytest.mark.parametrize(
+    ("arguments", "option", "times"),
+    [
+        ("--config c.yaml --config d.yaml config show", "--config", 2),
+        ("status --tenancy 1 --tenancy=2", "--tenancy", 2),
+        ("run --max-duration 1s --max-duration 1s --max-duration 2s", "--max-duration", 3),
+        ("sync --all --mapping a --rebuild a --rebuild b", "--rebuild", 2),
+        ("migrate dump -o a --output b", "--output", 2),
+        ("fuse off --mapping a --mapping b", "--mapping", 2),
+    ],
+)
+def test_an_option_with_one_value_is_given_once(cli: Cli, arguments: str, option: str, times: int) -> None:
+    done = cli(*arguments.split(), "--json")
+    error = json.loads(done.stdout)["error"]
+    assert (done.returncode, error["code"]) == (2, "usage")
+    assert error["message"] == f"{option} is given {times} times, and takes one value"
+
+
+def test_a_flag_given_twice_says_the_same(cli: Cli) -> None:
+    assert cli("config", "show", "--json", "--json", "-qq").returncode == 0
+
+
+@pytest.mark.parametrize(
     ("arguments", "suggestion", "help_of"),
     [
         (["statsu"], "status", "stackctl"),

@@ -52,6 +52,8 @@ def test_verify_and_repair(both: Project, external_db: str, connect: Connect) ->
     assert "--repair" in text.stderr
     narrowed = both.run("verify", OTHER, "--database", "local", "--mapping", "teams", "--repair", "--json")
     assert (narrowed.code, [c["repaired"] for c in narrowed.json["checks"]]) == (0, [1])
+    names = "--mapping teams --database local --mapping users --database analytics".split()
+    assert [c["mapping"] for c in both.run("verify", *names, "--json").json["checks"]] == ["teams", "users"] * 2
     rest = both.run("verify", "--repair")
     assert rest.code == 0
     assert "22 rows in 22 copies compared: 1 difference, 1 repaired" in rest.stdout
@@ -98,7 +100,9 @@ def test_bad_usage(both: Project) -> None:
         (("verify", "no-uuid"), "usage"),
         (("verify", uuid.UUID(int=99)), "unknown-tenancy"),
         (("verify", "--database", "analitics"), "unknown-database"),
+        (("verify", "--database", "local", "--database", "analitics"), "unknown-database"),
         (("verify", "--mapping", "user"), "unknown-mapping"),
+        (("verify", "--mapping", "users", "--mapping", "user"), "unknown-mapping"),
         (("backfill", "user"), "unknown-mapping"),
         (("backfill", "users", "--tenancy", uuid.UUID(int=99)), "unknown-tenancy"),
         (("backfill", "users", "--rate", "fast"), "usage"),

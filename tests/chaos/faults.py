@@ -115,7 +115,7 @@ def shorten_pages() -> None:
     """Let loads come in pages although nobody here has many rows."""
     from stackctl.sync.engine import paged_load
 
-    for name, rows in (("WHOLE_ROWS", 12), ("PAGE_ROWS", 5)):
+    for name, rows in (("WHOLE_ROWS", 3), ("PAGE_ROWS", 2)):
         vars(paged_load)[name]  # KeyError: it has another name now
         setattr(paged_load, name, rows)
 

@@ -303,7 +303,7 @@ def test_a_database_that_does_not_take_the_mapping_is_left_out(
 def test_names_that_do_not_exist(analytics: Pipeline) -> None:
     for mapping, scope in (
         ("users", service.Scope([uuid.UUID(int=99)])),
-        ("users", service.Scope(None, "nowhere")),
+        ("users", service.Scope(None, ["nowhere"])),
         ("nothing", ALL),
     ):
         with pytest.raises(UsageError):

@@ -270,7 +270,7 @@ def test_a_reader_that_holds_the_table_is_waited_for_but_not_long(
     with psycopg.connect(external_db) as reader:
         reader.execute("SELECT * FROM people")
         options = SyncOptions(batch_size=1000, rebuild="people")
-        scope = service.Scope(None, mapping="people")
+        scope = service.Scope(None, mappings=["people"])
         (result,) = service.sync(people.project.pipeline(), scope, options, Stop(), service.Reports())
         assert result.error is not None
         assert result.error.code == "lock-timeout"

@@ -279,7 +279,7 @@ def test_a_full_load_with_a_refused_row_keeps_the_old_rows_in_sight(
                 seen.update(count for (count,) in file.execute("SELECT count(*) FROM users"))
 
     options = SyncOptions(batch_size=10, full=True, on_rows=look)
-    (result,) = service.sync(pipeline, service.Scope(None, None, "users"), options, Stop(), service.Reports())
+    (result,) = service.sync(pipeline, service.Scope(None, None, ["users"]), options, Stop(), service.Reports())
     assert result.error is not None and result.error.code == "rows-refused"
     assert set_aside(source) == [str(bad)]
     # Of the refused row the old version is left. The file had one row with nonsense for its id.

@@ -97,7 +97,7 @@ def test_one_that_goes_between_two_pages_is_no_success(project: Project, source:
     """What is written into a file that has no name any more is lost with it."""
     pipeline = project.pipeline()
     (database,) = pipeline.databases[MINE]
-    users = pipeline.compile_mappings(database, "users")
+    users = pipeline.compile_mappings(database, ["users"])
     target = pipeline.open_target(database)
     try:
         with target.lock_cursor(users[0]):

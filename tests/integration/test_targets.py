@@ -485,7 +485,7 @@ def test_sqlite_tells_when_another_wrote_the_cursor(project: Project, source: Co
     pipeline = project.sqlite(MINE).pipeline()
     settle(pipeline)
     (database,) = pipeline.databases[MINE]
-    (users,) = pipeline.compile_mappings(database, "users")
+    (users,) = pipeline.compile_mappings(database, ["users"])
     first, second = pipeline.open_target(database), pipeline.open_target(database)
     with first.lock_cursor(users) as cursor:
         first.advance_cursor(users, cursor)

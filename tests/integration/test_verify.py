@@ -86,7 +86,7 @@ def checked(
     pipeline: Pipeline, *, repair: bool = False, mapping: str | None = None, tenancies: list[uuid.UUID] | None = None
 ) -> dict[str, VerifyResult]:
     """The checks by mapping, of a pipeline with one database."""
-    checks = verify.verify(pipeline, service.Scope(tenancies, None, mapping), Stop(), repair=repair)
+    checks = verify.verify(pipeline, service.Scope(tenancies, None, mapping and [mapping]), Stop(), repair=repair)
     return {check.mapping: check for check in checks}
 
 
@@ -454,8 +454,8 @@ def test_a_row_that_the_copy_refuses_keeps_no_other_from_being_mended(copy: Copy
 def test_names_that_do_not_exist(copy: Copy, source: Connection) -> None:
     for scope in (
         service.Scope([uuid.UUID(int=99)]),
-        service.Scope(None, "nowhere"),
-        service.Scope(None, None, "nothing"),
+        service.Scope(None, ["nowhere"]),
+        service.Scope(None, None, ["nothing"]),
     ):
         with pytest.raises(UsageError):
             verify.verify(copy.pipeline, scope, Stop())

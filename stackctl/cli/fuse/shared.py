@@ -45,7 +45,11 @@ def parse_scope(
         )
     if name is not None:
         return None
-    return Scope(find_tenancies(run, [] if tenancy is None else [tenancy]), database, mapping)
+    return Scope(
+        find_tenancies(run, [] if tenancy is None else [tenancy]),
+        None if database is None else [database],
+        None if mapping is None else [mapping],
+    )
 
 
 def list_held(pipeline: Pipeline, scope: Scope) -> list[tuple[UUID, str]]:
@@ -55,7 +59,7 @@ def list_held(pipeline: Pipeline, scope: Scope) -> list[tuple[UUID, str]]:
         for tenancy, databases in pipeline.databases.items()
         if scope.tenancies is None or tenancy in scope.tenancies
         for one in databases
-        if scope.database in (None, one.id)
+        if scope.databases is None or one.id in scope.databases
     ]
 
 

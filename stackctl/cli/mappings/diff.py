@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
-from stackctl.cli.arguments import find_tenancies
 from stackctl.cli.command import Run, command, format_count
+from stackctl.cli.pipeline.shared import OnlyDatabases, OnlyTenancies, parse_scope
 
 if TYPE_CHECKING:
     from stackctl.sync.check.mapping_differences import CopyDifference
@@ -21,6 +19,7 @@ _ACTIONS = {
     "alter": "columns are changed; rows are sent again",
     "rebuild": "waits for sync --rebuild",
     "unfed": "no mapping feeds it",
+    "not-ours": "a sync refuses it: rename the table, or sync --adopt",
     "error": "could not be asked",
 }
 
@@ -28,8 +27,8 @@ _ACTIONS = {
 @command(example="stackctl mappings diff\nstackctl mappings diff --database analytics --json")
 def diff(
     run: Run,
-    tenancy: Annotated[str | None, typer.Option("--tenancy", metavar="TENANCY", help="Only this tenancy.")] = None,
-    database: Annotated[str | None, typer.Option("--database", metavar="ID", help="Only this database.")] = None,
+    tenancies: OnlyTenancies = None,
+    databases: OnlyDatabases = None,
 ) -> None:
     """Compare the mapping files with what the copies outside were made from, and say what a sync would do.
 
@@ -37,10 +36,8 @@ def diff(
     """
     from stackctl.sync.check.mapping_differences import find_differences
     from stackctl.sync.pipeline import Pipeline
-    from stackctl.sync.scope import Scope
 
-    scope = Scope(find_tenancies(run, [] if tenancy is None else [tenancy]), database)
-    found = find_differences(Pipeline(run.settings), scope)
+    found = find_differences(Pipeline(run.settings), parse_scope(run, tenancies, databases))
     different = [one for one in found if one.change != "same"]
 
     refused = ("resend", "alter") if run.settings.get("sync.schema_changes") == "refuse" else ()

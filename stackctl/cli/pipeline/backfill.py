@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stackctl.cli.arguments import find_tenancies
 from stackctl.cli.command import Run, command, format_count
-from stackctl.cli.pipeline.shared import REFUSED, stop_on_signals
+from stackctl.cli.pipeline.shared import REFUSED, OnlyDatabases, OnlyTenancies, parse_scope, stop_on_signals
 from stackctl.core.errors import EXIT_INTERRUPTED, StateError, UsageError
 
 if TYPE_CHECKING:
@@ -21,8 +20,8 @@ if TYPE_CHECKING:
 def backfill(
     run: Run,
     mapping: Annotated[str, typer.Argument(metavar="MAPPING", help="The mapping whose rows to send.")],
-    tenancy: Annotated[str | None, typer.Option("--tenancy", metavar="TENANCY", help="Only this tenancy.")] = None,
-    database: Annotated[str | None, typer.Option("--database", metavar="ID", help="Only this database.")] = None,
+    tenancies: OnlyTenancies = None,
+    databases: OnlyDatabases = None,
     rate: Annotated[str | None, typer.Option("--rate", metavar="N/s", help="Rows a second at most.")] = None,
     restart: Annotated[bool, typer.Option("--restart", help="From the beginning, not where it was left.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how many rows would go where.")] = False,
@@ -31,12 +30,11 @@ def backfill(
 
     Exit codes: 0 done, 1 a database or a row did not take it, 5 a database belongs to another tenancy, 130 interrupted.
     """
-    from stackctl.sync import service
     from stackctl.sync.check import backfill as feature
     from stackctl.sync.pipeline import Pipeline
 
     limit = _rate(rate)
-    scope = service.Scope(find_tenancies(run, [] if tenancy is None else [tenancy]), database)
+    scope = parse_scope(run, tenancies, databases)
     pipeline = Pipeline(run.settings)
     plans = feature.plan_backfill(pipeline, mapping, scope, restart=restart)
     if dry_run:

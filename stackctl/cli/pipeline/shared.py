@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stackctl.cli.arguments import parse_duration_option, parse_wait_option
+from stackctl.cli.arguments import find_tenancies, parse_duration_option, parse_wait_option
 from stackctl.cli.command import Run, format_count
 from stackctl.cli.signals import handle_signals, has_terminal, ignore_further_signals, restore_handlers
 from stackctl.core.errors import EXIT_INTERRUPTED, StateError, UsageError
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from stackctl.core.console import Console
     from stackctl.sync.changes.sequencer import SequenceResult
     from stackctl.sync.engine.database_sync import DatabaseResult, MappingResult
+    from stackctl.sync.scope import Scope
     from stackctl.sync.stop import Stop
 
 Loop = Annotated[bool, typer.Option("--loop", help="Go on until a signal or --max-duration.")]
@@ -35,8 +36,26 @@ Tenancies = Annotated[list[str] | None, typer.Argument(metavar="[TENANCY]...", h
 TenancyOptions = Annotated[
     list[str] | None, typer.Option("--tenancy", metavar="TENANCY", help="The same as an option; repeatable.")
 ]
+OnlyTenancies = Annotated[
+    list[str] | None, typer.Option("--tenancy", metavar="TENANCY", help="Only this tenancy; repeatable.")
+]
+OnlyDatabases = Annotated[
+    list[str] | None, typer.Option("--database", metavar="ID", help="Only this database; repeatable.")
+]
+OnlyMappings = Annotated[
+    list[str] | None, typer.Option("--mapping", metavar="NAME", help="Only this mapping; repeatable.")
+]
 CLAIM_LIMIT = 100  # queue entries taken at a time: whoever writes one of them again waits for that
 REFUSED = ("other-tenancy", "operated-database", "shared-database", "not-ours", "mapping-changed", "newer-stackctl")
+
+
+def parse_scope(
+    run: Run, tenancies: list[str] | None, databases: list[str] | None, mappings: list[str] | None = None
+) -> Scope:
+    """What a command was narrowed down to."""
+    from stackctl.sync.scope import Scope
+
+    return Scope(find_tenancies(run, tenancies or ()), databases or None, mappings or None)
 
 
 def loop_interval(loop: bool, interval: str | None, key: str, run: Run) -> timedelta | None:

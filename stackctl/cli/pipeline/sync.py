@@ -6,13 +6,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stackctl.cli.arguments import find_tenancies, require_names_or_all
+from stackctl.cli.arguments import require_names_or_all
 from stackctl.cli.command import Run, command
 from stackctl.cli.pipeline.shared import (
     REFUSED,
+    OnlyDatabases,
+    OnlyMappings,
     Tenancies,
     TenancyOptions,
     database_document,
+    parse_scope,
     stop_on_signals,
     warn_of_failure,
 )
@@ -33,8 +36,8 @@ def sync(
     tenancies: Tenancies = None,
     tenancy: TenancyOptions = None,
     everything: All = False,
-    database: Annotated[str | None, typer.Option("--database", metavar="ID", help="Only this database.")] = None,
-    mapping: Annotated[str | None, typer.Option("--mapping", metavar="NAME", help="Only this mapping.")] = None,
+    databases: OnlyDatabases = None,
+    mappings: OnlyMappings = None,
     full: Annotated[bool, typer.Option("--full", help="Send every row again, and drop what is not there.")] = False,
     adopt: Annotated[
         bool, typer.Option("--adopt", help="Take over tables with rows of others, and drop what is not there.")
@@ -54,10 +57,11 @@ def sync(
 
     named = [*(tenancies or ()), *(tenancy or ())]
     require_names_or_all(named, everything, "tenancies")
-    if rebuild is not None and (full or adopt or mapping not in (None, rebuild)):
-        raise UsageError("--rebuild does not go with --full, --adopt or another --mapping", code="usage")
-    mapping = rebuild or mapping
-    scope = service.Scope(find_tenancies(run, named), database, mapping)
+    if rebuild is not None:
+        if full or adopt or set(mappings or ()) - {rebuild}:
+            raise UsageError("--rebuild does not go with --full, --adopt or another --mapping", code="usage")
+        mappings = [rebuild]
+    scope = parse_scope(run, named, databases, mappings)
     console = run.console
     with stop_on_signals(None) as stop, console.progress("syncing") as progress:
         options = SyncOptions(

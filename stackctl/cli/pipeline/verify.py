@@ -7,9 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stackctl.cli.arguments import find_tenancies
 from stackctl.cli.command import Run, command, format_count
-from stackctl.cli.pipeline.shared import REFUSED, Tenancies, TenancyOptions, stop_on_signals
+from stackctl.cli.pipeline.shared import (
+    REFUSED,
+    OnlyDatabases,
+    OnlyMappings,
+    Tenancies,
+    TenancyOptions,
+    parse_scope,
+    stop_on_signals,
+)
 from stackctl.core.errors import EXIT_INTERRUPTED, StateError
 
 if TYPE_CHECKING:
@@ -22,26 +29,24 @@ REJECTED_SHOWN = 5  # rows of a mapping, as lines
 REJECTED_LISTED = 100  # the same, in JSON
 
 
-@command(example="stackctl verify\nstackctl verify --database analytics --mapping users --repair")
+@command(example="stackctl verify\nstackctl verify --database analytics --mapping users --mapping teams --repair")
 def verify(
     run: Run,
     tenancies: Tenancies = None,
     tenancy: TenancyOptions = None,
-    database: Annotated[str | None, typer.Option("--database", metavar="ID", help="Only this database.")] = None,
-    mapping: Annotated[str | None, typer.Option("--mapping", metavar="NAME", help="Only this mapping.")] = None,
+    databases: OnlyDatabases = None,
+    mappings: OnlyMappings = None,
     repair: Annotated[bool, typer.Option("--repair", help="Mend the rows that differ, and no others.")] = False,
 ) -> None:
     """Compare external databases with their source row for row, by checksums; changes may go on meanwhile.
 
     Exit codes: 0 equal (or mended by --repair), 1 differences or a database that could not be compared, 5 one belongs
-    to another tenancy.
+    to another tenancy, or a table there is not stackctl's.
     """
-    from stackctl.sync import service
     from stackctl.sync.check import verify as feature
     from stackctl.sync.pipeline import Pipeline
 
-    named = [*(tenancies or ()), *(tenancy or ())]
-    scope = service.Scope(find_tenancies(run, named), database, mapping)
+    scope = parse_scope(run, [*(tenancies or ()), *(tenancy or ())], databases, mappings)
     unfed: list[tuple[ExternalDatabase, str]] = []
     with stop_on_signals(None) as stop, run.console.progress("comparing") as progress:
         checks = feature.verify(Pipeline(run.settings), scope, stop, repair=repair, on_rows=progress.advance,

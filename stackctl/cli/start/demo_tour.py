@@ -289,7 +289,7 @@ def _change(pipeline: Pipeline) -> str:
 def _compare(pipeline: Pipeline, checks: list[CheckedDatabase]) -> str:
     for databases in pipeline.databases.values():
         for database in databases:
-            found = verify(pipeline, Scope([database.tenancy], database.id), Stop())
+            found = verify(pipeline, Scope([database.tenancy], [database.id]), Stop())
             for result in found:
                 if result.error is not None:
                     raise result.error

@@ -79,13 +79,13 @@ def plan_backfill(pipeline: Pipeline, mapping: str, scope: Scope, *, restart: bo
     results: list[BackfillResult] = []
     with pipeline.open_session() as conn:
         pipeline.check_ready(conn)
-        found = select_databases(pipeline, replace(scope, mapping=mapping))
+        found = select_databases(pipeline, replace(scope, mappings=[mapping]))
         unknown = find_unknown_tenancies(conn, found, scope)
     source = pipeline.open_source()
     try:
         for database in found:
             problem = unknown.get(database.tenancy)
-            (compiled,) = pipeline.compile_mappings(database, mapping)
+            (compiled,) = pipeline.compile_mappings(database, [mapping])
             result = BackfillResult(database.tenancy, database.id, status="planned", error=problem)
             if problem is not None:
                 result.status = "error"
@@ -109,7 +109,7 @@ def backfill(
     results: list[BackfillResult] = []
     with pipeline.open_session() as conn:
         pipeline.check_ready(conn)
-        found = select_databases(pipeline, replace(scope, mapping=mapping))
+        found = select_databases(pipeline, replace(scope, mappings=[mapping]))
         unknown = find_unknown_tenancies(conn, found, scope)
     source = pipeline.open_source()
     try:
@@ -142,7 +142,7 @@ def _backfill_database(
         result.status = "interrupted"
         return
     try:
-        (compiled,) = pipeline.compile_mappings(database, mapping)
+        (compiled,) = pipeline.compile_mappings(database, [mapping])
         target = pipeline.open_target(database)
         try:
             with abort_when_stuck(source, target, stop, grace=STOP_GRACE):

@@ -52,7 +52,7 @@ def verify(
     source = pipeline.open_source()
     try:
         for database in found:
-            compiled = pipeline.compile_mappings(database, scope.mapping)
+            compiled = pipeline.compile_mappings(database, scope.mappings)
             mine = [VerifyResult(database.tenancy, database.id, one.mapping.name) for one in compiled]
             checks += mine
             if database.tenancy in unknown:
@@ -97,7 +97,7 @@ def _verify_database(
         target = pipeline.open_target(database)
         try:
             with abort_when_stuck(source, target, stop, grace=STOP_GRACE):
-                state = target.read_state()
+                state = target.read_state(compiled)
                 check_owner(state.owner, database.tenancy, f"the external database {database.id}")
                 for name in pipeline.find_unfed(database, state.cursors):
                     on_unfed(database, name)
@@ -140,6 +140,8 @@ def _verify_mapping(
             _refuse_cursor(source, compiled, cursor, check.tenancy)
             return cursor
 
+        if check.mapping in state.foreign:
+            raise state.foreign[check.mapping]
         at = cursor.sequence_id if cursor else NEVER_SYNCED
         if repair and is_copy_ahead(source, compiled, at, check.tenancy):
             repair_rewound_copy(source, target, compiled, check, stop, on_rows)

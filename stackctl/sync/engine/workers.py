@@ -117,7 +117,7 @@ class Workers:
         options: SyncOptions,
         stop: Stop,
         *,
-        only: str | None = None,
+        only: Sequence[str] | None = None,
         on_done: Callable[[], None] = _do_nothing,
     ) -> None:
         self.count = count
