@@ -97,7 +97,7 @@ def test_a_database_of_another_tenancy(both: Project, external_db: str) -> None:
 
 def test_bad_usage(both: Project) -> None:
     for arguments, code in (
-        (("verify", "no-uuid"), "usage"),
+        (("verify", "no-uuid"), "unknown-tenancy"),
         (("verify", uuid.UUID(int=99)), "unknown-tenancy"),
         (("verify", "--database", "analitics"), "unknown-database"),
         (("verify", "--database", "local", "--database", "analitics"), "unknown-database"),

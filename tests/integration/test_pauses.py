@@ -227,7 +227,7 @@ def test_a_pause_that_ends_while_its_database_is_passed_over(
         (("off", "--mapping", "user"), "did you mean users?"),
         (("off", "--mapping", "contact_channels"), "takes the mapping"),
         (("off", "--tenancy", "00000000-0000-0000-0000-0000000000aa"), f"did you mean {MINE}?"),
-        (("off", "--tenancy", "nonsense"), "UUID"),
+        (("off", "--tenancy", "nonsense"), "no tenancy is called"),
         (("off", "--database", "a", "--reason", " "), "--reason"),
         (("off", "--database", "a", "--reason", "two\nlines"), "--reason"),
         (("off", "--database", "a", "--reason", "x" * 501), "--reason"),
