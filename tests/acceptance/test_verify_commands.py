@@ -52,7 +52,7 @@ def test_verify_and_repair(both: Project, external_db: str, connect: Connect) ->
     assert "--repair" in text.stderr
     narrowed = both.run("verify", OTHER, "--database", "local", "--mapping", "teams", "--repair", "--json")
     assert (narrowed.code, [c["repaired"] for c in narrowed.json["checks"]]) == (0, [1])
-    names = "--mapping teams --database local --mapping users --database analytics".split()
+    names = ["--mapping", "teams", "--database", "local", "--mapping", "users", "--database", "analytics"]
     assert [c["mapping"] for c in both.run("verify", *names, "--json").json["checks"]] == ["teams", "users"] * 2
     rest = both.run("verify", "--repair")
     assert rest.code == 0
