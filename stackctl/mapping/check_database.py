@@ -108,7 +108,8 @@ def _described(
         position = int(error.diag.statement_position or 0) - 1 - len(before)
         at = document.inside(position, *path) if 0 <= position < len(text) else document.at(*path)
         message = error.diag.message_primary or "refused"
-        document.add("server", f"the server refuses this SQL: {message}", at, error.diag.message_hint)
+        rule = "unknown-table" if isinstance(error, psycopg.errors.UndefinedTable) else "server"
+        document.add(rule, f"the server refuses this SQL: {message}", at, error.diag.message_hint)
         return None
 
 

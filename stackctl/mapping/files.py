@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from stackctl.mapping.document import Document
     from stackctl.mapping.model import Finding, Mapping
 
+MISSING_TABLE_RULES = ("unknown-source", "unknown-dependency", "unknown-table", "not-sequenced")
 SHOWN = 3  # findings in the message; `details` holds them all
 
 
@@ -45,10 +46,13 @@ class MappingSet:
             raise unknown_name_error("mapping", name, self.mappings)
         return self.mappings[name]
 
-    def check(self, catalog: Connection[Any], names: Collection[str]) -> None:
-        """Raise ConfigError `mapping-invalid` where the database does not bear out one of those named."""
+    def check(self, catalog: Connection[Any], names: Collection[str], ignored: Collection[str] = ()) -> None:
+        """Raise ConfigError `mapping-invalid` where the database does not bear out one of those named.
+
+        Findings of the `ignored` rules do not count.
+        """
         named = [one for one in self.documents if one.mapping is not None and one.mapping.name in names]
-        refuse_errors(collect_findings(named, catalog))
+        refuse_errors(tuple(one for one in collect_findings(named, catalog) if one.rule not in ignored))
 
 
 def load_mappings(*folders: Path) -> MappingSet:

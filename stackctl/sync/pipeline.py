@@ -14,6 +14,7 @@ from stackctl.config.keys import KEYS
 from stackctl.config.settings import Settings
 from stackctl.core.errors import ConfigError, StackctlError, StateError, unknown_name_error
 from stackctl.mapping.compile import Compiled, compile_mapping
+from stackctl.mapping.files import MISSING_TABLE_RULES
 from stackctl.mapping.files import load_mappings as load_mappings
 from stackctl.postgres.connect import OPERATED, connect, connect_operated, open_operated_session
 from stackctl.postgres.errors import row_security_error
@@ -61,9 +62,12 @@ class Pipeline:
     def _loaded(self) -> MappingSet:
         return load_mappings(*self.settings.mappings_dirs())
 
-    def check_ready(self, conn: Connection, used: Iterable[Compiled] | None = None) -> None:
+    def check_ready(
+        self, conn: Connection, used: Iterable[Compiled] | None = None, *, without_missing: bool = False
+    ) -> None:
         """What must hold before anything is stamped or sent; `used` are the mappings concerned, all when left out.
 
+        `without_missing`: a table that is gone is the trouble of its own mappings alone.
         Raises StateError `not-migrated`, ServiceError `row-security`, and ConfigError `mapping-invalid` for a mapping
         that the operated database does not bear out.
         """
@@ -76,7 +80,7 @@ class Pipeline:
             )
         names = self.mappings if used is None else {compiled.mapping.name for compiled in used}
         self.refuse_hidden_rows(conn, [self.mappings[name] for name in names])
-        self._loaded.check(conn, names)
+        self._loaded.check(conn, names, ignored=MISSING_TABLE_RULES if without_missing else ())
 
     @staticmethod
     def refuse_hidden_rows(conn: Connection, mappings: Iterable[Mapping]) -> None:

@@ -64,7 +64,7 @@ class OneTimeCheck:
     def run_once(self, conn: Connection) -> None:
         with self._lock:
             if not self._done:
-                self._pipeline.check_ready(conn)
+                self._pipeline.check_ready(conn, without_missing=True)
                 self._done = True
 
 
@@ -119,10 +119,10 @@ def sequence(
                         " standby was promoted, or it was restored. If transactions were lost, run"
                         " `stackctl verify --repair`"
                     )
-                if sequencer.behind is not None:
+                for waits in filter(None, (sequencer.behind, sequencer.missing)):
                     if interval is None:
-                        raise sequencer.behind
-                    warned(f"{sequencer.behind.message}: {sequencer.behind.hint}")
+                        raise waits
+                    warned(f"{waits.message}: {waits.hint}")
                 if interval is None or stop.requested:
                     return
                 if result.rows:

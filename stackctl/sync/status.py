@@ -12,7 +12,7 @@ from psycopg import sql
 
 from stackctl.core.errors import StackctlError
 from stackctl.postgres.statements import load_statements
-from stackctl.sync.changes.sequenced_tables import OwnedTable, list_owned_tables
+from stackctl.sync.changes.sequenced_tables import OwnedTable, find_missing_tables, list_owned_tables
 from stackctl.sync.check.mapping_differences import compare_copy
 from stackctl.sync.engine import rejected_rows
 from stackctl.sync.queue import entries, fuses, pauses, retries
@@ -20,10 +20,11 @@ from stackctl.sync.target_states import StateReader
 from stackctl.sync.targets.protocol import NEVER_SYNCED, Cursor, TargetState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from stackctl.config.settings import ExternalDatabase
     from stackctl.mapping.compile import Compiled
+    from stackctl.mapping.model import Mapping
     from stackctl.postgres.connect import Connection
     from stackctl.sync.engine.rejected_rows import RejectedRow
     from stackctl.sync.pipeline import Pipeline
@@ -94,7 +95,10 @@ class DatabaseStatus:
 
 @dataclass(frozen=True)
 class Status:
-    """`pauses`: all that stand, whether or not they concern a database that is configured."""
+    """`pauses`: all that stand, whether or not they concern a database that is configured.
+
+    `missing_tables`: those that mappings need and that are gone, or are not sequenced any more.
+    """
 
     generated_at: datetime
     fuses: fuses.Fuses
@@ -102,10 +106,12 @@ class Status:
     queue: entries.QueueSummary
     tenancies: dict[UUID, tuple[DatabaseStatus, ...]] = field(default_factory=dict[UUID, tuple[DatabaseStatus, ...]])
     pauses: tuple[Pause, ...] = ()
+    missing_tables: tuple[str, ...] = ()
 
     def find_problems(self, *, max_backlog: int | None, max_lag: timedelta | None) -> list[str]:
         """What `--check` complains of, one line each; empty when all is well. Of what is paused it does not."""
         found = [f"the {name} fuse is off" for name in ("sequencer", "poller") if not getattr(self.fuses, name)]
+        found += [f'the table "{name}" is missing' for name in self.missing_tables]
         if self.queue.dead:
             found.append(f"{self.queue.dead} databases are given up (dead letters)")
         for tenancy, databases in self.tenancies.items():
@@ -144,15 +150,16 @@ def read_status(pipeline: Pipeline, conn: Connection, tenancy: UUID | None = Non
         failing[failure.tenancy, failure.database].append(failure)
     set_aside = rejected_rows.list_rows_by_database(conn, tenancy)
     paused = pauses.list_pauses(conn)
+    missing = find_missing_tables(conn, pipeline.mappings.values())
     return Status(
         generated_at=datetime.now(UTC),
         fuses=fuses.read_fuses(conn),
-        tables=_read_tables(conn, pipeline, tenancy),
+        tables=_read_tables(conn, [one for one in pipeline.mappings.values() if one.source not in missing], tenancy),
         queue=entries.summarize_queue(conn),
         tenancies={
             id_: tuple(
                 replace(
-                    _read_database(conn, pipeline, states, one, failing[id_, one.id], paused),
+                    _read_database(conn, pipeline, states, one, failing[id_, one.id], paused, missing),
                     refused=tuple(set_aside.get((id_, one.id), ())),
                 )
                 for one in databases
@@ -160,12 +167,12 @@ def read_status(pipeline: Pipeline, conn: Connection, tenancy: UUID | None = Non
             for id_, databases in chosen.items()
         },
         pauses=tuple(paused),
+        missing_tables=tuple(sorted(missing)),
     )
 
 
-def _read_tables(conn: Connection, pipeline: Pipeline, tenancy: UUID | None) -> dict[str, TableStatus]:
-    owned = list_owned_tables(pipeline.mappings.values())
-    return {one.sequenced.table: _read_table(conn, one, tenancy) for one in owned}
+def _read_tables(conn: Connection, mappings: Sequence[Mapping], tenancy: UUID | None) -> dict[str, TableStatus]:
+    return {one.sequenced.table: _read_table(conn, one, tenancy) for one in list_owned_tables(mappings)}
 
 
 def _read_table(conn: Connection, owned: OwnedTable, tenancy: UUID | None) -> TableStatus:
@@ -208,7 +215,10 @@ def _read_database(
     database: ExternalDatabase,
     failures: Sequence[Failure],
     paused: Sequence[Pause],
+    missing: Collection[str],
 ) -> DatabaseStatus:
+    """How one database is; of mappings whose table is missing, no more than their failures."""
+
     def find_paused(mapping: str | None) -> Pause | None:
         return pauses.find_pause(paused, database.tenancy, database.id, mapping)
 
@@ -231,7 +241,7 @@ def _read_database(
         else:
             error = problem.message
     known = cursors or {}
-    compiled = pipeline.compile_mappings(database)
+    compiled = [one for one in pipeline.compile_mappings(database) if one.mapping.source not in missing]
     copies = read_mapping_statuses(conn, database.tenancy, compiled, known) if cursors is not None else ()
     return DatabaseStatus(
         database=database.id,

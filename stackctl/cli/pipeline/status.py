@@ -125,7 +125,10 @@ def status_document(found: Status, captured: CaptureMode) -> dict[str, Any]:
         "change_capture": captured,
         "fuses": asdict(found.fuses),
         "pauses": [asdict(pause) for pause in found.pauses],
-        "sequencer": {"tables": {name: asdict(table) for name, table in found.tables.items()}},
+        "sequencer": {
+            "tables": {name: asdict(table) for name, table in found.tables.items()},
+            "missing_tables": found.missing_tables,
+        },
         "queue": asdict(found.queue),
         "tenancies": [
             {"tenancy": tenancy, "databases": [_database_document(database) for database in databases]}
@@ -154,6 +157,8 @@ def show(console: Console, found: Status, captured: CaptureMode) -> None:
     console.line(
         f"queue   {queue.pending} pending, {queue.in_flight} in flight, {queue.stale} stale, {queue.dead} dead{oldest}"
     )
+    for name in found.missing_tables:
+        console.line(f'missing the table "{name}"; what changes there is not sent', style="bold red")
     console.line("changes " + ("marked by triggers" if captured == "triggers" else "marked by the application"))
     console.line()
     console.table(

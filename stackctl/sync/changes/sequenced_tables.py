@@ -7,14 +7,19 @@ from typing import TYPE_CHECKING, LiteralString, cast
 
 from psycopg import sql
 
+from stackctl.postgres.statements import load_statements
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from psycopg.sql import Composable
 
     from stackctl.mapping.model import Mapping, TenancyJoin
+    from stackctl.postgres.connect import Connection
 
 TOMBSTONES = "DeletedRow"
+
+_SQL = load_statements(__file__, "sequencer")
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,12 @@ def list_sequenced_tables(mappings: Iterable[Mapping]) -> tuple[SequencedTable, 
             )
         )
     return tuple(found)
+
+
+def find_missing_tables(conn: Connection, mappings: Iterable[Mapping]) -> frozenset[str]:
+    """Those tables of the mappings and of what they depend on that are gone, or lack what stamping needs."""
+    tables = {name for one in mappings for name in (one.source, *(dependency.table for dependency in one.depends_on))}
+    return frozenset(name for (name,) in conn.execute(_SQL["find_missing_tables"], {"tables": sorted(tables)}))
 
 
 def _any_of(filters: set[str | None]) -> str | None:

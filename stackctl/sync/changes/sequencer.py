@@ -16,8 +16,10 @@ from uuid import UUID
 
 from psycopg import errors
 
+from stackctl.core.errors import StateError
 from stackctl.postgres.statements import load_statements
 from stackctl.sync.changes.sequence_position import find_tenancies_ahead, to_behind_error
+from stackctl.sync.changes.sequenced_tables import find_missing_tables
 from stackctl.sync.changes.source_identity import Place, notice_place
 from stackctl.sync.changes.stamping import StampedRow, compose_stampings
 from stackctl.sync.changes.turns import WHOLE, TakenRows, TurnTaker
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
     from datetime import timedelta
 
-    from stackctl.core.errors import StateError
     from stackctl.mapping.model import Mapping
     from stackctl.postgres.connect import Connection
     from stackctl.sync.stop import Stop
@@ -38,9 +39,11 @@ LOCK_POLL = 0.02  # seconds between two tries
 LOOK_INTERVAL = 0.2  # seconds for which a look at the marks and fuses holds while one full batch follows another
 EMPTIED_AT_ONCE = 20_000  # tombstones that one sweep empties
 HELD_WAIT = 5.0  # seconds for which rows are looked for that come after those that can't be stamped
+MISSING_INTERVAL = 1.0  # seconds between two looks for tables that are missing
 AHEAD_PAUSE = 5.0  # seconds in which a tenancy is left out whose stamps are above the sequence
 HELD_PAUSE = 1.0  # seconds in which a tenancy whose queue entry is locked is left out
 
+Outcome = Literal["stamped", "held", "idle", "fuse", "busy"]
 StoppedBy = Literal["drained", "fuse", "max-duration", "signal", "lock-held"]
 
 _SQL = load_statements(__file__)
@@ -66,6 +69,16 @@ def prune_stamps(conn: Connection) -> None:
     """
     conn.execute(_SQL["prune_stamp_log"])
     conn.execute(_SQL["empty_tombstones"], {"limit": EMPTIED_AT_ONCE})
+
+
+def _to_missing_error(tables: Collection[str]) -> StateError:
+    names = ", ".join(f'"{name}"' for name in sorted(tables))
+    return StateError(
+        f"gone from the operated database, or no longer sequenced: {names}; what changes there is not sent",
+        code="table-missing",
+        hint="bring the tables back, or take their mappings away (`stackctl doctor` says what is missing)",
+        details={"tables": sorted(tables)},
+    )
 
 
 @dataclass
@@ -101,9 +114,9 @@ class Sequencer:
     """Stamps over one connection (autocommit), for the tables of these mappings.
 
     `pending_work` is what it found when it last looked; given the `lease` of a poller, it looks for the poller's, too.
-    `behind`: the StateError `sequence-behind` as long as tenancies are left out for it. `place`: where the database
-    lives, noticed before any id is given there.
-    Raises StateError `not-migrated` when a table is missing.
+    `behind`: the StateError `sequence-behind` as long as tenancies are left out for it; `missing`: the StateError
+    `table-missing` as long as tables are. `place`: where the database lives, noticed before any id is given there.
+    Raises StateError `not-migrated` where there are no tombstones.
     """
 
     def __init__(
@@ -111,29 +124,47 @@ class Sequencer:
     ) -> None:
         self._conn = conn
         self._batch_size = batch_size
-        self._stampings = compose_stampings(conn, mappings)
-        # Put together once, not for every batch.
-        self._statements = [stamping.statement.as_bytes(conn) for stamping in self._stampings]
-        self._probe = WorkProbe(conn, self._stampings, lease=lease)
-        self.pending_work: PendingWork | None = None
+        self._lease = lease
+        self._all_mappings = mappings
         self._looked = 0.0
-        self._turns = [TurnTaker(batch_size, whole=not stamping.by_tenancy) for stamping in self._stampings]
         self._full = False  # the last batch was, so that more is likely to wait
         self._skipped: dict[UUID, float] = {}
-        self._mappings = mappings
+        self._compose(find_missing_tables(conn, mappings))
         self._compared: set[UUID] = set()  # tenancies whose stamps were found below the sequence
         self._ahead: set[UUID] = set()  # and those that are left out for a while because they were not
         self._collided = 0.0  # when the next try is due after ids collided with those that rows carry
         self.behind: StateError | None = None
-        self.place: Place = notice_place(conn, mappings)
+        self.place: Place = notice_place(conn, self._mappings)
+
+    def _compose(self, missing: frozenset[str]) -> None:
+        """What is run for every batch, without these tables."""
+        self._missing, self._looked_for_missing = missing, time.monotonic()
+        self.missing = _to_missing_error(missing) if missing else None
+        self._mappings = [one for one in self._all_mappings if one.source not in missing]
+        self._stampings = compose_stampings(self._conn, self._all_mappings, missing)
+        # Put together once, not for every batch.
+        self._statements = [stamping.statement.as_bytes(self._conn) for stamping in self._stampings]
+        self._probe = WorkProbe(self._conn, self._stampings, lease=self._lease)
+        self._turns = [TurnTaker(self._batch_size, whole=not stamping.by_tenancy) for stamping in self._stampings]
+        self.pending_work: PendingWork | None = None
+
+    def _notice_missing(self) -> bool:
+        """Whether other tables are missing than before."""
+        missing, self._looked_for_missing = find_missing_tables(self._conn, self._all_mappings), time.monotonic()
+        if missing == self._missing:
+            return False
+        self._compose(missing)
+        return True
 
     @property
     def tables(self) -> tuple[str, ...]:
         """Those whose changes it waits for."""
         return tuple(stamping.table for stamping in self._stampings)
 
-    def stamp_batch(self, result: SequenceResult) -> Literal["stamped", "held", "idle", "fuse", "busy"]:
+    def stamp_batch(self, result: SequenceResult) -> Outcome:
         """One transaction: stamps up to a batch of every table that has marked rows, tenancies taking turns.
+
+        Tables that are gone are passed over, and taken up again when they are back.
 
         "held": all rows that were looked at wait for others that are locked, and more are behind them.
 
@@ -144,6 +175,16 @@ class Sequencer:
         the entries are waited for only shortly; whose entry can't be had is left out for a while. A tenancy with stamps
         above the sequence (see sequence_position.py) is left out, and tried again now and then.
         """
+        if self._missing and time.monotonic() - self._looked_for_missing >= MISSING_INTERVAL:
+            self._notice_missing()
+        try:
+            return self._stamp_present(result)
+        except (errors.UndefinedTable, errors.UndefinedColumn):
+            if not self._notice_missing():
+                raise
+            return self._stamp_present(result)
+
+    def _stamp_present(self, result: SequenceResult) -> Outcome:
         fresh = not self._full or time.monotonic() - self._looked >= LOOK_INTERVAL
         if fresh or self.pending_work is None:
             self.pending_work, self._looked = self._probe.find_work(), time.monotonic()
@@ -188,7 +229,7 @@ class Sequencer:
         self._full = any(notes)
         if not batch.progress:
             if not fresh:
-                return self.stamp_batch(result)
+                return self._stamp_present(result)
             # What waits is locked by transactions of the application: its turn comes when they end.
             return "held" if self._full else "idle"
         result.rows += batch.stamped.total()

@@ -54,6 +54,13 @@ SELECT c.relkind = 'p' OR EXISTS (SELECT FROM pg_inherits AS h WHERE h.inhparent
 FROM pg_class AS c JOIN pg_index AS i ON i.indrelid = c.oid AND i.indisprimary
 WHERE c.oid = to_regclass(quote_ident(%(table)s))
 
+-- name: find_missing_tables
+SELECT name FROM unnest(%(tables)s::text[]) AS name
+WHERE NOT EXISTS (SELECT FROM pg_index WHERE indrelid = to_regclass(quote_ident(name)) AND indisprimary)
+   OR (SELECT count(*) FROM pg_attribute
+       WHERE attrelid = to_regclass(quote_ident(name)) AND NOT attisdropped
+         AND attname IN ('sequenceId', 'shouldUpdateSequenceId')) < 2
+
 -- name: read_column_type
 SELECT format_type(atttypid, atttypmod) FROM pg_attribute
 WHERE attrelid = to_regclass(quote_ident(%(table)s)) AND attname = %(column)s AND NOT attisdropped

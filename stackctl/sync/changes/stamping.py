@@ -12,7 +12,6 @@ that inherit from it, has the same place several times, and is refused; ONLY kee
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from typing import TYPE_CHECKING, NamedTuple
@@ -21,25 +20,30 @@ from psycopg import sql
 
 from stackctl.core.errors import StateError
 from stackctl.postgres.statements import load_statements
+from stackctl.sync.changes.parent_marks import (
+    ParentTable,
+    dependency_condition,
+    format_columns,
+    mark_parents,
+    tenancy_condition,
+)
 from stackctl.sync.changes.sequenced_tables import (
     TOMBSTONES,
     SequencedTable,
     filter_condition,
     list_sequenced_tables,
-    to_sql,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Sequence
     from uuid import UUID
 
     from psycopg.sql import Composable, Composed
 
-    from stackctl.mapping.model import Dependency, Mapping, TenancyJoin
+    from stackctl.mapping.model import Mapping, TenancyJoin
     from stackctl.postgres.connect import Connection
 
 _SQL = load_statements(__file__, "sequencer")
-_PLAIN_COLUMN = re.compile(r'"[^"]+"')
 _LOCKED = sql.SQL("current_setting('stackctl.stamping', true) = 'on'")  # the sequencers' lock is held
 _RANGE = sql.SQL('"tenancyId" BETWEEN turn.first AND turn.last')
 _COUNTS = sql.SQL('max("sequenceId"), count(*) FILTER (WHERE sent), count(*)')
@@ -50,7 +54,7 @@ _BY_TENANCY_FOUND = sql.SQL(
     'LEFT JOIN (SELECT "tenancyId", {} FROM stamped GROUP BY 1) AS s ("tenancyId", highest, sent, stamped) '
     'USING ("tenancyId")'
 ).format(_COUNTS)
-_UUID_TEXT = "^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"
+_ALWAYS = sql.SQL("true")
 
 
 @dataclass(frozen=True)
@@ -86,30 +90,29 @@ class StampedRow(NamedTuple):
     all_found: int
 
 
-@dataclass(frozen=True)
-class _ParentTable:
-    """A table whose rows are marked when a row of the child changes."""
-
-    source: SequencedTable
-    dependency: Dependency
-
-
-def compose_stampings(conn: Connection, mappings: Sequence[Mapping]) -> tuple[Stamping, ...]:
+def compose_stampings(
+    conn: Connection, mappings: Sequence[Mapping], missing: Collection[str] = ()
+) -> tuple[Stamping, ...]:
     """The stampings of all sequenced tables, children (and tombstones) before the parents that they mark.
 
     In this order the parents that a batch marks are stamped in the same transaction; nothing rests on it.
+
+    Tables that are `missing` are left out, and so is what has to mark rows there: it waits until they are back.
     """
+    waiting = {dependency.table for one in mappings if one.source in missing for dependency in one.depends_on}
     known = {source.table: source for source in list_sequenced_tables(mappings)}
-    parents: dict[str, list[_ParentTable]] = {}
+    parents: dict[str, list[ParentTable]] = {}
     order: TopologicalSorter[str] = TopologicalSorter(dict.fromkeys(known, ()))
     for mapping in mappings:
         for dependency in mapping.depends_on:
-            parent = _ParentTable(known[mapping.source], dependency)
+            parent = ParentTable(known[mapping.source], dependency)
             if parent not in parents.setdefault(dependency.table, []):
                 parents[dependency.table].append(parent)
             order.add(mapping.source, dependency.table)
-    stampings = [_compose_tombstone_stamping(conn, known, parents)]
+    stampings = [_compose_tombstone_stamping(conn, known, parents, waiting)]
     for table in order.static_order():
+        if table in waiting or table in missing:
+            continue
         # A dependency that no mapping sends carries no stamps of its own, but its changes still mark its parents.
         source = known.get(table) or SequencedTable(table, None, None, None, frozenset({table}))
         stampings.append(_compose_stamping(conn, source, parents.get(table, [])))
@@ -134,24 +137,14 @@ def _require_plain_table(conn: Connection, table: str) -> None:
         )
 
 
-def _read_column_type(conn: Connection, table: str, column: str) -> str:
-    row = conn.execute(_SQL["read_column_type"], {"table": table, "column": column}).fetchone()
-    return row[0] if row else "text"
-
-
-def _format_columns(columns: Iterable[str], alias: str | None = None) -> Composed:
-    qualify = (alias,) if alias else ()
-    return sql.SQL(", ").join(sql.Identifier(*qualify, column) for column in columns)
-
-
-def _compose_stamping(conn: Connection, source: SequencedTable, parents: list[_ParentTable]) -> Stamping:
+def _compose_stamping(conn: Connection, source: SequencedTable, parents: list[ParentTable]) -> Stamping:
     table = sql.Identifier(source.table)
     _require_plain_table(conn, source.table)
     by_tenancy = source.tenancy is None
     order = _order_by_marks(conn, source.table) if by_tenancy else sql.SQL("")
     columns = sorted({column for parent in parents for column in parent.dependency.on})
     carried = [*columns, *(["tenancyId"] if source.tenancy is None else source.tenancy.on.values())]
-    joined = [_dependency_condition(conn, source.table, parent, tombstone=False) for parent in parents]
+    joined = [dependency_condition(conn, source.table, parent, tombstone=False) for parent in parents]
     if source.tenancy is None:
         found, returned = _BY_TENANCY_FOUND if parents else _BY_TENANCY, sql.SQL('t."tenancyId"')
     else:
@@ -159,8 +152,8 @@ def _compose_stamping(conn: Connection, source: SequencedTable, parents: list[_P
         found = sql.SQL(
             "SELECT NULL::uuid, {}, count(*) FROM stamped UNION ALL "
             'SELECT DISTINCT o.id, NULL::bigint, 0, 0, 0 FROM stamped AS s JOIN "Tenancy" AS o ON {} WHERE s.sent'
-        ).format(_COUNTS, _tenancy_condition(source.tenancy, "o", "s"))
-        returned = _format_columns(source.tenancy.on.values(), "t")
+        ).format(_COUNTS, tenancy_condition(source.tenancy, "o", "s"))
+        returned = format_columns(source.tenancy.on.values(), "t")
     return Stamping(
         source.table,
         by_tenancy,
@@ -169,7 +162,7 @@ def _compose_stamping(conn: Connection, source: SequencedTable, parents: list[_P
             table=table,
             rows=_select_rows_in_turn(
                 table,
-                _format_columns(dict.fromkeys(carried)),
+                format_columns(dict.fromkeys(carried)),
                 _RANGE if source.tenancy is None else _not_skipped_condition(source.tenancy),
                 order,
                 lock=not parents,
@@ -184,8 +177,8 @@ def _compose_stamping(conn: Connection, source: SequencedTable, parents: list[_P
     )
 
 
-def _compose_row_probe(table: sql.Identifier, order: sql.SQL) -> Composed:
-    return sql.SQL('SELECT 1 FROM ONLY {} WHERE "shouldUpdateSequenceId" {} LIMIT 1').format(table, order)
+def _compose_row_probe(table: sql.Identifier, order: sql.SQL, due: Composable = _ALWAYS) -> Composed:
+    return sql.SQL('SELECT 1 FROM ONLY {} WHERE "shouldUpdateSequenceId" AND {} {} LIMIT 1').format(table, due, order)
 
 
 def _select_rows_in_turn(
@@ -228,27 +221,36 @@ def _not_skipped_condition(join: TenancyJoin) -> Composed:
 
 
 def _compose_tombstone_stamping(
-    conn: Connection, known: dict[str, SequencedTable], parents: dict[str, list[_ParentTable]]
+    conn: Connection,
+    known: dict[str, SequencedTable],
+    parents: dict[str, list[ParentTable]],
+    waiting: Collection[str],
 ) -> Stamping:
+    """The tombstones' own; those of rows of the `waiting` tables are left out."""
     _require_plain_table(conn, TOMBSTONES)
     table, order = sql.Identifier(TOMBSTONES), _order_by_marks(conn, TOMBSTONES)
-    affected = [(child, parent) for child, marked in parents.items() for parent in marked]
+    # Those of rows that merely moved are recorded under the table's own name.
+    names = {child: {child, *(known[child].deleted_as if child in known else ())} for child in parents}
+    affected = [(child, parent) for child, marked in parents.items() if child not in waiting for parent in marked]
     joined = [
         sql.SQL('c."tableName" = ANY({}) AND {}').format(
-            # Those of rows that merely moved are recorded under the table's own name.
-            sql.Literal(sorted({child, *(known[child].deleted_as if child in known else ())})),
-            _dependency_condition(conn, child, parent, tombstone=True),
+            sql.Literal(sorted(names[child])), dependency_condition(conn, child, parent, tombstone=True)
         )
         for child, parent in affected
     ]
+    due = sql.SQL('"tableName" <> ALL ({}::text[])').format(
+        sql.Literal(sorted(name for child in waiting for name in names[child]))
+    )
     columns = sql.SQL('"tenancyId", "tableName", "primaryKey", data')
     return Stamping(
         TOMBSTONES,
         True,
-        _compose_row_probe(table, order),
+        _compose_row_probe(table, order, due),
         _compose_statement(
             table=table,
-            rows=_select_rows_in_turn(table, columns, _RANGE, order, lock=not affected),
+            rows=_select_rows_in_turn(
+                table, columns, sql.SQL("{} AND {}").format(_RANGE, due), order, lock=not affected
+            ),
             parents=[parent for _, parent in affected],
             joined=joined,
             returned=sql.SQL('t."tenancyId"'),
@@ -260,77 +262,11 @@ def _compose_tombstone_stamping(
     )
 
 
-def _tenancy_condition(join: TenancyJoin, tenancy: str, row: str) -> Composed:
-    return sql.SQL(" AND ").join(
-        sql.SQL("{} = {}").format(sql.Identifier(tenancy, column), sql.Identifier(row, of_source))
-        for column, of_source in join.on.items()
-    )
-
-
-def _dependency_condition(conn: Connection, child: str, parent: _ParentTable, *, tombstone: bool) -> Composable:
-    """Whether the parent row `p` (see `_select_parents_to_mark`) depends on the picked row `c`."""
-    conditions: list[Composable] = []
-    for number, (column, expression) in enumerate(parent.dependency.on.items()):
-        of_parent: Composable = sql.Identifier("p", f"_stack_{number}")
-        plain = _PLAIN_COLUMN.fullmatch(expression) is not None
-        type_ = _read_column_type(conn, parent.source.table, expression.strip('"')) if plain else "text"
-        of_child: Composable = sql.Identifier("c", column)
-        if tombstone:
-            text = sql.SQL('coalesce(c."primaryKey" ->> {name}, c.data ->> {name})').format(name=sql.Literal(column))
-            # A tombstone that was written by hand must not stop the sequencer with a cast that fails.
-            of_child = (
-                sql.SQL("CASE WHEN {text} ~ {form} THEN ({text})::uuid END").format(
-                    text=text, form=sql.Literal(_UUID_TEXT)
-                )
-                if type_ == "uuid"
-                else text
-            )
-        if type_ != "uuid":
-            of_parent, of_child = sql.SQL("{}::text").format(of_parent), sql.SQL("({})::text").format(of_child)
-        conditions.append(sql.SQL("{} = {}").format(of_parent, of_child))
-    source = parent.source
-    if source.tenancy is None:
-        conditions.append(sql.SQL('p."tenancyId" = c."tenancyId"'))
-    else:
-        conditions.append(
-            sql.SQL('EXISTS (SELECT 1 FROM "Tenancy" AS o WHERE o.id = c."tenancyId" AND {})').format(
-                _tenancy_condition(source.tenancy, "o", "p")
-            )
-        )
-    return sql.SQL(" AND ").join(conditions)
-
-
-def _select_parents_to_mark(parent: _ParentTable, joined: Composable) -> Composed:
-    """Parents that must be marked, each with the picked row that asks for it.
-
-    The inner SELECT keeps the author's expressions apart from the child's columns; the planner folds it away. The mark
-    is asked for by CASE, of which there are no statistics: they say that hardly any row is unmarked after all were
-    marked, and every picked row would be compared with every parent.
-    """
-    source = parent.source
-    expressions = sql.SQL(", ").join(
-        sql.SQL("{} AS {}").format(to_sql(expression), sql.Identifier(f"_stack_{number}"))
-        for number, expression in enumerate(parent.dependency.on.values())
-    )
-    tenancy_columns = ["tenancyId"] if source.tenancy is None else list(source.tenancy.on.values())
-    return sql.SQL(
-        "SELECT p._stack_place AS parent, c._stack_place AS child FROM waiting AS c "
-        "JOIN (SELECT ctid AS _stack_place, {columns}, {expressions} FROM ONLY {table} "
-        'WHERE CASE WHEN "shouldUpdateSequenceId" THEN false ELSE true END AND {filter}) AS p ON {joined}'
-    ).format(
-        columns=_format_columns(dict.fromkeys(tenancy_columns)),
-        expressions=expressions,
-        table=sql.Identifier(source.table),
-        filter=filter_condition(source.filter),
-        joined=joined,
-    )
-
-
 def _compose_statement(
     *,
     table: sql.Identifier,
     rows: Composable,
-    parents: list[_ParentTable],
+    parents: list[ParentTable],
     joined: Sequence[Composable],
     returned: Composable,
     sent: Composable,
@@ -339,7 +275,7 @@ def _compose_statement(
 ) -> Composed:
     """The whole statement. Where no parents are marked, nothing but places goes from the search to the UPDATE."""
     if parents:
-        steps = _mark_parents(table, rows, parents, joined)
+        steps = mark_parents(table, rows, parents, joined)
         places, all_found = sql.SQL("ARRAY(SELECT place FROM picked)"), sql.SQL("count(*)")
     else:
         steps = [
@@ -359,54 +295,6 @@ def _compose_statement(
         "(SELECT {} FROM waiting) FROM (SELECT) AS always "
         "LEFT JOIN ({}) AS f (tenancy, highest, sent, stamped, found) ON true"
     ).format(sql.SQL(", ").join(steps), all_found, found)
-
-
-def _mark_parents(
-    table: sql.Identifier, rows: Composable, parents: list[_ParentTable], joined: Sequence[Composable]
-) -> list[Composable]:
-    """The steps that pick rows and mark their parents.
-
-    A parent that the application holds locked is not waited for (the sequencer would stall) and not skipped (the
-    mark would be lost): its children stay marked and come again in a later round. A parent that is marked already
-    needs no lock: only a sequencer takes marks away, and this one holds the sequencers' lock.
-
-    Parents are locked before their children: a lock is written to the disk, and as long as the parents of many rows
-    can't be had, nothing is written, and the application waits for no lock of ours.
-    """
-    steps: list[Composable] = [sql.SQL("waiting AS MATERIALIZED ({})").format(rows)]
-    ready: list[Composable] = []
-    for number, (parent, condition) in enumerate(zip(parents, joined, strict=True)):
-        to_mark, locked = (sql.Identifier(f"{name}_{number}") for name in ("to_mark", "locked"))
-        steps += [
-            sql.SQL("{} AS MATERIALIZED ({})").format(to_mark, _select_parents_to_mark(parent, condition)),
-            sql.SQL(
-                "{} AS MATERIALIZED (SELECT ctid AS place FROM ONLY {} "
-                "WHERE ctid = ANY (ARRAY(SELECT parent FROM {})) FOR NO KEY UPDATE SKIP LOCKED)"
-            ).format(locked, sql.Identifier(parent.source.table), to_mark),
-        ]
-        ready.append(
-            sql.SQL("k._stack_place NOT IN (SELECT child FROM {} WHERE parent NOT IN (SELECT place FROM {}))").format(
-                to_mark, locked
-            )
-        )
-    steps += [
-        sql.SQL("ready AS MATERIALIZED (SELECT k._stack_place AS place FROM waiting AS k WHERE {})").format(
-            sql.SQL(" AND ").join(ready)
-        ),
-        sql.SQL(
-            "picked AS MATERIALIZED (SELECT ctid AS place FROM ONLY {} "
-            "WHERE ctid = ANY (ARRAY(SELECT place FROM ready)) FOR UPDATE SKIP LOCKED)"
-        ).format(table),
-    ]
-    for number, parent in enumerate(parents):
-        to_mark, marked = (sql.Identifier(f"{name}_{number}") for name in ("to_mark", "marked"))
-        steps.append(
-            sql.SQL(
-                '{} AS (UPDATE ONLY {} SET "shouldUpdateSequenceId" = true WHERE ctid = ANY (ARRAY('
-                "SELECT parent FROM {} WHERE child IN (SELECT place FROM picked))))"
-            ).format(marked, sql.Identifier(parent.source.table), to_mark)
-        )
-    return steps
 
 
 def compose_probe(stampings: Sequence[Stamping]) -> Composed:
