@@ -49,7 +49,7 @@ _stackctl_follows() {
     'queue list') flags='--tenancy=@tenancies --limit=' ;;
     'queue retry') flags='--tenancy=@tenancies --all --dry-run' arguments='@failing...' ;;
     'queue forget') flags='--tenancy=@tenancies --all --yes -y --dry-run' arguments='@failing...' ;;
-    'status') flags='--tenancy=@tenancies --watch --check --max-backlog= --max-lag=' ;;
+    'status') flags='--tenancy=@tenancies --watch --interval= --check --max-backlog= --max-lag=' ;;
     'fuse') subcommands='show on off' ;;
     'fuse show') ;;
     'fuse on') flags='--tenancy=@synced-tenancies --database=@databases --mapping=@mappings' arguments='sequencer|poller' ;;

@@ -393,7 +393,8 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
             subcommands = @()
             flags = @(
                 '--tenancy=@tenancies:Only this tenancy.'
-                '--watch:Refresh until Ctrl-C.'
+                '--watch:A board that is kept up to date until q or Ctrl-C; trouble comes first.'
+                '--interval=:With --watch: time between two looks; 2s.'
                 '--check:Exit 1 when something is wrong or a limit is passed.'
                 '--max-backlog=:With --check: rows behind, per mapping.'
                 '--max-lag=:With --check: time behind, per mapping.'

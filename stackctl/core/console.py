@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from rich.console import Console as RichConsole
 
     from stackctl.core.errors import StackctlError
+    from stackctl.core.screen import Screen
 
 _EXPLAIN_THEMSELVES = ("bug", "confirmation-required", "not-confirmed", "write-failed")
 PLAIN_PROGRESS_INTERVAL = 3.0  # seconds between progress lines off a terminal
@@ -240,6 +241,17 @@ class Console:
         for row in shown:
             table.add_row(*map(Text, row))
         self._terminal.print(table)
+
+    @property
+    def has_screen(self) -> bool:
+        """Whether stdout is a terminal that can be drawn on anywhere."""
+        return self._out.isatty() and not self._terminal.is_dumb_terminal
+
+    def screen(self) -> Screen:
+        """The terminal's whole screen, for the length of a `with`; only where `has_screen`."""
+        from stackctl.core.screen import Screen
+
+        return Screen(self._terminal, lambda text: self._encodable(to_sentence(text)))
 
     def clear(self) -> None:
         """A terminal's screen; elsewhere nothing."""

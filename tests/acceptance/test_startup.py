@@ -62,6 +62,7 @@ USES: dict[str, set[str]] = {
     "queue forget --all --yes": DATABASE,
     "enqueue --all": DATABASE,
     "status": DATABASE,
+    "status -q": DATABASE,
     "tenancies list": DATABASE,
     "db url": DATABASE,
     "sequence": DATABASE,

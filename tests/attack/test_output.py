@@ -133,6 +133,8 @@ CASES = [
     Case("queue list --tenancy={text}", 2),
     Case("queue forget --all --yes", changes=True),
     Case("status", holds=3),
+    Case("status -q", holds=3),
+    Case("status -q --tenancy={text}", 2),
     Case("status --check --max-backlog=0 --max-lag=1ms", 1),
     Case("fuse show"),
     Case("fuse on poller", changes=True),

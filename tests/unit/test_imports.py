@@ -231,6 +231,7 @@ def test_one_module_opens_connections(path: Path) -> None:
 # Beside the console: the version, the help, what a shell completes, the process's streams, and one question.
 SPEAKERS = {
     "core.console": None,
+    "core.screen": None,
     "core.streams": None,
     "__main__": {"sys.stdout"},
     "cli.tree": {"sys.stdout"},

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import time
-from contextlib import suppress
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stackctl.cli.arguments import find_tenancy, parse_duration_option
+from stackctl.cli.arguments import find_tenancy, parse_duration_option, parse_wait_option
 from stackctl.cli.command import Run, command, format_count
 from stackctl.cli.fuse.shared import describe_pause
 from stackctl.core.durations import format_duration
 from stackctl.core.errors import AnswerNo, UsageError
-from stackctl.core.streams import has_reader
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -27,17 +24,24 @@ if TYPE_CHECKING:
     from stackctl.sync.queue.retries import Failure
     from stackctl.sync.status import DatabaseStatus, Status
 
-WATCH_INTERVAL = 2.0  # seconds
+WATCH_INTERVAL = timedelta(seconds=2)
+SHORTEST_INTERVAL = timedelta(milliseconds=100)
 REFUSED_SHOWN = 5  # rows of a database
 
 
 @command(
-    example="stackctl status\nstackctl status --watch\nstackctl status --check --max-backlog 1000 --max-lag 5m",
+    example="stackctl status\nstackctl status --watch --interval 1s\nstackctl status -q\n"
+    "stackctl status --check --max-backlog 1000 --max-lag 5m",
 )
 def status(
     run: Run,
     tenancy: Annotated[str | None, typer.Option("--tenancy", metavar="TENANCY", help="Only this tenancy.")] = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Refresh until Ctrl-C.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="A board that is kept up to date until q or Ctrl-C; trouble comes first.")
+    ] = False,
+    interval: Annotated[
+        str | None, typer.Option("--interval", metavar="DURATION", help="With --watch: time between two looks; 2s.")
+    ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Exit 1 when something is wrong or a limit is passed.")
     ] = False,
@@ -50,7 +54,10 @@ def status(
 ) -> None:
     """The pipeline at a glance: fuses, stamps, queue, and how far each copy is behind.
 
-    Exit codes: 0 read (with --check: all well), 1 --check found something wrong.
+    With -q: one line, for a shell's prompt, of what the operated database knows; it takes two seconds at the most.
+
+    Exit codes: 0 read (with --check: all well), 1 --check found something wrong, 4 the operated database can't be
+    reached, or with -q does not answer in time.
     """
     from stackctl.sync.pipeline import Pipeline
     from stackctl.sync.status import read_status as read
@@ -59,6 +66,12 @@ def status(
         raise UsageError("--max-backlog and --max-lag go with --check", code="usage")
     if check and watch:
         raise UsageError("--check and --watch exclude each other", code="usage")
+    every = _parse_interval(interval, watch)
+    if run.console.quiet and not (run.json_output or watch or check):
+        from stackctl.cli.pipeline.prompt_line import print_prompt_line
+
+        print_prompt_line(run, tenancy)
+        return
     lag_limit = parse_duration_option(max_lag, "--max-lag")
     pipeline = Pipeline(run.settings)
     with run.database() as conn:
@@ -67,13 +80,11 @@ def status(
             _must_exist(pipeline, conn, only)
         captured = _captured(run, conn)
         found = read(pipeline, conn, only)
-        if watch:
-            with suppress(KeyboardInterrupt):  # Ctrl-C and SIGTERM are how a watch ends
-                _refresh(run, found, captured)
-                while has_reader():
-                    time.sleep(WATCH_INTERVAL)
-                    _refresh(run, read(pipeline, conn, only), captured)
-            return
+    if watch:
+        from stackctl.cli.pipeline.watch import watch as go_on
+
+        go_on(run, pipeline, only, found, every, lambda look: _refresh(run, look, captured))
+        return
     problems = found.find_problems(max_backlog=max_backlog, max_lag=lag_limit) if check else []
     document = status_document(found, captured) | ({"ok": not problems, "problems": problems} if check else {})
     if run.json_output:
@@ -89,6 +100,18 @@ def status(
         if run.json_output:
             raise typer.Exit(AnswerNo.exit_code)
         raise AnswerNo(problems[0], code="check-failed", hint="`stackctl status` and `stackctl queue list` say more")
+
+
+def _parse_interval(given: str | None, watch: bool) -> float:
+    """Seconds between two looks."""
+    if given is None:
+        return WATCH_INTERVAL.total_seconds()
+    if not watch:
+        raise UsageError("--interval goes with --watch", code="usage")
+    found = parse_wait_option(given, "--interval")
+    if found < SHORTEST_INTERVAL:
+        raise UsageError(f"--interval: {given!r} is less than 100ms", code="usage")
+    return found.total_seconds()
 
 
 def _must_exist(pipeline: Pipeline, conn: Connection, tenancy: UUID) -> None:
