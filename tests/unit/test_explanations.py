@@ -11,7 +11,7 @@ import json
 import re
 from collections import defaultdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
 
@@ -19,6 +19,8 @@ import stackctl
 from stackctl.cli import app
 from stackctl.cli.explanations.texts import PAGE, Explanation, compose_page, read_explanations
 from stackctl.core import errors
+from stackctl.migrate import verify
+from stackctl.rules import reachability
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -107,7 +109,7 @@ def _occurring() -> dict[str, set[int]]:
 
 @pytest.fixture(scope="module")
 def explained() -> dict[str, Explanation]:
-    found = list(read_explanations())
+    found = [one for one in read_explanations() if one.found_by is None]
     assert len({one.code for one in found}) == len(found)
     return {one.code: one for one in found}
 
@@ -130,6 +132,39 @@ def test_the_exit_codes_are_those_of_the_errors(
     for code, others in HANDED_ON.items():
         occurring = occurring | {code: occurring[code] | others}
     assert {code: set(one.exit_codes) for code, one in explained.items()} == occurring
+
+
+def _find_constants(folder: str, makers: dict[str, int]) -> set[str]:
+    """What stands, as a text, at this place among the arguments of these calls."""
+    calls = [
+        (call, makers[name])
+        for path in (PACKAGE / folder).rglob("*.py")
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(call, ast.Call)
+        and (name := getattr(call.func, "attr", getattr(call.func, "id", ""))) in makers
+        and len(call.args) > makers[name]
+    ]
+    found = [call.args[place] for call, place in calls]
+    return {one.value for one in found if isinstance(one, ast.Constant) and isinstance(one.value, str)}
+
+
+def test_what_the_checks_find_is_explained() -> None:
+    named: dict[str, set[str]] = defaultdict(set)
+    for one in read_explanations():
+        if one.found_by is not None:
+            assert one.code not in named[one.found_by]
+            named[one.found_by].add(one.code)
+    tried = _find_constants("migrate/compatibility", {"_to_failure": 2, "CompatibilityFinding": 3})
+    of_files = {"file-edited", "file-deleted", "file-out-of-order"}
+    assert named == {
+        "stackctl rules check": _find_constants("rules", {"wrong": 1, "Problem": 1, "Finding": 3})
+        | set(get_args(reachability.Kind)),
+        # `duplicate-…` and `…-column` are put together of what is meant.
+        "stackctl mappings check": _find_constants("mapping", {"add": 0, "table": 1})
+        | {"duplicate-name", "duplicate-target", "lookup-column"},
+        "stackctl migrate verify": set(get_args(verify.Kind)),
+        "stackctl migrate check": tried | of_files | {"needs-superuser"},
+    }
 
 
 def test_tables_of_other_pages_have_the_same_exit_codes(explained: dict[str, Explanation]) -> None:
@@ -157,7 +192,7 @@ def test_a_text_is_short_and_its_paragraphs_are_in_order(explained: dict[str, Ex
 def test_a_code_that_is_an_error_and_a_rule_has_both(capsys: pytest.CaptureFixture[str]) -> None:
     assert app.run(["explain", "transaction-control", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
-    assert [one["kind"] for one in document["explanations"]] == ["error", "lint rule"]
+    assert [one["kind"] for one in document["explanations"]] == ["error", "finding"]
     assert document["explanations"][0]["exit_codes"] == [3]
 
 
@@ -174,7 +209,8 @@ def test_the_list_has_a_line_for_each(explained: dict[str, Explanation], capsys:
     text = capsys.readouterr().out
     assert [code for code in explained if not re.search(rf"^  {code} +\d", text, re.MULTILINE)] == []
     assert app.run(["explain", "--json"]) == 0
-    assert [one["code"] for one in json.loads(capsys.readouterr().out)["codes"]] == list(explained)
+    listed = [one["code"] for one in json.loads(capsys.readouterr().out)["codes"]]
+    assert listed == [one.code for one in read_explanations()]
 
 
 def test_an_unknown_code_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:

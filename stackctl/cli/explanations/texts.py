@@ -1,8 +1,9 @@
 """What the codes of errors mean, why they come and what to do: the texts of `stackctl explain` and docs/errors.md.
 
 The texts are the Markdown files beside this module, one a room. In each, a heading `### code` is followed by "Exit code
-N." with one sentence, by a paragraph that begins **Why:** and by one that begins **What to do:**, behind which commands
-are set in. After a change, `python -m stackctl.cli.explanations.texts` writes docs/errors.md anew.
+N." (or "Finding of `command`.") and one sentence, by a paragraph that begins **Why:** and by one that begins **What to
+do:**, behind which commands are set in. After a change, `python -m stackctl.cli.explanations.texts` writes
+docs/errors.md anew.
 """
 
 from __future__ import annotations
@@ -15,15 +16,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ROOMS = ("general", "configuration", "databases", "migrations", "pipeline", "rules", "payments")
+ROOMS = ("general", "configuration", "databases", "migrations", "pipeline", "rules", "payments", "findings")
 PAGE = Path("docs", "errors.md")
 _FOLDER = Path(__file__).parent
 _INTRODUCTION = """\
 # Errors
 
 Every error has a code, which scripts find under `error.code` of `--json` and which never changes its meaning.
-`stackctl explain CODE` prints what stands here for one, `stackctl explain` lists them all. It explains the rules of
-[`migrate lint`](lint.md#rules) and [`migrate check`](migration-check.md#what-it-finds), too.
+`stackctl explain CODE` prints what stands here for one, `stackctl explain` lists them all. It explains what the checks
+find, too: [below](#what-the-checks-find), and the rules of [`migrate lint`](lint.md#rules) and
+[`migrate check`](migration-check.md#what-it-finds).
 
 <!-- Written by `python -m stackctl.cli.explanations.texts` from the files beside that module. -->
 """
@@ -31,11 +33,15 @@ Every error has a code, which scripts find under `error.code` of `--json` and wh
 
 @dataclass(frozen=True)
 class Explanation:
-    """One code of an error. `fix` may have several paragraphs; its commands are lines set in by four blanks."""
+    """One code of an error, or a finding of the command `found_by`, whose exit code is 1.
+
+    `fix` may have several paragraphs; its commands are lines set in by four blanks.
+    """
 
     code: str
     room: str
     exit_codes: tuple[int, ...]
+    found_by: str | None
     meaning: str
     why: str
     fix: str
@@ -46,7 +52,7 @@ class Explanation:
         return [line.strip() for line in self.fix.splitlines() if line.startswith("    ")]
 
 
-_HEAD = re.compile(r"Exit code ((?:\d+(?:, | or )?)+)\. (.*)", re.DOTALL)
+_HEAD = re.compile(r"(?:Exit code ((?:\d+(?:, | or )?)+)|Finding of `(.*?)`)\. (.*)", re.DOTALL)
 
 
 def read_explanations() -> Iterator[Explanation]:
@@ -60,8 +66,8 @@ def read_explanations() -> Iterator[Explanation]:
             why, _, fix = rest.partition("\n\n**What to do:** ")
             found = _HEAD.fullmatch(meaning.strip())
             assert found is not None and why and fix, f"{name}.md: {code} is not written as the others are"
-            exit_codes = tuple(map(int, re.findall(r"\d+", found[1])))
-            yield Explanation(code, room, exit_codes, _join(found[2]), _join(why), fix.strip())
+            exit_codes = tuple(map(int, re.findall(r"\d+", found[1] or "1")))
+            yield Explanation(code, room, exit_codes, found[2], _join(found[3]), _join(why), fix.strip())
 
 
 def _join(paragraph: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import textwrap
 from itertools import groupby
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _USUAL, _WIDEST = 80, 100  # columns of a text: off a terminal, and on a window however wide
 _NEAREST = 3
+_QUOTED, _HOLDS = re.compile("`[^`]*`"), "\xa0"
 _EXAMPLE = """
 stackctl explain lock-held
 stackctl explain
@@ -29,11 +31,14 @@ stackctl explain
 @command(example=_EXAMPLE)
 def explain(
     run: Run,
-    code: Annotated[str | None, typer.Argument(metavar="[CODE]", help="An error's code, or a rule's id.")] = None,
+    code: Annotated[
+        str | None, typer.Argument(metavar="[CODE]", help="Of an error or a finding; default: list them.")
+    ] = None,
 ) -> None:
     """Explain an error by its code: what it means, why it happens, what to do.
 
-    Rules of `migrate lint` and `migrate check` are explained, too. Without a code, all are listed.
+    What `rules check`, `mappings check` and `migrate lint`, `check` and `verify` find is explained, too. Without a
+    code, all are listed.
 
     Exit codes: 0 explained; 2 there is no such code.
     """
@@ -75,7 +80,8 @@ def _to_document(one: Explanation) -> dict[str, Any]:
     from stackctl.core.console import Exact
 
     return {
-        "kind": "error",
+        "kind": "finding" if one.found_by else "error",
+        "found_by": one.found_by,
         "exit_codes": one.exit_codes,
         "meaning": one.meaning,
         "why": one.why,
@@ -91,10 +97,15 @@ def _find_rules(id_: str) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     if (lint := LINT_RULES.get(id_)) is not None:
         texts = {"meaning": lint.title, "why": lint.why}
-        found.append({"kind": "lint rule", "severity": lint.severity} | _to_sentences(texts))
+        found.append(
+            {"kind": "finding", "found_by": "stackctl migrate lint", "severity": lint.severity} | _to_sentences(texts)
+        )
     if (contract := CONTRACT_RULES.get(id_)) is not None:
         texts = {"why": contract.why, "fix": contract.safe}
-        found.append({"kind": "check rule", "severity": contract.severity} | _to_sentences(texts))
+        found.append(
+            {"kind": "finding", "found_by": "stackctl migrate check", "severity": contract.severity}
+            | _to_sentences(texts)
+        )
     return found
 
 
@@ -119,9 +130,11 @@ def _show(console: Console, code: str, documents: Sequence[dict[str, Any]]) -> N
     def say(text: str) -> None:
         for part in text.split("\n\n"):
             console.line()
-            wide = textwrap.wrap(" ".join(part.split()), width, break_on_hyphens=False)
+            # A command within a sentence stays on one line.
+            joined = _QUOTED.sub(lambda found: found[0].replace(" ", _HOLDS), " ".join(part.split()))
+            wide = textwrap.wrap(joined, width, break_on_hyphens=False)
             for line in part.splitlines() if part.startswith("    ") else wide:
-                console.line(line, exact=True)
+                console.line(line.replace(_HOLDS, " "), exact=True)
 
     for one in documents:
         if one is not documents[0]:
@@ -137,4 +150,5 @@ def _show(console: Console, code: str, documents: Sequence[dict[str, Any]]) -> N
 def _describe(one: dict[str, Any]) -> str:
     if one["kind"] == "error":
         return f"an error, exit code {' or '.join(map(str, one['exit_codes']))}"
-    return f"a rule of stackctl migrate {one['kind'].split()[0]}, {one['severity']}"
+    severity = f", {one['severity']}" if "severity" in one else ""
+    return f"a finding of {one['found_by']}{severity}"
