@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, LiteralString, cast
 import psycopg
 import pytest
 
+from stackctl.sync.targets.postgres import PostgresTarget
 from tests.backend import (
     MINE,
     Connection,
@@ -430,3 +431,50 @@ def test_policies_that_hide_rows_are_an_error(
         assert "row-level security" in result.error.message
     finally:
         owner.run(f"DROP OWNED BY {role}", f"DROP ROLE {role}")
+
+
+@pytest.mark.parametrize(
+    ("obstacle", "taken_off"),
+    [
+        (None, True),
+        ("SELECT FROM users", False),  # in a transaction that stays open
+        ("CREATE TABLE notes (user_id uuid REFERENCES users)", False),
+        ("ALTER TABLE users REPLICA IDENTITY USING INDEX users_pkey", False),
+        ("CREATE RULE unseen AS ON DELETE TO users DO ALSO NOTHING", False),
+    ],
+)
+def test_a_new_table_gets_its_key_when_it_is_filled(
+    obstacle: LiteralString | None,
+    taken_off: bool,
+    postgres: Copy,
+    external_db: str,
+    source: Connection,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Unless somebody uses the table by then, or something needs the key."""
+    original, put_back = PostgresTarget.replace_rows, list[str]()
+
+    def replace_rows(self: PostgresTarget, *arguments: Any) -> Any:
+        with psycopg.connect(external_db) as conn:
+            if obstacle is not None:
+                conn.execute(obstacle)
+            if obstacle != "SELECT FROM users":
+                conn.commit()
+            return original(self, *arguments)
+
+    def put_key_back(self: PostgresTarget, mapping: Any, key: str) -> None:
+        put_back.append(key)
+        restore(self, mapping, key)
+
+    restore = PostgresTarget._put_key_back  # pyright: ignore[reportPrivateUsage]
+    monkeypatch.setattr(PostgresTarget, "replace_rows", replace_rows)
+    monkeypatch.setattr(PostgresTarget, "_put_key_back", put_key_back)
+    add_many_users(source, 30)
+    settle(postgres.pipeline)
+    assert put_back == (["users_pkey"] if taken_off else [])
+    key = "pg_index WHERE indrelid = 'users'::regclass AND indisprimary AND indisvalid"
+    assert (postgres.count("users"), postgres.count(key)) == (30, 1)
+    assert postgres.run("SELECT conname FROM pg_constraint WHERE conrelid = 'users'::regclass AND contype = 'p'") == [
+        ("users_pkey",)
+    ]
+    assert differences(postgres.pipeline) == []

@@ -54,8 +54,7 @@ class PagedLoad:
 
     def begin(self) -> AppliedBatch | None:
         """Begin the load of an empty table, under the lock of its cursor; None if it is to be loaded whole."""
-        _, rows, _ = self._find_bound(0, WHOLE_ROWS + 1)
-        if rows <= WHOLE_ROWS or not self._target.is_empty(self._compiled):
+        if not self._is_large() or not self._target.is_empty(self._compiled):
             return None
         self._source.wait_for_replica()
         self._passed = self._source.read_highest_stamp(self._compiled, self._tenancy)
@@ -65,6 +64,12 @@ class PagedLoad:
         self._target.advance_cursor(self._compiled, 0)
         self.active = self._considered = True
         return applied
+
+    def _is_large(self) -> bool:
+        # No two rows have one id: mostly the range of ids tells that there are few, without a look at all of them.
+        first = self._source.find_next_key(self._compiled, self._tenancy, 0)
+        highest = self._source.read_highest_stamp(self._compiled, self._tenancy)
+        return first is not None and highest - first[1] >= WHOLE_ROWS < self._find_bound(0, WHOLE_ROWS + 1)[1]
 
     def consider(self, cursor: int) -> bool:
         """Whether what is above the cursor goes straight into the table from now on; looked at once."""

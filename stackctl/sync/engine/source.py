@@ -181,8 +181,7 @@ class Source:
         name = compiled.mapping.name
         with translate_source_errors(name), self._reader.transaction():
             self._reader.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-            # Everything is read: on tables that were filled and never analysed, a nested loop would be quadratic.
-            self._reader.execute("SET LOCAL enable_nestloop = off")
+            self._reader.execute(_SQL["plan_for_all"])
             highest = self.read_highest_stamp(compiled, tenancy)
             asked = {"tenancy_id": tenancy}
             amount = Amount(compiled.dialect, wide=WIDE_ROWS)

@@ -23,3 +23,9 @@ SELECT set_config('synchronous_commit', 'local', true), pg_logical_emit_message(
 
 -- name: has_replayed
 SELECT pg_last_wal_replay_lsn() >= %(position)s::pg_lsn OR NOT pg_is_in_recovery()
+
+-- name: plan_for_all
+-- For a statement that reads everything: on tables that were filled and never analysed, a nested loop would be
+-- quadratic; and a hundred thousand rows are joined without files on the disk.
+SELECT set_config('enable_nestloop', 'off', true),
+       set_config('work_mem', greatest(pg_size_bytes(current_setting('work_mem')) / 1024, 32768) || 'kB', true)

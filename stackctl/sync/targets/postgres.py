@@ -92,6 +92,7 @@ class PostgresTarget:
         )
         postgres_inline.register_dumper(self._conn)
         self._checked: set[str] = set()
+        self._created: set[str] = set()  # tables that were made here, and nobody has seen with rows
         self._has_records = False
         self.response_timer = ResponseTimer()
         if not self._conn.is_shared:
@@ -163,6 +164,7 @@ class PostgresTarget:
                 self._execute(
                     sql.SQL("GRANT SELECT ON {} TO PUBLIC").format(sql.SQL(", ").join(map(sql.Identifier, readable)))
                 )
+                self._created.update(one.mapping.target for one in created)
             if self._fetch_value("read_owner") is None:
                 self._execute(_SQL["claim_owner"], {"tenancy": tenancy})
             check_owner(self._fetch_value("read_owner"), tenancy, self._where)
@@ -369,7 +371,11 @@ class PostgresTarget:
         table = sql.Identifier(mapping.target)
         with self._translate_errors(compiled), self.response_timer.allow_long_waits():
             if self.is_empty(compiled):
-                return self.append_rows(compiled, rows)
+                key = self._take_key_off(mapping)
+                applied = self.append_rows(compiled, rows)
+                if key is not None:
+                    self._put_key_back(mapping, key)
+                return applied
             self._execute(compiled.create_staging)
             loaded = self._copy_in(compiled, rows.read_binary(), compiled.staging, [])
             # First: a unique index of the consumer's may hold what a new row brings.
@@ -380,6 +386,33 @@ class PostgresTarget:
                 kept = compose_prune(mapping, f"SELECT {_key_names(mapping)}") + f" LIMIT {SHOWN_KEYS}"
                 raise swallowed_error(compiled, self._where, self._execute(cast("LiteralString", kept)).fetchall())
         return AppliedBatch(loaded, upserted, deleted)
+
+    def _take_key_off(self, mapping: Mapping) -> str | None:
+        """The name of the key that the table lacks from now on, to be put back; None: it keeps its key.
+
+        Keys that come in no order cost more than half of a COPY, and are sorted at once afterwards. Readers have to
+        wait until the commit: only a table that was just made, and is in nobody's use, is left without.
+        """
+        if mapping.target not in self._created:
+            return None
+        self._created.discard(mapping.target)
+        table = sql.Identifier(mapping.target)
+        try:
+            with self._transaction():  # within that of the load: what fails here is as if it had not been tried
+                self._execute(sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE NOWAIT").format(table))
+                if self._fetch_value("may_lose_rows", {"table": mapping.target}):
+                    return None
+                key = self._fetch_value("find_plain_key", {"table": mapping.target})
+                if key is not None:
+                    self._execute(sql.SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(table, sql.Identifier(key)))
+                return key
+        except (pg.LockNotAvailable, pg.DependentObjectsStillExist, pg.InsufficientPrivilege):
+            return None
+
+    def _put_key_back(self, mapping: Mapping, key: str) -> None:
+        columns = sql.SQL(", ").join(map(sql.Identifier, mapping.key))
+        statement = sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} PRIMARY KEY ({})")
+        self._execute(statement.format(sql.Identifier(mapping.target), sql.Identifier(key), columns))
 
     def append_rows(self, compiled: Compiled, rows: Rows) -> AppliedBatch:
         with self._translate_errors(compiled), self.response_timer.allow_long_waits():

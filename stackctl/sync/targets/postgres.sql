@@ -116,6 +116,12 @@ SELECT c.relkind <> 'r' OR c.relrowsecurity OR c.relhasrules
     OR EXISTS (SELECT FROM pg_trigger AS t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgtype & 7 = 7)
 FROM pg_class AS c WHERE c.oid = to_regclass(quote_ident(%(table)s))
 
+-- name: find_plain_key
+-- The table's primary key, if nobody has given it another part: what replication or CLUSTER goes by would be forgotten.
+SELECT c.conname FROM pg_constraint AS c JOIN pg_index AS i ON i.indexrelid = c.conindid
+WHERE c.conrelid = to_regclass(quote_ident(%(table)s)) AND c.contype = 'p'
+  AND NOT i.indisreplident AND NOT i.indisclustered
+
 -- name: list_cursors
 SELECT mapping_name, last_synced_sequence_id, updated_at FROM _stack_sync_metadata
 
