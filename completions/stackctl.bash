@@ -8,7 +8,7 @@
 _stackctl_follows() {
   subcommands= flags= arguments=
   # -- table: written by `python -m stackctl.cli.completion.scripts`
-  shared='--config=@files --database-url= --json --quiet -q --no-color --debug --help -h'
+  shared='--config=@files --database-url= --json --quiet -q --no-color --wide --debug --help -h'
   case $1 in
     '') subcommands='demo init doctor config explain completion migrate mappings run sequence poll sync backfill verify enqueue queue status fuse tenancies db rules users refunds payments payment-methods help' flags='--version -V' ;;
     'demo') arguments='@directories' ;;

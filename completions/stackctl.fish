@@ -18,6 +18,7 @@ function __stackctl_follows --no-scope-shadowing
             '--quiet:No progress, no remarks.' \
             '-q:No progress, no remarks.' \
             '--no-color:No colours.' \
+            '--wide:Tables with all columns, nothing folded.' \
             '--debug:Show tracebacks.' \
             '--help:Show this message and exit.' \
             '-h:Show this message and exit.'

@@ -17,6 +17,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
         '--quiet:No progress, no remarks.'
         '-q:No progress, no remarks.'
         '--no-color:No colours.'
+        '--wide:Tables with all columns, nothing folded.'
         '--debug:Show tracebacks.'
         '--help:Show this message and exit.'
         '-h:Show this message and exit.'

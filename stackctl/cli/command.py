@@ -32,6 +32,7 @@ DatabaseUrl = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.", rich_help_panel=PANEL)]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no remarks.", rich_help_panel=PANEL)]
 NoColor = Annotated[bool, typer.Option("--no-color", help="No colours.", rich_help_panel=PANEL)]
+Wide = Annotated[bool, typer.Option("--wide", help="Tables with all columns, nothing folded.", rich_help_panel=PANEL)]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.", rich_help_panel=PANEL)]
 _SHARED = {
     "config": (Config, None),
@@ -39,6 +40,7 @@ _SHARED = {
     "json_output": (Json, False),
     "quiet": (Quiet, False),
     "no_color": (NoColor, False),
+    "wide": (Wide, False),
     "debug": (Debug, False),
 }
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
@@ -60,7 +62,9 @@ class Run:
         from stackctl.core.console import Console
 
         given = self.options
-        return Console(json_output=given["json_output"], quiet=given["quiet"], no_color=given["no_color"])
+        return Console(
+            json_output=given["json_output"], quiet=given["quiet"], no_color=given["no_color"], wide=given["wide"]
+        )
 
     @cached_property
     def settings(self) -> Settings:

@@ -26,12 +26,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import IO, TYPE_CHECKING, Any
 from uuid import UUID
 
-from stackctl.core.durations import format_duration
+from stackctl.core.durations import format_age, format_duration
 from stackctl.core.errors import UsageError
 from stackctl.core.redaction import mask_shapes, scrub, scrub_values
 
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
     from stackctl.core.errors import StackctlError
     from stackctl.core.screen import Screen
+    from stackctl.core.tables import Table
 
 _EXPLAIN_THEMSELVES = ("bug", "confirmation-required", "not-confirmed", "write-failed")
 PLAIN_PROGRESS_INTERVAL = 3.0  # seconds between progress lines off a terminal
@@ -50,6 +52,8 @@ PLAIN_PROGRESS_INTERVAL = 3.0  # seconds between progress lines off a terminal
 _WORKFLOW_COMMAND = re.compile(r"^(\s*):(?=:[A-Za-z-]+(?: |::))|#(?=#\[)")
 # Letters and signs that show nothing, and pass for printable.
 _FILLERS = re.compile("[\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0]")
+# What our own sentences and drawings hold beyond ASCII.
+_IN_ASCII = {"…": "...", "→": "->", "─": "-", "│": "|", "├": "|", "└": "`", "–": "-", "·": "-", "×": "x", "✓": "+"}
 _BEYOND_ASCII = re.compile(r"[^\x20-\x7e\n]")
 
 
@@ -109,25 +113,27 @@ def _plain(value: Any) -> Any:
             raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
-def _aligned(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str], *, utf: bool) -> list[str]:
-    """The lines of a table off a terminal, as rich sets it where there is room for all."""
-    cells = [columns, *rows]
-    if all(cell.isascii() for row in cells for cell in row):
-        measure = len
+def _to_encodable(text: str, encoding: str) -> str:
+    """The text with signs of typography spelled in ASCII, and all else as escapes, where the encoding lacks them."""
+    if text.isascii():
+        return text
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        pass
     else:
-        from rich.cells import cell_len as measure
-    widths = [max(map(measure, column)) for column in zip(*cells, strict=True)]
-    gap, rule, crossing = ("   ", "─", "───") if utf else (" | ", "-", "-+-")
+        return text
+    spelled = "".join(one if one not in _IN_ASCII or _has(encoding, one) else _IN_ASCII[one] for one in text)
+    return spelled.encode(encoding, "backslashreplace").decode(encoding)
 
-    def line(row: Sequence[str]) -> str:
-        padded: list[str] = []
-        for name, cell, width in zip(columns, row, widths, strict=True):
-            text = cell.rstrip() if name in right else cell
-            blanks = " " * (width - measure(text))
-            padded.append(blanks + text if name in right else text + blanks)
-        return gap.join(padded)
 
-    return [line(columns), crossing.join(rule * width for width in widths), *map(line, rows)]
+@cache
+def _has(encoding: str, sign: str) -> bool:
+    try:
+        sign.encode(encoding)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class Console:
@@ -139,11 +145,13 @@ class Console:
         json_output: bool = False,
         quiet: bool = False,
         no_color: bool = False,
+        wide: bool = False,
         stdout: IO[str] | None = None,
         stderr: IO[str] | None = None,
     ) -> None:
         self.json_output = json_output
         self.quiet = quiet
+        self.wide = wide
         self._out = stdout or sys.stdout
         self._err = stderr or sys.stderr
         self._explained: set[str] = set()
@@ -211,36 +219,55 @@ class Console:
         rows: Iterable[Sequence[Any]],
         *,
         right: Sequence[str] = (),
-        whole: Sequence[str] = (),
+        folds: Sequence[str] = (),
+        spare: Sequence[str] = (),
+        group: Sequence[str] = (),
         exact: Sequence[str] = (),
     ) -> None:
-        """A table. Columns named in `right` are aligned right; on a terminal, those in `whole` stay on one line, to be
-        copied; those in `exact` show parts of documents.
+        """A table: on a terminal set to fit it, off one separated by tabs.
 
-        None is shown as a dash.
+        `right` names columns of numbers; `folds` those of texts, which may be folded, while ids and names stay in one
+        piece; `spare` those that are left out where the window is narrow, the least important first; `group` those
+        that become a heading of the rows that share them; `exact` those that show parts of documents. With --wide
+        nothing is folded, left out or made a heading. None is a dash. A time is an age on a terminal, else ISO 8601.
         """
-        shown = [
-            [
-                "-" if cell is None else self._cell(str(cell), name in exact)
-                for name, cell in zip(columns, row, strict=True)
-            ]
-            for row in rows
-        ]
-        if not self._out.isatty():
-            utf = self._encoding.lower().startswith("utf")
-            self._write("\n".join(_aligned(columns, shown, right, utf=utf)) + "\n")
-            return
-        from rich import box
-        from rich.table import Table
-        from rich.text import Text
+        from stackctl.core import tables
 
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
-        for column in columns:
-            justify = "right" if column in right else "left"
-            table.add_column(Text(column), justify=justify, overflow="fold", no_wrap=column in whole)
-        for row in shown:
-            table.add_row(*map(Text, row))
-        self._terminal.print(table)
+        columns = tuple(columns)
+        shown = tuple(
+            tuple(self._cell(cell, name in exact) for name, cell in zip(columns, row, strict=True)) for row in rows
+        )
+        table = tables.Table(columns, shown, frozenset(right), frozenset(folds))
+        if not self._out.isatty():
+            self._write("\n".join(tables.to_tab_separated(table)) + "\n")
+            return
+        if self.wide:
+            self._set_table(table, table.measure())
+            return
+        width = get_terminal_size().columns
+        parts = list(table.split(group)) if group else [((), table)]
+        rest = table.without(group)
+        fitted = tables.fit_table(rest, width, spare)
+        for number, (heading, part) in enumerate(parts):
+            if number:
+                self._print("", None)
+            if group:
+                self._print("  ".join(f"{name} {cell}" for name, cell in zip(group, heading, strict=True)), "bold")
+            if fitted is None:
+                for line in tables.to_records(part):
+                    self._print(line, None)
+            else:
+                self._set_table(part.without(fitted[0]), fitted[1])
+        if fitted is not None and fitted[0]:
+            self._print(f"--wide shows {', '.join(reversed(fitted[0]))}, too", "dim")
+
+    def _set_table(self, table: Table, widths: Sequence[int]) -> None:
+        from stackctl.core import tables
+
+        heading, lines = tables.to_lines(table, widths, self._encodable("─"))
+        self._print(heading, "bold")
+        for line in lines:
+            self._print(line, None)
 
     @property
     def has_screen(self) -> bool:
@@ -258,8 +285,15 @@ class Console:
         if self._out.isatty():
             self._terminal.clear()
 
-    def _cell(self, text: str, exact: bool) -> str:
-        return self._encodable(to_sentence(text, exact=exact).replace("\t", "\\t"))
+    def _cell(self, value: Any, exact: bool) -> str:
+        if value is None:
+            return "-"
+        if isinstance(value, datetime):
+            aware = value if value.tzinfo else value.replace(tzinfo=UTC)
+            if self._out.isatty() and not self.wide:
+                return format_age((datetime.now(UTC) - aware).total_seconds())
+            return f"{aware.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+        return self._encodable(to_sentence(str(value), exact=exact).replace("\t", "\\t"))
 
     def _print(self, shown: str, style: str | None) -> None:
         """A line that is harmless already."""
@@ -274,7 +308,7 @@ class Console:
         return getattr(self._out, "encoding", None) or "utf-8"
 
     def _encodable(self, text: str) -> str:
-        return text if text.isascii() else text.encode(self._encoding, "backslashreplace").decode(self._encoding)
+        return _to_encodable(text, self._encoding)
 
     def _write(self, text: str) -> None:
         self._out.write(text)
@@ -340,7 +374,8 @@ class Console:
 
     def _say(self, text: str, prefix: str = "") -> None:
         try:
-            self._err.write(prefix + to_sentence(scrub(text)) + "\n")
+            shown = _to_encodable(to_sentence(scrub(text)), getattr(self._err, "encoding", None) or "utf-8")
+            self._err.write(prefix + shown + "\n")
             self._err.flush()
         except BrokenPipeError:
             pass

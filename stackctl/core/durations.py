@@ -42,3 +42,11 @@ def format_duration(seconds: float) -> str:
     if whole < 86400:
         return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
     return f"{whole // 86400}d {whole % 86400 // 3600}h"
+
+
+def format_age(seconds: float) -> str:
+    """How long ago, in one unit: `12 s ago`, `4 min ago`, `3 h ago`, `2 d ago`; what is to come `in 5 min`."""
+    size = abs(seconds)
+    unit, length = next((one for one in (("d", 86400), ("h", 3600), ("min", 60)) if size >= one[1]), ("s", 1))
+    number = int(size // length)
+    return f"{number} {unit} ago" if seconds >= 0 else f"in {number} {unit}"

@@ -289,7 +289,8 @@ class Attack:
 def test_what_is_printed_is_harmless(case: Case, world: World, tmp_path: Path) -> None:
     done = Attack(case, world, tmp_path).run()
     if case.prints != "document":
-        assert find_faults(done.stdout, tabs=case.prints != "text", secrets=case.prints == "text") == []
+        # Tabs part the cells of a table; that a cell holds none is a test of the console.
+        assert find_faults(done.stdout, tabs=True, secrets=case.prints == "text") == []
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=case.line) for case in CASES if not case.changes])

@@ -6,16 +6,15 @@ import random
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
-from rich import box
-from rich.console import Console as RichConsole
-from rich.table import Table
-from rich.text import Text
+from rich.cells import cell_len
 
 from stackctl.core import redaction
 from stackctl.core.console import Console, Exact, to_json
+from stackctl.core.durations import format_age
 from stackctl.core.errors import ServiceError, UsageError
 
 
@@ -91,7 +90,7 @@ def test_results_keep_words_that_happen_to_be_passwords(streams: tuple[io.String
     first, second, *rest = out.getvalue().splitlines()
     assert json.loads(first) == {"type": "postgres", "leak": "postgresql://u:***@h/d sk_live_***"}
     assert json.loads(second) == {"type": "postgres"}
-    assert [line.strip() for line in rest] == ["type postgres", "type", rest[2].strip(), "postgres", "-", "sk_live_***"]
+    assert [line.strip() for line in rest] == ["type postgres", "type", "postgres", "-", "sk_live_***"]
 
 
 def test_json_is_masked_value_by_value(streams: tuple[io.StringIO, io.StringIO]) -> None:
@@ -193,25 +192,87 @@ def test_a_closed_stderr_stops_nothing() -> None:
 WORDS = ["", "-", "a", "tail  ", "id of a thing", "1,234", "12", "x" * 300, "naïve", "日本", "e\u0301", "1 2 3" * 30]
 
 
-@pytest.mark.parametrize("width", ["", "40", "wide"])
-def test_a_table_off_a_terminal_is_the_one_that_rich_would_set_in_a_wide_one(
-    monkeypatch: pytest.MonkeyPatch, width: str
-) -> None:
-    monkeypatch.setenv("COLUMNS", width)
-    draw = random.Random(7)
-    for _ in range(150):
+def set_table(width: int, monkeypatch: pytest.MonkeyPatch, **options: Any) -> list[str]:
+    """The lines of a table of failing databases on a terminal of that width."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    out = Terminal()
+    console = Console(stdout=out, no_color=True, wide=options.pop("wide", False))
+    words = "the table is locked by another session"
+    rows = [(TENANCY, "warehouse", "contact_channels", 1234, words), (TENANCY, "日本", "users", None, "x")]
+    options = {"right": ["tries"], "folds": ["error"], "group": ["tenancy"], "spare": ["tries"]} | options
+    console.table(("tenancy", "database", "mapping", "tries", "error"), rows, **options)
+    return out.getvalue().splitlines()
+
+
+TENANCY = UUID("0b7cf1c3-51a4-4f0c-9d3e-2f6f1f0c7a11")
+
+
+def test_a_table_fits_its_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    heading = f"tenancy {TENANCY}"
+    assert set_table(120, monkeypatch) == [
+        heading,
+        "database    mapping            tries   error",
+        "─" * 77,
+        "warehouse   contact_channels    1234   the table is locked by another session",
+        "日本        users                  -   x",
+    ]
+    assert set_table(70, monkeypatch) == [
+        heading,
+        "database    mapping            tries   error",
+        "─" * 70,
+        "warehouse   contact_channels    1234   the table is locked by another",
+        "                                       session",
+        "日本        users                  -   x",
+    ]
+    assert set_table(60, monkeypatch)[1:3] == ["database    mapping            error", "─" * 60]
+    assert set_table(60, monkeypatch)[-1] == "--wide shows tries, too"
+    assert set_table(20, monkeypatch)[:6] == [
+        heading,
+        "database  warehouse",
+        "mapping   contact_channels",
+        "tries     1234",
+        "error     the table is locked by another session",
+        "",
+    ]
+    assert {line.partition(" ")[0] for line in set_table(20, monkeypatch, wide=True)[2:]} == {str(TENANCY)}
+
+
+@pytest.mark.parametrize("width", [20, 40, 79, 80, 140])
+def test_no_width_cuts_what_is_to_be_copied(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    draw = random.Random(width)
+    for _ in range(100):
         columns = [f"{draw.choice(WORDS[2:6])} {number}" for number in range(draw.randint(1, 5))]
-        rows = [[draw.choice(WORDS) for _ in columns] for _ in range(draw.randint(0, 4))]
-        right = draw.sample(columns, draw.randint(0, len(columns)))
-        plain, by_rich = io.StringIO(), io.StringIO()
-        Console(stdout=plain).table(columns, rows, right=right)
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-        for column in columns:
-            table.add_column(column, justify="right" if column in right else "left")
-        for row in rows:
-            table.add_row(*map(Text, row))
-        RichConsole(file=by_rich, width=10_000, color_system=None).print(table)
-        assert plain.getvalue() == by_rich.getvalue()
+        rows = [[f"{draw.choice(WORDS)}{draw.random()}" for _ in columns] for _ in range(draw.randint(1, 4))]
+        folds, spare = (draw.sample(columns, draw.randint(0, len(columns))) for _ in range(2))
+        monkeypatch.setenv("COLUMNS", str(width))
+        out = Terminal()
+        Console(stdout=out, no_color=True).table(columns, rows, folds=folds, spare=spare)
+        shown = out.getvalue()
+        wanted = [cell for row in rows for name, cell in zip(columns, row, strict=True) if name not in (*folds, *spare)]
+        assert [cell for cell in wanted if cell not in shown] == []
+        if "─" in shown and all(name in folds for name in columns):
+            assert all(cell_len(line) <= width for line in shown.splitlines() if not line.startswith("--wide"))
+
+
+def test_a_table_off_a_terminal_is_separated_by_tabs_and_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    out = io.StringIO()
+    rows = [("a\tb", None, datetime(2026, 1, 2, 3, 4, 5)), ("x " * 40, 7, datetime(2026, 1, 2, tzinfo=UTC))]
+    Console(stdout=out).table(("a", "b", "c"), rows, right=["b"], folds=["a"], spare=["c"], group=["b"])
+    assert out.getvalue().split("\n") == [
+        "a\tb\tc",
+        "a\\tb\t-\t2026-01-02T03:04:05Z",
+        f"{'x ' * 40}\t7\t2026-01-02T00:00:00Z",
+        "",
+    ]
+
+
+def test_a_time_is_an_age_on_a_terminal() -> None:
+    ages = {0: "0 s ago", 59.9: "59 s ago", 60: "1 min ago", 3600 * 5: "5 h ago", 86400 * 3: "3 d ago", -90: "in 1 min"}
+    assert {seconds: format_age(seconds) for seconds in ages} == ages
+    out = Terminal()
+    Console(stdout=out, no_color=True).table(["at"], [[datetime.now(UTC) - timedelta(hours=2, minutes=1)]])
+    assert out.getvalue().splitlines()[-1] == "2 h ago"
 
 
 def test_what_reads_like_a_name_of_an_emoji_is_shown_as_it_is() -> None:
@@ -220,12 +281,24 @@ def test_what_reads_like_a_name_of_an_emoji_is_shown_as_it_is() -> None:
         assert ":x:" in stream.getvalue()
 
 
-def test_a_table_on_a_stream_that_is_not_utf_is_drawn_with_what_it_has() -> None:
-    raw = io.BytesIO()
-    out = io.TextIOWrapper(raw, encoding="ascii")
-    Console(stdout=out).table(("a", "b"), [("1", "2")])
-    out.flush()
-    assert raw.getvalue() == b"a | b\n--+--\n1 | 2\n"
+@pytest.mark.parametrize(
+    ("encoding", "shown"),
+    [
+        ("ascii", rb"d\xfc\u65e5 -> ..."),
+        ("latin-1", rb"d" + b"\xfc" + rb"\u65e5 -> ..."),
+        ("cp1252", rb"d" + b"\xfc" + rb"\u65e5 -> " + b"\x85"),
+        ("utf-8", "dü日 → …".encode()),
+    ],
+)
+def test_a_stream_shows_what_its_encoding_has(encoding: str, shown: bytes) -> None:
+    raws = io.BytesIO(), io.BytesIO()
+    out, err = (io.TextIOWrapper(raw, encoding=encoding) for raw in raws)
+    console = Console(stdout=out, stderr=err)
+    console.line("dü日 → …")
+    console.table(["a"], [["dü日 → …"]])
+    console.warn("dü日 → …")
+    assert raws[0].getvalue() == shown + b"\na\n" + shown + b"\n"
+    assert raws[1].getvalue() == b"warning: " + shown + b"\n"
 
 
 # -- documents, sentences, tables
@@ -243,9 +316,9 @@ def test_a_document_is_bytes_and_comes_where_it_was_written(encoding: str) -> No
     console = Console(stdout=out)
     console.line("before")
     console.document(DOCUMENT)
-    console.line("after → é")
+    console.line("after é")
     out.flush()
-    after = "after → é\n".encode(encoding, "backslashreplace")
+    after = "after é\n".encode(encoding, "backslashreplace")
     assert raw.getvalue() == b"before\n" + DOCUMENT.encode("utf-8", "surrogateescape") + after
 
 
@@ -338,7 +411,7 @@ def test_a_line_that_shows_a_document_is_not_masked(streams: tuple[io.StringIO, 
     console.line("a\tsk_live_abc")
     console.table(["a", "b"], [["sk_live_abc", "sk_live_abc"]], exact=["b"])
     assert out.getvalue().splitlines()[:2] == ["a\tsk_live_abc", "a\\tsk_live_***"]
-    assert out.getvalue().splitlines()[-1] == "sk_live_***   sk_live_abc"
+    assert out.getvalue().splitlines()[-1] == "sk_live_***\tsk_live_abc"
 
 
 def test_nothing_in_json_is_obeyed_and_nothing_is_lost() -> None:

@@ -55,7 +55,12 @@ def show(run: Run) -> None:
     def table() -> None:
         run.console.line(f"Configuration file: {path or 'none'}")
         run.console.line()
-        run.console.table(["key", "value", "from"], [(line.key, line.value, line.origin) for line in lines])
+        run.console.table(
+            ["key", "value", "from"],
+            [(line.key, line.value, line.origin) for line in lines],
+            folds=("value", "from"),
+            spare=("from",),
+        )
         if databases:
             rows = []
             for each in databases:
@@ -63,7 +68,12 @@ def show(run: Run) -> None:
                 names = "all" if each.mappings is None else ", ".join(each.mappings) or "none"
                 rows.append((each.tenancy, each.id, each.type, shown["connection"], names))
             run.console.line()
-            run.console.table(["tenancy", "database", "type", "connection", "mappings"], rows)
+            run.console.table(
+                ["tenancy", "database", "type", "connection", "mappings"],
+                rows,
+                folds=("connection", "mappings"),
+                group=("tenancy",),
+            )
 
     run.finish(document, table)
 

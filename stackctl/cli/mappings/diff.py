@@ -50,7 +50,12 @@ def diff(
                 for one in different
             ]  # fmt: skip
             # What stands in a database's way is said once.
-            run.console.table(("tenancy", "database", "mapping", "change", "what follows"), list(dict.fromkeys(rows)))
+            run.console.table(
+                ("tenancy", "database", "mapping", "change", "what follows"),
+                list(dict.fromkeys(rows)),
+                folds=("change", "what follows"),
+                group=("tenancy", "database"),
+            )
         run.console.line(_summary(found, different))
 
     run.finish({"ok": not different, "copies": [asdict(one) for one in found]}, show, ok=not different)

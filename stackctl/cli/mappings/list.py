@@ -26,6 +26,8 @@ def list_(run: Run) -> None:
                 for m in mappings
             ],
             right=("columns",),
+            folds=("key", "depends on"),
+            spare=("columns", "depends on", "target"),
         )
 
     run.finish({"mappings": [mapping_document(mapping) for mapping in mappings]}, table)

@@ -120,8 +120,8 @@ def _show(console: Console, compared: _Compared, *, behind: bool) -> None:
         state = states[name] if entry is None else "EDITED" if name in found.drifted else "applied"
         if name in found.unknown:
             state = "no file"
-        rows.append((name, state, f"{entry.applied_at:%Y-%m-%d %H:%M:%S}" if entry else None, entry and entry.by))
+        rows.append((name, state, entry and entry.applied_at, entry and entry.by))
     if rows:
-        console.table(("migration", "state", "applied at (UTC)", "by"), rows)
+        console.table(("migration", "state", "applied", "by"), rows, folds=("by",), spare=("by", "applied"))
     else:
         console.line("there are no migrations")

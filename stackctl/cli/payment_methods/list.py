@@ -47,7 +47,13 @@ def list_(
     ]
 
     def show() -> None:
-        run.console.table(("category", "method", "name", "", "available", "overridable", "requires"), rows)
+        run.console.table(
+            ("category", "method", "name", "state", "available", "overridable", "requires"),
+            rows,
+            folds=("requires",),
+            spare=("name", "overridable", "requires", "available"),
+            group=("category",),
+        )
         run.console.line()
         run.console.line(f"account {found.account}, configuration {found.id}")
 

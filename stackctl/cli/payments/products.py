@@ -95,7 +95,7 @@ def products(
         ]
         if rows:
             columns = ("product", "name", "for", "price") + (() if customer is None else ("may buy",))
-            run.console.table(columns, rows)
+            run.console.table(columns, rows, folds=("name", "price", "may buy"), spare=("for", "name"))
         else:
             run.console.line("no products" + (f" for a {type_} customer" if type_ else ""))
 
@@ -112,13 +112,17 @@ def _show_bought(run: Run, bought: Sequence[CustomerPurchase]) -> None:
                 one.name,
                 str(one.quantity),
                 one.status + (f", ends {one.ends_at:%Y-%m-%d}" if one.ends_at and one.owned else ""),
-                f"{one.created_at:%Y-%m-%d}",
-                f"{one.refunded_at:%Y-%m-%d}" if one.refunded_at else "",
+                one.created_at,
+                one.refunded_at,
             )
             for one in bought
         ]
         run.console.table(
-            ("purchase", "product", "quantity", "status", "bought", "refunded"), rows, right=("quantity",)
+            ("purchase", "product", "quantity", "status", "bought", "refunded"),
+            rows,
+            right=("quantity",),
+            folds=("product", "status"),
+            spare=("refunded", "bought"),
         )
     run.console.line()
 

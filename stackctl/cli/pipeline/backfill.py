@@ -103,7 +103,9 @@ def _show(console: Console, mapping: str, results: list[BackfillResult]) -> None
         )
         for r in results
     ]
-    console.table(("tenancy", "database", "rows", "batches", "status"), rows, right=("rows", "batches"))
+    console.table(
+        ("tenancy", "database", "rows", "batches", "status"), rows, right=("rows", "batches"), group=("tenancy",)
+    )
     console.line()
     total = format_count(sum(map(_rows, results)), "row", "rows")
     planned = any(result.status == "planned" for result in results)

@@ -192,6 +192,7 @@ def show(console: Console, found: Status, captured: CaptureMode) -> None:
             if t.total or t.pending
         ],
         right=("rows", "to stamp", "first stamp", "last stamp"),
+        spare=("first stamp", "last stamp"),
     )
     for tenancy, databases in found.tenancies.items():
         for database in databases:
@@ -251,9 +252,10 @@ def _show_database(console: Console, database: DatabaseStatus) -> None:
                 copy.max_sequence_id,
                 f"{copy.backlog:,}",
                 None if copy.lag_ms is None else format_duration(copy.lag_ms / 1000) if copy.backlog else "0",
-                None if copy.updated_at is None or copy.cursor < 0 else f"{copy.updated_at:%Y-%m-%d %H:%M:%S}",
+                None if copy.cursor < 0 else copy.updated_at,
             )
             for copy in database.mappings
         ],
         right=("cursor", "last stamp", "backlog", "behind"),
+        spare=("last stamp", "cursor"),
     )

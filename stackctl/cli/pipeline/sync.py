@@ -96,7 +96,7 @@ def _show_sync(console: Console, results: list[DatabaseResult]) -> None:
     ]
     columns = ("tenancy", "database", "mapping", "upserted", "deleted", "cursor", "ms")
     if rows:
-        console.table(columns, rows, right=columns[3:])
+        console.table(columns, rows, right=columns[3:], spare=("ms", "cursor"), group=columns[:2])
     for result in results:
         for remark in result.remarks:
             console.warn(f"{result.tenancy} {result.database}: {remark}")

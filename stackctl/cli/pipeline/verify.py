@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import islice
+from itertools import groupby, islice
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -102,14 +102,15 @@ def show(console: Console, checks: list[VerifyResult], *, repair: bool) -> None:
     """A line for each copy, what is wrong, and what to do about it."""
     numbers = ["source", "copy", "missing", "extra", "different", *(["repaired"] if repair else []), "in flight"]
     rows: list[tuple[object, ...]] = []
-    for check in checks:
+    for check in _note_equal(console, checks):
         counts = [check.source_rows, check.target_rows, check.missing, check.extra, check.different]
         counts += [check.repaired] if repair else []
         shown = [None] * (len(counts) + 1) if check.source_rows is None else [*counts, check.in_flight]
         cells = [None if number is None else f"{number:,}" for number in shown]
         rows.append((check.tenancy, check.database, check.mapping, *cells))
     if rows:
-        console.table(("tenancy", "database", "mapping", *numbers), rows, right=numbers)
+        console.table(("tenancy", "database", "mapping", *numbers), rows, right=numbers, group=("tenancy", "database"))
+    if checks:
         console.line()
     console.line(_summary(checks))
     said: set[tuple[object, ...]] = set()
@@ -122,6 +123,22 @@ def show(console: Console, checks: list[VerifyResult], *, repair: bool) -> None:
         _show_rejected(console, check)
     if any(check.differences - len(check.rejected) > check.repaired for check in checks) and not repair:
         console.info("hint: `stackctl verify --repair` mends these rows in the copies, and touches no others")
+
+
+def _note_equal(console: Console, checks: list[VerifyResult]) -> list[VerifyResult]:
+    """A line for each database whose copies are all equal; the checks that are left for the table."""
+    if console.wide:
+        return checks
+    left: list[VerifyResult] = []
+    for (tenancy, database), part in groupby(checks, lambda check: (check.tenancy, check.database)):
+        found = list(part)
+        different = [check for check in found if not check.ok or check.interrupted or check.repaired]
+        left += different
+        if not different:
+            copies = format_count(len(found), "copy", "copies")
+            rows = format_count(sum(check.source_rows or 0 for check in found), "row", "rows")
+            console.line(f"tenancy {tenancy}  database {database}: {copies}, {rows}: equal")
+    return left
 
 
 def _show_rejected(console: Console, check: VerifyResult) -> None:

@@ -38,25 +38,28 @@ def list_(
         return pauses.find_pause(standing, one.tenancy, one.database, one.mapping) is not None
 
     def tables() -> None:
-        now = datetime.now(UTC).replace(tzinfo=None)
         run.console.table(
-            ("entry", "tenancy", "age", "state"),
+            ("entry", "tenancy", "queued", "state"),
             [
                 (
                     entry.id,
                     entry.tenancy,
-                    format_duration((now - entry.created_at).total_seconds()),
+                    entry.created_at,
                     "pending" if entry.claimed_at is None else "stale" if entry.stale else "in flight",
                 )
                 for entry in entries
             ],
+            spare=("entry",),
         ) if entries else run.console.line("the queue is empty")
         if failures:
             run.console.line()
             run.console.table(
-                ("tenancy", "database", "mapping", "attempts", "failing for", "next attempt", "error"),
+                ("tenancy", "database", "mapping", "attempts", "failing since", "next attempt", "error"),
                 [_failure_row(failure, is_paused(failure)) for failure in failures],
                 right=("attempts",),
+                folds=("error",),
+                spare=("failing since", "attempts"),
+                group=("tenancy",),
             )
             run.console.info("`stackctl queue retry` tries failing databases at once")
 
@@ -77,5 +80,12 @@ def _failure_row(failure: Failure, paused: bool) -> tuple[object, ...]:
         when = "given up"
     else:
         when = f"in {format_duration((upcoming - now).total_seconds())}" if upcoming > now else "due"
-    since = format_duration((now - failure.failing_since).total_seconds())
-    return (failure.tenancy, failure.database, failure.mapping, failure.attempts, since, when, failure.error)
+    return (
+        failure.tenancy,
+        failure.database,
+        failure.mapping,
+        failure.attempts,
+        failure.failing_since,
+        when,
+        failure.error,
+    )

@@ -116,7 +116,7 @@ def _reconcile(
     def show() -> None:
         rows = [(one.kind, str(one.refund or ""), one.stripe_refund or "", one.message) for _, one in differences]
         if rows:
-            run.console.table(("difference", "refund", "in Stripe", ""), rows)
+            run.console.table(("difference", "refund", "in Stripe", "what"), rows, folds=("what",))
         elif compared:
             run.console.line(
                 f"ledger and Stripe agree: {format_count(compared, 'refund', 'refunds')} compared", "green"

@@ -106,7 +106,7 @@ def _show_preview(run: Run, balance: RefundableBalance) -> None:
             )
         )
     line()
-    run.console.table(("entry", "", "", ""), rows)
+    run.console.table(("entry", "what", "paid", "left"), rows, folds=("what", "paid"))
     if payment and (balance.refunded or balance.held):
         line()
         line(f"refunded   {format_money(balance.refunded, payment.currency)}")

@@ -128,7 +128,7 @@ def refunds_table(run: Run, refunds: Sequence[Refund]) -> None:
     rows = [
         (
             str(one.id),
-            f"{one.created_at:%Y-%m-%d %H:%M}",
+            one.created_at,
             format_money(one.amount, one.currency),
             one.status if one.is_settled or one.status != "succeeded" else "succeeded, quantity not lowered",
             one.customer,
@@ -136,5 +136,5 @@ def refunds_table(run: Run, refunds: Sequence[Refund]) -> None:
         for one in refunds
     ]
     if rows:
-        columns = ("refund", "asked (UTC)", "amount", "status", "customer")
-        run.console.table(columns, rows, right=("amount",), whole=("refund", "amount"))
+        columns = ("refund", "asked", "amount", "status", "customer")
+        run.console.table(columns, rows, right=("amount",), folds=("status",), spare=("customer", "asked"))

@@ -115,7 +115,7 @@ def _show(run: Run, report: Report, rules: RuleSet, against: RuleSet | None, sho
     ]
     if rows:
         headings = ("matched", "decided", "restricted", "errors", "unknown")
-        console.table(("rule", "action", *headings), rows, right=headings)
+        console.table(("rule", "action", *headings), rows, right=headings, spare=("unknown", "action", "errors"))
         console.line()
     names = [name for name in report.outcomes if report.outcomes[name]]
     shown = ", ".join(f"{report.outcomes[name]:,} {name}" for name in sorted(names))

@@ -152,7 +152,9 @@ def _many(run: Run, judge: Judge, path: Path) -> None:
     ]
 
     def show() -> None:
-        run.console.table(("row", "email", "decision", "rule", "restricted by"), rows, right=("row",))
+        run.console.table(
+            ("row", "email", "decision", "rule", "restricted by"), rows, right=("row",), spare=("restricted by", "row")
+        )
         run.console.line()
         shown = ", ".join(f"{number:,} {name}" for name, number in summary.items() if number)
         run.console.line(f"{format_count(len(rows), 'user', 'users')}" + (f": {shown}" if shown else ""))

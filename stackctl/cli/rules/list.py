@@ -40,7 +40,12 @@ def list_(run: Run, rules: RulesPath = None) -> None:
     def show() -> None:
         if rows:
             run.console.table(
-                ("rule", "priority", "", "action", "condition"), rows, right=("priority",), exact=("condition",)
+                ("rule", "priority", "state", "action", "condition"),
+                rows,
+                right=("priority",),
+                folds=("condition",),
+                spare=("priority",),
+                exact=("condition",),
             )
             run.console.line()
         run.console.line(f"{format_count(len(rows), 'rule', 'rules')}; otherwise {found.default_action}")

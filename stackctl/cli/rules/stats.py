@@ -70,18 +70,19 @@ def _show(console: Console, found: Stats, hours: int) -> None:
     for tenancy in dict.fromkeys(rule.tenancy for rule in found.rules):
         console.line(f"tenancy {tenancy}", style="bold")
         console.table(
-            ("rule", f"{window}{by}", "recent", "all time", "by action", "last (UTC)"),
+            ("rule", f"{window}{by}", "recent", "all time", "by action", "last"),
             [_row(rule, width) for rule in found.rules if rule.tenancy == tenancy],
             right=("recent", "all time"),
+            folds=("by action",),
+            spare=("by action", "all time", "last"),
         )
         console.line()
 
 
-def _row(rule: RuleStats, width: int) -> tuple[str, ...]:
+def _row(rule: RuleStats, width: int) -> tuple[object, ...]:
     recent, total = sum(rule.recent.values()), sum(rule.total.values())
     by_action = ", ".join(f"{action} {count:,}" for action, count in rule.total.items())
-    last = f"{rule.last_at:%Y-%m-%d %H:%M}"
-    return (rule.rule_id, draw_sparkline(rule.hourly, width), f"{recent:,}", f"{total:,}", by_action, last)
+    return (rule.rule_id, draw_sparkline(rule.hourly, width), f"{recent:,}", f"{total:,}", by_action, rule.last_at)
 
 
 def _hours_a_cell(hours: int) -> int:

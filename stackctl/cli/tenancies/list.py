@@ -55,7 +55,7 @@ def list_(
             for one in found
         ]
         if rows:
-            run.console.table(columns, rows, whole=("tenancy",))
+            run.console.table(columns, rows, folds=columns[2:], spare=("branch", "external databases", "project"))
         else:
             run.console.line("there is no tenancy in the operated database")
         if more:

@@ -110,4 +110,5 @@ def _show(run: Run, user: User, show_private: bool) -> None:
             )
             for one in user.channels
         ],
+        spare=("for sign-in",),
     )
