@@ -240,7 +240,7 @@ def test_a_reader_may_look(project: Project, source: Connection, reader: str) ->
     ("arguments", "name", "says"),
     [
         (("sync", STRANGER), "unknown-tenancy", str(STRANGER)),
-        (("sync", "not-a-uuid"), "usage", "not-a-uuid"),
+        (("sync", "not-a-uuid"), "unknown-tenancy", "not-a-uuid"),
         (("sync",), "usage", "--all"),
         (("sync", MINE, "--all"), "usage", "--all"),
         (("sync", "--all", "--mapping", "user"), "unknown-mapping", "users"),
