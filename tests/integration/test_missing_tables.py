@@ -11,6 +11,7 @@ from stackctl.sync.changes.sequencer import Sequencer, SequenceResult
 from stackctl.sync.stop import Stop
 from tests.backend import (
     MINE,
+    QUEUED,
     Connection,
     Project,
     add_invitation,
@@ -54,10 +55,10 @@ def test_run_goes_on_without_a_table_and_takes_it_up_again(when: str, project: P
     assert project.run("status", "--check").code == 1
     source.execute('ALTER TABLE gone RENAME TO "Team"')
     wait_for(lambda: not marked(source, "Team"))
-    wait_for(lambda: not fetch(source, "SELECT FROM stackctl.delivery"))
+    wait_for(lambda: not fetch(source, QUEUED) and not fetch(source, "SELECT FROM stackctl.delivery"))
     running.terminate()
     _, said = running.communicate(timeout=60)
-    assert running.returncode == 0
+    assert running.returncode == 0, said
     assert '"Team"' in said
     assert differences(pipeline) == []
 

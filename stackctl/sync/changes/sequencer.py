@@ -85,8 +85,8 @@ def _to_missing_error(tables: Collection[str]) -> StateError:
 class _Batch:
     """What one transaction has done so far: rows by table, their tenancies, and the highest id given.
 
-    `progress` counts the rows that mappings do not send, too; `taken` is what the turns are to learn of once the
-    transaction is known to have had the lock.
+    `progress` counts the rows that mappings do not send, too; `taken` is what the turns are to learn of after the
+    commit.
     """
 
     stamped: Counter[str] = field(default_factory=Counter[str])
@@ -205,8 +205,6 @@ class Sequencer:
                         return "busy"
                     if identity != self.place.identity:
                         raise _Moved
-                    now = time.monotonic()
-                    notes = [turns.note_taken(rows, total, now) for turns, rows, total in batch.taken]
                     self._refuse_ahead(batch.tenancies)
                 break
             except _Moved:
@@ -226,7 +224,8 @@ class Sequencer:
             except errors.LockNotAvailable:
                 if not self._skip_held(batch.tenancies):
                     return "busy"
-        self._full = any(notes)
+        now = time.monotonic()
+        self._full = any([turns.note_taken(rows, total, now) for turns, rows, total in batch.taken])
         if not batch.progress:
             if not fresh:
                 return self._stamp_present(result)
@@ -263,10 +262,10 @@ class Sequencer:
                 self._stamp(number, batch)
                 marked |= stamping.marks
         if batch.stamped:
-            with self._conn.pipeline():
-                self._conn.execute(_SQL["limit_lock_wait"])
-                entries.enqueue(self._conn, batch.tenancies)
-                self._conn.execute(_SQL["log_stamps"], {"up_to": batch.highest})
+            # They go out together with the commit.
+            self._conn.execute(_SQL["limit_lock_wait"])
+            entries.enqueue(self._conn, batch.tenancies)
+            self._conn.execute(_SQL["log_stamps"], {"up_to": batch.highest})
 
     def _stamp(self, number: int, batch: _Batch) -> None:
         stamping, taker = self._stampings[number], self._turns[number]
