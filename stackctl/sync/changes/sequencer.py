@@ -225,7 +225,8 @@ class Sequencer:
                 if not self._skip_held(batch.tenancies):
                     return "busy"
         now = time.monotonic()
-        self._full = any([turns.note_taken(rows, total, now) for turns, rows, total in batch.taken])
+        notes = [turns.note_taken(rows, total, now) for turns, rows, total in batch.taken]
+        self._full = any(notes)
         if not batch.progress:
             if not fresh:
                 return self._stamp_present(result)
