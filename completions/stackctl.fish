@@ -182,8 +182,8 @@ function __stackctl_follows --no-scope-shadowing
             set arguments '@mappings'
         case 'mappings diff'
             set flags \
-                    '--tenancy=@tenancies:Only this tenancy; repeatable.' \
-                    '--database=:Only this database; repeatable.'
+                    '--tenancy=@synced-tenancies:Only this tenancy; repeatable.' \
+                    '--database=@databases:Only this database; repeatable.'
         case 'mappings new'
             set flags '--dir=@directories:Where; default the last of mappings_dir, or ./mappings.'
             set arguments '@text'
@@ -208,16 +208,16 @@ function __stackctl_follows --no-scope-shadowing
             set flags \
                     '--tenancy=@synced-tenancies:The same as an option; repeatable.' \
                     '--all:Every configured tenancy.' \
-                    '--database=:Only this database; repeatable.' \
-                    '--mapping=:Only this mapping; repeatable.' \
+                    '--database=@databases:Only this database; repeatable.' \
+                    '--mapping=@mappings:Only this mapping; repeatable.' \
                     '--full:Send every row again, and drop what is not there.' \
                     '--adopt:Take over tables with rows of others, and drop what is not there.' \
                     '--rebuild=@mappings:Build the table of this changed mapping anew.'
             set arguments '@synced-tenancies...'
         case 'backfill'
             set flags \
-                    '--tenancy=@tenancies:Only this tenancy; repeatable.' \
-                    '--database=:Only this database; repeatable.' \
+                    '--tenancy=@synced-tenancies:Only this tenancy; repeatable.' \
+                    '--database=@databases:Only this database; repeatable.' \
                     '--rate=:Rows a second at most.' \
                     '--restart:From the beginning, not where it was left.' \
                     '--dry-run:Say how many rows would go where.'
@@ -225,8 +225,8 @@ function __stackctl_follows --no-scope-shadowing
         case 'verify'
             set flags \
                     '--tenancy=@synced-tenancies:The same as an option; repeatable.' \
-                    '--database=:Only this database; repeatable.' \
-                    '--mapping=:Only this mapping; repeatable.' \
+                    '--database=@databases:Only this database; repeatable.' \
+                    '--mapping=@mappings:Only this mapping; repeatable.' \
                     '--repair:Mend the rows that differ, and no others.'
             set arguments '@synced-tenancies...'
         case 'enqueue'

@@ -270,8 +270,8 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
         'mappings diff' = @{
             subcommands = @()
             flags = @(
-                '--tenancy=@tenancies:Only this tenancy; repeatable.'
-                '--database=:Only this database; repeatable.'
+                '--tenancy=@synced-tenancies:Only this tenancy; repeatable.'
+                '--database=@databases:Only this database; repeatable.'
             )
             arguments = @()
         }
@@ -315,8 +315,8 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
             flags = @(
                 '--tenancy=@synced-tenancies:The same as an option; repeatable.'
                 '--all:Every configured tenancy.'
-                '--database=:Only this database; repeatable.'
-                '--mapping=:Only this mapping; repeatable.'
+                '--database=@databases:Only this database; repeatable.'
+                '--mapping=@mappings:Only this mapping; repeatable.'
                 '--full:Send every row again, and drop what is not there.'
                 '--adopt:Take over tables with rows of others, and drop what is not there.'
                 '--rebuild=@mappings:Build the table of this changed mapping anew.'
@@ -326,8 +326,8 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
         'backfill' = @{
             subcommands = @()
             flags = @(
-                '--tenancy=@tenancies:Only this tenancy; repeatable.'
-                '--database=:Only this database; repeatable.'
+                '--tenancy=@synced-tenancies:Only this tenancy; repeatable.'
+                '--database=@databases:Only this database; repeatable.'
                 '--rate=:Rows a second at most.'
                 '--restart:From the beginning, not where it was left.'
                 '--dry-run:Say how many rows would go where.'
@@ -338,8 +338,8 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
             subcommands = @()
             flags = @(
                 '--tenancy=@synced-tenancies:The same as an option; repeatable.'
-                '--database=:Only this database; repeatable.'
-                '--mapping=:Only this mapping; repeatable.'
+                '--database=@databases:Only this database; repeatable.'
+                '--mapping=@mappings:Only this mapping; repeatable.'
                 '--repair:Mend the rows that differ, and no others.'
             )
             arguments = @('@synced-tenancies...')
