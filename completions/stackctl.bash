@@ -41,9 +41,9 @@ _stackctl_follows() {
     'run') flags='--max-duration=' ;;
     'sequence') flags='--loop --interval= --max-duration= --batch-size=' ;;
     'poll') flags='--loop --interval= --max-duration= --batch-size=' ;;
-    'sync') flags='--tenancy=@synced-tenancies --all --database=@databases --mapping=@mappings --full --adopt --rebuild=@mappings' arguments='@synced-tenancies...' ;;
+    'sync') flags='--tenancy=@synced-tenancies --all --database=@databases --mapping=@mappings --full --adopt --rebuild=@mappings --dry-run' arguments='@synced-tenancies...' ;;
     'backfill') flags='--tenancy=@synced-tenancies --database=@databases --rate= --restart --dry-run' arguments='@mappings' ;;
-    'verify') flags='--tenancy=@synced-tenancies --database=@databases --mapping=@mappings --repair' arguments='@synced-tenancies...' ;;
+    'verify') flags='--tenancy=@synced-tenancies --database=@databases --mapping=@mappings --repair --dry-run' arguments='@synced-tenancies...' ;;
     'enqueue') flags='--tenancy=@tenancies --all --dry-run' arguments='@tenancies...' ;;
     'queue') subcommands='list retry forget' ;;
     'queue list') flags='--tenancy=@tenancies --limit=' ;;
@@ -52,8 +52,8 @@ _stackctl_follows() {
     'status') flags='--tenancy=@tenancies --watch --interval= --check --max-backlog= --max-lag=' ;;
     'fuse') subcommands='show on off' ;;
     'fuse show') ;;
-    'fuse on') flags='--tenancy=@synced-tenancies --database=@databases --mapping=@mappings' arguments='sequencer|poller' ;;
-    'fuse off') flags='--tenancy=@synced-tenancies --database=@databases --mapping=@mappings --reason=' arguments='sequencer|poller' ;;
+    'fuse on') flags='--tenancy=@synced-tenancies --database=@databases --mapping=@mappings --dry-run' arguments='sequencer|poller' ;;
+    'fuse off') flags='--tenancy=@synced-tenancies --database=@databases --mapping=@mappings --reason= --dry-run' arguments='sequencer|poller' ;;
     'tenancies') subcommands='list' ;;
     'tenancies list') flags='--limit=' ;;
     'db') subcommands='url psql' ;;
@@ -84,7 +84,7 @@ _stackctl_follows() {
     'refunds create') flags='--full --amount= --quantity= --entry= --reason=duplicate|fraudulent|requested_by_customer --note= --invoice= --request-id= --again --tenancy=@tenancies --stripe-api-key= --dry-run --yes -y' arguments='@purchases' ;;
     'refunds list') flags='--tenancy=@tenancies --customer= --status=planned|submitted|pending|succeeded|failed|canceled --since= --until= --limit= --reconcile --stripe-api-key=' ;;
     'refunds show') arguments='@refunds' ;;
-    'refunds resume') flags='--all --give-up --tenancy=@tenancies --stripe-api-key= --yes -y' arguments='@refunds' ;;
+    'refunds resume') flags='--all --give-up --tenancy=@tenancies --stripe-api-key= --yes -y --dry-run' arguments='@refunds' ;;
     'payments') subcommands='status test-mode products' ;;
     'payments status') flags='--tenancy=@tenancies --stripe-api-key=' ;;
     'payments test-mode') flags='--tenancy=@tenancies --yes -y --dry-run' arguments='on|off' ;;

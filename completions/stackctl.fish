@@ -212,7 +212,8 @@ function __stackctl_follows --no-scope-shadowing
                     '--mapping=@mappings:Only this mapping; repeatable.' \
                     '--full:Send every row again, and drop what is not there.' \
                     '--adopt:Take over tables with rows of others, and drop what is not there.' \
-                    '--rebuild=@mappings:Build the table of this changed mapping anew.'
+                    '--rebuild=@mappings:Build the table of this changed mapping anew.' \
+                    '--dry-run:Say how many rows wait for each copy; send none.'
             set arguments '@synced-tenancies...'
         case 'backfill'
             set flags \
@@ -227,7 +228,8 @@ function __stackctl_follows --no-scope-shadowing
                     '--tenancy=@synced-tenancies:The same as an option; repeatable.' \
                     '--database=@databases:Only this database; repeatable.' \
                     '--mapping=@mappings:Only this mapping; repeatable.' \
-                    '--repair:Mend the rows that differ, and no others.'
+                    '--repair:Mend the rows that differ, and no others.' \
+                    '--dry-run:With --repair: only say what differs.'
             set arguments '@synced-tenancies...'
         case 'enqueue'
             set flags \
@@ -276,14 +278,16 @@ function __stackctl_follows --no-scope-shadowing
             set flags \
                     '--tenancy=@synced-tenancies:Only what is sent of this one.' \
                     '--database=@databases:Only what is sent to it.' \
-                    '--mapping=@mappings:Only the copies of this mapping.'
+                    '--mapping=@mappings:Only the copies of this mapping.' \
+                    '--dry-run:See whether there is such a thing, and change nothing.'
             set arguments 'sequencer|poller'
         case 'fuse off'
             set flags \
                     '--tenancy=@synced-tenancies:Only what is sent of this one.' \
                     '--database=@databases:Only what is sent to it.' \
                     '--mapping=@mappings:Only the copies of this mapping.' \
-                    '--reason=:Why, for others to read.'
+                    '--reason=:Why, for others to read.' \
+                    '--dry-run:See whether there is such a thing, and change nothing.'
             set arguments 'sequencer|poller'
         case 'tenancies'
             set subcommands 'list:List the tenancies of the operated database, by project and branch, with the external databases of each.'
@@ -507,7 +511,8 @@ function __stackctl_follows --no-scope-shadowing
                     '--tenancy=@tenancies:Only this tenancy\'s.' \
                     '--stripe-api-key=:The platform\'s; better in STRIPE_API_KEY.' \
                     '--yes:With --give-up: do not ask.' \
-                    '-y:With --give-up: do not ask.'
+                    '-y:With --give-up: do not ask.' \
+                    '--dry-run:Say which refunds, and neither ask nor send.'
             set arguments '@refunds'
         case 'payments'
             set subcommands \

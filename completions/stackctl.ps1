@@ -320,6 +320,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 '--full:Send every row again, and drop what is not there.'
                 '--adopt:Take over tables with rows of others, and drop what is not there.'
                 '--rebuild=@mappings:Build the table of this changed mapping anew.'
+                '--dry-run:Say how many rows wait for each copy; send none.'
             )
             arguments = @('@synced-tenancies...')
         }
@@ -341,6 +342,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 '--database=@databases:Only this database; repeatable.'
                 '--mapping=@mappings:Only this mapping; repeatable.'
                 '--repair:Mend the rows that differ, and no others.'
+                '--dry-run:With --repair: only say what differs.'
             )
             arguments = @('@synced-tenancies...')
         }
@@ -422,6 +424,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 '--tenancy=@synced-tenancies:Only what is sent of this one.'
                 '--database=@databases:Only what is sent to it.'
                 '--mapping=@mappings:Only the copies of this mapping.'
+                '--dry-run:See whether there is such a thing, and change nothing.'
             )
             arguments = @('sequencer|poller')
         }
@@ -432,6 +435,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 '--database=@databases:Only what is sent to it.'
                 '--mapping=@mappings:Only the copies of this mapping.'
                 '--reason=:Why, for others to read.'
+                '--dry-run:See whether there is such a thing, and change nothing.'
             )
             arguments = @('sequencer|poller')
         }
@@ -760,6 +764,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 '--stripe-api-key=:The platform''s; better in STRIPE_API_KEY.'
                 '--yes:With --give-up: do not ask.'
                 '-y:With --give-up: do not ask.'
+                '--dry-run:Say which refunds, and neither ask nor send.'
             )
             arguments = @('@refunds')
         }

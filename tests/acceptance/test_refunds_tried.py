@@ -121,10 +121,12 @@ def test_a_row_that_is_locked_does_not_hold_up_the_others(shop: Shop, stripe: Ru
         each["status"] = "succeeded"
     with shop.connect() as conn, conn.transaction():
         conn.execute('SELECT 1 FROM "OneTimePurchase" WHERE id = %s FOR UPDATE', (one,))
+        assert len(shop.run("refunds", "resume", "--all", "--dry-run", "--json").json["refunds"]) == 2
         resumed = shop.resume()
     assert (resumed.code, resumed.json["settled"], resumed.json["left"]) == (6, 1, 1)
     assert shop.row(other, "refundedAt") is not None
     assert shop.resume().code == 0
+    assert shop.run("refunds", "resume", "--all", "--dry-run").stdout == "0 refunds to settle; Stripe was not asked\n"
 
 
 def test_no_key_is_said_once(shop: Shop, stripe: Running) -> None:

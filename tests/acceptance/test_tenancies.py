@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from tests.backend import BRANCHES, MINE, OTHER, insert
+from stackctl.core.errors import ServiceError
+from stackctl.sync.queue import retries
+from tests.backend import BRANCHES, MINE, OTHER, add_user, insert
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -124,3 +126,34 @@ def test_psql_on_an_embedded_server_that_runs_for_it(project: Project) -> None:
     done = project.run("db", "psql", "--", "-XAtc", "SELECT current_database()", fresh=True)
     assert (done.code, done.stdout) == (0, "shop\n"), done.stderr
     assert project.run("db", "psql", "--", "-Xc", "SELECT nothing", fresh=True).code == 1
+
+
+def test_a_dry_run_of_the_pipelines_commands_changes_nothing(project: Project, source: Connection) -> None:
+    project.sqlite(MINE)
+    add_user(source)
+    source.commit()
+    assert project.run("sequence").code == project.run("sync", "--all").code == 0
+    add_user(source)
+    source.commit()
+    project.run("sequence")
+    retries.record_failure(source, MINE, "gone", ServiceError("no", code="unreachable"), scheduled=True)
+    source.commit()
+    tables = ("stackctl.delivery", "stackctl.pause", '"OutgoingRequest"', '"ExternalDbSyncMetadata"')
+
+    def state() -> list[Any]:
+        rows = [source.execute(f"SELECT * FROM {table}").fetchall() for table in tables]
+        source.rollback()
+        return [*rows, (project.directory / "copy.db").read_bytes()]
+
+    before = state()
+    planned = project.run("sync", MINE, "--mapping", "users", "--dry-run", "--json").json
+    assert planned["databases"][0]["mappings"] == [{"mapping": "users", "behind": 1}]
+    assert " 1\n" in project.run("sync", "--all", "--dry-run").stdout
+    assert project.run("sync", "--all", "--dry-run", "--full").code == 2
+    assert project.run("verify", "--repair", "--dry-run").code in (0, 1)
+    for line in (("fuse", "off", "poller"), ("fuse", "off", "--database", "local"), ("fuse", "on", "poller"),
+                 ("fuse", "on", "--database", "local"), ("queue", "retry", "gone"), ("queue", "forget", "--all"),
+                 ("queue", "forget", "--tenancy", MINE), ("enqueue", "--all")):  # fmt: skip
+        assert project.run(*line, "--dry-run").code == 0, line
+    assert project.run("fuse", "off", "--database", "nothing", "--dry-run").code == 2
+    assert state() == before

@@ -10,6 +10,7 @@ from stackctl.cli.arguments import parse_text_option
 from stackctl.cli.command import Run, command
 from stackctl.cli.fuse.shared import (
     Database,
+    DryRun,
     MappingName,
     Name,
     Tenancy,
@@ -28,6 +29,7 @@ def off(
     database: Database = None,
     mapping: MappingName = None,
     reason: Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Why, for others to read.")] = None,
+    dry_run: DryRun = False,
 ) -> None:
     """Stop a stage everywhere after its batch in hand, or pause a tenancy, a database, a mapping, or where they meet.
 
@@ -42,7 +44,7 @@ def off(
     if scope is None and why is not None:
         raise UsageError("--reason goes with --tenancy, --database and --mapping", code="usage")
     with run.database() as conn:
-        if name is not None:
+        if name is not None and not dry_run:
             fuses.switch_fuse(conn, name, on=False)
         if scope is not None:
             from stackctl.sync.pipeline import Pipeline
@@ -50,6 +52,6 @@ def off(
             if not select_databases(Pipeline(run.settings), scope):
                 raise UsageError(f"no such database takes the mapping {mapping}", code="unknown-mapping")
             only = scope.tenancies[0] if scope.tenancies else None
-            if not pauses.add(conn, only, database, mapping, reason=why, by=name_operator()):
+            if not dry_run and not pauses.add(conn, only, database, mapping, reason=why, by=name_operator()):
                 run.console.warn("that was paused already; what was said then stays")
-        finish(run, conn)
+        finish(run, conn, dry_run=dry_run)

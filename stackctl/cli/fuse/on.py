@@ -5,6 +5,7 @@ from __future__ import annotations
 from stackctl.cli.command import Run, command
 from stackctl.cli.fuse.shared import (
     Database,
+    DryRun,
     MappingName,
     Name,
     Tenancy,
@@ -21,6 +22,7 @@ def on(
     tenancy: Tenancy = None,
     database: Database = None,
     mapping: MappingName = None,
+    dry_run: DryRun = False,
 ) -> None:
     """Let a stage work again, or end a pause, named as it was; what has changed meanwhile is sent at once."""
     from stackctl.sync.queue import fuses, pauses
@@ -28,14 +30,16 @@ def on(
 
     scope = parse_scope(run, name, tenancy, database, mapping)
     with run.database() as conn:
-        if name is not None:
+        if name is not None and not dry_run:
             fuses.switch_fuse(conn, name, on=True)
         if scope is not None:
             from stackctl.sync.pipeline import Pipeline
 
             pipeline = Pipeline(run.settings)
             only = scope.tenancies[0] if scope.tenancies else None
-            if not pauses.remove(conn, only, database, mapping, list_held(pipeline, scope)):
+            if dry_run:
+                select_databases(pipeline, scope)
+            elif not pauses.remove(conn, only, database, mapping, list_held(pipeline, scope)):
                 select_databases(pipeline, scope)  # whether there is such a thing
                 run.console.warn("that was not paused")
-        finish(run, conn)
+        finish(run, conn, dry_run=dry_run)

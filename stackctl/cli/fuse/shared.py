@@ -29,6 +29,7 @@ Stage = Literal["sequencer", "poller"]
 Name = Annotated[Stage | None, typer.Argument(help="Which stage.")]
 Tenancy = Annotated[str | None, typer.Option("--tenancy", metavar="TENANCY", help="Only what is sent of this one.")]
 Database = Annotated[str | None, typer.Option("--database", metavar="ID", help="Only what is sent to it.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="See whether there is such a thing, and change nothing.")]
 MappingName = Annotated[str | None, typer.Option("--mapping", metavar="NAME", help="Only the copies of this mapping.")]
 
 
@@ -90,7 +91,7 @@ def _list_parts(pause: Pause) -> list[tuple[str, object]]:
     return [("tenancy", pause.tenancy), ("database", pause.database), ("mapping", pause.mapping)]
 
 
-def finish(run: Run, conn: Connection) -> None:
+def finish(run: Run, conn: Connection, *, dry_run: bool = False) -> None:
     """What is on and what is off now."""
     from psycopg.errors import UndefinedTable
 
@@ -107,4 +108,6 @@ def finish(run: Run, conn: Connection) -> None:
         for pause in paused:
             run.console.line(describe_pause(pause), style="bold red")
 
+    if dry_run:
+        run.console.info("nothing was changed; this is how it is")
     run.finish({"fuses": asdict(state), "pauses": [asdict(pause) for pause in paused]}, lines)

@@ -24,6 +24,7 @@ from stackctl.core.errors import EXIT_INTERRUPTED, StateError, UsageError
 if TYPE_CHECKING:
     from stackctl.core.console import Console
     from stackctl.sync.engine.database_sync import DatabaseResult
+    from stackctl.sync.scope import Scope
 
 All = Annotated[bool, typer.Option("--all", help="Every configured tenancy.")]
 
@@ -45,6 +46,9 @@ def sync(
     rebuild: Annotated[
         str | None, typer.Option("--rebuild", metavar="NAME", help="Build the table of this changed mapping anew.")
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say how many rows wait for each copy; send none.")
+    ] = False,
 ) -> None:
     """Bring external databases up to date now, without the queue and whatever the fuses say.
 
@@ -61,7 +65,12 @@ def sync(
         if full or adopt or set(mappings or ()) - {rebuild}:
             raise UsageError("--rebuild does not go with --full, --adopt or another --mapping", code="usage")
         mappings = [rebuild]
+    if dry_run and (full or adopt or rebuild):
+        raise UsageError("--dry-run counts what has changed; --full, --adopt and --rebuild send all rows", code="usage")
     scope = parse_scope(run, named, databases, mappings)
+    if dry_run:
+        _show_waiting(run, scope)
+        return
     console = run.console
     with stop_on_signals(None) as stop, console.progress("syncing") as progress:
         options = SyncOptions(
@@ -82,6 +91,45 @@ def sync(
         ok=ok and not interrupted,
         exit_code=EXIT_INTERRUPTED if interrupted else StateError.exit_code if refused else 1,
     )
+
+
+def _show_waiting(run: Run, scope: Scope) -> None:
+    """How many rows a sync would send."""
+    from stackctl.sync.pipeline import Pipeline
+    from stackctl.sync.scope import select_databases
+    from stackctl.sync.status import read_status
+
+    pipeline = Pipeline(run.settings)
+    with run.database() as conn:
+        pipeline.refresh(conn)
+        chosen = {(one.tenancy, one.id) for one in select_databases(pipeline, scope)}
+        found = read_status(
+            pipeline, conn, scope.tenancies[0] if scope.tenancies and len(scope.tenancies) == 1 else None
+        )
+    databases: list[dict[str, Any]] = [
+        {"tenancy": tenancy, "database": one.database, "type": one.type, "status": one.status, "error": one.error,
+         "mappings": [{"mapping": copy.mapping, "behind": copy.backlog + copy.resend_left} for copy in one.mappings
+                      if scope.mappings is None or copy.mapping in scope.mappings]}
+        for tenancy, own in found.tenancies.items() for one in own if (tenancy, one.database) in chosen
+    ]  # fmt: skip
+
+    def show() -> None:
+        rows = [
+            (one["tenancy"], one["database"], copy["mapping"], f"{copy['behind']:,}")
+            for one in databases
+            for copy in one["mappings"]
+            if copy["behind"]
+        ]
+        if rows:
+            run.console.table(("tenancy", "database", "mapping", "rows to send"), rows, right=("rows to send",))
+        else:
+            run.console.line("no stamped row waits for these databases")
+        for one in databases:
+            if one["error"] is not None:
+                run.console.warn(f"{one['tenancy']} {one['database']}: {one['error']}")
+
+    ok = all(one["status"] != "error" for one in databases)
+    run.finish({"ok": ok, "dry_run": True, "databases": databases}, show, ok=ok)
 
 
 def sync_document(results: list[DatabaseResult]) -> dict[str, Any]:

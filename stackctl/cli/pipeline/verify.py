@@ -37,6 +37,7 @@ def verify(
     databases: OnlyDatabases = None,
     mappings: OnlyMappings = None,
     repair: Annotated[bool, typer.Option("--repair", help="Mend the rows that differ, and no others.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="With --repair: only say what differs.")] = False,
 ) -> None:
     """Compare external databases with their source row for row, by checksums; changes may go on meanwhile.
 
@@ -46,6 +47,7 @@ def verify(
     from stackctl.sync.check import verify as feature
     from stackctl.sync.pipeline import Pipeline
 
+    repair = repair and not dry_run
     scope = parse_scope(run, [*(tenancies or ()), *(tenancy or ())], databases, mappings)
     unfed: list[tuple[ExternalDatabase, str]] = []
     with stop_on_signals(None) as stop, run.console.progress("comparing") as progress:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stackctl.cli.arguments import find_tenancy, parse_uuid
-from stackctl.cli.command import Run, command
+from stackctl.cli.command import Run, command, format_count
 from stackctl.cli.refunds.shared import (
     UNSETTLED,
     TenancyFilter,
@@ -20,11 +20,12 @@ from stackctl.cli.stripe_options import StripeApiBase, StripeApiKey, prepare_gat
 from stackctl.core.errors import ConfigError, ServiceError, StackctlError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from uuid import UUID
 
     from stackctl.payments.gateway import Gateway
     from stackctl.payments.refunds.execute import Outcome
+    from stackctl.payments.refunds.ledger import Refund
     from stackctl.postgres.connect import Connection
 
 
@@ -45,6 +46,7 @@ def resume(
     stripe_api_key: StripeApiKey = None,
     stripe_api_base: StripeApiBase = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="With --give-up: do not ask.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say which refunds, and neither ask nor send.")] = False,
 ) -> None:
     """Find out what became of refunds whose outcome is not known, and finish them. Safe to run from cron.
 
@@ -62,6 +64,11 @@ def resume(
     if give_up and everything:
         raise UsageError("--give-up takes one refund, not --all", code="usage")
     with run.database() as conn:
+        if dry_run:
+            only = find_tenancy(conn, tenancy)
+            _show_unsettled(run, _list_unsettled(conn, only) if refund is None else
+                            [ledger.get_refund(conn, parse_uuid(refund, "refund"))])  # fmt: skip
+            return
         if refund is None:
             _resume_all(run, conn, open_gateway, find_tenancy(conn, tenancy))
             return
@@ -75,15 +82,29 @@ def resume(
         finish_outcome(run, run_naming_refund(run, one, lambda: work(conn, open_gateway(one.account), one)))
 
 
+def _list_unsettled(conn: Connection, tenancy: UUID | None) -> Sequence[Refund]:
+    """In the order in which they were asked for."""
+    from stackctl.payments.refunds import ledger
+
+    return ledger.find_refunds(conn, tenancy=tenancy, unsettled=True)[::-1]
+
+
+def _show_unsettled(run: Run, found: Sequence[Refund]) -> None:
+    waiting = [one for one in found if not one.is_settled]
+
+    def show() -> None:
+        refunds_table(run, waiting)
+        run.console.line(f"{format_count(len(waiting), 'refund', 'refunds')} to settle; Stripe was not asked")
+
+    run.finish({"refunds": [refund_document(one) for one in waiting], "dry_run": True}, show)
+
+
 def _resume_all(run: Run, conn: Connection, open_gateway: Callable[[str], Gateway], tenancy: UUID | None) -> None:
     from stackctl.payments.refunds import execute, ledger
     from stackctl.postgres.errors import translating_errors
 
-    found = ledger.find_refunds(conn, tenancy=tenancy, unsettled=True)[
-        ::-1
-    ]  # in the order in which they were asked for
     outcomes: list[Outcome] = []
-    for one in found:
+    for one in _list_unsettled(conn, tenancy):
         try:
             with translating_errors("the operated database"):
                 outcome = run_naming_refund(
