@@ -11,7 +11,7 @@ _stackctl_follows() {
   shared='--config=@files --database-url= --json --quiet -q --no-color --wide --debug --help -h'
   case $1 in
     '') subcommands='demo init doctor config explain completion migrate mappings run sequence poll sync backfill verify enqueue queue status fuse tenancies db rules users refunds payments payment-methods help' flags='--version -V' ;;
-    'demo') arguments='@directories' ;;
+    'demo') flags='--yes -y' arguments='@directories' ;;
     'init') flags='--force --dry-run' arguments='@files' ;;
     'doctor') ;;
     'config') subcommands='show' ;;

@@ -55,6 +55,9 @@ function __stackctl_follows --no-scope-shadowing
                     '--version:Print the version.' \
                     '-V:Print the version.'
         case 'demo'
+            set flags \
+                    '--yes:Start afresh without asking.' \
+                    '-y:Start afresh without asking.'
             set arguments '@directories'
         case 'init'
             set flags \

@@ -60,7 +60,10 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
         }
         'demo' = @{
             subcommands = @()
-            flags = @()
+            flags = @(
+                '--yes:Start afresh without asking.'
+                '-y:Start afresh without asking.'
+            )
             arguments = @('@directories')
         }
         'init' = @{

@@ -90,13 +90,13 @@ COMMANDS: dict[str, Command | Group] = {
     "payments": Group(
         "How a project is connected to Stripe; its test mode and products.",
         _PAYMENTS,
-        "stackctl payments status",
+        "stackctl payments status --tenancy acme",
         ("status", "test-mode", "products"),
     ),
     "payment-methods": Group(
         "See and switch what a checkout offers to pay with.",
         _PAYMENTS,
-        "stackctl payment-methods list",
+        "stackctl payment-methods list --tenancy acme",
         ("list", "set", "plan", "apply", "export"),
     ),
 }  # fmt: skip

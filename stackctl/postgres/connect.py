@@ -110,7 +110,7 @@ def _find_embedded(url: str, base: Path) -> tuple[EmbeddedServer, str] | None:
     from stackctl.postgres.embedded_url import parse_embedded_url
 
     parsed = parse_embedded_url(url, base)
-    return None if parsed is None else (embedded.attach(parsed.directory), parsed.dbname)
+    return None if parsed is None else (embedded.attach(parsed.directory, keep=parsed.keep), parsed.dbname)
 
 
 def _open_embedded(server: EmbeddedServer, dbname: str, parameters: Parameters) -> Session:

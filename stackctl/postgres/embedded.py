@@ -1,11 +1,12 @@
 """The PostgreSQL that stackctl starts itself, named `embedded`, `embedded:DIR` or `embedded:DIR?dbname=NAME`.
 
-DIR holds `data` (PGDATA), `server.log`, `run-*` (the socket) and two files that are only ever locked with flock(), so
-that the kernel lets go of them with the process that held them, however it ended:
+DIR holds `data` (PGDATA), `server.log`, `run-*` (the socket) and files that are only ever locked with flock(), so that
+the kernel lets go of them with the process that held them, however it ended:
 
 - `start.lock`, exclusive: while a process attaches or lets go. initdb and pg_ctl have it as their standard input, which
   pg_ctl does not hand on to the server: a starter that is killed leaves it locked until they are done.
 - `use.lock`, shared: as long as a process uses the server. Who can have it exclusively is the last one out.
+- `keeper.lock`, exclusive: while a process of its own keeps the server for later users (keeper.py).
 
 Whether the server runs is asked of the system's processes (server_process.py). It inherits nothing of ours: no
 descriptor, which a program that it starts would keep open, and of the environment no more than `_INHERITED`.
@@ -21,6 +22,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -32,6 +34,7 @@ from psycopg import pq, sql
 
 from stackctl.core.errors import ServiceError, StackctlError, StateError
 from stackctl.core.interrupts import hold_interrupts
+from stackctl.postgres import keeper
 from stackctl.postgres.binaries import MAJOR_VERSION, find_binaries, grant_execution, grant_passage
 from stackctl.postgres.embedded_files import POLL_SECONDS, PORT, WAIT_SECONDS, ServerFiles, try_lock
 from stackctl.postgres.libpq import NO_FILE, Parameters, open_connection, ping
@@ -60,6 +63,7 @@ class EmbeddedServer:
         self._binaries = binaries
         self._sockets: Path | None = None
         self._use: int | None = None
+        self._keep = 0.0
 
     def url(self, dbname: str = "postgres") -> str:
         """The libpq URL of one of the server's databases."""
@@ -111,7 +115,7 @@ class EmbeddedServer:
                 connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(dbname)))
 
     def release(self) -> None:
-        """Let go, and stop the server when no other process uses it.
+        """Let go, and stop the server when no other process uses it; one that is to be kept is left to a keeper.
 
         Never fails: a server that can't be stopped now is stopped by the last one of the processes that use it later.
         """
@@ -119,11 +123,28 @@ class EmbeddedServer:
             if _attached.get(self.directory) is self:
                 del _attached[self.directory]
             with contextlib.suppress(OSError, StackctlError, subprocess.SubprocessError), self._files.alone():
-                self._let_go()
+                if not self._hand_over():
+                    self._let_go()
             self.forget()
 
-    def hold(self, options: Mapping[str, str]) -> None:
-        """Keep the server for this process, starting it if it does not run; what `attach` does."""
+    def _hand_over(self) -> bool:
+        """Whether a new keeper has taken over our lock: there was none, and the server is to be kept."""
+        if self._use is None or not self._keep:
+            return False
+        os.utime(self._use)
+        if keeper.is_kept(self.directory):
+            return False
+        program = [sys.executable, "-m", keeper.__name__, str(self.directory), str(self._keep), str(self._use)]
+        # The lock is the descriptor's, which both have open, and not given back by closing one of them.
+        subprocess.Popen(
+            program, cwd="/", env=_inherited() | {"PYTHONPATH": str(Path(__file__).parents[2])}, pass_fds=[self._use],
+            start_new_session=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        ).returncode = 0  # nobody waits for it  # fmt: skip
+        return True
+
+    def hold(self, options: Mapping[str, str], keep: float) -> None:
+        """Have the server for this process, starting it if it does not run; what `attach` does."""
+        self._keep = max(self._keep, keep)
         if self._use is not None and self._ping() is pq.Ping.OK:
             return
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -312,7 +333,7 @@ class EmbeddedServer:
                 process = subprocess.Popen(
                     [str(self._binaries / program), *arguments],
                     cwd=self.directory,
-                    env={name: os.environ[name] for name in _INHERITED if name in os.environ} | {"LC_ALL": "C"},
+                    env=_inherited() | {"LC_ALL": "C"},
                     user=None if account is None else account.pw_uid,
                     group=None if account is None else account.pw_gid,
                     extra_groups=None if account is None else [],
@@ -336,10 +357,15 @@ class EmbeddedServer:
         return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
 
-def attach(directory: Path, *, options: Mapping[str, str] | None = None) -> EmbeddedServer:
+def _inherited() -> dict[str, str]:
+    return {name: os.environ[name] for name in _INHERITED if name in os.environ}
+
+
+def attach(directory: Path, *, options: Mapping[str, str] | None = None, keep: float = 0) -> EmbeddedServer:
     """Have the server of `directory` running for as long as this process lives or until its `release()`.
 
-    Made and started when it is not; `options` are PostgreSQL settings for the case that this process starts it.
+    Made and started when it is not; `options` are PostgreSQL settings for the case that this process starts it. `keep`:
+    for how many seconds after its last use it then goes on running.
     Attaching again gives the same object. Raises ServiceError (binaries missing, unusable directory, failed start) and
     StateError (another process is still starting or stopping it after 30 s).
     """
@@ -355,7 +381,7 @@ def attach(directory: Path, *, options: Mapping[str, str] | None = None) -> Embe
         try:
             directory = directory.expanduser().resolve()
             server = _attached.get(directory) or EmbeddedServer(directory, binaries)
-            server.hold(options or {})
+            server.hold(options or {}, keep)
         except (OSError, RuntimeError) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             raise ServiceError(

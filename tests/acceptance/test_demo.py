@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import signal
 import sqlite3
 import stat
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def stackctl(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+def stackctl(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     return forked.run(arguments, cwd=cwd)
 
 
@@ -87,6 +89,64 @@ def test_a_second_demo_in_the_same_folder_leaves_the_first_one_alone(tmp_path: P
     assert (first.returncode, "all equal" in rest) == (0, True)
 
 
+def test_the_server_is_kept_for_the_next_command_and_started_again_when_it_was_killed(played: Path) -> None:
+    data = played / "postgres" / "data"
+    before = int((data / "postmaster.pid").read_text().split()[0])
+    assert document(stackctl("fuse", "show", "--json", cwd=played))
+    assert int((data / "postmaster.pid").read_text().split()[0]) == before
+    os.kill(before, signal.SIGQUIT)
+    assert document(stackctl("fuse", "show", "--json", cwd=played))
+    assert int((data / "postmaster.pid").read_text().split()[0]) != before
+
+
+def test_the_stand_in_for_stripe_is_given_no_key_of_the_environment(played: Path) -> None:
+    """Nor asked by way of a proxy; and what it was told, the next process knows."""
+    environ = os.environ | {"STRIPE_API_KEY": "sk_live_real", "HTTP_PROXY": "http://127.0.0.1:1", "NO_PROXY": ""}
+    status = forked.run(("payments", "status", "--tenancy", "acme", "--json"), cwd=played, env=environ)
+    assert document(status)["account"] == "acct_acme"
+    refunds = document(stackctl("refunds", "list", "--json", cwd=played))["refunds"]
+    assert [one["status"] for one in refunds] == ["submitted"]
+    assert stackctl("refunds", "list", "--reconcile", cwd=played).returncode == 1
+    assert stackctl("refunds", "resume", "--all", cwd=played).returncode == 0
+    bought = "0d4a9a10-5a0b-4d8e-9f2b-1c2d3e4f5a6b"
+    made = document(stackctl("refunds", "create", bought, "--amount", "5.00", "--yes", "--json", cwd=played))
+    assert made["refund"]["status"] == "succeeded"
+    assert stackctl("refunds", "list", "--reconcile", cwd=played).returncode == 0
+    objects = played / "stripe" / "objects.json"
+    kept = objects.read_bytes()
+    for damaged in (b"", b"[]", kept[:1000]):
+        objects.write_bytes(damaged)
+        refused = stackctl("payments", "status", "--tenancy", "acme", "--json", cwd=played)
+        assert (refused.returncode, json.loads(refused.stdout)["error"]["code"]) == (3, "stand-in-unusable")
+    objects.write_bytes(kept)
+
+
+def test_what_was_changed_is_not_wiped_unasked(played: Path) -> None:
+    rules = played / "sign-up-rules.yaml"
+    written = rules.read_text()
+    rules.write_text(written + "# mine\n")
+    assert stackctl("users", "restrict", "ada@example.com", "--reason", "x", "--yes", cwd=played).returncode == 0
+    refused = stackctl("demo", played, cwd=played)
+    assert refused.returncode == 5
+    assert "sign-up-rules.yaml, the database were changed" in refused.stderr
+    assert rules.read_text().endswith("# mine\n")
+    assert document(stackctl("users", "show", "ada@example.com", "--json", cwd=played))["user"]["restricted"]
+    assert stackctl("demo", played, "--yes", "--quiet", cwd=played).returncode == 0
+    assert rules.read_text() == written
+
+
+def test_a_server_whose_files_are_half_deleted_is_named_with_the_way_out(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    data = tmp_path / "half" / "postgres" / "data"
+    data.mkdir(parents=True, mode=0o700)
+    (data / "PG_VERSION").write_text("18\n")
+    if os.geteuid() == 0:
+        for path in (data, data.parent, data / "PG_VERSION"):
+            shutil.chown(path, "postgres")
+    done = stackctl("demo", "half", cwd=tmp_path)
+    assert (done.returncode, "rm -r" in done.stderr) == (4, True), done.stderr
+
+
 def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "stackctl.yaml").write_text("version: 1\n")
     done = stackctl("demo", str(tmp_path), cwd=tmp_path)
@@ -99,5 +159,6 @@ def test_only_its_owner_may_write_the_configuration(tmp_path: Path, environment:
     folder = environment / "open-umask"
     done = forked.run(("demo", folder, "--quiet"), cwd=tmp_path, before="import os; os.umask(0)")
     assert done.returncode == 0, done.stderr
-    modes = {name: stat.S_IMODE((folder / name).stat().st_mode) for name in (".", "stackctl.yaml", "warehouse.db")}
-    assert modes == {".": 0o755, "stackctl.yaml": 0o600, "warehouse.db": 0o600}
+    names = (".", "stackctl.yaml", "warehouse.db", "sign-up-rules.yaml", "stripe/objects.json")
+    modes = {name: stat.S_IMODE((folder / name).stat().st_mode) for name in names}
+    assert modes == {".": 0o755} | dict.fromkeys(names[1:], 0o600)

@@ -27,6 +27,10 @@ def test_url(monkeypatch: pytest.MonkeyPatch, url: str, directory: str, dbname: 
     assert parse_embedded_url(url, Path("/base")) == EmbeddedUrl(Path(directory), dbname)
 
 
+def test_url_of_a_server_that_is_kept() -> None:
+    assert parse_embedded_url("embedded:/pg?keep=2m&dbname=app", Path("/base")) == EmbeddedUrl(Path("/pg"), "app", 120)
+
+
 def test_url_without_a_usable_data_home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/ann")
     monkeypatch.setenv("XDG_DATA_HOME", "relative")
@@ -50,6 +54,7 @@ def test_url_of_something_else(url: str) -> None:
         "embedded:pg?dbname=",
         "embedded:pg?dbname=a&dbname=b",
         "embedded:pg?database=x",
+        "embedded:pg?keep=soon",
         f"embedded:pg?dbname={'x' * 64}",
     ],
 )

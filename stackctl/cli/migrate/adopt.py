@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 
 @command(
-    example="stackctl migrate adopt --dry-run\nstackctl migrate adopt --through 20260101000003 --dir db/migrations",
+    example="stackctl migrate adopt --through 20260101000017 --dry-run\n"
+    "stackctl migrate adopt --through 20260801120000 --dir db/migrations",
 )
 def adopt(
     run: Run,

@@ -11,7 +11,7 @@ from stackctl.core.errors import UsageError
 
 
 @command(
-    example="stackctl migrate new --revert 20260101000003 --dir db/migrations",
+    example="stackctl migrate new --revert 20260802090000 --dir db/migrations",
     hidden=True,
     context_settings={"ignore_unknown_options": True},
 )

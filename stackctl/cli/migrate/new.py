@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 @command(
-    example="stackctl migrate new add_team_slug --dir migrations\n"
-    "stackctl migrate new --revert 20260301100000 --dir migrations",
+    example="stackctl migrate new add_team_slug --dir db/migrations\n"
+    "stackctl migrate new --revert 20260802090000 --dir db/migrations",
 )
 def new(
     run: Run,

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 
 @command(
-    example="stackctl migrate squash --to 20260101000003 --dry-run --dir db/migrations\n"
-    "stackctl migrate squash --to 20260101000003 --dir db/migrations --yes",
+    example="stackctl migrate squash --to 20260802090000 --dry-run --dir db/migrations\n"
+    "stackctl migrate squash --to 20260802090000 --dir db/migrations --yes",
 )
 def squash(
     run: Run,

@@ -7,7 +7,7 @@ from stackctl.cli.payment_methods.shared import DryRun, StatesFile, Yes, apply_p
 from stackctl.cli.stripe_options import StripeApiBase, StripeApiKey, Tenancy
 
 
-@command(example="stackctl payment-methods apply methods.yaml --dry-run")
+@command(example="stackctl payment-methods apply methods.yaml --tenancy acme --dry-run")
 def apply(
     run: Run,
     file: StatesFile,

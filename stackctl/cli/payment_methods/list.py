@@ -7,7 +7,7 @@ from stackctl.cli.payment_methods.shared import read_configuration
 from stackctl.cli.stripe_options import StripeApiBase, StripeApiKey, Tenancy
 
 
-@command(example="stackctl payment-methods list\nstackctl payment-methods list --json")
+@command(example="stackctl payment-methods list --tenancy acme\nstackctl payment-methods list --tenancy acme --json")
 def list_(
     run: Run, tenancy: Tenancy = None, stripe_api_key: StripeApiKey = None, stripe_api_base: StripeApiBase = None
 ) -> None:

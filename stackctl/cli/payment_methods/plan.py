@@ -7,7 +7,7 @@ from stackctl.cli.payment_methods.shared import StatesFile, plan_document, read_
 from stackctl.cli.stripe_options import StripeApiBase, StripeApiKey, Tenancy
 
 
-@command(example="stackctl payment-methods plan methods.yaml")
+@command(example="stackctl payment-methods plan methods.yaml --tenancy acme")
 def plan(
     run: Run,
     file: StatesFile,

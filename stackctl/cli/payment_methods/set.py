@@ -11,7 +11,7 @@ from stackctl.cli.payment_methods.shared import DryRun, Yes, apply_plan, read_co
 from stackctl.cli.stripe_options import StripeApiBase, StripeApiKey, Tenancy
 
 
-@command(example="stackctl payment-methods set card=on klarna=off --dry-run")
+@command(example="stackctl payment-methods set card=on klarna=off --tenancy acme --dry-run")
 def set_(
     run: Run,
     methods: Annotated[list[str], typer.Argument(metavar="METHODS...", help="METHOD=on or METHOD=off, each.")],

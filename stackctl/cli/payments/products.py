@@ -24,8 +24,8 @@ class CustomerTypeName(Enum):
 
 
 @command(
-    example="stackctl payments products --customer-type team\n"
-    "stackctl payments products --customer 0d4a9a10-5a0b-4d8e-9f2b-1c2d3e4f5a6b",
+    example="stackctl payments products --tenancy acme --customer-type team\n"
+    "stackctl payments products --tenancy acme --customer ada18150-1210-4185-8ada-000000000001",
 )
 def products(
     run: Run,

@@ -6,7 +6,7 @@ from stackctl.cli.command import Run, command
 from stackctl.cli.stripe_options import StripeApiBase, StripeApiKey, Tenancy, open_connected_account
 
 
-@command(example="stackctl payments status\nstackctl payments status --json")
+@command(example="stackctl payments status --tenancy acme\nstackctl payments status --tenancy acme --json")
 def status(
     run: Run, tenancy: Tenancy = None, stripe_api_key: StripeApiKey = None, stripe_api_base: StripeApiBase = None
 ) -> None:

@@ -16,7 +16,7 @@ class Switch(Enum):
     off = "off"
 
 
-@command(example="stackctl payments test-mode\nstackctl payments test-mode off --dry-run")
+@command(example="stackctl payments test-mode --tenancy acme\nstackctl payments test-mode off --tenancy acme --dry-run")
 def test_mode(
     run: Run,
     state: Annotated[Switch | None, typer.Argument(metavar="[on|off]", help="None: show it.")] = None,

@@ -10,7 +10,7 @@ from stackctl.cli.command import Run, command, format_count
 from stackctl.cli.queue.shared import DryRun, Ids, TenancyOption, select_failing
 
 
-@command(example="stackctl queue forget analytics --yes")
+@command(example="stackctl queue forget --all --yes")
 def forget(
     run: Run,
     ids: Ids = None,

@@ -34,8 +34,8 @@ _FIRST, _STEP = 100, 10  # priority of a first rule, and how far below the other
 
 
 @command(
-    example="stackctl rules add block-disposable --condition 'emailDomain in [\"tempmail.com\"]' --action reject\n"
-    "stackctl rules add risky --where 'riskScores.bot > 80' --or 'email == \"\"' --action restrict --dry-run",
+    example="stackctl rules add block-trash --condition 'emailDomain == \"trash.me\"' --action reject\n"
+    "stackctl rules add riskier --where 'riskScores.bot > 80' --or 'email == \"\"' --action restrict --dry-run",
 )
 def add(
     run: Run,

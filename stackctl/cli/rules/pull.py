@@ -9,7 +9,10 @@ from stackctl.cli.rules.rules_file import RulesPath, rules_path
 from stackctl.cli.rules.transfer import DryRun, Tenancy, Yes, finish_transfer, show_diff
 
 
-@command(example="stackctl rules pull --dry-run\nstackctl rules pull --rules sign-up-rules.yaml --yes")
+@command(
+    example="stackctl rules pull --tenancy acme --dry-run\n"
+    "stackctl rules pull --tenancy acme --rules sign-up-rules.yaml --yes"
+)
 def pull(
     run: Run,
     tenancy: Tenancy = None,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from stackctl.rules.model import RuleSet
 
 
-@command(example="stackctl rules push --dry-run\nstackctl rules push --yes")
+@command(example="stackctl rules push --tenancy acme --dry-run\nstackctl rules push --tenancy acme --yes")
 def push(
     run: Run,
     tenancy: Tenancy = None,

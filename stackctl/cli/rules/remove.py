@@ -9,7 +9,7 @@ from stackctl.cli.rules.editing import DryRun, Ids, Yes, confirm_and_write
 from stackctl.cli.rules.rules_file import RulesPath, rules_path
 
 
-@command(example="stackctl rules remove block-disposable")
+@command(example="stackctl rules remove old-campaign")
 def remove(run: Run, ids: Ids, rules: RulesPath = None, yes: Yes = False, dry_run: DryRun = False) -> None:
     """Take rules out of the file; comments stay.
 

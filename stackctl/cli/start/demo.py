@@ -14,6 +14,8 @@ import typer
 from stackctl.cli.command import Run, command
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from stackctl.cli.start.demo_tour import DemoResult, Step
 
 
@@ -21,10 +23,17 @@ if TYPE_CHECKING:
 def demo(
     run: Run,
     directory: Annotated[Path, typer.Argument(metavar="[DIR]", help="A folder for the demo.")] = Path("stackctl-demo"),
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Start afresh without asking.")] = False,
 ) -> None:
-    """Everything end to end on an embedded PostgreSQL: migrate, seed, sync, change, sync again, compare.
+    """Play everything end to end on an embedded PostgreSQL: migrate, seed, sync, change, sync again, compare.
 
-    Leaves the folder with a working stackctl.yaml. Run it again and it starts afresh.
+    Leaves the folder with a working stackctl.yaml, sign-up rules, a shop and a stand-in for Stripe, in which the
+    examples of all help pages run. The server goes on running for half an hour after its last use. Run the demo again
+    and it starts afresh; it asks first if anything was changed.
+
+    Prints each step, then the comparison of each copy with its source.
+    Exit codes: 0 both sides are equal; 1 they differ; 2 the folder can't be used; 4 the server does not start; 5 the
+    folder holds something else, another demo is running there, or not confirmed.
     """
     from stackctl.cli.start.demo_tour import run_demo as play
 
@@ -34,7 +43,11 @@ def demo(
         if not run.json_output and not console.quiet:
             console.line(f"{step.title:<28}{step.outcome}  ({step.seconds:.1f} s)")
 
-    result = play(directory.absolute(), tell)
+    def confirm(changed: Sequence[str]) -> None:
+        was = "was" if len(changed) == 1 else "were"
+        run.confirm(f"In {directory}, {', '.join(changed)} {was} changed. Start afresh, and lose that?", yes=yes)
+
+    result = play(directory.absolute(), tell, confirm)
     document = {
         "ok": result.ok,
         "directory": result.directory,
@@ -82,6 +95,9 @@ def _show(run: Run, result: DemoResult, directory: Path) -> None:
     console.line(f"  {program} run                     # keep syncing; Ctrl-C ends it")
     console.line(f"  {program} fuse off sequencer      # and `fuse show`")
     console.line(f"  {program} mappings show users     # the SQL behind a copy")
+    console.line(f"  {program} rules test              # sign-up rules, tried on sample users")
+    console.line(f"  {program} users show ada@example.com")
+    console.line(f"  {program} refunds list            # one is not settled: `refunds resume --all`")
     console.line("  sqlite3 warehouse.db 'SELECT * FROM users LIMIT 5'")
 
 

@@ -6,18 +6,26 @@ Works in a folder of its own, which keeps a stackctl.yaml that every other comma
 from __future__ import annotations
 
 import fcntl
+import hashlib
+import shlex
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
 from uuid import UUID
 
+from psycopg import sql
+
+from stackctl.cli.start import demo_shop
 from stackctl.config.settings import CONFIG_NAME, Flags, Settings
 from stackctl.core.bundled import find_bundled
-from stackctl.core.errors import StateError, UsageError
-from stackctl.core.files import make_private_file
+from stackctl.core.durations import parse_duration
+from stackctl.core.errors import ServiceError, StateError, UsageError
+from stackctl.core.files import make_private_file, replace_file
 from stackctl.migrate.folder import discover
 from stackctl.migrate.runner.run import apply_migrations
+from stackctl.payments.stand_in.folder import write_stand_in
 from stackctl.postgres import embedded
 from stackctl.postgres.connect import connect_operated, open_operated_session
 from stackctl.postgres.errors import translating_errors
@@ -29,15 +37,18 @@ from stackctl.sync.scope import Scope
 from stackctl.sync.stop import Stop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Iterator, Sequence
 
     from stackctl.postgres.connect import Connection
+    from stackctl.postgres.embedded import EmbeddedServer
     from stackctl.sync.engine.comparison import VerifyResult
 
 _SQL = load_statements(__file__)
 _MARK = "# Written by `stackctl demo`; safe to delete together with this folder.\n"
 _OPERATED, _EXTERNAL = "backend", "analytics"
+_KEEP = "30m"  # how long the server goes on running after its last use
+DEMO_FILES = Path(__file__).with_name("demo_folder")  # rules, a suite, migrations: what else lies in the demo's folder
+_HASH = sql.SQL("SELECT count(*), sum(hashtextextended(t::text, 0)) FROM {} AS t")
 
 
 @dataclass(frozen=True)
@@ -56,11 +67,13 @@ CUSTOMERS = (
 )
 _CONFIG = f"""{_MARK}version: 1
 database:
-  url: "embedded:./postgres?dbname={_OPERATED}"
+  url: "embedded:./postgres?dbname={_OPERATED}&keep={_KEEP}"
+payments:
+  stripe_api_base: "embedded:./stripe"   # a stand-in for Stripe, of this folder alone; no key is needed, none is sent
 tenancies:
   {CUSTOMERS[0].tenancy}:   # {CUSTOMERS[0].name}
     external_databases:
-      analytics: {{type: postgres, url: "embedded:./postgres?dbname={_EXTERNAL}"}}
+      analytics: {{type: postgres, url: "embedded:./postgres?dbname={_EXTERNAL}&keep={_KEEP}"}}
   {CUSTOMERS[1].tenancy}:   # {CUSTOMERS[1].name}
     external_databases:
       warehouse: {{type: sqlite, path: ./warehouse.db}}
@@ -116,16 +129,42 @@ class DemoResult:
         return all(map(is_equal, (result for checked in self.checks for result in checked.mappings)))
 
 
-def run_demo(directory: Path, tell: Callable[[Step], None]) -> DemoResult:
+def run_demo(directory: Path, tell: Callable[[Step], None], confirm: Callable[[Sequence[str]], None]) -> DemoResult:
     """Run the demo in `directory`, which is new, empty, or left by an earlier demo (then it starts afresh).
 
-    Raises StateError `not-a-demo` when something else is there, `demo-running` when another demo is.
+    `confirm` is called with what was changed there since an earlier demo, and may raise. Raises StateError `not-a-demo`
+    when something else is there, `demo-running` when another demo is.
     """
-    with _lock_directory(directory):
-        return _play(directory, tell)
+    with _lock_directory(directory) as config:
+        changed = [
+            str(name)
+            for name in _list_files()
+            if _is_edited(directory / name, (DEMO_FILES / name).read_text(encoding="utf-8"))
+        ]
+        if _is_edited(directory / CONFIG_NAME, _CONFIG):
+            changed.insert(0, CONFIG_NAME)
+        server = _start_server(directory)
+        if _is_database_changed(server):
+            changed.append("the database")
+        if changed:
+            confirm(changed)
+        # Only now: neither another demo's file nor an edited one is to be changed before.
+        config.truncate(0)
+        config.write(_CONFIG)
+        config.flush()
+        return _play(directory, server, tell)
 
 
-def _play(directory: Path, tell: Callable[[Step], None]) -> DemoResult:
+def _list_files() -> list[Path]:
+    return sorted(path.relative_to(DEMO_FILES) for path in DEMO_FILES.rglob("*.*") if path.is_file())
+
+
+def _is_edited(path: Path, original: str) -> bool:
+    found = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    return found not in ("", original)
+
+
+def _play(directory: Path, server: EmbeddedServer, tell: Callable[[Step], None]) -> DemoResult:
     steps: list[Step] = []
 
     def step(title: str, work: Callable[[], str]) -> None:
@@ -134,11 +173,12 @@ def _play(directory: Path, tell: Callable[[Step], None]) -> DemoResult:
         steps.append(Step(title, outcome, time.monotonic() - started))
         tell(steps[-1])
 
-    step("Start PostgreSQL", lambda: _start(directory))
+    step("Start PostgreSQL", lambda: _prepare_databases(directory, server))
     settings = Settings(Flags(config=directory / CONFIG_NAME), environ={}, cwd=directory)
     pipeline = Pipeline(settings)
     step("Migrate", lambda: _migrate(pipeline))
     step("Seed two tenancies", lambda: _seed(pipeline))
+    step("Open a shop", lambda: _open_shop(pipeline, directory))
     step("Stamp and queue", lambda: _sequence(pipeline))
     step("Sync both", lambda: _poll(pipeline))
     step("Change, delete, re-create", lambda: _change(pipeline))
@@ -146,15 +186,19 @@ def _play(directory: Path, tell: Callable[[Step], None]) -> DemoResult:
     step("Sync both", lambda: _poll(pipeline))
     checks: list[CheckedDatabase] = []
     step("Compare row for row", lambda: _compare(pipeline, checks))
+    _remember_database(server)
     return DemoResult(directory, tuple(steps), tuple(checks))
 
 
 @contextmanager
-def _lock_directory(directory: Path) -> Iterator[None]:
-    """The folder made ready, and ours for the time of the demo: a second demo would drop the first one's databases."""
+def _lock_directory(directory: Path) -> Iterator[TextIO]:
+    """The folder made ready, and ours for the time of the demo: a second demo would drop the first one's databases.
+
+    Gives its configuration file, as it is.
+    """
     try:
         _prepare(directory)
-        lock = (directory / CONFIG_NAME).open("r+")
+        lock = (directory / CONFIG_NAME).open("r+", encoding="utf-8")
     except OSError as error:
         raise UsageError(
             f"{directory} can't be used: {error.strerror}", code="usage", hint="name another folder: stackctl demo DIR"
@@ -168,11 +212,7 @@ def _lock_directory(directory: Path) -> Iterator[None]:
                 code="demo-running",
                 hint="wait for it, or name another folder",
             ) from None
-        # Only now: the other demo's file is not to be changed under it.
-        lock.truncate()
-        lock.write(_CONFIG)
-        lock.flush()
-        yield
+        yield lock
 
 
 def _prepare(directory: Path) -> None:
@@ -181,7 +221,7 @@ def _prepare(directory: Path) -> None:
         ours = config.is_file() and config.read_text(encoding="utf-8", errors="replace").startswith(_MARK)
         # An interrupted first run may have left only the server's folder.
         names = {entry.name for entry in directory.iterdir()} if directory.is_dir() else {"a file"}
-        unfinished = names <= {"postgres", CONFIG_NAME} and not (config.is_file() and config.stat().st_size)
+        unfinished = names <= {"postgres", "stripe", CONFIG_NAME} and not (config.is_file() and config.stat().st_size)
         if not ours and not unfinished:
             raise StateError(
                 f"{directory} is not empty and was not made by `stackctl demo`",
@@ -193,17 +233,53 @@ def _prepare(directory: Path) -> None:
     make_private_file(config)
 
 
-def _start(directory: Path) -> str:
-    server = embedded.attach(directory / "postgres")
-    with translating_errors("the embedded server"), server.connect(server.parameters()) as conn:
-        from psycopg import sql
+def _start_server(directory: Path) -> EmbeddedServer:
+    try:
+        return embedded.attach(directory / "postgres", keep=parse_duration(_KEEP).total_seconds())
+    except ServiceError as error:
+        if error.code == "embedded-start-failed" and (directory / "postgres" / "data").exists():
+            error.hint = f"if files of it were deleted, delete the whole folder: rm -r {shlex.quote(str(directory))}"
+        raise
 
+
+def _is_database_changed(server: EmbeddedServer) -> bool:
+    """Whether rows are not as the last demo left them; False where there was none, or where it did not end."""
+    with translating_errors("the embedded server"), server.connect(server.parameters()) as conn:
+        row = conn.execute(
+            "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = %s", [_OPERATED]
+        ).fetchone()
+    return row is not None and row[0] is not None and row[0] != _hash_database(server)
+
+
+def _remember_database(server: EmbeddedServer) -> None:
+    with translating_errors("the embedded server"), server.connect(server.parameters()) as conn:
+        conn.execute(
+            sql.SQL("COMMENT ON DATABASE {} IS {}").format(
+                sql.Identifier(_OPERATED), sql.Literal(_hash_database(server))
+            )
+        )
+
+
+def _hash_database(server: EmbeddedServer) -> str:
+    """Of all rows that a person changes, and not a pipeline that runs."""
+    with server.connect(server.parameters(_OPERATED)) as conn:
+        tables = conn.execute(_SQL["list_own_tables"]).fetchall()
+        found = [(name, conn.execute(_HASH.format(sql.Identifier(*name))).fetchone()) for name in tables]
+    return hashlib.sha256(repr(found).encode()).hexdigest()
+
+
+def _prepare_databases(directory: Path, server: EmbeddedServer) -> str:
+    """Empty databases, and the files that lie beside them."""
+    with translating_errors("the embedded server"), server.connect(server.parameters()) as conn:
         for name in (_OPERATED, _EXTERNAL):
             conn.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
             conn.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         version = conn.info.parameter_status("server_version") or "?"
     for leftover in directory.glob("warehouse.db*"):
         leftover.unlink()
+    for name in _list_files():
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        replace_file(directory / name, (DEMO_FILES / name).read_bytes())
     return f"PostgreSQL {version}, in {directory / 'postgres'}"
 
 
@@ -233,13 +309,25 @@ def _run_statements(conn: Connection, names: tuple[str, ...]) -> Iterator[tuple[
 def _seed(pipeline: Pipeline) -> str:
     counts: dict[str, int] = {}
     with open_operated_session(pipeline.settings) as conn, conn.transaction():
-        for _, _, name, rows in _run_statements(conn, ("project", "tenancy", *_SEED)):
+        for customer, _, name, rows in _run_statements(conn, ("project", "tenancy", *_SEED)):
             counts[name] = counts.get(name, 0) + rows
+            if name == "channels" and customer is CUSTOMERS[0]:
+                demo_shop.seed_ada(conn, customer.tenancy, customer.project)
+                counts["users"] += 1
+                counts["channels"] += 1
     return (
         f"{counts['users']:,} users, {counts['channels']:,} channels, {counts['teams']:,} teams, "
         f"{counts['members']:,} members, {counts['team_permissions'] + counts['project_permissions']:,} permissions, "
         f"{sum(counts[name] for name in ('preferences', 'sessions', 'accounts', 'emails', 'invitations')):,} other rows"
     )
+
+
+def _open_shop(pipeline: Pipeline, directory: Path) -> str:
+    customer = CUSTOMERS[0]
+    with open_operated_session(pipeline.settings) as conn, conn.transaction():
+        stripe = demo_shop.seed_shop(conn, customer.tenancy, customer.project, DEMO_FILES / "sign-up-rules.yaml")
+    write_stand_in(directory / "stripe", stripe)
+    return f"{customer.name}: 2 purchases, a subscription, a refund not yet settled, a stand-in for Stripe"
 
 
 def _sequence(pipeline: Pipeline) -> str:

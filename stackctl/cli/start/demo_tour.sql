@@ -126,3 +126,10 @@ SELECT gen_random_uuid(), b."projectUserId", b."tenancyId", now(), 'EMAIL', 'TRU
                  AND d."tableName" = 'ContactChannel' AND d."primaryKey" ->> 'projectUserId' = b."projectUserId"::text
                  LIMIT 1), b."projectUserId" || '@example.com'), 'TRUE'
 FROM back AS b
+
+-- name: list_own_tables
+-- Those whose rows a person changes, and not a pipeline that runs.
+SELECT schemaname, tablename FROM pg_tables
+WHERE (schemaname = 'public' AND tablename NOT IN ('OutgoingRequest', 'DeletedRow'))
+   OR (schemaname = 'stackctl' AND tablename = 'refund')
+ORDER BY 1, 2

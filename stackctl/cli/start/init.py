@@ -89,7 +89,7 @@ database:
 """
 
 
-@command(example="stackctl init\nstackctl init --dry-run\nstackctl init --force")
+@command(example="stackctl init --dry-run\nstackctl init\nstackctl init --force")
 def init(
     run: Run,
     path: Annotated[

@@ -1,0 +1,2 @@
+-- stackctl:outside-transaction
+CREATE UNIQUE INDEX CONCURRENTLY coupon_code ON coupon (code);
