@@ -34,9 +34,8 @@ from psycopg import pq, sql
 
 from stackctl.core.errors import ServiceError, StackctlError, StateError
 from stackctl.core.interrupts import hold_interrupts
-from stackctl.postgres import keeper
 from stackctl.postgres.binaries import MAJOR_VERSION, find_binaries, grant_execution, grant_passage
-from stackctl.postgres.embedded_files import POLL_SECONDS, PORT, WAIT_SECONDS, ServerFiles, try_lock
+from stackctl.postgres.embedded_files import POLL_SECONDS, PORT, USE_LOCK, WAIT_SECONDS, ServerFiles, try_lock
 from stackctl.postgres.libpq import NO_FILE, Parameters, open_connection, ping
 from stackctl.postgres.server_process import find_postmaster, is_served, is_server_of, read_pid_file
 
@@ -50,6 +49,7 @@ _INHERITED = ("PATH", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")  # what 
 _LINGER_SECONDS = 5.0  # for a server to stop that can't be told to
 _START_SECONDS = 60  # crash recovery included
 _LOG_LINES = 10
+_KEEPER = "stackctl.postgres.keeper"  # the module that is run: not imported, as it imports this one
 _ANOTHER_PLACE = "name another directory (embedded:DIR), or a PostgreSQL of your own (postgresql://...)"
 
 
@@ -132,9 +132,9 @@ class EmbeddedServer:
         if self._use is None or not self._keep:
             return False
         os.utime(self._use)
-        if keeper.is_kept(self.directory):
+        if self._files.is_kept():
             return False
-        program = [sys.executable, "-m", keeper.__name__, str(self.directory), str(self._keep), str(self._use)]
+        program = [sys.executable, "-m", _KEEPER, str(self.directory), str(self._keep), str(self._use)]
         # The lock is the descriptor's, which both have open, and not given back by closing one of them.
         subprocess.Popen(
             program, cwd="/", env=_inherited() | {"PYTHONPATH": str(Path(__file__).parents[2])}, pass_fds=[self._use],
@@ -158,7 +158,7 @@ class EmbeddedServer:
             try:
                 # Anew each time: somebody may have removed the directory, with the file that was locked.
                 self.forget()
-                self._use = self._files.open("use.lock")
+                self._use = self._files.open(USE_LOCK)
                 fcntl.flock(self._use, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 self._ensure_running(options)
             except BaseException:
@@ -180,7 +180,7 @@ class EmbeddedServer:
             # Not only closed: a child that is just being forked has it open too, until it execs or forgets.
             fcntl.flock(self._use, fcntl.LOCK_UN)
         self.forget()
-        use = self._files.open("use.lock")
+        use = self._files.open(USE_LOCK)
         try:
             if try_lock(use):
                 self._stop()

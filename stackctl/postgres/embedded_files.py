@@ -22,6 +22,7 @@ from stackctl.postgres.binaries import find_server_account, grant_passage
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+USE_LOCK, KEEPER_LOCK = "use.lock", "keeper.lock"
 PORT = 5432  # only a part of the socket's name: there is no TCP
 WAIT_SECONDS = 30.0  # for another process that is starting or stopping the server
 POLL_SECONDS = 0.02
@@ -91,6 +92,11 @@ class ServerFiles:
             self.start_lock = None
             fcntl.flock(lock, fcntl.LOCK_UN)
             os.close(lock)
+
+    def is_kept(self) -> bool:
+        """Whether a keeper (keeper.py) lives."""
+        with (self.directory / KEEPER_LOCK).open("ab") as lock:
+            return not try_lock(lock.fileno())
 
     def socket_directory_names(self) -> tuple[str, str]:
         """Beside `data`, and in the directory for temporary files."""

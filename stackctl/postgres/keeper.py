@@ -11,39 +11,28 @@ import fcntl
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from types import FrameType
+from stackctl.postgres.embedded_files import KEEPER_LOCK, USE_LOCK
 
-LOCK, USE = "keeper.lock", "use.lock"
 _POLL_SECONDS = 1.0
-
-
-def is_kept(directory: Path) -> bool:
-    """Whether a keeper lives."""
-    with (directory / LOCK).open("ab") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        return False
 
 
 def main() -> None:
     directory, seconds, use = Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
-    signal.signal(signal.SIGTERM, _end)
+    told = threading.Event()
+    signal.signal(signal.SIGTERM, lambda signum, frame: told.set())
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
     try:
-        with (directory / LOCK).open("r+") as lock:
+        with (directory / KEEPER_LOCK).open("r+") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             lock.truncate()
             lock.write(f"{os.getpid()}\n")
             lock.flush()
-            while time.time() - (directory / USE).stat().st_mtime < seconds:
-                time.sleep(_POLL_SECONDS)
+            while time.time() - (directory / USE_LOCK).stat().st_mtime < seconds and not told.wait(_POLL_SECONDS):
+                pass
     except OSError:  # another keeper was quicker, or the directory is gone
         return
     finally:
@@ -52,10 +41,6 @@ def main() -> None:
             from stackctl.postgres.embedded import stop
 
             stop(directory)
-
-
-def _end(signum: int, frame: FrameType | None) -> None:
-    raise SystemExit
 
 
 if __name__ == "__main__":
