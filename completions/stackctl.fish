@@ -15,8 +15,8 @@ function __stackctl_follows --no-scope-shadowing
             '--config=@files:Configuration file.' \
             '--database-url=:The operated database.' \
             '--json:One JSON document on stdout.' \
-            '--quiet:No progress, no remarks.' \
-            '-q:No progress, no remarks.' \
+            '--quiet:No progress and no notes.' \
+            '-q:No progress and no notes.' \
             '--no-color:No colours.' \
             '--wide:Tables with all columns, nothing folded.' \
             '--debug:Show tracebacks.' \
@@ -25,7 +25,7 @@ function __stackctl_follows --no-scope-shadowing
     switch "$where"
         case ''
             set subcommands \
-                    'demo:Everything end to end on an embedded PostgreSQL.' \
+                    'demo:Play everything end to end on an embedded PostgreSQL.' \
                     'init:Write a commented stackctl.yaml.' \
                     'doctor:Check the configuration and every database; each finding names its fix.' \
                     'config:Show the effective configuration.' \
@@ -35,10 +35,10 @@ function __stackctl_follows --no-scope-shadowing
                     'mappings:List, check, compile and compare the SQL mappings.' \
                     'run:Sequencer, poller and engine in one process.' \
                     'sequence:Stamp changed rows and queue their tenancies.' \
-                    'poll:Work off the queue: sync the tenancies that are due.' \
+                    'poll:Process the queue: sync the tenancies that are due.' \
                     'sync:Sync tenancies now, without the queue.' \
                     'backfill:Send every row of a mapping again, in batches.' \
-                    'verify:Compare external databases with their source, and mend them.' \
+                    'verify:Compare external databases with their source, and repair them.' \
                     'enqueue:Queue tenancies for the poller.' \
                     'queue:List the queue; retry or forget what failed.' \
                     'status:The pipeline at a glance: fuses, backlog, lag, queue, databases.' \
@@ -46,10 +46,10 @@ function __stackctl_follows --no-scope-shadowing
                     'tenancies:List the tenancies: ids, projects, external databases.' \
                     'db:Reach the operated database with other programs.' \
                     'rules:Test sign-up rules before they lock anyone out.' \
-                    'users:Show a user; restrict it, or lift that.' \
-                    'refunds:Give money back through Stripe, never twice.' \
+                    'users:Show, restrict and unrestrict users.' \
+                    'refunds:Refund purchases and subscriptions through Stripe, never twice.' \
                     'payments:How a project is connected to Stripe; its test mode and products.' \
-                    'payment-methods:See and switch what a checkout offers to pay with.' \
+                    'payment-methods:Show and switch the payment methods that a checkout offers.' \
                     'help:Show the help of a command.'
             set flags \
                     '--version:Print the version.' \
@@ -77,7 +77,7 @@ function __stackctl_follows --no-scope-shadowing
                     'up:Apply pending migrations, each with its history row in one transaction.' \
                     'status:Compare the files with what is applied. Writes nothing.' \
                     'verify:Check that files, history and database belong together. Writes nothing.' \
-                    'repair:Mend the history by hand; no migration is run.' \
+                    'repair:Repair the history by hand; no migration is run.' \
                     'adopt:Record as applied what another tool has applied; no migration is run.' \
                     'new:Write an empty migration with its directives explained, or one that takes another back.' \
                     'lint:Find what is unsafe while the application runs, or breaks its previous version.' \
@@ -89,21 +89,21 @@ function __stackctl_follows --no-scope-shadowing
             set flags \
                     '--to=@migrations:Stop after this version or name.' \
                     '--dry-run:Show the statements and what each will lock; apply nothing.' \
-                    '--lock-timeout=:How long a statement may wait for a lock; 0s: ever.' \
-                    '--statement-timeout=:How long a statement may take; 0s: ever.' \
+                    '--lock-timeout=:How long a statement may wait for a lock; 0s: no limit.' \
+                    '--statement-timeout=:How long a statement may take; 0s: no limit.' \
                     '--lock-wait=:How long to wait for another run.' \
                     '--wait=:How long to wait for a server that is coming up.' \
                     '--allow-out-of-order:Apply files older than what is applied already.' \
                     '--schema-dump=@files:Write the schema as SQL to a file afterwards.' \
                     '--dir=@directories:Folder of migrations; default migrations_dir, else the bundled set.' \
                     '--history=:The folder\'s own history; default migrations.history, else none.' \
-                    '--bundled:stackctl\'s own tables, too, behind a folder of your own migrations.'
+                    '--bundled:Also stackctl\'s own tables, after a folder of your own migrations.'
         case 'migrate status'
             set flags \
                     '--check:Exit 1 when anything is pending, edited or unknown.' \
                     '--dir=@directories:Folder of migrations; default migrations_dir, else the bundled set.' \
                     '--history=:The folder\'s own history; default migrations.history, else none.' \
-                    '--bundled:stackctl\'s own tables, too, behind a folder of your own migrations.'
+                    '--bundled:Also stackctl\'s own tables, after a folder of your own migrations.'
         case 'migrate verify'
             set flags \
                     '--dir=@directories:Folder of migrations; default migrations_dir, else the bundled set.' \
@@ -134,9 +134,9 @@ function __stackctl_follows --no-scope-shadowing
             set flags \
                     '--base=:Only files new or changed since this git commit.' \
                     '--ask-database:Ask the operated database for sizes, checks, volatility and syntax.' \
-                    '--rule=@lint-rules:Ask only this rule; repeatable.' \
-                    '--exclude=@lint-rules:Do not ask this rule; repeatable.' \
-                    '--server-version=:PostgreSQL\'s; default the database\'s, else the newest.' \
+                    '--rule=@lint-rules:Check only this rule; repeatable.' \
+                    '--exclude=@lint-rules:Skip this rule; repeatable.' \
+                    '--server-version=:Version of PostgreSQL; default the database\'s, else the newest.' \
                     '--format=text|json|github|gitlab|junit|sarif:How to show findings.'
             set arguments '@files...'
         case 'migrate check'
@@ -144,14 +144,14 @@ function __stackctl_follows --no-scope-shadowing
                     '--base=:The git commit that runs now.' \
                     '--rows=:Made-up rows in each table while statements are measured.' \
                     '--run=:Run against old and new schema: the old version\'s tests.' \
-                    '--run-env=:What --run inherits beside PATH, HOME, locale; repeatable.' \
+                    '--run-env=:Variable that --run also inherits; repeatable.' \
                     '--trust:Run the files as superuser, who can read files and run programs.' \
                     '--format=text|json|github|gitlab|junit|sarif:How to show the result.' \
                     '--dir=@directories:Folder of migrations; default migrations_dir, else the bundled set.'
         case 'migrate diff'
             set flags \
                     '--from=@directories:A folder or a database URL; default the operated database.' \
-                    '--to=@directories:What that is to be like; default the configured folder, with a folder as --from the database.' \
+                    '--to=@directories:What it should become; default the configured folder, or the database if --from is a folder.' \
                     '--trust:Run the files as superuser, who can read files and run programs.'
         case 'migrate dump'
             set flags \
@@ -178,10 +178,10 @@ function __stackctl_follows --no-scope-shadowing
         case 'mappings show'
             set arguments '@mappings'
         case 'mappings check'
-            set flags '--offline:Do not ask the database, though one is named.'
+            set flags '--offline:Do not ask the database, even if one is named.'
             set arguments '@files...'
         case 'mappings compile'
-            set flags '--dialect=postgres|sqlite|duckdb|mysql|clickhouse:Of the target.'
+            set flags '--dialect=postgres|sqlite|duckdb|mysql|clickhouse:The SQL dialect of the target.'
             set arguments '@mappings'
         case 'mappings diff'
             set flags \
@@ -213,9 +213,9 @@ function __stackctl_follows --no-scope-shadowing
                     '--all:Every configured tenancy.' \
                     '--database=@databases:Only this database; repeatable.' \
                     '--mapping=@mappings:Only this mapping; repeatable.' \
-                    '--full:Send every row again, and drop what is not there.' \
-                    '--adopt:Take over tables with rows of others, and drop what is not there.' \
-                    '--rebuild=@mappings:Build the table of this changed mapping anew.' \
+                    '--full:Send every row again, and delete rows the source lacks.' \
+                    '--adopt:Take over tables with other rows, and delete rows the source lacks.' \
+                    '--rebuild=@mappings:Rebuild the table of this changed mapping.' \
                     '--dry-run:Say how many rows wait for each copy; send none.'
             set arguments '@synced-tenancies...'
         case 'backfill'
@@ -231,7 +231,7 @@ function __stackctl_follows --no-scope-shadowing
                     '--tenancy=@synced-tenancies:The same as an option; repeatable.' \
                     '--database=@databases:Only this database; repeatable.' \
                     '--mapping=@mappings:Only this mapping; repeatable.' \
-                    '--repair:Mend the rows that differ, and no others.' \
+                    '--repair:Repair the rows that differ, and no others.' \
                     '--dry-run:With --repair: only say what differs.'
             set arguments '@synced-tenancies...'
         case 'enqueue'
@@ -279,17 +279,17 @@ function __stackctl_follows --no-scope-shadowing
         case 'fuse show'
         case 'fuse on'
             set flags \
-                    '--tenancy=@synced-tenancies:Only what is sent of this one.' \
-                    '--database=@databases:Only what is sent to it.' \
+                    '--tenancy=@synced-tenancies:Only what is sent of this tenancy.' \
+                    '--database=@databases:Only what is sent to this database.' \
                     '--mapping=@mappings:Only the copies of this mapping.' \
                     '--dry-run:See whether there is such a thing, and change nothing.'
             set arguments 'sequencer|poller'
         case 'fuse off'
             set flags \
-                    '--tenancy=@synced-tenancies:Only what is sent of this one.' \
-                    '--database=@databases:Only what is sent to it.' \
+                    '--tenancy=@synced-tenancies:Only what is sent of this tenancy.' \
+                    '--database=@databases:Only what is sent to this database.' \
                     '--mapping=@mappings:Only the copies of this mapping.' \
-                    '--reason=:Why, for others to read.' \
+                    '--reason=:The reason, for others to read.' \
                     '--dry-run:See whether there is such a thing, and change nothing.'
             set arguments 'sequencer|poller'
         case 'tenancies'
@@ -329,7 +329,7 @@ function __stackctl_follows --no-scope-shadowing
                     '--format=text|json|github:How to show the findings.'
         case 'rules eval'
             set flags \
-                    '--email=:None: a user without one.' \
+                    '--email=:Leave it out for a user without one.' \
                     '--auth-method=password|otp|oauth|passkey:password, otp, oauth or passkey.' \
                     '--oauth-provider=:With --auth-method oauth.' \
                     '--country-code=:Two letters.' \
@@ -338,14 +338,14 @@ function __stackctl_follows --no-scope-shadowing
                     '--rules=@files:The rules file; default sign_up_rules of stackctl.yaml.'
         case 'rules pull'
             set flags \
-                    '--tenancy=@tenancies:Whose rules; not needed where there is but one.' \
+                    '--tenancy=@tenancies:The tenancy; not needed if there is only one.' \
                     '--rules=@files:The rules file; default sign_up_rules of stackctl.yaml.' \
                     '--yes:Do not ask.' \
                     '-y:Do not ask.' \
                     '--dry-run:Show the difference only.'
         case 'rules push'
             set flags \
-                    '--tenancy=@tenancies:Whose rules; not needed where there is but one.' \
+                    '--tenancy=@tenancies:The tenancy; not needed if there is only one.' \
                     '--rules=@files:The rules file; default sign_up_rules of stackctl.yaml.' \
                     '--yes:Do not ask.' \
                     '-y:Do not ask.' \
@@ -355,8 +355,8 @@ function __stackctl_follows --no-scope-shadowing
                     '--since=:Signed up since; a time, or e.g. 30d.' \
                     '--tenancy=@tenancies:Only its users.' \
                     '--sample=:At most so many users, the same ones each time.' \
-                    '--auth-method=password|otp|oauth|passkey:Of those of whom the database does not tell.' \
-                    '--against=@files:Other rules: show whom they treat otherwise.' \
+                    '--auth-method=password|otp|oauth|passkey:Of users whose method the database does not record.' \
+                    '--against=@files:Other rules: show who would be treated differently.' \
                     '--show-emails:Show addresses in full.' \
                     '--rules=@files:The rules file; default sign_up_rules of stackctl.yaml.'
         case 'rules add'
@@ -372,8 +372,8 @@ function __stackctl_follows --no-scope-shadowing
                     '--after=@rules:Evaluated right after this rule.' \
                     '--disabled:Not yet enabled.' \
                     '--rules=@files:The rules file; default sign_up_rules of stackctl.yaml.' \
-                    '--yes:Write it though tests fail.' \
-                    '-y:Write it though tests fail.' \
+                    '--yes:Write it even if tests fail.' \
+                    '-y:Write it even if tests fail.' \
                     '--dry-run:Show the change only.'
             set arguments '@text'
         case 'rules edit'
@@ -386,8 +386,8 @@ function __stackctl_follows --no-scope-shadowing
                     '--message=:A note for operators.' \
                     '--priority=:Higher is evaluated earlier.' \
                     '--rules=@files:The rules file; default sign_up_rules of stackctl.yaml.' \
-                    '--yes:Write it though tests fail.' \
-                    '-y:Write it though tests fail.' \
+                    '--yes:Write it even if tests fail.' \
+                    '-y:Write it even if tests fail.' \
                     '--dry-run:Show the change only.'
             set arguments '@rules'
         case 'rules move'
@@ -397,29 +397,29 @@ function __stackctl_follows --no-scope-shadowing
                     '--first:Evaluated before all others.' \
                     '--last:Evaluated after all others.' \
                     '--rules=@files:The rules file; default sign_up_rules of stackctl.yaml.' \
-                    '--yes:Write it though tests fail.' \
-                    '-y:Write it though tests fail.' \
+                    '--yes:Write it even if tests fail.' \
+                    '-y:Write it even if tests fail.' \
                     '--dry-run:Show the change only.'
             set arguments '@rules'
         case 'rules enable'
             set flags \
                     '--rules=@files:The rules file; default sign_up_rules of stackctl.yaml.' \
-                    '--yes:Write it though tests fail.' \
-                    '-y:Write it though tests fail.' \
+                    '--yes:Write it even if tests fail.' \
+                    '-y:Write it even if tests fail.' \
                     '--dry-run:Show the change only.'
             set arguments '@rules...'
         case 'rules disable'
             set flags \
                     '--rules=@files:The rules file; default sign_up_rules of stackctl.yaml.' \
-                    '--yes:Write it though tests fail.' \
-                    '-y:Write it though tests fail.' \
+                    '--yes:Write it even if tests fail.' \
+                    '-y:Write it even if tests fail.' \
                     '--dry-run:Show the change only.'
             set arguments '@rules...'
         case 'rules remove'
             set flags \
                     '--rules=@files:The rules file; default sign_up_rules of stackctl.yaml.' \
-                    '--yes:Write it though tests fail.' \
-                    '-y:Write it though tests fail.' \
+                    '--yes:Write it even if tests fail.' \
+                    '-y:Write it even if tests fail.' \
                     '--dry-run:Show the change only.'
             set arguments '@rules...'
         case 'rules stats'
@@ -443,7 +443,7 @@ function __stackctl_follows --no-scope-shadowing
             set subcommands \
                     'show:Show who a user is, how it signed up, whether it is restricted and why, and whether the sync knows.' \
                     'restrict:Restrict a user, or change the reason of one that is restricted.' \
-                    'unrestrict:Lift the restriction on a user, whether an admin or a sign-up rule set it; reason and details go with it.'
+                    'unrestrict:Lift the restriction on a user, whether set by an admin or a sign-up rule, with its reason and details.'
         case 'users show'
             set flags \
                     '--tenancy=@tenancies:Only this one, where several have the user.' \
@@ -468,29 +468,29 @@ function __stackctl_follows --no-scope-shadowing
         case 'refunds'
             set subcommands \
                     'preview:Show what was bought, charged and refunded, what remains, and why it can\'t be refunded when it can\'t.' \
-                    'create:Refund a purchase or a subscription\'s payment, wholly or in part.' \
+                    'create:Refund a purchase or a subscription\'s payment, in full or in part.' \
                     'list:List the refunds of the ledger, the newest first; with --reconcile, compare the ledger with Stripe.' \
                     'show:Show one refund as the ledger has it. Stripe is not asked; `resume` does that.' \
                     'resume:Find out what became of refunds whose outcome is not known, and finish them. Safe to run from cron.'
         case 'refunds preview'
             set flags \
-                    '--invoice=:Of a subscription: this one\'s payment, not the creation\'s.' \
-                    '--tenancy=@tenancies:Only needed where several have this id.' \
-                    '--stripe-api-key=:The platform\'s; better in STRIPE_API_KEY.'
+                    '--invoice=:Of a subscription: refund this invoice, not the first one.' \
+                    '--tenancy=@tenancies:Only needed if several tenancies have this id.' \
+                    '--stripe-api-key=:The platform\'s key; better set as STRIPE_API_KEY.'
             set arguments '@purchases'
         case 'refunds create'
             set flags \
-                    '--full:All money that remains; everything is revoked.' \
-                    '--amount=:So many dollars, as in 19.99.' \
+                    '--full:Refund all that remains, and revoke everything.' \
+                    '--amount=:The amount in US dollars, e.g. 19.99.' \
                     '--quantity=:With --amount: how many are revoked; else none.' \
                     '--entry=:Of one entry of the preview.' \
-                    '--reason=duplicate|fraudulent|requested_by_customer:Told to Stripe.' \
+                    '--reason=duplicate|fraudulent|requested_by_customer:Why, as Stripe is told.' \
                     '--note=:Kept in the ledger.' \
-                    '--invoice=:Of a subscription: this one\'s payment, not the creation\'s.' \
-                    '--request-id=:Yours: repeated with it, the command refunds once.' \
-                    '--again:Though the same was refunded moments ago.' \
-                    '--tenancy=@tenancies:Only needed where several have this id.' \
-                    '--stripe-api-key=:The platform\'s; better in STRIPE_API_KEY.' \
+                    '--invoice=:Of a subscription: refund this invoice, not the first one.' \
+                    '--request-id=:An id of your own: repeated with it, the command refunds once.' \
+                    '--again:Even if the same was refunded moments ago.' \
+                    '--tenancy=@tenancies:Only needed if several tenancies have this id.' \
+                    '--stripe-api-key=:The platform\'s key; better set as STRIPE_API_KEY.' \
                     '--dry-run:Show the exact request, and send nothing.' \
                     '--yes:Do not ask.' \
                     '-y:Do not ask.'
@@ -500,19 +500,19 @@ function __stackctl_follows --no-scope-shadowing
                     '--tenancy=@tenancies:Only this tenancy\'s.' \
                     '--customer=:Only this customer\'s.' \
                     '--status=planned|submitted|pending|succeeded|failed|canceled:Only of this status.' \
-                    '--since=:Asked for since; a time, or e.g. 24h.' \
-                    '--until=:Asked for before; a time, or e.g. 1h.' \
-                    '--limit=:At most so many, the newest.' \
+                    '--since=:Only refunds created since a time, or e.g. 24h ago.' \
+                    '--until=:Only refunds created before a time, or e.g. 1h ago.' \
+                    '--limit=:How many to list, the newest first.' \
                     '--reconcile:Name every difference from Stripe.' \
-                    '--stripe-api-key=:The platform\'s; better in STRIPE_API_KEY.'
+                    '--stripe-api-key=:The platform\'s key; better set as STRIPE_API_KEY.'
         case 'refunds show'
             set arguments '@refunds'
         case 'refunds resume'
             set flags \
                     '--all:Every refund that is not settled.' \
-                    '--give-up:Free the money of one too old to be sent again; leave a quantity that can\'t be lowered.' \
+                    '--give-up:Give up a refund too old to be sent again, or a quantity that can\'t be lowered.' \
                     '--tenancy=@tenancies:Only this tenancy\'s.' \
-                    '--stripe-api-key=:The platform\'s; better in STRIPE_API_KEY.' \
+                    '--stripe-api-key=:The platform\'s key; better set as STRIPE_API_KEY.' \
                     '--yes:With --give-up: do not ask.' \
                     '-y:With --give-up: do not ask.' \
                     '--dry-run:Say which refunds, and neither ask nor send.'
@@ -524,11 +524,11 @@ function __stackctl_follows --no-scope-shadowing
                     'products:List the products that a tenancy sells; of a customer, what it owns and may buy. Stripe is not asked.'
         case 'payments status'
             set flags \
-                    '--tenancy=@tenancies:Whose project; not needed where there is but one.' \
-                    '--stripe-api-key=:The platform\'s; better in STRIPE_API_KEY.'
+                    '--tenancy=@tenancies:The tenancy; not needed if there is only one.' \
+                    '--stripe-api-key=:The platform\'s key; better set as STRIPE_API_KEY.'
         case 'payments test-mode'
             set flags \
-                    '--tenancy=@tenancies:Whose project; not needed where there is but one.' \
+                    '--tenancy=@tenancies:The tenancy; not needed if there is only one.' \
                     '--yes:Do not ask.' \
                     '-y:Do not ask.' \
                     '--dry-run:Say what would change, and change nothing.'
@@ -536,44 +536,44 @@ function __stackctl_follows --no-scope-shadowing
         case 'payments products'
             set flags \
                     '--customer-type=user|team|custom:For users, for teams, or for your own ids.' \
-                    '--customer=:What this one owns, and may buy.' \
-                    '--tenancy=@tenancies:Whose project; not needed where there is but one.'
+                    '--customer=:Show what this customer owns and may buy.' \
+                    '--tenancy=@tenancies:The tenancy; not needed if there is only one.'
         case 'payment-methods'
             set subcommands \
                     'list:List the methods by category: whether checkout shows them, and whether they can be switched.' \
-                    'set:Switch methods on or off; the difference is shown first.' \
+                    'set:Switch payment methods on or off; shows the difference first.' \
                     'plan:Show what `apply` would change, and what stands in the way.' \
-                    'apply:Bring the methods that the file names into the state that it names; the difference is shown first.' \
+                    'apply:Switch payment methods to the state that a file gives; shows the difference first.' \
                     'export:Print the present state as a file for `plan` and `apply`.'
         case 'payment-methods list'
             set flags \
-                    '--tenancy=@tenancies:Whose project; not needed where there is but one.' \
-                    '--stripe-api-key=:The platform\'s; better in STRIPE_API_KEY.'
+                    '--tenancy=@tenancies:The tenancy; not needed if there is only one.' \
+                    '--stripe-api-key=:The platform\'s key; better set as STRIPE_API_KEY.'
         case 'payment-methods set'
             set flags \
-                    '--tenancy=@tenancies:Whose project; not needed where there is but one.' \
-                    '--stripe-api-key=:The platform\'s; better in STRIPE_API_KEY.' \
+                    '--tenancy=@tenancies:The tenancy; not needed if there is only one.' \
+                    '--stripe-api-key=:The platform\'s key; better set as STRIPE_API_KEY.' \
                     '--yes:Do not ask.' \
                     '-y:Do not ask.' \
                     '--dry-run:Show the change only.'
             set arguments '@payment-methods...'
         case 'payment-methods plan'
             set flags \
-                    '--tenancy=@tenancies:Whose project; not needed where there is but one.' \
-                    '--stripe-api-key=:The platform\'s; better in STRIPE_API_KEY.'
+                    '--tenancy=@tenancies:The tenancy; not needed if there is only one.' \
+                    '--stripe-api-key=:The platform\'s key; better set as STRIPE_API_KEY.'
             set arguments '@files'
         case 'payment-methods apply'
             set flags \
-                    '--tenancy=@tenancies:Whose project; not needed where there is but one.' \
-                    '--stripe-api-key=:The platform\'s; better in STRIPE_API_KEY.' \
+                    '--tenancy=@tenancies:The tenancy; not needed if there is only one.' \
+                    '--stripe-api-key=:The platform\'s key; better set as STRIPE_API_KEY.' \
                     '--yes:Do not ask.' \
                     '-y:Do not ask.' \
                     '--dry-run:Show the change only.'
             set arguments '@files'
         case 'payment-methods export'
             set flags \
-                    '--tenancy=@tenancies:Whose project; not needed where there is but one.' \
-                    '--stripe-api-key=:The platform\'s; better in STRIPE_API_KEY.'
+                    '--tenancy=@tenancies:The tenancy; not needed if there is only one.' \
+                    '--stripe-api-key=:The platform\'s key; better set as STRIPE_API_KEY.'
     end
     # -- end of the table
 end

@@ -14,8 +14,8 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
         '--config=@files:Configuration file.'
         '--database-url=:The operated database.'
         '--json:One JSON document on stdout.'
-        '--quiet:No progress, no remarks.'
-        '-q:No progress, no remarks.'
+        '--quiet:No progress and no notes.'
+        '-q:No progress and no notes.'
         '--no-color:No colours.'
         '--wide:Tables with all columns, nothing folded.'
         '--debug:Show tracebacks.'
@@ -25,7 +25,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
     $table = @{
         '' = @{
             subcommands = @(
-                'demo:Everything end to end on an embedded PostgreSQL.'
+                'demo:Play everything end to end on an embedded PostgreSQL.'
                 'init:Write a commented stackctl.yaml.'
                 'doctor:Check the configuration and every database; each finding names its fix.'
                 'config:Show the effective configuration.'
@@ -35,10 +35,10 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 'mappings:List, check, compile and compare the SQL mappings.'
                 'run:Sequencer, poller and engine in one process.'
                 'sequence:Stamp changed rows and queue their tenancies.'
-                'poll:Work off the queue: sync the tenancies that are due.'
+                'poll:Process the queue: sync the tenancies that are due.'
                 'sync:Sync tenancies now, without the queue.'
                 'backfill:Send every row of a mapping again, in batches.'
-                'verify:Compare external databases with their source, and mend them.'
+                'verify:Compare external databases with their source, and repair them.'
                 'enqueue:Queue tenancies for the poller.'
                 'queue:List the queue; retry or forget what failed.'
                 'status:The pipeline at a glance: fuses, backlog, lag, queue, databases.'
@@ -46,10 +46,10 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 'tenancies:List the tenancies: ids, projects, external databases.'
                 'db:Reach the operated database with other programs.'
                 'rules:Test sign-up rules before they lock anyone out.'
-                'users:Show a user; restrict it, or lift that.'
-                'refunds:Give money back through Stripe, never twice.'
+                'users:Show, restrict and unrestrict users.'
+                'refunds:Refund purchases and subscriptions through Stripe, never twice.'
                 'payments:How a project is connected to Stripe; its test mode and products.'
-                'payment-methods:See and switch what a checkout offers to pay with.'
+                'payment-methods:Show and switch the payment methods that a checkout offers.'
                 'help:Show the help of a command.'
             )
             flags = @(
@@ -104,7 +104,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 'up:Apply pending migrations, each with its history row in one transaction.'
                 'status:Compare the files with what is applied. Writes nothing.'
                 'verify:Check that files, history and database belong together. Writes nothing.'
-                'repair:Mend the history by hand; no migration is run.'
+                'repair:Repair the history by hand; no migration is run.'
                 'adopt:Record as applied what another tool has applied; no migration is run.'
                 'new:Write an empty migration with its directives explained, or one that takes another back.'
                 'lint:Find what is unsafe while the application runs, or breaks its previous version.'
@@ -121,15 +121,15 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
             flags = @(
                 '--to=@migrations:Stop after this version or name.'
                 '--dry-run:Show the statements and what each will lock; apply nothing.'
-                '--lock-timeout=:How long a statement may wait for a lock; 0s: ever.'
-                '--statement-timeout=:How long a statement may take; 0s: ever.'
+                '--lock-timeout=:How long a statement may wait for a lock; 0s: no limit.'
+                '--statement-timeout=:How long a statement may take; 0s: no limit.'
                 '--lock-wait=:How long to wait for another run.'
                 '--wait=:How long to wait for a server that is coming up.'
                 '--allow-out-of-order:Apply files older than what is applied already.'
                 '--schema-dump=@files:Write the schema as SQL to a file afterwards.'
                 '--dir=@directories:Folder of migrations; default migrations_dir, else the bundled set.'
                 '--history=:The folder''s own history; default migrations.history, else none.'
-                '--bundled:stackctl''s own tables, too, behind a folder of your own migrations.'
+                '--bundled:Also stackctl''s own tables, after a folder of your own migrations.'
             )
             arguments = @()
         }
@@ -139,7 +139,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 '--check:Exit 1 when anything is pending, edited or unknown.'
                 '--dir=@directories:Folder of migrations; default migrations_dir, else the bundled set.'
                 '--history=:The folder''s own history; default migrations.history, else none.'
-                '--bundled:stackctl''s own tables, too, behind a folder of your own migrations.'
+                '--bundled:Also stackctl''s own tables, after a folder of your own migrations.'
             )
             arguments = @()
         }
@@ -188,9 +188,9 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
             flags = @(
                 '--base=:Only files new or changed since this git commit.'
                 '--ask-database:Ask the operated database for sizes, checks, volatility and syntax.'
-                '--rule=@lint-rules:Ask only this rule; repeatable.'
-                '--exclude=@lint-rules:Do not ask this rule; repeatable.'
-                '--server-version=:PostgreSQL''s; default the database''s, else the newest.'
+                '--rule=@lint-rules:Check only this rule; repeatable.'
+                '--exclude=@lint-rules:Skip this rule; repeatable.'
+                '--server-version=:Version of PostgreSQL; default the database''s, else the newest.'
                 '--format=text|json|github|gitlab|junit|sarif:How to show findings.'
             )
             arguments = @('@files...')
@@ -201,7 +201,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 '--base=:The git commit that runs now.'
                 '--rows=:Made-up rows in each table while statements are measured.'
                 '--run=:Run against old and new schema: the old version''s tests.'
-                '--run-env=:What --run inherits beside PATH, HOME, locale; repeatable.'
+                '--run-env=:Variable that --run also inherits; repeatable.'
                 '--trust:Run the files as superuser, who can read files and run programs.'
                 '--format=text|json|github|gitlab|junit|sarif:How to show the result.'
                 '--dir=@directories:Folder of migrations; default migrations_dir, else the bundled set.'
@@ -212,7 +212,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
             subcommands = @()
             flags = @(
                 '--from=@directories:A folder or a database URL; default the operated database.'
-                '--to=@directories:What that is to be like; default the configured folder, with a folder as --from the database.'
+                '--to=@directories:What it should become; default the configured folder, or the database if --from is a folder.'
                 '--trust:Run the files as superuser, who can read files and run programs.'
             )
             arguments = @()
@@ -262,12 +262,12 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
         }
         'mappings check' = @{
             subcommands = @()
-            flags = @('--offline:Do not ask the database, though one is named.')
+            flags = @('--offline:Do not ask the database, even if one is named.')
             arguments = @('@files...')
         }
         'mappings compile' = @{
             subcommands = @()
-            flags = @('--dialect=postgres|sqlite|duckdb|mysql|clickhouse:Of the target.')
+            flags = @('--dialect=postgres|sqlite|duckdb|mysql|clickhouse:The SQL dialect of the target.')
             arguments = @('@mappings')
         }
         'mappings diff' = @{
@@ -320,9 +320,9 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 '--all:Every configured tenancy.'
                 '--database=@databases:Only this database; repeatable.'
                 '--mapping=@mappings:Only this mapping; repeatable.'
-                '--full:Send every row again, and drop what is not there.'
-                '--adopt:Take over tables with rows of others, and drop what is not there.'
-                '--rebuild=@mappings:Build the table of this changed mapping anew.'
+                '--full:Send every row again, and delete rows the source lacks.'
+                '--adopt:Take over tables with other rows, and delete rows the source lacks.'
+                '--rebuild=@mappings:Rebuild the table of this changed mapping.'
                 '--dry-run:Say how many rows wait for each copy; send none.'
             )
             arguments = @('@synced-tenancies...')
@@ -344,7 +344,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 '--tenancy=@synced-tenancies:The same as an option; repeatable.'
                 '--database=@databases:Only this database; repeatable.'
                 '--mapping=@mappings:Only this mapping; repeatable.'
-                '--repair:Mend the rows that differ, and no others.'
+                '--repair:Repair the rows that differ, and no others.'
                 '--dry-run:With --repair: only say what differs.'
             )
             arguments = @('@synced-tenancies...')
@@ -424,8 +424,8 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
         'fuse on' = @{
             subcommands = @()
             flags = @(
-                '--tenancy=@synced-tenancies:Only what is sent of this one.'
-                '--database=@databases:Only what is sent to it.'
+                '--tenancy=@synced-tenancies:Only what is sent of this tenancy.'
+                '--database=@databases:Only what is sent to this database.'
                 '--mapping=@mappings:Only the copies of this mapping.'
                 '--dry-run:See whether there is such a thing, and change nothing.'
             )
@@ -434,10 +434,10 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
         'fuse off' = @{
             subcommands = @()
             flags = @(
-                '--tenancy=@synced-tenancies:Only what is sent of this one.'
-                '--database=@databases:Only what is sent to it.'
+                '--tenancy=@synced-tenancies:Only what is sent of this tenancy.'
+                '--database=@databases:Only what is sent to this database.'
                 '--mapping=@mappings:Only the copies of this mapping.'
-                '--reason=:Why, for others to read.'
+                '--reason=:The reason, for others to read.'
                 '--dry-run:See whether there is such a thing, and change nothing.'
             )
             arguments = @('sequencer|poller')
@@ -507,7 +507,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
         'rules eval' = @{
             subcommands = @()
             flags = @(
-                '--email=:None: a user without one.'
+                '--email=:Leave it out for a user without one.'
                 '--auth-method=password|otp|oauth|passkey:password, otp, oauth or passkey.'
                 '--oauth-provider=:With --auth-method oauth.'
                 '--country-code=:Two letters.'
@@ -520,7 +520,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
         'rules pull' = @{
             subcommands = @()
             flags = @(
-                '--tenancy=@tenancies:Whose rules; not needed where there is but one.'
+                '--tenancy=@tenancies:The tenancy; not needed if there is only one.'
                 '--rules=@files:The rules file; default sign_up_rules of stackctl.yaml.'
                 '--yes:Do not ask.'
                 '-y:Do not ask.'
@@ -531,7 +531,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
         'rules push' = @{
             subcommands = @()
             flags = @(
-                '--tenancy=@tenancies:Whose rules; not needed where there is but one.'
+                '--tenancy=@tenancies:The tenancy; not needed if there is only one.'
                 '--rules=@files:The rules file; default sign_up_rules of stackctl.yaml.'
                 '--yes:Do not ask.'
                 '-y:Do not ask.'
@@ -545,8 +545,8 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 '--since=:Signed up since; a time, or e.g. 30d.'
                 '--tenancy=@tenancies:Only its users.'
                 '--sample=:At most so many users, the same ones each time.'
-                '--auth-method=password|otp|oauth|passkey:Of those of whom the database does not tell.'
-                '--against=@files:Other rules: show whom they treat otherwise.'
+                '--auth-method=password|otp|oauth|passkey:Of users whose method the database does not record.'
+                '--against=@files:Other rules: show who would be treated differently.'
                 '--show-emails:Show addresses in full.'
                 '--rules=@files:The rules file; default sign_up_rules of stackctl.yaml.'
             )
@@ -566,8 +566,8 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 '--after=@rules:Evaluated right after this rule.'
                 '--disabled:Not yet enabled.'
                 '--rules=@files:The rules file; default sign_up_rules of stackctl.yaml.'
-                '--yes:Write it though tests fail.'
-                '-y:Write it though tests fail.'
+                '--yes:Write it even if tests fail.'
+                '-y:Write it even if tests fail.'
                 '--dry-run:Show the change only.'
             )
             arguments = @('@text')
@@ -583,8 +583,8 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 '--message=:A note for operators.'
                 '--priority=:Higher is evaluated earlier.'
                 '--rules=@files:The rules file; default sign_up_rules of stackctl.yaml.'
-                '--yes:Write it though tests fail.'
-                '-y:Write it though tests fail.'
+                '--yes:Write it even if tests fail.'
+                '-y:Write it even if tests fail.'
                 '--dry-run:Show the change only.'
             )
             arguments = @('@rules')
@@ -597,8 +597,8 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 '--first:Evaluated before all others.'
                 '--last:Evaluated after all others.'
                 '--rules=@files:The rules file; default sign_up_rules of stackctl.yaml.'
-                '--yes:Write it though tests fail.'
-                '-y:Write it though tests fail.'
+                '--yes:Write it even if tests fail.'
+                '-y:Write it even if tests fail.'
                 '--dry-run:Show the change only.'
             )
             arguments = @('@rules')
@@ -607,8 +607,8 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
             subcommands = @()
             flags = @(
                 '--rules=@files:The rules file; default sign_up_rules of stackctl.yaml.'
-                '--yes:Write it though tests fail.'
-                '-y:Write it though tests fail.'
+                '--yes:Write it even if tests fail.'
+                '-y:Write it even if tests fail.'
                 '--dry-run:Show the change only.'
             )
             arguments = @('@rules...')
@@ -617,8 +617,8 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
             subcommands = @()
             flags = @(
                 '--rules=@files:The rules file; default sign_up_rules of stackctl.yaml.'
-                '--yes:Write it though tests fail.'
-                '-y:Write it though tests fail.'
+                '--yes:Write it even if tests fail.'
+                '-y:Write it even if tests fail.'
                 '--dry-run:Show the change only.'
             )
             arguments = @('@rules...')
@@ -627,8 +627,8 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
             subcommands = @()
             flags = @(
                 '--rules=@files:The rules file; default sign_up_rules of stackctl.yaml.'
-                '--yes:Write it though tests fail.'
-                '-y:Write it though tests fail.'
+                '--yes:Write it even if tests fail.'
+                '-y:Write it even if tests fail.'
                 '--dry-run:Show the change only.'
             )
             arguments = @('@rules...')
@@ -664,7 +664,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
             subcommands = @(
                 'show:Show who a user is, how it signed up, whether it is restricted and why, and whether the sync knows.'
                 'restrict:Restrict a user, or change the reason of one that is restricted.'
-                'unrestrict:Lift the restriction on a user, whether an admin or a sign-up rule set it; reason and details go with it.'
+                'unrestrict:Lift the restriction on a user, whether set by an admin or a sign-up rule, with its reason and details.'
             )
             flags = @()
             arguments = @()
@@ -702,7 +702,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
         'refunds' = @{
             subcommands = @(
                 'preview:Show what was bought, charged and refunded, what remains, and why it can''t be refunded when it can''t.'
-                'create:Refund a purchase or a subscription''s payment, wholly or in part.'
+                'create:Refund a purchase or a subscription''s payment, in full or in part.'
                 'list:List the refunds of the ledger, the newest first; with --reconcile, compare the ledger with Stripe.'
                 'show:Show one refund as the ledger has it. Stripe is not asked; `resume` does that.'
                 'resume:Find out what became of refunds whose outcome is not known, and finish them. Safe to run from cron.'
@@ -713,26 +713,26 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
         'refunds preview' = @{
             subcommands = @()
             flags = @(
-                '--invoice=:Of a subscription: this one''s payment, not the creation''s.'
-                '--tenancy=@tenancies:Only needed where several have this id.'
-                '--stripe-api-key=:The platform''s; better in STRIPE_API_KEY.'
+                '--invoice=:Of a subscription: refund this invoice, not the first one.'
+                '--tenancy=@tenancies:Only needed if several tenancies have this id.'
+                '--stripe-api-key=:The platform''s key; better set as STRIPE_API_KEY.'
             )
             arguments = @('@purchases')
         }
         'refunds create' = @{
             subcommands = @()
             flags = @(
-                '--full:All money that remains; everything is revoked.'
-                '--amount=:So many dollars, as in 19.99.'
+                '--full:Refund all that remains, and revoke everything.'
+                '--amount=:The amount in US dollars, e.g. 19.99.'
                 '--quantity=:With --amount: how many are revoked; else none.'
                 '--entry=:Of one entry of the preview.'
-                '--reason=duplicate|fraudulent|requested_by_customer:Told to Stripe.'
+                '--reason=duplicate|fraudulent|requested_by_customer:Why, as Stripe is told.'
                 '--note=:Kept in the ledger.'
-                '--invoice=:Of a subscription: this one''s payment, not the creation''s.'
-                '--request-id=:Yours: repeated with it, the command refunds once.'
-                '--again:Though the same was refunded moments ago.'
-                '--tenancy=@tenancies:Only needed where several have this id.'
-                '--stripe-api-key=:The platform''s; better in STRIPE_API_KEY.'
+                '--invoice=:Of a subscription: refund this invoice, not the first one.'
+                '--request-id=:An id of your own: repeated with it, the command refunds once.'
+                '--again:Even if the same was refunded moments ago.'
+                '--tenancy=@tenancies:Only needed if several tenancies have this id.'
+                '--stripe-api-key=:The platform''s key; better set as STRIPE_API_KEY.'
                 '--dry-run:Show the exact request, and send nothing.'
                 '--yes:Do not ask.'
                 '-y:Do not ask.'
@@ -745,11 +745,11 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 '--tenancy=@tenancies:Only this tenancy''s.'
                 '--customer=:Only this customer''s.'
                 '--status=planned|submitted|pending|succeeded|failed|canceled:Only of this status.'
-                '--since=:Asked for since; a time, or e.g. 24h.'
-                '--until=:Asked for before; a time, or e.g. 1h.'
-                '--limit=:At most so many, the newest.'
+                '--since=:Only refunds created since a time, or e.g. 24h ago.'
+                '--until=:Only refunds created before a time, or e.g. 1h ago.'
+                '--limit=:How many to list, the newest first.'
                 '--reconcile:Name every difference from Stripe.'
-                '--stripe-api-key=:The platform''s; better in STRIPE_API_KEY.'
+                '--stripe-api-key=:The platform''s key; better set as STRIPE_API_KEY.'
             )
             arguments = @()
         }
@@ -762,9 +762,9 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
             subcommands = @()
             flags = @(
                 '--all:Every refund that is not settled.'
-                '--give-up:Free the money of one too old to be sent again; leave a quantity that can''t be lowered.'
+                '--give-up:Give up a refund too old to be sent again, or a quantity that can''t be lowered.'
                 '--tenancy=@tenancies:Only this tenancy''s.'
-                '--stripe-api-key=:The platform''s; better in STRIPE_API_KEY.'
+                '--stripe-api-key=:The platform''s key; better set as STRIPE_API_KEY.'
                 '--yes:With --give-up: do not ask.'
                 '-y:With --give-up: do not ask.'
                 '--dry-run:Say which refunds, and neither ask nor send.'
@@ -783,15 +783,15 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
         'payments status' = @{
             subcommands = @()
             flags = @(
-                '--tenancy=@tenancies:Whose project; not needed where there is but one.'
-                '--stripe-api-key=:The platform''s; better in STRIPE_API_KEY.'
+                '--tenancy=@tenancies:The tenancy; not needed if there is only one.'
+                '--stripe-api-key=:The platform''s key; better set as STRIPE_API_KEY.'
             )
             arguments = @()
         }
         'payments test-mode' = @{
             subcommands = @()
             flags = @(
-                '--tenancy=@tenancies:Whose project; not needed where there is but one.'
+                '--tenancy=@tenancies:The tenancy; not needed if there is only one.'
                 '--yes:Do not ask.'
                 '-y:Do not ask.'
                 '--dry-run:Say what would change, and change nothing.'
@@ -802,17 +802,17 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
             subcommands = @()
             flags = @(
                 '--customer-type=user|team|custom:For users, for teams, or for your own ids.'
-                '--customer=:What this one owns, and may buy.'
-                '--tenancy=@tenancies:Whose project; not needed where there is but one.'
+                '--customer=:Show what this customer owns and may buy.'
+                '--tenancy=@tenancies:The tenancy; not needed if there is only one.'
             )
             arguments = @()
         }
         'payment-methods' = @{
             subcommands = @(
                 'list:List the methods by category: whether checkout shows them, and whether they can be switched.'
-                'set:Switch methods on or off; the difference is shown first.'
+                'set:Switch payment methods on or off; shows the difference first.'
                 'plan:Show what `apply` would change, and what stands in the way.'
-                'apply:Bring the methods that the file names into the state that it names; the difference is shown first.'
+                'apply:Switch payment methods to the state that a file gives; shows the difference first.'
                 'export:Print the present state as a file for `plan` and `apply`.'
             )
             flags = @()
@@ -821,16 +821,16 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
         'payment-methods list' = @{
             subcommands = @()
             flags = @(
-                '--tenancy=@tenancies:Whose project; not needed where there is but one.'
-                '--stripe-api-key=:The platform''s; better in STRIPE_API_KEY.'
+                '--tenancy=@tenancies:The tenancy; not needed if there is only one.'
+                '--stripe-api-key=:The platform''s key; better set as STRIPE_API_KEY.'
             )
             arguments = @()
         }
         'payment-methods set' = @{
             subcommands = @()
             flags = @(
-                '--tenancy=@tenancies:Whose project; not needed where there is but one.'
-                '--stripe-api-key=:The platform''s; better in STRIPE_API_KEY.'
+                '--tenancy=@tenancies:The tenancy; not needed if there is only one.'
+                '--stripe-api-key=:The platform''s key; better set as STRIPE_API_KEY.'
                 '--yes:Do not ask.'
                 '-y:Do not ask.'
                 '--dry-run:Show the change only.'
@@ -840,16 +840,16 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
         'payment-methods plan' = @{
             subcommands = @()
             flags = @(
-                '--tenancy=@tenancies:Whose project; not needed where there is but one.'
-                '--stripe-api-key=:The platform''s; better in STRIPE_API_KEY.'
+                '--tenancy=@tenancies:The tenancy; not needed if there is only one.'
+                '--stripe-api-key=:The platform''s key; better set as STRIPE_API_KEY.'
             )
             arguments = @('@files')
         }
         'payment-methods apply' = @{
             subcommands = @()
             flags = @(
-                '--tenancy=@tenancies:Whose project; not needed where there is but one.'
-                '--stripe-api-key=:The platform''s; better in STRIPE_API_KEY.'
+                '--tenancy=@tenancies:The tenancy; not needed if there is only one.'
+                '--stripe-api-key=:The platform''s key; better set as STRIPE_API_KEY.'
                 '--yes:Do not ask.'
                 '-y:Do not ask.'
                 '--dry-run:Show the change only.'
@@ -859,8 +859,8 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
         'payment-methods export' = @{
             subcommands = @()
             flags = @(
-                '--tenancy=@tenancies:Whose project; not needed where there is but one.'
-                '--stripe-api-key=:The platform''s; better in STRIPE_API_KEY.'
+                '--tenancy=@tenancies:The tenancy; not needed if there is only one.'
+                '--stripe-api-key=:The platform''s key; better set as STRIPE_API_KEY.'
             )
             arguments = @()
         }

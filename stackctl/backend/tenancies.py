@@ -205,7 +205,8 @@ def write_config(conn: Connection, layers: ConfigLayers, config: Mapping[str, An
 
 def _changed_meanwhile(layers: ConfigLayers) -> StateError:
     return StateError(
-        f"the configuration of tenancy {layers.tenancy} was changed by somebody else meanwhile; nothing was written",
+        f"the configuration of tenancy {layers.tenancy} was changed by someone else in the meantime; nothing was"
+        " written",
         code="changed-meanwhile",
         hint="look at the difference again, and try again",
     )

@@ -235,7 +235,7 @@ def change_restriction(conn: Connection, user: User, restriction: Restriction) -
 
 def _changed_meanwhile(id_: UUID) -> StateError:
     return StateError(
-        f"user {id_} was changed by somebody else meanwhile; nothing was written",
+        f"user {id_} was changed by someone else in the meantime; nothing was written",
         code="changed-meanwhile",
         hint="look at it with `stackctl users show`, and try again",
     )

@@ -30,7 +30,7 @@ DatabaseUrl = Annotated[
     typer.Option("--database-url", metavar="URL", help="The operated database.", rich_help_panel=PANEL),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.", rich_help_panel=PANEL)]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no remarks.", rich_help_panel=PANEL)]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.", rich_help_panel=PANEL)]
 NoColor = Annotated[bool, typer.Option("--no-color", help="No colours.", rich_help_panel=PANEL)]
 Wide = Annotated[bool, typer.Option("--wide", help="Tables with all columns, nothing folded.", rich_help_panel=PANEL)]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.", rich_help_panel=PANEL)]
@@ -104,7 +104,9 @@ class Run:
             return
         if not self.console.interactive:
             raise StateError(
-                f"{question} Nobody can be asked here", code="confirmation-required", hint="pass --yes to go ahead"
+                f"{question} This needs a confirmation, and there is no terminal to ask on",
+                code="confirmation-required",
+                hint="pass --yes to go ahead",
             )
         from stackctl.core.console import to_sentence
 

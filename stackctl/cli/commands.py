@@ -28,10 +28,10 @@ class Group:
     commands: tuple[str, ...]
 
 
-_START, _SCHEMA, _PIPELINE, _WATCH = "Getting started", "Schema", "Sync pipeline", "Seeing and steering"
+_START, _SCHEMA, _PIPELINE, _WATCH = "Getting started", "Schema", "Sync pipeline", "Status and control"
 _USERS, _PAYMENTS = "Users", "Payments"
 COMMANDS: dict[str, Command | Group] = {
-    "demo": Command("start", "Everything end to end on an embedded PostgreSQL.", _START),
+    "demo": Command("start", "Play everything end to end on an embedded PostgreSQL.", _START),
     "init": Command("start", "Write a commented stackctl.yaml.", _START),
     "doctor": Command("start", "Check the configuration and every database; each finding names its fix.", _START),
     "config": Group("Show the effective configuration.", _START, "stackctl config show", ("show",)),
@@ -52,10 +52,10 @@ COMMANDS: dict[str, Command | Group] = {
     ),
     "run": Command("pipeline", "Sequencer, poller and engine in one process.", _PIPELINE),
     "sequence": Command("pipeline", "Stamp changed rows and queue their tenancies.", _PIPELINE),
-    "poll": Command("pipeline", "Work off the queue: sync the tenancies that are due.", _PIPELINE),
+    "poll": Command("pipeline", "Process the queue: sync the tenancies that are due.", _PIPELINE),
     "sync": Command("pipeline", "Sync tenancies now, without the queue.", _PIPELINE),
     "backfill": Command("pipeline", "Send every row of a mapping again, in batches.", _PIPELINE),
-    "verify": Command("pipeline", "Compare external databases with their source, and mend them.", _PIPELINE),
+    "verify": Command("pipeline", "Compare external databases with their source, and repair them.", _PIPELINE),
     "enqueue": Command("pipeline", "Queue tenancies for the poller.", _PIPELINE),
     "queue": Group(
         "List the queue; retry or forget what failed.", _PIPELINE, "stackctl queue list", ("list", "retry", "forget")
@@ -76,13 +76,13 @@ COMMANDS: dict[str, Command | Group] = {
          "stats", "test", "tree"),
     ),
     "users": Group(
-        "Show a user; restrict it, or lift that.",
+        "Show, restrict and unrestrict users.",
         _USERS,
         "stackctl users show ada@example.com",
         ("show", "restrict", "unrestrict"),
     ),
     "refunds": Group(
-        "Give money back through Stripe, never twice.",
+        "Refund purchases and subscriptions through Stripe, never twice.",
         _PAYMENTS,
         "stackctl refunds list --since 24h",
         ("preview", "create", "list", "show", "resume"),
@@ -94,7 +94,7 @@ COMMANDS: dict[str, Command | Group] = {
         ("status", "test-mode", "products"),
     ),
     "payment-methods": Group(
-        "See and switch what a checkout offers to pay with.",
+        "Show and switch the payment methods that a checkout offers.",
         _PAYMENTS,
         "stackctl payment-methods list --tenancy acme",
         ("list", "set", "plan", "apply", "export"),

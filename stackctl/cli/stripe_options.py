@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     from stackctl.payments.gateway import Gateway
 
 Tenancy = Annotated[
-    str | None, typer.Option("--tenancy", metavar="TENANCY", help="Whose project; not needed where there is but one.")
+    str | None, typer.Option("--tenancy", metavar="TENANCY", help="The tenancy; not needed if there is only one.")
 ]
 StripeApiKey = Annotated[
-    str | None, typer.Option("--stripe-api-key", metavar="KEY", help="The platform's; better in STRIPE_API_KEY.")
+    str | None,
+    typer.Option("--stripe-api-key", metavar="KEY", help="The platform's key; better set as STRIPE_API_KEY."),
 ]
 StripeApiBase = Annotated[
     str | None, typer.Option("--stripe-api-base", metavar="URL", help="Another address of Stripe's API.", hidden=True)

@@ -85,7 +85,7 @@ def _process_value(parameter: Any, process: Callable[[Any, Any], Any], ctx: Any,
     wanted, kind = parameter.type_descriptor.annotation, type(value)
     if wanted in _PATHS and (value == "" or (kind in (list, tuple) and "" in value)):
         # It would be the current folder: that of a script in which a variable is not set.
-        raise typer.BadParameter("an empty text is no path", ctx, parameter)
+        raise typer.BadParameter("an empty string is not a path", ctx, parameter)
     if kind is str and wanted in (Path, Path | None) and os.access(value, os.R_OK):
         value, plain = Path(value), True
     elif wanted in (list[str], list[str] | None) and value:

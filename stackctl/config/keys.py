@@ -131,7 +131,7 @@ def convert_value(spec: Key, value: Any, base: Path) -> Any:
         case _ if not isinstance(value, str):
             raise ValueError(f"expected text, got {describe_value(value)}")
         case "path" if not value:  # it would be the folder of the file
-            raise ValueError("an empty text is no path")
+            raise ValueError("an empty string is not a path")
         case "path":
             try:
                 return base / Path(value).expanduser()

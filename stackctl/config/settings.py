@@ -163,7 +163,7 @@ class Settings:
             raise ConfigError(
                 f"{path} may be written by everybody and is not used",
                 code="config-owner",
-                hint=f"take that right away: chmod o-w {shlex.quote(str(path))}",
+                hint=f"remove that permission: chmod o-w {shlex.quote(str(path))}",
             )
         if owners - ours:
             raise ConfigError(

@@ -44,7 +44,7 @@ class MappingChange:
     - `unknown`: nobody knows what the copy was made from.
     - `resend`: the table stays as it is.
     - `alter`: columns are `added`, or allowed to be null (`relaxed`).
-    - `rebuild`: the table would lose something that its readers may rely on; it is built anew when that is asked for.
+    - `rebuild`: the table would lose something that its readers may rely on; it is rebuilt when that is asked for.
 
     `resend`: all rows are to be sent again. `moved`: into another table; the one that there was stays.
     """

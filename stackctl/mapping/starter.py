@@ -46,7 +46,9 @@ def create_mapping_file(folder: Path, name: str) -> Path:
     """Write `<name>.yaml`, a mapping to be changed. Raises UsageError for a bad name, StateError `file-exists`."""
     if not _NAME.fullmatch(name):
         raise UsageError(
-            f"{name!r} is no name of a mapping", code="usage", hint="a small letter, then a-z, 0-9 and _: active_users"
+            f"{name!r} is not a valid mapping name",
+            code="usage",
+            hint="a small letter, then a-z, 0-9 and _: active_users",
         )
     path = folder / f"{name}.yaml"
     _write_new(path, STARTER.format(name=name).encode())
@@ -99,4 +101,4 @@ def _write_new(path: Path, data: bytes) -> None:
 
 
 def _exists_error(path: Path) -> StateError:
-    return StateError(f"{path} exists", code="file-exists", hint="name another, or take it away")
+    return StateError(f"{path} exists", code="file-exists", hint="name another file, or delete this one")

@@ -1,4 +1,4 @@
-"""Mend the history by hand: accept an edit that was meant, or say what is applied and what is not. No file is run."""
+"""Repair the history by hand: accept an edit that was meant, or say what is applied and what is not. No file is run."""
 
 from __future__ import annotations
 

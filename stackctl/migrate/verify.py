@@ -36,7 +36,7 @@ def verify(conn: Connection, sets: Iterable[MigrationSet], schema: str = "public
     for row in concurrent_leftovers.find_invalid_indexes_in_schema(Session(conn, schema, Limits())):
         doing = f", being built by process {row['builder']}" if row["builder"] else ""
         message = f"INVALID index on {row['table']}: it is kept up to date and never used{doing}"
-        hint = f'DROP INDEX CONCURRENTLY "{row["schema"]}"."{row["index"]}", and build it anew'
+        hint = f'DROP INDEX CONCURRENTLY "{row["schema"]}"."{row["index"]}", and build it again'
         found.append(VerifyFinding("invalid-index", row["index"], message, hint))
     return tuple(found)
 

@@ -89,7 +89,7 @@ class Gateway:
             raise ConfigError(
                 "the Stripe key holds spaces, line ends or letters that no key has",
                 code="bad-stripe-key",
-                hint="copy it anew into payments.stripe_api_key, or STRIPE_API_KEY",
+                hint="copy it again into payments.stripe_api_key, or STRIPE_API_KEY",
             )
         session = None
         if base and base.startswith("http://127.0.0.1:"):

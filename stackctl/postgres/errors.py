@@ -87,7 +87,7 @@ def translate_error(error: psycopg.Error, what: str = "the database", *, externa
             return ServiceError(
                 f"{what}: {reason}",
                 code="deadlock",
-                hint="try again; the transaction was rolled back whole",
+                hint="try again; the transaction was rolled back and nothing was changed",
                 details=details,
             )
         case pg.QueryCanceled():

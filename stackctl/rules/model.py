@@ -73,16 +73,16 @@ class Context:
     ) -> Context:
         """Normalize what is known of a user. Raises ValueError, whose message says what is expected."""
         if auth_method not in AUTH_METHODS:
-            raise ValueError(f"{auth_method!r} is no auth method: {', '.join(AUTH_METHODS)}")
+            raise ValueError(f"{auth_method!r} is not an auth method: {', '.join(AUTH_METHODS)}")
         scores = risk_scores or {}
         for name, score in scores.items():
             if name not in RISKS:
-                raise ValueError(f"{name!r} is no risk score: {', '.join(RISKS)}")
+                raise ValueError(f"{name!r} is not a risk score: {', '.join(RISKS)}")
             if isinstance(score, bool) or not isinstance(score, int) or not 0 <= score <= MAX_RISK:
                 raise ValueError(f"the risk score {name} is a whole number from 0 to {MAX_RISK}")
         country = (country_code or "").strip().upper()
         if country and not (len(country) == 2 and country.isascii() and country.isalpha()):
-            raise ValueError(f"{country_code!r} is no country code of two letters")
+            raise ValueError(f"{country_code!r} is not a two-letter country code")
         provider = (oauth_provider or "").strip()
         if provider and auth_method != "oauth":
             raise ValueError(f"an OAuth provider goes with auth method oauth, not {auth_method}")

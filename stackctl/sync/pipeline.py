@@ -161,7 +161,7 @@ class Pipeline:
                 raise ConfigError(
                     f"{key}: {value} is not supported by this version of stackctl",
                     code="not-supported",
-                    hint=f"take {key} out of the configuration",
+                    hint=f"remove {key} from the configuration",
                 )
         if self.settings.get("external_databases_from") != "backend":
             return None

@@ -157,7 +157,7 @@ def poll(
     check: OneTimeCheck | None = None,
     watch: ConfigurationWatch | None = None,
 ) -> PollResult:
-    """Work off the queue until nothing is left, or with an `interval` for ever; returns the last pass.
+    """Process the queue until nothing is left, or with an `interval` for ever; returns the last pass.
 
     The loop also sweeps. `wakeup`, a signal of `stop`, ends a pause early: whoever sends it has found work.
     """

@@ -175,7 +175,7 @@ def test_an_empty_text_is_not_the_current_folder(cli: Cli, arguments: list[str])
     """As it comes from a script in which a variable is not set."""
     done = cli(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
-    assert "an empty text is" in done.stderr
+    assert "an empty string is" in done.stderr
 
 
 # -- help

@@ -109,7 +109,7 @@ def test_what_a_customer_owns_and_may_buy(shop: Shop, migrated_db: str) -> None:
     revoked = shop.purchase(customerId=user, productId="pro", revokedAt="2026-01-01")
     ending = shop.subscribe(customerId=user, customerType="USER", productId="pro", cancelAtPeriodEnd=True)
     coins = shop.purchase(customerId=user, productId="coins")
-    shop.purchase(customerId="somebody else", productId="gift")
+    shop.purchase(customerId="someone else", productId="gift")
     found = payments(shop, "products", "--customer", user, "--json").json
     assert found["customer_type"] == "user"
     assert {one["id"]: one["owned"] for one in found["purchases"]} == {

@@ -335,7 +335,7 @@ READ = f'{find_binaries() / "psql"} -qX -v ON_ERROR_STOP=1 "$DATABASE_URL" -c '
         (f'test "$STACKCTL_DATABASE_URL" = "$DATABASE_URL" && {READ} "INSERT INTO more VALUES (1)"', "passes", None),
         (f"{READ} 'SELECT email FROM account'", "broken", "07_drop"),
         (f"{READ} 'SELECT nothing FROM account'", "fails-before-too", None),
-        (f"{READ} 'SELECT added FROM account'", "mended", None),
+        (f"{READ} 'SELECT added FROM account'", "fixed", None),
     ],
 )
 def test_only_a_command_that_passed_and_then_fails_counts(

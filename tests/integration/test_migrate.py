@@ -353,10 +353,10 @@ def test_a_deferred_constraint_fails_at_the_commit_and_is_called_so(conn: Connec
 def test_what_is_left_is_said_by_what_was_committed(conn: Connection, tmp_path: Path) -> None:
     failing = "SELECT nope"
     error = catch_error(conn, write_files(tmp_path, a=f"CREATE TABLE a ();\n{failing}"))
-    assert (error.hint or "").startswith("Nothing of this transaction is left.")
+    assert (error.hint or "").startswith("The transaction was rolled back; nothing was changed.")
     body = f"CREATE TABLE a ();\n-- stackctl:split\n-- stackctl:outside-transaction\n{failing}"
     error = catch_error(conn, write_files(tmp_path, a=body))
-    assert (error.hint or "").startswith("What was committed of it before stays")
+    assert (error.hint or "").startswith("What was committed before stays")
     assert fetch_value(conn, "SELECT to_regclass('a') IS NOT NULL")
 
 

@@ -125,7 +125,7 @@ def test_a_view_of_what_goes_is_in_the_way_and_nothing_happens(loaded: Copy) -> 
     outcome = rebuild(loaded)
     assert outcome.code == 5
     assert "ages" in outcome.stderr
-    assert "can't be built anew" in outcome.stderr
+    assert "can't be rebuilt" in outcome.stderr
     assert loaded.run("SELECT count(*) FROM ages WHERE created IS NOT NULL") == [(3,)]
     assert loaded.record() == before
 

@@ -24,14 +24,14 @@ def test_a_concurrent_change_is_not_overwritten(source: Connection, connect: Con
     held, other = read_layers(first, MINE), read_layers(second, MINE)
     write_config(second, other, {"a": 1})
     second.commit()
-    with pytest.raises(StateError, match="changed by somebody else"):
+    with pytest.raises(StateError, match="changed by someone else"):
         write_config(first, held, {"a": 2})
     first.rollback()
     held, other = read_layers(first, MINE), read_layers(second, MINE)
     write_config(first, held, {"a": 3})
     first.commit()
     second.rollback()
-    with pytest.raises(StateError, match="changed by somebody else"):
+    with pytest.raises(StateError, match="changed by someone else"):
         write_config(second, other, {"a": 4})
     second.rollback()
     assert read_layers(second, MINE).get("a") == 3

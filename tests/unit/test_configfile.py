@@ -64,7 +64,7 @@ def test_a_key_like_no_other_lists_what_is_known(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "place"),
     [
-        ("migrations: {dir: ''}", "1: migrations.dir: an empty text is no path"),
+        ("migrations: {dir: ''}", "1: migrations.dir: an empty string is not a path"),
         ("sync:\n  workers: many\n", "2: sync.workers: expected a whole number"),
         ("sync: {workers: 0}", "1: sync.workers: expected at least 1"),
         ("sync: {workers: 1.5}", "1: sync.workers: expected a whole number"),

@@ -180,7 +180,7 @@ def test_what_a_user_types_is_data(email: str) -> None:
         ("email ==", 8, "too early"),
         ('email == "a', 9, "never closed"),
         ("a $ b", 2, "'$'"),
-        ('"\\d"', 1, "no escape"),
+        ('"\\d"', 1, "not a CEL escape"),
         ("(" * 500 + "true" + ")" * 500, 40, "nested"),
         ("x" * 1_000_000, 262_144, "characters"),
         ("1" + "+1" * 500, 0, "nested"),

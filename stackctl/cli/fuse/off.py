@@ -28,7 +28,9 @@ def off(
     tenancy: Tenancy = None,
     database: Database = None,
     mapping: MappingName = None,
-    reason: Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Why, for others to read.")] = None,
+    reason: Annotated[
+        str | None, typer.Option("--reason", metavar="TEXT", help="The reason, for others to read.")
+    ] = None,
     dry_run: DryRun = False,
 ) -> None:
     """Stop a stage everywhere after its batch in hand, or pause a tenancy, a database, a mapping, or where they meet.

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 Stage = Literal["sequencer", "poller"]
 Name = Annotated[Stage | None, typer.Argument(help="Which stage.")]
-Tenancy = Annotated[str | None, typer.Option("--tenancy", metavar="TENANCY", help="Only what is sent of this one.")]
-Database = Annotated[str | None, typer.Option("--database", metavar="ID", help="Only what is sent to it.")]
+Tenancy = Annotated[str | None, typer.Option("--tenancy", metavar="TENANCY", help="Only what is sent of this tenancy.")]
+Database = Annotated[str | None, typer.Option("--database", metavar="ID", help="Only what is sent to this database.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="See whether there is such a thing, and change nothing.")]
 MappingName = Annotated[str | None, typer.Option("--mapping", metavar="NAME", help="Only the copies of this mapping.")]
 

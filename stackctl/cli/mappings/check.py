@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stackctl.cli.command import Run, command
+from stackctl.cli.command import Run, command, format_count
 from stackctl.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def check(
     run: Run,
     files: Annotated[list[Path] | None, typer.Argument(metavar="[FILE]...", help="Files; default all.")] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Do not ask the database, though one is named.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Do not ask the database, even if one is named.")] = False,
 ) -> None:
     """Check mapping files, and against the operated database when one is named.
 
@@ -42,7 +42,9 @@ def check(
     def lines() -> None:
         for finding in found:
             run.console.line(_line(finding))
-        run.console.line(f"{len(chosen)} files, {len(found)} findings" if found else f"{len(chosen)} files, all well")
+        files = format_count(len(chosen), "file", "files")
+        findings = format_count(len(found), "finding", "findings") if found else "nothing found"
+        run.console.line(f"{files}: {findings}")
 
     run.finish({"ok": not bad, "findings": [asdict(finding) for finding in found]}, lines, ok=not bad)
 

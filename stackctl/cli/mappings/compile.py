@@ -15,7 +15,8 @@ def compile_(
     run: Run,
     mapping: Name,
     dialect: Annotated[
-        Literal["postgres", "sqlite", "duckdb", "mysql", "clickhouse"], typer.Option("--dialect", help="Of the target.")
+        Literal["postgres", "sqlite", "duckdb", "mysql", "clickhouse"],
+        typer.Option("--dialect", help="The SQL dialect of the target."),
     ] = "postgres",
 ) -> None:
     """Print the statements made from a mapping: what runs on the source, and what on a target of the dialect."""

@@ -15,7 +15,7 @@ from stackctl.cli.mappings.shared import show_next_step
 def export(
     run: Run,
     to: Annotated[Path, typer.Option("--to", metavar="DIR", help="The folder to write them into.")],
-    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Which; default all.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Which mappings; default all.")] = None,
 ) -> None:
     """Write the mapping files that come with stackctl into a folder, to be edited.
 

@@ -40,7 +40,7 @@ def check(
     ] = None,
     run_env: Annotated[
         list[str] | None,
-        typer.Option("--run-env", metavar="NAME", help="What --run inherits beside PATH, HOME, locale; repeatable."),
+        typer.Option("--run-env", metavar="NAME", help="Variable that --run also inherits; repeatable."),
     ] = None,
     trust: Trust = False,
     format_: Annotated[Format, typer.Option("--format", help="How to show the result.")] = Format.text,
@@ -49,7 +49,7 @@ def check(
     """Try whether the migrations that are new since a commit leave its version of the application working.
 
     The files of the commit and each new file are applied to a temporary PostgreSQL; no other database is touched. The
-    schemas are compared as a contract, and every new statement is run on made-up rows: its locks, tables written anew,
+    schemas are compared as a contract, and every new statement is run on made-up rows: its locks, tables rewritten,
     time. With --run, a command gets DATABASE_URL before and after; only what passed and then fails counts. It inherits
     the whole environment, with the secrets in it, unless --run-env narrows it. The files' SQL runs as a role without
     superuser's rights, which reaches no files, programs or other servers, unless --trust is given.
@@ -163,7 +163,7 @@ def _effects(measured: MeasuredStatement, *, first: bool) -> Iterator[str]:
     for lock in measured.locks:
         yield f"{lock.mode} on {lock.relation}"
     if measured.rewrites:
-        yield f"writes anew: {', '.join(measured.rewrites)}"
+        yield f"rewrites: {', '.join(measured.rewrites)}"
     if measured.indexes:
         yield f"builds: {', '.join(measured.indexes)}"
 

@@ -33,7 +33,7 @@ def diff(
         typer.Option(
             "--to",
             metavar="SIDE",
-            help="What that is to be like; default the configured folder, with a folder as --from the database.",
+            help="What it should become; default the configured folder, or the database if --from is a folder.",
         ),
     ] = None,
     trust: Trust = False,
@@ -87,7 +87,7 @@ def _show(run: Run, found: SchemaDifference, text: str, what: str) -> None:
     if destroying := sum(bool(change.loses) for change in found.changes):
         parts.append(f"{destroying} of them destroying data")
     if found.omitted:
-        parts.append(f"{len(found.omitted)} differences without a statement")
+        parts.append(f"{format_count(len(found.omitted), 'difference', 'differences')} without a statement")
     run.console.info(f"{what}: {', '.join(parts)}")
 
 
@@ -112,7 +112,7 @@ def _open_side(run: Run, stack: ExitStack, side: str) -> tuple[Side, str]:
     from stackctl.migrate.diff import FolderSide
 
     if not side:
-        raise UsageError("an empty text is neither a folder nor a database URL", code="usage")
+        raise UsageError("an empty string is neither a folder nor a database URL", code="usage")
     if _is_url(side):
         return _open_url(run, stack, side), "the database of the URL"
     return FolderSide(read_own_set(run, Path(side), None)), side

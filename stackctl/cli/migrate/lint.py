@@ -40,15 +40,18 @@ def lint(
         typer.Option("--ask-database", help="Ask the operated database for sizes, checks, volatility and syntax."),
     ] = False,
     rule: Annotated[
-        list[str] | None, typer.Option("--rule", metavar="RULE", help="Ask only this rule; repeatable.")
+        list[str] | None, typer.Option("--rule", metavar="RULE", help="Check only this rule; repeatable.")
     ] = None,
     exclude: Annotated[
-        list[str] | None, typer.Option("--exclude", metavar="RULE", help="Do not ask this rule; repeatable.")
+        list[str] | None, typer.Option("--exclude", metavar="RULE", help="Skip this rule; repeatable.")
     ] = None,
     server_version: Annotated[
         int | None,
         typer.Option(
-            "--server-version", min=10, metavar="N", help="PostgreSQL's; default the database's, else the newest."
+            "--server-version",
+            min=10,
+            metavar="N",
+            help="Version of PostgreSQL; default the database's, else the newest.",
         ),
     ] = None,
     format_: Annotated[Format, typer.Option("--format", help="How to show findings.")] = Format.text,

@@ -22,7 +22,7 @@ _INTENTIONS = {
 }
 Names = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[NAME]…", help="Applied files whose edit is meant; default all that were edited."),
+    typer.Argument(metavar="[NAME]…", help="Applied files whose edit is intended; default all edited ones."),
 ]
 
 
@@ -45,12 +45,12 @@ def repair(
     directory: Directory = None,
     history: History = None,
 ) -> None:
-    """Mend the history by hand; no migration is run.
+    """Repair the history by hand; no migration is run.
 
     An applied file that was edited stops migrate up. Accept the edit here, once you have seen the difference (it is
     shown where git holds the file as it was applied): the database stays as the applied version left it. With
     --applied and --pending, say what counts as applied and what does not.
-    Exit codes: 0 mended or nothing to do, 2 no such migration, 5 not confirmed, or another run holds the lock.
+    Exit codes: 0 repaired or nothing to do, 2 no such migration, 5 not confirmed, or another run holds the lock.
     """
     from stackctl.migrate.repair import execute_repairs, find_difference, plan_repairs
     from stackctl.migrate.sets import complete_sets

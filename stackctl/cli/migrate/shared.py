@@ -32,7 +32,7 @@ History = Annotated[
     typer.Option("--history", metavar="NAME", help="The folder's own history; default migrations.history, else none."),
 ]
 Bundled = Annotated[
-    bool, typer.Option("--bundled", help="stackctl's own tables, too, behind a folder of your own migrations.")
+    bool, typer.Option("--bundled", help="Also stackctl's own tables, after a folder of your own migrations.")
 ]
 Trust = Annotated[
     bool, typer.Option("--trust", help="Run the files as superuser, who can read files and run programs.")
@@ -53,7 +53,7 @@ def set_format(run: Run, format_: Format) -> None:
     if format_ is Format.json:
         run.options["json_output"] = True
     elif run.json_output and format_ is not Format.text:
-        raise UsageError(f"--json and --format {format_} exclude each other", code="usage")
+        raise UsageError(f"--json and --format {format_} can't be used together", code="usage")
 
 
 def read_own_set(run: Run, directory: Path | None, history: str | None) -> MigrationSet | None:

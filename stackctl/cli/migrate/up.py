@@ -49,11 +49,13 @@ def up(
     ] = False,
     lock_timeout: Annotated[
         str,
-        typer.Option("--lock-timeout", metavar="DURATION", help="How long a statement may wait for a lock; 0s: ever."),
+        typer.Option(
+            "--lock-timeout", metavar="DURATION", help="How long a statement may wait for a lock; 0s: no limit."
+        ),
     ] = "3s",
     statement_timeout: Annotated[
         str | None,
-        typer.Option("--statement-timeout", metavar="DURATION", help="How long a statement may take; 0s: ever."),
+        typer.Option("--statement-timeout", metavar="DURATION", help="How long a statement may take; 0s: no limit."),
     ] = None,
     lock_wait: Annotated[
         str, typer.Option("--lock-wait", metavar="DURATION", help="How long to wait for another run.")

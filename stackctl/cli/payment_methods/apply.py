@@ -17,7 +17,7 @@ def apply(
     yes: Yes = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Bring the methods that the file names into the state that it names; the difference is shown first.
+    """Switch payment methods to the state that a file gives; shows the difference first.
 
     Exit codes: 0 done, or nothing to change; 1 Stripe did not do all of it; 3 the file is bad; 5 refused, or not
     confirmed; 6 sent, but not answered.

@@ -14,14 +14,16 @@ from stackctl.cli.stripe_options import StripeApiBase, StripeApiKey, Tenancy
 @command(example="stackctl payment-methods set card=on klarna=off --tenancy acme --dry-run")
 def set_(
     run: Run,
-    methods: Annotated[list[str], typer.Argument(metavar="METHODS...", help="METHOD=on or METHOD=off, each.")],
+    methods: Annotated[
+        list[str], typer.Argument(metavar="METHODS...", help="One or more of METHOD=on and METHOD=off.")
+    ],
     tenancy: Tenancy = None,
     stripe_api_key: StripeApiKey = None,
     stripe_api_base: StripeApiBase = None,
     yes: Yes = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Switch methods on or off; the difference is shown first.
+    """Switch payment methods on or off; shows the difference first.
 
     Exit codes: 0 done, or nothing to change; 1 Stripe did not do all of it; 2 no such method; 5 refused, or not
     confirmed; 6 sent, but not answered.

@@ -33,7 +33,7 @@ def products(
         CustomerTypeName | None, typer.Option("--customer-type", help="For users, for teams, or for your own ids.")
     ] = None,
     customer: Annotated[
-        str | None, typer.Option("--customer", metavar="ID", help="What this one owns, and may buy.")
+        str | None, typer.Option("--customer", metavar="ID", help="Show what this customer owns and may buy.")
     ] = None,
     tenancy: Tenancy = None,
 ) -> None:

@@ -19,7 +19,7 @@ class Switch(Enum):
 @command(example="stackctl payments test-mode --tenancy acme\nstackctl payments test-mode off --tenancy acme --dry-run")
 def test_mode(
     run: Run,
-    state: Annotated[Switch | None, typer.Argument(metavar="[on|off]", help="None: show it.")] = None,
+    state: Annotated[Switch | None, typer.Argument(metavar="[on|off]", help="Leave it out to show the mode.")] = None,
     tenancy: Tenancy = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would change, and change nothing.")] = False,
@@ -27,7 +27,7 @@ def test_mode(
     """Show or switch a tenancy's test mode, in which purchases cost nothing. Only its own key is written.
 
     Exit codes: 0 shown or done, or nothing to change; 2 no such tenancy; 5 not confirmed, or the configuration was
-    changed by somebody else meanwhile.
+    changed by someone else in the meantime.
     """
     from stackctl.backend.tenancies import choose_tenancy, read_layers
     from stackctl.payments import connection

@@ -35,7 +35,7 @@ def poll(
         int | None, typer.Option("--batch-size", min=1, max=10_000, help="Queue entries taken at a time.")
     ] = None,
 ) -> None:
-    """Work off the queue: sync the external databases of the tenancies that are due, until nothing is left.
+    """Process the queue: sync the external databases of the tenancies that are due, until nothing is left.
 
     Exit codes: 0 done or fuse off, 1 a database did not sync (it will be retried).
     """

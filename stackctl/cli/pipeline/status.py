@@ -65,7 +65,7 @@ def status(
     if not check and (max_backlog is not None or max_lag is not None):
         raise UsageError("--max-backlog and --max-lag go with --check", code="usage")
     if check and watch:
-        raise UsageError("--check and --watch exclude each other", code="usage")
+        raise UsageError("--check and --watch can't be used together", code="usage")
     every = _parse_interval(interval, watch)
     if run.console.quiet and not (run.json_output or watch or check):
         from stackctl.cli.pipeline.prompt_line import print_prompt_line
@@ -234,7 +234,7 @@ def _show_database(console: Console, database: DatabaseStatus) -> None:
         console.line(f"refused: {row.mapping} {', '.join(map(str, row.key))}: {row.error}", style="red")
     if len(database.refused) > REFUSED_SHOWN:
         console.line(
-            f"and {len(database.refused) - REFUSED_SHOWN:,} more refused rows (--json lists them)", style="red"
+            f"and {len(database.refused) - REFUSED_SHOWN:,} more rejected rows (--json lists them)", style="red"
         )
     for copy in database.mappings:
         if copy.change is not None:

@@ -39,12 +39,14 @@ def sync(
     everything: All = False,
     databases: OnlyDatabases = None,
     mappings: OnlyMappings = None,
-    full: Annotated[bool, typer.Option("--full", help="Send every row again, and drop what is not there.")] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="Send every row again, and delete rows the source lacks.")
+    ] = False,
     adopt: Annotated[
-        bool, typer.Option("--adopt", help="Take over tables with rows of others, and drop what is not there.")
+        bool, typer.Option("--adopt", help="Take over tables with other rows, and delete rows the source lacks.")
     ] = False,
     rebuild: Annotated[
-        str | None, typer.Option("--rebuild", metavar="NAME", help="Build the table of this changed mapping anew.")
+        str | None, typer.Option("--rebuild", metavar="NAME", help="Rebuild the table of this changed mapping.")
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say how many rows wait for each copy; send none.")

@@ -36,12 +36,12 @@ def verify(
     tenancy: TenancyOptions = None,
     databases: OnlyDatabases = None,
     mappings: OnlyMappings = None,
-    repair: Annotated[bool, typer.Option("--repair", help="Mend the rows that differ, and no others.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Repair the rows that differ, and no others.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="With --repair: only say what differs.")] = False,
 ) -> None:
     """Compare external databases with their source row for row, by checksums; changes may go on meanwhile.
 
-    Exit codes: 0 equal (or mended by --repair), 1 differences or a database that could not be compared, 5 one belongs
+    Exit codes: 0 equal (or repaired by --repair), 1 differences or a database that could not be compared, 5 one belongs
     to another tenancy, or a table there is not stackctl's.
     """
     from stackctl.sync.check import verify as feature
@@ -124,7 +124,7 @@ def show(console: Console, checks: list[VerifyResult], *, repair: bool) -> None:
     for check in checks:
         _show_rejected(console, check)
     if any(check.differences - len(check.rejected) > check.repaired for check in checks) and not repair:
-        console.info("hint: `stackctl verify --repair` mends these rows in the copies, and touches no others")
+        console.info("hint: `stackctl verify --repair` repairs these rows in the copies, and touches no others")
 
 
 def _note_equal(console: Console, checks: list[VerifyResult]) -> list[VerifyResult]:

@@ -43,29 +43,33 @@ class Reason(Enum):
 def create(
     run: Run,
     id_: PurchaseId,
-    full: Annotated[bool, typer.Option("--full", help="All money that remains; everything is revoked.")] = False,
-    amount: Annotated[str | None, typer.Option("--amount", metavar="USD", help="So many dollars, as in 19.99.")] = None,
+    full: Annotated[bool, typer.Option("--full", help="Refund all that remains, and revoke everything.")] = False,
+    amount: Annotated[
+        str | None, typer.Option("--amount", metavar="USD", help="The amount in US dollars, e.g. 19.99.")
+    ] = None,
     quantity: Annotated[
         int | None, typer.Option("--quantity", min=0, help="With --amount: how many are revoked; else none.")
     ] = None,
     entry: Annotated[
         list[str] | None, typer.Option("--entry", metavar="INDEX:QTY:USD", help="Of one entry of the preview.")
     ] = None,
-    reason: Annotated[Reason | None, typer.Option("--reason", help="Told to Stripe.")] = None,
+    reason: Annotated[Reason | None, typer.Option("--reason", help="Why, as Stripe is told.")] = None,
     note: Annotated[str | None, typer.Option("--note", metavar="TEXT", help="Kept in the ledger.")] = None,
     invoice: Invoice = None,
     request_id: Annotated[
         str | None,
-        typer.Option("--request-id", metavar="ID", help="Yours: repeated with it, the command refunds once."),
+        typer.Option(
+            "--request-id", metavar="ID", help="An id of your own: repeated with it, the command refunds once."
+        ),
     ] = None,
-    again: Annotated[bool, typer.Option("--again", help="Though the same was refunded moments ago.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Even if the same was refunded moments ago.")] = False,
     tenancy: Tenancy = None,
     stripe_api_key: StripeApiKey = None,
     stripe_api_base: StripeApiBase = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the exact request, and send nothing.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
-    """Refund a purchase or a subscription's payment, wholly or in part.
+    """Refund a purchase or a subscription's payment, in full or in part.
 
     The refund is written into a ledger before Stripe is asked. Whatever happens then, it is not made twice: when the
     outcome is not known (exit code 6), `stackctl refunds resume` finds it out.

@@ -42,12 +42,14 @@ def list_(
     customer: Annotated[str | None, typer.Option("--customer", metavar="ID", help="Only this customer's.")] = None,
     status: Annotated[StatusName | None, typer.Option("--status", help="Only of this status.")] = None,
     since: Annotated[
-        str | None, typer.Option("--since", metavar="TIME", help="Asked for since; a time, or e.g. 24h.")
+        str | None, typer.Option("--since", metavar="TIME", help="Only refunds created since a time, or e.g. 24h ago.")
     ] = None,
     until: Annotated[
-        str | None, typer.Option("--until", metavar="TIME", help="Asked for before; a time, or e.g. 1h.")
+        str | None, typer.Option("--until", metavar="TIME", help="Only refunds created before a time, or e.g. 1h ago.")
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, max=1_000_000, help="At most so many, the newest.")] = 100,
+    limit: Annotated[
+        int, typer.Option("--limit", min=1, max=1_000_000, help="How many to list, the newest first.")
+    ] = 100,
     reconcile: Annotated[bool, typer.Option("--reconcile", help="Name every difference from Stripe.")] = False,
     stripe_api_key: StripeApiKey = None,
     stripe_api_base: StripeApiBase = None,

@@ -34,12 +34,12 @@ if TYPE_CHECKING:
 )
 def resume(
     run: Run,
-    refund: Annotated[str | None, typer.Argument(metavar="REFUND", help="Or --all.")] = None,
+    refund: Annotated[str | None, typer.Argument(metavar="REFUND", help="The id of a refund; or pass --all.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Every refund that is not settled.")] = False,
     give_up: Annotated[
         bool,
         typer.Option(
-            "--give-up", help="Free the money of one too old to be sent again; leave a quantity that can't be lowered."
+            "--give-up", help="Give up a refund too old to be sent again, or a quantity that can't be lowered."
         ),
     ] = False,
     tenancy: TenancyFilter = None,

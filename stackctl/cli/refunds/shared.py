@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from stackctl.postgres.connect import Connection
 
 UNSETTLED, REFUSED = 6, 5  # exit codes
-PurchaseId = Annotated[str, typer.Argument(metavar="ID", help="Of a purchase or a subscription.")]
+PurchaseId = Annotated[str, typer.Argument(metavar="ID", help="The id of a purchase or a subscription.")]
 Tenancy = Annotated[
-    str | None, typer.Option("--tenancy", metavar="TENANCY", help="Only needed where several have this id.")
+    str | None, typer.Option("--tenancy", metavar="TENANCY", help="Only needed if several tenancies have this id.")
 ]
 Invoice = Annotated[
     str | None,
-    typer.Option("--invoice", metavar="ID", help="Of a subscription: this one's payment, not the creation's."),
+    typer.Option("--invoice", metavar="ID", help="Of a subscription: refund this invoice, not the first one."),
 ]
 TenancyFilter = Annotated[str | None, typer.Option("--tenancy", metavar="TENANCY", help="Only this tenancy's.")]
 RefundId = Annotated[str, typer.Argument(metavar="REFUND", help="The id that create printed.")]

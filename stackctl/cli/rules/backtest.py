@@ -40,10 +40,11 @@ def backtest(
     ] = None,
     auth_method: Annotated[
         str | None,
-        typer.Option("--auth-method", metavar="METHOD", help="Of those of whom the database does not tell."),
+        typer.Option("--auth-method", metavar="METHOD", help="Of users whose method the database does not record."),
     ] = None,
     against: Annotated[
-        Path | None, typer.Option("--against", metavar="FILE", help="Other rules: show whom they treat otherwise.")
+        Path | None,
+        typer.Option("--against", metavar="FILE", help="Other rules: show who would be treated differently."),
     ] = None,
     show_emails: Annotated[bool, typer.Option("--show-emails", help="Show addresses in full.")] = False,
     rules: RulesPath = None,

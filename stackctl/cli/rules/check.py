@@ -45,7 +45,7 @@ def check(
     if format_ is Format.json:
         run.options["json_output"] = True
     elif run.json_output and format_ is not Format.text:
-        raise UsageError("--json and --format github exclude each other", code="usage")
+        raise UsageError("--json and --format github can't be used together", code="usage")
     path = rules_path(run, rules)
     found = load_rules(path)
     findings = checks.check_rules(found)

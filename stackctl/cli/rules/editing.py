@@ -34,7 +34,7 @@ DisplayName = Annotated[str | None, typer.Option("--display-name", metavar="TEXT
 Priority = Annotated[int | None, typer.Option("--priority", min=0, help="Higher is evaluated earlier.")]
 Before = Annotated[str | None, typer.Option("--before", metavar="ID", help="Evaluated right before this rule.")]
 After = Annotated[str | None, typer.Option("--after", metavar="ID", help="Evaluated right after this rule.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Write it though tests fail.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Write it even if tests fail.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the change only.")]
 
 

@@ -28,7 +28,9 @@ _RISK = "NAME=0..100"
 )
 def eval_(
     run: Run,
-    email: Annotated[str | None, typer.Option("--email", metavar="ADDRESS", help="None: a user without one.")] = None,
+    email: Annotated[
+        str | None, typer.Option("--email", metavar="ADDRESS", help="Leave it out for a user without one.")
+    ] = None,
     auth_method: Annotated[
         str, typer.Option("--auth-method", metavar="METHOD", help="password, otp, oauth or passkey.")
     ] = "password",

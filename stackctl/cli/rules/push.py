@@ -26,7 +26,7 @@ def push(
     """Make the file's rules those that the backend enforces for a tenancy; nothing else of its configuration changes.
 
     Exit codes: 0 written, or nothing to change; 2 no such tenancy; 3 the file is bad, or `check` finds an error in it;
-    5 not confirmed, or the configuration was changed by somebody else meanwhile.
+    5 not confirmed, or the configuration was changed by someone else in the meantime.
     """
     from stackctl.backend.tenancies import choose_tenancy, read_layers, write_config
     from stackctl.core.console import Exact

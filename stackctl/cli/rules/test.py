@@ -28,7 +28,7 @@ _SHOWN = 30  # failing tests that are shown in full
 def test(
     run: Run,
     suites: Annotated[
-        list[Path] | None, typer.Argument(metavar="[FILE]...", help="None: every *.rules-test.yaml here and below.")
+        list[Path] | None, typer.Argument(metavar="[FILE]...", help="Default: every *.rules-test.yaml here and below.")
     ] = None,
     rules: RulesPath = None,
     strict: Annotated[

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 Tenancy = Annotated[
-    str | None, typer.Option("--tenancy", metavar="TENANCY", help="Whose rules; not needed where there is but one.")
+    str | None, typer.Option("--tenancy", metavar="TENANCY", help="The tenancy; not needed if there is only one.")
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the difference only.")]

@@ -12,6 +12,7 @@ import psycopg
 from stackctl.backend import tenancies
 from stackctl.backend.drift import find_drift
 from stackctl.backend.schema import SEQUENCE_INCREMENT
+from stackctl.cli.command import format_count
 from stackctl.cli.fuse.shared import compose_fuse_on, describe_pause
 from stackctl.core.bundled import find_bundled
 from stackctl.core.errors import StackctlError, StateError
@@ -70,9 +71,8 @@ def run_checks(settings: Settings) -> Iterator[Check]:
     mapped, states = True, None
     paused: list[Pause] = []
     try:
-        yield Check(
-            "mappings", "ok", f"{len(pipeline.mappings)} mappings in {', '.join(map(str, settings.mappings_dirs()))}"
-        )
+        count = format_count(len(pipeline.mappings), "mapping", "mappings")
+        yield Check("mappings", "ok", f"{count} in {', '.join(map(str, settings.mappings_dirs()))}")
     except StackctlError as error:
         mapped = False
         yield _failed("mappings", error)
@@ -253,9 +253,9 @@ def _check_capture(conn: Connection, pipeline: Pipeline, tables: list[str]) -> I
         if a or b
     ]
     triggers = conn.execute(_SQL["list_silent_triggers"], {"tables": tables}).fetchall()
-    off = {shown: mend for is_off, shown, mend in triggers if is_off}
+    off = {shown: fix for is_off, shown, fix in triggers if is_off}
     if not bare and not off:
-        passed_by = {shown: mend for _, shown, mend in triggers}
+        passed_by = {shown: fix for _, shown, fix in triggers}
         if passed_by:
             yield Check(
                 "capture",
@@ -265,7 +265,11 @@ def _check_capture(conn: Connection, pipeline: Pipeline, tables: list[str]) -> I
                 "; ".join(passed_by.values()),
             )
         else:
-            yield Check("capture", "ok", f"triggers capture updates and deletes of {len(tables)} tables")
+            yield Check(
+                "capture",
+                "ok",
+                f"triggers capture updates and deletes of {format_count(len(tables), 'table', 'tables')}",
+            )
         return
     what = [f"no trigger captures the changes of {', '.join(bare)}"] if bare else []
     what += [f"triggers are switched off: {', '.join(off)}"] if off else []
@@ -280,7 +284,9 @@ def _check_capture(conn: Connection, pipeline: Pipeline, tables: list[str]) -> I
 
 
 def _check_application_capture(*, found_out: bool) -> Iterator[Check]:
-    means = "deletes made outside it, cascades included, stay in the copies until `stackctl verify --repair` mends them"
+    means = (
+        "deletes made outside it, cascades included, stay in the copies until `stackctl verify --repair` repairs them"
+    )
     if found_out:
         yield Check(
             "capture",
@@ -325,7 +331,7 @@ def _check_pipeline(conn: Connection, pipeline: Pipeline, paused: list[Pause]) -
             "error",
             f"{f'{failure.mapping} is ' if failure.mapping else ''}failing since {since}, {failure.attempts} attempts:"
             f" {failure.error}",
-            "mend the cause; it is retried by itself, or at once by `stackctl queue retry`",
+            "fix the cause; it is retried automatically, or at once by `stackctl queue retry`",
         )
 
 
@@ -380,7 +386,7 @@ def _check_copies(pipeline: Pipeline, states: StateReader, database: ExternalDat
     name = f"{database.tenancy}/{database.id}"
     for mapping in pipeline.find_unfed(database, state.cursors):
         message = f"nothing feeds the copy of {mapping}: its rows are as old as the mapping's removal"
-        hint = "give the mapping back, or drop the table and the row of that name in _stack_sync_metadata"
+        hint = "restore the mapping, or drop the table and the row of that name in _stack_sync_metadata"
         yield Check(name, "warning", message, hint)
     for one in pipeline.compile_mappings(database):
         try:
@@ -391,7 +397,7 @@ def _check_copies(pipeline: Pipeline, states: StateReader, database: ExternalDat
         changed = f"the mapping {one.mapping.name} has changed: {', '.join(reasons)}"
         place = f"stackctl sync {database.tenancy} --database {database.id}"
         if kind == "rebuild" or (kind in ("alter", "resend") and not pipeline.change_policy.evolve):
-            yield Check(name, "error", changed, f"`{place} --rebuild {one.mapping.name}`, or take the change back")
+            yield Check(name, "error", changed, f"`{place} --rebuild {one.mapping.name}`, or revert the change")
         elif reasons:
             yield Check(name, "warning", changed, f"the next sync follows it: `{place}`")
 
@@ -477,4 +483,4 @@ def _check_external_database(pipeline: Pipeline, states: StateReader, database: 
         )
     check_owner(state.owner, database.tenancy, resolved.connection)
     synced = sum(cursor.sequence_id >= 0 for cursor in state.cursors.values())
-    return f"{resolved.connection}: reachable, {synced} mappings synced"
+    return f"{resolved.connection}: reachable, {format_count(synced, 'mapping', 'mappings')} synced"

@@ -38,8 +38,8 @@ def restrict(
 ) -> None:
     """Restrict a user, or change the reason of one that is restricted.
 
-    Exit codes: 0 restricted, or it was already; 2 no such user, or several; 5 not confirmed, or changed by somebody
-    else meanwhile.
+    Exit codes: 0 restricted, or it was already; 2 no such user, or several; 5 not confirmed, or changed by someone
+    else in the meantime.
     """
     require_text(reason, "--reason")
     require_text(private_details or "", "--private-details")

@@ -8,10 +8,10 @@ from stackctl.cli.users.shared import DryRun, Tenancy, Who, Yes, change_restrict
 
 @command(example="stackctl users unrestrict ada@example.com --yes")
 def unrestrict(run: Run, who: Who, tenancy: Tenancy = None, yes: Yes = False, dry_run: DryRun = False) -> None:
-    """Lift the restriction on a user, whether an admin or a sign-up rule set it; reason and details go with it.
+    """Lift the restriction on a user, whether set by an admin or a sign-up rule, with its reason and details.
 
-    Exit codes: 0 lifted, or there was none; 2 no such user, or several; 5 not confirmed, or changed by somebody else
-    meanwhile.
+    Exit codes: 0 lifted, or there was none; 2 no such user, or several; 5 not confirmed, or changed by someone else in
+    the meantime.
     """
     from stackctl.backend.users import Restriction
 

@@ -64,7 +64,7 @@ def read_baseline(directory: Path, ref: str) -> Baseline:
     commit = git.find_commit(ref)
     if commit is None:
         raise UsageError(
-            f"git knows no commit {ref}",
+            f"git does not know the commit {ref}",
             code="unknown-git-ref",
             hint="name a branch, tag or commit; a shallow clone may have to fetch it first: git fetch origin main",
         )

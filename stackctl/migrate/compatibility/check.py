@@ -282,7 +282,7 @@ def _to_refusal(error: AnswerNo, migration: Migration) -> CompatibilityFinding:
         what = "it is refused to a role that is no superuser"
         return _to_failure(error, migration, NEEDS_SUPERUSER, "breaking", what, TRUST)
     return _to_failure(
-        error, migration, "does-not-apply", "breaking", "it does not apply to an empty database", "mend it"
+        error, migration, "does-not-apply", "breaking", "it does not apply to an empty database", "fix it"
     )
 
 
@@ -300,7 +300,7 @@ def _find_rewrites(measured: MeasuredStatement, schema: str) -> Iterable[Compati
         yield CompatibilityFinding(
             measured.migration.path, measured.statement.line, measured.statement.column,
             name_rewrite(measured.statement.sql, schema), "warning",
-            f"{table} is written anew under AccessExclusiveLock: nobody reads or writes it meanwhile",
+            f"{table} is rewritten under AccessExclusiveLock: nobody reads or writes it meanwhile",
             "add a new column without a rewriting default, backfill it in batches, and switch over later",
         )  # fmt: skip
 

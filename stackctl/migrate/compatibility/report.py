@@ -38,10 +38,10 @@ class CommandComparison:
     broken_by: Migration | None
 
     @property
-    def verdict(self) -> Literal["passes", "broken", "fails-before-too", "mended"]:
+    def verdict(self) -> Literal["passes", "broken", "fails-before-too", "fixed"]:
         if self.before.passed:
             return "passes" if self.after.passed else "broken"
-        return "mended" if self.after.passed else "fails-before-too"
+        return "fixed" if self.after.passed else "fails-before-too"
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What each statement of a migration does while it runs: locks, tables written anew, indexes built, time."""
+"""What each statement of a migration does while it runs: locks, tables rewritten, indexes built, time."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class MeasuredStatement:
     """One statement, run. Only what was there before its file began counts.
 
     `locks`: those that the statement added to what the transaction held; none are known for a statement outside a
-    transaction. `rewrites`: tables whose rows were written anew. `indexes`: built or rebuilt on such tables.
+    transaction. `rewrites`: tables whose rows were rewritten. `indexes`: built or rebuilt on such tables.
     `ms`: over all passes of a file that repeats.
     """
 

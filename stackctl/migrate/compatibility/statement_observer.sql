@@ -1,5 +1,5 @@
 -- name: relations
--- `file` changes when a table or an index is written anew.
+-- `file` changes when a table or an index is rewritten.
 SELECT c.oid::bigint, c.relkind::text AS kind, c.relfilenode::bigint AS file, i.indrelid::bigint AS table,
        CASE WHEN n.nspname = %(schema)s THEN '' ELSE n.nspname || '.' END || c.relname AS name
 FROM pg_catalog.pg_class AS c

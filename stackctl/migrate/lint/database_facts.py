@@ -98,7 +98,7 @@ class DatabaseFacts:
         return bool(row and row[0])
 
     def is_stored_alike(self, table: QualifiedName, column: str, new: DataType) -> bool:
-        """The column's rows need not be written anew, nor read, to become of that type."""
+        """The column's rows need not be rewritten, nor read, to become of that type."""
         row = self._fetch("column_type", schema=table.schema, table=table.name, column=column, new=new.text)
         if row is None:
             return False

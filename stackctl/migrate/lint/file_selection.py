@@ -79,7 +79,7 @@ def find_changed_files(folder: Path, base: str) -> set[Path]:
     commit = git.find_commit(base)
     if commit is None:
         raise UsageError(
-            f"{base} is no commit in {top}",
+            f"{base} is not a commit in {top}",
             code="unknown-git-ref",
             hint="fetch it first: git fetch origin; then for example --base origin/main",
         )

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from stackctl.migrate.parser.token_reader import QualifiedName
 
 STILL_USES = "the previous version of the application runs until the new one has taken over, and still uses"
-REWRITES = "the whole table is written anew, and until that is done everything else on it waits, reads included"
+REWRITES = "the whole table is rewritten, and until that is done everything else on it waits, reads included"
 READS_ALL = "all rows are read while everything else on the table waits, reads included"
 
 OUTSIDE = "-- stackctl:split\n-- stackctl:outside-transaction\n"

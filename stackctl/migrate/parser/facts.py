@@ -272,7 +272,7 @@ class ConstraintDropped(Fact):
 
 @dataclass(frozen=True)
 class TableRewritten(Fact):
-    """A table or index is written anew under a lock. `how`: the words that do it."""
+    """A table or index is rewritten under a lock. `how`: the words that do it."""
 
     table: QualifiedName
     how: str

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 
 FIX_THE_REST = (
-    "What was committed of it before stays, and is not run again. Mend what follows, and run stackctl migrate up again."
+    "What was committed before stays, and is not run again. Fix what follows and run stackctl migrate up again."
 )
-FIX_AND_RERUN = "Nothing of this transaction is left. Mend the file and run stackctl migrate up again."
+FIX_AND_RERUN = "The transaction was rolled back; nothing was changed. Fix the file and run stackctl migrate up again."
 
 
 @contextmanager

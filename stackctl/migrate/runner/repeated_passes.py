@@ -106,7 +106,7 @@ class RepeatedPasses:
         return AnswerNo(
             f"{self._migration.path}: its should_repeat_migration stays true, and {why}",
             code="migration-never-ends",
-            hint="mend its condition, or free the rows that others hold locked; what ran is committed, and"
+            hint="fix its condition, or free the rows that others hold locked; what ran is committed, and"
             " stackctl migrate up goes on from there",
             details={"file": str(self._migration.path), "passes": self._passes, "rows": self._rows},
         )

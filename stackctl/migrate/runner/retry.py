@@ -99,8 +99,8 @@ def wait_or_give_up(
     raise StateError(
         f"{what}, {tried} times" + (f"; in the way: {named}" if named else ""),
         code=code,
-        hint="nothing of this transaction is left. Run it again at a quieter time or with a longer --lock-timeout; a"
-        " session in the way can be ended with pg_terminate_backend(pid)",
+        hint="the transaction was rolled back; nothing was changed. Run it again at a quieter time or with a longer"
+        " --lock-timeout; a session in the way can be ended with pg_terminate_backend(pid)",
         details={
             "file": str(migration.path),
             "line": line,

@@ -84,7 +84,7 @@ def plan_refund(
         again = balance.reread(conn)
         if resolve_entries(request, again) != tuple(entries) or again.purchase.quantity != purchase.quantity:
             raise StateError(
-                f"{purchase.id} was changed by somebody else meanwhile; nothing was refunded",
+                f"{purchase.id} was changed by someone else in the meantime; nothing was refunded",
                 code="changed-meanwhile",
                 hint="look at `stackctl refunds preview`, and try again",
             )

@@ -45,7 +45,7 @@ def open_stand_in(directory: Path) -> tuple[str, str]:
             raise ConfigError(
                 f"the stand-in for Stripe in {directory} can't be used: {reason}",
                 code="stand-in-unusable",
-                hint="`stackctl demo DIR` makes a demo anew, or set payments.stripe_api_base",
+                hint="`stackctl demo DIR` makes a new demo, or set payments.stripe_api_base",
             ) from error
         key = f"sk_test_{secrets.token_hex(16)}"
         server = Server(_Folder(directory, key).serve)

@@ -353,7 +353,7 @@ class _Reader:
                 return chr(code)
             if found[5] not in _ESCAPES:
                 raise ConditionSyntaxError(
-                    f'{found[0]} is no escape of CEL; write \\\\ for a backslash, or the string as r"…"',
+                    f'{found[0]} is not a CEL escape; write \\\\ for a backslash, or the string as r"…"',
                     base + found.start(),
                 )
             return _ESCAPES[found[5]]

@@ -1,4 +1,4 @@
-"""The reference evaluator: cel-python's interpreter, with its errors kept in and its deviations mended.
+"""The reference evaluator: cel-python's interpreter, with its errors kept in and its deviations corrected.
 
 Its compiling runner gives wrong answers under threads and is not used. Numbers of different types are compared by
 value, and values of different types are unequal, as the specification says and cel-python does not.

@@ -47,7 +47,7 @@ def find_tenancies_ahead(
 def refuse_low_sequence(
     conn: Connection, mappings: Iterable[Mapping], tenancies: Collection[UUID] | None = None
 ) -> None:
-    """Raise StateError `sequence-behind`, with the statement that mends it, if any of the tenancies is ahead."""
+    """Raise StateError `sequence-behind`, with the statement that corrects it, if any of the tenancies is ahead."""
     if find_tenancies_ahead(conn, mappings, tenancies):
         raise to_behind_error(conn, mappings)
 
@@ -56,8 +56,9 @@ def to_behind_error(conn: Connection, mappings: Iterable[Mapping]) -> StateError
     """What to tell once tenancies are known to be ahead: the sequence must be set above the stamps of all of them."""
     ahead = find_tenancies_ahead(conn, mappings)
     highest = max(ahead.values(), default=0)
+    of = "tenancy" if len(ahead) == 1 else "tenancies"
     return StateError(
-        f"global_seq_id is behind the ids that rows carry (up to {highest}, in {len(ahead)} tenancies): it was not"
+        f"global_seq_id is behind the ids that rows carry (up to {highest}, of {len(ahead)} {of}): it was not"
         " taken along when the database was restored or moved",
         code="sequence-behind",
         hint=f"SELECT setval('global_seq_id', {highest})",

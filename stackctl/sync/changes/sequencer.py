@@ -76,7 +76,7 @@ def _to_missing_error(tables: Collection[str]) -> StateError:
     return StateError(
         f"gone from the operated database, or no longer sequenced: {names}; what changes there is not sent",
         code="table-missing",
-        hint="bring the tables back, or take their mappings away (`stackctl doctor` says what is missing)",
+        hint="restore the tables, or remove their mappings (`stackctl doctor` says what is missing)",
         details={"tables": sorted(tables)},
     )
 

@@ -112,7 +112,7 @@ class BatchSender:
             self._result.duration_ms = round((time.monotonic() - started) * 1000)
 
     def _make_way(self, error: StackctlError) -> bool:
-        """Do what the next try needs; False when nothing is left. Raises what a smaller page does not mend."""
+        """Do what the next try needs; False when nothing is left. Raises what a smaller page does not help."""
         if self._rebuild:
             raise error  # the old table serves on
         if self._load.active and error.code in _NOT_STRAIGHT:

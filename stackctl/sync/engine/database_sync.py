@@ -78,7 +78,7 @@ class SyncOptions:
 
     Rejected rows are tried again unless that was done less than `retry_pause` ago. `adopt`: a table that has rows and
     was never loaded is taken over, not refused. `repair_rewound`: copies that are ahead of their source are not refused
-    but compared and corrected; after a fail-over all are. `rebuild` names a mapping whose table is to be built anew;
+    but compared and corrected; after a fail-over all are. `rebuild` names a mapping whose table has to be rebuilt;
     `policy` says how changes of the others are met. Rows of changed mappings are sent again for `resend_time` seconds.
     """
 

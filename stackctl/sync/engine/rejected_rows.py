@@ -106,7 +106,7 @@ def to_error(rows: Sequence[RejectedRow]) -> AnswerNo:
     first = rows[0]
     more = f" (and {len(rows) - 1} more)" if len(rows) > 1 else ""
     return AnswerNo(
-        f"the row {', '.join(map(str, first.key))} of {first.mapping} is refused: {first.error}{more}",
+        f"the row {', '.join(map(str, first.key))} of {first.mapping} is rejected: {first.error}{more}",
         code=ROWS_REJECTED,
         hint="correct the row, or what the target does not take; it is tried again by itself and by `stackctl sync`",
         details={"rows": [{"mapping": row.mapping, "key": row.key, "error": row.error} for row in rows[:100]]},
@@ -176,7 +176,7 @@ class Quarantine:
         """Record a row. Raises AnswerNo `too-many-refused`."""
         if self.count >= MAX_REJECTED:
             raise AnswerNo(
-                f"{self._of[2]}: more than {MAX_REJECTED} rows are refused, the last one: {error.message}",
+                f"{self._of[2]}: more than {MAX_REJECTED} rows are rejected, the last one: {error.message}",
                 code="too-many-refused",
                 hint="correct the target table or the mapping",
             )

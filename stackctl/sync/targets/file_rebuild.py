@@ -1,4 +1,4 @@
-"""A table of a file built anew beside the old one, which it takes the place of, in one transaction.
+"""A table of a file rebuilt beside the old one, which it takes the place of, in one transaction.
 
 Readers see the old table until the commit. What is not stackctl's comes along: columns with their values, indexes,
 triggers; and views must still work, or nothing happens.

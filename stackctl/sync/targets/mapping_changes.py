@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class ChangePolicy:
     """How changed mappings are met: followed as far as no reader loses anything (`evolve`), or refused.
 
-    `rebuild` names the mapping whose table is about to be built anew, whatever has changed. `agreed`: the copies that
+    `rebuild` names the mapping whose table is about to be rebuilt, whatever has changed. `agreed`: the copies that
     this process has found, or made, as its own mapping files have them; these were loaded at `loaded_at`.
     """
 
@@ -125,7 +125,7 @@ def _refuse_change(
     raise StateError(
         f"the mapping {name} is not what its copy in {database.id} was made from: {reasons}",
         code="mapping-changed",
-        hint=f"build the table anew: `stackctl sync {place} --rebuild {name}`; or take the change back",
+        hint=f"rebuild the table: `stackctl sync {place} --rebuild {name}`; or revert the change",
         details={"mapping": name, "reasons": [*change.reasons, *taken]},
     )
 
@@ -142,9 +142,9 @@ def changed_elsewhere_error(compiled: Compiled, database: ExternalDatabase) -> S
 
 
 def not_rebuilt_error(compiled: Compiled, where: str, reason: str) -> StateError:
-    """What stands in the way of a table that was to be built anew; nothing has happened to it."""
+    """What stands in the way of a table that was to be rebuilt; nothing has happened to it."""
     return StateError(
-        f'{where}: the table "{compiled.mapping.target}" can\'t be built anew: {reason}',
+        f'{where}: the table "{compiled.mapping.target}" can\'t be rebuilt: {reason}',
         code="mapping-changed",
         hint="drop that, or keep the part of the mapping that it needs, then run it again",
         details={"mapping": compiled.mapping.name},
@@ -182,6 +182,6 @@ def check_fingerprint(compiled: Compiled, fingerprint: object, database: Externa
         f"the copy of {name} in {database.id} has yet to follow its mapping, which was changed",
         code="mapping-changed",
         hint=f"`stackctl mappings diff` says what it takes, `stackctl sync {database.tenancy} --database {database.id}`"
-        " does it, and so does `stackctl run`, unless the table is to be built anew",
+        " does it, and so does `stackctl run`, unless the table has to be rebuilt",
         details={"mapping": name},
     )

@@ -304,7 +304,7 @@ def swallowed_error(compiled: Compiled, where: str, keys: Sequence[Sequence[obje
     """Rows that a table took and did not write, or did not delete: some of them, by key."""
     named = "; ".join(", ".join(map(str, key)) for key in keys)
     return AnswerNo(
-        f'{where}: the table "{compiled.mapping.target}" swallows rows in silence ({named}):'
+        f'{where}: the table "{compiled.mapping.target}" silently drops rows ({named}):'
         " a trigger or a rule there passes over them",
         code="row-refused",
         details={"keys": [list(map(str, key)) for key in keys]},

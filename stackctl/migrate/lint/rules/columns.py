@@ -101,7 +101,7 @@ def volatile_default(fact: ColumnAdded, state: FileState) -> RuleMatch | None:
 
 
 @rule("default-not-known", "warning", "a column is added with a default whose function is not known",
-      why="if the function is volatile, the whole table is written anew while everything else on it waits; "
+      why="if the function is volatile, the whole table is rewritten while everything else on it waits; "
       "--ask-database finds out",
       fact=ColumnAdded, by_size=True)  # fmt: skip
 def default_not_known(fact: ColumnAdded, state: FileState) -> RuleMatch | None:
@@ -196,7 +196,7 @@ def serial_added(fact: ColumnAdded, state: FileState) -> RuleMatch | None:
 
 
 @rule("column-type-change", "error", "a column's type is changed",
-      why="as a rule the whole table is written anew while everything else on it waits, "
+      why="as a rule the whole table is rewritten while everything else on it waits, "
       "and the previous version of the application reads values of another type",
       fact=TypeChanged, by_size=True)  # fmt: skip
 def column_type_change(fact: TypeChanged, state: FileState) -> RuleMatch | None:

@@ -1,4 +1,4 @@
-"""Rules about tables and materialized views that are locked, or written anew."""
+"""Rules about tables and materialized views that are locked, or rewritten."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def vacuum_full_or_cluster(fact: TableCompacted, state: FileState) -> RuleMatch 
     )
 
 
-@rule("table-rewrite", "error", "a table is moved or written anew (SET LOGGED, TABLESPACE, a stored generated column)",
+@rule("table-rewrite", "error", "a table is moved or rewritten (SET LOGGED, TABLESPACE, a stored generated column)",
       why=REWRITES, fact=TableRewritten, by_size=True)  # fmt: skip
 def table_rewrite(fact: TableRewritten, state: FileState) -> RuleMatch | None:
     if state.has_created("table", fact.table) or state.has_created("index", fact.table):
