@@ -37,6 +37,8 @@ WORK = {
     "idle_in_transaction_session_timeout": "1h",  # of ours that was cut off without a word
     "idle_session_timeout": "0",
     "transaction_timeout": "0",
+    # Plans that are only steered (enable_seqscan and others) look endlessly dear, and each would be compiled for 80 ms.
+    "jit": "off",
 }
 SINCE = {"idle_session_timeout": 140000, "transaction_timeout": 170000}
 

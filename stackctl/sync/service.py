@@ -46,6 +46,7 @@ _PASSING = (
 RETRY_PAUSE = timedelta(seconds=5)  # between two tries of refused rows, however often a database is synced
 RESEND_TIME = 5.0  # seconds that rows of changed mappings are sent again before it is another tenancy's turn
 BUSY_TICK = 0.05  # seconds between two looks while databases are in hand
+CALM_TICK = 0.02  # seconds at least between two looks while those in hand go on: each batch of stamps asks for one
 LONGEST_PASS = 10.0  # seconds after which a loop tells what it did, though it is not through
 FUSE_PAUSE = 1.0  # seconds between two looks at a fuse that is off
 
@@ -201,7 +202,7 @@ def poll(
             listener = _open_listener(pipeline, conn, [entries.QUEUE], warned) if listens else None
             started = time.monotonic()
             while True:
-                before = replace(result)
+                before, looked = replace(result), time.monotonic()
                 found = poller.tick(result, stopping=stop.requested)
                 result.duration_ms = _milliseconds(started)
                 busy = poller.is_working or result != replace(before, duration_ms=result.duration_ms)
@@ -222,6 +223,10 @@ def poll(
                 _look_at_configuration(watch, stop, reports)
                 if poller.is_working:
                     stop.wait(BUSY_TICK, signal)
+                    while not (stop.requested or poller.has_results):
+                        if (rest := looked + CALM_TICK - time.monotonic()) <= 0:
+                            break
+                        stop.wait(rest, signal)
                 elif interval is not None and not busy:
                     pause = interval.total_seconds()
                     if not found.fuses.poller:

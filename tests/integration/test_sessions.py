@@ -60,11 +60,13 @@ HOSTILE = {
     "statement_timeout": "150ms", "lock_timeout": "1ms", "idle_in_transaction_session_timeout": "150ms",
     "transaction_timeout": "300ms", "idle_session_timeout": "150ms", "default_transaction_isolation": "serializable",
     "DateStyle": "German", "IntervalStyle": "sql_standard", "TimeZone": "Asia/Tokyo", "extra_float_digits": "-5",
+    "jit": "on",
 }  # fmt: skip
 OURS = {
     "row_security": "off", "statement_timeout": "0", "lock_timeout": "30s", "transaction_timeout": "0",
     "idle_in_transaction_session_timeout": "1h", "transaction_isolation": "read committed", "DateStyle": "ISO, YMD",
     "IntervalStyle": "iso_8601", "TimeZone": "UTC", "extra_float_digits": "1", "search_path": '"Sales, 1"',
+    "jit": "off",
 }  # fmt: skip
 
 

@@ -21,15 +21,18 @@ def copied(conn: Connection, rows: int) -> bytes:
         return b"".join(bytes(piece) for piece in copy)
 
 
+def _field(value: bytes | None) -> bytes:
+    return (-1 if value is None else len(value)).to_bytes(4, signed=True) + (value or b"")
+
+
 @pytest.mark.parametrize("rows", [0, 1, 2, MAX_ROWS])
 def test_the_stream_is_read_field_by_field(source: Connection, rows: int) -> None:
     page = InlineBatch.from_copy_stream(copied(source, rows))
     assert page is not None
-    assert [row[2].data if row[2] else None for row in page.rows] == [
-        b"x" * n if n > 1 else None for n in range(1, rows + 1)
-    ]
-    assert page.deleted == rows // 2
+    assert page.rows == rows
     if rows:
+        assert page.columns[2] == [_field(b"x" * n if n > 1 else None) for n in range(1, rows + 1)]
+        assert page.deleted == rows // 2
         assert page.highest == rows
 
 
@@ -59,15 +62,16 @@ def test_upserts_and_deletes_arrive_whatever_the_size(
     assert differences(pipeline) == []
 
 
-def test_a_few_rows_leave_the_targets_catalog_alone(
+def test_a_page_of_changes_leaves_the_targets_catalog_alone(
     project: Project, source: Connection, external_db: str, connect: Connect
 ) -> None:
     pipeline = project.postgres(MINE, external_db).pipeline()
-    user = add_user(source)
+    for _ in range(MAX_ROWS // 4):
+        add_user(source)
     settle(pipeline)
     target = connect(external_db, autocommit=True)
     target.execute("CREATE TABLE one_more (id int)")
-    source.execute('UPDATE "ProjectUser" SET "displayName" = %s WHERE "projectUserId" = %s', ("new", user))
+    source.execute('UPDATE "ProjectUser" SET "displayName" = %s', ("new",))
     settle(pipeline)
     target.execute("CREATE TABLE and_another (id int)")
     target.execute("CREATE TABLE the_last (id int)")

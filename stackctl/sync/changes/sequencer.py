@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 LOCK_WAIT = 5.0  # seconds that a single pass waits for another sequencer's commit
 LOCK_POLL = 0.02  # seconds between two tries
+BATCH_INTERVAL = 0.01  # seconds from one batch that was not full to the next: small ones cost as much as larger ones
 LOOK_INTERVAL = 0.2  # seconds for which a look at the marks and fuses holds while one full batch follows another
 EMPTIED_AT_ONCE = 20_000  # tombstones that one sweep empties
 HELD_WAIT = 5.0  # seconds for which rows are looked for that come after those that can't be stamped
@@ -320,12 +321,15 @@ class Sequencer:
         before = 0
         stamped = time.monotonic()
         while not stop.requested:
+            begun = time.monotonic()
             match self.stamp_batch(result):
                 case "stamped":
                     waited, stamped = 0.0, time.monotonic()
                     if result.rows > before:
                         on_batch(result.rows - before)
                     before = result.rows
+                    if not self._full:
+                        stop.wait(begun + BATCH_INTERVAL - stamped)
                 case "held" if time.monotonic() - stamped < HELD_WAIT:
                     pass
                 case "held":

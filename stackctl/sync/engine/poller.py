@@ -116,6 +116,11 @@ class Poller:
         """Whether anything is in hand."""
         return bool(self._works)
 
+    @property
+    def has_results(self) -> bool:
+        """Whether anything that was in hand has ended."""
+        return any(work.job.future.done() for work in self._works.values())
+
     def tick(self, result: PollResult, *, stopping: bool = False) -> PendingWork | None:
         """Record what has ended, do what is due besides, and hand out more; what was found to do (None when stopping).
 

@@ -316,14 +316,14 @@ class PostgresTarget:
         if not inline.rows:
             return AppliedBatch(0, 0, 0)
         if on_read is not None:
-            on_read(len(inline.rows), inline.highest)
-        gone = inline.deleted
+            on_read(inline.rows, inline.highest)
+        gone, values = inline.deleted, inline.to_values(compiled)
 
         def execute(statement: LiteralString) -> psycopg.Cursor[tuple[Any, ...]]:
-            return self._execute(inline.to_statement(compiled, statement), inline.values)
+            return self._execute(postgres_inline.to_statement(compiled, statement), values)
 
-        upserted, deleted = self._merge(compiled, len(inline.rows) - gone, gone, execute)
-        return AppliedBatch(len(inline.rows), upserted, deleted, inline.highest)
+        upserted, deleted = self._merge(compiled, inline.rows - gone, gone, execute)
+        return AppliedBatch(inline.rows, upserted, deleted, inline.highest)
 
     def _merge(
         self,

@@ -1,106 +1,124 @@
-"""A batch of a few rows, sent as values of the statement that merges it.
+"""A batch of not so many rows, sent as arrays of the statement that merges it, one a column.
 
-A staging table costs the target a dozen catalog rows and a longer commit, whatever it holds: for the row or two that a
-change mostly is, that is more than all the rest, and a service that does it many times a second bloats the catalog.
+A staging table costs the target some fifty catalog rows, a file or two and a longer commit, whatever it holds: for the
+page that a steady stream of changes makes that is more than all the rest, and a service that does it many times a
+second bloats the catalog. Here a page of any size is one and the same statement, which the server need not plan anew.
 """
 
 from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from itertools import chain
 from typing import TYPE_CHECKING, LiteralString, cast
 
 from psycopg import sql
 from psycopg.adapt import Dumper
+from psycopg.postgres import types as known_types
 from psycopg.pq import Format
 
 from stackctl.mapping.target_statements import TYPES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Sequence
 
     from stackctl.mapping.compile import Compiled
     from stackctl.postgres.connect import Connection
 
-MAX_BYTES = 16_384  # of a stream that may be one
-MAX_ROWS = 20
+MAX_BYTES = 64 * 1024  # of a stream that may be one
+MAX_ROWS = 200  # beyond, taking the fields apart costs more than the staging table
 
 _HEADER = struct.Struct("!11sII")  # signature, flags, length of the extension
 _COUNT = struct.Struct("!h")
 _LENGTH = struct.Struct("!i")
+_ARRAY = struct.Struct("!iiIii")  # dimensions, whether there may be nulls, type of the elements; how many, from which
 
 
 @dataclass(frozen=True)
-class _Field:
-    """A value in its type's binary form, as it came out of a COPY."""
+class _Array:
+    """The fields of a column as they came out of a COPY, each behind its length, as an array's elements are."""
 
-    data: bytes
+    type_: str
+    fields: Sequence[bytes]
 
 
-class _FieldDumper(Dumper):
+class _ArrayDumper(Dumper):
     format = Format.BINARY
 
-    def dump(self, obj: _Field) -> bytes:
-        return obj.data
+    def dump(self, obj: _Array) -> bytes:
+        return _ARRAY.pack(1, 1, known_types[obj.type_].oid, len(obj.fields), 1) + b"".join(obj.fields)
 
 
 def register_dumper(conn: Connection) -> None:
     """Let a connection send the values of inline batches."""
-    conn.adapters.register_dumper(_Field, _FieldDumper)
+    conn.adapters.register_dumper(_Array, _ArrayDumper)
 
 
 @dataclass(frozen=True)
 class InlineBatch:
-    """Rows as fields: sequence id, whether it was deleted, and the columns of the mapping."""
+    """Rows by column, each field behind its length: sequence id, whether it was deleted, the columns of the mapping."""
 
-    rows: tuple[tuple[_Field | None, ...], ...]
+    columns: Sequence[Sequence[bytes]]
 
     @classmethod
     def from_copy_stream(cls, stream: bytes) -> InlineBatch | None:
         """The rows of a whole binary COPY stream; None when there are too many."""
-        rows = tuple(_parse_rows(stream))
-        return cls(rows) if len(rows) <= MAX_ROWS else None
+        columns = _split_columns(stream)
+        return None if columns is None else cls(columns)
+
+    @property
+    def rows(self) -> int:
+        """How many there are."""
+        return len(self.columns[0]) if self.columns else 0
 
     @property
     def highest(self) -> int:
         """The highest sequence id, which every row has."""
-        return max(int.from_bytes(row[0].data, signed=True) for row in self.rows if row[0] is not None)
+        return max(int.from_bytes(field[_LENGTH.size :], signed=True) for field in self.columns[0])
 
     @property
     def deleted(self) -> int:
         """How many of the rows are gone."""
-        return sum(row[1] is not None and row[1].data != b"\0" for row in self.rows)
+        return sum(field[_LENGTH.size :] == b"\1" for field in self.columns[1])
 
-    @property
-    def values(self) -> list[_Field | None]:
-        return list(chain.from_iterable(self.rows))
-
-    def to_statement(self, compiled: Compiled, statement: str) -> sql.Composed:
-        """The statement, reading these rows where it names the staging table; it takes `values`."""
-        columns = compiled.mapping.columns
-        names = ["_stack_sequence_id", "_stack_deleted", *(column.name for column in columns)]
-        types = ["bigint", "boolean", *(TYPES["postgres"][column.type] for column in columns)]
-        row = "(" + ", ".join(f"%b::{type_}" for type_ in types) + ")"
-        return sql.SQL("WITH {} ({}) AS (VALUES {}) {}").format(
-            sql.Identifier(compiled.staging),
-            sql.SQL(", ").join(map(sql.Identifier, names)),
-            sql.SQL(cast("LiteralString", ", ".join([row] * len(self.rows)))),
-            sql.SQL(cast("LiteralString", statement.replace("%", "%%"))),
-        )
+    def to_values(self, compiled: Compiled) -> list[_Array]:
+        """What `to_statement` takes."""
+        return [_Array(type_, fields) for type_, fields in zip(_list_types(compiled), self.columns, strict=True)]
 
 
-def _parse_rows(stream: bytes) -> Iterator[tuple[_Field | None, ...]]:
+def to_statement(compiled: Compiled, statement: str) -> sql.Composed:
+    """The statement, reading the rows of an inline batch where it names the staging table."""
+    names = ["_stack_sequence_id", "_stack_deleted", *(column.name for column in compiled.mapping.columns)]
+    arrays = ", ".join(f"%b::{type_}[]" for type_ in _list_types(compiled))
+    return sql.SQL("WITH {} ({}) AS (SELECT * FROM unnest({})) {}").format(
+        sql.Identifier(compiled.staging),
+        sql.SQL(", ").join(map(sql.Identifier, names)),
+        sql.SQL(cast("LiteralString", arrays)),
+        sql.SQL(cast("LiteralString", statement.replace("%", "%%"))),
+    )
+
+
+def _list_types(compiled: Compiled) -> list[str]:
+    return ["bigint", "boolean", *(TYPES["postgres"][column.type] for column in compiled.mapping.columns)]
+
+
+def _split_columns(stream: bytes) -> list[list[bytes]] | None:
     at = _HEADER.size + _HEADER.unpack_from(stream)[2]
-    while True:
-        (count,) = _COUNT.unpack_from(stream, at)
+    columns: list[list[bytes]] = []
+    # Bound once: this is what a page of changes costs here.
+    adders: list[Callable[[bytes], None]] = []
+    read_length = _LENGTH.unpack_from
+    rows = 0
+    while (count := _COUNT.unpack_from(stream, at)[0]) >= 0:
+        rows += 1
+        if rows > MAX_ROWS:
+            return None
+        if rows == 1:
+            columns = [[] for _ in range(count)]
+            adders = [column.append for column in columns]
         at += _COUNT.size
-        if count < 0:
-            return
-        fields: list[_Field | None] = []
-        for _ in range(count):
-            (length,) = _LENGTH.unpack_from(stream, at)
-            at += _LENGTH.size
-            fields.append(None if length < 0 else _Field(stream[at : at + length]))
-            at += max(length, 0)
-        yield tuple(fields)
+        for add in adders:
+            (length,) = read_length(stream, at)
+            end = at + 4 + length if length > 0 else at + 4
+            add(stream[at:end])
+            at = end
+    return columns
