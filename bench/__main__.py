@@ -23,7 +23,7 @@ from bench.scene import Figure, Scene
 from stackctl.core.errors import StackctlError
 
 GROUPS = {
-    "moving": ("first-load", "re-send", "per-row", "sqlite", "duckdb"),
+    "moving": ("first-load", "paged", "re-send", "per-row", "sqlite", "duckdb"),
     "stamping": ("stamping", "stamping-parents", "stamping-live"),
     "service": ("latency-poll", "latency-notify", "idle"),
     "against_dlt": ("against-dlt",),
