@@ -39,22 +39,25 @@ class StopRequest(Protocol):
     @property
     def requested(self) -> bool: ...
 
+    def note_step(self) -> None:
+        """A batch is done, or a rejected row recorded: the next turn goes on behind that."""
+        ...
+
 
 class Pause:
-    """The stop of everything, or a request that one piece of work lets others have a turn.
-
-    For the latter's sake it is asked twice before it says so: there is one batch in each turn.
-    """
+    """The stop of everything, or a request that somebody who has made one step lets others have a turn."""
 
     def __init__(self, stop: StopRequest) -> None:
         self._stop = stop
-        self._asked = False
+        self._stepped = False
         self.wanted = False
 
     @property
     def requested(self) -> bool:
-        first, self._asked = not self._asked, True
-        return self._stop.requested or (self.wanted and not first)
+        return self._stop.requested or (self.wanted and self._stepped)
+
+    def note_step(self) -> None:
+        self._stepped = True
 
 
 class Stop:
@@ -66,6 +69,9 @@ class Stop:
         self._set = False
         self._reload = WakeUpSignal()
         self._signals = (WakeUpSignal(),)
+
+    def note_step(self) -> None:
+        """It makes no difference to this one."""
 
     def set(self) -> None:
         self._set = True

@@ -8,7 +8,7 @@ import time
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from stackctl.sync.stop import Stop, WakeUpSignal
+from stackctl.sync.stop import Pause, Stop, WakeUpSignal
 
 if TYPE_CHECKING:
     import pytest
@@ -112,3 +112,17 @@ def test_the_wall_clock_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(time, "time", lambda jump=jump: now + jump)
         assert not stop.requested
         assert 3590 < stop.time_left(7200) <= 3600
+
+
+def test_a_pause_waits_for_one_step_however_often_it_is_asked() -> None:
+    stop = Stop()
+    pause = Pause(stop)
+    pause.wanted = True
+    assert [pause.requested for _ in range(3)] == [False] * 3
+    pause.note_step()
+    assert [pause.requested for _ in range(2)] == [True] * 2
+    other = Pause(stop)
+    other.note_step()
+    assert not other.requested, "nobody waits"
+    stop.set()
+    assert Pause(stop).requested

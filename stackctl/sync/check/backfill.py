@@ -15,7 +15,7 @@ from stackctl.core.errors import StackctlError
 from stackctl.postgres.statements import load_statements
 from stackctl.sync.engine import database_sync as engine
 from stackctl.sync.engine import rejected_rows
-from stackctl.sync.engine.batches import BatchSender
+from stackctl.sync.engine.batches import BatchSender, CopyWork
 from stackctl.sync.engine.database_sync import MappingResult
 from stackctl.sync.engine.source_errors import OperatedDatabaseLost
 from stackctl.sync.engine.source_rewound import is_copy_ahead, to_ahead_error
@@ -257,16 +257,9 @@ class _Walk:
     def _load(self) -> bool:
         """A first load, as any sync would do it; it sends everything. False when the stop came first."""
         entry = MappingResult(self._name)
-        batches = BatchSender(
-            self._source,
-            self._target,
-            self._compiled,
-            tenancy=self._result.tenancy,
-            database=self._result.database,
-            result=entry,
-            options=engine.SyncOptions(BATCH, on_rows=lambda mapping, rows: self._options.on_rows(rows)),
-            stop=self._stop,
-        )
+        options = engine.SyncOptions(BATCH, on_rows=lambda mapping, rows: self._options.on_rows(rows))
+        batches = BatchSender(CopyWork(self._source, self._target, self._compiled, self._result.tenancy,
+                                       self._result.database, entry, options, self._stop))  # fmt: skip
         finished = batches.send()
         self._result.rows, self._result.batches = entry.upserted, entry.batches
         return finished

@@ -10,7 +10,7 @@ operated database, and only then the cursor passes it.
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from stackctl.mapping.checksums import Key
     from stackctl.mapping.compile import Compiled
+    from stackctl.postgres.connect import Connection
     from stackctl.sync.engine.database_sync import MappingResult, SyncOptions
     from stackctl.sync.engine.rejected_rows import RejectedKey
     from stackctl.sync.engine.row_stream import RowStream
@@ -42,34 +43,41 @@ RETRY_BATCH = 1_000  # rejected rows
 _NOT_STRAIGHT = (rejected_rows.ROW_REJECTED, "two-rows-for-a-key", PAGE_TOO_LARGE)
 
 
-class BatchSender:
-    """Sends what is above the cursor of one mapping; adds to `entry` after each commit."""
+@dataclass(frozen=True)
+class CopyWork:
+    """Whoever works at one copy: from where to where it goes, for whom, and how. `result` grows with each commit."""
 
-    def __init__(
-        self,
-        source: Source,
-        target: Target,
-        compiled: Compiled,
-        *,
-        tenancy: UUID,
-        database: str,
-        result: MappingResult,
-        options: SyncOptions,
-        stop: StopRequest,
-    ) -> None:
-        self._source = source
-        self._target = target
-        self._compiled = compiled
+    source: Source
+    target: Target
+    compiled: Compiled
+    tenancy: UUID
+    database: str
+    result: MappingResult
+    options: SyncOptions
+    stop: StopRequest
+
+    @property
+    def rejected(self) -> tuple[Connection, UUID, str, str]:
+        """Whose rejected rows are meant."""
+        return self.source.primary, self.tenancy, self.database, self.compiled.mapping.name
+
+
+class BatchSender:
+    """Sends what is above the cursor of one mapping."""
+
+    def __init__(self, work: CopyWork) -> None:
+        self._source = source = work.source
+        self._target = target = work.target
+        self._compiled = compiled = work.compiled
         self._name = compiled.mapping.name
-        self._tenancy = tenancy
-        self._database = database
-        self._result = result
-        self._options = options
-        self._stop = stop
+        self._tenancy = tenancy = work.tenancy
+        self._result = work.result
+        self._options = options = work.options
+        self._stop = work.stop
         self._on_rows = partial(options.on_rows, self._name)
         self._full = options.full
         self._rebuild = options.rebuild == self._name
-        self._rejected = source.primary, tenancy, database, self._name  # whose rejected rows are meant
+        self._rejected = work.rejected
         self._quarantine = rejected_rows.Quarantine(*self._rejected)
         self._load = PagedLoad(source, target, compiled, tenancy, self._on_rows)
         self._size = rejected_rows.PageSize(FIRST_PAGE, options.batch_size)
@@ -102,6 +110,7 @@ class BatchSender:
                 self._result.upserted += applied.upserted
                 self._result.deleted += applied.deleted
                 self._result.batches += 1
+                self._stop.note_step()
                 size.grow(applied.amount)
                 if self._prefetch is None and not self._load.active and not self._has_more():
                     return True
@@ -258,6 +267,7 @@ class BatchSender:
             self._quarantine.add_row(key, sequence_id, error)
             self._target.advance_cursor(self._compiled, sequence_id)
         self._result.cursor = sequence_id
+        self._stop.note_step()
         return True
 
     def retry_rejected_rows(self) -> None:

@@ -122,6 +122,7 @@ class CopyComparison:
                     check.interrupted = True
                     return
                 self._count_differences(candidates[start : start + KEYS_AT_ONCE])
+                self._stop.note_step()
 
     def _read(self, statement: Any, **parameters: Any) -> list[tuple[Any, ...]]:
         with self._source.open_snapshot(self._mapping.name) as conn:

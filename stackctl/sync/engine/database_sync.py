@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 from stackctl.core.errors import StackctlError
 from stackctl.sync.engine import rejected_rows
-from stackctl.sync.engine.batches import BatchSender
+from stackctl.sync.engine.batches import BatchSender, CopyWork
 from stackctl.sync.engine.comparison import VerifyResult
 from stackctl.sync.engine.rejected_rows import ROWS_REJECTED
 from stackctl.sync.engine.resend import Resend
@@ -188,7 +188,7 @@ class _Work:
                 elif one in waiting and place is not None and self._state.places.get(name) != place:
                     with target.lock_cursor(one, adopt=options.adopt, rebuild=name == options.rebuild):
                         target.record_place(one, place)
-                batches = self._open_sender(one)
+                batches = BatchSender(self._describe(one))
                 finished = batches.send()
                 if name in troubled and finished:
                     batches.retry_rejected_rows()
@@ -197,10 +197,9 @@ class _Work:
                     return False
         return True
 
-    def _open_sender(self, one: Compiled) -> BatchSender:
-        result = self._result
-        return BatchSender(self._source, self._target, one, tenancy=result.tenancy, database=result.database,
-                           result=self._entries[one.mapping.name], options=self._options, stop=self._stop)  # fmt: skip
+    def _describe(self, one: Compiled) -> CopyWork:
+        return CopyWork(self._source, self._target, one, self._result.tenancy, self._result.database,
+                        self._entries[one.mapping.name], self._options, self._stop)  # fmt: skip
 
     def resend_changed_mappings(self, compiled: Sequence[Compiled]) -> None:
         """Send rows again whose mapping was changed, for as long as there is time."""
@@ -212,8 +211,7 @@ class _Work:
             if entry is None or entry.error is not None or record is None or record.resend_up_to is None:
                 continue
             with _record_error(entry):
-                walk = Resend(self._source, self._target, one, tenancy=result.tenancy, database=result.database,
-                              result=entry, options=self._options, stop=self._stop)  # fmt: skip
+                walk = Resend(self._describe(one))
                 if not walk.run(lambda: self._send_news(compiled), deadline):
                     result.interrupted |= self._stop.requested
                     result.unfinished = not self._stop.requested
@@ -229,7 +227,7 @@ class _Work:
         found = self._source.find_changed_mappings(well, self._result.tenancy, cursors) if well else set[str]()
         for one in well:
             if one.mapping.name in found:
-                self._open_sender(one).send()
+                BatchSender(self._describe(one)).send()
 
 
 @contextmanager

@@ -14,18 +14,13 @@ from typing import TYPE_CHECKING
 
 from stackctl.core.errors import StackctlError
 from stackctl.sync.engine import rejected_rows
-from stackctl.sync.engine.batches import BatchSender
+from stackctl.sync.engine.batches import BatchSender, CopyWork
 from stackctl.sync.engine.source_rewound import is_copy_ahead, to_ahead_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from uuid import UUID
 
-    from stackctl.mapping.compile import Compiled
-    from stackctl.sync.engine.database_sync import MappingResult, SyncOptions
-    from stackctl.sync.engine.source import Source
-    from stackctl.sync.stop import StopRequest
-    from stackctl.sync.targets.protocol import CopyRecord, Target
+    from stackctl.sync.targets.protocol import CopyRecord
 
 PAGE = 5_000  # rows under one lock of the cursor
 
@@ -33,28 +28,16 @@ PAGE = 5_000  # rows under one lock of the cursor
 class Resend:
     """The walk through one mapping of one database."""
 
-    def __init__(
-        self,
-        source: Source,
-        target: Target,
-        compiled: Compiled,
-        *,
-        tenancy: UUID,
-        database: str,
-        result: MappingResult,
-        options: SyncOptions,
-        stop: StopRequest,
-    ) -> None:
-        self._source = source
-        self._target = target
-        self._compiled = compiled
-        self._tenancy = tenancy
-        self._result = result
-        self._on_rows = partial(options.on_rows, compiled.mapping.name)
-        self._stop = stop
-        self._quarantine = rejected_rows.Quarantine(source.primary, tenancy, database, compiled.mapping.name)
-        self._sender = BatchSender(source, target, compiled, tenancy=tenancy, database=database, result=result,
-                                   options=options, stop=stop)  # fmt: skip
+    def __init__(self, work: CopyWork) -> None:
+        self._source = work.source
+        self._target = work.target
+        self._compiled = work.compiled
+        self._tenancy = work.tenancy
+        self._result = work.result
+        self._on_rows = partial(work.options.on_rows, work.compiled.mapping.name)
+        self._stop = work.stop
+        self._quarantine = rejected_rows.Quarantine(*work.rejected)
+        self._sender = BatchSender(work)
 
     def run(self, between_pages: Callable[[], None], deadline: float) -> bool:
         """Pages until all is sent; False when the stop or the `deadline` (of the monotonic clock) came first.
@@ -68,7 +51,9 @@ class Resend:
             except StackctlError as error:
                 if size.shrink(error):
                     self._quarantine_next_row(error)
+                    self._stop.note_step()
                 continue
+            self._stop.note_step()
             if left is None:
                 return True
             if not left:
