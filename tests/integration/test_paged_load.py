@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import uuid
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -24,6 +25,7 @@ from tests.backend import (
     settle,
     sync,
 )
+from tests.chaos.proxy import Proxy
 
 if TYPE_CHECKING:
     from stackctl.sync.pipeline import Pipeline
@@ -123,6 +125,37 @@ def test_a_load_that_is_cut_goes_on_where_it_was(
     assert result.mappings[0].upserted < ROWS - 2 * PAGE, "it did not begin anew"
     assert len(pages) > before, "what is left goes straight into the table, too"
     assert differences(pipeline) == []
+
+
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_a_load_whose_connection_a_proxy_cuts_goes_on_where_it_was(
+    side: str, project: Project, source: Connection, external_db: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_many_users(source, ROWS)
+    database = project.settings["database"]
+    original, sent = paged_load.PagedLoad.send_page, list[int]()
+    with Proxy(database["url"] if side == "source" else external_db) as proxy:
+        if side == "source":
+            database["url"] = proxy.url(database["url"])
+        project.postgres(MINE, proxy.url(external_db) if side == "target" else external_db, mappings=["users"])
+        pipeline = project.pipeline()
+        sequence(pipeline)
+
+        def send_page(self: Any, cursor: int) -> Any:
+            if len(sent) == 3:
+                proxy.cut()
+            sent.append(cursor)
+            return original(self, cursor)
+
+        monkeypatch.setattr(paged_load.PagedLoad, "send_page", send_page)
+        with suppress(ServiceError):  # of a lost source
+            (result,) = sync(pipeline)
+            assert result.error is not None and result.error.code == "connection-lost"
+        assert len(sent) >= 4, "it was cut in the middle"
+        (result,) = sync(project.pipeline())
+        assert result.error is None
+        assert sent == sorted(sent), "it did not begin anew"
+        assert differences(project.pipeline()) == []
 
 
 def test_changes_while_it_is_loaded(
