@@ -135,17 +135,28 @@ def test_the_exit_codes_are_those_of_the_errors(
 
 
 def _find_constants(folder: str, makers: dict[str, int]) -> set[str]:
-    """What stands, as a text, at this place among the arguments of these calls."""
-    calls = [
-        (call, makers[name])
-        for path in (PACKAGE / folder).rglob("*.py")
-        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(call, ast.Call)
-        and (name := getattr(call.func, "attr", getattr(call.func, "id", ""))) in makers
-        and len(call.args) > makers[name]
-    ]
-    found = [call.args[place] for call, place in calls]
-    return {one.value for one in found if isinstance(one, ast.Constant) and isinstance(one.value, str)}
+    """What stands, as a text, at this place among the arguments of these calls; or is given to the name there."""
+    found: set[str] = set()
+    for path in (PACKAGE / folder).rglob("*.py"):
+        parsed = ast.parse(path.read_text(encoding="utf-8"))
+        for call in (node for node in ast.walk(parsed) if isinstance(node, ast.Call)):
+            name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+            if name not in makers or len(call.args) <= makers[name]:
+                continue
+            match call.args[makers[name]]:
+                case ast.Constant(value=str(rule)):
+                    found.add(rule)
+                case ast.Name(id=variable):
+                    given = [
+                        one.value
+                        for one in ast.walk(parsed)
+                        if isinstance(one, ast.Assign) and ast.unparse(one.targets[0]) == variable
+                    ]
+                    values = [part for one in given if isinstance(one, ast.IfExp) for part in (one.body, one.orelse)]
+                    found |= {str(one.value) for one in values if isinstance(one, ast.Constant) and one.value}
+                case _:
+                    pass
+    return found
 
 
 def test_what_the_checks_find_is_explained() -> None:
