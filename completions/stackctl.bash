@@ -8,7 +8,7 @@
 _stackctl_follows() {
   subcommands= flags= arguments=
   # -- table: written by `python -m stackctl.cli.completion.scripts`
-  shared='--config=@files --database-url= --json --quiet -q --no-color --wide --debug --help -h'
+  shared='--config=@files --database-url= --json --jq= --quiet -q --no-color --wide --debug --help -h'
   case $1 in
     '') subcommands='demo init doctor config explain completion migrate mappings run sequence poll sync backfill verify enqueue queue status fuse tenancies db rules users refunds payments payment-methods help' flags='--version -V' ;;
     'demo') flags='--yes -y' arguments='@directories' ;;
@@ -20,7 +20,7 @@ _stackctl_follows() {
     'completion') arguments='bash|zsh|fish|powershell' ;;
     'migrate') subcommands='up status verify repair adopt new lint check diff dump squash' ;;
     'migrate up') flags='--to=@migrations --dry-run --lock-timeout= --statement-timeout= --lock-wait= --wait= --allow-out-of-order --schema-dump=@files --dir=@directories --history= --bundled' ;;
-    'migrate status') flags='--check --dir=@directories --history= --bundled' ;;
+    'migrate status') flags='--check --dir=@directories --history= --bundled --output=name|csv -o=name|csv' ;;
     'migrate verify') flags='--dir=@directories --history=' ;;
     'migrate repair') flags='--applied=@migrations --pending=@migrations --dry-run --yes -y --dir=@directories --history=' arguments='@migrations...' ;;
     'migrate adopt') flags='--through=@migrations --dry-run --dir=@directories --history=' ;;
@@ -31,7 +31,7 @@ _stackctl_follows() {
     'migrate dump') flags='--output=@files -o=@files' ;;
     'migrate squash') flags='--to=@migrations --dry-run --yes -y --trust --dir=@directories' ;;
     'mappings') subcommands='list show check compile diff new export' ;;
-    'mappings list') ;;
+    'mappings list') flags='--output=name|csv -o=name|csv' ;;
     'mappings show') arguments='@mappings' ;;
     'mappings check') flags='--offline' arguments='@files...' ;;
     'mappings compile') flags='--dialect=postgres|sqlite|duckdb|mysql|clickhouse' arguments='@mappings' ;;
@@ -46,7 +46,7 @@ _stackctl_follows() {
     'verify') flags='--tenancy=@synced-tenancies --database=@databases --mapping=@mappings --repair --dry-run' arguments='@synced-tenancies...' ;;
     'enqueue') flags='--tenancy=@tenancies --all --dry-run' arguments='@tenancies...' ;;
     'queue') subcommands='list retry forget' ;;
-    'queue list') flags='--tenancy=@tenancies --limit=' ;;
+    'queue list') flags='--tenancy=@tenancies --limit= --output=name|csv -o=name|csv' ;;
     'queue retry') flags='--tenancy=@tenancies --all --dry-run' arguments='@failing...' ;;
     'queue forget') flags='--tenancy=@tenancies --all --yes -y --dry-run' arguments='@failing...' ;;
     'status') flags='--tenancy=@tenancies --watch --interval= --check --max-backlog= --max-lag=' ;;
@@ -55,12 +55,12 @@ _stackctl_follows() {
     'fuse on') flags='--tenancy=@synced-tenancies --database=@databases --mapping=@mappings --dry-run' arguments='sequencer|poller' ;;
     'fuse off') flags='--tenancy=@synced-tenancies --database=@databases --mapping=@mappings --reason= --dry-run' arguments='sequencer|poller' ;;
     'tenancies') subcommands='list' ;;
-    'tenancies list') flags='--limit=' ;;
+    'tenancies list') flags='--limit= --output=name|csv -o=name|csv' ;;
     'db') subcommands='url psql' ;;
     'db url') flags='--show-password' ;;
     'db psql') arguments='@text...' ;;
     'rules') subcommands='list check eval pull push backtest add edit move enable disable remove stats test tree' ;;
-    'rules list') flags='--rules=@files' ;;
+    'rules list') flags='--rules=@files --output=name|csv -o=name|csv' ;;
     'rules check') flags='--rules=@files --format=text|json|github' ;;
     'rules eval') flags='--email= --auth-method=password|otp|oauth|passkey --oauth-provider= --country-code= --risk= --users=@files --rules=@files' ;;
     'rules pull') flags='--tenancy=@tenancies --rules=@files --yes -y --dry-run' ;;
@@ -82,15 +82,15 @@ _stackctl_follows() {
     'refunds') subcommands='preview create list show resume' ;;
     'refunds preview') flags='--invoice= --tenancy=@tenancies --stripe-api-key=' arguments='@purchases' ;;
     'refunds create') flags='--full --amount= --quantity= --entry= --reason=duplicate|fraudulent|requested_by_customer --note= --invoice= --request-id= --again --tenancy=@tenancies --stripe-api-key= --dry-run --yes -y' arguments='@purchases' ;;
-    'refunds list') flags='--tenancy=@tenancies --customer= --status=planned|submitted|pending|succeeded|failed|canceled --since= --until= --limit= --reconcile --stripe-api-key=' ;;
+    'refunds list') flags='--tenancy=@tenancies --customer= --status=planned|submitted|pending|succeeded|failed|canceled --since= --until= --limit= --reconcile --stripe-api-key= --output=name|csv -o=name|csv' ;;
     'refunds show') arguments='@refunds' ;;
     'refunds resume') flags='--all --give-up --tenancy=@tenancies --stripe-api-key= --yes -y --dry-run' arguments='@refunds' ;;
     'payments') subcommands='status test-mode products' ;;
     'payments status') flags='--tenancy=@tenancies --stripe-api-key=' ;;
     'payments test-mode') flags='--tenancy=@tenancies --yes -y --dry-run' arguments='on|off' ;;
-    'payments products') flags='--customer-type=user|team|custom --customer= --tenancy=@tenancies' ;;
+    'payments products') flags='--customer-type=user|team|custom --customer= --tenancy=@tenancies --output=name|csv -o=name|csv' ;;
     'payment-methods') subcommands='list set plan apply export' ;;
-    'payment-methods list') flags='--tenancy=@tenancies --stripe-api-key=' ;;
+    'payment-methods list') flags='--tenancy=@tenancies --stripe-api-key= --output=name|csv -o=name|csv' ;;
     'payment-methods set') flags='--tenancy=@tenancies --stripe-api-key= --yes -y --dry-run' arguments='@payment-methods...' ;;
     'payment-methods plan') flags='--tenancy=@tenancies --stripe-api-key=' arguments='@files' ;;
     'payment-methods apply') flags='--tenancy=@tenancies --stripe-api-key= --yes -y --dry-run' arguments='@files' ;;

@@ -15,6 +15,7 @@ function __stackctl_follows --no-scope-shadowing
             '--config=@files:Configuration file.' \
             '--database-url=:The operated database.' \
             '--json:One JSON document on stdout.' \
+            '--jq=:What jq makes of the JSON document.' \
             '--quiet:No progress and no notes.' \
             '-q:No progress and no notes.' \
             '--no-color:No colours.' \
@@ -103,7 +104,9 @@ function __stackctl_follows --no-scope-shadowing
                     '--check:Exit 1 when anything is pending, edited or unknown.' \
                     '--dir=@directories:Folder of migrations; default migrations_dir, else the bundled set.' \
                     '--history=:The folder\'s own history; default migrations.history, else none.' \
-                    '--bundled:Also stackctl\'s own tables, after a folder of your own migrations.'
+                    '--bundled:Also stackctl\'s own tables, after a folder of your own migrations.' \
+                    '--output=name|csv:The first column alone, one a line; or all columns as CSV.' \
+                    '-o=name|csv:The first column alone, one a line; or all columns as CSV.'
         case 'migrate verify'
             set flags \
                     '--dir=@directories:Folder of migrations; default migrations_dir, else the bundled set.' \
@@ -175,6 +178,9 @@ function __stackctl_follows --no-scope-shadowing
                     'new:Write a commented mapping file to begin with; it works as it is. Warns of others that have its name.' \
                     'export:Write the mapping files that come with stackctl into a folder, to be edited.'
         case 'mappings list'
+            set flags \
+                    '--output=name|csv:The first column alone, one a line; or all columns as CSV.' \
+                    '-o=name|csv:The first column alone, one a line; or all columns as CSV.'
         case 'mappings show'
             set arguments '@mappings'
         case 'mappings check'
@@ -248,7 +254,9 @@ function __stackctl_follows --no-scope-shadowing
         case 'queue list'
             set flags \
                     '--tenancy=@tenancies:Only the databases of this tenancy.' \
-                    '--limit=:Entries to list, oldest first.'
+                    '--limit=:Entries to list, oldest first.' \
+                    '--output=name|csv:The first column alone, one a line; or all columns as CSV.' \
+                    '-o=name|csv:The first column alone, one a line; or all columns as CSV.'
         case 'queue retry'
             set flags \
                     '--tenancy=@tenancies:Only the databases of this tenancy.' \
@@ -295,7 +303,10 @@ function __stackctl_follows --no-scope-shadowing
         case 'tenancies'
             set subcommands 'list:List the tenancies of the operated database, by project and branch, with the external databases of each.'
         case 'tenancies list'
-            set flags '--limit=:At most so many.'
+            set flags \
+                    '--limit=:At most so many.' \
+                    '--output=name|csv:The first column alone, one a line; or all columns as CSV.' \
+                    '-o=name|csv:The first column alone, one a line; or all columns as CSV.'
         case 'db'
             set subcommands \
                     'url:Print where the operated database is, as a URL for other programs.' \
@@ -322,7 +333,10 @@ function __stackctl_follows --no-scope-shadowing
                     'test:Run suites of sample users against the rules, and show what came out otherwise, and why.' \
                     'tree:Draw a rule\'s condition as groups and conditions, or make a condition of such a tree.'
         case 'rules list'
-            set flags '--rules=@files:The rules file; default sign_up_rules of stackctl.yaml.'
+            set flags \
+                    '--rules=@files:The rules file; default sign_up_rules of stackctl.yaml.' \
+                    '--output=name|csv:The first column alone, one a line; or all columns as CSV.' \
+                    '-o=name|csv:The first column alone, one a line; or all columns as CSV.'
         case 'rules check'
             set flags \
                     '--rules=@files:The rules file; default sign_up_rules of stackctl.yaml.' \
@@ -504,7 +518,9 @@ function __stackctl_follows --no-scope-shadowing
                     '--until=:Only refunds created before a time, or e.g. 1h ago.' \
                     '--limit=:How many to list, the newest first.' \
                     '--reconcile:Name every difference from Stripe.' \
-                    '--stripe-api-key=:The platform\'s key; better set as STRIPE_API_KEY.'
+                    '--stripe-api-key=:The platform\'s key; better set as STRIPE_API_KEY.' \
+                    '--output=name|csv:The first column alone, one a line; or all columns as CSV.' \
+                    '-o=name|csv:The first column alone, one a line; or all columns as CSV.'
         case 'refunds show'
             set arguments '@refunds'
         case 'refunds resume'
@@ -537,7 +553,9 @@ function __stackctl_follows --no-scope-shadowing
             set flags \
                     '--customer-type=user|team|custom:For users, for teams, or for your own ids.' \
                     '--customer=:Show what this customer owns and may buy.' \
-                    '--tenancy=@tenancies:The tenancy; not needed if there is only one.'
+                    '--tenancy=@tenancies:The tenancy; not needed if there is only one.' \
+                    '--output=name|csv:The first column alone, one a line; or all columns as CSV.' \
+                    '-o=name|csv:The first column alone, one a line; or all columns as CSV.'
         case 'payment-methods'
             set subcommands \
                     'list:List the methods by category: whether checkout shows them, and whether they can be switched.' \
@@ -548,7 +566,9 @@ function __stackctl_follows --no-scope-shadowing
         case 'payment-methods list'
             set flags \
                     '--tenancy=@tenancies:The tenancy; not needed if there is only one.' \
-                    '--stripe-api-key=:The platform\'s key; better set as STRIPE_API_KEY.'
+                    '--stripe-api-key=:The platform\'s key; better set as STRIPE_API_KEY.' \
+                    '--output=name|csv:The first column alone, one a line; or all columns as CSV.' \
+                    '-o=name|csv:The first column alone, one a line; or all columns as CSV.'
         case 'payment-methods set'
             set flags \
                     '--tenancy=@tenancies:The tenancy; not needed if there is only one.' \

@@ -14,6 +14,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
         '--config=@files:Configuration file.'
         '--database-url=:The operated database.'
         '--json:One JSON document on stdout.'
+        '--jq=:What jq makes of the JSON document.'
         '--quiet:No progress and no notes.'
         '-q:No progress and no notes.'
         '--no-color:No colours.'
@@ -140,6 +141,8 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 '--dir=@directories:Folder of migrations; default migrations_dir, else the bundled set.'
                 '--history=:The folder''s own history; default migrations.history, else none.'
                 '--bundled:Also stackctl''s own tables, after a folder of your own migrations.'
+                '--output=name|csv:The first column alone, one a line; or all columns as CSV.'
+                '-o=name|csv:The first column alone, one a line; or all columns as CSV.'
             )
             arguments = @()
         }
@@ -252,7 +255,10 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
         }
         'mappings list' = @{
             subcommands = @()
-            flags = @()
+            flags = @(
+                '--output=name|csv:The first column alone, one a line; or all columns as CSV.'
+                '-o=name|csv:The first column alone, one a line; or all columns as CSV.'
+            )
             arguments = @()
         }
         'mappings show' = @{
@@ -372,6 +378,8 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
             flags = @(
                 '--tenancy=@tenancies:Only the databases of this tenancy.'
                 '--limit=:Entries to list, oldest first.'
+                '--output=name|csv:The first column alone, one a line; or all columns as CSV.'
+                '-o=name|csv:The first column alone, one a line; or all columns as CSV.'
             )
             arguments = @()
         }
@@ -449,7 +457,11 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
         }
         'tenancies list' = @{
             subcommands = @()
-            flags = @('--limit=:At most so many.')
+            flags = @(
+                '--limit=:At most so many.'
+                '--output=name|csv:The first column alone, one a line; or all columns as CSV.'
+                '-o=name|csv:The first column alone, one a line; or all columns as CSV.'
+            )
             arguments = @()
         }
         'db' = @{
@@ -493,7 +505,11 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
         }
         'rules list' = @{
             subcommands = @()
-            flags = @('--rules=@files:The rules file; default sign_up_rules of stackctl.yaml.')
+            flags = @(
+                '--rules=@files:The rules file; default sign_up_rules of stackctl.yaml.'
+                '--output=name|csv:The first column alone, one a line; or all columns as CSV.'
+                '-o=name|csv:The first column alone, one a line; or all columns as CSV.'
+            )
             arguments = @()
         }
         'rules check' = @{
@@ -750,6 +766,8 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 '--limit=:How many to list, the newest first.'
                 '--reconcile:Name every difference from Stripe.'
                 '--stripe-api-key=:The platform''s key; better set as STRIPE_API_KEY.'
+                '--output=name|csv:The first column alone, one a line; or all columns as CSV.'
+                '-o=name|csv:The first column alone, one a line; or all columns as CSV.'
             )
             arguments = @()
         }
@@ -804,6 +822,8 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 '--customer-type=user|team|custom:For users, for teams, or for your own ids.'
                 '--customer=:Show what this customer owns and may buy.'
                 '--tenancy=@tenancies:The tenancy; not needed if there is only one.'
+                '--output=name|csv:The first column alone, one a line; or all columns as CSV.'
+                '-o=name|csv:The first column alone, one a line; or all columns as CSV.'
             )
             arguments = @()
         }
@@ -823,6 +843,8 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
             flags = @(
                 '--tenancy=@tenancies:The tenancy; not needed if there is only one.'
                 '--stripe-api-key=:The platform''s key; better set as STRIPE_API_KEY.'
+                '--output=name|csv:The first column alone, one a line; or all columns as CSV.'
+                '-o=name|csv:The first column alone, one a line; or all columns as CSV.'
             )
             arguments = @()
         }

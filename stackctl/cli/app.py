@@ -66,8 +66,11 @@ def _report(error: Exception, arguments: Sequence[str]) -> int:
     from stackctl.core.console import Console
 
     _remember_given(arguments)
+    has_filter = any(argument.partition("=")[0] == "--jq" for argument in arguments)
     console = Console(
-        json_output="--json" in arguments, no_color="--no-color" in arguments, quiet="--quiet" in arguments
+        json_output="--json" in arguments and not has_filter,
+        no_color="--no-color" in arguments,
+        quiet="--quiet" in arguments,
     )
     if isinstance(error, typer.TyperException):
         if type(error).__name__ == "NoArgsIsHelpError":

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass
+from enum import Enum
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stackctl.core.errors import StateError
+from stackctl.core.errors import StateError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
 
     from stackctl.config.settings import Settings
@@ -30,6 +31,10 @@ DatabaseUrl = Annotated[
     typer.Option("--database-url", metavar="URL", help="The operated database.", rich_help_panel=PANEL),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.", rich_help_panel=PANEL)]
+Jq = Annotated[
+    str | None,
+    typer.Option("--jq", metavar="EXPR", help="What jq makes of the JSON document.", rich_help_panel=PANEL),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.", rich_help_panel=PANEL)]
 NoColor = Annotated[bool, typer.Option("--no-color", help="No colours.", rich_help_panel=PANEL)]
 Wide = Annotated[bool, typer.Option("--wide", help="Tables with all columns, nothing folded.", rich_help_panel=PANEL)]
@@ -38,17 +43,30 @@ _SHARED = {
     "config": (Config, None),
     "database_url": (DatabaseUrl, None),
     "json_output": (Json, False),
+    "jq": (Jq, None),
     "quiet": (Quiet, False),
     "no_color": (NoColor, False),
     "wide": (Wide, False),
     "debug": (Debug, False),
 }
+
+
+class ListFormat(Enum):
+    NAME = "name"
+    CSV = "csv"
+
+
+Output = Annotated[
+    ListFormat | None,
+    typer.Option("--output", "-o", help="The first column alone, one a line; or all columns as CSV."),
+]
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 CONTEXT = inspect.Parameter("ctx", _KEYWORD, annotation=typer.Context)
 PARAMETERS = [
     inspect.Parameter(name, _KEYWORD, default=default, annotation=annotation)
     for name, (annotation, default) in _SHARED.items()
 ]
+_LIST_PARAMETER = inspect.Parameter("list_format", _KEYWORD, default=None, annotation=Output)
 
 
 @dataclass(frozen=True)
@@ -63,7 +81,11 @@ class Run:
 
         given = self.options
         return Console(
-            json_output=given["json_output"], quiet=given["quiet"], no_color=given["no_color"], wide=given["wide"]
+            json_output=given["json_output"],
+            jq=given["jq"],
+            quiet=given["quiet"],
+            no_color=given["no_color"],
+            wide=given["wide"],
         )
 
     @cached_property
@@ -89,6 +111,11 @@ class Run:
     def json_output(self) -> bool:
         return self.options["json_output"]
 
+    @property
+    def is_for_script(self) -> bool:
+        """Whether the result is asked for in a form that holds nothing else: --json, --jq or -o."""
+        return self.json_output or self.options["list_format"] is not None
+
     def finish(self, document: Any, show: Callable[[], None], *, ok: bool = True, exit_code: int = 1) -> None:
         """End with a result: the document under --json, else what `show` prints; exit code 0 when ok."""
         if self.json_output:
@@ -97,6 +124,39 @@ class Run:
             show()
         if not ok:
             raise typer.Exit(exit_code)
+
+    def finish_list(
+        self,
+        document: Any,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[Any]],
+        *,
+        empty: str,
+        after: Callable[[], None] | None = None,
+        **layout: Sequence[str],
+    ) -> None:
+        """End with a list: the document under --json, rows as -o asks, else a table; the command has `lists=True`.
+
+        `empty` is said where there are no rows, `after` shows what stands below a table or that; `layout` is
+        Console.table's.
+        """
+        if (wanted := self.options["list_format"]) is not None:
+            heading, exact = len(layout.get("group", ())), layout.get("exact", ())
+            if wanted is ListFormat.NAME:
+                self.console.names(row[heading] for row in rows)
+            else:
+                self.console.csv(columns, rows, exact)
+            return
+
+        def show() -> None:
+            if rows:
+                self.console.table(columns, rows, **layout)
+            else:
+                self.console.line(empty)
+            if after is not None:
+                after()
+
+        self.finish(document, show)
 
     def confirm(self, question: str, *, yes: bool) -> None:
         """Ask before money or destruction; off a terminal only --yes will do. Raises StateError on a no."""
@@ -124,6 +184,8 @@ def collect_shared_options(ctx: typer.Context, given: dict[str, Any]) -> dict[st
     # Later beats earlier: `stackctl --config a status --config b` reads b. An empty text was given, too: it must not
     # let the surroundings choose the database.
     options.update({name: given[name] for name, (_, default) in _SHARED.items() if given[name] != default})
+    if options["jq"] is not None:
+        options["json_output"] = True
     return options
 
 
@@ -136,10 +198,10 @@ class Declared:
     settings: dict[str, Any]
 
 
-def command(*, example: str, **settings: Any) -> Callable[[Callable[..., None]], Declared]:
+def command(*, example: str, lists: bool = False, **settings: Any) -> Callable[[Callable[..., None]], Declared]:
     """Declare `function(run, …)` as its module's command, with the shared options and a runnable example in its help.
 
-    `example` is one or more lines, each a command.
+    `example` is one or more lines, each a command. With `lists`, its result is one list, of which -o has two forms.
     """
 
     def declare(function: Callable[..., None]) -> Declared:
@@ -147,9 +209,22 @@ def command(*, example: str, **settings: Any) -> Callable[[Callable[..., None]],
 
         def invoke(ctx: typer.Context, **arguments: Any) -> None:
             options = collect_shared_options(ctx, arguments)
-            function(Run(options), **{key: value for key, value in arguments.items() if key not in _SHARED})
+            list_format = arguments.pop("list_format", None)
+            if list_format is not None and options["json_output"]:
+                raise UsageError("-o does not go with --json or --jq", code="usage")
+            run = Run({**options, "list_format": list_format})
+            if options["jq"] is not None:
+                run.console.compile_filter()
+            try:
+                function(run, **{key: value for key, value in arguments.items() if key not in _SHARED})
+            except typer.Exit as end:
+                if end.exit_code:
+                    raise
+            if options["jq"] is not None and run.console.filter_failed:
+                raise typer.Exit(1)
 
-        set_signature(invoke, [CONTEXT, *(p.replace(kind=_KEYWORD) for p in own), *PARAMETERS])
+        shown = [p.replace(kind=_KEYWORD) for p in own] + ([_LIST_PARAMETER] if lists else [])
+        set_signature(invoke, [CONTEXT, *shown, *PARAMETERS])
         invoke.__doc__ = function.__doc__
         return Declared(invoke, example.strip(), settings)
 

@@ -33,7 +33,7 @@ from typing import IO, TYPE_CHECKING, Any
 from uuid import UUID
 
 from stackctl.core.durations import format_age, format_duration
-from stackctl.core.errors import UsageError
+from stackctl.core.errors import AnswerNo, UsageError
 from stackctl.core.redaction import mask_shapes, scrub, scrub_values
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from rich.console import Console as RichConsole
 
     from stackctl.core.errors import StackctlError
+    from stackctl.core.filters import Filter
     from stackctl.core.screen import Screen
     from stackctl.core.tables import Table
 
@@ -143,6 +144,7 @@ class Console:
         self,
         *,
         json_output: bool = False,
+        jq: str | None = None,
         quiet: bool = False,
         no_color: bool = False,
         wide: bool = False,
@@ -150,6 +152,8 @@ class Console:
         stderr: IO[str] | None = None,
     ) -> None:
         self.json_output = json_output
+        self.filter_failed = False  # whether the expression of --jq failed on a document
+        self._jq = jq
         self.quiet = quiet
         self.wide = wide
         self._out = stdout or sys.stdout
@@ -158,6 +162,16 @@ class Console:
         self._no_color = no_color or bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
 
     # -- stdout: the result
+
+    @cached_property
+    def _filter(self) -> Filter | None:
+        from stackctl.core.filters import Filter
+
+        return None if self._jq is None else Filter(self._jq)
+
+    def compile_filter(self) -> None:
+        """The expression of --jq. Raises UsageError where it is none, ConfigError where jq is not installed."""
+        assert self._filter is not None
 
     @property
     def width(self) -> int | None:
@@ -173,6 +187,9 @@ class Console:
         self._write_json(document)
 
     def _write_json(self, document: Any, *, indent: int | None = None) -> None:
+        if self._filter is not None:
+            self._write_filtered(self._filter, to_json(_mask_values(document)))
+            return
         text = to_json(_mask_values(document), indent=indent).replace("##[", "#\\u0023[")
 
         def spell(found: re.Match[str]) -> str:
@@ -183,6 +200,16 @@ class Console:
         if not text.replace("\n", "").isprintable() or self._encodable(text) != text:
             text = _BEYOND_ASCII.sub(spell, text)
         self._write(text + "\n")
+
+    def _write_filtered(self, wanted: Filter, document: str) -> None:
+        """Strings as they are, other values as JSON, each from a line of its own."""
+        try:
+            for value in wanted.apply(document):
+                self.document((value if isinstance(value, str) else to_json(value)) + "\n")
+        except ValueError as error:
+            self.filter_failed = True
+            hint = "the command itself is done; see its whole document with --json"
+            self.error(AnswerNo(f"--jq: {error}", code="jq-failed", hint=hint))
 
     def document(self, text: str) -> None:
         """A document, which ends as it ends."""
@@ -260,6 +287,26 @@ class Console:
                 self._set_table(part.without(fitted[0]), fitted[1])
         if fitted is not None and fitted[0]:
             self._print(f"--wide shows {', '.join(reversed(fitted[0]))}, too", "dim")
+
+    def names(self, values: Iterable[Any]) -> None:
+        """What a script's loop takes, one a line."""
+        for value in values:
+            self.line(str(value))
+
+    def csv(self, columns: Sequence[str], rows: Iterable[Sequence[Any]], exact: Sequence[str] = ()) -> None:
+        """The rows of a table as a document (RFC 4180): values whole, times in ISO 8601, nothing for None."""
+        import csv
+        import io
+
+        def value(cell: Any, name: str) -> str:
+            text = "" if cell is None else cell if isinstance(cell, str) else to_json(cell).strip('"')
+            return text if name in exact else mask_shapes(text)
+
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows([value(cell, name) for name, cell in zip(columns, row, strict=True)] for row in rows)
+        self.document(text.getvalue())
 
     def _set_table(self, table: Table, widths: Sequence[int]) -> None:
         from stackctl.core import tables
@@ -342,7 +389,7 @@ class Console:
         self._say(text, self._styled("warning: ", "33"))
 
     def error(self, error: StackctlError) -> None:
-        """`error:` and `hint:` on stderr; under --json the error document on stdout as well."""
+        """`error:` and `hint:` on stderr; under --json the error document on stdout as well, but not under --jq."""
         first, *others = error.lines
         self._say(first, self._styled("error: ", "1;31"))
         for line in others:
@@ -350,7 +397,7 @@ class Console:
         if error.hint:
             self._say(error.hint, self._styled("hint: ", "36"))
         self._point_to_explanation(error)
-        if self.json_output:
+        if self.json_output and self._jq is None:
             body = {"code": error.code, "message": error.message, "hint": error.hint, "details": error.details}
             # Value by value: a password that reads `message` must not take the place of a key.
             self._write_json({"error": {**scrub_values(json.loads(to_json(body))), "code": error.code}})

@@ -488,3 +488,45 @@ def test_a_string_that_is_no_connection_string_is_not_repeated(cli: Cli, url: st
     for arguments in (["status", "--debug"], ["doctor"], ["config", "show"]):
         done = cli(*arguments, "--database-url", url)
         assert "WRONGs3cret" not in done.stdout + done.stderr, arguments
+
+
+def test_lists_have_forms_for_scripts_and_documents_a_filter(cli: Cli) -> None:
+    names = cli("mappings", "list", "--jq", ".mappings[].name")
+    assert "users" in names.stdout.splitlines()
+    assert cli("mappings", "list", "-o", "name").stdout == names.stdout
+    assert cli("mappings", "list", "-o", "csv").stdout.startswith("mapping,source,target,key,columns,depends on\n")
+    for refused in (["-o", "csv", "--json"], ["--jq", ".", "-o", "name"], ["--jq", ".["]):
+        done = cli("mappings", "list", *refused)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    failed = cli("mappings", "list", "--jq", ".mappings.x")
+    assert (failed.returncode, failed.stdout) == (1, "")
+    # The command's own exit code wins, and its error is no document for a filter.
+    for also in ([], ["--json"]):
+        done = cli("mappings", "show", "nope", "--jq", ".x.y", *also)
+        assert (done.returncode, done.stdout) == (2, "")
+
+
+def test_a_filter_needs_its_package(cli: Cli) -> None:
+    environ = {name: value for name, value in cli.environ.items() if name != "COLUMNS"}
+    line = ["mappings", "list", "--jq", "."]
+    done = forked.run(line, cwd=cli.cwd, env=environ, before="import sys; sys.modules['jq'] = None")
+    assert (done.returncode, "pip install 'stackctl[jq]'" in done.stderr) == (3, True)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "25.00",
+        "24hours",
+        "0d4a9a10-5a0b-4d8e-9f2b-1c2d3e4f5a6b",
+        "ada@example.com",
+        "https://h/p",
+        "10:30:00 no",
+        "a=b",
+    ],
+)
+def test_what_is_no_secret_is_shown_in_errors_however_it_is_given(cli: Cli, value: str) -> None:
+    for given in ([f"--mapping={value}"], ["--mapping", value]):
+        assert value in cli("sync", "--all", *given).stderr
+    for given in ([f"--since={value}"], ["--since", value]):
+        assert value in cli("refunds", "list", *given).stderr

@@ -432,3 +432,30 @@ def test_a_progress_shows_names_as_they_are(monkeypatch: pytest.MonkeyPatch) -> 
         progress.advance(1, "[link=http://evil]y\x1b]0;title\x07")
         progress._bar.refresh()  # pyright: ignore
     assert "copying [red]x[/red] [link=http://evil]y\\x1b]0;title\\x07" in err.getvalue()
+
+
+def test_lists_for_scripts_hold_whole_values(streams: tuple[io.StringIO, io.StringIO]) -> None:
+    out, err = streams
+    console = Console(stdout=out, stderr=err)
+    when = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
+    row = ("a\nb", TENANCY, when, None, 12, 'say "x", y\tz', "postgresql://u:hunter2@h/d", "sk_live_abc123")
+    console.csv(("name", "id", "at", "none", "n", "text", "url", "sql"), [row], exact=["sql"])
+    console.names([row[0], TENANCY])
+    assert out.getvalue() == (
+        "name,id,at,none,n,text,url,sql\n"
+        f'"a\nb",{TENANCY},2026-01-02T03:04:05.000678Z,,12,"say ""x"", y\tz",postgresql://u:***@h/d,sk_live_abc123\n'
+        f"a\\nb\n{TENANCY}\n"
+    )
+
+
+def test_a_filter_sees_masked_documents_and_keeps_errors_off_stdout(streams: tuple[io.StringIO, io.StringIO]) -> None:
+    out, err = streams
+    console = Console(json_output=True, jq=".a[]", stdout=out, stderr=err)
+    console.json_document({"a": ["x\ty", "postgresql://u:hunter2@h/d", {"é": None}, 1, TENANCY]})
+    shown = f'x\ty\npostgresql://u:***@h/d\n{{"é": null}}\n1\n{TENANCY}\n'
+    assert (out.getvalue(), err.getvalue(), console.filter_failed) == (shown, "", False)
+    console.json_line({"a": 5})
+    console.error(ServiceError("gone", code="gone"))
+    assert out.getvalue() == shown
+    assert err.getvalue().startswith("error: --jq: Cannot iterate over number (5)\nhint: the command itself is done")
+    assert err.getvalue().endswith("error: gone\n") and console.filter_failed

@@ -6,28 +6,26 @@ from stackctl.cli.command import Run, command
 from stackctl.cli.mappings.shared import mapping_document, read_mappings
 
 
-@command(example="stackctl mappings list --json")
+@command(example="stackctl mappings list --json\nstackctl mappings list -o name", lists=True)
 def list_(run: Run) -> None:
     """List the mappings: source, target, key, and what their rows depend on."""
     mappings = read_mappings(run).mappings.values()
-
-    def table() -> None:
-        run.console.table(
-            ("mapping", "source", "target", "key", "columns", "depends on"),
-            [
-                (
-                    m.name,
-                    m.source,
-                    m.target,
-                    ", ".join(m.key),
-                    len(m.columns),
-                    ", ".join(dependency.table for dependency in m.depends_on) or None,
-                )
-                for m in mappings
-            ],
-            right=("columns",),
-            folds=("key", "depends on"),
-            spare=("columns", "depends on", "target"),
-        )
-
-    run.finish({"mappings": [mapping_document(mapping) for mapping in mappings]}, table)
+    run.finish_list(
+        {"mappings": [mapping_document(mapping) for mapping in mappings]},
+        ("mapping", "source", "target", "key", "columns", "depends on"),
+        [
+            (
+                m.name,
+                m.source,
+                m.target,
+                ", ".join(m.key),
+                len(m.columns),
+                ", ".join(dependency.table for dependency in m.depends_on) or None,
+            )
+            for m in mappings
+        ],
+        empty="there are no mappings",
+        right=("columns",),
+        folds=("key", "depends on"),
+        spare=("columns", "depends on", "target"),
+    )

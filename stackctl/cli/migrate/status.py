@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from stackctl.migrate.sets import MigrationSet
     from stackctl.postgres.connect import Connection
 
+_COLUMNS = ("migration", "state", "applied", "by")
 
-@command(example="stackctl migrate status\nstackctl migrate status --check")
+
+@command(example="stackctl migrate status\nstackctl migrate status --check", lists=True)
 def status(
     run: Run,
     check: Annotated[bool, typer.Option("--check", help="Exit 1 when anything is pending, edited or unknown.")] = False,
@@ -28,7 +30,7 @@ def status(
 ) -> None:
     """Compare the files with what is applied. Writes nothing.
 
-    stackctl's own tables are told apart, once any of them was made behind a folder of your own.
+    stackctl's own tables are told apart, once any of them was made behind a folder of your own; -o has all in one list.
     Exit codes: 0 read (with --check: up to date), 1 --check found something.
     """
     from stackctl.migrate.sets import complete_sets
@@ -40,6 +42,8 @@ def status(
     if run.json_output:
         first, *behind = compared
         run.console.json_document(first.to_document() | ({"bundled": behind[0].to_document()} if behind else {}))
+    elif run.is_for_script:
+        run.finish_list({}, _COLUMNS, [row for each in compared for row in each.list_rows()], empty="")
     else:
         for each in compared:
             _show(run.console, each, behind=each is not compared[0])
@@ -82,6 +86,24 @@ class _Compared:
         }
         return asdict(self.status) | {key: value for key, value in also.items() if value}
 
+    def list_rows(self) -> list[tuple[object, ...]]:
+        """The rows of a table of migrations: its columns are _COLUMNS."""
+        found = self.status
+        states = (
+            dict.fromkeys(found.pending, "pending")
+            | dict.fromkeys(self.left_out, "left out")
+            | dict.fromkeys(self.empty, "empty")
+        )
+        applied = {entry.name: entry for entry in found.applied}
+        rows: list[tuple[object, ...]] = []
+        for name in sorted({*states, *applied}):
+            entry = applied.get(name)
+            state = states[name] if entry is None else "EDITED" if name in found.drifted else "applied"
+            if name in found.unknown:
+                state = "no file"
+            rows.append((name, state, entry and entry.applied_at, entry and entry.by))
+        return rows
+
     def describe_problems(self) -> list[str]:
         found = self.status
         kinds = (("pending", found.pending), ("edited", found.drifted), ("unknown", found.unknown))
@@ -100,7 +122,6 @@ def _compare(run: Run, conn: Connection, chosen: MigrationSet, schema: str) -> _
 
 
 def _show(console: Console, compared: _Compared, *, behind: bool) -> None:
-    found = compared.status
     if compared.set.history:
         console.line(f"history: {compared.set.history}")
     if behind:
@@ -108,20 +129,7 @@ def _show(console: Console, compared: _Compared, *, behind: bool) -> None:
         console.line("stackctl's own:")
     if compared.formats:
         console.line(f"format: {', '.join(compared.formats)}; the ways up are run, and no way down")
-    states = (
-        dict.fromkeys(found.pending, "pending")
-        | dict.fromkeys(compared.left_out, "left out")
-        | dict.fromkeys(compared.empty, "empty")
-    )
-    applied = {entry.name: entry for entry in found.applied}
-    rows: list[tuple[object, ...]] = []
-    for name in sorted({*states, *applied}):
-        entry = applied.get(name)
-        state = states[name] if entry is None else "EDITED" if name in found.drifted else "applied"
-        if name in found.unknown:
-            state = "no file"
-        rows.append((name, state, entry and entry.applied_at, entry and entry.by))
-    if rows:
-        console.table(("migration", "state", "applied", "by"), rows, folds=("by",), spare=("by", "applied"))
+    if rows := compared.list_rows():
+        console.table(_COLUMNS, rows, folds=("by",), spare=("by", "applied"))
     else:
         console.line("there are no migrations")

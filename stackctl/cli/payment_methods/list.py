@@ -7,7 +7,10 @@ from stackctl.cli.payment_methods.shared import read_configuration
 from stackctl.cli.stripe_options import StripeApiBase, StripeApiKey, Tenancy
 
 
-@command(example="stackctl payment-methods list --tenancy acme\nstackctl payment-methods list --tenancy acme --json")
+@command(
+    example="stackctl payment-methods list --tenancy acme\nstackctl payment-methods list --tenancy acme --json",
+    lists=True,
+)
 def list_(
     run: Run, tenancy: Tenancy = None, stripe_api_key: StripeApiKey = None, stripe_api_base: StripeApiBase = None
 ) -> None:
@@ -46,18 +49,20 @@ def list_(
         if one.method.category == category
     ]
 
-    def show() -> None:
-        run.console.table(
-            ("category", "method", "name", "state", "available", "overridable", "requires"),
-            rows,
-            folds=("requires",),
-            spare=("name", "overridable", "requires", "available"),
-            group=("category",),
-        )
+    def show_configuration() -> None:
         run.console.line()
         run.console.line(f"account {found.account}, configuration {found.id}")
 
-    run.finish(document, show)
+    run.finish_list(
+        document,
+        ("category", "method", "name", "state", "available", "overridable", "requires"),
+        rows,
+        empty="no methods",
+        after=show_configuration,
+        folds=("requires",),
+        spare=("name", "overridable", "requires", "available"),
+        group=("category",),
+    )
 
 
 def _yes(value: bool) -> str:

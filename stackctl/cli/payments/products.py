@@ -26,6 +26,7 @@ class CustomerTypeName(Enum):
 @command(
     example="stackctl payments products --tenancy acme --customer-type team\n"
     "stackctl payments products --tenancy acme --customer ada18150-1210-4185-8ada-000000000001",
+    lists=True,
 )
 def products(
     run: Run,
@@ -85,21 +86,21 @@ def products(
             for one in bought
         ]
 
-    def show() -> None:
-        if customer is not None:
-            _show_bought(run, bought)
-        rows = [
-            (one.id, one.name, one.customer_type, "included" if one.included else _prices(one.prices))
-            + (() if customer is None else (found.find_obstacle(one, bought) or "yes",))
-            for one in sold
-        ]
-        if rows:
-            columns = ("product", "name", "for", "price") + (() if customer is None else ("may buy",))
-            run.console.table(columns, rows, folds=("name", "price", "may buy"), spare=("for", "name"))
-        else:
-            run.console.line("no products" + (f" for a {type_} customer" if type_ else ""))
-
-    run.finish(document, show)
+    if customer is not None and not run.is_for_script:
+        _show_bought(run, bought)
+    rows = [
+        (one.id, one.name, one.customer_type, "included" if one.included else _prices(one.prices))
+        + (() if customer is None else (found.find_obstacle(one, bought) or "yes",))
+        for one in sold
+    ]
+    run.finish_list(
+        document,
+        ("product", "name", "for", "price") + (() if customer is None else ("may buy",)),
+        rows,
+        empty="no products" + (f" for a {type_} customer" if type_ else ""),
+        folds=("name", "price", "may buy"),
+        spare=("for", "name"),
+    )
 
 
 def _show_bought(run: Run, bought: Sequence[CustomerPurchase]) -> None:

@@ -17,13 +17,16 @@ if TYPE_CHECKING:
     from stackctl.sync.queue.retries import Failure
 
 
-@command(example="stackctl queue list --json")
+@command(example="stackctl queue list --json", lists=True)
 def list_(
     run: Run,
     tenancy: TenancyOption = None,
     limit: Annotated[int, typer.Option("--limit", min=1, max=1_000_000, help="Entries to list, oldest first.")] = 50,
 ) -> None:
-    """List queue entries, and the databases that are waiting for another attempt or given up."""
+    """List queue entries, and the databases that are waiting for another attempt or given up.
+
+    -o has the entries alone.
+    """
     from stackctl.sync.queue import entries as queue
     from stackctl.sync.queue import pauses, retries
 
@@ -37,20 +40,7 @@ def list_(
     def is_paused(one: Failure) -> bool:
         return pauses.find_pause(standing, one.tenancy, one.database, one.mapping) is not None
 
-    def tables() -> None:
-        run.console.table(
-            ("entry", "tenancy", "queued", "state"),
-            [
-                (
-                    entry.id,
-                    entry.tenancy,
-                    entry.created_at,
-                    "pending" if entry.claimed_at is None else "stale" if entry.stale else "in flight",
-                )
-                for entry in entries
-            ],
-            spare=("entry",),
-        ) if entries else run.console.line("the queue is empty")
+    def show_failures() -> None:
         if failures:
             run.console.line()
             run.console.table(
@@ -68,7 +58,22 @@ def list_(
         "entries": [asdict(entry) for entry in entries],
         "failing": [asdict(failure) | {"dead": failure.dead, "paused": is_paused(failure)} for failure in failures],
     }
-    run.finish(document, tables)
+    run.finish_list(
+        document,
+        ("entry", "tenancy", "queued", "state"),
+        [
+            (
+                entry.id,
+                entry.tenancy,
+                entry.created_at,
+                "pending" if entry.claimed_at is None else "stale" if entry.stale else "in flight",
+            )
+            for entry in entries
+        ],
+        empty="the queue is empty",
+        after=show_failures,
+        spare=("entry",),
+    )
 
 
 def _failure_row(failure: Failure, paused: bool) -> tuple[object, ...]:

@@ -9,7 +9,7 @@ import typer
 
 from stackctl.cli.arguments import find_tenancy, parse_text_option, parse_time_option
 from stackctl.cli.command import Run, command, format_count
-from stackctl.cli.refunds.shared import TenancyFilter, refund_document, refunds_table
+from stackctl.cli.refunds.shared import REFUND_COLUMNS, TenancyFilter, list_rows, refund_document
 from stackctl.cli.stripe_options import StripeApiBase, StripeApiKey, prepare_gateway
 from stackctl.core.errors import ServiceError, UsageError
 
@@ -34,7 +34,8 @@ class StatusName(Enum):
 
 @command(
     example="stackctl refunds list --since 24h\nstackctl refunds list --status submitted --json\n"
-    "stackctl refunds list --reconcile --since 720h",
+    "stackctl refunds list --reconcile --since 720h\nstackctl refunds list --status failed -o csv",
+    lists=True,
 )
 def list_(
     run: Run,
@@ -64,7 +65,7 @@ def list_(
     customer = parse_text_option(customer, "--customer")
     start, end = parse_time_option(since, "--since"), parse_time_option(until, "--until")
     open_gateway = prepare_gateway(run, stripe_api_key, stripe_api_base)
-    if reconcile and (customer or status or until):
+    if reconcile and (customer or status or until or run.options["list_format"]):
         raise UsageError("--reconcile goes with --tenancy and --since only", code="usage")
     with run.database() as conn:
         only = find_tenancy(conn, tenancy)
@@ -74,15 +75,18 @@ def list_(
         found = ledger.find_refunds(conn, tenancy=only, customer=customer, status=status.value if status else None,
                             since=start, until=end, limit=limit + 1)  # fmt: skip
     more, found = len(found) > limit, found[:limit]
-
-    def show() -> None:
-        refunds_table(run, found)
-        if not found:
-            run.console.line("no refunds")
-        if more:
-            run.console.line(f"the newest {limit}; --limit shows more")
-
-    run.finish({"refunds": [refund_document(one) for one in found], "more": more}, show)
+    document = {"refunds": [refund_document(one) for one in found], "more": more}
+    run.finish_list(
+        document,
+        REFUND_COLUMNS,
+        list_rows(found),
+        empty="no refunds",
+        right=("amount",),
+        folds=("status",),
+        spare=("customer", "asked"),
+    )
+    if more and not run.json_output:
+        run.console.info(f"the newest {limit}; --limit shows more")
 
 
 def _reconcile(

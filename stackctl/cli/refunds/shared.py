@@ -30,6 +30,7 @@ Invoice = Annotated[
 ]
 TenancyFilter = Annotated[str | None, typer.Option("--tenancy", metavar="TENANCY", help="Only this tenancy's.")]
 RefundId = Annotated[str, typer.Argument(metavar="REFUND", help="The id that create printed.")]
+REFUND_COLUMNS = ("refund", "asked", "amount", "status", "customer")
 STATUS_COLOURS = {"succeeded": "green", "failed": "red", "canceled": "red"}
 
 
@@ -123,9 +124,17 @@ def read_balance(
 
 
 def refunds_table(run: Run, refunds: Sequence[Refund]) -> None:
+    if refunds:
+        run.console.table(
+            REFUND_COLUMNS, list_rows(refunds), right=("amount",), folds=("status",), spare=("customer", "asked")
+        )
+
+
+def list_rows(refunds: Sequence[Refund]) -> list[tuple[object, ...]]:
+    """The rows of a table of refunds: its columns are REFUND_COLUMNS."""
     from stackctl.payments.money import format_money
 
-    rows = [
+    return [
         (
             str(one.id),
             one.created_at,
@@ -135,6 +144,3 @@ def refunds_table(run: Run, refunds: Sequence[Refund]) -> None:
         )
         for one in refunds
     ]
-    if rows:
-        columns = ("refund", "asked", "amount", "status", "customer")
-        run.console.table(columns, rows, right=("amount",), folds=("status",), spare=("customer", "asked"))

@@ -6,7 +6,7 @@ from stackctl.cli.command import Run, command, format_count
 from stackctl.cli.rules.rules_file import RulesPath, load_rules
 
 
-@command(example="stackctl rules list\nstackctl rules list --rules sign-up-rules.yaml --json")
+@command(example="stackctl rules list\nstackctl rules list --rules sign-up-rules.yaml --json", lists=True)
 def list_(run: Run, rules: RulesPath = None) -> None:
     """List the rules in the order in which they are evaluated."""
     from stackctl.core.console import Exact
@@ -36,18 +36,21 @@ def list_(run: Run, rules: RulesPath = None) -> None:
         )
         for rule in found.ordered
     ]
+    summary = f"{format_count(len(rows), 'rule', 'rules')}; otherwise {found.default_action}"
 
-    def show() -> None:
+    def show_summary() -> None:
         if rows:
-            run.console.table(
-                ("rule", "priority", "state", "action", "condition"),
-                rows,
-                right=("priority",),
-                folds=("condition",),
-                spare=("priority",),
-                exact=("condition",),
-            )
             run.console.line()
-        run.console.line(f"{format_count(len(rows), 'rule', 'rules')}; otherwise {found.default_action}")
+            run.console.line(summary)
 
-    run.finish(document, show)
+    run.finish_list(
+        document,
+        ("rule", "priority", "state", "action", "condition"),
+        rows,
+        empty=summary,
+        after=show_summary,
+        right=("priority",),
+        folds=("condition",),
+        spare=("priority",),
+        exact=("condition",),
+    )

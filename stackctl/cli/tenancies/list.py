@@ -9,7 +9,7 @@ import typer
 from stackctl.cli.command import Run, command
 
 
-@command(example="stackctl tenancies list\nstackctl tenancies list --json")
+@command(example="stackctl tenancies list\nstackctl tenancies list --json\nstackctl tenancies list -o csv", lists=True)
 def list_(
     run: Run,
     limit: Annotated[int, typer.Option("--limit", min=1, max=1_000_000, help="At most so many.")] = 100,
@@ -42,23 +42,24 @@ def list_(
         ]
     }
 
-    def show() -> None:
-        columns = ("tenancy", "project", "name", "branch", "external databases")
-        rows = [
-            (
-                one.id,
-                one.project,
-                one.project_name,
-                one.branch + (f", organization {one.organization}" if one.organization else ""),
-                ", ".join(databases[one.id]) or None,
-            )
-            for one in found
-        ]
-        if rows:
-            run.console.table(columns, rows, folds=columns[2:], spare=("branch", "external databases", "project"))
-        else:
-            run.console.line("there is no tenancy in the operated database")
-        if more:
-            run.console.info(f"the first {limit}; --limit shows more")
-
-    run.finish(document, show)
+    columns = ("tenancy", "project", "name", "branch", "external databases")
+    rows = [
+        (
+            one.id,
+            one.project,
+            one.project_name,
+            one.branch + (f", organization {one.organization}" if one.organization else ""),
+            ", ".join(databases[one.id]) or None,
+        )
+        for one in found
+    ]
+    run.finish_list(
+        document,
+        columns,
+        rows,
+        empty="there is no tenancy in the operated database",
+        folds=columns[2:],
+        spare=("branch", "external databases", "project"),
+    )
+    if more and not run.json_output:
+        run.console.info(f"the first {limit}; --limit shows more")
