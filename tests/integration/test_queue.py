@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from stackctl.sync.queue import entries
+from stackctl.sync.queue import deliveries, entries
 from tests.backend import MINE, OTHER, Connection, claim_as_another, fetch, insert, wait_until_blocked
 
 if TYPE_CHECKING:
@@ -214,3 +214,24 @@ def test_the_oldest_entry_is_claimed_first(source: Connection) -> None:
         )
     order = [tenancy for _ in made for tenancy in entries.take(source, 1)]
     assert order == [str(id_) for id_ in made[::-1]]
+
+
+def test_many_that_wait_take_turns_by_tenancy(source: Connection) -> None:
+    """What is in hand counts, then the place among the tenancy's own, then the time; of all tenancies, not of some."""
+    source.execute(
+        "INSERT INTO stackctl.pending_delivery (tenancy_id, database_id, queued_at, slow, leased_by, leased_at)"
+        " SELECT md5((n % 200)::text)::uuid, 'db' || n, now() + n * 7919 % 600 * interval '1 s', n % 3 = 0,"
+        " CASE WHEN n % 4 = 0 OR n % 200 > 120 THEN gen_random_uuid() END, now() FROM generate_series(1, 600) AS n"
+    )
+    query = "SELECT tenancy_id, database_id, slow, leased_by FROM stackctl.pending_delivery ORDER BY queued_at"
+    rows = source.execute(query).fetchall()
+    turns: dict[uuid.UUID, int] = {}
+    for tenancy, _, _, holder in rows:
+        turns[tenancy] = turns.get(tenancy, 0) + (holder is not None)
+    waiting: list[tuple[int, int, deliveries.Key]] = []
+    for place, (tenancy, database, slow, holder) in enumerate(rows):
+        if holder is None and not slow:
+            turns[tenancy] += 1
+            waiting.append((turns[tenancy], place, (tenancy, database)))
+    leased = deliveries.lease(source, uuid.uuid4(), 7, slow=False, busy=[])
+    assert {one.key for one in leased} == {key for _, _, key in sorted(waiting)[:7]}

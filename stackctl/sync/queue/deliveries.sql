@@ -35,12 +35,22 @@ SET again = p.leased_by IS NOT NULL,
 -- name: lease_deliveries
 -- The tenancies take turns: the first database of each that has least in hand, then the second, and so on.
 -- With each, the mappings that are to be tried again, and those that rest ('': the whole database).
-WITH ranked AS (
+-- Only of tenancies that can be among them: their first databases come before all others. A hundred more than are wanted,
+-- because others may be taking some of them.
+WITH first AS MATERIALIZED (
+    SELECT tenancy_id FROM stackctl.pending_delivery
+    GROUP BY tenancy_id
+    HAVING min(queued_at) FILTER (WHERE leased_by IS NULL AND slow = %(slow)s) IS NOT NULL
+    ORDER BY count(*) FILTER (WHERE leased_by IS NOT NULL),
+             min(queued_at) FILTER (WHERE leased_by IS NULL AND slow = %(slow)s)
+    LIMIT %(limit)s + 100
+), ranked AS (
     SELECT tenancy_id, database_id, leased_by IS NULL AND slow = %(slow)s AS waits,
            count(*) FILTER (WHERE leased_by IS NOT NULL) OVER tenancy
            + row_number() OVER (PARTITION BY tenancy_id, leased_by IS NULL AND slow = %(slow)s ORDER BY queued_at)
            AS turn
     FROM stackctl.pending_delivery
+    WHERE tenancy_id = ANY (ARRAY(SELECT tenancy_id FROM first))
     WINDOW tenancy AS (PARTITION BY tenancy_id)
 ), chosen AS (
     SELECT p.tenancy_id, p.database_id, p.retry
