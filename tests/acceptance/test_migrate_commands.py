@@ -150,7 +150,7 @@ def test_a_file_that_was_just_made_is_empty_and_pending_and_only_up_stops_at_it(
     made = empty.run("migrate", "new", "later", "--dir", folder).stdout.strip()
     status = empty.run("migrate", "status", "--dir", folder, "--json")
     assert (status.code, status.json["empty"]) == (0, status.json["pending"])
-    assert " empty" in empty.run("migrate", "status", "--dir", folder).stdout
+    assert "\tempty\t" in empty.run("migrate", "status", "--dir", folder).stdout
     assert empty.run("migrate", "verify", "--dir", folder).code == 0
     up = empty.run("migrate", "up", "--dir", folder, "--json")
     assert (up.code, up.json["error"]["code"], made in up.stderr) == (3, "empty-migration", True)

@@ -137,7 +137,7 @@ ALTER TABLE team ADD COLUMN size int;
     assert (refused.code, refused.json["error"]["code"]) == (3, "empty-migration")
     assert "is a draft" in refused.json["error"]["message"]
     file = next((own.directory / "db").glob("*_take_it_back.sql"))
-    assert f"{file.stem} " in own.run("migrate", "status", "--dir", "db").stdout
+    assert f"{file.stem}\t" in own.run("migrate", "status", "--dir", "db").stdout
     file.write_text(file.read_text().replace("-- stackctl:draft\n", ""))
     assert own.run("migrate", "up", "--dir", "db").code == 0
 

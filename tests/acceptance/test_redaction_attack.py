@@ -203,7 +203,7 @@ def test_an_ordinary_word_for_a_password_leaves_the_results_whole(tmp_path: Path
     )
     done = run(tmp_path, "config", "show", "--json", "--database-url", url)
     assert '"database": "postgres", "type": "postgres", "connection": "postgresql://app:***@h/d"' in done.stdout
-    assert re.search(r"postgres +postgres +postgresql://app:\*\*\*@h/d", run(tmp_path, "config", "show").stdout)
+    assert re.search(r"postgres\tpostgres\tpostgresql://app:\*\*\*@h/d", run(tmp_path, "config", "show").stdout)
 
 
 @pytest.mark.parametrize("secret", ["postgres", "database", "connection", "message"])

@@ -105,7 +105,7 @@ def test_record_writes_what_happens_and_leaves_the_rest(suite: Project, tmp_path
         ("allowed: true", "alowed: true", "did you mean allowed?"),
         ("allowed: true", "allowed: maybe", "allowed is true or false"),
         ("decision: reject", "decision: deny", "deny is unknown"),
-        ("auth_method: otp", "auth_method: otop", "'otop' is no auth method"),
+        ("auth_method: otp", "auth_method: otop", "'otop' is not an auth method"),
         ("risk_scores: {bot: 90}", "risk_scores: {bot: 190}", "from 0 to 100"),
         ("name: as it is", "name: risky", "is the name of the test in line 5"),
         ("./sign-up-rules.yaml", "./nowhere.yaml", "nowhere.yaml can't be read"),

@@ -91,7 +91,7 @@ def test_the_embedded_server_is_reached_whatever_is_set(variable: str, demo: Pat
 @pytest.mark.parametrize(
     "line",
     ["doctor", "status", "sync --all --full", "verify", "migrate verify", "run --max-duration=200ms", "rules backtest",
-     "migrate dump", "queue list", "demo ."],
+     "migrate dump", "queue list", "demo . --yes"],
 )  # fmt: skip
 def test_every_way_to_the_embedded_server_avoids_all_traps_at_once(line: str, demo: Path, trap: Trap) -> None:
     if line == "rules backtest":

@@ -341,7 +341,7 @@ def swallowed(copy: Copy, *, full: bool = False) -> list[str]:
     """The keys that the error of a sync names."""
     error = copy.sync(full=full)
     assert error is not None and error.code == "rows-refused"
-    assert "swallows" in error.message
+    assert "silently drops" in error.message
     return [row["key"][0] for row in error.details["rows"]]
 
 
