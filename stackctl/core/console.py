@@ -28,7 +28,6 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from functools import cache, cached_property
 from pathlib import Path
-from shutil import get_terminal_size
 from typing import IO, TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -265,13 +264,12 @@ class Console:
             tuple(self._cell(cell, name in exact) for name, cell in zip(columns, row, strict=True)) for row in rows
         )
         table = tables.Table(columns, shown, frozenset(right), frozenset(folds))
-        if not self._out.isatty():
+        if (width := self.width) is None:
             self._write("\n".join(tables.to_tab_separated(table)) + "\n")
             return
         if self.wide:
             self._set_table(table, table.measure())
             return
-        width = get_terminal_size().columns
         parts = list(table.split(group)) if group else [((), table)]
         rest = table.without(group)
         fitted = tables.fit_table(rest, width, spare)

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 GAP = "   "
-FOLDED_WIDTH = 24  # cells: a column of texts is not folded to less
+FOLDED_WIDTH = 16  # cells: a column of texts is not folded to less
 
 
 @dataclass(frozen=True)

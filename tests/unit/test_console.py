@@ -224,8 +224,8 @@ def test_a_table_fits_its_window(monkeypatch: pytest.MonkeyPatch) -> None:
         "                                       session",
         "日本        users                  -   x",
     ]
-    assert set_table(60, monkeypatch)[1:3] == ["database    mapping            error", "─" * 60]
-    assert set_table(60, monkeypatch)[-1] == "--wide shows tries, too"
+    assert set_table(54, monkeypatch)[1:3] == ["database    mapping            error", "─" * 54]
+    assert set_table(54, monkeypatch)[-1] == "--wide shows tries, too"
     assert set_table(20, monkeypatch)[:6] == [
         heading,
         "database  warehouse",

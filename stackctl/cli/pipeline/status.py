@@ -197,9 +197,8 @@ def show(console: Console, found: Status, captured: CaptureMode) -> None:
     for tenancy, databases in found.tenancies.items():
         for database in databases:
             console.line()
-            console.line(
-                f"tenancy {tenancy}  {database.database} ({database.type}, {database.connection})", style="bold"
-            )
+            where = f"{database.type}, {database.connection}" if console.wide else database.type
+            console.line(f"tenancy {tenancy}  {database.database} ({where})", style="bold")
             _show_database(console, database)
     if not found.tenancies:
         console.line()

@@ -132,6 +132,7 @@ def _note_equal(console: Console, checks: list[VerifyResult]) -> list[VerifyResu
     if console.wide:
         return checks
     left: list[VerifyResult] = []
+    said = None
     for (tenancy, database), part in groupby(checks, lambda check: (check.tenancy, check.database)):
         found = list(part)
         different = [check for check in found if not check.ok or check.interrupted or check.repaired]
@@ -139,7 +140,10 @@ def _note_equal(console: Console, checks: list[VerifyResult]) -> list[VerifyResu
         if not different:
             copies = format_count(len(found), "copy", "copies")
             rows = format_count(sum(check.source_rows or 0 for check in found), "row", "rows")
-            console.line(f"tenancy {tenancy}  database {database}: {copies}, {rows}: equal")
+            if tenancy != said:
+                console.line(f"tenancy {tenancy}", style="bold")
+                said = tenancy
+            console.line(f"  {database}: {rows} in {copies}, equal")
     return left
 
 
