@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 KINDS = ("postgres", "sqlite", "duckdb")
 MB = 1024 * 1024
 ROOM = 100  # MB besides three times the widest row
-OWN = {"duckdb": 192}  # MB that a kind of target has for itself: DuckDB holds a whole group of rows to write it out
+OWN = {"duckdb": 256}  # MB that a kind of target has for itself: DuckDB holds a whole group of rows to write it out
 DEADLINE = 100.0  # seconds for one command
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="asks Linux for the peak of memory")
