@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from stackctl.rules import backend_evaluator, reachability
 from stackctl.rules.cel import types
 from stackctl.rules.cel.parse import Binary, Call, ConditionSyntaxError, Node, children, parse, to_line_and_column, walk
-from stackctl.rules.model import AUTH_METHODS, MAX_RISK
+from stackctl.rules.model import AUTH_METHODS, MAX_RISK, is_integer_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -40,6 +40,9 @@ def check_rules(rules: RuleSet) -> tuple[Finding, ...]:
 
 
 def _check_rule(rule: Rule, claimed: Sequence[Finding]) -> Iterator[Finding]:
+    if is_integer_id(rule.id):
+        what = "its id is a whole number: the backend evaluates it before all others, whatever its priority"
+        yield Finding(rule.id, rule.line, 1, "integer-id", "warning", what, f"rule-{rule.id}")
     own = list(_check_condition(rule))
     yield from own
     if not any(finding.code == "never-so" for finding in own):  # which is the reason, and says it better

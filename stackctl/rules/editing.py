@@ -13,6 +13,7 @@ from stackctl.core.text_diff import diff_texts
 from stackctl.core.yaml_reader import read_text
 from stackctl.rules import suites
 from stackctl.rules.check import Finding, check_rules
+from stackctl.rules.model import is_integer_id
 from stackctl.rules.priorities import assign_priorities
 from stackctl.rules.rewrite_rules_file import rewrite_rules
 from stackctl.rules.rules_file import parse_rules
@@ -77,10 +78,21 @@ def replace_rules(rules: RuleSet, changed: Sequence[Rule]) -> RuleSet:
 
 
 def move_rule(rules: RuleSet, id_: str, position: int) -> RuleSet:
-    """The set with the rule at this place of the order of evaluation, from 0; few priorities change."""
+    """The set with the rule at this place of the order of evaluation, from 0; few priorities change.
+
+    Raises UsageError `rule-stays-first` for a place before, or of, a rule whose place no priority changes.
+    """
     ordered = [rule for rule in rules.ordered if rule.id != id_]
     ordered.insert(position, next(rule for rule in rules.rules if rule.id == id_))
-    return replace_rules(rules, assign_priorities(ordered, id_))
+    moved = replace_rules(rules, assign_priorities([rule for rule in ordered if not is_integer_id(rule.id)], id_))
+    if [rule.id for rule in moved.ordered] != [rule.id for rule in ordered]:
+        fixed = id_ if is_integer_id(id_) else next(rule.id for rule in moved.ordered if is_integer_id(rule.id))
+        raise UsageError(
+            f"the backend evaluates {fixed} first, whatever the priorities: its id is a whole number",
+            code="rule-stays-first",
+            hint="give that rule an id that is not a number",
+        )
+    return moved
 
 
 def plan_change(file: RulesFile, rules: RuleSet) -> Change:

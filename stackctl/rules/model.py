@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -46,8 +47,26 @@ class RuleSet:
 
     @property
     def ordered(self) -> tuple[Rule, ...]:
-        """In order of evaluation: highest priority first, equal ones by id."""
-        return tuple(sorted(self.rules, key=lambda rule: (-rule.priority, rule.id)))
+        """In the backend's order of evaluation: ids that are whole numbers, then by priority, equal ones by id."""
+        return tuple(sorted(self.rules, key=_evaluation_key))
+
+
+def is_integer_id(id_: str) -> bool:
+    """Whether the id is an array index to JavaScript, whose objects hold those first and ascending.
+
+    So the backend evaluates such a rule before all others, whatever its priority.
+    """
+    return re.fullmatch("0|[1-9][0-9]{0,9}", id_) is not None and int(id_) < 2**32 - 1
+
+
+def id_order(id_: str) -> tuple[bytes, tuple[int, ...]]:
+    """By what the backend sorts rules of equal priority: UTF-16 units without case, and `a` before `A`."""
+    return id_.upper().encode("utf-16-be", "surrogatepass"), tuple(-ord(character) for character in id_)
+
+
+def _evaluation_key(rule: Rule) -> tuple[bool, int, tuple[bytes, tuple[int, ...]]]:
+    first = is_integer_id(rule.id)
+    return not first, int(rule.id) if first else -rule.priority, id_order(rule.id)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from stackctl.rules.model import id_order
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -59,7 +61,7 @@ def _least_drops(rules: Sequence[Rule]) -> list[int]:
     """How far each rule's priority is below the first one's at the least: neighbours whose ids ascend may share one."""
     found = [0]
     for one, other in pairwise(rules):
-        found.append(found[-1] + (one.id > other.id))
+        found.append(found[-1] + (id_order(one.id) > id_order(other.id)))
     return found
 
 
@@ -75,6 +77,6 @@ def _priorities_between(between: Sequence[Rule], above: Rule | None, below: Rule
     found: list[int] = []
     priority, id_ = above.priority, above.id
     for rule in between:
-        priority, id_ = (priority if rule.id > id_ else priority - 1), rule.id
+        priority, id_ = (priority if id_order(rule.id) > id_order(id_) else priority - 1), rule.id
         found.append(priority)
     return found

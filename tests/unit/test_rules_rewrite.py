@@ -9,11 +9,14 @@ from dataclasses import replace
 
 import pytest
 
-from stackctl.core.errors import ConfigError
+from stackctl.core.errors import ConfigError, UsageError
+from stackctl.rules.check import check_rules
+from stackctl.rules.editing import move_rule
 from stackctl.rules.model import Action, Rule, RuleSet
 from stackctl.rules.priorities import assign_priorities
 from stackctl.rules.rewrite_rules_file import rewrite_rules
 from stackctl.rules.rules_file import parse_rules
+from tests.cel_js_oracle import ask
 
 TEXT = """\
 # our rules
@@ -211,6 +214,30 @@ def test_priorities_change_as_little_as_possible() -> None:
         number = sum(one != other for one, other in zip(rules, found, strict=True))
         fewer = itertools.combinations(range(5), number - 1) if number else ()
         assert not any(_possible(rules, changed) for changed in fewer)
+
+
+def test_the_order_is_the_one_of_the_backend() -> None:
+    """Of JavaScript: UTF-16 units without case, `a` before `A`, array indices first; moves come out in it."""
+    chance = random.Random(4)
+    ids = ["a", "A", "b_", "b-", "B0", "bz", "Z", "_", "é", "ß", "ss", "\U0001f600", "\uff5e", "0", "7", "10", "010",
+           "4294967294", "4294967295", "-1", "1.5", "2024"]  # fmt: skip
+    sets = [
+        [Rule(id_, id_, True, chance.randrange(3), None, Action("log")) for id_ in chance.sample(ids, 9)]
+        for _ in range(200)
+    ]
+    expected = ask({"rules": [{"id": rule.id, "priority": rule.priority} for rule in rules]} for rules in sets)
+    assert [[rule.id for rule in RuleSet("allow", tuple(rules)).ordered] for rules in sets] == expected
+
+
+def test_a_whole_number_as_an_id_is_first_and_stays_there() -> None:
+    rules = RuleSet("allow", tuple(Rule(id_, id_, True, 9, None, Action("log")) for id_ in ("b", "2024", "a_", "ab")))
+    assert [rule.id for rule in rules.ordered] == ["2024", "ab", "a_", "b"]
+    assert [rule.id for rule in move_rule(rules, "b", 1).ordered] == ["2024", "b", "ab", "a_"]
+    for id_, position in (("b", 0), ("2024", 3)):
+        with pytest.raises(UsageError, match="2024 first"):
+            move_rule(rules, id_, position)
+    (finding,) = (one for one in check_rules(rules) if one.code == "integer-id")
+    assert (finding.rule_id, finding.severity, finding.suggestion) == ("2024", "warning", "rule-2024")
 
 
 def _possible(rules: list[Rule], changed: tuple[int, ...]) -> bool:
