@@ -134,7 +134,7 @@ class _Match:
 
 
 def find_user(conn: Connection, who: str, tenancy: UUID | None = None) -> User:
-    """The user with this id, or with this address in any of its e-mail channels, as written or in lower case.
+    """The user with this id, or with this address in any of its e-mail channels, in whatever case it is stored.
 
     Raises UsageError `unknown-user`, `unknown-tenancy`, or `ambiguous-user` when several match.
     """
@@ -150,7 +150,7 @@ def find_user(conn: Connection, who: str, tenancy: UUID | None = None) -> User:
         raise UsageError(
             f"there is no user {who!r}{within}",
             code="unknown-user",
-            hint="name a user by id, or by an e-mail address as it is stored",
+            hint="name a user by id, or by an e-mail address",
         )
     if len(matches) > 1:
         raise _ambiguous(who, matches)
@@ -160,15 +160,16 @@ def find_user(conn: Connection, who: str, tenancy: UUID | None = None) -> User:
 def _find_matches(conn: Connection, who: str, tenancy: UUID | None) -> list[_Match]:
     values: dict[str, object] = {"tenancy": tenancy, "limit": MAX_LISTED + 1}
     if "@" in who:
-        query, values["spellings"] = _SQL["find_by_email"], sorted({who.strip(), who.strip().lower()})
-    else:
-        try:
-            query, values["id"] = _SQL["find_by_id"], UUID(who)
-        except ValueError:
-            raise UsageError(
-                f"{who!r} is neither the id of a user (a UUID) nor an e-mail address", code="usage"
-            ) from None
-    return [_Match(*row) for row in conn.execute(query, values)]
+        values["address"] = who.strip()
+        values["spellings"] = sorted({who.strip(), who.strip().lower()})
+        # Those two have an index; another spelling takes a look at every address, so it comes after.
+        found = [_Match(*row) for row in conn.execute(_SQL["find_by_email"], values)]
+        return found or [_Match(*row) for row in conn.execute(_SQL["find_by_email_in_any_case"], values)]
+    try:
+        values["id"] = UUID(who)
+    except ValueError:
+        raise UsageError(f"{who!r} is neither the id of a user (a UUID) nor an e-mail address", code="usage") from None
+    return [_Match(*row) for row in conn.execute(_SQL["find_by_id"], values)]
 
 
 def _ambiguous(who: str, matches: list[_Match]) -> UsageError:

@@ -23,6 +23,18 @@ CROSS JOIN LATERAL (
 ORDER BY 1, 2
 LIMIT %(limit)s
 
+-- name: find_by_email_in_any_case
+SELECT c."tenancyId", c."projectUserId", c."value", c."isPrimary" IS NOT NULL
+FROM (
+    SELECT DISTINCT ON ("tenancyId", "projectUserId") "tenancyId", "projectUserId", "value", "isPrimary"
+    FROM "ContactChannel"
+    WHERE "type" = 'EMAIL' AND lower("value") = lower(%(address)s)
+      AND (%(tenancy)s::uuid IS NULL OR "tenancyId" = %(tenancy)s)
+    ORDER BY "tenancyId", "projectUserId", "isPrimary", "value"
+) AS c
+ORDER BY 1, 2
+LIMIT %(limit)s
+
 -- name: find_tenancy
 SELECT 1 FROM "Tenancy" WHERE id = %(tenancy)s
 

@@ -311,8 +311,7 @@ class Console:
 
         heading, lines = tables.to_lines(table, widths, self._encodable("─"))
         self._print(heading, "bold")
-        for line in lines:
-            self._print(line, None)
+        self._print("\n".join(lines), None)
 
     @property
     def has_screen(self) -> bool:
@@ -343,9 +342,9 @@ class Console:
     def _print(self, shown: str, style: str | None) -> None:
         """A line that is harmless already."""
         shown = self._encodable(shown)
-        if self._out.isatty():
+        if style and self._out.isatty():
             self._terminal.print(shown, style=style, markup=False, emoji=False, highlight=False, soft_wrap=True)
-        else:  # without rich, whose import costs a command a tenth of its start
+        else:  # without rich, whose import costs a command a tenth of its start, and a line fifty times as much
             self._write(shown + "\n")
 
     @property

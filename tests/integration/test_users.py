@@ -74,6 +74,12 @@ def row(conn: Connection, user: uuid.UUID) -> tuple[Any, ...]:
 def test_a_user_is_found_by_id_and_by_any_address_in_either_case(source: Connection, ada: uuid.UUID) -> None:
     for who in (str(ada), ada.hex.upper(), "ada@example.com", " Ada@Example.COM ", "ADA@work.example"):
         assert find_user(source, who).id == ada, who
+    with source.transaction(force_rollback=True):  # as applications wrote them that kept what was typed
+        source.execute(
+            """UPDATE "ContactChannel" SET "value" = 'Ada@Work.Example' WHERE "value" = 'ada@work.example'"""
+        )
+        for who in ("ada@work.example", "aDA@WORK.example", "Ada@Work.Example"):
+            assert find_user(source, who).id == ada, who
     found = find_user(source, str(ada), MINE)
     assert (found.display_name, found.country_code, found.risk_bot, found.risk_free_trial_abuse) == ("Ada", "DE", 80, 0)
     assert (found.project, found.branch, found.anonymous) == ("p", "main", False)

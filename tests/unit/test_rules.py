@@ -312,6 +312,10 @@ def test_every_mistake_is_named_with_its_line() -> None:
         ("u.csv", "email,bot\na@b.c,1\n", 1),
         ("u.csv", "email,auth_method,bot\na@b.c,password,x\n", 2),
         ("u.csv", "email,auth_method,bots\na@b.c,password,1\n", 1),
+        ("u.csv", 'email,auth_method,note\n"a\n@b.c",password,x\n"a@\n\nb.c",pass,"y\nz"\n', 4),
+        ("u.csv", 'email,auth_method\na@b.c,password\n"a@b.c,password\nc@b.c,otp\n', 3),
+        ("u.csv", "sep=;\r\nemail;auth_method;bot\r\na@b.c;password;x\r\n", 3),
+        ("u.jsonl", '{"email": "a\u2028@b.c"}\r\n\r\n{"email": 1}\r\n', 3),
         ("u.jsonl", '{"email": "a@b.c"}\n[]\n', 2),
         ("u.yaml", "- {email: a@b.c}\n- {mail: x}\n", 2),
     ],
@@ -329,9 +333,45 @@ def test_a_bad_row_of_users_is_named(tmp_path: Path, name: str, text: str, row: 
         ("u.csv", 'email,auth_method,bot\n"A,b@X.c",oauth,7\n'),
         ("u.jsonl", '{"email": "a,b@x.c", "auth_method": "oauth", "risk_scores": {"bot": 7}}\n'),
         ("u.yaml", "users: [{email: 'a,b@x.c', auth_method: oauth, risk_scores: {bot: 7}}]\n"),
+        ("u.csv", "email;auth_method;bot\r\na,b@x.c;oauth;7\r\n;;\r\n"),
+        ("u.csv", "sep=|\r\nemail|auth_method|bot|\r\na,b@x.c|oauth|7||\r\n"),
+        ("u.csv", 'EMAIL\tAuth Method\tBot\tNotes\n"a,b@X.c "\t oauth\t7\t"new\nline"\n'),
+        ("u.tsv", "email\tauth_method\tbot\ra,b@x.c\toauth\t7\r"),
     ],
 )
-def test_users_come_in_three_forms(tmp_path: Path, name: str, text: str) -> None:
-    (tmp_path / name).write_text(text)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_users_come_in_several_forms(tmp_path: Path, name: str, text: str, encoding: str) -> None:
+    (tmp_path / name).write_bytes(text.encode(encoding))
     (person,) = load_users(tmp_path / name)
     assert person.context == Context("a,b@x.c", "", "oauth", "", 7, 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("email,auth_method,Email \na@b.c,password,d@b.c\n", "the column email is there twice"),
+        ("email,authMethod\na@b.c,password\n", "auth_method is missing; is authmethod meant?"),
+        ("email,auth_method,country-code\na@b.c,password,DE\n", "did you mean country_code?"),
+    ],
+)
+def test_a_bad_heading_is_named(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "u.csv").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        list(load_users(tmp_path / "u.csv"))
+    assert said in caught.value.message
+
+
+def test_a_column_that_means_nothing_is_told(tmp_path: Path) -> None:
+    (tmp_path / "u.csv").write_text("email,auth_method,Seen in\na@b.c,password,DE\n")
+    told: list[str] = []
+    assert len(list(load_users(tmp_path / "u.csv", told.append))) == 1
+    assert len(told) == 1
+    assert "Seen in is not used" in told[0]
+
+
+@pytest.mark.parametrize("data", [b"\xff\xfea", b"\xe9mail,auth_method\n", "email".encode("utf-16-le")])
+def test_a_file_in_no_known_encoding_is_refused(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "u.csv").write_bytes(data)
+    with pytest.raises(ConfigError) as caught:
+        list(load_users(tmp_path / "u.csv"))
+    assert caught.value.code == "users-unreadable"

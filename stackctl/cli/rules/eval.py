@@ -42,7 +42,7 @@ def eval_(
         list[str] | None, typer.Option("--risk", metavar=_RISK, help="bot or free_trial_abuse; repeatable.")
     ] = None,
     users: Annotated[
-        Path | None, typer.Option("--users", metavar="FILE", help="Many sample users: .csv, .jsonl or .yaml.")
+        Path | None, typer.Option("--users", metavar="FILE", help="Many sample users: .csv, .tsv, .jsonl or .yaml.")
     ] = None,
     rules: RulesPath = None,
 ) -> None:
@@ -141,7 +141,7 @@ def _many(run: Run, judge: Judge, path: Path) -> None:
 
     counts: Counter[str] = Counter()
     results: list[tuple[int, Decision]] = []
-    for person in load_users(path):
+    for person in load_users(path, run.console.warn):
         decision = judge.decide(person.context)
         counts[decision.outcome] += 1
         counts["restricted"] += decision.restricted_by is not None
