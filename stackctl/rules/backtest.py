@@ -111,7 +111,7 @@ class _RuleColumns:
 
     def conditions(self) -> list[sql.Composable]:
         return [
-            sql.SQL("{} AS {}").format(to_predicate(rule.condition or ""), self.name(place))
+            sql.SQL("{} AS {}").format(to_predicate(rule.condition or "", rule.lists), self.name(place))
             for place, rule in enumerate(self.counting)
         ]
 

@@ -6,9 +6,11 @@ import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from stackctl.core.errors import ConfigError
 from stackctl.rules import backend_evaluator, reachability
 from stackctl.rules.cel import types
 from stackctl.rules.cel.parse import Binary, Call, ConditionSyntaxError, Node, children, parse, to_line_and_column, walk
+from stackctl.rules.lists import expand_lists, find_uses
 from stackctl.rules.model import AUTH_METHODS, MAX_RISK, is_integer_id
 
 if TYPE_CHECKING:
@@ -16,6 +18,10 @@ if TYPE_CHECKING:
 
     from stackctl.rules.cel.types import Severity
     from stackctl.rules.model import Rule, RuleSet
+
+
+_SHOWN_ENTRIES = 3  # of a list, that can't match
+_SLOW_CONDITION = 32_768  # characters; the backend takes some 0.1 s for them
 
 
 @dataclass(frozen=True)
@@ -72,8 +78,9 @@ def _check_condition(rule: Rule) -> Iterator[Finding]:
             )
         return
     problems = [
-        *types.check_types(condition),
+        *types.check_types(condition, rule.lists),
         *_find_impossible_comparisons(condition),
+        *_check_lists(rule),
         *backend_evaluator.check_backend(condition),
     ]
     for problem in sorted(problems, key=lambda problem: problem.at):
@@ -96,6 +103,40 @@ def _find_impossible_comparisons(condition: str) -> Iterable[types.Problem]:
                 if what:
                     found.append(types.Problem(node.span.start, "never-so", "warning", what, suggestion))
     return found
+
+
+def _check_lists(rule: Rule) -> Iterator[types.Problem]:
+    """What of the lists that the condition names can't match, would slip through, or can't be pushed."""
+    condition = rule.condition or ""
+    uses = list(find_uses(condition, rule.lists))
+    for node, one in uses:
+        at, field = node.right.span.start, types.field_path(node.left)
+        wrong: dict[str, list[str]] = {}
+        for entry in one.entries:
+            what, _ = _explain_impossible(field, "in", entry)
+            if what:
+                wrong.setdefault(what, []).append(entry)
+        for what, entries in wrong.items():
+            shown = ", ".join(f"{entry!r} (line {one.entries[entry]})" for entry in entries[:_SHOWN_ENTRIES])
+            more = f" and {len(entries) - _SHOWN_ENTRIES:,} more" if len(entries) > _SHOWN_ENTRIES else ""
+            said = f"of the list {one.name} {shown}{more} can never match: {what}"
+            yield types.Problem(at, "list-entry", "warning", said)
+        # Who lets domains in by a list loses nothing by a subdomain that is not on it.
+        if field == "emailDomain" and rule.action.type != "allow" and ".endsWith(" not in condition:
+            domain = next((domain for domain in one.entries if f"a.{domain}" not in one.entries), "")
+            yield types.Problem(
+                at, "list-subdomain", "info",
+                f"subdomains are not on the list {one.name}: it has {domain}, and a.{domain} slips through",
+                f'list them, too, or add || emailDomain.endsWith(".{domain}")',
+            )  # fmt: skip
+    try:
+        expanded = expand_lists(rule)
+    except ConfigError as error:
+        yield types.Problem(uses[0][0].right.span.start, error.code, "warning", error.message, error.hint)
+        return
+    if uses and len(expanded) > _SLOW_CONDITION:
+        what = f"the backend reads its {len(expanded):,} characters with the lists written out for each sign-up"
+        yield types.Problem(uses[0][0].right.span.start, "list-size", "info", what)
 
 
 def _own_comparisons(node: Node) -> list[tuple[str, str, object]]:
@@ -124,6 +165,8 @@ def _explain_impossible(field: str, sign: str, value: object) -> tuple[str, str 
         return "countryCode is two letters, or empty", None
     if field == "emailDomain" and equality and "@" in value:
         return "emailDomain is what follows the last @", f'"{value.rpartition("@")[2]}"'
+    if equality and ((field == "email" and value != value.strip()) or (field == "emailDomain" and " " in value)):
+        return f"{field} has no such spaces", None
     if field == "email" and equality and value and "@" not in value:
         return "an email has an @", None
     if field == "authMethod" and equality and value not in AUTH_METHODS:

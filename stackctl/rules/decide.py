@@ -89,7 +89,7 @@ def _evaluate(rule: Rule, condition: CompiledCondition | str | None, fields: dic
     if isinstance(condition, str):
         return Evaluation(rule, "error", condition)
     try:
-        value = condition(fields)
+        value = condition({**fields, **rule.lists} if rule.lists else fields)
     except EvaluationError as error:
         return Evaluation(rule, "error", str(error))
     if value is True or value is False:

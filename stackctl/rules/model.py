@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+if TYPE_CHECKING:
+    from stackctl.rules.cel.values import Lists
 
 ActionType = Literal["allow", "reject", "restrict", "log"]
 DefaultAction = Literal["allow", "reject"]
@@ -13,6 +16,7 @@ AuthMethod = Literal["password", "otp", "oauth", "passkey"]
 ACTIONS: tuple[str, ...] = get_args(ActionType)
 DEFAULT_ACTIONS: tuple[str, ...] = get_args(DefaultAction)
 AUTH_METHODS: tuple[str, ...] = get_args(AuthMethod)
+FIELDS = ("email", "emailDomain", "countryCode", "authMethod", "oauthProvider", "riskScores")
 RISKS = ("bot", "free_trial_abuse")
 MAX_RISK = 100
 
@@ -27,7 +31,10 @@ class Action:
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule. `condition` is CEL; empty or None never matches. `line`: of the condition in its file, 0 if unknown."""
+    """One rule. `condition` is CEL; empty or None never matches. `line`: of the condition in its file, 0 if unknown.
+
+    `lists`: those of its file, which the condition may use by name.
+    """
 
     id: str
     display_name: str
@@ -36,6 +43,7 @@ class Rule:
     condition: str | None
     action: Action
     line: int = 0
+    lists: Lists = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,9 @@ def can_fail(node: Node) -> bool:
 
 def _parse_sound(rule: Rule) -> Node | None:
     condition = rule.condition or ""
-    if not condition.strip() or any(problem.severity == "error" for problem in types.check_types(condition)):
+    if not condition.strip():
+        return None
+    if any(problem.severity == "error" for problem in types.check_types(condition, rule.lists)):
         return None
     try:
         return parse(condition)

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import yaml
 
+from stackctl.core.errors import ConfigError
 from stackctl.core.yaml_reader import Reader, is_null, read_text, to_scalar
-from stackctl.rules.model import ACTIONS, DEFAULT_ACTIONS, Action, ActionType, DefaultAction, Rule, RuleSet
+from stackctl.rules.lists import read_list
+from stackctl.rules.model import ACTIONS, DEFAULT_ACTIONS, FIELDS, Action, ActionType, DefaultAction, Rule, RuleSet
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from stackctl.rules.cel.values import NamedList
 
-_TOP = ("default_action", "rules")
+_TOP = ("default_action", "lists", "rules")
 _RULE = ("display_name", "enabled", "priority", "condition", "action")
 _ACTION = ("type", "message")
+_NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+# Words that CEL keeps for itself.
+_RESERVED = re.compile(
+    "as|break|const|continue|else|false|for|function|if|import|in|let|loop|namespace|null|package|return|true|var|void"
+    "|while"
+)
 
 
 def load_rules(path: Path) -> RuleSet:
@@ -25,7 +35,7 @@ def load_rules(path: Path) -> RuleSet:
 
 def parse_rules(text: str, name: str) -> RuleSet:
     """The rules in a file's text. Raises ConfigError (`invalid-rules`)."""
-    reader = _Reader()
+    reader = _Reader(Path(name).parent)
     found = reader.read_rules(reader.compose(text))
     if reader.mistakes:
         hint = "a rule is `id: {condition: …, action: {type: reject}}`; see docs/rules.md"
@@ -34,11 +44,19 @@ def parse_rules(text: str, name: str) -> RuleSet:
 
 
 class _Reader(Reader):
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._folder = folder
+        self._lists: dict[str, NamedList] = {}
+
     def read_rules(self, node: yaml.Node | None) -> RuleSet:
         if node is None:
             return RuleSet("allow", ())
         top = self.read_mapping(node, "the file", _TOP)
         default = self.read_choice(top.get("default_action"), "default_action", DEFAULT_ACTIONS, "allow")
+        if "lists" in top:
+            for key, value in self.read_pairs(top["lists"], "lists"):
+                self._read_list(key, value)
         rules = top.get("rules")
         found: list[Rule] = []
         if rules is not None and not is_null(rules):
@@ -47,6 +65,20 @@ class _Reader(Reader):
                 if rule is not None:
                     found.append(rule)
         return RuleSet(cast("DefaultAction", default), tuple(found))
+
+    def _read_list(self, key: yaml.Node, node: yaml.Node) -> None:
+        name, file = str(key.value), self.read_string(node, f"list {key.value}")
+        if not _NAME.fullmatch(name) or _RESERVED.fullmatch(name):
+            self.add_mistake(key, f"{name} can't be the name of a list: letters, digits and _, and no word of CEL")
+        elif name in FIELDS:
+            self.add_mistake(key, f"{name} is a field of the user; name the list otherwise")
+        elif not file:
+            self.add_mistake(node, f"list {name} names no file: {name}: ./{name}.txt")
+        else:
+            try:
+                self._lists[name] = read_list(name, self._folder / file)
+            except ConfigError as error:
+                self.add_mistake(node, f"list {name}: {error.message}")
 
     def _read_rule(self, key: yaml.Node, node: yaml.Node) -> Rule | None:
         id_ = str(key.value)
@@ -71,6 +103,7 @@ class _Reader(Reader):
             condition=self.read_string(condition, f"condition of {id_}"),
             action=Action(cast("ActionType", kind), self.read_string(action.get("message"), f"message of {id_}")),
             line=_first_line(condition or key),
+            lists=self._lists,
         )
 
     def _read_priority(self, node: yaml.Node | None, id_: str) -> int:

@@ -204,6 +204,25 @@ def test_rules_go_to_the_backend_and_back(rules: Project, migrated_db: str, tmp_
     assert rules.run("rules", "pull", "--rules", "again.yaml", *where).stdout == "nothing to change\n"
 
 
+def test_a_list_is_written_out_for_the_backend_and_comes_back_by_name(tmp_path: Path, migrated_db: str) -> None:
+    project = Project(tmp_path)
+    project.write()
+    where = ("--database-url", migrated_db, "--tenancy", str(MINE), "--rules", "r.yaml", "--yes")
+    text = "lists: {bad: bad.txt}\nrules: {a: {priority: 1, condition: emailDomain in bad, action: {type: reject}}}\n"
+    (tmp_path / "r.yaml").write_text(text)
+    domains = [f"d{number:02}.com" for number in range(12)]
+    (tmp_path / "bad.txt").write_text("\n".join(domains))
+    assert project.run("rules", "push", *where).code == 0
+    condition = configured(migrated_db)["auth.signUpRules"]["a"]["condition"]
+    assert condition == f"emailDomain in {json.dumps(domains)}"
+    assert project.run("rules", "pull", *where).stdout == "nothing to change\n"
+    (tmp_path / "bad.txt").write_text("\n".join([*domains, "new.com"]))
+    shown = project.run("rules", "push", "--dry-run", *where).stdout.splitlines()
+    assert [line for line in shown if line[0] in "+-" and line[:3] not in ("+++", "---")][-1].startswith('+"new.com"]')
+    assert project.run("rules", "pull", *where).code == 0
+    assert "d00.com" in (tmp_path / "r.yaml").read_text()
+
+
 def test_push_refuses_what_is_wrong(rules: Project, migrated_db: str, tmp_path: Path) -> None:
     path = tmp_path / "sign-up-rules.yaml"
     where = ("--database-url", migrated_db, "--yes")

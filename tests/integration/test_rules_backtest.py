@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from stackctl.rules.backtest import CHANGES, Report, Scope, backtest
+from stackctl.rules.cel.values import NamedList
 from stackctl.rules.decide import Decision, Judge
 from stackctl.rules.model import Action, Context, Rule, RuleSet
 from tests.backend import MINE, OTHER, Project, add_channel, add_user, insert
@@ -66,6 +67,17 @@ def link(conn: Connection, user: uuid.UUID, provider: str, tenancy: uuid.UUID = 
         {"tenancyId": tenancy, "projectUserId": user, "id": uuid.uuid4(), "updatedAt": "now",
          "configOAuthProviderId": provider, "providerAccountId": str(uuid.uuid4())},
     )  # fmt: skip
+
+
+def test_a_list_by_name_is_one_array(source: Connection, connect: Connect, migrated_db: str) -> None:
+    users = fill(source, 40, random.Random(8))
+    bad = NamedList("bad", dict.fromkeys(["a.com", 'quo"te\\@b.c', "gmail.com", *map(str, range(100_000))], 1))
+    conditions = ["emailDomain in bad", "!(email in bad)", "countryCode in bad || emailDomain in bad", "size(bad) > 1"]
+    for condition in conditions:
+        rule = Rule("r", "", True, 0, condition, Action("reject"), lists={"bad": bad})
+        rules = RuleSet("allow", (rule,))
+        report = backtest(connect(migrated_db), rules, Scope(auth_method="password"))
+        assert (+report.by_rule, +report.outcomes) == expected([Judge(rules).decide(user) for user in users])
 
 
 def random_rules(generator: Generator, chance: random.Random) -> RuleSet:

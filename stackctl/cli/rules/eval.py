@@ -126,7 +126,7 @@ def _show(console: Console, decision: Decision) -> None:
         if evaluation.error:
             console.line(f"  {evaluation.error}")
         if evaluation.status in ("matched", "not_matched", "error"):
-            for part in trace_condition(evaluation.rule.condition or "", decision.context):
+            for part in trace_condition(evaluation.rule, decision.context):
                 seen = ", ".join(f"{name} = {value!r}" for name, value in part.fields.items())
                 value = f"error: {part.error}" if part.error else format_cel(part.value)
                 console.line(f"  {part.text} → {value}" + (f"   ({seen})" if seen else ""), exact=True)

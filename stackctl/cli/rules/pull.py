@@ -27,10 +27,12 @@ def pull(
     from stackctl.backend.tenancies import choose_tenancy, read_layers
     from stackctl.core.console import Exact
     from stackctl.rules import backend_rules, editing
+    from stackctl.rules.lists import restore_lists
 
     file = editing.read_rules_file(rules_path(run, rules))
     with run.database() as conn:
         found = backend_rules.read_rules(read_layers(conn, choose_tenancy(conn, tenancy)))
+    found = restore_lists(found, file.rules)
     wanted = replace(found, rules=tuple(sorted(found.rules, key=lambda rule: (-rule.priority, rule.id))))
     change = editing.plan_change(file, wanted)
     changed = change.text != (file.text or "")

@@ -25,6 +25,8 @@ def push(
 ) -> None:
     """Make the file's rules those that the backend enforces for a tenancy; nothing else of its configuration changes.
 
+    Lists that conditions use by name are written out: the backend knows none.
+
     Exit codes: 0 written, or nothing to change; 2 no such tenancy; 3 the file is bad, or `check` finds an error in it;
     5 not confirmed, or the configuration was changed by someone else in the meantime.
     """
@@ -32,6 +34,7 @@ def push(
     from stackctl.core.console import Exact
     from stackctl.rules import backend_rules, rules_file
     from stackctl.rules.check import check_rules
+    from stackctl.rules.lists import expand_rules
 
     path = rules_path(run, rules)
     wanted = rules_file.load_rules(path)
@@ -42,6 +45,7 @@ def push(
             code="invalid-rule",
             hint="`stackctl rules check` says more",
         )
+    wanted = expand_rules(wanted)
     with run.database() as conn:
         layers = read_layers(conn, choose_tenancy(conn, tenancy))
         config = backend_rules.to_config(layers, wanted)
@@ -62,7 +66,9 @@ def push(
 
 
 def _difference(before: RuleSet, after: RuleSet, name: str) -> str:
-    return diff_texts(_text(before), _text(after), name)
+    from stackctl.rules.lists import break_lists
+
+    return diff_texts(break_lists(_text(before)), break_lists(_text(after)), name)
 
 
 def _text(rules: RuleSet) -> str:

@@ -111,7 +111,7 @@ def _trace(result: Result) -> list[dict[str, Any]]:
             entry["parts"] = [
                 {"text": Exact(part.text), "value": part.value, "fields": part.fields}
                 | ({"error": part.error} if part.error else {})
-                for part in trace_condition(one.rule.condition or "", result.decision.context)
+                for part in trace_condition(one.rule, result.decision.context)
             ]
         found.append(entry)
     return found
@@ -167,7 +167,7 @@ def _because(result: Result) -> list[str]:
     for one in result.decision.evaluations:
         lines.append(f"{one.rule.id}: {one.status.replace('_', ' ')}" + (f": {one.error}" if one.error else ""))
         if one.status in ("matched", "not_matched", "error"):
-            for part in trace_condition(one.rule.condition or "", result.decision.context):
+            for part in trace_condition(one.rule, result.decision.context):
                 seen = ", ".join(f"{name} = {value!r}" for name, value in part.fields.items())
                 lines.append(
                     f"  {part.text} → {part.error or format_cel(part.value)}" + (f"   ({seen})" if seen else "")

@@ -27,7 +27,7 @@ from stackctl.rules.cel.parse import (
     parse,
     walk,
 )
-from stackctl.rules.cel.values import CompiledCondition, EvaluationError, Fields, describe_kind, is_int
+from stackctl.rules.cel.values import CompiledCondition, EvaluationError, Fields, NamedList, describe_kind, is_int
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -103,6 +103,8 @@ def compile_node(node: Node) -> CompiledCondition:
             isinstance(item, Literal) and isinstance(item.value, str) for item in items
         ):
             return _in_strings(compile_node(left), frozenset(item.value for item in items if isinstance(item, Literal)))
+        case Binary(operator="in", left=left, right=Name(name=name)):
+            return _in_field(compile_node(left), name)
         case Binary(operator=sign, left=left, right=right):
             return _binary(BINARY[sign], compile_node(left), compile_node(right))
         case Call(of=of, name=name, arguments=arguments):
@@ -115,6 +117,18 @@ def compile_node(node: Node) -> CompiledCondition:
 
 
 def _name(name: str) -> CompiledCondition:
+    look_up = _look_up(name)
+
+    def value(fields: Fields) -> Any:
+        found = look_up(fields)
+        if isinstance(found, NamedList):
+            raise EvaluationError(f"the list {name} stands behind `in` alone")
+        return found
+
+    return value
+
+
+def _look_up(name: str) -> CompiledCondition:
     def value(fields: Fields) -> Any:
         try:
             return fields[name]
@@ -195,6 +209,10 @@ def _in_strings(of: CompiledCondition, strings: frozenset[Any]) -> CompiledCondi
         return isinstance(found, str) and found in strings
 
     return value
+
+
+def _in_field(of: CompiledCondition, name: str) -> CompiledCondition:
+    return _binary(BINARY["in"], of, _look_up(name))
 
 
 def _minus(of: CompiledCondition) -> CompiledCondition:

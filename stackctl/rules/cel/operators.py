@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from typing import TYPE_CHECKING, Any
 
-from stackctl.rules.cel.values import EvaluationError, describe_kind, is_int, is_number
+from stackctl.rules.cel.values import EvaluationError, NamedList, describe_kind, is_int, is_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,6 +40,8 @@ def _comparison(compare: Callable[[Any, Any], bool]) -> Callable[[Any, Any], boo
 
 
 def _in(left: Any, right: Any) -> bool:
+    if isinstance(right, NamedList):
+        return isinstance(left, str) and left in right.entries
     if isinstance(right, list):
         return any(is_equal(left, item) for item in right)
     if isinstance(right, dict):

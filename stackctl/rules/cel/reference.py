@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from stackctl.rules.cel import patterns
 from stackctl.rules.cel.operators import BINARY
 from stackctl.rules.cel.parse import Call, Field, parse, walk
-from stackctl.rules.cel.values import EvaluationError
+from stackctl.rules.cel.values import EvaluationError, NamedList
 
 if TYPE_CHECKING:
     from celpy.evaluation import Context
@@ -41,7 +41,9 @@ def compile_with_reference(condition: str) -> CompiledCondition:
 
     def value(fields: Fields) -> Any:
         try:
-            return _to_python(built.evaluate(cast("Context", json_to_cel(dict(fields)))))
+            lists = {name: found for name, found in fields.items() if isinstance(found, NamedList)}
+            values = {name: json_to_cel(found) for name, found in fields.items() if name not in lists}
+            return _to_python(built.evaluate(cast("Context", values | lists)))
         except EvaluationError:
             raise
         # Whatever it raises is CEL's error value; the message may hold kilobytes of the user's own data.

@@ -7,8 +7,8 @@ NULL, too; so a row for which a condition is NULL is one that only Python can ju
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, LiteralString
 from typing import Literal as OneOf
-from typing import LiteralString
 
 from psycopg import sql
 
@@ -28,6 +28,9 @@ from stackctl.rules.cel.parse import (
 )
 from stackctl.rules.cel.pattern_sql import translate_pattern
 from stackctl.rules.model import RISKS
+
+if TYPE_CHECKING:
+    from stackctl.rules.cel.values import Lists
 
 Composable = sql.Composable
 
@@ -53,37 +56,46 @@ class _NotTranslatable(Exception):
     """SQL can't say it."""
 
 
-def to_predicate(condition: str) -> Composable:
-    """A boolean expression over a relation with the columns of TEXTS and those of the risk scores."""
+_NO_LISTS: Lists = {}
+
+
+def to_predicate(condition: str, lists: Lists = _NO_LISTS) -> Composable:
+    """A boolean expression over a relation with the columns of TEXTS and those of the risk scores.
+
+    `lists`: those that the condition may use by name.
+    """
     try:
-        return _boolean(parse(condition))
+        return _boolean(parse(condition), lists)
     except ConditionSyntaxError:
         return _UNKNOWN
 
 
-def _boolean(node: Node) -> Composable:
+def _boolean(node: Node, lists: Lists) -> Composable:
     try:
-        return _condition(node)
+        return _condition(node, lists)
     except _NotTranslatable:
         return _UNKNOWN
 
 
-def _condition(node: Node) -> Composable:
+def _condition(node: Node, lists: Lists) -> Composable:
     match node:
         case Literal(value=bool() as value):
             return sql.SQL("TRUE" if value else "FALSE")
         case Logical(operator=sign, parts=parts):
             joint = sql.SQL(" AND " if sign == "&&" else " OR ")
-            return sql.SQL("({})").format(joint.join([_boolean(part) for part in parts]))
+            return sql.SQL("({})").format(joint.join([_boolean(part, lists) for part in parts]))
         case Unary(operator="!", of=of):
-            return sql.SQL("(NOT {})").format(_boolean(of))
+            return sql.SQL("(NOT {})").format(_boolean(of, lists))
         case Conditional(when=when, then=then, otherwise=otherwise):
-            found = _boolean(when)
+            found = _boolean(when, lists)
             return sql.SQL("(CASE WHEN {0} THEN {1} WHEN NOT {0} THEN {2} END)").format(
-                found, _boolean(then), _boolean(otherwise)
+                found, _boolean(then, lists), _boolean(otherwise, lists)
             )
         case Binary(operator="in", left=left, right=ListLiteral(items=items)):
             return _in(_value(left), items)
+        case Binary(operator="in", left=left, right=Name(name=name)) if name in lists:
+            # One array, which the server hashes, however long the list is.
+            return sql.SQL("({} = ANY ({}::text[]))").format(_text(left), sql.Literal(list(lists[name].entries)))
         case Binary(operator=sign, left=left, right=right) if sign in _SIGNS:
             return _compare(sign, _value(left), _value(right))
         case Call(of=of, name=name, arguments=(argument,)) if of is not None:

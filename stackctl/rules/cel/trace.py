@@ -22,7 +22,8 @@ from stackctl.rules.cel.values import EvaluationError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from stackctl.rules.model import Context
+    from stackctl.rules.cel.values import Lists
+    from stackctl.rules.model import Context, Rule
 
 _LONGEST = 100  # characters of a part
 
@@ -37,14 +38,15 @@ class ConditionPart:
     fields: dict[str, Any]
 
 
-def trace_condition(condition: str, context: Context) -> tuple[ConditionPart, ...]:
+def trace_condition(rule: Rule, context: Context) -> tuple[ConditionPart, ...]:
     """The parts between && and || and !, in order of place; none when the condition can't be read."""
+    condition = rule.condition or ""
     try:
         tree = parse(condition)
     except ConditionSyntaxError:
         return ()
     fields = context.fields()
-    return tuple(_trace_part(condition, leaf, fields) for leaf in _leaves(tree))
+    return tuple(_trace_part(condition, leaf, fields, rule.lists) for leaf in _leaves(tree))
 
 
 def _leaves(node: Node) -> Iterator[Node]:
@@ -56,14 +58,14 @@ def _leaves(node: Node) -> Iterator[Node]:
             yield node
 
 
-def _trace_part(condition: str, node: Node, fields: dict[str, Any]) -> ConditionPart:
+def _trace_part(condition: str, node: Node, fields: dict[str, Any], lists: Lists) -> ConditionPart:
     text = " ".join(condition[node.span.start : node.span.end].split())
     shown = text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
     seen = dict(_find_fields(node, fields))
     if not can_compile(node):
         return ConditionPart(shown, None, "only the whole condition can be evaluated", seen)
     try:
-        return ConditionPart(shown, compile_node(node)(fields), None, seen)
+        return ConditionPart(shown, compile_node(node)({**fields, **lists}), None, seen)
     except EvaluationError as error:
         return ConditionPart(shown, None, str(error), seen)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from typing import Literal as OneOf
 
 from stackctl.rules.cel import patterns
@@ -26,6 +27,9 @@ from stackctl.rules.cel.parse import (
     parse,
 )
 from stackctl.rules.model import RISKS
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 Type = OneOf["string", "int", "double", "bool", "null", "list", "map", "any"]
 Severity = OneOf["error", "warning", "info"]
@@ -53,13 +57,13 @@ class Problem:
     suggestion: str | None = None
 
 
-def check_types(condition: str) -> tuple[Problem, ...]:
-    """Everything that is wrong with a condition, in order of place."""
+def check_types(condition: str, lists: Collection[str] = ()) -> tuple[Problem, ...]:
+    """Everything that is wrong with a condition, in order of place. `lists`: names of lists that it may use."""
     try:
         tree = parse(condition)
     except ConditionSyntaxError as error:
         return (Problem(error.at, "syntax", "error", error.reason),)
-    checker = _Checker()
+    checker = _Checker(lists)
     found = checker.type_of(tree)
     if found not in ("bool", "any"):
         checker.wrong(tree, "not-boolean", f"a condition is true or false, and this is {_with_article(found)}")
@@ -67,8 +71,9 @@ def check_types(condition: str) -> tuple[Problem, ...]:
 
 
 class _Checker:
-    def __init__(self) -> None:
+    def __init__(self, lists: Collection[str]) -> None:
         self.problems: list[Problem] = []
+        self._lists = lists
         self._bound: set[str] = set()  # variables of macros
 
     def wrong(self, node: Node, rule: str, message: str, suggestion: str | None = None) -> Type:
@@ -123,9 +128,12 @@ class _Checker:
             return FIELDS[name]
         if name in self._bound:
             return "any"
-        near = difflib.get_close_matches(name, FIELDS, n=1, cutoff=0.5)
-        known = ", ".join(FIELDS)
-        return self.wrong(node, "unknown-field", f"there is no field {name}", near[0] if near else f"one of {known}")
+        if name in self._lists:
+            return self.wrong(node, "type", f"the list {name} stands behind in alone", f"emailDomain in {name}")
+        near = difflib.get_close_matches(name, [*FIELDS, *self._lists], n=1, cutoff=0.5)
+        known = ", ".join([*FIELDS, *self._lists])
+        what = f"there is no field or list {name}" if self._lists else f"there is no field {name}"
+        return self.wrong(node, "unknown-field", what, near[0] if near else f"one of {known}")
 
     def _field(self, node: Node, owner: Type, of: Node, name: str) -> Type:
         if isinstance(of, Name) and of.name == "riskScores":
@@ -148,6 +156,9 @@ class _Checker:
         return self._not_possible(node, f"[{key}] of {_with_article(owner)}")
 
     def _binary(self, node: Node, sign: str, left: Node, right: Node) -> Type:
+        if sign == "in" and isinstance(right, Name) and right.name in self._lists and right.name not in self._bound:
+            self._comparable(left, self.type_of(left), "string")
+            return "bool"
         one, other = self.type_of(left), self.type_of(right)
         if sign == "in":
             if other not in ("list", "map", "any"):

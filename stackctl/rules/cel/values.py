@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 Fields: TypeAlias = Mapping[str, Any]
 CompiledCondition: TypeAlias = Callable[[Fields], Any]
+
+
+@dataclass(frozen=True)
+class NamedList:
+    """A list of texts that conditions know by name, behind `in` alone. `entries`: each with its line in the file."""
+
+    name: str
+    entries: Mapping[str, int]
+
+
+Lists: TypeAlias = Mapping[str, NamedList]
 
 
 class EvaluationError(Exception):
@@ -33,6 +45,8 @@ def describe_kind(value: Any) -> str:
             return "a double"
         case list():
             return "a list"
+        case NamedList():
+            return "a list by name"
         case dict():
             return "a map"
         case _:
