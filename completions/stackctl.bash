@@ -90,11 +90,11 @@ _stackctl_follows() {
     'payments test-mode') flags='--tenancy=@tenancies --yes -y --dry-run' arguments='on|off' ;;
     'payments products') flags='--customer-type=user|team|custom --customer= --tenancy=@tenancies --output=name|csv -o=name|csv' ;;
     'payment-methods') subcommands='list set plan apply export' ;;
-    'payment-methods list') flags='--tenancy=@tenancies --stripe-api-key= --output=name|csv -o=name|csv' ;;
-    'payment-methods set') flags='--tenancy=@tenancies --stripe-api-key= --yes -y --dry-run' arguments='@payment-methods...' ;;
-    'payment-methods plan') flags='--tenancy=@tenancies --stripe-api-key=' arguments='@files' ;;
-    'payment-methods apply') flags='--tenancy=@tenancies --stripe-api-key= --yes -y --dry-run' arguments='@files' ;;
-    'payment-methods export') flags='--tenancy=@tenancies --stripe-api-key=' ;;
+    'payment-methods list') flags='--tenancy=@tenancies --configuration= --stripe-api-key= --output=name|csv -o=name|csv' ;;
+    'payment-methods set') flags='--tenancy=@tenancies --configuration= --stripe-api-key= --yes -y --dry-run' arguments='@payment-methods...' ;;
+    'payment-methods plan') flags='--tenancy=@tenancies --configuration= --stripe-api-key=' arguments='@files' ;;
+    'payment-methods apply') flags='--tenancy=@tenancies --configuration= --stripe-api-key= --yes -y --dry-run' arguments='@files' ;;
+    'payment-methods export') flags='--tenancy=@tenancies --configuration= --stripe-api-key=' ;;
   esac
   # -- end of the table
 }

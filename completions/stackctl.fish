@@ -348,7 +348,7 @@ function __stackctl_follows --no-scope-shadowing
                     '--oauth-provider=:With --auth-method oauth.' \
                     '--country-code=:Two letters.' \
                     '--risk=:bot or free_trial_abuse; repeatable.' \
-                    '--users=@files:Many sample users: .csv, .jsonl or .yaml.' \
+                    '--users=@files:Many sample users: .csv, .tsv, .jsonl or .yaml.' \
                     '--rules=@files:The rules file; default sign_up_rules of stackctl.yaml.'
         case 'rules pull'
             set flags \
@@ -552,7 +552,7 @@ function __stackctl_follows --no-scope-shadowing
         case 'payments products'
             set flags \
                     '--customer-type=user|team|custom:For users, for teams, or for your own ids.' \
-                    '--customer=:Show what this customer owns and may buy.' \
+                    '--customer=:What it owns and may buy; a user may be named by address.' \
                     '--tenancy=@tenancies:The tenancy; not needed if there is only one.' \
                     '--output=name|csv:The first column alone, one a line; or all columns as CSV.' \
                     '-o=name|csv:The first column alone, one a line; or all columns as CSV.'
@@ -566,12 +566,14 @@ function __stackctl_follows --no-scope-shadowing
         case 'payment-methods list'
             set flags \
                     '--tenancy=@tenancies:The tenancy; not needed if there is only one.' \
+                    '--configuration=:Which configuration, where Stripe has several: pmc_…' \
                     '--stripe-api-key=:The platform\'s key; better set as STRIPE_API_KEY.' \
                     '--output=name|csv:The first column alone, one a line; or all columns as CSV.' \
                     '-o=name|csv:The first column alone, one a line; or all columns as CSV.'
         case 'payment-methods set'
             set flags \
                     '--tenancy=@tenancies:The tenancy; not needed if there is only one.' \
+                    '--configuration=:Which configuration, where Stripe has several: pmc_…' \
                     '--stripe-api-key=:The platform\'s key; better set as STRIPE_API_KEY.' \
                     '--yes:Do not ask.' \
                     '-y:Do not ask.' \
@@ -580,11 +582,13 @@ function __stackctl_follows --no-scope-shadowing
         case 'payment-methods plan'
             set flags \
                     '--tenancy=@tenancies:The tenancy; not needed if there is only one.' \
+                    '--configuration=:Which configuration, where Stripe has several: pmc_…' \
                     '--stripe-api-key=:The platform\'s key; better set as STRIPE_API_KEY.'
             set arguments '@files'
         case 'payment-methods apply'
             set flags \
                     '--tenancy=@tenancies:The tenancy; not needed if there is only one.' \
+                    '--configuration=:Which configuration, where Stripe has several: pmc_…' \
                     '--stripe-api-key=:The platform\'s key; better set as STRIPE_API_KEY.' \
                     '--yes:Do not ask.' \
                     '-y:Do not ask.' \
@@ -593,6 +597,7 @@ function __stackctl_follows --no-scope-shadowing
         case 'payment-methods export'
             set flags \
                     '--tenancy=@tenancies:The tenancy; not needed if there is only one.' \
+                    '--configuration=:Which configuration, where Stripe has several: pmc_…' \
                     '--stripe-api-key=:The platform\'s key; better set as STRIPE_API_KEY.'
     end
     # -- end of the table

@@ -528,7 +528,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 '--oauth-provider=:With --auth-method oauth.'
                 '--country-code=:Two letters.'
                 '--risk=:bot or free_trial_abuse; repeatable.'
-                '--users=@files:Many sample users: .csv, .jsonl or .yaml.'
+                '--users=@files:Many sample users: .csv, .tsv, .jsonl or .yaml.'
                 '--rules=@files:The rules file; default sign_up_rules of stackctl.yaml.'
             )
             arguments = @()
@@ -820,7 +820,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
             subcommands = @()
             flags = @(
                 '--customer-type=user|team|custom:For users, for teams, or for your own ids.'
-                '--customer=:Show what this customer owns and may buy.'
+                '--customer=:What it owns and may buy; a user may be named by address.'
                 '--tenancy=@tenancies:The tenancy; not needed if there is only one.'
                 '--output=name|csv:The first column alone, one a line; or all columns as CSV.'
                 '-o=name|csv:The first column alone, one a line; or all columns as CSV.'
@@ -842,6 +842,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
             subcommands = @()
             flags = @(
                 '--tenancy=@tenancies:The tenancy; not needed if there is only one.'
+                '--configuration=:Which configuration, where Stripe has several: pmc_…'
                 '--stripe-api-key=:The platform''s key; better set as STRIPE_API_KEY.'
                 '--output=name|csv:The first column alone, one a line; or all columns as CSV.'
                 '-o=name|csv:The first column alone, one a line; or all columns as CSV.'
@@ -852,6 +853,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
             subcommands = @()
             flags = @(
                 '--tenancy=@tenancies:The tenancy; not needed if there is only one.'
+                '--configuration=:Which configuration, where Stripe has several: pmc_…'
                 '--stripe-api-key=:The platform''s key; better set as STRIPE_API_KEY.'
                 '--yes:Do not ask.'
                 '-y:Do not ask.'
@@ -863,6 +865,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
             subcommands = @()
             flags = @(
                 '--tenancy=@tenancies:The tenancy; not needed if there is only one.'
+                '--configuration=:Which configuration, where Stripe has several: pmc_…'
                 '--stripe-api-key=:The platform''s key; better set as STRIPE_API_KEY.'
             )
             arguments = @('@files')
@@ -871,6 +874,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
             subcommands = @()
             flags = @(
                 '--tenancy=@tenancies:The tenancy; not needed if there is only one.'
+                '--configuration=:Which configuration, where Stripe has several: pmc_…'
                 '--stripe-api-key=:The platform''s key; better set as STRIPE_API_KEY.'
                 '--yes:Do not ask.'
                 '-y:Do not ask.'
@@ -882,6 +886,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
             subcommands = @()
             flags = @(
                 '--tenancy=@tenancies:The tenancy; not needed if there is only one.'
+                '--configuration=:Which configuration, where Stripe has several: pmc_…'
                 '--stripe-api-key=:The platform''s key; better set as STRIPE_API_KEY.'
             )
             arguments = @()

@@ -24,15 +24,24 @@ _SQL = load_statements(__file__, "purchases")
 
 @dataclass(frozen=True)
 class ConnectionStatus:
-    """`due`: what Stripe waits for. Modes are `test` or `live`: of the key, and of the tenancy's configuration."""
+    """`due`: what Stripe waits for, `past_due`: what of it is overdue, `errors`: what was wrong with what it was given,
+    as `requirement: reason`; `disabled_reason`: why Stripe has switched the account off, in its own word.
+
+    Modes are `test` or `live`: of the key, and of the tenancy's configuration. `earlier_accounts`: others that refunds
+    of the tenancy were made on.
+    """
 
     account: str
     status: Literal["setup-incomplete", "connected"]
+    disabled_reason: str | None
+    past_due: tuple[str, ...]
+    errors: tuple[str, ...]
     due: tuple[str, ...]
     charges_enabled: bool
     payouts_enabled: bool
     key_mode: str
     project_mode: str
+    earlier_accounts: tuple[str, ...]
 
 
 def open_gateway(settings: Settings, account: str | None) -> Gateway | None:
@@ -69,6 +78,19 @@ def list_accounts(conn: Connection, tenancy: UUID | None) -> Sequence[str]:
     return [row[0] for row in conn.execute(_SQL["list_accounts"], {"tenancy": tenancy})]
 
 
+def list_earlier_accounts(conn: Connection, tenancy: UUID, account: str) -> Sequence[str]:
+    """Those that refunds of the tenancy were made on, without the one that is connected now."""
+    if not ledger_exists(conn):
+        return ()
+    return [one for one in list_accounts(conn, tenancy) if one != account]
+
+
+def ledger_exists(conn: Connection) -> bool:
+    """Whether stackctl's ledger of refunds was made in this database."""
+    row = conn.execute(_SQL["ledger_exists"]).fetchone()
+    return bool(row and row[0])
+
+
 def list_connected_tenancies(conn: Connection, limit: int) -> Sequence[tuple[UUID, str]]:
     """Tenancies whose project has a connected account, each with it; no more than so many."""
     return conn.execute(_SQL["list_connected_tenancies"], {"limit": limit}).fetchall()
@@ -85,16 +107,26 @@ def _requirements_due(account: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(requirements.get("currently_due") or ())
 
 
-def read_status(gateway: Gateway, account: str, layers: ConfigLayers) -> ConnectionStatus:
+def read_status(
+    gateway: Gateway, account: str, layers: ConfigLayers, earlier_accounts: Sequence[str] = ()
+) -> ConnectionStatus:
     found = gateway.get_account(account)
+    requirements: Any = found.get("requirements") or {}
     return ConnectionStatus(
         account=account,
         status="connected" if found.get("details_submitted") else "setup-incomplete",
+        disabled_reason=requirements.get("disabled_reason") or None,
+        past_due=tuple(requirements.get("past_due") or ()),
+        errors=tuple(
+            f"{one.get('requirement')}: {one.get('reason') or one.get('code')}"
+            for one in requirements.get("errors") or ()
+        ),
         due=_requirements_due(found),
         charges_enabled=bool(found.get("charges_enabled")),
         payouts_enabled=bool(found.get("payouts_enabled")),
         key_mode=gateway.mode,
         project_mode="test" if is_test_mode(layers) else "live",
+        earlier_accounts=tuple(earlier_accounts),
     )
 
 

@@ -19,6 +19,7 @@ CATEGORIES = {
     "cards": "Cards", "wallets": "Wallets", "bnpl": "Buy now, pay later", "realtime": "Real-time payments",
     "bank_debits": "Bank debits", "bank_transfers": "Bank transfers", "vouchers": "Vouchers",
 }  # fmt: skip
+SHOWN_CONFIGURATIONS = 5  # in a hint
 
 
 @dataclass(frozen=True)
@@ -90,16 +91,44 @@ class Plan:
     blocked: tuple[tuple[str, str], ...]
 
 
-def read_configuration(gateway: Gateway, account: str) -> Configuration:
-    """The configuration that the platform steers. Raises StateError `no-configuration`."""
+def read_configuration(gateway: Gateway, account: str, named: str | None = None) -> Configuration:
+    """The active configuration that the platform steers, else the default one; or the one that is `named` by its id.
+
+    Raises StateError `no-configuration`, `several-configurations`, UsageError `unknown-configuration`.
+    """
     found = gateway.list_configurations()
-    steered = [one for one in found if one.get("application") or one.get("parent")]
-    chosen = steered or [one for one in found if one.get("is_default")]
+    # Checkout does not use one that was switched off.
+    active = [one for one in found if one.get("active") is not False]
+    if named is not None:
+        chosen = [one for one in active if one["id"] == named]
+        if not chosen:
+            known = ", ".join(str(one["id"]) for one in active[:SHOWN_CONFIGURATIONS]) or "none"
+            inactive = any(one["id"] == named for one in found)
+            raise UsageError(
+                f"the payment method configuration {named} is not active"
+                if inactive
+                else f"account {account} has no payment method configuration {named}",
+                code="unknown-configuration",
+                hint=f"active ones: {known}",
+            )
+    else:
+        steered = [one for one in active if one.get("application") or one.get("parent")]
+        chosen = steered or [one for one in active if one.get("is_default")]
     if not chosen:
+        inactive = sum(one.get("active") is False for one in found)
         raise StateError(
-            f"account {account} has no payment method configuration of the platform, and no default one",
+            f"account {account} has no payment method configuration of the platform, and no default one"
+            + (f", that is active ({inactive} are not)" if inactive else ""),
             code="no-configuration",
             hint="open the account's payment methods in Stripe's dashboard once, which makes one",
+        )
+    if len(chosen) > 1:
+        listed = [f"{one['id']} ({one.get('name') or 'without a name'})" for one in chosen]
+        raise StateError(
+            f"account {account} has {len(chosen)} active payment method configurations of the platform",
+            code="several-configurations",
+            hint="say which with --configuration: " + ", ".join(listed[:SHOWN_CONFIGURATIONS]),
+            details={"configurations": [str(one["id"]) for one in chosen]},
         )
     return _configuration(account, chosen[0])
 
@@ -132,7 +161,8 @@ def plan_changes(configuration: Configuration, states: Mapping[str, bool]) -> Pl
     for id_, on in states.items():
         offered = configuration.find_method(id_)
         if offered is None:
-            blocked[id_] = "Stripe does not offer it to this account"
+            if on:  # what is not offered is off
+                blocked[id_] = "Stripe does not offer it to this account"
         elif offered.enabled != on:
             changes[id_] = on
             if not offered.overridable:
@@ -172,18 +202,28 @@ def apply_plan(gateway: Gateway, configuration: Configuration, plan: Plan) -> Co
 # -- what is wanted, from a file or the command line
 
 
+def parse_state(value: object) -> bool | None:
+    """What YAML 1.1 takes for on and off, be it quoted, as writers that know YAML 1.2 have it; else None."""
+    if isinstance(value, bool):
+        return value
+    return {"on": True, "yes": True, "true": True, "off": False, "no": False, "false": False}.get(
+        value.strip().lower() if isinstance(value, str) else ""
+    )
+
+
 def parse_arguments(arguments: Sequence[str]) -> dict[str, bool]:
     """`card=on`. Raises UsageError."""
     found: dict[str, bool] = {}
     for argument in arguments:
-        id_, _, state = argument.partition("=")
-        if state not in ("on", "off"):
+        id_, _, text = argument.partition("=")
+        state = parse_state(text)
+        if state is None:
             raise UsageError(
                 f"{argument!r} is not METHOD=on or METHOD=off", code="usage", hint="e.g. card=on klarna=off"
             )
         if id_ not in METHODS:
             raise UsageError(f"there is no payment method {id_}", code="unknown-payment-method", hint=_suggest(id_))
-        if found.setdefault(id_, state == "on") != (state == "on"):
+        if found.setdefault(id_, state) != state:
             raise UsageError(f"{id_} can't be both on and off", code="usage")
     return found
 
@@ -201,7 +241,7 @@ def load_states(path: Path) -> dict[str, bool]:
     for key, value in reader.read_pairs(methods, "payment_methods") if methods is not None else ():
         if key.value not in METHODS:
             reader.add_mistake(key, f"there is no payment method {key.value}; {_suggest(str(key.value))}")
-        elif not isinstance(state := to_scalar(value), bool):
+        elif (state := parse_state(to_scalar(value))) is None:
             reader.add_mistake(value, f"{key.value} is on or off")
         else:
             found[str(key.value)] = state

@@ -86,13 +86,14 @@ SET quantity = CASE WHEN %(left)s > 0 THEN least(quantity, %(left)s) ELSE quanti
 WHERE "tenancyId" = %(tenancy)s AND id = %(id)s
 
 -- name: find_customer_type
-SELECT CASE WHEN EXISTS (SELECT 1 FROM "ProjectUser" WHERE "tenancyId" = %(tenancy)s AND "projectUserId"::text = %(id)s)
+SELECT CASE WHEN EXISTS (SELECT 1 FROM "ProjectUser" WHERE "tenancyId" = %(tenancy)s AND "projectUserId" = %(id)s)
             THEN 'user'
-            WHEN EXISTS (SELECT 1 FROM "Team" WHERE "tenancyId" = %(tenancy)s AND "teamId"::text = %(id)s)
+            WHEN EXISTS (SELECT 1 FROM "Team" WHERE "tenancyId" = %(tenancy)s AND "teamId" = %(id)s)
             THEN 'team' END
 
 -- name: list_purchases
--- The newest first. Owned is what is neither revoked nor ended.
+-- The newest first. Owned is what is neither revoked nor ended: a subscription grants from its first appearance,
+-- whatever its status, and until it has ended.
 SELECT id, 'one-time-purchase' AS type, "productId" AS product_id, product, quantity,
        CASE WHEN "revokedAt" IS NULL THEN 'active' ELSE 'revoked' END AS status, "revokedAt" IS NULL AS owned,
        "createdAt" AS created_at, "refundedAt" AS refunded_at, NULL AS ends_at
@@ -100,8 +101,18 @@ FROM "OneTimePurchase"
 WHERE "tenancyId" = %(tenancy)s AND "customerId" = %(customer)s AND lower("customerType"::text) = %(type)s
 UNION ALL
 SELECT id, 'subscription', "productId", product, quantity, status::text,
-       status IN ('active', 'trialing', 'past_due') AND "endedAt" IS NULL,
+       "endedAt" IS NULL OR "endedAt" > now() AT TIME ZONE 'UTC',
        "createdAt", "refundedAt", CASE WHEN "cancelAtPeriodEnd" THEN "currentPeriodEnd" END
 FROM "Subscription"
 WHERE "tenancyId" = %(tenancy)s AND "customerId" = %(customer)s AND lower("customerType"::text) = %(type)s
 ORDER BY created_at DESC, id
+
+-- name: list_revoked_quantities
+-- Of one-time purchases, whose row keeps what was bought. A refund that failed has taken nothing.
+SELECT purchase_id, sum(quantity)::integer FROM stackctl.refund
+WHERE tenancy_id = %(tenancy)s AND purchase_id = ANY (%(purchases)s) AND purchase_type = 'one-time-purchase'
+  AND status NOT IN ('failed', 'canceled') AND quantity > 0
+GROUP BY purchase_id
+
+-- name: ledger_exists
+SELECT to_regclass('stackctl.refund') IS NOT NULL

@@ -90,6 +90,39 @@ def test_a_file_is_planned_applied_and_written(shop: Shop, stripe: Running, tmp_
     assert methods(shop, "plan", "methods.yaml").stdout == "card: on -> off\nklarna: on -> off\n"
     assert methods(shop, "apply", "methods.yaml", "--yes").code == 0
     assert (state(stripe, "card"), state(stripe, "klarna")) == ("off", "off")
+    off = {"display_preference": {"preference": "off"}}
+    assert updates(stripe) == [{"card": off, "klarna": off}]
+
+
+def test_on_and_off_as_people_and_programs_write_them(shop: Shop, stripe: Running, tmp_path: Path) -> None:
+    (tmp_path / "m.yaml").write_text("payment_methods: {card: 'on', apple_pay: \"Yes\", klarna: OFF, link: true}\n")
+    assert methods(shop, "plan", "m.yaml").stdout == "apple_pay: off -> on\nklarna: on -> off\n"
+    result = methods(shop, "set", "card=ON", "apple_pay=yes", "klarna=False", "--dry-run")
+    assert result.stdout == "apple_pay: off -> on\nklarna: on -> off\nnothing was changed\n"
+    # What Stripe does not offer to the account is off.
+    del stripe.state.get("payment_method_configuration", ACCOUNT, "pmc_platform", False)["blik"]
+    assert methods(shop, "set", "blik=off").stdout == "nothing to change\n"
+    assert methods(shop, "set", "blik=on", "--yes", "--json").json["error"]["code"] == "blocked"
+
+
+def test_a_configuration_that_no_checkout_uses_is_not_taken(shop: Shop, stripe: Running) -> None:
+    state_, add = stripe.state, stripe.state.add
+    platforms = state_.get("payment_method_configuration", ACCOUNT, "pmc_platform", False)
+    platforms["active"] = False
+    assert methods(shop, "list", "--json").json["config_id"] == "pmc_50"  # the default one
+    for name in ("Web", "App"):
+        add("payment_method_configuration", ACCOUNT, id=f"pmc_{name}", name=name, application="ca_1", parent=None,
+            is_default=False, livemode=False, klarna=shown(True))  # fmt: skip
+    several = methods(shop, "set", "klarna=off", "--yes", "--json")
+    assert (several.code, several.json["error"]["code"]) == (5, "several-configurations")
+    assert "pmc_App (App), pmc_Web (Web)" in several.json["error"]["hint"]
+    assert updates(stripe) == []
+    named = ("set", "klarna=off", "--yes", "--json", "--configuration")
+    assert methods(shop, *named, "pmc_App").code == 0
+    assert [call.path for call in stripe.calls("POST")] == ["/v1/payment_method_configurations/pmc_App"]
+    for id_ in ("pmc_platform", "pmc_nowhere"):
+        refused = methods(shop, *named, id_)
+        assert (refused.code, refused.json["error"]["code"]) == (2, "unknown-configuration"), id_
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stackctl.cli.command import Run, command
-from stackctl.cli.payment_methods.shared import DryRun, StatesFile, Yes, apply_plan, read_configuration
+from stackctl.cli.payment_methods.shared import ConfigurationId, DryRun, StatesFile, Yes, apply_plan, read_configuration
 from stackctl.cli.stripe_options import StripeApiBase, StripeApiKey, Tenancy
 
 
@@ -12,6 +12,7 @@ def apply(
     run: Run,
     file: StatesFile,
     tenancy: Tenancy = None,
+    configuration: ConfigurationId = None,
     stripe_api_key: StripeApiKey = None,
     stripe_api_base: StripeApiBase = None,
     yes: Yes = False,
@@ -25,5 +26,5 @@ def apply(
     from stackctl.payments.methods import load_states
 
     wanted = load_states(file)
-    gateway, found = read_configuration(run, tenancy, stripe_api_key, stripe_api_base)
+    gateway, found = read_configuration(run, tenancy, configuration, stripe_api_key, stripe_api_base)
     apply_plan(run, gateway, found, wanted, yes=yes, dry_run=dry_run)

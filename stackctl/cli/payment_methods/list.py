@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stackctl.cli.command import Run, command
-from stackctl.cli.payment_methods.shared import read_configuration
+from stackctl.cli.payment_methods.shared import ConfigurationId, read_configuration
 from stackctl.cli.stripe_options import StripeApiBase, StripeApiKey, Tenancy
 
 
@@ -12,12 +12,16 @@ from stackctl.cli.stripe_options import StripeApiBase, StripeApiKey, Tenancy
     lists=True,
 )
 def list_(
-    run: Run, tenancy: Tenancy = None, stripe_api_key: StripeApiKey = None, stripe_api_base: StripeApiBase = None
+    run: Run,
+    tenancy: Tenancy = None,
+    configuration: ConfigurationId = None,
+    stripe_api_key: StripeApiKey = None,
+    stripe_api_base: StripeApiBase = None,
 ) -> None:
     """List the methods by category: whether checkout shows them, and whether they can be switched."""
     from stackctl.payments.methods import CATEGORIES
 
-    _, found = read_configuration(run, tenancy, stripe_api_key, stripe_api_base)
+    _, found = read_configuration(run, tenancy, configuration, stripe_api_key, stripe_api_base)
     document = {
         "account": found.account,
         "config_id": found.id,

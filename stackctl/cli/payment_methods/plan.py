@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from stackctl.cli.command import Run, command
-from stackctl.cli.payment_methods.shared import StatesFile, plan_document, read_configuration, show_plan
+from stackctl.cli.payment_methods.shared import (
+    ConfigurationId,
+    StatesFile,
+    plan_document,
+    read_configuration,
+    show_plan,
+)
 from stackctl.cli.stripe_options import StripeApiBase, StripeApiKey, Tenancy
 
 
@@ -12,6 +18,7 @@ def plan(
     run: Run,
     file: StatesFile,
     tenancy: Tenancy = None,
+    configuration: ConfigurationId = None,
     stripe_api_key: StripeApiKey = None,
     stripe_api_base: StripeApiBase = None,
 ) -> None:
@@ -22,6 +29,6 @@ def plan(
     from stackctl.payments import methods
 
     wanted = methods.load_states(file)
-    _, found = read_configuration(run, tenancy, stripe_api_key, stripe_api_base)
+    _, found = read_configuration(run, tenancy, configuration, stripe_api_key, stripe_api_base)
     planned = methods.plan_changes(found, wanted)
     run.finish(plan_document(planned, applied=False), lambda: show_plan(run, planned), ok=not planned.blocked)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from stackctl.cli.command import Run, command
-from stackctl.cli.payment_methods.shared import DryRun, Yes, apply_plan, read_configuration
+from stackctl.cli.payment_methods.shared import ConfigurationId, DryRun, Yes, apply_plan, read_configuration
 from stackctl.cli.stripe_options import StripeApiBase, StripeApiKey, Tenancy
 
 
@@ -18,6 +18,7 @@ def set_(
         list[str], typer.Argument(metavar="METHODS...", help="One or more of METHOD=on and METHOD=off.")
     ],
     tenancy: Tenancy = None,
+    configuration: ConfigurationId = None,
     stripe_api_key: StripeApiKey = None,
     stripe_api_base: StripeApiBase = None,
     yes: Yes = False,
@@ -31,5 +32,5 @@ def set_(
     from stackctl.payments.methods import parse_arguments
 
     wanted = parse_arguments(methods)
-    gateway, found = read_configuration(run, tenancy, stripe_api_key, stripe_api_base)
+    gateway, found = read_configuration(run, tenancy, configuration, stripe_api_key, stripe_api_base)
     apply_plan(run, gateway, found, wanted, yes=yes, dry_run=dry_run)

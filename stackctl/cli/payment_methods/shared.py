@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from stackctl.cli.arguments import parse_text_option
 from stackctl.cli.stripe_options import open_connected_account
 
 if TYPE_CHECKING:
@@ -19,15 +20,20 @@ if TYPE_CHECKING:
 StatesFile = Annotated[Path, typer.Argument(metavar="FILE", help="payment_methods: {card: on, klarna: off}")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the change only.")]
+ConfigurationId = Annotated[
+    str | None,
+    typer.Option("--configuration", metavar="PMC", help="Which configuration, where Stripe has several: pmc_…"),
+]
 
 
 def read_configuration(
-    run: Run, tenancy: str | None, key: str | None, base: str | None
+    run: Run, tenancy: str | None, configuration: str | None, key: str | None, base: str | None
 ) -> tuple[Gateway, Configuration]:
     from stackctl.payments import methods
 
+    named = parse_text_option(configuration, "--configuration")
     _, account, gateway = open_connected_account(run, tenancy, key, base)
-    return gateway, methods.read_configuration(gateway, account)
+    return gateway, methods.read_configuration(gateway, account, named)
 
 
 def apply_plan(

@@ -10,11 +10,12 @@ import typer
 from stackctl.cli.arguments import parse_text_option
 from stackctl.cli.command import Run, command
 from stackctl.cli.stripe_options import Tenancy
+from stackctl.core.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from stackctl.payments.products import CustomerPurchase
+    from stackctl.payments.products import CustomerPurchase, Verdict
 
 
 class CustomerTypeName(Enum):
@@ -34,7 +35,8 @@ def products(
         CustomerTypeName | None, typer.Option("--customer-type", help="For users, for teams, or for your own ids.")
     ] = None,
     customer: Annotated[
-        str | None, typer.Option("--customer", metavar="ID", help="Show what this customer owns and may buy.")
+        str | None,
+        typer.Option("--customer", metavar="ID", help="What it owns and may buy; a user may be named by address."),
     ] = None,
     tenancy: Tenancy = None,
 ) -> None:
@@ -48,13 +50,22 @@ def products(
     type_, customer = customer_type.value if customer_type else None, parse_text_option(customer, "--customer")
     with run.database() as conn:
         layers = read_layers(conn, choose_tenancy(conn, tenancy))
-        if customer is not None:
-            type_ = found.find_customer_type(conn, layers.tenancy, customer, type_)
-        bought = found.list_purchases(conn, layers.tenancy, customer, type_) if customer is not None and type_ else []
+        buyer = None if customer is None else found.find_customer(conn, layers.tenancy, customer, type_)
+        bought = [] if buyer is None else found.list_purchases(conn, layers.tenancy, buyer)
+    if buyer is not None and buyer.type == "custom" and type_ is None and not bought:
+        raise UsageError(
+            f"there is no user or team {customer} in tenancy {layers.tenancy}, and no custom customer of that id has"
+            " bought anything",
+            code="unknown-customer",
+            hint="`stackctl users show ADDRESS` finds a user; --customer-type custom takes an id of your own as it is",
+        )
+    type_ = buyer.type if buyer is not None else type_
     sold = found.list_products(layers, type_)
+    blocked = layers.get("payments", "blockNewPurchases") is True
+    verdicts = {one.id: found.judge_purchase(one, bought, blocked=blocked) for one in sold}
     document: dict[str, Any] = {
         "tenancy": layers.tenancy,
-        "customer": customer,
+        "customer": None if buyer is None else buyer.id,
         "customer_type": type_,
         "products": [
             {
@@ -64,12 +75,14 @@ def products(
                 "prices": one.prices,
                 "server_only": one.server_only,
                 "stackable": one.stackable,
+                "add_on_to": one.add_on_to,
+                "product_line": one.line,
             }
-            | ({} if customer is None else _may_buy(found.find_obstacle(one, bought)))
+            | ({} if buyer is None else _may_buy(verdicts[one.id]))
             for one in sold
         ],
     }
-    if customer is not None:
+    if buyer is not None:
         document["purchases"] = [
             {
                 "id": one.id,
@@ -77,6 +90,7 @@ def products(
                 "product_id": one.product_id,
                 "name": one.name,
                 "quantity": one.quantity,
+                "revoked_quantity": one.revoked,
                 "status": one.status,
                 "owned": one.owned,
                 "created_at": one.created_at,
@@ -86,16 +100,16 @@ def products(
             for one in bought
         ]
 
-    if customer is not None and not run.is_for_script:
+    if buyer is not None and not run.is_for_script:
         _show_bought(run, bought)
     rows = [
         (one.id, one.name, one.customer_type, "included" if one.included else _prices(one.prices))
-        + (() if customer is None else (found.find_obstacle(one, bought) or "yes",))
+        + (() if buyer is None else (_tell(verdicts[one.id]),))
         for one in sold
     ]
     run.finish_list(
         document,
-        ("product", "name", "for", "price") + (() if customer is None else ("may buy",)),
+        ("product", "name", "for", "price") + (() if buyer is None else ("may buy",)),
         rows,
         empty="no products" + (f" for a {type_} customer" if type_ else ""),
         folds=("name", "price", "may buy"),
@@ -111,7 +125,7 @@ def _show_bought(run: Run, bought: Sequence[CustomerPurchase]) -> None:
             (
                 str(one.id),
                 one.name,
-                str(one.quantity),
+                _quantity(one),
                 one.status + (f", ends {one.ends_at:%Y-%m-%d}" if one.ends_at and one.owned else ""),
                 one.created_at,
                 one.refunded_at,
@@ -122,14 +136,31 @@ def _show_bought(run: Run, bought: Sequence[CustomerPurchase]) -> None:
             ("purchase", "product", "quantity", "status", "bought", "refunded"),
             rows,
             right=("quantity",),
-            folds=("product", "status"),
+            folds=("product", "quantity", "status"),
             spare=("refunded", "bought"),
         )
     run.console.line()
 
 
-def _may_buy(why_not: str | None) -> dict[str, Any]:
-    return {"may_buy": why_not is None, "why_not": why_not}
+def _may_buy(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "may_buy": verdict.why_not is None,
+        "why_not": verdict.why_not,
+        "replaces": [one.id for one in verdict.replaces],
+    }
+
+
+def _tell(verdict: Verdict) -> str:
+    if verdict.why_not is not None:
+        return verdict.why_not
+    return f"yes, replaces {', '.join(one.name for one in verdict.replaces)}" if verdict.replaces else "yes"
+
+
+def _quantity(one: CustomerPurchase) -> str:
+    """`3 bought, 2 revoked: 1`."""
+    if not one.revoked:
+        return str(one.quantity)
+    return f"{one.quantity} bought, {one.revoked} revoked: {max(one.quantity - one.revoked, 0)}"
 
 
 def _prices(prices: Mapping[str, Mapping[str, Any]]) -> str:

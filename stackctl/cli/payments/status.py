@@ -19,15 +19,27 @@ def status(
     from stackctl.payments import connection
 
     layers, account, gateway = open_connected_account(run, tenancy, stripe_api_key, stripe_api_base)
-    found = connection.read_status(gateway, account, layers)
+    with run.database() as conn:
+        earlier = connection.list_earlier_accounts(conn, layers.tenancy, account)
+    found = connection.read_status(gateway, account, layers, earlier)
     differ = found.key_mode != found.project_mode
 
     def show() -> None:
         line = run.console.line
+        if found.disabled_reason is not None:
+            line(f"disabled  {found.disabled_reason}", "red")
+        for what in found.past_due:
+            line(f"          past due: {what}", "red")
+        for what in found.errors:
+            line(f"          {what}", "red")
         line(f"account   {found.account}")
+        for other in found.earlier_accounts:
+            line(f"          was connected to {other}, whose payments are refunded there")
         ready = found.status == "connected"
         line(f"status    {'connected' if ready else 'setup incomplete'}", None if ready else "yellow")
         for what in found.due:
+            if what in found.past_due:
+                continue
             line(f"          due: {what}", "yellow")
         line(f"charges   {'enabled' if found.charges_enabled else 'not enabled'}")
         line(f"payouts   {'enabled' if found.payouts_enabled else 'not enabled'}")
