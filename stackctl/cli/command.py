@@ -213,6 +213,7 @@ def command(*, example: str, lists: bool = False, **settings: Any) -> Callable[[
             if list_format is not None and options["json_output"]:
                 raise UsageError("-o does not go with --json or --jq", code="usage")
             run = Run({**options, "list_format": list_format})
+            _refuse_non_utf8(ctx, arguments)
             if options["jq"] is not None:
                 run.console.compile_filter()
             try:
@@ -229,6 +230,16 @@ def command(*, example: str, lists: bool = False, **settings: Any) -> Callable[[
         return Declared(invoke, example.strip(), settings)
 
     return declare
+
+
+def _refuse_non_utf8(ctx: typer.Context, arguments: dict[str, Any]) -> None:
+    """UsageError for what the shell passed on though it is no text: nothing could print, store or send it."""
+    for name, value in arguments.items():
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and any("\ud800" <= one <= "\udfff" for one in text):
+                option = next(max(one.opts, key=len) for one in ctx.command.params if one.name == name)
+                shown = option if option.startswith("-") else ascii(text)
+                raise UsageError(f"{shown} is not valid UTF-8", code="usage")
 
 
 def set_signature(function: Callable[..., Any], parameters: list[inspect.Parameter]) -> None:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 8 << 20
 MAX_UNFOLDED = 100_000  # nodes of a file whose aliases are many
+_MERGE = "tag:yaml.org,2002:merge"
+# What PyYAML raises for 5,000 digits, 2024-13-45, `!!bool maybe`, `!!int ""`, `!!timestamp x` and `!ours`.
+_NO_VALUE = (ValueError, LookupError, AttributeError, TypeError, yaml.YAMLError)
 _DEEP = re.compile(r"^[ ?-]{2000}", re.MULTILINE)
 
 
@@ -26,12 +29,20 @@ def read_text(path: Path, *, code: str, hint: str) -> str:
     except OSError as error:
         raise ConfigError(f"{path} can't be read: {error.strerror}", code=code, hint=hint) from error
     if len(data) > MAX_BYTES:
-        raise ConfigError(f"{path} is larger than {MAX_BYTES >> 20} MB", code=code)
+        what = f"larger than {MAX_BYTES >> 20} MB"
+        raise ConfigError(f"{path} is {what}", code=code, details=_to_details(str(path), [(1, what)]))
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        raise ConfigError(f"{path}:{line}: not UTF-8", code=code, hint="save the file as UTF-8") from error
+        details = _to_details(str(path), [(line, "not UTF-8")])
+        raise ConfigError(
+            f"{path}:{line}: not UTF-8", code=code, hint="save the file as UTF-8", details=details
+        ) from error
+
+
+def _to_details(name: str, mistakes: Iterable[tuple[int, str]]) -> dict[str, Any]:
+    return {"findings": [{"file": name, "line": line, "message": what} for line, what in mistakes]}
 
 
 def compose(text: str, loader: Any = yaml.SafeLoader) -> yaml.Node | None:
@@ -63,6 +74,53 @@ def _measure(node: yaml.Node, sizes: dict[int, int]) -> int:
     return sizes[id(node)]
 
 
+def construct(node: yaml.Node) -> Any:
+    """The node's value, of plain types. Raises YAMLError: also for a key that is there twice, of which
+    YAML's own reader takes the last, and for what stands behind a tag that it doesn't fit."""
+    _refuse_repeated_keys(node)
+    try:
+        return yaml.SafeLoader("").construct_document(node)
+    except _NO_VALUE as error:
+        raise yaml.MarkedYAMLError(problem="a value can't be read", problem_mark=node.start_mark) from error
+
+
+def _refuse_repeated_keys(node: yaml.Node) -> None:
+    inner: Iterable[yaml.Node] = node.value if isinstance(node, yaml.SequenceNode) else ()
+    if isinstance(node, yaml.MappingNode):
+        seen: set[Any] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE:
+                if key.value in seen:
+                    raise yaml.MarkedYAMLError(problem=f"{key.value} is there twice", problem_mark=key.start_mark)
+                seen.add(key.value)
+        inner = [value for _, value in node.value]
+    for one in inner:
+        _refuse_repeated_keys(one)
+
+
+def list_pairs(node: yaml.MappingNode) -> list[tuple[yaml.Node, yaml.Node]]:
+    """The pairs of a mapping, and behind them those of its merge keys (`<<`) that it does not have itself."""
+    merged = [value for key, value in node.value if key.tag == _MERGE]
+    if not merged:
+        return node.value
+    own = [pair for pair in node.value if pair[0].tag != _MERGE]
+    for value in merged:
+        for one in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+            if not isinstance(one, yaml.MappingNode):
+                own.append((value, one))  # an unknown key
+                continue
+            known = {key.value for key, _ in own if isinstance(key, yaml.ScalarNode)}
+            own += [pair for pair in list_pairs(one) if pair[0].value not in known]
+    return own
+
+
+def join_surrogates(text: str) -> str:
+    """The text with whole characters for the pairs of surrogates that JSON spells them with; YAML reads each half.
+
+    Raises ValueError for half of a pair."""
+    return text if text.isascii() else text.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
+
+
 class Reader:
     """Reads nodes into values, and remembers every mistake with its line, to be told at once."""
 
@@ -89,7 +147,7 @@ class Reader:
             [f"{name}:{line}: {what}" for line, what in mistakes],
             code=code,
             hint=hint,
-            details={"findings": [{"file": name, "line": line, "message": what} for line, what in mistakes]},
+            details=_to_details(name, mistakes),
         )
 
     def read_pairs(self, node: yaml.Node, what: str) -> Iterable[tuple[yaml.Node, yaml.Node]]:
@@ -97,7 +155,7 @@ class Reader:
             self.add_mistake(node, f"{what} is a mapping of keys, not {describe_shape(node)}")
             return
         seen: set[str] = set()
-        for key, value in node.value:
+        for key, value in list_pairs(node):
             if not isinstance(key, yaml.ScalarNode):
                 self.add_mistake(key, f"a key of {what} is a word")
             elif key.value in seen:
@@ -137,7 +195,11 @@ class Reader:
         if "\0" in node.value:
             self.add_mistake(node, f"{what} holds a NUL character")
             return None
-        return str(node.value)
+        try:
+            return join_surrogates(str(node.value))
+        except ValueError:
+            self.add_mistake(node, f"{what} holds half a character (a lone surrogate)")
+            return None
 
     def read_boolean(self, node: yaml.Node | None, what: str) -> bool:
         if node is None:
@@ -159,7 +221,11 @@ def _loader(text: str) -> Any:
 
 
 def to_scalar(node: yaml.Node) -> Any:
-    return yaml.SafeLoader("").construct_object(node) if isinstance(node, yaml.ScalarNode) else None
+    """The value of a scalar; None for anything else, and for what is not what its tag or its form says."""
+    try:
+        return yaml.SafeLoader("").construct_object(node) if isinstance(node, yaml.ScalarNode) else None
+    except _NO_VALUE:
+        return None
 
 
 def is_null(node: yaml.Node) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import re._parser as pattern_parser  # the standard library's own, for the structure of a pattern
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from stackctl.rules.cel.parse import Call, ConditionSyntaxError, ListLiteral, Literal, Logical, Node, parse, walk
@@ -84,7 +85,9 @@ def _problem(node: Node, what: str, suggestion: str | None = None) -> Problem:
 def _is_exponential(pattern: str) -> bool:
     """Whether an unbounded repeat holds another, as in (a+)+: a backtracking matcher may need exponential time."""
     try:
-        return _has_nested_repeat(pattern_parser.parse(pattern), within=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what may change in Python's own patterns, such as `[[a]`
+            return _has_nested_repeat(pattern_parser.parse(pattern), within=False)
     except (re.error, RecursionError, OverflowError):
         return False
 

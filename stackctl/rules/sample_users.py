@@ -6,21 +6,23 @@ import codecs
 import csv
 import difflib
 import io
-import json
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stackctl.core.errors import ConfigError
-from stackctl.rules.model import RISKS, Context
+from stackctl.core.json_reader import check_characters, load_json
+from stackctl.rules.model import MAX_RISK, RISKS, Context
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
 KEYS = ("email", "auth_method", "oauth_provider", "country_code", "risk_scores")
 COLUMNS = ("email", "auth_method", "oauth_provider", "country_code", *RISKS)
 REQUIRED = ("email", "auth_method")
+_MAX_DIGITS, _MAX_SHOWN = 9, 40  # of a score that is read, and characters of a cell that an error quotes
+_NO_LIST = "a list of users is expected, or users: with one"
 _SEPARATORS = (",", ";", "\t")
 _SEPARATOR = re.compile(
     r'"?sep=([,;\t|])"?\r?\n', re.IGNORECASE
@@ -47,7 +49,9 @@ def load_users(path: Path, warn: Callable[[str], None] = lambda text: None) -> I
             rows = _read_csv(path, text, warn)
         case ".jsonl" | ".ndjson":
             rows = _read_json_lines(path, text)
-        case ".yaml" | ".yml" | ".json":
+        case ".json":
+            rows = _read_json(path, text)
+        case ".yaml" | ".yml":
             rows = _read_yaml(path, text)
         case _:
             raise ConfigError(
@@ -80,15 +84,27 @@ def _read_text(path: Path) -> str:
     return text
 
 
-def parse_user(row: Mapping[str, Any]) -> Context:
+def parse_score(text: str) -> int:
+    """A risk score as it is typed. Raises ValueError."""
+    if not text.isascii() or not text.isdigit() or len(text) > _MAX_DIGITS:
+        shown = text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}… ({len(text):,} characters)"
+        raise ValueError(f"{shown!r} is not a whole number from 0 to {MAX_RISK}")
+    return int(text)
+
+
+def parse_user(row: Any) -> Context:
     """A user as a mapping of KEYS. Raises ValueError, whose message says what is expected."""
+    if not isinstance(row, dict):
+        raise ValueError("a user is one object")
     for key in row:
         if key not in KEYS:
             near = difflib.get_close_matches(str(key), KEYS, n=1)
             raise ValueError(f"there is no {key!r}; " + (f"did you mean {near[0]}?" if near else f"{', '.join(KEYS)}"))
     for key in ("email", "auth_method", "oauth_provider", "country_code"):
-        if row.get(key) is not None and not isinstance(row[key], str):
-            raise ValueError(f"{key} is text")
+        value = row.get(key)
+        if value is not None and not isinstance(value, str):
+            raise ValueError(f"{key} is text: put it in quotes")  # NO and 5 are none to YAML
+        check_characters(value)
     scores = row.get("risk_scores") or {}
     if not isinstance(scores, dict):
         raise ValueError(f"risk_scores is a mapping of {', '.join(RISKS)}")
@@ -168,44 +184,54 @@ def _nest_scores(path: Path, line: int, row: dict[str, str]) -> dict[str, Any]:
     for name in RISKS:
         text = row.pop(name, "").strip()
         if text:
-            if not text.isascii() or not text.isdigit():
-                raise _invalid_user(path, line, f"{name}: {text!r} is not a whole number")
-            scores[name] = int(text)
+            try:
+                scores[name] = parse_score(text)
+            except ValueError as error:
+                raise _invalid_user(path, line, f"{name}: {error}") from None
     return {**row, "risk_scores": scores}
 
 
-def _read_json_lines(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+def _read_json_lines(path: Path, text: str) -> Iterator[tuple[int, Any]]:
     # Nothing else ends a line: a text may hold U+2028 and its kin as they are.
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            row = load_json(line)
+        except ValueError as error:
             raise _invalid_user(path, number, f"not JSON: {error}") from error
-        if not isinstance(row, dict):
-            raise _invalid_user(path, number, "a line is one object")
         yield number, row
 
 
-def _read_yaml(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    import yaml
-
-    from stackctl.core.yaml_reader import compose
-
+def _read_json(path: Path, text: str) -> Iterator[tuple[int, Any]]:
     try:
-        root = compose(text)
-        data: Any = None if root is None else yaml.SafeLoader("").construct_document(root)
-    except (yaml.YAMLError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        raise _invalid_user(path, mark.line + 1 if mark else 1, "not YAML") from error
+        data = load_json(text)
+    except ValueError as error:
+        raise _invalid_user(path, getattr(error, "lineno", 1), f"not JSON: {error}") from error
     rows = data.get("users") if isinstance(data, dict) else data
     if not isinstance(rows, list):
-        raise _invalid_user(path, 1, "a list of users is expected, or users: with one")
-    for number, row in enumerate(rows, 1):
-        if not isinstance(row, dict):
-            raise _invalid_user(path, number, "a user is a mapping")
-        yield number, row
+        raise _invalid_user(path, 1, _NO_LIST)
+    yield from enumerate(rows, 1)
+
+
+def _read_yaml(path: Path, text: str) -> Iterator[tuple[int, Any]]:
+    import yaml
+
+    from stackctl.core.yaml_reader import compose, construct, list_pairs
+
+    row = 0
+    try:
+        rows = compose(text)
+        if isinstance(rows, yaml.MappingNode):
+            rows = next((value for key, value in list_pairs(rows) if key.value == "users"), None)
+        if not isinstance(rows, yaml.SequenceNode):
+            raise _invalid_user(path, 1, _NO_LIST)
+        for row, node in enumerate(rows.value, 1):
+            yield row, construct(node)
+    except (yaml.YAMLError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = mark.line + 1 if mark else 1
+        raise _invalid_user(path, row or line, getattr(error, "problem", None) or "not YAML") from error
 
 
 def _invalid_user(path: Path, place: int, what: str) -> ConfigError:

@@ -13,7 +13,7 @@ import yaml
 
 from stackctl.core.errors import ConfigError
 from stackctl.core.files import replace_file
-from stackctl.core.yaml_reader import Reader, is_null, read_text, to_scalar
+from stackctl.core.yaml_reader import Reader, construct, is_null, read_text, to_scalar
 from stackctl.rules import rules_file, sample_users
 from stackctl.rules.decide import Decision, Judge, Outcome
 
@@ -238,9 +238,11 @@ class _Reader(Reader):
             return None
         expect = self._read_expect(keys["expect"], name) if "expect" in keys else {}
         try:
-            context = sample_users.parse_user(yaml.SafeLoader("").construct_document(keys["user"]))
-        except (ValueError, AttributeError, yaml.YAMLError) as error:
-            what = str(error) if isinstance(error, ValueError) else "a user is a mapping"
+            context = sample_users.parse_user(construct(keys["user"]))
+        except (ValueError, yaml.YAMLError) as error:
+            what = (
+                str(error) if isinstance(error, ValueError) else getattr(error, "problem", None) or "it can't be read"
+            )
             self.add_mistake(keys["user"], f"{name}: {what}")
             return None
         return Test(name, node.start_mark.line + 1, context, expect, node)

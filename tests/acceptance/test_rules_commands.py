@@ -91,6 +91,23 @@ def test_check_is_content_with_what_is_right_and_exits_1_otherwise(rules: Projec
     assert github.stdout.startswith("::error file=bad.yaml,line=3,title=unknown-field::a: ")
 
 
+def test_check_of_a_file_that_holds_no_rules_has_findings(rules: Project, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("rules:\n  a: {priority: 1.5, conditon: x, action: {type: log}}\n")
+    result = rules.run("rules", "check", "--rules", bad.name, "--json")
+    assert result.code == 1
+    assert result.json["findings"][1] == {
+        "file": "bad.yaml", "line": 2, "column": 1, "rule": "invalid-rules", "rule_id": None, "severity": "error",
+        "message": "rule a has no key conditon; did you mean condition?", "suggestion": None,
+    }  # fmt: skip
+    shown = rules.run("rules", "check", "--rules", bad.name)
+    assert (shown.code, shown.stdout.splitlines()[0]) == (1, "bad.yaml:2: error invalid-rules")
+    assert shown.stdout.endswith("\n2 findings\n")
+    bad.write_bytes(b"rules:\n  a: \xff")
+    github = rules.run("rules", "check", "--rules", bad.name, "--format", "github")
+    assert (github.code, github.stdout) == (1, "::error file=bad.yaml,line=2,title=rules-unreadable::not UTF-8\n")
+
+
 def test_list_is_in_the_order_of_evaluation(rules: Project) -> None:
     document = rules.run("rules", "list", "--json").json
     assert [rule["id"] for rule in document["rules"]] == ["block-disposable", "risky"]
@@ -106,6 +123,10 @@ def test_list_is_in_the_order_of_evaluation(rules: Project) -> None:
         (("eval", "--country-code", "GER"), 2),
         (("eval", "--rules", "nowhere.yaml"), 3),
         (("eval", "--users", "nowhere.csv"), 3),
+        (("eval", "--risk", "bot=5", "--risk", "bot=80"), 2),
+        (("eval", "--risk", f"bot={'9' * 5000}"), 2),
+        (("eval", "--email", "\udcff"), 2),
+        (("check", "--rules", "nowhere.yaml"), 3),
         (("check", "--json", "--format", "github"), 2),
     ],
 )

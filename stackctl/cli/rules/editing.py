@@ -76,7 +76,6 @@ def confirm_and_write(run: Run, file: RulesFile, wanted: RuleSet, *, yes: bool, 
     from stackctl.core.console import Exact
     from stackctl.rules import editing
 
-    refuse_non_utf8(wanted)
     change = editing.plan_change(file, wanted)
     nothing = change.text == (file.text or "")
     document = {
@@ -118,15 +117,6 @@ def confirm_and_write(run: Run, file: RulesFile, wanted: RuleSet, *, yes: bool, 
             run.console.line(f"{file.path} written" + (", a new file" if file.text is None else ""))
 
     run.finish(document, show, ok=not (dry_run and change.errors), exit_code=3)
-
-
-def refuse_non_utf8(rules: RuleSet) -> None:
-    """UsageError for what the shell passed on though it is not text: the file could not hold it."""
-    for rule in rules.rules:
-        try:
-            "".join((rule.id, rule.display_name, rule.condition or "", rule.action.message or "")).encode()
-        except UnicodeEncodeError:
-            raise UsageError(f"rule {rule.id}: what was given is not valid UTF-8", code="usage") from None
 
 
 def show_change(run: Run, change: Change) -> None:

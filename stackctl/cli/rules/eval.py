@@ -100,12 +100,17 @@ def _document(decision: Decision) -> dict[str, Any]:
 
 
 def _risks(given: Sequence[str]) -> dict[str, int]:
+    from stackctl.rules.sample_users import parse_score
+
     found: dict[str, int] = {}
     for text in given:
         name, _, score = text.partition("=")
-        if not score.isascii() or not score.isdigit():
-            raise UsageError(f"--risk: {text!r} is not {_RISK}", code="usage", hint="e.g. --risk bot=80")
-        found[name] = int(score)
+        if name in found:
+            raise UsageError(f"--risk {name} is given twice", code="usage")
+        try:
+            found[name] = parse_score(score)
+        except ValueError as error:
+            raise UsageError(f"--risk {name[:40]}: {error}", code="usage", hint="e.g. --risk bot=80") from None
     return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -30,6 +29,7 @@ def tree(
     Exit codes: 0 drawn; 2 no such rule; 3 the condition or the tree can't be read.
     """
     from stackctl.core.console import Exact
+    from stackctl.core.json_reader import load_json
     from stackctl.rules.cel import tree as trees
     from stackctl.rules.cel.parse import ConditionSyntaxError, to_line_and_column
     from stackctl.rules.editing import read_rules_file
@@ -38,7 +38,7 @@ def tree(
         raise UsageError("name a rule, or a tree with --from", code="usage")
     if source is not None:
         try:
-            found = trees.from_document(json.loads(source.read_text(encoding="utf-8")))
+            found = trees.from_document(load_json(source.read_text(encoding="utf-8-sig")))
         except OSError as error:
             raise ConfigError(f"{source} can't be read: {error.strerror}", code="tree-unreadable") from error
         except (ValueError, RecursionError) as error:
