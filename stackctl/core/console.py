@@ -11,7 +11,7 @@ Results are of three kinds, and values come from anybody: a user's name, a file'
 
 JSON (`json_document`, `json_line`) is masked value by value, parts that are documents (`Exact`) excepted. Errors,
 remarks and logs are sentences, of which each secret is masked that was ever read (`redaction.scrub`).
-Off a terminal nothing is folded or cut.
+On a terminal sentences are folded between words, and tables set to fit; off one nothing is folded or cut.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import re
 import shutil
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from stackctl.core.tables import Table
 
 _EXPLAIN_THEMSELVES = ("bug", "confirmation-required", "not-confirmed", "write-failed")
+_USUAL_WIDTH = 80  # of a terminal that does not say
 PLAIN_PROGRESS_INTERVAL = 3.0  # seconds between progress lines off a terminal
 
 # What a runner of GitHub Actions obeys: `::command::` where a line begins, `##[command]` anywhere.
@@ -136,6 +137,25 @@ def _has(encoding: str, sign: str) -> bool:
     return True
 
 
+def _count_columns(stream: IO[str]) -> int | None:
+    """How wide the stream's terminal is; None off one."""
+    if not stream.isatty():
+        return None
+    if not os.environ.get("COLUMNS"):
+        with suppress(OSError):
+            return os.get_terminal_size(stream.fileno()).columns or _USUAL_WIDTH
+    return shutil.get_terminal_size((_USUAL_WIDTH, 24)).columns
+
+
+def _fold(text: str, width: int | None, hang: int = 2) -> list[str]:
+    """A sentence in the lines that it takes; off a terminal one."""
+    if width is None:
+        return [text]
+    from stackctl.core.folding import fold_sentence
+
+    return fold_sentence(text, width, hang)
+
+
 class Console:
     """The two streams of one process, and how much to say on them."""
 
@@ -175,7 +195,7 @@ class Console:
     @property
     def width(self) -> int | None:
         """The columns of stdout's terminal; None off one."""
-        return shutil.get_terminal_size().columns if self._out.isatty() else None
+        return _count_columns(self._out)
 
     def json_document(self, document: Any) -> None:
         """The one JSON document of a command, indented for eyes on a terminal, compact lines off it."""
@@ -235,9 +255,14 @@ class Console:
             style = {"+": "green", "-": "red"}.get(line[:1]) if line[:3] not in ("+++", "---") else None
             self._print(escape_unprintable(line, keep="\t"), style)
 
-    def line(self, text: str = "", style: str | None = None, *, exact: bool = False) -> None:
-        """One line of the result; `exact`: it shows a part of a document."""
-        self._print(to_sentence(text, exact=exact), style)
+    def line(self, text: str = "", style: str | None = None, *, exact: bool = False, hang: int = 2) -> None:
+        """One line of the result; `exact`: it shows a part of a document, which stays as it is.
+
+        On a terminal it is folded to the window; `hang`: how far the further lines are set in.
+        """
+        shown = self._encodable(to_sentence(text, exact=exact))
+        for part in [shown] if exact or self.wide else _fold(shown, self.width, hang):
+            self._print(part, style)
 
     def table(
         self,
@@ -277,14 +302,17 @@ class Console:
             if number:
                 self._print("", None)
             if group:
-                self._print("  ".join(f"{name} {cell}" for name, cell in zip(group, heading, strict=True)), "bold")
+                named = [f"{name} {cell}" for name, cell in zip(group, heading, strict=True)]
+                whole = _fold("  ".join(named), width)
+                for line in whole if len(whole) == 1 else [line for one in named for line in _fold(one, width)]:
+                    self._print(line, "bold")
             if fitted is None:
-                for line in tables.to_records(part):
+                for line in tables.to_records(part, width):
                     self._print(line, None)
             else:
                 self._set_table(part.without(fitted[0]), fitted[1])
         if fitted is not None and fitted[0]:
-            self._print(f"--wide shows {', '.join(reversed(fitted[0]))}, too", "dim")
+            self.line(f"--wide shows {', '.join(reversed(fitted[0]))}, too", "dim")
 
     def names(self, values: Iterable[Any]) -> None:
         """What a script's loop takes, one a line."""
@@ -383,16 +411,16 @@ class Console:
             self._say(text)
 
     def warn(self, text: str) -> None:
-        self._say(text, self._styled("warning: ", "33"))
+        self._say(text, "warning: ", "33")
 
     def error(self, error: StackctlError) -> None:
         """`error:` and `hint:` on stderr; under --json the error document on stdout as well, but not under --jq."""
         first, *others = error.lines
-        self._say(first, self._styled("error: ", "1;31"))
+        self._say(first, "error: ", "1;31")
         for line in others:
             self._say(line)
         if error.hint:
-            self._say(error.hint, self._styled("hint: ", "36"))
+            self._say(error.hint, "hint: ", "36")
         self._point_to_explanation(error)
         if self.json_output and self._jq is None:
             body = {"code": error.code, "message": error.message, "hint": error.hint, "details": error.details}
@@ -410,22 +438,22 @@ class Console:
         wanted = self._err.isatty() and not self.quiet and error.code not in self._explained
         if wanted and error.exit_code != UsageError.exit_code and error.code not in _EXPLAIN_THEMSELVES:
             self._explained.add(error.code)
-            self._say(f"stackctl explain {error.code}", self._styled("more: ", "36"))
+            self._say(f"stackctl explain {error.code}", "more: ", "36")
 
     def traceback(self, lines: Iterable[str]) -> None:
         for line in lines:
             self._say(line)
 
-    def _say(self, text: str, prefix: str = "") -> None:
-        try:
-            shown = _to_encodable(to_sentence(scrub(text)), getattr(self._err, "encoding", None) or "utf-8")
-            self._err.write(prefix + shown + "\n")
+    def _say(self, text: str, prefix: str = "", code: str = "") -> None:
+        shown = prefix + _to_encodable(to_sentence(scrub(text)), getattr(self._err, "encoding", None) or "utf-8")
+        first, *others = [shown] if self.wide else _fold(shown, _count_columns(self._err))
+        styled = self._styled(prefix, code) + first[len(prefix) :]
+        with suppress(BrokenPipeError):
+            self._err.write("\n".join([styled, *others]) + "\n")
             self._err.flush()
-        except BrokenPipeError:
-            pass
 
     def _styled(self, text: str, code: str) -> str:
-        return text if self._no_color or not self._err.isatty() else f"\x1b[{code}m{text}\x1b[0m"
+        return text if not text or self._no_color or not self._err.isatty() else f"\x1b[{code}m{text}\x1b[0m"
 
     @contextmanager
     def progress(self, label: str, total: int | None = None, unit: str = "rows") -> Iterator[Progress]:

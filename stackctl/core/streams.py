@@ -15,7 +15,10 @@ _reader_left = False
 
 
 class _Output(io.FileIO):
-    """Bytes for a reader that may leave (`| head`): then they are dropped, and a command ends with its result."""
+    """Bytes for a reader that may leave (`| head`): then they are dropped, and a command ends with its result.
+
+    What stderr does not take (a full disk) is dropped, too: a remark that nobody sees changes no result.
+    """
 
     def write(self, data: Any) -> int:
         try:
@@ -23,6 +26,10 @@ class _Output(io.FileIO):
         except BrokenPipeError:
             if self.fileno() == 1:
                 _remember_that_reader_left()
+            return memoryview(data).nbytes
+        except OSError:
+            if self.fileno() != 2:
+                raise
             return memoryview(data).nbytes
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
+from stackctl.core.folding import find_measure, fold_cell, fold_sentence
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
 GAP = "   "
 FOLDED_WIDTH = 16  # cells: a column of texts is not folded to less
@@ -32,7 +35,7 @@ class Table:
 
     def measure(self) -> list[int]:
         """The width of each column, in cells of a terminal."""
-        measure = _measure([self.columns, *self.rows])
+        measure = find_measure(chain(self.columns, *self.rows))
         return [max(map(measure, cells)) for cells in zip(self.columns, *self.rows, strict=True)]
 
     def split(self, names: Sequence[str]) -> Iterator[tuple[tuple[str, ...], Table]]:
@@ -74,7 +77,7 @@ def fit_table(table: Table, width: int, spare: Sequence[str]) -> tuple[list[str]
 
 def to_lines(table: Table, widths: Sequence[int], rule: str) -> tuple[str, list[str]]:
     """The line of headings, and the others, of which a row takes several where a text is folded."""
-    measure = _measure([table.columns, *table.rows])
+    measure = find_measure(chain(table.columns, *table.rows))
 
     def line(cells: Sequence[str]) -> str:
         padded: list[str] = []
@@ -85,52 +88,28 @@ def to_lines(table: Table, widths: Sequence[int], rule: str) -> tuple[str, list[
 
     lines = [rule * (sum(widths) + len(GAP) * (len(widths) - 1))]
     for row in table.rows:
-        folded = [_fold(cell, width, measure) for cell, width in zip(row, widths, strict=True)]
+        folded = [fold_cell(cell, width, measure) for cell, width in zip(row, widths, strict=True)]
         for number in range(max(map(len, folded))):
             lines.append(line([parts[number] if number < len(parts) else "" for parts in folded]))
     return line(table.columns), lines
 
 
-def to_records(table: Table) -> list[str]:
-    """A line for each cell, for windows that no row fits in."""
-    measure = _measure([table.columns])
+def to_records(table: Table, window: int) -> list[str]:
+    """A line for each cell, for windows that no row fits in; texts are folded beside their name."""
+    measure = find_measure(table.columns)
     width = max(map(measure, table.columns), default=0)
     lines: list[str] = []
     for row in table.rows:
         lines += [""] if lines else []
-        lines += [
-            f"{name}{' ' * (width - measure(name))}  {cell}" for name, cell in zip(table.columns, row, strict=True)
-        ]
+        for name, cell in zip(table.columns, row, strict=True):
+            line = f"{name}{' ' * (width - measure(name))}  {cell}"
+            if name in table.folds:
+                lines += fold_sentence(line, window, width + 2)
+            else:
+                lines += [line] if find_measure([line])(line) <= window else [name, f"  {cell}"]
     return lines
 
 
 def to_tab_separated(table: Table) -> list[str]:
     """Headings and rows for `cut` and `awk -F '\\t'`; cells hold no tabs."""
     return ["\t".join(cells) for cells in (table.columns, *table.rows)]
-
-
-def _fold(text: str, width: int, measure: Callable[[str], int]) -> list[str]:
-    """A text in lines of that many cells, cut between words, and within those that are longer than a line."""
-    if measure(text) <= width:
-        return [text]
-    lines: list[str] = []
-    line = ""
-    for word in text.split(" "):
-        if line and measure(line) + 1 + measure(word) <= width:
-            line += f" {word}"
-            continue
-        lines += [line] if line else []
-        line = word
-        while measure(line) > width:
-            end = next(end for end in range(len(line), 0, -1) if end == 1 or measure(line[:end]) <= width)
-            lines.append(line[:end])
-            line = line[end:]
-    return [*lines, line] if line else lines
-
-
-def _measure(rows: Sequence[Sequence[str]]) -> Callable[[str], int]:
-    if all(cell.isascii() for row in rows for cell in row):
-        return len
-    from rich.cells import cell_len
-
-    return cell_len

@@ -251,6 +251,15 @@ def test_the_exit_code_is_the_results_whether_anybody_reads_it(
     assert "Traceback" not in (done.stderr or "")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has it")
+@pytest.mark.parametrize(("arguments", "code"), [(["init"], 0), (["config"], 2), (["migrate", "lint", str(UNSAFE)], 1)])
+def test_what_a_full_stderr_does_not_take_changes_no_result(cli: Cli, arguments: list[str], code: int) -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [*forked.FRESH, *arguments]
+        done = subprocess.run(command, cwd=cli.cwd, env=cli.environ, stdout=subprocess.PIPE, stderr=full, check=False)
+    assert done.returncode == code
+
+
 @pytest.mark.parametrize("forced", ["FORCE_COLOR", "GITHUB_ACTIONS", "PY_COLORS", "CLICOLOR_FORCE"])
 def test_no_colours_off_a_terminal_whatever_a_runner_sets(cli: Cli, forced: str) -> None:
     for name in ("NO_COLOR", "TERM"):

@@ -192,6 +192,34 @@ def test_a_closed_stderr_stops_nothing() -> None:
 WORDS = ["", "-", "a", "tail  ", "id of a thing", "1,234", "12", "x" * 300, "naïve", "日本", "e\u0301", "1 2 3" * 30]
 
 
+def test_a_sentence_is_folded_between_words_and_what_is_to_be_copied_stays_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    path = "/srv/stackctl/a-folder/sign-up-rules.yaml"
+    out, err = Terminal(), Terminal()
+    console = Console(no_color=True, stdout=out, stderr=err)
+    console.line(f"  日本日本日本日本 was read from {path}, and `migrate up` follows")
+    console.line(f"SELECT 1 FROM {path}", exact=True)
+    console.error(ServiceError("the server does not answer", code="usage", hint=f"chmod o+x {path}"))
+    assert out.getvalue().splitlines() == [
+        "  日本日本日本日本 was read",
+        "    from",
+        f"    {path},",
+        "    and `migrate up` follows",
+        f"SELECT 1 FROM {path}",
+    ]
+    assert err.getvalue().splitlines()[:4] == [
+        "error: the server does not",
+        "  answer",
+        "hint: chmod o+x",
+        f"  {path}",
+    ]
+    out.truncate(0)
+    Console(no_color=True, wide=True, stdout=out, stderr=err).line(f"{path} {path}")
+    assert out.getvalue().strip("\0").splitlines() == [f"{path} {path}"]
+
+
 def set_table(width: int, monkeypatch: pytest.MonkeyPatch, **options: Any) -> list[str]:
     """The lines of a table of failing databases on a terminal of that width."""
     monkeypatch.setenv("COLUMNS", str(width))
@@ -226,12 +254,16 @@ def test_a_table_fits_its_window(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     assert set_table(54, monkeypatch)[1:3] == ["database    mapping            error", "─" * 54]
     assert set_table(54, monkeypatch)[-1] == "--wide shows tries, too"
-    assert set_table(20, monkeypatch)[:6] == [
-        heading,
+    assert set_table(40, monkeypatch)[:3] == ["tenancy", f"  {TENANCY}", "database  warehouse"]
+    assert set_table(20, monkeypatch)[2:11] == [
         "database  warehouse",
-        "mapping   contact_channels",
+        "mapping",
+        "  contact_channels",
         "tries     1234",
-        "error     the table is locked by another session",
+        "error     the table",
+        "          is locked",
+        "          by another",
+        "          session",
         "",
     ]
     assert {line.partition(" ")[0] for line in set_table(20, monkeypatch, wide=True)[2:]} == {str(TENANCY)}

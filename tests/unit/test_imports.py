@@ -170,7 +170,7 @@ def test_only_the_gateway_knows_stripe_and_only_the_command_line_knows_typer(pat
     assert "stripe" not in packages or name_of(path) in ("payments.gateway", "payments.stand_in.validate")
     assert "typer" not in packages or room(name_of(path)) == "cli"
     assert "click" not in packages, "typer carries its own"
-    drawing = ("core.console", "core.screen", "core.tables")
+    drawing = ("core.console", "core.screen", "core.folding")
     assert "rich" not in packages or name_of(path) in drawing or room(name_of(path)) == "cli"
 
 
@@ -239,7 +239,7 @@ SPEAKERS = {
     "cli.app": {"sys.stdout"},
     "cli.completion.values": {"sys.stdout"},
     "cli.command": {"typer.confirm"},
-    "core.tables": {"rich"},  # how wide a character is
+    "core.folding": {"rich"},  # how wide a character is
 }
 SPEECH = re.compile(
     r"\bprint\(|sys\.(?:stdout|stderr)|typer\.(?:echo|secho|prompt|confirm)|(?<=from )rich|(?<=import )rich"

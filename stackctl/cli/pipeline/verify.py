@@ -128,22 +128,26 @@ def show(console: Console, checks: list[VerifyResult], *, repair: bool) -> None:
 
 
 def _note_equal(console: Console, checks: list[VerifyResult]) -> list[VerifyResult]:
-    """A line for each database whose copies are all equal; the checks that are left for the table."""
+    """A line for each database whose copies are all equal, or could not be asked; the checks left for the table."""
     if console.wide:
         return checks
     left: list[VerifyResult] = []
     said = None
     for (tenancy, database), part in groupby(checks, lambda check: (check.tenancy, check.database)):
         found = list(part)
-        different = [check for check in found if not check.ok or check.interrupted or check.repaired]
-        left += different
-        if not different:
-            copies = format_count(len(found), "copy", "copies")
+        copies = format_count(len(found), "copy", "copies")
+        if different := [check for check in found if not check.ok or check.interrupted or check.repaired]:
+            outcome = f"{copies}, none could be compared"
+        else:
             rows = format_count(sum(check.source_rows or 0 for check in found), "row", "rows")
-            if tenancy != said:
-                console.line(f"tenancy {tenancy}", style="bold")
-                said = tenancy
-            console.line(f"  {database}: {rows} in {copies}, equal")
+            outcome = f"{rows} in {copies}, equal"
+        if any(check.source_rows is not None or check.interrupted for check in different):
+            left += different
+            continue
+        if tenancy != said:
+            console.line(f"tenancy {tenancy}", style="bold")
+            said = tenancy
+        console.line(f"  {database}: {outcome}")
     return left
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 import shutil
 import sys
-import textwrap
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -42,10 +41,7 @@ def demo(
 
     def tell(step: Step) -> None:
         if not run.json_output and not console.quiet:
-            first, *others = _fold(f"{step.outcome}  ({step.seconds:.1f} s)", console.width)
-            console.line(f"{step.title:<28}{first}")
-            for part in others:
-                console.line(f"{'':<28}{part}")
+            console.line(f"{step.title:<28}{step.outcome}  ({step.seconds:.1f} s)", hang=28)
 
     def confirm(changed: Sequence[str]) -> None:
         was = "was" if len(changed) == 1 else "were"
@@ -103,11 +99,6 @@ def _show(run: Run, result: DemoResult, directory: Path) -> None:
     console.line(f"  {program} users show ada@example.com")
     console.line(f"  {program} refunds list            # one is not settled: `refunds resume --all`")
     console.line("  sqlite3 warehouse.db 'SELECT * FROM users LIMIT 5'")
-
-
-def _fold(outcome: str, width: int | None) -> list[str]:
-    """What a step did, in lines that fit beside its title."""
-    return [outcome] if width is None else textwrap.wrap(outcome, max(width - 28, 24)) or [""]
 
 
 def _program() -> str:

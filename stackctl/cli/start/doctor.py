@@ -22,7 +22,7 @@ def doctor(run: Run) -> None:
     for check in run_checks(run.settings):
         checks.append(check)
         if not run.json_output:
-            console.line(f"{check.status:<8} {check.name}: {check.message}", style=_STYLES[check.status])
+            console.line(f"{check.status:<8} {check.name}: {check.message}", style=_STYLES[check.status], hang=9)
             if check.hint and check.status != "ok":
                 console.line(f"         → {check.hint}")
     ok = all(check.status != "error" for check in checks)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 import sys
-import textwrap
 from itertools import groupby
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +10,7 @@ import typer
 
 from stackctl.cli.command import Run, command
 from stackctl.core.errors import UsageError
+from stackctl.core.folding import fold_sentence
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 
 _USUAL, _WIDEST = 80, 100  # columns of a text: off a terminal, and on a window however wide
 _NEAREST = 3
-_QUOTED, _HOLDS = re.compile("`[^`]*`"), "\xa0"
 _EXAMPLE = """
 stackctl explain lock-held
 stackctl explain
@@ -64,7 +62,7 @@ def _list(run: Run, errors: Sequence[Explanation]) -> None:
             longest = max(len(one.code) for one in listed)
             for one in listed:
                 head = f"  {one.code:{longest}}  {','.join(map(str, one.exit_codes)):>3}  "
-                for line in textwrap.wrap(head + one.meaning, width, subsequent_indent=" " * len(head)):
+                for line in fold_sentence(head + one.meaning, width, len(head.lstrip())):
                     console.line(line, exact=True)
             console.line()
         console.line("The number is the exit code. `stackctl explain CODE` says more, and explains the rules of")
@@ -130,11 +128,9 @@ def _show(console: Console, code: str, documents: Sequence[dict[str, Any]]) -> N
     def say(text: str) -> None:
         for part in text.split("\n\n"):
             console.line()
-            # A command within a sentence stays on one line.
-            joined = _QUOTED.sub(lambda found: found[0].replace(" ", _HOLDS), " ".join(part.split()))
-            wide = textwrap.wrap(joined, width, break_on_hyphens=False)
-            for line in part.splitlines() if part.startswith("    ") else wide:
-                console.line(line.replace(_HOLDS, " "), exact=True)
+            as_it_is = part.startswith("    ")
+            for line in part.splitlines() if as_it_is else fold_sentence(" ".join(part.split()), width, hang=0):
+                console.line(line, exact=True)
 
     for one in documents:
         if one is not documents[0]:
