@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from stackctl.payments.gateway import Gateway
+from stackctl.payments.gateway import REFUND_ID, Gateway
 from stackctl.payments.refunds import ledger
 from tests.backend import MINE, Outcome, Project, ended, insert
 from tests.stripe_fake.server import KEY
@@ -105,9 +105,22 @@ class Shop(Project):
         return self.one("SELECT status FROM stackctl.refund")
 
     def agree(self) -> None:
-        """Ledger and Stripe."""
-        result = self.run("refunds", "list", "--reconcile", "--json")
-        assert result.code == 0, result
+        """Ledger and Stripe, as the stand-in has it: each refund in one row, with its status and amount."""
+        with self.connect() as conn, self.stripe.state.lock:
+            rows = ledger.find_refunds(conn)
+            held = {one["id"]: one for one in made(self.stripe)}
+            marked = [one["metadata"][REFUND_ID] for one in held.values() if REFUND_ID in one["metadata"]]
+            assert sorted(marked) == sorted(str(row.id) for row in rows if row.stripe_refund), (rows, held)
+            for row in rows:
+                assert row.is_settled, row
+                if row.stripe_refund is None:
+                    assert row.status in ("failed", "canceled"), row
+                    continue
+                own = held[row.stripe_refund]
+                ours = (row.status, row.amount, row.currency, row.intent, str(row.id))
+                theirs = (*(own[key] for key in ("status", "amount", "currency", "payment_intent")),
+                          own["metadata"][REFUND_ID])  # fmt: skip
+                assert ours == theirs
 
     def item(self, id_: uuid.UUID) -> dict[str, Any]:
         """A subscription's in Stripe."""

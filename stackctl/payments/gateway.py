@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import queue
+import threading
 import uuid
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +19,7 @@ from stackctl.core.redaction import remember_secret
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-TIMEOUT = 20  # seconds for one answer
+TIMEOUT = 20  # seconds for one whole answer
 RETRIES = 2  # by the SDK, under one idempotency key
 REFUND_ID = "stackctl_refund_id"  # the metadata by which a refund is found again
 _NO_ANSWER = "not an answer of its API"
@@ -45,9 +47,9 @@ class Payment:
 
 @dataclass(frozen=True)
 class StripeRefund:
-    """A refund as Stripe has it. `ours`: the id that it carries in its metadata. Status `requires_action` counts as
-    pending: the customer has still to do something. `charge_refunded`: what all refunds of its charge came to when it
-    was made, if that was asked for."""
+    """A refund as Stripe has it. `ledger_id`: the id that it carries in its metadata. Status `requires_action` counts
+    as pending: the customer has still to do something; a status of Stripe's that is newer than this stands as it is.
+    `charge_refunded`: what all refunds of its charge came to when it was made, if that was asked for."""
 
     id: str
     intent: str | None
@@ -61,7 +63,34 @@ class StripeRefund:
 
     @property
     def holds_money(self) -> bool:
-        return self.status in ("pending", "succeeded")
+        return self.status not in ("failed", "canceled")
+
+    @property
+    def has_known_status(self) -> bool:
+        return self.status in ("pending", "succeeded", "failed", "canceled")
+
+
+class _Session(requests.Session):
+    """An answer comes as a whole within TIMEOUT, however slowly its bytes come, or not at all; and from the address
+    that was asked: a redirect is an answer like another."""
+
+    def request(self, *where: Any, **named: Any) -> requests.Response:
+        ended: queue.SimpleQueue[requests.Response | Exception] = queue.SimpleQueue()
+
+        def ask() -> None:
+            try:
+                ended.put(super(_Session, self).request(*where, **named | {"allow_redirects": False}))
+            except Exception as error:  # noqa: BLE001, raised by who waits
+                ended.put(error)
+
+        threading.Thread(target=ask, daemon=True).start()
+        try:
+            found = ended.get(timeout=TIMEOUT)
+        except queue.Empty:
+            raise requests.Timeout(f"no whole answer within {TIMEOUT} seconds") from None
+        if isinstance(found, Exception):
+            raise found
+        return found
 
 
 @dataclass(frozen=True)
@@ -91,9 +120,8 @@ class Gateway:
                 code="bad-stripe-key",
                 hint="copy it again into payments.stripe_api_key, or STRIPE_API_KEY",
             )
-        session = None
+        session = _Session()
         if base and base.startswith("http://127.0.0.1:"):
-            session = requests.Session()
             session.trust_env = False  # a stand-in on this machine is behind no proxy
         http = stripe.RequestsClient(timeout=TIMEOUT, session=session)
         addresses: Any = {"api": base.rstrip("/")} if base else {}
@@ -307,6 +335,12 @@ def _translate(error: stripe.StripeError) -> ServiceError | StateError | ConfigE
     match error:
         case stripe.AuthenticationError():
             return _key_refused(error)
+        case stripe.PermissionError() if error.error and error.error.code == "account_invalid":
+            return ServiceError(
+                f"Stripe does not let this key act for the account: {_error_text(error)}",
+                code="account-not-connected",
+                hint="connect the account again, or use the key of the platform that it is connected to",
+            )
         case stripe.PermissionError():
             return ServiceError(
                 f"Stripe does not let this key do that: {_error_text(error)}",

@@ -63,10 +63,10 @@ GETS = ("drop-before", "drop-after", "429", "409", "500-before", "500-after", "h
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_refund_is_answered_with(shop: Shop, stripe: Running, kind: Kind) -> None:
     bought = shop.buy(1999)
-    stripe.fault(kind, method="POST", seconds=0.1)
+    stripe.fault(kind, method="POST", seconds=0.0001 if kind == "slow-bytes" else 0.1)
     result = shop.refund(bought, "--full")
-    if kind == "429":
-        assert (result.code, result.json["error"]["code"], made(stripe)) == (4, "stripe-busy", [])
+    if kind in ("401", "403", "429"):
+        assert (result.code, made(stripe)) == (4, [])
         return
     assert (result.code, result.json["refund"]["status"]) == (0, "succeeded"), "it was found out at once"
     assert [one["amount"] for one in made(stripe)] == [1999]
@@ -157,7 +157,10 @@ def test_too_late_to_be_sent_again(shop: Shop, stripe: Running) -> None:
     assert len(made(stripe)) == 1
     assert shop.run("refunds", "resume", id_, "--give-up").code == 5, "nobody can be asked here"
     given_up = shop.run("refunds", "resume", id_, "--give-up", "--yes", "--json")
-    assert (given_up.code, given_up.json["refund"]["status"]) == (5, "canceled")
+    assert (given_up.code, given_up.json["refund"]["status"]) == (0, "canceled")
+    assert given_up.json["undone"] == [
+        "5.00 USD was not found to be refunded (given up: Stripe does not have it)", "1 are not revoked",
+    ]  # fmt: skip
     assert shop.refund(other, "--full").code == 0
 
 
@@ -174,7 +177,7 @@ def test_planned_long_ago_is_not_sent_out_of_the_blue(shop: Shop, stripe: Runnin
     bought = shop.buy(1999)
     shop.killed(f"{REFUNDS}:plan_refund:after", bought)
     aged(shop, 24)
-    assert shop.resume().code == 0
+    assert shop.resume().code == 5
     assert (shop.status(), made(stripe)) == ("canceled", [])
 
 
@@ -185,8 +188,13 @@ def test_the_key_of_the_other_mode_settles_nothing(shop: Shop, stripe: Running) 
         refund = ledger.find_refunds(conn)[0]
         with pytest.raises(StateError, match="test mode, and the key is a live key"):
             execute.settle_refund(conn, opened(stripe, "sk_live_fake"), refund)
-    result = shop.run("refunds", "resume", "--all", "--stripe-api-key", "sk_live_fake", "--json")
-    assert (result.code, shop.status()) == (6, "submitted")
+    live = ("--stripe-api-key", "sk_live_fake", "--json")
+    before = len(stripe.calls())
+    result = shop.run("refunds", "resume", "--all", *live)
+    assert (result.code, shop.status(), result.json["skipped"]) == (0, "submitted", 1)
+    assert "1 refund of test mode passed over" in result.stderr
+    given_up = shop.run("refunds", "resume", str(refund.id), "--give-up", "--yes", *live)
+    assert (given_up.code, given_up.json["refund"]["status"], len(stripe.calls())) == (0, "canceled", before)
 
 
 def test_refused_when_sent_again(shop: Shop, stripe: Running) -> None:
@@ -196,7 +204,7 @@ def test_refused_when_sent_again(shop: Shop, stripe: Running) -> None:
     intent = stripe.state.get("payment_intent", ACCOUNT, shop.row(bought, "stripePaymentIntentId"), False)
     stripe.state.get("charge", ACCOUNT, intent["latest_charge"], False)["disputed"] = True
     result = shop.resume()
-    assert (result.code, shop.status()) == (0, "failed")
+    assert (result.code, shop.status()) == (5, "failed")
     assert "charged back" in shop.one("SELECT failure FROM stackctl.refund")
 
 
@@ -242,7 +250,7 @@ def test_what_fails_in_the_end_revokes_nothing(shop: Shop, stripe: Running) -> N
     assert shop.refund(bought, "--amount", "6", "--quantity", "1").code == 0
     assert shop.row(bought, "revokedAt") is None
     made(stripe)[0]["status"] = "failed"
-    assert shop.resume().code == 0
+    assert shop.resume().code == 5
     assert shop.row(bought, "revokedAt") is None
     assert shop.refund(bought, "--amount", "5", "--quantity", "1").code == 0
     assert shop.row(bought, "revokedAt") is not None

@@ -92,7 +92,7 @@ def test_closed_wrongly_is_mended_by_what_stripe_has(shop: Shop) -> None:
     shop.killed("stackctl.payments.gateway:Gateway.create_refund:after", bought)
     with shop.pipeline().open_session() as conn:
         refund = ledger.find_refunds(conn)[0]
-        ledger.close_refund(conn, refund.id, "failed", "thought so")
+        ledger.fail_refund(conn, refund.id, "thought so", refund.sends)
         ledger.record_status(conn, refund.id, status="succeeded", stripe="re_1", failure=None)
         assert ledger.get_refund(conn, refund.id).status == "succeeded"
 
@@ -123,7 +123,7 @@ def test_refused_while_somebody_else_sends_it_again(
 
         def refuse(*_: Any) -> gateway.StripeRefund:
             with shop.connect() as other:
-                assert ledger.mark_sent_again(other, refund.id)
+                assert ledger.mark_sent_again(other, refund.id, 60)
             raise ServiceError("too many requests", code="stripe-busy")
 
         monkeypatch.setattr(on, "create_refund", refuse)

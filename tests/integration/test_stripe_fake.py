@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 ACCOUNT = "acct_shop"
 MINE: Any = {"stripe_account": ACCOUNT}
+# What the SDK takes for an answer; a redirect, because it follows it.
+UNHARMED = ("delay", "slow-bytes", "302", "empty-200")
 
 
 @pytest.fixture
@@ -136,14 +139,14 @@ def test_sixteen_at_once_under_one_key_are_one_refund(fake: Running) -> None:
 # -- faults
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("delay", "empty-200")])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in UNHARMED])
 def test_a_fault_strikes_once_and_says_how_far_it_came(fake: Running, kind: Any) -> None:
     intent = fake.state.payment(ACCOUNT)["id"]
     fake.fault(kind, nth=2, method="POST", path="/v1/refunds")
     refund(fake, {"payment_intent": intent, "amount": 1}, "first")
     with pytest.raises(stripe.StripeError) as caught:
         refund(fake, {"payment_intent": intent, "amount": 100}, "second")
-    status = {"429": 429, "409": 409, "500-before": 500, "500-after": 500, "html-502": 502}.get(kind)
+    status = int(number[0]) if (number := re.search("[1-5][0-9]{2}", kind)) else None
     assert caught.value.http_status == status
     committed = kind in ("drop-after", "500-after", "html-502")
     expected = 101 if kind in ("drop-after", "500-after") else 1

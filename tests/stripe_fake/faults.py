@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 Kind = Literal[
-    "drop-before", "drop-after", "delay", "429", "409", "500-before", "500-after", "html-502", "empty-200"
+    "drop-before", "drop-after", "delay", "slow-bytes", "302", "401", "403", "429", "409", "500-before", "500-after",
+    "html-502", "empty-200",
 ]  # fmt: skip
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 @dataclass
 class Fault:
-    """Strikes once: at the `nth` request from now whose method and path begin so. `seconds`: of a delay."""
+    """Strikes once: at the `nth` request from now whose method and path begin so. `seconds`: of a delay, and between
+    two bytes of an answer."""
 
     kind: Kind
     nth: int = 1

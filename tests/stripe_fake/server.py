@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from stackctl.payments.stand_in.answers import PLATFORM, Request, StandIn
 from stackctl.payments.stand_in.errors import Refused
-from stackctl.payments.stand_in.http import Server
+from stackctl.payments.stand_in.http import Handler, Server
 from tests.stripe_fake.faults import Fault, Faults, Kind
 
 if TYPE_CHECKING:
@@ -21,6 +21,22 @@ if TYPE_CHECKING:
 
 __all__ = ["KEY", "PLATFORM", "Call", "Fake", "Running", "running", "served"]
 KEY = "sk_test_fake"
+# Where a redirect leads, and what is said there to whoever follows.
+ELSEWHERE = "/_elsewhere"
+LIE = {"object": "refund", "id": "re_elsewhere", "amount": 1, "currency": "usd", "created": 1, "status": "succeeded"}
+SLOWLY = "X-Seconds-Between-Bytes"
+
+
+class SlowHandler(Handler):
+    """Writes its answer byte by byte where it is told to."""
+
+    def write_body(self, data: bytes, extra: dict[str, str]) -> None:
+        if SLOWLY not in extra:
+            super().write_body(data, extra)
+            return
+        for byte in data:
+            self.wfile.write(bytes([byte]))
+            time.sleep(float(extra[SLOWLY]))
 
 
 @dataclass(frozen=True)
@@ -43,6 +59,8 @@ class Fake(StandIn):
 
     def serve(self, request: Request) -> tuple[int, Any, dict[str, str]]:
         """Answer, or fail as it was told to."""
+        if request.path == ELSEWHERE:
+            return 200, LIE, {}
         if request.path.startswith("/_fake/"):
             return 200, _administered(self, request.path, request.body), {}
         fault = self.faults.due(request.method, request.path)
@@ -51,12 +69,20 @@ class Fake(StandIn):
         status, answer, extra = self._struck(request, fault.kind if fault else None)
         account, key = request.headers.get("stripe-account", ""), request.headers.get("idempotency-key")
         self.journal.append(Call(request.method, request.path, account, key, request.params, status))
+        if fault and fault.kind == "slow-bytes":
+            extra = extra | {SLOWLY: str(fault.seconds)}
         return status, answer, extra
 
     def _struck(self, request: Request, kind: Kind | None) -> tuple[int, Any, dict[str, str]]:
         match kind:
             case "drop-before":
                 return 0, {}, {}
+            case "302":
+                return 302, {}, {"Location": ELSEWHERE}
+            case "401":
+                return 401, Refused(401, "Invalid API Key provided: sk_test_****").body, {}
+            case "403":
+                return 403, Refused(403, "The provided key does not have the required permissions.").body, {}
             case "429":
                 return 429, Refused(429, "Too many requests", code="rate_limit").body, {}
             case "409":
@@ -117,6 +143,7 @@ def served(port: int = 0) -> tuple[Server, Running, Callable[[], None]]:
     fake = Fake()
     fake.state.add("account", id=PLATFORM)
     server = Server(fake.serve, port)
+    server.RequestHandlerClass = SlowHandler
     return server, Running(server.url, fake), lambda: server.serve_forever(0.02)
 
 

@@ -25,6 +25,7 @@ from stackctl.core.errors import UsageError
 
 if TYPE_CHECKING:
     from stackctl.payments.refunds.balance import RefundableBalance
+    from stackctl.payments.refunds.ledger import Refund
     from stackctl.payments.refunds.request import RefundEntry, RefundRequest
 
 _ENTRY = re.compile(r"([0-9]{1,9}):([0-9]{1,9}):(.*)", re.DOTALL)
@@ -94,14 +95,18 @@ def create(
     with run.database() as conn:
         purchase = find_purchase(conn, parse_uuid(id_, "purchase"), find_tenancy(conn, tenancy))
         known = execute.find_by_request(conn, purchase, request)
-        if known is not None and not dry_run:
+        if known is not None and not known.is_repeatable:
             run.console.info(f"request {request.request_id} has led to refund {known.id} before")
+            if dry_run:
+                _dry_run_of_known(run, known)
+                return
+            gateway = open_gateway(known.account)
             finish_outcome(
                 run,
-                run_naming_refund(run, known, lambda: execute.execute_refund(conn, open_gateway(known.account), known)),
+                run_naming_refund(run, known, lambda: execute.settle_refund(conn, gateway, known, asked_anew=True)),
             )
             return
-        balance, gateway = read_balance(conn, purchase, invoice, open_gateway)
+        balance, gateway = read_balance(run, conn, purchase, invoice, open_gateway)
         entries = resolve_entries(request, balance)
         assert gateway is not None, "what has no payment is refused"
         check_quantity(gateway, balance, entries)
@@ -119,6 +124,16 @@ def create(
             run,
             run_naming_refund(run, refund, lambda: execute.execute_refund(conn, gateway, refund, balance, wait=wait)),
         )
+
+
+def _dry_run_of_known(run: Run, known: Refund) -> None:
+    from stackctl.cli.refunds.shared import refund_document
+
+    what = "nothing would be sent" if known.is_settled else "it would be settled as `stackctl refunds resume` does it"
+    run.finish(
+        {"dry_run": True, "requests": [], "refund": refund_document(known)},
+        lambda: run.console.line(f"refund {known.id} is {known.status}: {what}"),
+    )
 
 
 def _parse_entries(

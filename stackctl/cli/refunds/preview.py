@@ -33,7 +33,7 @@ def preview(
     open_gateway = prepare_gateway(run, stripe_api_key, stripe_api_base)
     with run.database() as conn:
         purchase = find_purchase(conn, parse_uuid(id_, "purchase"), find_tenancy(conn, tenancy))
-        balance, _ = read_balance(conn, purchase, parse_text_option(invoice, "--invoice"), open_gateway)
+        balance, _ = read_balance(run, conn, purchase, parse_text_option(invoice, "--invoice"), open_gateway)
     run.finish(_preview_document(balance), lambda: _show_preview(run, balance))
 
 

@@ -9,15 +9,17 @@ import typer
 from stackctl.cli.arguments import find_tenancy, parse_uuid
 from stackctl.cli.command import Run, command, format_count
 from stackctl.cli.refunds.shared import (
+    REFUSED,
     UNSETTLED,
     TenancyFilter,
+    describe_failure,
     finish_outcome,
     refund_document,
     refunds_table,
     run_naming_refund,
 )
 from stackctl.cli.stripe_options import StripeApiBase, StripeApiKey, prepare_gateway
-from stackctl.core.errors import ConfigError, ServiceError, StackctlError, UsageError
+from stackctl.core.errors import ServiceError, StackctlError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -39,7 +41,7 @@ def resume(
     give_up: Annotated[
         bool,
         typer.Option(
-            "--give-up", help="Give up a refund too old to be sent again, or a quantity that can't be lowered."
+            "--give-up", help="Give up what can't be finished: too old to be sent, not to be asked, not to be lowered."
         ),
     ] = False,
     tenancy: TenancyFilter = None,
@@ -51,10 +53,11 @@ def resume(
     """Find out what became of refunds whose outcome is not known, and finish them. Safe to run from cron.
 
     One that Stripe has is taken over from there; one that it does not have is sent again, under its own key, for 23
-    hours. What was planned and not sent is sent, or after 23 hours canceled.
+    hours. What was planned and not sent is sent, or after 23 hours canceled. With --all a live key passes over the
+    refunds of test mode.
 
-    Exit codes: 0 settled, or nothing to settle; 2 no such refund; 4 Stripe can't be reached or refuses the key; 5 the
-    refund failed; 6 the outcome is still unknown or not final.
+    Exit codes: 0 settled, given up, or nothing to settle; 2 no such refund; 4 Stripe can't be reached or refuses the
+    key; 5 a refund has failed, or can't be given up; 6 the outcome is still unknown or not final.
     """
     from stackctl.payments.refunds import execute, ledger
 
@@ -73,13 +76,33 @@ def resume(
             _resume_all(run, conn, open_gateway, find_tenancy(conn, tenancy))
             return
         one = ledger.get_refund(conn, parse_uuid(refund, "refund"))
-        if give_up:
-            what = (
-                "leave its subscription as it is" if one.status == "succeeded" else "free its money to be refunded anew"
-            )
-            run.confirm(f"Give up refund {one.id}, and {what}?", yes=yes)
-        work = execute.give_up_refund if give_up else execute.settle_refund
-        finish_outcome(run, run_naming_refund(run, one, lambda: work(conn, open_gateway(one.account), one)))
+        if not give_up:
+            settled = run_naming_refund(run, one, lambda: execute.settle_refund(conn, open_gateway(one.account), one))
+            finish_outcome(run, settled)
+            return
+        what = "leave its subscription as it is" if one.status == "succeeded" else "free its money to be refunded anew"
+        run.confirm(f"Give up refund {one.id}, and {what}?", yes=yes)
+        _finish_given_up(run, execute.give_up_refund(conn, open_gateway(one.account), one).refund)
+
+
+def _finish_given_up(run: Run, refund: Refund) -> None:
+    """What was to be done and is not: somebody has to know."""
+    from stackctl.payments.money import format_money
+
+    if refund.status == "succeeded":
+        undone = [f"the subscription keeps its quantity and goes on: {refund.quantity} are not taken off"]
+    else:
+        asked = "was not found to be refunded" if refund.submitted_at else "was not refunded"
+        undone = [f"{format_money(refund.amount, refund.currency)} {asked} ({refund.failure})"]
+        if refund.quantity:
+            undone.append(f"{refund.quantity} are not revoked")
+
+    def show() -> None:
+        for line in undone:
+            run.console.line(line, "yellow")
+        run.console.line(f"refund {refund.id}")
+
+    run.finish({"refund": refund_document(refund), "undone": undone}, show)
 
 
 def _list_unsettled(conn: Connection, tenancy: UUID | None) -> Sequence[Refund]:
@@ -104,20 +127,28 @@ def _resume_all(run: Run, conn: Connection, open_gateway: Callable[[str], Gatewa
     from stackctl.postgres.errors import translating_errors
 
     outcomes: list[Outcome] = []
+    skipped = 0
     for one in _list_unsettled(conn, tenancy):
+        gateway = open_gateway(one.account)
+        if gateway.mode == "live" and not one.livemode:
+            skipped += 1  # no money moves there, and this key sees nothing of it
+            continue
         try:
             with translating_errors("the operated database"):
-                outcome = run_naming_refund(
-                    run, one, lambda one=one: execute.settle_refund(conn, open_gateway(one.account), one)
-                )
-        except ConfigError:
-            raise  # no key: not this refund's problem
+                outcome = run_naming_refund(run, one, lambda one=one, on=gateway: execute.settle_refund(conn, on, one))
         except StackctlError as error:
             outcome = execute.Outcome(ledger.get_refund(conn, one.id), error)
         outcomes.append(outcome)
         if outcome.problem is not None:
             run.console.warn(f"refund {one.id}: {outcome.problem.message}")
+        elif not outcome.refund.holds_money:
+            run.console.warn(f"refund {one.id}: {describe_failure(outcome.refund)}")
+    if skipped:
+        run.console.info(
+            f"{format_count(skipped, 'refund', 'refunds')} of test mode passed over: the key is a live key"
+        )
     left = [one for one in outcomes if not one.refund.is_settled]
+    failed = [one for one in outcomes if not one.refund.holds_money]
     problems = [one.problem for one in left if isinstance(one.problem, ServiceError)]
     if problems and len(left) == len(outcomes):
         raise problems[0]
@@ -125,11 +156,9 @@ def _resume_all(run: Run, conn: Connection, open_gateway: Callable[[str], Gatewa
     def show() -> None:
         refunds_table(run, [one.refund for one in outcomes])
         settled = len(outcomes) - len(left)
-        if outcomes:
+        if outcomes:  # cron writes a mail of every line
             run.console.line(f"{settled} settled, {len(left)} not yet", "yellow" if left else "green")
-        else:
-            run.console.line("nothing to settle")
 
     result = {"refunds": [refund_document(one.refund) for one in outcomes], "settled": len(outcomes) - len(left),
-              "left": len(left)}  # fmt: skip
-    run.finish(result, show, ok=not left, exit_code=UNSETTLED)
+              "left": len(left), "failed": len(failed), "skipped": skipped}  # fmt: skip
+    run.finish(result, show, ok=not left and not failed, exit_code=REFUSED if failed else UNSETTLED)

@@ -74,7 +74,16 @@ def refund_document(refund: Refund) -> dict[str, Any]:
         "created_by": refund.created_by,
         "submitted_at": refund.submitted_at,
         "revoked": refund.revoked,
+        "stays_revoked": refund.quantity if refund.stays_revoked else 0,
     }
+
+
+def describe_failure(refund: Refund) -> str:
+    """Of one that failed, or was canceled."""
+    text = f"not refunded: {refund.failure or f'Stripe says {refund.status}'}"
+    if not refund.stays_revoked:
+        return text
+    return f"{text}; {refund.quantity} stay revoked, so give the money back alone, with --amount"
 
 
 def show_outcome(run: Run, outcome: Outcome) -> None:
@@ -97,14 +106,12 @@ def show_outcome(run: Run, outcome: Outcome) -> None:
         case "planned" | "submitted":
             line(f"whether {money} were refunded is not known yet: {resume}", "yellow")
         case "failed" | "canceled":
-            line(f"not refunded: {refund.failure or f'Stripe says {refund.status}'}", "red")
-            if refund.stays_revoked:
-                line(f"{refund.quantity} stay revoked; give the money back alone, with --amount", "yellow")
+            line(describe_failure(refund), "red")
     line(f"refund {refund.id}")
 
 
 def read_balance(
-    conn: Connection, purchase: Purchase, invoice: str | None, open_gateway: Callable[[str], Gateway]
+    run: Run, conn: Connection, purchase: Purchase, invoice: str | None, open_gateway: Callable[[str], Gateway]
 ) -> tuple[RefundableBalance, Gateway | None]:
     from stackctl.backend.tenancies import read_layers
     from stackctl.payments import connection
@@ -120,6 +127,8 @@ def read_balance(
         return account, gateways[0]
 
     found = balance.read_balance(conn, purchase, invoice, open_account)
+    for error in found.made_twice.values():
+        run.console.warn(error.message)
     return found, gateways[0] if gateways else None
 
 

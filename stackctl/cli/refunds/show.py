@@ -40,6 +40,8 @@ def show(run: Run, refund: RefundId) -> None:
         for name, value in facts.items():
             if value is not None:
                 run.console.line(f"{name:<10}{value}", STATUS_COLOURS.get(one.status) if name == "status" else None)
+        if one.stays_revoked:
+            run.console.line(f"{one.quantity} stay revoked though the money came back", "yellow")
         if not one.is_settled:
             run.console.line()
             run.console.line(f"not settled: stackctl refunds resume {one.id}", "yellow")

@@ -50,6 +50,20 @@ class RefundableBalance:
         return max(0, self.charged - self.refunded - self.held)
 
     @property
+    def made_twice(self) -> dict[str, StateError]:
+        """What to say of the ids of the ledger that several of Stripe's refunds carry."""
+        found: dict[str, StateError] = {}
+        for id_ in {one.ledger_id for one in self.stripe_refunds if one.ledger_id}:
+            several = [f"{one.id} ({one.status})" for one in self.stripe_refunds if one.ledger_id == id_]
+            if len(several) > 1:
+                found[id_] = StateError(
+                    f"Stripe has made refund {id_} {len(several)} times: {', '.join(several)}",
+                    code="refund-made-twice",
+                    hint="look at the payment in Stripe's dashboard",
+                )
+        return found
+
+    @property
     def is_paid_back(self) -> bool:
         """All of the charge is back, for good."""
         back = sum(one.amount for one in self.stripe_refunds if one.status == "succeeded")

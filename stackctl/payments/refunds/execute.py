@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 import uuid
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import psycopg
 
@@ -70,17 +70,18 @@ def plan_refund(
 ) -> Refund:
     """Write the refund into the ledger; one transaction, in which the purchase's row is locked and looked at again.
 
-    The same request's refund, if another process has written it meanwhile. Raises what `entries` does, and StateError
+    The same request's refund, if another process has written it meanwhile; one that came to nothing is planned anew,
+    as what it was, so that nothing can be refunded twice for it. Raises what `entries` does, and StateError
     `changed-meanwhile` where all that remains is not what it was.
     """
     assert balance.payment is not None
     purchase, payment = balance.purchase, balance.payment
-    id_ = uuid.uuid4()
     with conn.transaction():
         purchases.lock_purchase(conn, purchase.type, purchase.tenancy, purchase.id)
         known = find_by_request(conn, purchase, request)
-        if known is not None:
+        if known is not None and (not known.is_repeatable or _find_own(known, balance.stripe_refunds)):
             return known
+        id_ = known.id if known else uuid.uuid4()
         again = balance.reread(conn)
         if resolve_entries(request, again) != tuple(entries) or again.purchase.quantity != purchase.quantity:
             raise StateError(
@@ -98,6 +99,11 @@ def plan_refund(
             "is_full": request.entries is None, "note": request.note,
             "params": to_stripe_params(balance, entries, request, str(id_)), "key": make_idempotency_key(str(id_)),
         }  # fmt: skip
+        if known is not None:
+            # Stripe takes a key with other parameters for a mistake.
+            values["key"] = known.key if known.params == values["params"] else f"{values['key']}-{known.sends}"
+            ledger.replan_refund(conn, values)
+            return ledger.get_refund(conn, id_)
         try:
             ledger.insert_refund(conn, values)
         except psycopg.errors.UniqueViolation:
@@ -126,36 +132,54 @@ def execute_refund(
     *,
     wait: Callable[[float], Any] = time.sleep,
 ) -> Outcome:
-    """Send a planned refund, and find out what became of it; of another one, what `settle` does.
+    """Send a refund that was just planned, and find out what became of it; of another one, what `settle_refund` does.
 
     `wait` is called with the seconds to wait, before a refund that Stripe has not answered is looked for.
 
-    Raises ServiceError and StateError where Stripe refused, and the refund so failed.
+    Raises ServiceError and StateError where Stripe refused. A refusal for good has failed the refund; after another
+    one, too many requests say, it is as if it had never been sent, and `is_repeatable`.
     """
-    if refund.status != "planned" or not ledger.mark_submitted(conn, refund.id):
-        return settle_refund(conn, gateway, ledger.get_refund(conn, refund.id))
+    sending = ledger.mark_submitted(conn, refund.id)
+    if sending is None:
+        return settle_refund(conn, gateway, refund)
+    return _send(conn, gateway, refund, sending, balance, wait, unsent="canceled")
+
+
+def _send(
+    conn: Connection,
+    gateway: Gateway,
+    refund: Refund,
+    sending: int,
+    balance: RefundableBalance | None = None,
+    wait: Callable[[float], Any] = time.sleep,
+    *,
+    unsent: Literal["planned", "canceled"],
+) -> Outcome:
+    """`unsent`: what it is when nothing came of it, and it was not refused for good."""
     try:
-        return _send(conn, gateway, refund, balance, wait)
+        try:
+            stripe_refund = gateway.create_refund(refund.params, refund.key)
+        except OutcomeUnknown as error:
+            return _look_for_outcome(conn, gateway, refund, error, wait)
+        except (ServiceError, StateError) as error:
+            # It was asked but once, so nothing was done; unless somebody else resumes it at this moment.
+            if _is_final(error):
+                ledger.fail_refund(conn, refund.id, error.message, sending)
+            else:
+                ledger.take_back(conn, refund.id, unsent, None if unsent == "planned" else error.message, sending)
+            now = ledger.get_refund(conn, refund.id)
+            if now.status not in ("planned", "failed", "canceled"):
+                return Outcome(now, None if now.is_settled else error)
+            error.details["refund"] = str(refund.id)
+            raise
+        return _record_sent(conn, gateway, refund, stripe_refund, balance)
     except psycopg.Error as error:
         raise _not_recorded(refund, error) from error
 
 
-def _send(
-    conn: Connection, gateway: Gateway, refund: Refund, balance: RefundableBalance | None, wait: Callable[[float], Any]
-) -> Outcome:
-    try:
-        stripe_refund = gateway.create_refund(refund.params, refund.key)
-    except OutcomeUnknown as error:
-        return _look_for_outcome(conn, gateway, refund, error, wait)
-    except (ServiceError, StateError) as error:
-        # It was asked but once, so nothing was done; unless somebody else resumes it at this moment.
-        ledger.close_refund(conn, refund.id, "failed", error.message, first=True)
-        now = ledger.get_refund(conn, refund.id)
-        if now.holds_money:
-            return Outcome(now, None if now.is_settled else error)
-        error.details["refund"] = str(refund.id)
-        raise
-    return _record_sent(conn, gateway, refund, stripe_refund, balance)
+def _is_final(refusal: ServiceError | StateError) -> bool:
+    """Whether Stripe will say the same the next time. What it does not find was there: this key sees something else."""
+    return isinstance(refusal, StateError) and refusal.code != "stripe-not-found"
 
 
 def _look_for_outcome(
@@ -164,7 +188,7 @@ def _look_for_outcome(
     for pause in LOOKUP_PAUSES:
         wait(pause)
         try:
-            outcome = settle_refund(conn, gateway, ledger.get_refund(conn, refund.id))
+            outcome = settle_refund(conn, gateway, refund)
         except StackctlError:
             continue  # it stays unknown
         if outcome.refund.status != "submitted":
@@ -172,14 +196,18 @@ def _look_for_outcome(
     return Outcome(ledger.get_refund(conn, refund.id), unknown)
 
 
-def settle_refund(conn: Connection, gateway: Gateway, refund: Refund) -> Outcome:
+def settle_refund(conn: Connection, gateway: Gateway, refund: Refund, *, asked_anew: bool = False) -> Outcome:
     """Find out what became of a refund, and finish what is unfinished; safe to be done by two at once, and again.
+
+    The refund is read again first, for others may have gone on with it. `asked_anew`: by whoever wants it, so that one
+    that was planned long ago is sent all the same.
 
     Raises ServiceError where Stripe can't be asked, StateError `key-of-other-mode`.
     """
+    refund = _read_again(conn, refund)
     if refund.stripe_refund is not None and not refund.holds_money:
         return Outcome(refund)
-    if (gateway.mode == "live") != refund.livemode:
+    if not is_of_mode(gateway, refund):
         raise StateError(
             f"refund {refund.id} was made in {'live' if refund.livemode else 'test'} mode, and the key is a "
             f"{gateway.mode} key",
@@ -187,41 +215,54 @@ def settle_refund(conn: Connection, gateway: Gateway, refund: Refund) -> Outcome
             hint="set STRIPE_API_KEY to the platform's key of that mode",
         )
     if refund.status == "planned":
-        return _settle_planned(conn, gateway, refund)
+        return _settle_planned(conn, gateway, refund, asked_anew)
     if refund.stripe_refund is not None:
         return _record(conn, gateway, refund, gateway.get_refund(refund.stripe_refund))
-    found = _find_in_stripe(gateway, refund)
+    found = _find_own(refund, gateway.list_refunds(refund.intent))
     if found is not None:
         return _record(conn, gateway, refund, found)
     if not refund.holds_money:
         return Outcome(refund)
-    if refund.age >= RESEND_WINDOW:
-        return Outcome(refund, _too_late_to_resend(refund))
     return _send_again(conn, gateway, refund)
 
 
-def _settle_planned(conn: Connection, gateway: Gateway, refund: Refund) -> Outcome:
+def is_of_mode(gateway: Gateway, refund: Refund) -> bool:
+    """Whether the key can see the refund: live or test."""
+    return (gateway.mode == "live") == refund.livemode
+
+
+def _read_again(conn: Connection, refund: Refund) -> Refund:
+    """As it is once nobody else is planning or recording a refund of its purchase."""
+    with conn.transaction():
+        purchases.lock_purchase(conn, refund.purchase_type, refund.tenancy, refund.purchase_id)
+        return ledger.get_refund(conn, refund.id)
+
+
+def _settle_planned(conn: Connection, gateway: Gateway, refund: Refund, asked_anew: bool) -> Outcome:
     """It was confirmed and is to happen; but not out of the blue on another day."""
-    if refund.age < RESEND_WINDOW:
-        return execute_refund(conn, gateway, refund)
-    ledger.close_refund(conn, refund.id, "canceled", "never sent")
-    return Outcome(ledger.get_refund(conn, refund.id))
+    sending = ledger.mark_submitted(conn, refund.id, None if asked_anew else RESEND_WINDOW)
+    if sending is not None:
+        return _send(conn, gateway, refund, sending, unsent="planned")
+    if ledger.cancel_planned(conn, refund.id, "never sent", RESEND_WINDOW):
+        return Outcome(ledger.get_refund(conn, refund.id))
+    return settle_refund(conn, gateway, refund)  # somebody else has sent it meanwhile
 
 
 def _send_again(conn: Connection, gateway: Gateway, refund: Refund) -> Outcome:
-    if not ledger.mark_sent_again(conn, refund.id):
-        return Outcome(ledger.get_refund(conn, refund.id))
+    sending = ledger.mark_sent_again(conn, refund.id, RESEND_WINDOW)
+    if sending is None:
+        now = ledger.get_refund(conn, refund.id)
+        return Outcome(now, _too_late_to_resend(now) if now.status == "submitted" else None)
     try:
         stripe_refund = gateway.create_refund(refund.params, refund.key)
     except OutcomeUnknown as error:
         return Outcome(refund, error)
     except StateError as error:
         # An earlier one that was done would have been answered with. Should Stripe forget that, the list does not.
-        stripe_refund = _find_in_stripe(gateway, refund)
-        if stripe_refund is None and error.code == "stripe-not-found":
-            return Outcome(refund, error)  # it was there: this key sees something else
+        stripe_refund = _find_own(refund, gateway.list_refunds(refund.intent))
         if stripe_refund is None:
-            ledger.close_refund(conn, refund.id, "failed", error.message)
+            if _is_final(error):
+                ledger.fail_refund(conn, refund.id, error.message, sending)
             return Outcome(ledger.get_refund(conn, refund.id), error)
     return _record_sent(conn, gateway, refund, stripe_refund)
 
@@ -230,20 +271,36 @@ def give_up_refund(conn: Connection, gateway: Gateway, refund: Refund) -> Outcom
     """Give up one that can't be sent again any more and that Stripe does not have; its money is free. Or, of one whose
     money is back, the quantity that can't be taken off the subscription.
 
-    Raises StateError `not-to-be-canceled`.
+    Stripe is not asked about one of test mode under a live key, nor believed where the account is not connected to the
+    platform any more. Raises StateError `not-to-be-canceled`, ServiceError.
     """
-    found = settle_refund(conn, gateway, refund)
-    if found.refund.status == "succeeded" and not found.refund.revoked:
-        ledger.give_up_quantity(conn, refund.id)
-        return Outcome(ledger.get_refund(conn, refund.id))
-    if found.refund.status != "submitted" or found.refund.age < RESEND_WINDOW:
-        raise StateError(
-            f"refund {refund.id} is {found.refund.status}; only one that is submitted, that Stripe does not have and "
-            "that is too old to be sent again can be given up, or a quantity that can't be revoked",
-            code="not-to-be-canceled",
-        )
-    ledger.close_refund(conn, refund.id, "canceled", "Stripe does not have it; given up")
+    if gateway.mode == "live" and not refund.livemode:
+        return _give_up(conn, refund, "of test mode, where no money moves")
+    try:
+        found = settle_refund(conn, gateway, refund).refund
+    except ServiceError as error:
+        if error.code != "account-not-connected":
+            raise
+        return _give_up(conn, refund, "its account is not connected any more")
+    if found.status == "submitted" and found.age >= RESEND_WINDOW:
+        return _give_up(conn, found, "Stripe does not have it")
+    if found.status == "succeeded" and not found.revoked:
+        return _give_up(conn, found, "")
+    raise _not_to_be_canceled(found)
+
+
+def _give_up(conn: Connection, refund: Refund, why: str) -> Outcome:
+    if not ledger.give_up_quantity(conn, refund.id) and not ledger.give_up(conn, refund.id, f"given up: {why}"):
+        raise _not_to_be_canceled(ledger.get_refund(conn, refund.id))
     return Outcome(ledger.get_refund(conn, refund.id))
+
+
+def _not_to_be_canceled(refund: Refund) -> StateError:
+    return StateError(
+        f"refund {refund.id} is {refund.status}; only one that is submitted, that Stripe does not have and that is too "
+        "old to be sent again can be given up, or a quantity that can't be revoked",
+        code="not-to-be-canceled",
+    )
 
 
 def _too_late_to_resend(refund: Refund) -> StackctlError:
@@ -256,8 +313,10 @@ def _too_late_to_resend(refund: Refund) -> StackctlError:
     )
 
 
-def _find_in_stripe(gateway: Gateway, refund: Refund) -> StripeRefund | None:
-    return next((one for one in gateway.list_refunds(refund.intent) if one.ledger_id == str(refund.id)), None)
+def _find_own(refund: Refund, stripe_refunds: Sequence[StripeRefund]) -> StripeRefund | None:
+    """The refund that carries its id; of several, which should not be, the first one made."""
+    own = [one for one in stripe_refunds if one.ledger_id == str(refund.id)]
+    return min(own[::-1], key=lambda one: (not one.holds_money, one.created_at), default=None)
 
 
 def _record_sent(
@@ -292,6 +351,8 @@ def _record(
     balance: RefundableBalance | None = None,
 ) -> Outcome:
     """Commit what Stripe says, together with the purchase's columns; then a subscription's quantity."""
+    if not stripe_refund.has_known_status:
+        return Outcome(ledger.get_refund(conn, refund.id), _unknown_status_error(refund, stripe_refund))
     if balance is None or _has_other_refund(balance, stripe_refund):
         balance = _read_balance(conn, gateway, refund)
     with conn.transaction():
@@ -314,13 +375,22 @@ def _record(
                 key = (refund.purchase_type, refund.tenancy, refund.purchase_id)
                 purchases.unmark_refunded(conn, *key, refund.invoice)
     now = ledger.get_refund(conn, refund.id)
+    twice = balance.made_twice.get(str(refund.id)) if balance else None
     if now.status != "succeeded" or now.revoked:
-        return Outcome(now)
+        return Outcome(now, twice)
     try:
         revoke_quantity(conn, gateway, now)
     except StackctlError as error:
         return Outcome(now, error)
-    return Outcome(ledger.get_refund(conn, refund.id))
+    return Outcome(ledger.get_refund(conn, refund.id), twice)
+
+
+def _unknown_status_error(refund: Refund, stripe_refund: StripeRefund) -> OutcomeUnknown:
+    return OutcomeUnknown(
+        f"Stripe says that refund {refund.id} ({stripe_refund.id}) is {stripe_refund.status!r}, an unknown status",
+        code="unknown-refund-status",
+        hint="look at it in Stripe's dashboard; a newer stackctl may know the status",
+    )
 
 
 def _has_other_refund(balance: RefundableBalance, stripe_refund: StripeRefund) -> bool:

@@ -28,10 +28,11 @@ _NO_FILTERS = dict.fromkeys(("id", "request", "tenancy", "account", "purchase", 
 class Refund:
     """One row. `amount`: in the currency's smallest unit. `entries`: what was asked, as `{entry_index, quantity,
     amount_usd}`; `is_full`: all that remained was. `params` and `key` are what Stripe is asked, each time alike. `age`:
-    seconds since it was sent first, or planned.
+    seconds since it was sent first, or planned; `sends`: how often it was.
 
     `quantity_left`: what the subscription is to keep of what it had when the money was back; `revoked`: Stripe has it
-    so (true where there is nothing to do).
+    so (true where there is nothing to do). `is_purchase_revoked`: a one-time purchase is, though no refund that
+    succeeded accounts for all of it.
     """
 
     id: UUID
@@ -57,20 +58,29 @@ class Refund:
     created_by: str
     created_at: datetime
     submitted_at: datetime | None
+    sends: int
     stripe_refund: str | None
     failure: str | None
     quantity_left: int | None
     revoked: bool
     age: float
+    is_purchase_revoked: bool
 
     @property
     def holds_money(self) -> bool:
         return self.status not in ("failed", "canceled")
 
     @property
+    def is_repeatable(self) -> bool:
+        """It ended without an answer: Stripe has never taken it up, and the same request may plan it anew."""
+        return self.status == "canceled" and self.submitted_at is None and self.stripe_refund is None
+
+    @property
     def stays_revoked(self) -> bool:
-        """Its money was back, the subscription was lowered, and then the bank did not take the money."""
-        return not self.holds_money and self.revoked and self.quantity > 0 and self.quantity_left is not None
+        """Its money was back, its quantity was revoked, and then the bank did not take the money."""
+        if self.holds_money or not self.quantity or self.stripe_refund is None:
+            return False
+        return self.is_purchase_revoked or (self.revoked and self.quantity_left is not None)
 
     @property
     def is_settled(self) -> bool:
@@ -98,30 +108,63 @@ def get_refund(conn: Connection, id_: UUID) -> Refund:
 
 def insert_refund(conn: Connection, values: Mapping[str, Any]) -> None:
     """Write what will be asked; it holds its money from the commit on."""
-    conn.execute(
-        _SQL["insert_refund"], {**values, "entries": Jsonb(values["entries"]), "params": Jsonb(values["params"])}
-    )
+    conn.execute(_SQL["insert_refund"], _to_columns(values))
 
 
-def mark_submitted(conn: Connection, id_: UUID) -> bool:
-    """Say that Stripe is asked from now on; False where somebody else has. Committed before Stripe is."""
-    return conn.execute(_SQL["mark_submitted"], {"id": id_}).rowcount == 1
+def replan_refund(conn: Connection, values: Mapping[str, Any]) -> None:
+    """Plan one that `is_repeatable` anew."""
+    conn.execute(_SQL["replan_refund"], _to_columns(values))
 
 
-def mark_sent_again(conn: Connection, id_: UUID) -> bool:
-    """Say that it is sent once more; False where it is not submitted any more."""
-    return conn.execute(_SQL["mark_sent_again"], {"id": id_}).rowcount == 1
+def _to_columns(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {**values, "entries": Jsonb(values["entries"]), "params": Jsonb(values["params"])}
+
+
+def mark_submitted(conn: Connection, id_: UUID, within: float | None = None) -> int | None:
+    """Say that Stripe is asked from now on; returns the number of the sending. Committed before Stripe is asked.
+
+    None where it is not planned any more, or was planned earlier than `within` seconds ago.
+    """
+    return _one(conn, "mark_submitted", {"id": id_, "within": within})
+
+
+def mark_sent_again(conn: Connection, id_: UUID, within: float) -> int | None:
+    """Say that it is sent once more; returns the number of the sending.
+
+    None where it is not submitted any more, or was sent first earlier than `within` seconds ago.
+    """
+    return _one(conn, "mark_sent_again", {"id": id_, "within": within})
+
+
+def _one(conn: Connection, statement: str, values: Mapping[str, Any]) -> int | None:
+    row = conn.execute(_SQL[statement], values).fetchone()
+    return row[0] if row else None
 
 
 def record_status(conn: Connection, id_: UUID, *, status: str, stripe: str, failure: str | None) -> None:
     conn.execute(_SQL["record_status"], {"id": id_, "status": status, "stripe": stripe, "failure": failure})
 
 
-def close_refund(
-    conn: Connection, id_: UUID, status: Literal["failed", "canceled"], failure: str, *, first: bool = False
+def fail_refund(conn: Connection, id_: UUID, failure: str, sending: int) -> None:
+    """End one that Stripe refuses, unless somebody else has sent it after this sending."""
+    conn.execute(_SQL["fail_refund"], {"id": id_, "failure": failure, "sending": sending})
+
+
+def take_back(
+    conn: Connection, id_: UUID, status: Literal["planned", "canceled"], failure: str | None, sending: int
 ) -> None:
-    """End one that Stripe does not have: its money is free again. `first`: unless it was sent again."""
-    conn.execute(_SQL["close_refund"], {"id": id_, "status": status, "failure": failure, "first": first})
+    """This sending came to nothing, as if it had not been; unless somebody else has sent it after."""
+    conn.execute(_SQL["take_back"], {"id": id_, "status": status, "failure": failure, "sending": sending})
+
+
+def cancel_planned(conn: Connection, id_: UUID, failure: str, before: float) -> bool:
+    """End one that was planned earlier than `before` seconds ago; False where it is not planned any more."""
+    return _one(conn, "cancel_planned", {"id": id_, "failure": failure, "before": before}) is not None
+
+
+def give_up(conn: Connection, id_: UUID, failure: str) -> bool:
+    """End one of which Stripe says nothing more; False where it has ended otherwise meanwhile."""
+    return _one(conn, "give_up", {"id": id_, "failure": failure}) is not None
 
 
 def fix_quantity_left(conn: Connection, id_: UUID) -> None:
@@ -135,9 +178,9 @@ def find_least_quantity(conn: Connection, tenancy: UUID, subscription: UUID) -> 
     return row[0] if row else None
 
 
-def give_up_quantity(conn: Connection, id_: UUID) -> None:
-    """Nothing is to be taken off the subscription any more."""
-    conn.execute(_SQL["give_up_quantity"], {"id": id_})
+def give_up_quantity(conn: Connection, id_: UUID) -> bool:
+    """Nothing is to be taken off the subscription any more; False where nothing was left to be."""
+    return _one(conn, "give_up_quantity", {"id": id_}) is not None
 
 
 def mark_revoked(conn: Connection, id_: UUID) -> None:

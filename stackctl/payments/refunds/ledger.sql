@@ -5,8 +5,15 @@
 SELECT id, status, tenancy_id AS tenancy, purchase_type, purchase_id, customer_id AS customer, request_id,
        stripe_account AS account, livemode, payment_intent AS intent, invoice, stripe_subscription AS subscription,
        amount, currency, quantity, entries, is_full, note, params, idempotency_key AS key, created_by, created_at, submitted_at,
-       stripe_refund, failure, quantity_left, revoked,
-       extract(epoch FROM clock_timestamp() - coalesce(submitted_at, created_at))::float8 AS age
+       sends, stripe_refund, failure, quantity_left, revoked,
+       extract(epoch FROM clock_timestamp() - coalesce(submitted_at, created_at))::float8 AS age,
+       CASE WHEN purchase_type = 'one-time-purchase' AND status IN ('failed', 'canceled') AND quantity > 0
+            THEN EXISTS (
+              SELECT 1 FROM "OneTimePurchase" AS p
+              WHERE p."tenancyId" = refund.tenancy_id AND p.id = refund.purchase_id AND p."revokedAt" IS NOT NULL
+                AND p.quantity > (SELECT coalesce(sum(o.quantity), 0) FROM stackctl.refund AS o
+                                  WHERE o.tenancy_id = p."tenancyId" AND o.purchase_id = p.id AND o.status = 'succeeded'))
+            ELSE FALSE END AS is_purchase_revoked
 FROM stackctl.refund
 WHERE (%(id)s::uuid IS NULL OR id = %(id)s)
   AND (%(request)s::text IS NULL OR request_id = %(request)s)
@@ -31,14 +38,27 @@ VALUES
    %(params)s,
    %(key)s, %(subscription)s::text IS NULL OR %(quantity)s = 0)
 
+-- name: replan_refund
+-- What was asked stays; what remains, and so what `--full` comes to, may be something else by now.
+UPDATE stackctl.refund
+SET status = 'planned', failure = NULL, stripe_account = %(account)s, livemode = %(livemode)s,
+    payment_intent = %(intent)s, invoice = %(invoice)s, stripe_subscription = %(subscription)s, amount = %(amount)s,
+    currency = %(currency)s, quantity = %(quantity)s, entries = %(entries)s, note = %(note)s, params = %(params)s,
+    idempotency_key = %(key)s, revoked = %(subscription)s::text IS NULL OR %(quantity)s = 0, created_by = session_user,
+    created_at = clock_timestamp(), updated_at = clock_timestamp()
+WHERE id = %(id)s AND status = 'canceled' AND submitted_at IS NULL AND stripe_refund IS NULL
+
 -- name: mark_submitted
 UPDATE stackctl.refund
-SET status = 'submitted', sends = 1, submitted_at = clock_timestamp(), updated_at = clock_timestamp()
+SET status = 'submitted', sends = sends + 1, submitted_at = clock_timestamp(), updated_at = clock_timestamp()
 WHERE id = %(id)s AND status = 'planned'
+  AND (%(within)s::float8 IS NULL OR created_at > clock_timestamp() - make_interval(secs => %(within)s))
+RETURNING sends
 
 -- name: mark_sent_again
 UPDATE stackctl.refund SET sends = sends + 1, updated_at = clock_timestamp()
-WHERE id = %(id)s AND status = 'submitted'
+WHERE id = %(id)s AND status = 'submitted' AND submitted_at > clock_timestamp() - make_interval(secs => %(within)s)
+RETURNING sends
 
 -- name: record_status
 -- What Stripe says. Of two who record, the one who looked earlier may come later: succeeded becomes pending never again,
@@ -51,10 +71,25 @@ WHERE id = %(id)s AND CASE status
   WHEN 'canceled' THEN stripe_refund IS NULL
   ELSE TRUE END
 
--- name: close_refund
--- One that Stripe does not have. Who was refused the first sending knows nothing of those that others have sent since.
-UPDATE stackctl.refund SET status = %(status)s, failure = %(failure)s, updated_at = clock_timestamp()
-WHERE id = %(id)s AND status IN ('planned', 'submitted') AND (NOT %(first)s OR sends <= 1)
+-- name: fail_refund
+-- Who was refused one sending knows nothing of those that others have sent since.
+UPDATE stackctl.refund SET status = 'failed', failure = %(failure)s, updated_at = clock_timestamp()
+WHERE id = %(id)s AND status = 'submitted' AND sends = %(sending)s
+
+-- name: take_back
+UPDATE stackctl.refund
+SET status = %(status)s, submitted_at = NULL, failure = %(failure)s, updated_at = clock_timestamp()
+WHERE id = %(id)s AND status = 'submitted' AND sends = %(sending)s
+
+-- name: cancel_planned
+UPDATE stackctl.refund SET status = 'canceled', failure = %(failure)s, updated_at = clock_timestamp()
+WHERE id = %(id)s AND status = 'planned' AND created_at <= clock_timestamp() - make_interval(secs => %(before)s)
+RETURNING 1
+
+-- name: give_up
+UPDATE stackctl.refund SET status = 'canceled', failure = %(failure)s, updated_at = clock_timestamp()
+WHERE id = %(id)s AND status IN ('planned', 'submitted', 'pending')
+RETURNING 1
 
 -- name: fix_quantity_left
 UPDATE stackctl.refund AS r
@@ -71,6 +106,7 @@ FROM "Subscription" AS s WHERE s."tenancyId" = %(tenancy)s AND s.id = %(subscrip
 -- name: give_up_quantity
 UPDATE stackctl.refund SET quantity_left = NULL, revoked = TRUE, updated_at = clock_timestamp()
 WHERE id = %(id)s AND status = 'succeeded' AND NOT revoked
+RETURNING 1
 
 -- name: mark_revoked
 UPDATE stackctl.refund SET revoked = TRUE, updated_at = clock_timestamp() WHERE id = %(id)s

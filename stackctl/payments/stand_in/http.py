@@ -24,7 +24,7 @@ class Server(ThreadingHTTPServer):
     request_queue_size = 128
 
     def __init__(self, answer: Answer, port: int = 0) -> None:
-        super().__init__(("127.0.0.1", port), _Handler)
+        super().__init__(("127.0.0.1", port), Handler)
         self.answer = answer
         self.number = itertools.count(1)
 
@@ -36,7 +36,7 @@ class Server(ThreadingHTTPServer):
         """A client that does not wait for its answer is no error of ours."""
 
 
-class _Handler(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     @property
@@ -78,4 +78,7 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in extra.items():
             self.send_header(name, value)
         self.end_headers()
+        self.write_body(data, extra)
+
+    def write_body(self, data: bytes, extra: dict[str, str]) -> None:
         self.wfile.write(data)

@@ -23,7 +23,7 @@ PREFIXES = {
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-HELD = ("succeeded", "pending", "requires_action")  # statuses of refunds that take money
+FREE = ("failed", "canceled")  # statuses of refunds that take no money
 Object = dict[str, Any]
 
 
@@ -113,7 +113,7 @@ class State:
             raise Refused(400, f"Refund amount ({amount}) is greater than unrefunded amount on charge ({left})",
                           param="amount")  # fmt: skip
         status = self.next_statuses.popleft() if self.next_statuses else "succeeded"
-        charge["amount_refunded"] = self.refunded(account, intent["id"]) + (amount if status in HELD else 0)
+        charge["amount_refunded"] = self.refunded(account, intent["id"]) + (0 if status in FREE else amount)
         return self.add(
             "refund", account, amount=amount, charge=charge["id"], payment_intent=intent["id"], status=status,
             currency=intent["currency"], reason=params.get("reason"), metadata=params.get("metadata") or {},
@@ -123,7 +123,7 @@ class State:
         """The cents that refunds of a payment intent hold."""
         with self.lock:
             found = self._objects[account, "refund"].values()
-            return sum(one["amount"] for one in found if one["payment_intent"] == intent and one["status"] in HELD)
+            return sum(one["amount"] for one in found if one["payment_intent"] == intent and one["status"] not in FREE)
 
     def update_subscription(self, account: str, id_: str, params: dict[str, Any], livemode: bool) -> Object:
         found = self.get("subscription", account, id_, livemode)
