@@ -62,7 +62,7 @@ _stackctl_follows() {
     'rules') subcommands='list check eval pull push backtest add edit move enable disable remove stats test tree' ;;
     'rules list') flags='--rules=@files --output=name|csv -o=name|csv' ;;
     'rules check') flags='--rules=@files --format=text|json|github' ;;
-    'rules eval') flags='--email= --auth-method=password|otp|oauth|passkey --oauth-provider= --country-code= --risk= --users=@files --rules=@files' ;;
+    'rules eval') flags='--email= --auth-method=password|otp|oauth|passkey --oauth-provider= --country-code= --risk= --users=@files --user= --tenancy=@tenancies --rules=@files' ;;
     'rules pull') flags='--tenancy=@tenancies --rules=@files --yes -y --dry-run' ;;
     'rules push') flags='--tenancy=@tenancies --rules=@files --yes -y --dry-run' ;;
     'rules backtest') flags='--since= --tenancy=@tenancies --sample= --auth-method=password|otp|oauth|passkey --against=@files --show-emails --rules=@files' ;;

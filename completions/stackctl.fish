@@ -319,7 +319,7 @@ function __stackctl_follows --no-scope-shadowing
             set subcommands \
                     'list:List the rules in the order in which they are evaluated.' \
                     'check:Find what is wrong with rules before anybody signs up: mistakes, and comparisons that never come true.' \
-                    'eval:Show what the rules decide about a sample user, and why; or about every user of a file.' \
+                    'eval:Show what the rules decide about a sample user, and why; or about every user of a file, or a user that is there.' \
                     'pull:Write the rules that the backend enforces into the file; comments and layout of what is alike stay.' \
                     'push:Make the file\'s rules those that the backend enforces for a tenancy; nothing else of its configuration changes.' \
                     'backtest:Show what the rules would have done to the users who are in the database. Nothing is written.' \
@@ -344,11 +344,13 @@ function __stackctl_follows --no-scope-shadowing
         case 'rules eval'
             set flags \
                     '--email=:Leave it out for a user without one.' \
-                    '--auth-method=password|otp|oauth|passkey:password, otp, oauth or passkey.' \
+                    '--auth-method=password|otp|oauth|passkey:password (the default), otp, oauth or passkey.' \
                     '--oauth-provider=:With --auth-method oauth.' \
                     '--country-code=:Two letters.' \
                     '--risk=:bot or free_trial_abuse; repeatable.' \
                     '--users=@files:Many sample users: .csv, .tsv, .jsonl or .yaml.' \
+                    '--user=:A user of the database, as it was at its sign-up.' \
+                    '--tenancy=@tenancies:With --user: where several have the user.' \
                     '--rules=@files:The rules file; default sign_up_rules of stackctl.yaml.'
         case 'rules pull'
             set flags \
@@ -526,7 +528,7 @@ function __stackctl_follows --no-scope-shadowing
         case 'refunds resume'
             set flags \
                     '--all:Every refund that is not settled.' \
-                    '--give-up:Give up a refund too old to be sent again, or a quantity that can\'t be lowered.' \
+                    '--give-up:Give up what can\'t be finished: too old to be sent, not to be asked, not to be lowered.' \
                     '--tenancy=@tenancies:Only this tenancy\'s.' \
                     '--stripe-api-key=:The platform\'s key; better set as STRIPE_API_KEY.' \
                     '--yes:With --give-up: do not ask.' \

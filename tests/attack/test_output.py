@@ -153,6 +153,7 @@ CASES = [
     Case("rules check --rules={text}", 3),
     Case("rules eval --email={text}", prints="parts"),
     Case("rules eval --users=users.jsonl"),
+    Case("rules eval --user={user} --tenancy={mine}", prints="parts"),
     Case("rules eval --email=a@b.example --risk=bot=90", prints="parts"),
     Case("rules pull --tenancy={mine} --yes", 3, changes=True, prints="document"),
     Case("rules pull --tenancy={mine} --dry-run", 3, prints="document"),

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
+from stackctl.backend.users import find_user
 from stackctl.rules.backtest import CHANGES, Report, Scope, backtest
 from stackctl.rules.cel.values import NamedList
 from stackctl.rules.decide import Decision, Judge
 from stackctl.rules.model import Action, Context, Rule, RuleSet
+from stackctl.rules.stored_user import list_contexts
 from tests.backend import MINE, OTHER, Project, add_channel, add_user, insert
 from tests.rule_generator import Generator
 
@@ -78,6 +80,34 @@ def test_a_list_by_name_is_one_array(source: Connection, connect: Connect, migra
         rules = RuleSet("allow", (rule,))
         report = backtest(connect(migrated_db), rules, Scope(auth_method="password"))
         assert (+report.by_rule, +report.outcomes) == expected([Judge(rules).decide(user) for user in users])
+
+
+def test_a_stored_user_is_seen_as_a_backtest_sees_it(
+    source: Connection, connect: Connect, migrated_db: str, tmp_path: Path
+) -> None:
+    users = fill(source, 25, random.Random(9))
+    ids = [row[0] for row in source.execute('SELECT "projectUserId" FROM "ProjectUser"')]
+    found = [list_contexts(source, find_user(source, str(id_)), "password") for id_ in ids]
+    assert Counter(one for each in found for one in each) == Counter(users)
+    ada = add_user(source, signUpCountryCode="DE", signUpRiskScoreBot=7)
+    add_channel(source, ada, "Ada@x.io")
+    source.commit()
+    project = Project(tmp_path)
+    (tmp_path / "r.yaml").write_text("rules: {r: {condition: authMethod == 'otp', action: {type: reject}}}")
+    step = ("rules", "eval", "--database-url", migrated_db, "--rules", "r.yaml", "--user", "ada@X.io")
+    document = project.run(*step, "--json").json
+    assert document["user"]["id"] == str(ada)
+    assert document["context"] == Context("ada@x.io", "DE", bot=7).fields()
+    assert {way: one["decision"] for way, one in document["by_auth_method"].items()} == {
+        "password": "default-allow", "otp": "reject", "oauth": "default-allow", "passkey": "default-allow",
+    }  # fmt: skip
+    shown = project.run(*step)
+    assert "otp: rejected by r" in shown.stdout
+    assert "the decision depends on it" in shown.stderr
+    document = project.run(*step, "--auth-method", "otp", "--json").json
+    assert (document["outcome"]["decision"], document["by_auth_method"]) == ("reject", {})
+    assert project.run(*step[:-1], "nobody@x.io").code == 2
+    assert project.run(*step, "--email", "a@b.c").code == 2
 
 
 def random_rules(generator: Generator, chance: random.Random) -> RuleSet:

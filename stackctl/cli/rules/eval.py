@@ -24,7 +24,8 @@ _RISK = "NAME=0..100"
 @command(
     example="stackctl rules eval --email bob@tempmail.com --country-code DE --risk bot=80\n"
     "stackctl rules eval --auth-method oauth --oauth-provider github --json\n"
-    "stackctl rules eval --users users.csv",
+    "stackctl rules eval --users users.csv\n"
+    "stackctl rules eval --user ada@example.com",
 )
 def eval_(
     run: Run,
@@ -32,8 +33,9 @@ def eval_(
         str | None, typer.Option("--email", metavar="ADDRESS", help="Leave it out for a user without one.")
     ] = None,
     auth_method: Annotated[
-        str, typer.Option("--auth-method", metavar="METHOD", help="password, otp, oauth or passkey.")
-    ] = "password",
+        str | None,
+        typer.Option("--auth-method", metavar="METHOD", help="password (the default), otp, oauth or passkey."),
+    ] = None,
     oauth_provider: Annotated[
         str | None, typer.Option("--oauth-provider", metavar="ID", help="With --auth-method oauth.")
     ] = None,
@@ -44,24 +46,44 @@ def eval_(
     users: Annotated[
         Path | None, typer.Option("--users", metavar="FILE", help="Many sample users: .csv, .tsv, .jsonl or .yaml.")
     ] = None,
+    user: Annotated[
+        str | None,
+        typer.Option("--user", metavar="ID_OR_EMAIL", help="A user of the database, as it was at its sign-up."),
+    ] = None,
+    tenancy: Annotated[
+        str | None, typer.Option("--tenancy", metavar="TENANCY", help="With --user: where several have the user.")
+    ] = None,
     rules: RulesPath = None,
 ) -> None:
-    """Show what the rules decide about a sample user, and why; or about every user of a file.
+    """Show what the rules decide about a sample user, and why; or about every user of a file, or a user that is there.
 
     A CSV has the columns email and auth_method, and may have oauth_provider, country_code, bot, free_trial_abuse.
-    Exit codes: 0 evaluated, whatever the decision; 2 no such user can be; 3 a file is bad.
+    Of most users, the database does not tell how they signed up: where the decision depends on it, each way is named,
+    and --auth-method says which is shown.
+    Exit codes: 0 evaluated, whatever the decision; 2 no such user can be, or is there; 3 a file is bad; 4 no database.
     """
     from stackctl.rules.decide import Judge
     from stackctl.rules.model import Context
 
+    described = [email, oauth_provider, country_code, risk]
+    if user is not None and any(value is not None for value in (*described, users)):
+        hint = "what the database does not tell is --auth-method"
+        raise UsageError("--user takes address, country and scores from the database", code="usage", hint=hint)
+    if tenancy is not None and user is None:
+        raise UsageError("--tenancy goes with --user", code="usage")
+    if users is not None and any(value is not None for value in (*described, auth_method)):
+        raise UsageError("--users takes everything from the file", code="usage")
     judge = Judge(load_rules(run, rules))
     if users is not None:
         _many(run, judge, users)
         return
+    if user is not None:
+        _stored(run, judge, user, tenancy, auth_method)
+        return
     try:
         context = Context.from_user(
             email=email,
-            auth_method=auth_method,
+            auth_method=auth_method or "password",
             oauth_provider=oauth_provider,
             country_code=country_code,
             risk_scores=_risks(risk or []),
@@ -137,6 +159,37 @@ def _show(console: Console, decision: Decision) -> None:
                 console.line(f"  {part.text} → {value}" + (f"   ({seen})" if seen else ""), exact=True)
     console.line()
     console.line(format_outcome(decision), "green" if decision.should_allow else "red")
+
+
+def _stored(run: Run, judge: Judge, who: str, tenancy: str | None, auth_method: str | None) -> None:
+    from stackctl.cli.users.shared import find_user, format_user
+    from stackctl.rules.model import AUTH_METHODS
+    from stackctl.rules.stored_user import list_contexts
+
+    if auth_method is not None and auth_method not in AUTH_METHODS:
+        raise UsageError(f"--auth-method: {auth_method!r} is none of {', '.join(AUTH_METHODS)}", code="usage")
+    with run.database() as conn:
+        found = find_user(conn, who, tenancy)
+        decisions = [judge.decide(context) for context in list_contexts(conn, found, auth_method)]
+    outcomes = {(one.outcome, one.decided_by, one.restricted_by) for one in decisions}
+    ways = decisions if len(outcomes) > 1 else []
+    document = {
+        "user": {"id": found.id, "tenancy": found.tenancy, "anonymous": found.anonymous, "at": found.signed_up_at},
+        "by_auth_method": {one.context.auth_method: _document(one)["outcome"] for one in ways},
+        **_document(decisions[0]),
+    }
+
+    def show() -> None:
+        run.console.line(f"{format_user(found)}, tenancy {found.tenancy}")
+        _show(run.console, decisions[0])
+        for one in ways:
+            run.console.line(f"{one.context.auth_method}: {format_outcome(one)}")
+        if ways:
+            run.console.warn("the database does not tell how the user signed up, and the decision depends on it")
+        if found.anonymous:
+            run.console.warn("the user is anonymous: the rules are asked when it becomes a regular one")
+
+    run.finish(document, show)
 
 
 def _many(run: Run, judge: Judge, path: Path) -> None:
