@@ -80,7 +80,11 @@ def figures(scene: Scene, wanted: Collection[str]) -> Iterator[Figure]:
     if {"first-load", "re-send", "per-row"} & set(wanted):
         ways |= {"first": moving.first_load, "again": moving.again, "per_row": moving.per_row}
     if "paged" in wanted:
-        ways |= {"whole": lambda: moving.first_load(scene.rows), "paged": lambda: moving.first_load(0)}
+        whole = {
+            "whole": lambda: moving.first_load(scene.rows),
+            "keyed": lambda: moving.first_load(scene.rows, keyed=True),
+        }
+        ways |= whole | {"paged": lambda: moving.first_load(0)}
     ways |= {kind: moving.into_file(kind) for kind in _FILES if kind in wanted and moving.works(kind)}
     times = interleaved(ROUNDS, **ways)
     limit = times["limit"]
@@ -92,9 +96,10 @@ def figures(scene: Scene, wanted: Collection[str]) -> Iterator[Figure]:
                        f"{per_second['first']}; {best}",
                        ratio=times["best"] / times["first"], goal=0.95)  # fmt: skip
     if "paged" in wanted:
-        yield at_least("paged", "first load in pages, against the same in one transaction",
-                       f"{per_second['paged']}; {per_second['whole']}",
-                       ratio=times["whole"] / times["paged"], goal=0.95)  # fmt: skip
+        # Only a table with its key in place can be gone on with after a cut.
+        yield at_least("paged", "first load in pages, against one transaction with the key in place",
+                       f"{per_second['paged']}; {per_second['keyed']}, {per_second['whole']} with the key made last",
+                       ratio=times["keyed"] / times["paged"], goal=0.95)  # fmt: skip
     if "re-send" in wanted:
         yield at_least("re-send", "all rows changed, re-sent", f"{per_second['again']}; {against}",
                        ratio=limit / times["again"], goal=0.55)  # fmt: skip
@@ -170,12 +175,14 @@ class _Moving:
                     buffer.clear()
             write.write(bytes(buffer))
 
-    def first_load(self, whole_rows: int | None = None) -> float:
-        """`whole_rows`: more than so many rows come in pages, if not as usual."""
+    def first_load(self, whole_rows: int | None = None, *, keyed: bool = False) -> float:
+        """`whole_rows`: more than so many rows come in pages, if not as usual. `keyed`: the table is there before."""
         usual = paged_load.WHOLE_ROWS
         if whole_rows is not None:
             paged_load.WHOLE_ROWS = whole_rows
-        self._scene.fresh("analytics").close()
+        with self._scene.fresh("analytics") as target:
+            if keyed:
+                target.execute(self._compiled.create_table)
         try:
             return self._sync(self._pipeline(type="postgres", url=self._scene.server.url("analytics")))
         finally:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, LiteralString, cast
 
 from stackctl.mapping import target_statements
 from stackctl.mapping.definition import fingerprint_mapping
-from stackctl.mapping.sql_text import drop_fences, quote, quote_literal, to_driver_sql
+from stackctl.mapping.sql_text import add_output, drop_fences, quote, quote_literal, to_driver_sql
 from stackctl.mapping.target_statements import POSTGRES_TYPES
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ _UUID = "^([0-9a-fA-F]{4}(-?[0-9a-fA-F]{4}){7}|\\{[0-9a-fA-F]{4}(-?[0-9a-fA-F]{4
 _KEY_DIGITS: dict[ColumnType, int] = {"integer": 2**31 - 1, "bigint": 2**63 - 1}
 _PAGE = f' AND "sequenceId" > {_CURSOR} ORDER BY "sequenceId" LIMIT %(limit)s::bigint'
 _FIRST = f' AND "sequenceId" > {_CURSOR} ORDER BY "sequenceId" LIMIT 1'
+_NUMBER = "_stack_sequence_id"
 _RANGE = f' AND "sequenceId" > {_CURSOR} AND "sequenceId" <= %(up_to)s::bigint'
 
 
@@ -46,10 +47,11 @@ class Compiled:
     - `resend_next` (tenancy_id, cursor): the first key of such a page, as `next_key`.
     - `resend_total` (tenancy_id, cursor, up_to): how many rows of the source are above one id and not above another.
     - `load` (tenancy_id): every row, the mapping's columns only.
-    - `load_page` (tenancy_id, cursor, up_to): the same of the rows whose ids are above one and not above the other.
+    - `load_window` (tenancy_id, cursor, up_to): the same of the rows whose ids are above one and not above the other,
+      in order of these ids, which come first.
     - `load_unstamped` (tenancy_id): the same of those that have no id yet.
-    - `load_bound` (tenancy_id, cursor, limit, passed): the id that ends a page of that many rows, how many there are,
-      and whether any tombstone above `passed` belongs between; null, 0 and false when none are left.
+    - `load_bound` (tenancy_id, cursor, limit, passed): the id that ends so many rows, and how many there are; no more
+      than up to the first tombstone above `passed`. Null and 0 when none are left.
     - `high_water` (tenancy_id): the highest sequence id of the tenancy's rows and tombstones, or null.
     - `backlog` (tenancy_id, cursor): how many rows and tombstones are still to be sent.
     - `oldest_unsent` (tenancy_id, cursor): the lowest sequence id above the cursor, or null.
@@ -72,7 +74,7 @@ class Compiled:
     resend_next: LiteralString
     resend_total: LiteralString
     load: LiteralString
-    load_page: LiteralString
+    load_window: LiteralString
     load_unstamped: LiteralString
     load_bound: LiteralString
     high_water: LiteralString
@@ -102,15 +104,12 @@ def compile_mapping(mapping: Mapping, dialect: Dialect) -> Compiled:
         "resend_next": _changed_first(mapping),
         "resend_total": (f"SELECT count(*) AS total FROM {rows}{_RANGE}"),
         "load": _load(mapping, dialect),
-        "load_page": _load_part(
-            mapping, dialect, f' AND "sequenceId" > {_CURSOR} AND "sequenceId" <= %(up_to)s::bigint'
-        ),
+        "load_window": _load_window(mapping, dialect),
         "load_unstamped": _load_part(mapping, dialect, ' AND "sequenceId" IS NULL'),
         "load_bound": (
-            f'WITH page AS (SELECT "sequenceId" FROM {rows}{_PAGE}),\n'
-            'bound AS (SELECT max("sequenceId") AS id FROM page)\n'
-            f"SELECT bound.id, (SELECT count(*) FROM page), EXISTS (SELECT FROM {tombstones}"
-            f' AND "sequenceId" > GREATEST({_CURSOR}, %(passed)s::bigint) AND "sequenceId" <= bound.id) FROM bound'
+            f'SELECT max("sequenceId") AS id, count(*) AS rows FROM (SELECT "sequenceId" FROM {rows}'
+            f' AND "sequenceId" < COALESCE((SELECT min("sequenceId") FROM {tombstones}'
+            f' AND "sequenceId" > GREATEST({_CURSOR}, %(passed)s::bigint)), {2**63 - 1}){_PAGE}) AS page'
         ),
         "high_water": (
             f'SELECT GREATEST((SELECT max("sequenceId") FROM {rows}), '
@@ -314,8 +313,20 @@ def _joined(mapping: Mapping, dialect: Dialect, page: str) -> str:
 
 def _load(mapping: Mapping, dialect: Dialect) -> str:
     """All rows: look-ups that are kept apart for the sake of pages are joins here, of whole tables, by hashing."""
-    output = ",\n  ".join(encode_column(f"m.{quote(c.name)}", c, dialect) for c in mapping.columns)
-    return f"SELECT\n  {output}\nFROM (\n{to_driver_sql(drop_fences(mapping.select), _TENANCY)}\n) AS m"
+    select = to_driver_sql(drop_fences(mapping.select), _TENANCY)
+    return f"SELECT\n  {_encode_all(mapping, dialect)}\nFROM (\n{select}\n) AS m"
+
+
+def _load_window(mapping: Mapping, dialect: Dialect) -> str:
+    select = to_driver_sql(add_output(drop_fences(mapping.select), '"sequenceId"', _NUMBER), _TENANCY)
+    return (
+        f"SELECT m.{_NUMBER},\n  {_encode_all(mapping, dialect)}\nFROM (\n{select}\n) AS m"
+        f"\nWHERE m.{_NUMBER} > {_CURSOR} AND m.{_NUMBER} <= %(up_to)s::bigint\nORDER BY m.{_NUMBER}"
+    )
+
+
+def _encode_all(mapping: Mapping, dialect: Dialect) -> str:
+    return ",\n  ".join(encode_column(f"m.{quote(c.name)}", c, dialect) for c in mapping.columns)
 
 
 def encode_column(expression: str, column: Column, dialect: Dialect) -> str:

@@ -68,6 +68,19 @@ def drop_fences(sql: str) -> str:
     return "".join([*parts, sql[at:]])
 
 
+def add_output(select: str, column: str, name: str) -> str:
+    """A mapping's SELECT that yields one more column of its first relation, which has an alias."""
+    listed = [token for token in tokenize(select) if token.kind != "comment"]
+    depth = 0
+    for n, token in enumerate(listed):
+        depth += {"(": 1, ")": -1}.get(token.text, 0)
+        word = token.kind == "word" and token.text.upper() == "FROM"
+        if word and not depth and listed[n - 1].text.upper() not in (".", "DISTINCT"):
+            alias = listed[n + 2 + (listed[n + 2].text.upper() == "AS")].text
+            return f"{select[: token.start]}, {alias}.{column} AS {name}\n{select[token.start :]}"
+    raise ValueError("no FROM")
+
+
 def quote(identifier: str) -> str:
     """A PostgreSQL (also SQLite and DuckDB) quoted identifier."""
     return '"' + identifier.replace('"', '""') + '"'

@@ -113,6 +113,18 @@ def test_load_equals_fetch_of_everything(db: Connection) -> None:
     assert run(db, "users", "load") == sorted((row[2:] for row in run(db, "users")), key=str)
 
 
+def test_window_yields_what_a_load_does_in_order_of_ids(db: Connection) -> None:
+    for number, sequence in ((1, 30), (2, 10), (3, None), (4, 20), (5, 40)):
+        user(db, number, sequence)
+    user(db, 6, 15, OTHER)
+    values = {"tenancy_id": MINE, "cursor": 10, "up_to": 30}
+    for mapping in MAPPINGS.values():
+        found = db.execute(cast("LiteralString", compile_mapping(mapping, "postgres").load_window), values).fetchall()
+        if mapping.name == "users":
+            assert [row[:2] for row in found] == [(20, uuid.UUID(int=4)), (30, uuid.UUID(int=1))]
+            assert sorted(row[1:] for row in found) == [row for row in run(db, "users", "load") if row[0].int in (1, 4)]
+
+
 def test_row_leaves_the_select(db: Connection) -> None:
     account = uuid.UUID(int=5)
     db.execute(

@@ -76,7 +76,8 @@ def count_appended(monkeypatch: pytest.MonkeyPatch, kind: str) -> list[int]:
 def test_pages_go_straight_into_the_table(
     kind: str, pipeline: Pipeline, source: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rows that have no id yet go first, and come again when they have one."""
+    """Rows that have no id yet go first, and come again when they have one. Windows follow each other."""
+    monkeypatch.setattr(paged_load, "WINDOW_ROWS", 4 * PAGE)
     add_many_users(source, ROWS)
     sequence(pipeline)
     add_user(source, displayName="unstamped")

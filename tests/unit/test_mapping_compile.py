@@ -10,7 +10,7 @@ from stackctl.core.bundled import find_bundled
 from stackctl.mapping import files
 from stackctl.mapping.compile import compile_mapping
 from stackctl.mapping.dialect import DIALECTS, Dialect
-from stackctl.mapping.sql_text import drop_fences, find_parameters, to_driver_sql
+from stackctl.mapping.sql_text import add_output, drop_fences, find_parameters, to_driver_sql
 
 
 @pytest.mark.parametrize(
@@ -110,3 +110,17 @@ def test_parameters_are_what_a_parser_of_postgresql_takes_for_placeholders(sql: 
 )
 def test_fences_are_dropped_and_nothing_else(text: str, kept: str) -> None:
     assert drop_fences(text) == kept
+
+
+@pytest.mark.parametrize(
+    ("text", "more"),
+    [
+        ('SELECT a\nFROM "T" AS t', 'SELECT a\n, t."s" AS n\nFROM "T" AS t'),
+        (
+            'WITH w AS (SELECT 1 FROM x) SELECT a IS DISTINCT FROM t.from, f(b) from "T" "t T"',
+            'WITH w AS (SELECT 1 FROM x) SELECT a IS DISTINCT FROM t.from, f(b) , "t T"."s" AS n\nfrom "T" "t T"',
+        ),
+    ],
+)
+def test_a_column_is_added_to_what_is_selected(text: str, more: str) -> None:
+    assert add_output(text, '"s"', "n") == more

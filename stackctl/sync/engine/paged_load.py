@@ -1,38 +1,45 @@
 """A load of a large table in pages, each committed with its position, so that a load that is cut goes on where it was.
 
-The position is the cursor itself: pages follow the sequence ids from 0, and are read as of the time they are sent. So
-there is no state besides, nothing that could be stale after a restore, and everything that holds of a cursor holds in
-the middle of a load: a row that changes, or is deleted, gets a higher id and comes again at the end. Rows without an id
-have no place in that order: they are sent first, in the transaction that sets the cursor to 0.
+The position is the cursor itself: pages follow the sequence ids from 0. So there is no state besides, nothing that
+could be stale after a restore, and everything that holds of a cursor holds in the middle of a load: a row that changes,
+or is deleted, gets a higher id and comes again at the end. Rows without an id have no place in that order: they are
+sent first, in the transaction that sets the cursor to 0.
 
-A page goes straight into the table, which is as fast as one COPY of it all. That needs keys that the table lacks: when
-one is there already (the row was stamped since it was sent), ordinary pages go on from that position. The same way is
-taken whenever a full page was sent and many rows of which the first is not there are left: what remains of a load that
-was cut, or a bulk of new rows.
+The source joins and sorts as in a whole load, once for all pages of a window, which are as of one moment. Meanwhile it
+keeps what is deleted there, and needs room for the sorting, so a window has WINDOW_ROWS at most, which take about 15
+seconds; each one reads the joined tables anew. A load that is cut goes on with a window from its position. (Pages with
+a statement each cost the source six times as much: two index look-ups a row.)
 
-Readers see the table fill. Key ranges or positions in the file would read a little faster, but need a position of
-their own beside the cursor, and the file's move with every update; one long snapshot keeps the source from cleaning up.
+A page goes straight into the table, which is as fast as one COPY of it all into a table with its key. That needs keys
+that the table lacks: when one is there already (the row was stamped since it was sent), ordinary pages go on from that
+position. The same way is taken whenever a full page was sent and many rows of which the first is not there are left:
+what remains of a load that was cut, or a bulk of new rows.
+
+Readers see the table fill. Key ranges or positions in the file would need no sorting, but a position of their own
+beside the cursor, and the file's move with every update.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from stackctl.sync.engine.load_window import LoadLimits
 from stackctl.sync.engine.prefetch import LoadAhead
 from stackctl.sync.targets.mapping_changes import make_record
 from stackctl.sync.targets.protocol import AppliedBatch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
     from uuid import UUID
 
     from stackctl.mapping.compile import Compiled
-    from stackctl.sync.engine.row_stream import RowStream
+    from stackctl.sync.engine.load_window import LoadPage
     from stackctl.sync.engine.source import Source
     from stackctl.sync.targets.protocol import Target
 
 WHOLE_ROWS = 250_000  # up to which a table is loaded in one transaction, which takes seconds
 PAGE_ROWS = 50_000  # of a page; smaller ones cost rate, larger ones are not read while the one before is written
+WINDOW_ROWS = 2_000_000  # that are read as of one moment
 
 
 class PagedLoad:
@@ -69,16 +76,19 @@ class PagedLoad:
         # No two rows have one id: mostly the range of ids tells that there are few, without a look at all of them.
         first = self._source.find_next_key(self._compiled, self._tenancy, 0)
         highest = self._source.read_highest_stamp(self._compiled, self._tenancy)
-        return first is not None and highest - first[1] >= WHOLE_ROWS < self._find_bound(0, WHOLE_ROWS + 1)[1]
+        if first is None or highest - first[1] < WHOLE_ROWS:
+            return False
+        _, rows = self._source.find_load_bound(self._compiled, self._tenancy, 0, WHOLE_ROWS + 1, highest)
+        return rows > WHOLE_ROWS
 
     def consider(self, cursor: int) -> bool:
         """Whether what is above the cursor goes straight into the table from now on; looked at once."""
         if self._considered:
             return False
         self._considered = True
-        _, rows, deleted = self._find_bound(cursor, PAGE_ROWS)
+        _, rows = self._source.find_load_bound(self._compiled, self._tenancy, cursor, PAGE_ROWS, self._passed)
         found = self._source.find_next_key(self._compiled, self._tenancy, cursor)
-        if rows < PAGE_ROWS or deleted or found is None:
+        if rows < PAGE_ROWS or found is None:
             return False
         key = tuple(str(value) for value in found[0])
         self.active = not self._target.read_hashes_by_key(self._compiled, [key])
@@ -92,13 +102,13 @@ class PagedLoad:
             self._drop_ahead()
         if self._ahead is None:
             self._source.wait_for_replica()
-            self._ahead = LoadAhead(cursor, self._open_page, self._target.stream_format)
-        taken = self._ahead.take_page()
-        if taken is None:
+            self._ahead = LoadAhead(cursor, self._read_pages(cursor), self._target.stream_format)
+        page = self._ahead.take_page()
+        if page is None:
             self.stop()
             return None
-        page, up_to = taken
         applied = self._target.append_rows(self._compiled, page)
+        up_to = self._ahead.end_page()
         self._target.advance_cursor(self._compiled, up_to)
         self._version = self._target.read_cursor_version(self._compiled)
         return AppliedBatch(applied.rows, applied.upserted, 0, up_to)
@@ -113,11 +123,11 @@ class PagedLoad:
             self._ahead.discard()
             self._ahead = None
 
-    def _open_page(self, cursor: int) -> tuple[RowStream, int] | None:
-        up_to, _, deleted = self._find_bound(cursor, PAGE_ROWS)
-        if up_to is None or deleted:
-            return None
-        return self._source.open_load_page(self._compiled, self._tenancy, cursor, up_to, self._on_rows), up_to
-
-    def _find_bound(self, cursor: int, limit: int) -> tuple[int | None, int, bool]:
-        return self._source.find_load_bound(self._compiled, self._tenancy, cursor, limit, self._passed)
+    def _read_pages(self, cursor: int) -> Generator[LoadPage]:
+        """Window after window, until too little is left before the end, or before a row that was deleted."""
+        limits, options = LoadLimits(PAGE_ROWS, WINDOW_ROWS, self._passed), self._target.stream_format.options
+        at: int | None = cursor
+        while at is not None:
+            at = yield from self._source.read_load_window(
+                self._compiled, self._tenancy, at, limits, options, self._on_rows
+            )

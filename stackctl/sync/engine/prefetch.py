@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
+    from stackctl.sync.engine.load_window import LoadPage
     from stackctl.sync.engine.row_stream import Amount, RowStream
     from stackctl.sync.targets.protocol import StreamFormat
 
@@ -121,37 +123,35 @@ class Prefetch(PiecesAhead):
 
 
 class LoadAhead:
-    """The pages of a load, one after the other, read by a thread while others are written.
+    """The pages of a load, read by a thread while others are written; the first one is above `cursor`."""
 
-    `open_page` gives the rows above a cursor and the id up to which they reach, or None at the end.
-    """
-
-    def __init__(
-        self, cursor: int, open_page: Callable[[int], tuple[RowStream, int] | None], stream_format: StreamFormat
-    ) -> None:
+    def __init__(self, cursor: int, pages: Generator[LoadPage], stream_format: StreamFormat) -> None:
         self.cursor = cursor  # which the next page begins above
-        self._open_page = open_page
+        self._pages = pages
         self._format = stream_format
-        self._stream: RowStream | None = None
+        self._page: LoadPage | None = None
         self._ahead = _Ahead(self._read())
         self._taken = self._ahead.take()
 
     def _read(self) -> Iterator[tuple[Any, int]]:
-        at = self.cursor
-        while (opened := self._open_page(at)) is not None:
-            self._stream, at = opened
-            yield opened, 0
-            yield from _with_sizes(self._stream, self._format)
-            yield None, 0
+        with closing(self._pages):
+            for page in self._pages:
+                self._page = page
+                yield page.amount, 0
+                yield from _with_sizes(page, self._format)
+                yield None, 0
+                yield page.up_to, 0
 
-    def take_page(self) -> tuple[PiecesAhead, int] | None:
-        """The next page, to be read to its end before the one after it, and the id up to which it reaches."""
-        opened = next(self._taken, None)
-        if opened is None:
-            return None
-        stream, self.cursor = opened
-        return PiecesAhead(iter(self._taken.__next__, None), stream.amount), self.cursor
+    def take_page(self) -> PiecesAhead | None:
+        """The next page, to be read to its end."""
+        amount = next(self._taken, None)
+        return None if amount is None else PiecesAhead(iter(self._taken.__next__, None), amount)
+
+    def end_page(self) -> int:
+        """The id up to which the page reached that was taken, and read."""
+        self.cursor = next(self._taken)
+        return self.cursor
 
     def discard(self) -> None:
         """Give up what was not taken; returns once the connection is free."""
-        self._ahead.discard(lambda: self._stream.cancel() if self._stream is not None else None)
+        self._ahead.discard(lambda: self._page.cancel() if self._page is not None else None)

@@ -6,7 +6,7 @@ piece any longer than it takes to pass it on, and a page of wide rows is given u
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, LiteralString
 
@@ -15,15 +15,16 @@ from psycopg import sql
 
 from stackctl.core.errors import AnswerNo
 from stackctl.sync.engine.source_errors import translate_source_errors
+from stackctl.sync.targets.protocol import BINARY, CSV
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from contextlib import AbstractContextManager
 
-    from psycopg import Copy, Cursor
+    from psycopg import Copy
 
     from stackctl.mapping.dialect import Dialect
     from stackctl.postgres.connect import Connection
+    from stackctl.sync.engine.load_window import NumberedCopy
 
 PIPE_BUFFER = 64 * 1024  # bytes between the two COPYs; a write for each row costs 10 to 20 %
 CHUNK_BYTES = 1024 * 1024  # of tuples in memory at a time, and one row
@@ -76,15 +77,15 @@ class RowStream:
 
     def read_binary(self) -> Iterator[bytes]:
         """The rows as PostgreSQL's binary COPY stream, unparsed, in pieces of about PIPE_BUFFER bytes, or one row."""
-        return self._copy_out("FORMAT binary", ends=1)
+        return self._copy_out(BINARY, ends=1)
 
     def read_csv(self) -> Iterator[bytes]:
         """The same as CSV: null is nothing, every value is quoted."""
-        return self._copy_out("FORMAT csv, FORCE_QUOTE *", ends=0)
+        return self._copy_out(CSV, ends=0)
 
     def _copy_out(self, options: LiteralString, *, ends: int) -> Iterator[bytes]:
         """`ends` is how many pieces the server sends besides the rows."""
-        with translate_source_errors(self.mapping), self.conn.cursor() as cursor, self._copy(cursor, options) as copy:
+        with self.open_copy(options) as copy:
             buffer = bytearray()
             rows = 0
             # The server sends a row at a time.
@@ -112,11 +113,7 @@ class RowStream:
     def read_chunks(self, size: int) -> Iterator[list[tuple[Any, ...]]]:
         """The rows as tuples: at most `size` of them at a time, and no more after one that makes it CHUNK_BYTES."""
         # As a COPY too: rows of a plain SELECT are handed over so many at a time, however wide they are.
-        with (
-            translate_source_errors(self.mapping),
-            self.conn.cursor() as cursor,
-            self._copy(cursor, "FORMAT binary") as copy,
-        ):
+        with self.open_copy(BINARY, parsed=True) as copy:
             copy.set_types(self.types)
             chunk: list[tuple[Any, ...]] = []
             taken = 0
@@ -140,9 +137,16 @@ class RowStream:
                 yield chunk
                 self.on_rows(rows)
 
-    def _copy(self, cursor: Cursor[Any], options: LiteralString) -> AbstractContextManager[Copy]:
+    @contextmanager
+    def open_copy(self, options: LiteralString, *, parsed: bool = False) -> Iterator[Copy | NumberedCopy]:
+        """The COPY of the rows. `parsed`: they are handed to its formatter one by one."""
         query = sql.SQL("COPY ({}) TO STDOUT ({})").format(sql.SQL(self.statement), sql.SQL(options))
-        return cursor.copy(query, self.parameters)
+        with (
+            translate_source_errors(self.mapping),
+            self.conn.cursor() as cursor,
+            cursor.copy(query, self.parameters) as copy,
+        ):
+            yield copy
 
     def cancel(self) -> None:
         """From another thread: break off the statement."""

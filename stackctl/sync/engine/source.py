@@ -12,11 +12,12 @@ from psycopg.types.json import Jsonb
 from stackctl.postgres.statements import load_statements
 from stackctl.sync.changes.sequence_position import refuse_low_sequence
 from stackctl.sync.changes.source_identity import find_last_common_id, notice_place
+from stackctl.sync.engine.load_window import LoadLimits, LoadPage, NumberedCopy
 from stackctl.sync.engine.row_stream import WIDE_ROWS, Amount, RowStream
 from stackctl.sync.engine.source_errors import OperatedDatabaseLost, translate_source_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
     from uuid import UUID
 
     from stackctl.mapping.compile import Compiled
@@ -140,18 +141,43 @@ class Source:
 
     def find_load_bound(
         self, compiled: Compiled, tenancy: UUID, cursor: int, limit: int, passed: int
-    ) -> tuple[int | None, int, bool]:
+    ) -> tuple[int | None, int]:
         """See `Compiled.load_bound`."""
         asked = _at(tenancy, cursor) | {"limit": limit, "passed": passed}
         with translate_source_errors(compiled.mapping.name):
             row = self._reader.execute(compiled.load_bound, asked).fetchone()
-        return row or (None, 0, False)
+        return row or (None, 0)
 
-    def open_load_page(
-        self, compiled: Compiled, tenancy: UUID, cursor: int, up_to: int, on_rows: Callable[[int], None]
-    ) -> RowStream:
-        """The rows whose ids are above the cursor and not above `up_to`, as of now."""
-        return self._open_load(compiled, compiled.load_page, _at(tenancy, cursor) | {"up_to": up_to}, on_rows)
+    def read_load_window(
+        self,
+        compiled: Compiled,
+        tenancy: UUID,
+        cursor: int,
+        limits: LoadLimits,
+        options: LiteralString,
+        on_rows: Callable[[int], None],
+    ) -> Generator[LoadPage, None, int | None]:
+        """The pages of the rows above the cursor in order of their ids, all as of now; each is to be read to its end.
+
+        As long as it goes on the source keeps what it deletes. Returns the id up to which it went; None when fewer rows
+        than a page are left, or come before the next tombstone.
+        """
+        name, types = compiled.mapping.name, compiled.streamed_types
+        with self.open_snapshot(name) as conn:
+            conn.execute(_SQL["plan_for_all"])
+            up_to, rows = self.find_load_bound(compiled, tenancy, cursor, limits.window, limits.passed)
+            if rows < limits.page:
+                return None
+            asked = _at(tenancy, cursor) | {"up_to": up_to}
+            stream = RowStream(conn, compiled.load_window, asked, name, types, Amount(compiled.dialect))
+            with stream.open_copy(options) as copy:
+                numbered = NumberedCopy(copy, len(types), options)
+                while numbered.has_more():
+                    amount = Amount(compiled.dialect, wide=WIDE_ROWS)
+                    yield LoadPage(
+                        conn, compiled.load_window, asked, name, types, amount, on_rows, numbered, limits.page
+                    )
+        return up_to
 
     def open_unstamped(self, compiled: Compiled, tenancy: UUID, on_rows: Callable[[int], None]) -> RowStream:
         """The rows that have no sequence id yet."""

@@ -32,6 +32,7 @@ from stackctl.sync.targets.mapping_changes import (
     refuse_other_table,
 )
 from stackctl.sync.targets.protocol import (
+    CSV,
     NEVER_SYNCED,
     RESTORE,
     AppliedBatch,
@@ -116,7 +117,7 @@ class DuckdbTarget:
     """See target.Target. The file and its `.wal` beside it belong together."""
 
     dialect: Dialect = "duckdb"
-    stream_format = StreamFormat(lambda stream: stream.read_csv())
+    stream_format = StreamFormat(lambda stream: stream.read_csv(), CSV)
     keep_open = False
 
     def __init__(self, database: ExternalDatabase, busy_timeout: float | None = None) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, LiteralString, Protocol
 
 from stackctl.core.errors import AnswerNo, ServiceError, StateError
 
@@ -91,11 +91,16 @@ class TargetState:
     foreign: dict[str, StateError] = field(default_factory=dict[str, StateError])
 
 
+BINARY: LiteralString = "FORMAT binary"
+CSV: LiteralString = "FORMAT csv, FORCE_QUOTE *"
+
+
 @dataclass(frozen=True)
 class StreamFormat:
-    """How a kind of target takes a stream."""
+    """How a kind of target takes a stream; `options` are those of the COPY that it is read by."""
 
     read: Callable[[RowStream], Iterator[Any]]
+    options: LiteralString = BINARY
 
 
 class ResponseTimer:
