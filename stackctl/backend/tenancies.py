@@ -117,9 +117,7 @@ def find_tenancy(conn: Connection, named: str) -> UUID:
     if len(best) == 1:
         return best[0].id
     if best:
-        raise UsageError(
-            f"{named!r} fits several tenancies", code="ambiguous-tenancy", hint=_name_them(best), details=_details(best)
-        )
+        raise _several(f"{named!r} fits several tenancies", "ambiguous-tenancy", best)
     if whole is not None:
         return whole
     raise UsageError(
@@ -138,10 +136,7 @@ def choose_tenancy(conn: Connection, named: str | None) -> UUID:
         return found[0].id
     if not found:
         raise UsageError("there is no tenancy in the operated database", code="usage")
-    raise UsageError(
-        "there are several tenancies", code="usage", hint=f"say which with --tenancy: {_name_them(found)}",
-        details=_details(found),
-    )  # fmt: skip
+    raise _several("there are several tenancies", "usage", found)
 
 
 def is_id(text: str) -> bool:
@@ -165,13 +160,16 @@ def _find_ends(named: str) -> tuple[UUID | None, UUID | None]:
     return (lowest, highest) if is_beginning else (None, None)
 
 
-def _name_them(found: Sequence[Tenancy]) -> str:
-    more = ["and others; `stackctl tenancies list` shows them all"] if len(found) > _MOST_LISTED else []
-    return "; ".join([*map(str, found[:_MOST_LISTED]), *more])
-
-
-def _details(found: Sequence[Tenancy]) -> dict[str, Any]:
-    return {"tenancies": [str(one.id) for one in found[:_MOST_LISTED]]}
+def _several(message: str, code: str, found: Sequence[Tenancy]) -> UsageError:
+    """They are listed, one a line."""
+    listed = found[:_MOST_LISTED]
+    rest = "; `stackctl tenancies list` shows the others, too" if len(found) > _MOST_LISTED else ""
+    return UsageError(
+        [f"{message}:", *(f"  {one}" for one in listed)],
+        code=code,
+        hint=f"say which with --tenancy{rest}",
+        details={"tenancies": [str(one.id) for one in listed]},
+    )
 
 
 def read_layers(conn: Connection, tenancy: UUID) -> ConfigLayers:

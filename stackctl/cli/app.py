@@ -43,7 +43,11 @@ def _run(arguments: Sequence[str]) -> int:
             return _report(error, arguments)
         _drop_output()
         return _report(
-            AnswerNo(f"can't write: {error.strerror}", code="write-failed", hint="free some space, and run it again"),
+            AnswerNo(
+                f"the result can't be written: {error.strerror}",
+                code="write-failed",
+                hint="what the command has done stands: free some space, and look before you run it again",
+            ),
             arguments,
         )
     except Exception as error:  # noqa: BLE001 - the boundary: whatever is not ours is reported as a bug

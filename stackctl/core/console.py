@@ -214,9 +214,11 @@ class Console:
         def spell(found: re.Match[str]) -> str:
             """Within a string, where alone it can be, an escape means the same."""
             one = found[0]
-            return one if one.isprintable() and self._encodable(one) == one else json.dumps(one)[1:-1]
+            return one if one.isprintable() and is_utf8 else json.dumps(one)[1:-1]
 
-        if not text.replace("\n", "").isprintable() or self._encodable(text) != text:
+        # In any other encoding its reader would take it for something else: JSON is UTF-8.
+        is_utf8 = "é".encode(self._encoding, "replace") == "é".encode()
+        if not text.replace("\n", "").isprintable() or not (is_utf8 or text.isascii()):
             text = _BEYOND_ASCII.sub(spell, text)
         self._write(text + "\n")
 

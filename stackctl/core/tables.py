@@ -95,8 +95,8 @@ def to_lines(table: Table, widths: Sequence[int], rule: str) -> tuple[str, list[
 
 
 def to_records(table: Table, window: int) -> list[str]:
-    """A line for each cell, for windows that no row fits in; texts are folded beside their name."""
-    measure = find_measure(table.columns)
+    """A line for each cell, for windows that no row fits in; texts are folded, a long id stands below its name."""
+    measure = find_measure(chain(table.columns, *table.rows))
     width = max(map(measure, table.columns), default=0)
     lines: list[str] = []
     for row in table.rows:
@@ -105,8 +105,10 @@ def to_records(table: Table, window: int) -> list[str]:
             line = f"{name}{' ' * (width - measure(name))}  {cell}"
             if name in table.folds:
                 lines += fold_sentence(line, window, width + 2)
+            elif measure(line) <= window:
+                lines.append(line)
             else:
-                lines += [line] if find_measure([line])(line) <= window else [name, f"  {cell}"]
+                lines += [name, f"  {cell}" if measure(cell) + 2 <= window else cell]
     return lines
 
 

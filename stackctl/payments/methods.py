@@ -123,11 +123,11 @@ def read_configuration(gateway: Gateway, account: str, named: str | None = None)
             hint="open the account's payment methods in Stripe's dashboard once, which makes one",
         )
     if len(chosen) > 1:
-        listed = [f"{one['id']} ({one.get('name') or 'without a name'})" for one in chosen]
+        listed = [f"  {one['id']} ({one.get('name') or 'without a name'})" for one in chosen[:SHOWN_CONFIGURATIONS]]
         raise StateError(
-            f"account {account} has {len(chosen)} active payment method configurations of the platform",
+            [f"account {account} has {len(chosen)} active payment method configurations of the platform:", *listed],
             code="several-configurations",
-            hint="say which with --configuration: " + ", ".join(listed[:SHOWN_CONFIGURATIONS]),
+            hint="say which with --configuration",
             details={"configurations": [str(one["id"]) for one in chosen]},
         )
     return _configuration(account, chosen[0])

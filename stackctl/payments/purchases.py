@@ -86,9 +86,9 @@ def find_purchase(conn: Connection, id_: UUID, tenancy: UUID | None = None) -> P
     if len(found) > 1:
         tenancies = sorted({str(one.tenancy) for one in found})
         raise UsageError(
-            f"{id_} is the id of several purchases or subscriptions",
+            [f"{id_} is the id of several purchases or subscriptions, of", *(f"  tenancy {one}" for one in tenancies)],
             code="usage",
-            hint="say which with --tenancy: " + ", ".join(tenancies)
+            hint="say which with --tenancy"
             if len(tenancies) == len(found)
             else "a purchase and a subscription of one tenancy can't be told apart; refund it in Stripe's dashboard",
         )

@@ -54,7 +54,10 @@ _ANOTHER_PLACE = "name another directory (embedded:DIR), or a PostgreSQL of your
 
 
 class EmbeddedServer:
-    """A running server that this process keeps running until `release()` or its end. Made by `attach`."""
+    """A running server that this process keeps running until `release()` or its end. Made by `attach`.
+
+    `keep`: how many seconds it goes on running after that.
+    """
 
     def __init__(self, directory: Path, binaries: Path) -> None:
         self.directory = directory
@@ -63,7 +66,7 @@ class EmbeddedServer:
         self._binaries = binaries
         self._sockets: Path | None = None
         self._use: int | None = None
-        self._keep = 0.0
+        self.keep = 0.0
 
     def url(self, dbname: str = "postgres") -> str:
         """The libpq URL of one of the server's databases."""
@@ -129,12 +132,12 @@ class EmbeddedServer:
 
     def _hand_over(self) -> bool:
         """Whether a new keeper has taken over our lock: there was none, and the server is to be kept."""
-        if self._use is None or not self._keep:
+        if self._use is None or not self.keep:
             return False
         os.utime(self._use)
         if self._files.is_kept():
             return False
-        program = [sys.executable, "-m", _KEEPER, str(self.directory), str(self._keep), str(self._use)]
+        program = [sys.executable, "-m", _KEEPER, str(self.directory), str(self.keep), str(self._use)]
         # The lock is the descriptor's, which both have open, and not given back by closing one of them.
         subprocess.Popen(
             program, cwd="/", env=_inherited() | {"PYTHONPATH": str(Path(__file__).parents[2])}, pass_fds=[self._use],
@@ -144,7 +147,7 @@ class EmbeddedServer:
 
     def hold(self, options: Mapping[str, str], keep: float) -> None:
         """Have the server for this process, starting it if it does not run; what `attach` does."""
-        self._keep = max(self._keep, keep)
+        self.keep = max(self.keep, keep)
         if self._use is not None and self._ping() is pq.Ping.OK:
             return
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)

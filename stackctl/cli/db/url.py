@@ -8,6 +8,7 @@ import typer
 
 from stackctl.cli.command import Run, command
 from stackctl.core.console import Exact
+from stackctl.core.durations import format_duration
 
 
 @command(example='stackctl db url\npg_dump --schema-only "$(stackctl db url)"')
@@ -18,7 +19,8 @@ def url(
     """Print where the operated database is, as a URL for other programs.
 
     Without --show-password the password is left out: a program that is given the URL finds it in PGPASSWORD or
-    ~/.pgpass. An embedded server runs only as long as stackctl uses it: `stackctl db psql` keeps it.
+    ~/.pgpass. An embedded server runs as long as stackctl uses it, and for so long after as `keep` says
+    (`embedded:DIR?keep=30m`, as in the demo); `stackctl db psql` uses it to its own end.
     """
     from stackctl.postgres.client_programs import to_url
     from stackctl.postgres.connect import find_operated_parameters
@@ -29,7 +31,10 @@ def url(
     if hidden and not run.json_output:
         run.console.info("the password is left out; --show-password prints it")
     if server is not None:
-        run.console.info("the embedded server stops when no stackctl uses it any more")
+        after = (
+            f"{format_duration(server.keep)} after its last use" if server.keep else "when no stackctl uses it any more"
+        )
+        run.console.info(f"the embedded server stops {after}")
     run.finish(
         {"url": Exact(found), "password_hidden": hidden, "embedded": server is not None},
         lambda: run.console.line(found, exact=True),
