@@ -115,7 +115,7 @@ def test_a_configuration_that_no_checkout_uses_is_not_taken(shop: Shop, stripe: 
             is_default=False, livemode=False, klarna=shown(True))  # fmt: skip
     several = methods(shop, "set", "klarna=off", "--yes", "--json")
     assert (several.code, several.json["error"]["code"]) == (5, "several-configurations")
-    assert "pmc_App (App), pmc_Web (Web)" in several.json["error"]["hint"]
+    assert several.json["error"]["message"].splitlines()[1:] == ["  pmc_App (App)", "  pmc_Web (Web)"]
     assert updates(stripe) == []
     named = ("set", "klarna=off", "--yes", "--json", "--configuration")
     assert methods(shop, *named, "pmc_App").code == 0

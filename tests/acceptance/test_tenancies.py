@@ -70,7 +70,8 @@ def test_a_beginning_that_fits_two_and_a_project_of_two_are_told_apart_by_nobody
             assert (error["code"], set(error["details"]["tenancies"])) == ("ambiguous-tenancy", fits), line
     done = named.run("payments", "test-mode")
     assert done.code == 2
-    assert f"{LONE} (project lone, branch main)" in done.stderr and "--tenancy" in done.stderr
+    assert f"\n  {LONE} (project lone, branch main)\n" in done.stderr
+    assert "hint: say which with --tenancy\n" in done.stderr
 
 
 def test_the_list_has_projects_branches_and_external_databases(named: Project) -> None:
