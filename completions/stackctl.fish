@@ -515,6 +515,7 @@ function __stackctl_follows --no-scope-shadowing
             set flags \
                     '--tenancy=@tenancies:Only this tenancy\'s.' \
                     '--customer=:Only this customer\'s.' \
+                    '--purchase=:Only this purchase\'s, named as for `refunds create`.' \
                     '--status=planned|submitted|pending|succeeded|failed|canceled:Only of this status.' \
                     '--since=:Only refunds created since a time, or e.g. 24h ago.' \
                     '--until=:Only refunds created before a time, or e.g. 1h ago.' \

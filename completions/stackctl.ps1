@@ -762,6 +762,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
             flags = @(
                 '--tenancy=@tenancies:Only this tenancy''s.'
                 '--customer=:Only this customer''s.'
+                '--purchase=:Only this purchase''s, named as for `refunds create`.'
                 '--status=planned|submitted|pending|succeeded|failed|canceled:Only of this status.'
                 '--since=:Only refunds created since a time, or e.g. 24h ago.'
                 '--until=:Only refunds created before a time, or e.g. 1h ago.'

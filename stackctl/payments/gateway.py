@@ -225,6 +225,27 @@ class Gateway:
                 _check_answer(self._client.v1.refunds.retrieve(id_, None, self._account_options), "refund")
             )
 
+    def find_intent(self, id_: str) -> str | None:
+        """The payment intent of a charge or of a refund."""
+        with _read_errors():
+            if id_.startswith(("re_", "pyr_")):
+                return self.get_refund(id_).intent
+            found = _check_answer(self._client.v1.charges.retrieve(id_, None, self._account_options), "charge")
+            return found.get("payment_intent")
+
+    def find_invoice(self, intent: str) -> str | None:
+        """The invoice that a payment intent has paid."""
+        params: Any = {"payment": {"type": "payment_intent", "payment_intent": intent}, "limit": 1}
+        with _read_errors():
+            listed = _check_answer(self._client.v1.invoice_payments.list(params, self._account_options), "list")
+            return next((one["invoice"] for one in listed["data"]), None)
+
+    def get_customer(self, id_: str) -> str | None:
+        """The backend's id of a customer of Stripe's, who may be deleted there."""
+        with _read_errors():
+            found = _check_answer(self._client.v1.customers.retrieve(id_, None, self._account_options), "customer")
+            return (found.get("metadata") or {}).get("customerId")
+
     def create_refund(self, params: Mapping[str, Any], key: str) -> StripeRefund:
         """Ask once, without a retry, so that a refusal means that nothing was done."""
         given: Any = params

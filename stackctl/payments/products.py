@@ -123,27 +123,35 @@ def _find_line(product: Mapping[str, Any]) -> str | None:
 
 
 def find_customer(conn: Connection, tenancy: UUID, named: str, type_: CustomerType | None) -> Customer:
-    """The user or team of this id, or the user with this address; any other id is a custom customer's.
+    """The user or team of this id, the user with this address, or whoever has bought something by this id.
 
-    Raises UsageError (`unknown-customer`, `unknown-user`, `ambiguous-user`).
+    An id that nobody knows is a custom customer's, if it is said to be one with `type_`. Raises UsageError
+    (`unknown-customer`, `unknown-user`, `ambiguous-user`).
     """
     if "@" in named and type_ in (None, "user"):
         return Customer(str(find_user(conn, named, tenancy).id), "user")
+    if type_ == "custom":
+        return Customer(named, type_)
     try:
         id_ = UUID(named)
     except ValueError:
         id_ = None
     row = conn.execute(_SQL["find_customer_type"], {"tenancy": tenancy, "id": id_}).fetchone() if id_ else None
-    found: CustomerType = (row[0] if row else None) or "custom"
-    if type_ not in (None, "custom", found):
+    ids = [named, *([str(id_)] if id_ else [])]
+    if row is None or row[0] is None:
+        row = conn.execute(_SQL["find_type_bought_as"], {"tenancy": tenancy, "ids": ids}).fetchone()
+    found: CustomerType | None = row[0] if row else None
+    if found is None:
         raise UsageError(
-            f"there is no {type_} {named} in tenancy {tenancy}",
+            f"there is no {type_ or 'user or team'} {named} in tenancy {tenancy}, and nothing was bought by that id",
             code="unknown-customer",
-            hint=f"it is a {found}" if found != "custom" else "a customer that is neither user nor team is custom",
+            hint="`stackctl users show ADDRESS` finds a user; --customer-type custom takes an id of your own as it is",
         )
-    if found == "custom" or type_ == "custom":
-        return Customer(named, "custom")
-    return Customer(str(id_), found)
+    if type_ not in (None, found):
+        raise UsageError(
+            f"there is no {type_} {named} in tenancy {tenancy}", code="unknown-customer", hint=f"it is a {found}"
+        )
+    return Customer(named if found == "custom" or id_ is None else str(id_), found)
 
 
 def list_purchases(conn: Connection, tenancy: UUID, customer: Customer) -> Sequence[CustomerPurchase]:

@@ -91,6 +91,15 @@ SELECT CASE WHEN EXISTS (SELECT 1 FROM "ProjectUser" WHERE "tenancyId" = %(tenan
             WHEN EXISTS (SELECT 1 FROM "Team" WHERE "tenancyId" = %(tenancy)s AND "teamId" = %(id)s)
             THEN 'team' END
 
+-- name: find_type_bought_as
+-- Who was deleted, and an id of the application's, is known by what was bought.
+SELECT lower("customerType"::text) FROM "OneTimePurchase"
+WHERE "tenancyId" = %(tenancy)s AND "customerId" = ANY (%(ids)s)
+UNION ALL
+SELECT lower("customerType"::text) FROM "Subscription"
+WHERE "tenancyId" = %(tenancy)s AND "customerId" = ANY (%(ids)s)
+LIMIT 1
+
 -- name: list_purchases
 -- The newest first. Owned is what is neither revoked nor ended: a subscription grants from its first appearance,
 -- whatever its status, and until it has ended.

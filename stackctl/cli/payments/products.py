@@ -10,7 +10,6 @@ import typer
 from stackctl.cli.arguments import parse_text_option
 from stackctl.cli.command import Run, command
 from stackctl.cli.stripe_options import Tenancy
-from stackctl.core.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -52,13 +51,6 @@ def products(
         layers = read_layers(conn, choose_tenancy(conn, tenancy))
         buyer = None if customer is None else found.find_customer(conn, layers.tenancy, customer, type_)
         bought = [] if buyer is None else found.list_purchases(conn, layers.tenancy, buyer)
-    if buyer is not None and buyer.type == "custom" and type_ is None and not bought:
-        raise UsageError(
-            f"there is no user or team {customer} in tenancy {layers.tenancy}, and no custom customer of that id has"
-            " bought anything",
-            code="unknown-customer",
-            hint="`stackctl users show ADDRESS` finds a user; --customer-type custom takes an id of your own as it is",
-        )
     type_ = buyer.type if buyer is not None else type_
     sold = found.list_products(layers, type_)
     blocked = layers.get("payments", "blockNewPurchases") is True

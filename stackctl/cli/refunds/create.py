@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import re
 import time
+from dataclasses import replace
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stackctl.cli.arguments import find_tenancy, parse_text_option, parse_uuid
+from stackctl.cli.arguments import parse_text_option
 from stackctl.cli.command import Run, command
 from stackctl.cli.refunds.shared import (
     Invoice,
     PurchaseId,
     Tenancy,
+    find_purchase,
     finish_outcome,
     read_balance,
     run_naming_refund,
@@ -78,7 +80,6 @@ def create(
     Exit codes: 0 refunded; 2 bad usage, no such purchase; 4 Stripe can't be reached or refuses the key; 5 refused, or
     not confirmed; 6 sent, and the outcome is unknown or not final.
     """
-    from stackctl.payments.purchases import find_purchase
     from stackctl.payments.refunds import execute
     from stackctl.payments.refunds.quantity import check_quantity
     from stackctl.payments.refunds.request import RefundRequest, resolve_entries
@@ -88,12 +89,12 @@ def create(
         reason=reason.value if reason else None,
         note=parse_text_option(note, "--note"),
         request_id=parse_text_option(request_id, "--request-id"),
-        invoice=parse_text_option(invoice, "--invoice"),
         again=again,
     )
     open_gateway = prepare_gateway(run, stripe_api_key, stripe_api_base)
     with run.database() as conn:
-        purchase = find_purchase(conn, parse_uuid(id_, "purchase"), find_tenancy(conn, tenancy))
+        purchase, paid = find_purchase(run, conn, id_, tenancy, invoice, open_gateway)
+        request = replace(request, invoice=paid)
         known = execute.find_by_request(conn, purchase, request)
         if known is not None and not known.is_repeatable:
             run.console.info(f"request {request.request_id} has led to refund {known.id} before")
@@ -106,7 +107,7 @@ def create(
                 run_naming_refund(run, known, lambda: execute.settle_refund(conn, gateway, known, asked_anew=True)),
             )
             return
-        balance, gateway = read_balance(run, conn, purchase, invoice, open_gateway)
+        balance, gateway = read_balance(run, conn, purchase, paid, open_gateway)
         entries = resolve_entries(request, balance)
         assert gateway is not None, "what has no payment is refused"
         check_quantity(gateway, balance, entries)

@@ -9,7 +9,7 @@ import typer
 
 from stackctl.cli.arguments import find_tenancy, parse_text_option, parse_time_option
 from stackctl.cli.command import Run, command, format_count
-from stackctl.cli.refunds.shared import REFUND_COLUMNS, TenancyFilter, list_rows, refund_document
+from stackctl.cli.refunds.shared import REFUND_COLUMNS, TenancyFilter, find_purchase, list_rows, refund_document
 from stackctl.cli.stripe_options import StripeApiBase, StripeApiKey, prepare_gateway
 from stackctl.core.errors import ServiceError, UsageError
 
@@ -41,6 +41,10 @@ def list_(
     run: Run,
     tenancy: TenancyFilter = None,
     customer: Annotated[str | None, typer.Option("--customer", metavar="ID", help="Only this customer's.")] = None,
+    purchase: Annotated[
+        str | None,
+        typer.Option("--purchase", metavar="ID", help="Only this purchase's, named as for `refunds create`."),
+    ] = None,
     status: Annotated[StatusName | None, typer.Option("--status", help="Only of this status.")] = None,
     since: Annotated[
         str | None, typer.Option("--since", metavar="TIME", help="Only refunds created since a time, or e.g. 24h ago.")
@@ -65,15 +69,17 @@ def list_(
     customer = parse_text_option(customer, "--customer")
     start, end = parse_time_option(since, "--since"), parse_time_option(until, "--until")
     open_gateway = prepare_gateway(run, stripe_api_key, stripe_api_base)
-    if reconcile and (customer or status or until or run.options["list_format"]):
+    if reconcile and (customer or purchase or status or until or run.options["list_format"]):
         raise UsageError("--reconcile goes with --tenancy and --since only", code="usage")
     with run.database() as conn:
         only = find_tenancy(conn, tenancy)
         if reconcile:
             _reconcile(run, conn, open_gateway, only, start)
             return
-        found = ledger.find_refunds(conn, tenancy=only, customer=customer, status=status.value if status else None,
-                            since=start, until=end, limit=limit + 1)  # fmt: skip
+        bought = find_purchase(run, conn, purchase, tenancy, None, open_gateway)[0].id if purchase else None
+        found = ledger.find_refunds(conn, tenancy=only, customer=customer, purchase=bought,
+                                    status=status.value if status else None, since=start, until=end,
+                                    limit=limit + 1)  # fmt: skip
     more, found = len(found) > limit, found[:limit]
     document = {"refunds": [refund_document(one) for one in found], "more": more}
     run.finish_list(

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from stackctl.cli.arguments import find_tenancy, parse_text_option, parse_uuid
 from stackctl.cli.command import Run, command
-from stackctl.cli.refunds.shared import Invoice, PurchaseId, Tenancy, read_balance, refund_document
+from stackctl.cli.refunds.shared import Invoice, PurchaseId, Tenancy, find_purchase, read_balance, refund_document
 from stackctl.cli.stripe_options import StripeApiBase, StripeApiKey, prepare_gateway
 
 if TYPE_CHECKING:
@@ -28,12 +27,10 @@ def preview(
 
     Exit codes: 0 shown; 2 no such purchase; 4 Stripe can't be reached or refuses the key.
     """
-    from stackctl.payments.purchases import find_purchase
-
     open_gateway = prepare_gateway(run, stripe_api_key, stripe_api_base)
     with run.database() as conn:
-        purchase = find_purchase(conn, parse_uuid(id_, "purchase"), find_tenancy(conn, tenancy))
-        balance, _ = read_balance(run, conn, purchase, parse_text_option(invoice, "--invoice"), open_gateway)
+        purchase, named_invoice = find_purchase(run, conn, id_, tenancy, invoice, open_gateway)
+        balance, _ = read_balance(run, conn, purchase, named_invoice, open_gateway)
     run.finish(_preview_document(balance), lambda: _show_preview(run, balance))
 
 

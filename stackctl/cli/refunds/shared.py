@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from stackctl.cli.arguments import find_tenancy, parse_text_option
 from stackctl.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,7 +21,12 @@ if TYPE_CHECKING:
     from stackctl.postgres.connect import Connection
 
 UNSETTLED, REFUSED = 6, 5  # exit codes
-PurchaseId = Annotated[str, typer.Argument(metavar="ID", help="The id of a purchase or a subscription.")]
+PurchaseId = Annotated[
+    str,
+    typer.Argument(
+        metavar="ID", help="A purchase or subscription: its id, Stripe's, or its customer's; or an address."
+    ),
+]
 Tenancy = Annotated[
     str | None, typer.Option("--tenancy", metavar="TENANCY", help="Only needed if several tenancies have this id.")
 ]
@@ -108,6 +114,25 @@ def show_outcome(run: Run, outcome: Outcome) -> None:
         case "failed" | "canceled":
             line(describe_failure(refund), "red")
     line(f"refund {refund.id}")
+
+
+def find_purchase(
+    run: Run,
+    conn: Connection,
+    named: str,
+    tenancy: str | None,
+    invoice: str | None,
+    open_gateway: Callable[[str], Gateway],
+) -> tuple[Purchase, str | None]:
+    """The purchase that is named, and of a subscription the invoice: the option's, or that of a payment so named."""
+    from stackctl.payments.finding import find_named_purchase
+
+    text = parse_text_option(named, "ID") or ""
+    found = find_named_purchase(conn, text, find_tenancy(conn, tenancy), open_gateway)
+    if str(found.purchase.id) != text.strip().lower():
+        of = f", invoice {found.invoice}" if found.invoice else ""
+        run.console.info(f"{text} is of {found.purchase.type.replace('-', ' ')} {found.purchase.id}{of}")
+    return found.purchase, parse_text_option(invoice, "--invoice") or found.invoice
 
 
 def read_balance(

@@ -14,7 +14,17 @@ from stackctl.payments.stand_in.state import Object, State
 from stackctl.payments.stand_in.validate import checked
 
 PLATFORM = "acct_platform"
-_FILTERS = ("payment_intent", "charge", "subscription", "customer", "invoice", "application", "type", "status")
+_FILTERS = (
+    "payment_intent",
+    "charge",
+    "subscription",
+    "customer",
+    "invoice",
+    "application",
+    "type",
+    "status",
+    "payment",
+)
 _REFERENCES = {"latest_charge": "charge", "charge": "charge", "payment_intent": "payment_intent", "invoice": "invoice",
                "subscription": "subscription"}  # fmt: skip
 # Kind of object: its path, and the SDK's names of the parameters to list and to retrieve it.
@@ -22,7 +32,7 @@ _KINDS = {
     "accounts": ("account", "Account"), "payment_intents": ("payment_intent", "PaymentIntent"),
     "charges": ("charge", "Charge"), "refunds": ("refund", "Refund"), "invoices": ("invoice", "Invoice"),
     "subscriptions": ("subscription", "Subscription"), "events": ("event", "Event"), "disputes": ("dispute", "Dispute"),
-    "invoice_payments": ("invoice_payment", "InvoicePayment"),
+    "invoice_payments": ("invoice_payment", "InvoicePayment"), "customers": ("customer", "Customer"),
     "payment_method_configurations": ("payment_method_configuration", "PaymentMethodConfiguration"),
 }  # fmt: skip
 

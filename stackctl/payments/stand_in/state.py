@@ -72,12 +72,14 @@ class State:
         """A payment intent that was paid by a charge."""
         with self.lock:
             charge = self.add("charge", account, amount=amount, amount_captured=amount, paid=True, status="succeeded")
-            return self.add(
+            intent = self.add(
                 "payment_intent",
                 account,
                 **{"amount": amount, "amount_received": amount, "currency": "usd", "status": "succeeded",
                    "latest_charge": charge["id"], "livemode": False} | values,
             )  # fmt: skip
+            charge["payment_intent"] = intent["id"]
+            return intent
 
     def has_account(self, id_: str) -> bool:
         with self.lock:
