@@ -77,11 +77,13 @@ def _check_condition(rule: Rule) -> Iterator[Finding]:
                 rule.id, rule.line, 1, "missing-condition", "warning", "it has no condition and never matches"
             )
         return
+    typed = types.check_types(condition, rule.lists)
+    refused = any(problem.severity == "error" for problem in typed)
     problems = [
-        *types.check_types(condition, rule.lists),
+        *typed,
         *_find_impossible_comparisons(condition),
         *_check_lists(rule),
-        *backend_evaluator.check_backend(condition),
+        *backend_evaluator.check_backend(condition, rule.lists, refused=refused),
     ]
     for problem in sorted(problems, key=lambda problem: problem.at):
         line, column = to_line_and_column(condition, problem.at)

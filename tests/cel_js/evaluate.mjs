@@ -4,7 +4,7 @@
 // {"condition": "…", "contexts": [{…}]}        -> [true, false, "error: …", "value: …"]
 // {"rules": [{"id": "…", "priority": 1}]}      -> the ids in the order of evaluation
 import { createInterface } from 'node:readline';
-import { evaluate } from 'cel-js';
+import { evaluate, parse } from 'cel-js';
 
 const CALL = /(\w+)\.(contains|startsWith|endsWith|matches)\s*\(\s*"((?:\\.|[^"\\])*)"\s*\)/g;
 const METHODS = {
@@ -13,6 +13,14 @@ const METHODS = {
   endsWith: (text, part) => text.endsWith(part),
   matches: (text, pattern) => new RegExp(pattern).test(text),
 };
+
+const read = { text: null, result: null }; // what was read last: it is the same for each context
+
+function readOnce(text) {
+  if (read.text !== text) Object.assign(read, { text, result: parse(text) });
+  if (!read.result.isSuccess) throw new Error(read.result.errors[0]);
+  return read.result.cst;
+}
 
 function answer(condition, context) {
   const known = { ...context };
@@ -24,7 +32,7 @@ function answer(condition, context) {
       known[name] = METHODS[method](context[field], argument.replace(/\\\\/g, '\\').replace(/\\"/g, '"'));
       return name;
     });
-    const value = evaluate(rest, known);
+    const value = evaluate(readOnce(rest), known);
     return typeof value === 'boolean' ? value : `value: ${JSON.stringify(value)}`;
   } catch (error) {
     return `error: ${error.message}`;

@@ -1,0 +1,147 @@
+"""A condition as CEL has it and as the backend has it, tried on users until one shows a difference."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import re
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from stackctl.rules.cel.evaluate import compile_condition
+from stackctl.rules.cel.parse import Literal, Node, parse, walk
+from stackctl.rules.cel.types import Problem
+from stackctl.rules.cel.values import EvaluationError
+from stackctl.rules.cel_js.evaluate import BackendCondition, FailedError, UndecidedError, UnreadableError
+from stackctl.rules.cel_js.patterns import MAX_TRIED, make_example
+from stackctl.rules.cel_js.read import Token, find_calls, read_tokens
+from stackctl.rules.model import AUTH_METHODS, MAX_RISK, Context
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from stackctl.rules.cel.values import Lists
+
+FEW, MANY = 40, 400  # users that are tried
+WORK = 400_000  # characters of conditions that are evaluated for them, at the most
+
+
+class Trial:
+    """A condition as CEL has it and as the backend has it, for users made of its constants."""
+
+    def __init__(self, condition: str, tree: Node | None, lists: Lists) -> None:
+        self._condition = condition
+        self._lists = lists
+        self._ours = self._theirs = None
+        self._unread: Token | None = None
+        self.is_thorough = True  # whether a difference that no user shows is hardly one
+        if any(call.method == "matches" and len(call.argument) > MAX_TRIED for call in find_calls(condition)):
+            self.is_thorough = False
+            return
+        if tree is not None:
+            with contextlib.suppress(EvaluationError):
+                self._ours = compile_condition(condition)
+        try:
+            self._theirs = BackendCondition(condition, Context().fields())
+        except UndecidedError:
+            self.is_thorough = False
+        except UnreadableError as error:
+            self._unread = error.token
+
+    def find_difference(self, users: int) -> Problem | None:
+        """What the first user shows for whom the two differ, or may differ."""
+        if (self._theirs is None and self._unread is None) or (self._unread and self._ours is None):
+            return None
+        number = min(users, max(2, WORK // len(self._condition)))
+        self.is_thorough = number >= FEW
+        for user in islice(self._make_users(), number):
+            fields = {**user.fields(), **self._lists}
+            ours = self._answer(fields)
+            for theirs in self._answer_there(fields):
+                if theirs is not ours:
+                    return self._explain(user, theirs, ours)
+        return None
+
+    def _answer(self, fields: dict[str, Any]) -> bool | None:
+        try:
+            answer = self._ours(fields) if self._ours else None
+        except EvaluationError:
+            return None
+        return answer if isinstance(answer, bool) else None
+
+    def _answer_there(self, fields: dict[str, Any]) -> set[bool | None]:
+        """The answer, or both where it can't be told."""
+        if self._theirs is None:
+            return {None}
+        found: set[bool | None] = set()
+        for guess in (None, True, False):
+            try:
+                found.add(self._theirs.evaluate(fields, guess))
+            except FailedError:
+                found.add(None)
+            except UndecidedError:
+                continue
+            if guess is None:
+                break
+        return found
+
+    def _explain(self, user: Context, theirs: bool | None, ours: bool | None) -> Problem:
+        at = 0
+        there = "an error" if theirs is None else str(theirs).lower()
+        about = f"for {shorten(user.email) or 'no address'}, bot {user.bot}"
+        if self._unread:
+            at = self._unread.start
+            place = self._unread.text or "its end"
+            what = f"the backend's evaluator can't read it from {place} on: an error for everybody"
+        elif ours is None:
+            what = f"the backend's evaluator takes it all the same: {there} {about}"
+        else:
+            what = f"the backend's evaluator differs: it is {there} {about}, and {str(ours).lower()} in CEL"
+        if self._theirs and self._theirs.passed and self._ours is None:
+            at = self._theirs.passed[0]
+            what += f", for it passes over the {self._condition[at]}"
+        return Problem(at, "backend", "warning", what)
+
+    def _make_users(self) -> Iterator[Context]:
+        """Different ones each time the same: of the texts and numbers in the condition, and of some others."""
+        texts, numbers = self._find_constants()
+        countries = ["", "DE", *(text for text in texts if re.fullmatch("[A-Z]{2}", text))]
+        chance = random.Random(1)
+        yield Context()
+        while True:
+            one, other = chance.choice(texts), chance.choice(texts)
+            yield Context(
+                email=chance.choice([one, one + other, f"{one}@{other}", f"{one}@{other}"]),
+                country_code=chance.choice(countries),
+                auth_method=chance.choice(AUTH_METHODS),
+                oauth_provider=chance.choice([other, ""]),
+                bot=chance.choice(numbers) if chance.random() < 0.7 else chance.randrange(101),
+                free_trial_abuse=chance.choice(numbers) if chance.random() < 0.7 else chance.randrange(101),
+            )
+
+    def _find_constants(self) -> tuple[list[str], list[int]]:
+        texts = dict.fromkeys(["", "a", "b.com", "\U0001f600", "a\xa0b"])
+        numbers = dict.fromkeys([0, 1, 2, 50, 99, 100])
+        calls = self._theirs.calls if self._theirs else []
+        for call in calls:
+            texts[call.argument] = None
+            if call.method == "matches" and (example := make_example(call.argument)) is not None:
+                texts[example] = None
+        for token in self._theirs.tokens if self._theirs else read_tokens(self._condition, calls)[0]:
+            if token.kind == "string":
+                texts[token.text[1:-1]] = None
+            elif token.kind in ("int", "float"):
+                number = int(min(float(token.text.rstrip("uU")), 1000))
+                numbers |= dict.fromkeys((number - 1, number, number + 1))
+        if self._ours is not None:
+            for node in walk(parse(self._condition)):
+                if isinstance(node, Literal) and isinstance(node.value, str):
+                    texts[node.value] = None
+        for one in self._lists.values():
+            texts |= dict.fromkeys(islice(one.entries, 2))
+        return list(texts), [number for number in numbers if 0 <= number <= MAX_RISK]
+
+
+def shorten(text: str) -> str:
+    """For a message."""
+    return text if len(text) <= 40 else text[:39] + "…"
