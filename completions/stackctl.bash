@@ -73,7 +73,7 @@ _stackctl_follows() {
     'rules disable') flags='--rules=@files --yes -y --dry-run' arguments='@rules...' ;;
     'rules remove') flags='--rules=@files --yes -y --dry-run' arguments='@rules...' ;;
     'rules stats') flags='--hours= --tenancy=@tenancies' ;;
-    'rules test') flags='--rules=@files --strict --junit=@files --record --dry-run' arguments='@files...' ;;
+    'rules test') flags='--rules=@files --strict --junit=@files --record --dry-run --run= --coverage --watch' arguments='@files...' ;;
     'rules tree') flags='--from=@files --rules=@files' arguments='@rules' ;;
     'users') subcommands='show restrict unrestrict' ;;
     'users show') flags='--tenancy=@tenancies --show-private' arguments='@text' ;;

@@ -448,7 +448,10 @@ function __stackctl_follows --no-scope-shadowing
                     '--strict:Fail, too, on rules that are errors or that no test matches.' \
                     '--junit=@files:Write a JUnit report.' \
                     '--record:Write what happens today into the suites as what is expected.' \
-                    '--dry-run:With --record: show the change only.'
+                    '--dry-run:With --record: show the change only.' \
+                    '--run=:Only tests whose names hold a match of it.' \
+                    '--coverage:Show the comparisons that no test found true, or none false.' \
+                    '--watch:Run again when suites, rules or lists change, until Ctrl-C.'
             set arguments '@files...'
         case 'rules tree'
             set flags \

@@ -667,6 +667,9 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 '--junit=@files:Write a JUnit report.'
                 '--record:Write what happens today into the suites as what is expected.'
                 '--dry-run:With --record: show the change only.'
+                '--run=:Only tests whose names hold a match of it.'
+                '--coverage:Show the comparisons that no test found true, or none false.'
+                '--watch:Run again when suites, rules or lists change, until Ctrl-C.'
             )
             arguments = @('@files...')
         }

@@ -43,6 +43,18 @@ def parse_rules(text: str, name: str) -> RuleSet:
     return found
 
 
+def find_list_files(path: Path) -> list[Path]:
+    """The files that a rules file names as lists, there or not, whatever else is wrong with it."""
+    try:
+        root = Reader().compose(path.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError):
+        return []
+    top = {str(key.value): value for key, value in root.value} if isinstance(root, yaml.MappingNode) else {}
+    lists = top.get("lists")
+    named = lists.value if isinstance(lists, yaml.MappingNode) else ()
+    return [path.parent / value.value for _, value in named if isinstance(value, yaml.ScalarNode) and value.value]
+
+
 class _Reader(Reader):
     def __init__(self, folder: Path) -> None:
         super().__init__()

@@ -81,8 +81,11 @@ class Coverage:
 
 @dataclass(frozen=True)
 class Report:
+    """`rule_sets`: by the resolved path of their file."""
+
     results: tuple[Result, ...]
     coverage: tuple[Coverage, ...]
+    rule_sets: Mapping[Path, RuleSet]
 
     @property
     def failed(self) -> list[Result]:
@@ -147,7 +150,8 @@ def run_suites(suites: Sequence[Suite], rules: Mapping[Path, RuleSet] | None = N
         known, judge = sets[place]
         _check_rule_ids(suite, known)
         results += [_to_result(suite, test, judge.decide(test.context)) for test in suite.tests]
-    return Report(tuple(results), tuple(_count_coverage(results, {place: one for place, (one, _) in sets.items()})))
+    rule_sets = {place: one for place, (one, _) in sets.items()}
+    return Report(tuple(results), tuple(_count_coverage(results, rule_sets)), rule_sets)
 
 
 def describe_actual(decision: Decision) -> dict[str, Any]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+import signal
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 import pytest
 
 from stackctl.rules import suites
-from tests.backend import Project
+from tests.backend import DEADLINE, Project
 from tests.growth import LINEAR, growth
 
 if TYPE_CHECKING:
@@ -140,3 +142,64 @@ def test_many_cases_are_quick(suite: Project, tmp_path: Path) -> None:
 
     assert growth(passed, 125) < LINEAR
     assert suite.run("rules", "test", "--json").json["passed"] == 500
+
+
+def test_only_the_tests_of_a_name_are_run(suite: Project) -> None:
+    result = suite.run("rules", "test", "--run", "^(risky|as) ?")
+    assert (result.code, result.stdout) == (0, "2 tests: 2 passed\n")
+    assert [one["name"] for one in suite.run("rules", "test", "--run", "sky", "--json").json["tests"]] == ["risky"]
+    wrong = (["--run", "("], ["--run", "nothing"], ["--run", "a", "--strict"], ["--record", "--coverage"])
+    for options in wrong:
+        assert suite.run("rules", "test", *options).code == 2, options
+
+
+def test_coverage_is_that_of_the_parts_of_conditions(suite: Project, tmp_path: Path) -> None:
+    (tmp_path / "bad.txt").write_text("tempmail.com\n")
+    (tmp_path / "sign-up-rules.yaml").write_text("""lists: {bad: bad.txt}
+rules:
+  block-disposable: {priority: 9, condition: 'emailDomain in bad', action: {type: reject}}
+  risky:
+    condition: riskScores.bot > 80 && !(email == "" || countryCode in ["DE"]) || 1 / riskScores.bot > 3
+    action: {type: restrict}
+  off: {enabled: false, condition: 'email == "x"', action: {type: log}}
+""")
+    parts = suite.run("rules", "test", "--coverage", "--json").json["parts"]
+    assert [(one["rule_id"], one["part"], one["true"], one["false"], one["errors"]) for one in parts] == [
+        ("block-disposable", "emailDomain in bad", 1, 2, 0),
+        ("risky", "riskScores.bot > 80", 1, 1, 0),
+        ("risky", 'email == ""', 0, 2, 0),
+        ("risky", 'countryCode in ["DE"]', 0, 2, 0),
+        ("risky", "1 / riskScores.bot > 3", 0, 1, 1),
+    ]
+    shown = suite.run("rules", "test", "--coverage").stdout.splitlines()
+    assert [line.split("\t")[1:4] for line in shown[1:4]] == [
+        ['email == ""', "0", "2"], ['countryCode in ["DE"]', "0", "2"], ["1 / riskScores.bot > 3", "0", "1"],
+    ]  # fmt: skip
+    assert "2 of 5 comparisons came out both true and false" in shown
+
+
+def test_a_watch_runs_again_when_a_file_changes(suite: Project, tmp_path: Path) -> None:
+    rules = tmp_path / "sign-up-rules.yaml"
+    with_list = RULES.replace('["tempmail.com"]', "bad").replace("rules:", "lists: {bad: bad.txt}\nrules:")
+    process = suite.start("rules", "test", "--watch", "--json")
+    with process:
+        assert process.stdout is not None
+
+        def read() -> Any:
+            assert process.stdout is not None
+            return json.loads(process.stdout.readline())
+
+        try:
+            assert (read()["passed"], process.poll()) == (3, None)
+            rules.write_text(with_list)  # whose list is not there yet
+            assert read()["error"]["code"] == "invalid-rules"
+            (tmp_path / "bad.txt").write_text("tempmail.com\n")
+            assert read()["failed"] == 0
+            (tmp_path / "bad.txt").write_text("example.com\n")
+            assert read()["failed"] == 1
+            (tmp_path / "b.rules-test.yaml").write_text(SUITE)
+            assert read()["failed"] == 2
+            process.send_signal(signal.SIGINT)
+            assert process.wait(DEADLINE) == 130
+        finally:
+            process.kill()

@@ -181,6 +181,7 @@ CASES = [
     Case("rules stats", holds=1),
     Case("rules test evil.rules-test.yaml", 1, prints="parts"),
     Case("rules test bad-suite.yaml", 3),
+    Case("rules test evil.rules-test.yaml --coverage", 1, prints="parts"),
     Case("rules test evil.rules-test.yaml --record --dry-run", prints="document"),
     Case("rules tree block-evil", prints="parts"),
     Case("rules tree {text}", prints="parts"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,16 +15,18 @@ from stackctl.cli.rules.rules_file import RulesPath
 from stackctl.core.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from stackctl.core.console import Console
+    from stackctl.rules.part_coverage import PartCoverage
     from stackctl.rules.suites import Report, Result, Suite
 
 _SHOWN = 30  # failing tests that are shown in full
 
 
 @command(
-    example="stackctl rules test\nstackctl rules test sign-up.rules-test.yaml --junit report.xml --strict",
+    example="stackctl rules test\nstackctl rules test sign-up.rules-test.yaml --junit report.xml --strict\n"
+    "stackctl rules test --watch --run disposable\nstackctl rules test --coverage",
 )
 def test(
     run: Run,
@@ -39,6 +42,15 @@ def test(
         bool, typer.Option("--record", help="Write what happens today into the suites as what is expected.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="With --record: show the change only.")] = False,
+    run_: Annotated[
+        str | None, typer.Option("--run", metavar="REGEX", help="Only tests whose names hold a match of it.")
+    ] = None,
+    coverage: Annotated[
+        bool, typer.Option("--coverage", help="Show the comparisons that no test found true, or none false.")
+    ] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Run again when suites, rules or lists change, until Ctrl-C.")
+    ] = False,
 ) -> None:
     """Run suites of sample users against the rules, and show what came out otherwise, and why.
 
@@ -48,9 +60,41 @@ def test(
 
     if dry_run and not record:
         raise UsageError("--dry-run goes with --record", code="usage")
-    if record and (strict or junit):
-        raise UsageError("--record takes neither --strict nor --junit", code="usage")
-    paths = suites or all_suites.find_suites(Path())
+    if record and (strict or junit or coverage or watch):
+        raise UsageError("--record takes neither --strict, --junit, --coverage nor --watch", code="usage")
+    if run_ is not None and strict:
+        raise UsageError("--strict asks for all tests; leave out --run", code="usage")
+    wanted = _compile(run_) if run_ is not None else None
+
+    def run_once() -> None:
+        loaded = _load(run, suites or all_suites.find_suites(Path()), rules, wanted)
+        report = all_suites.run_suites(loaded)
+        if record:
+            _record(run, loaded, report, dry_run=dry_run)
+            return
+        _finish(run, report, strict=strict, junit=junit, coverage=coverage, partly=wanted is not None)
+
+    if watch:
+        from stackctl.cli.rules.watch import watch_suites
+
+        watch_suites(run, suites or [], lambda path: rules or _configured(run, path), run_once)
+    else:
+        run_once()
+
+
+def _compile(pattern: str) -> Callable[[str], bool]:
+    from stackctl.rules.cel.patterns import compile_pattern
+
+    try:
+        return compile_pattern(pattern)
+    except ValueError as error:
+        raise UsageError(f"--run: {error}", code="usage", hint="a regular expression as RE2 takes it") from None
+
+
+def _load(run: Run, paths: Sequence[Path], rules: Path | None, wanted: Callable[[str], bool] | None) -> list[Suite]:
+    """The suites, with those of their tests whose names are wanted."""
+    from stackctl.rules import suites as all_suites
+
     if not paths:
         raise ConfigError(
             "there is no *.rules-test.yaml here or below",
@@ -58,13 +102,23 @@ def test(
             hint="write one (docs/rules.md), or name a FILE",
         )
     loaded = [all_suites.load_suite(path, rules or _configured(run, path)) for path in paths]
-    report = all_suites.run_suites(loaded)
-    if record:
-        _record(run, loaded, report, dry_run=dry_run)
-        return
-    if junit is not None:
-        _write_junit(junit, report, report.strict_failures if strict else [])
+    if wanted is None:
+        return loaded
+    chosen = [replace(one, tests=tuple(test for test in one.tests if wanted(test.name))) for one in loaded]
+    chosen = [one for one in chosen if one.tests]
+    if not chosen:
+        raise UsageError("--run: no test has such a name", code="usage")
+    return chosen
+
+
+def _finish(run: Run, report: Report, *, strict: bool, junit: Path | None, coverage: bool, partly: bool) -> None:
+    from stackctl.core.console import Exact
+    from stackctl.rules.part_coverage import count_parts
+
     held_against = report.strict_failures if strict else []
+    if junit is not None:
+        _write_junit(junit, report, held_against)
+    parts = list(count_parts(report)) if coverage else []
     document = {
         "passed": len(report.results) - len(report.failed),
         "failed": len(report.failed),
@@ -76,7 +130,34 @@ def test(
         ],
         "strict": held_against,
     }  # fmt: skip
-    run.finish(document, lambda: _show(run.console, report, held_against), ok=not report.failed and not held_against)
+    if coverage:
+        document["parts"] = [
+            {"file": str(one.file), "rule_id": one.rule_id, "part": Exact(one.text), "true": one.true,
+             "false": one.false, "errors": one.errors}
+            for one in parts
+        ]  # fmt: skip
+
+    def show() -> None:
+        if coverage:
+            _show_parts(run.console, parts)
+        _show(run.console, report, held_against, partly=partly)
+
+    run.finish(document, show, ok=not report.failed and not held_against)
+
+
+def _show_parts(console: Console, parts: Sequence[PartCoverage]) -> None:
+    """What never was true, or never false; and how many parts were both."""
+    uncovered = [one for one in parts if not one.is_covered]
+    if uncovered:
+        rows = [(one.rule_id, one.text, one.true, one.false, one.errors) for one in uncovered]
+        numbers = ("true", "false", "errors")
+        console.table(
+            ("rule", "part", *numbers), rows, right=numbers, folds=("part",), spare=("errors",), exact=("part",)
+        )
+        console.line()
+    covered = len(parts) - len(uncovered)
+    console.line(f"{covered:,} of {format_count(len(parts), 'comparison', 'comparisons')} came out both true and false")
+    console.line()
 
 
 def _configured(run: Run, path: Path) -> Path | None:
@@ -117,7 +198,8 @@ def _trace(result: Result) -> list[dict[str, Any]]:
     return found
 
 
-def _show(console: Console, report: Report, held_against: Sequence[str]) -> None:
+def _show(console: Console, report: Report, held_against: Sequence[str], *, partly: bool) -> None:
+    """`partly`: not all tests were run, so that nothing is said of rules that none of them matches."""
     for result in report.failed[:_SHOWN]:
         console.line(f"FAILED {result.suite.path}:{result.test.line}: {result.test.name}", "bold red")
         for line in _difference(result):
@@ -138,9 +220,9 @@ def _show(console: Console, report: Report, held_against: Sequence[str]) -> None
         console.warn(
             f"{format_count(vacuous, 'test expects', 'tests expect')} nothing; --record writes what happens today"
         )
-    if unmatched:
+    if unmatched and not partly:
         console.line(f"never matched: {', '.join(unmatched)}", "yellow")
-    if undecided:
+    if undecided and not partly:
         console.line(f"never decided: {', '.join(undecided)}", "yellow")
     for what in held_against:
         console.line(f"strict: {what}", "red")

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stackctl.rules.cel.evaluate import can_compile, compile_node
+from stackctl.rules.cel.evaluate import can_compile, compile_condition, compile_node
 from stackctl.rules.cel.parse import (
     Conditional,
     ConditionSyntaxError,
     Field,
+    Literal,
     Logical,
     Name,
     Node,
@@ -22,7 +23,7 @@ from stackctl.rules.cel.values import EvaluationError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from stackctl.rules.cel.values import Lists
+    from stackctl.rules.cel.values import CompiledCondition, Lists
     from stackctl.rules.model import Context, Rule
 
 _LONGEST = 100  # characters of a part
@@ -47,6 +48,17 @@ def trace_condition(rule: Rule, context: Context) -> tuple[ConditionPart, ...]:
         return ()
     fields = context.fields()
     return tuple(_trace_part(condition, leaf, fields, rule.lists) for leaf in _leaves(tree))
+
+
+def list_parts(rule: Rule) -> list[tuple[str, CompiledCondition]]:
+    """The parts as text and function; none when the condition can't be read."""
+    condition = rule.condition or ""
+    try:
+        tree = parse(condition)
+    except ConditionSyntaxError:
+        return []
+    texts = [condition[leaf.span.start : leaf.span.end] for leaf in _leaves(tree) if not isinstance(leaf, Literal)]
+    return [(" ".join(text.split()), compile_condition(text)) for text in texts]
 
 
 def _leaves(node: Node) -> Iterator[Node]:
