@@ -20,27 +20,74 @@ LOCK_TIMEOUT = "10s"  # for which a write waits for whoever holds the row
 _MOST_DEPTH = 40  # of objects in objects
 _MOST_LISTED = 10  # tenancies that an error names
 
+# Objects whose entries have any name; all others are there by default with all their keys.
+_RECORDS = re.compile(
+    r"auth\.signUpRules|auth\.oauth\.providers|dbSync\.externalDatabases|domains\.trustedDomains"
+    r"|payments\.(items|products(\.[^.]+\.(prices|includedItems))?)"
+)
+_PART = r"[A-Za-z0-9_:$][A-Za-z0-9_:$-]*"
+_KEY = re.compile(rf"{_PART}(\.{_PART})*")
+
 _SQL = load_statements(__file__)
 
 
 def merge_config(
     config: Mapping[str, Any], base: Mapping[str, Any] | None = None, depth: int = _MOST_DEPTH
 ) -> dict[str, Any]:
-    """Nested objects for a configuration in which any key may be a path with dots, laid over `base`.
+    """What takes effect of a configuration in which any key may be a path with dots, over `base`, as nested objects.
 
-    Each key sets what stands at its path, whole; of two in one object, the one with more dots comes later and so wins.
-    JSON in the database keeps no order that could decide. A null takes away.
+    A key takes the place of what `base` says at its path and below. Then each sets what stands at its path, whole,
+    those with more dots later: JSON in the database keeps no order that could decide. A null takes away. The objects on
+    the way are there by default, but nothing gets behind a null or a value that is no object; and a record that a key
+    with dots has set holds those entries alone (see `_RECORDS`): a key that leads into another one is dropped.
     """
-    found: dict[str, Any] = dict(base or {})
+    kept = {key: value for key, value in (base or {}).items() if not any(over in config for over in _prefixes(key))}
+    return _normalize({**kept, **config}, (), depth)
+
+
+def _normalize(config: Mapping[str, Any], place: tuple[str, ...], depth: int) -> dict[str, Any]:
+    found: dict[str, Any] = {}
     for key in sorted(config, key=lambda key: key.count(".")):
         *path, last = key.split(".")
-        inner = found
-        for name in path:
-            below = inner.get(name)
-            inner[name] = dict(below) if isinstance(below, dict) else {}
-            inner = inner[name]
+        inner: dict[str, Any] | None = found
+        for number, name in enumerate(path):
+            if name not in inner and _is_whole_record(config, place, path[:number]):
+                inner = None
+                break
+            below = inner.get(name, {})
+            if not isinstance(below, dict):
+                inner = None
+                break
+            inner[name] = inner = dict(below)
+        if inner is None:
+            continue
         value, left = config[key], depth - len(path) - 1
-        inner[last] = merge_config(value, depth=left) if isinstance(value, dict) and left > 0 else value
+        is_inner = isinstance(value, dict) and left > 0
+        inner[last] = _normalize(value, (*place, *path, last), left) if is_inner else value
+    return found
+
+
+def _is_whole_record(config: Mapping[str, Any], place: tuple[str, ...], path: list[str]) -> bool:
+    """Whether a key with dots has set the object at this path, which is a record."""
+    if not _RECORDS.fullmatch(".".join((*place, *path))):
+        return False
+    return any(".".join(path[:length]) in config for length in range(2, len(path) + 1))
+
+
+def _prefixes(key: str) -> Iterable[str]:
+    """The key, and the paths that it lies below."""
+    parts = key.split(".")
+    return (".".join(parts[:length]) for length in range(1, len(parts) + 1))
+
+
+def find_invalid_keys(config: Mapping[str, Any], depth: int = _MOST_DEPTH) -> list[str]:
+    """Keys, as paths, for which the backend does not read the configuration at all."""
+    found: list[str] = []
+    for key, value in config.items():
+        if not _KEY.fullmatch(key):
+            found.append(key)
+        if isinstance(value, dict) and depth:
+            found += [f"{key}.{inner}" for inner in find_invalid_keys(value, depth - 1)]
     return found
 
 
@@ -75,7 +122,7 @@ class ConfigLayers:
 
     def get(self, *path: str) -> Any:
         """What stands at a path, after overriding; None where nothing does."""
-        found: Any = merge_config(self.environment_config or {}, merge_config(self.branch_config or {}))
+        found: Any = merge_config(self.environment_config or {}, self.branch_config)
         for name in path:
             found = found.get(name) if isinstance(found, dict) else None
         return found

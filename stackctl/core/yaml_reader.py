@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -121,6 +122,17 @@ def join_surrogates(text: str) -> str:
     return text if text.isascii() else text.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
 
 
+def untab_json(text: str) -> str:
+    """JSON that is set in with tabs, with blanks for them: YAML takes none there, and no place in the text moves."""
+    if "\t" not in text or not text.lstrip().startswith("{"):
+        return text
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return text.replace("\t", " ")  # none stands in a text: JSON spells it \\t there
+
+
 class Reader:
     """Reads nodes into values, and remembers every mistake with its line, to be told at once."""
 
@@ -129,6 +141,7 @@ class Reader:
 
     def compose(self, text: str) -> yaml.Node | None:
         """The document's node; None for an empty text, and for one that is no YAML (a mistake)."""
+        text = untab_json(text)
         for loader in dict.fromkeys((_loader(text), yaml.SafeLoader)):
             try:
                 return compose(text, loader)

@@ -11,7 +11,7 @@ from stackctl.rules import backend_evaluator, reachability
 from stackctl.rules.cel import types
 from stackctl.rules.cel.parse import Binary, Call, ConditionSyntaxError, Node, children, parse, to_line_and_column, walk
 from stackctl.rules.lists import expand_lists, find_uses
-from stackctl.rules.model import AUTH_METHODS, MAX_RISK, is_integer_id
+from stackctl.rules.model import AUTH_METHODS, MAX_RISK, explain_bad_id, is_integer_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -46,6 +46,8 @@ def check_rules(rules: RuleSet) -> tuple[Finding, ...]:
 
 
 def _check_rule(rule: Rule, claimed: Sequence[Finding]) -> Iterator[Finding]:
+    if wrong := explain_bad_id(rule.id):
+        yield Finding(rule.id, rule.line, 1, "invalid-rule-id", "error", wrong)
     if is_integer_id(rule.id):
         what = "its id is a whole number: the backend evaluates it before all others, whatever its priority"
         yield Finding(rule.id, rule.line, 1, "integer-id", "warning", what, f"rule-{rule.id}")

@@ -49,13 +49,14 @@ class RulesFile:
 @dataclass(frozen=True)
 class Change:
     """What would be written. `findings`: those of `check` that are new; `failures`: tests that pass before and fail
-    after."""
+    after; `unread`: why suites beside the file could not be run."""
 
     file: RulesFile
     text: str
     diff: str
     findings: tuple[Finding, ...]
     failures: tuple[suites.Result, ...]
+    unread: tuple[str, ...]
 
     @property
     def errors(self) -> list[Finding]:
@@ -96,24 +97,34 @@ def move_rule(rules: RuleSet, id_: str, position: int) -> RuleSet:
 
 
 def plan_change(file: RulesFile, rules: RuleSet) -> Change:
-    """What the file is to become. Raises ConfigError (`edit-by-hand`, and those of the suites beside the file)."""
+    """What the file is to become. Raises ConfigError (`edit-by-hand`)."""
     before = file.text or ""
     text = rewrite_rules(before, str(file.path), rules)
     name = str(file.path)
     after = parse_rules(text, name)
     known = {(one.rule_id, one.code, one.message) for one in check_rules(file.rules)}
     new = tuple(one for one in check_rules(after) if (one.rule_id, one.code, one.message) not in known)
-    return Change(file, text, diff_texts(before, text, name), new, _find_failures(file, after))
+    return Change(file, text, diff_texts(before, text, name), new, *_find_failures(file, after))
 
 
-def _find_failures(file: RulesFile, after: RuleSet) -> tuple[suites.Result, ...]:
+def _find_failures(file: RulesFile, after: RuleSet) -> tuple[tuple[suites.Result, ...], tuple[str, ...]]:
     place = file.path.resolve()
-    found = [suites.load_suite(path, None) for path in suites.find_suites(file.path.parent)]
-    own = [suite for suite in found if suite.rules.resolve() == place]
+    own: list[suites.Suite] = []
+    unread: list[str] = []
+    for path in suites.find_suites(file.path.parent):
+        try:
+            suite = suites.load_suite(path, None)
+        except ConfigError as error:
+            unread.append(error.message.partition("\n")[0])
+            continue
+        if suite.rules.resolve() == place:
+            own.append(suite)
     if not own or file.text is None:
-        return ()
-    passed = {_test_key(one) for one in suites.run_suites(own, {place: file.rules}).results if one.passed}
-    return tuple(one for one in suites.run_suites(own, {place: after}).failed if _test_key(one) in passed)
+        return (), tuple(unread)
+    before = suites.run_suites(own, {place: file.rules}, check_ids=False)
+    passed = {_test_key(one) for one in before.results if one.passed}
+    failed = suites.run_suites(own, {place: after}, check_ids=False).failed
+    return tuple(one for one in failed if _test_key(one) in passed), tuple(unread)
 
 
 def _test_key(result: suites.Result) -> tuple[Any, ...]:

@@ -19,6 +19,8 @@ AUTH_METHODS: tuple[str, ...] = get_args(AuthMethod)
 FIELDS = ("email", "emailDomain", "countryCode", "authMethod", "oauthProvider", "riskScores")
 RISKS = ("bot", "free_trial_abuse")
 MAX_RISK = 100
+MAX_PRIORITY = 2**53 - 1  # above, JavaScript's numbers are not whole
+_ID = re.compile("[A-Za-z0-9_][A-Za-z0-9_-]{0,62}")
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,17 @@ class RuleSet:
     def ordered(self) -> tuple[Rule, ...]:
         """In the backend's order of evaluation: ids that are whole numbers, then by priority, equal ones by id."""
         return tuple(sorted(self.rules, key=_evaluation_key))
+
+
+def explain_bad_id(id_: str) -> str | None:
+    """Why the backend takes no rule of such an id; None if it does."""
+    if _ID.fullmatch(id_):
+        return None
+    if not id_.strip():
+        return "a rule needs an id"
+    shown = id_ if len(id_) <= 70 else f"{id_[:60]}…"
+    why = "has a dot, which the backend would read as a path" if "." in id_ else "is none that the backend takes"
+    return f"the id {shown} {why}: up to 63 letters, digits, _ and -, and no - at the start"
 
 
 def is_integer_id(id_: str) -> bool:

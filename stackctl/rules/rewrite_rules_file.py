@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from stackctl.core.errors import ConfigError
-from stackctl.core.yaml_reader import is_null
+from stackctl.core.yaml_reader import is_null, untab_json
 from stackctl.rules.rules_file import parse_rules
 
 if TYPE_CHECKING:
@@ -26,12 +26,14 @@ _COMMA = re.compile(r"\s*,")
 def rewrite_rules(text: str, name: str, rules: RuleSet) -> str:
     """`text`, so that it reads as `rules`: values are replaced, rules added at the end, or taken out, in place.
 
-    Comments stay, also those of a rule that goes. Raises ConfigError: `invalid-rules` for a text that is no rules
-    file, `edit-by-hand` where a value is an alias.
+    Comments stay, also those of a rule that goes; JSON stays JSON, and a new file is JSON if it is called so. Raises
+    ConfigError: `invalid-rules` for a text that is no rules file, `edit-by-hand` where a value is an alias.
     """
     old = parse_rules(text, name)
     if _is_same(old, rules):
         return text
+    if not text.strip() and name.endswith(".json"):
+        text = "{}\n"
     editor = _Editor(text, name)
     editor.apply(old, rules)
     found = editor.text()
@@ -62,6 +64,7 @@ class _Editor:
         self._text = text
         self._name = name
         self._newline = "\r\n" if "\r\n" in text else "\n"
+        self._json = _is_json(text)
         self._changes: list[tuple[int, int, str]] = []
 
     def text(self) -> str:
@@ -72,7 +75,12 @@ class _Editor:
         return found
 
     def apply(self, old: RuleSet, new: RuleSet) -> None:
-        root = yaml.compose(self._text, Loader=yaml.SafeLoader)
+        root = self._compose()
+        if isinstance(root, yaml.MappingNode) and root.flow_style and not root.value:
+            rules = {rule.id: _values(rule) for rule in new.rules}
+            whole = self._flow({"default_action": new.default_action, "rules": rules})
+            self._changes.append((root.start_mark.index, root.end_mark.index, whole))
+            return
         if root is None or is_null(root):
             self._append(self._line(0, "default_action", new.default_action) + self._rules_block(new))
             return
@@ -94,8 +102,8 @@ class _Editor:
         assert isinstance(rules, yaml.MappingNode)
         stay = [value for key, value in rules.value if key.value in after]
         if rules.flow_style and not stay:
-            entries = ", ".join(f"{_to_flow(id_)}: {_to_flow(_values(rule))}" for id_, rule in after.items())
-            self._changes.append((rules.start_mark.index, rules.end_mark.index, f"{{{entries}}}"))
+            entries = self._flow({id_: _values(rule) for id_, rule in after.items()})
+            self._changes.append((rules.start_mark.index, rules.end_mark.index, entries))
             return
         for place, (key, _) in enumerate(rules.value):
             if key.value not in after:
@@ -105,8 +113,19 @@ class _Editor:
                 self._add(rules, rule, stay[-1] if stay else None)
             elif changes := _differences(before[id_], rule):
                 node = _value(rules, id_)
-                assert isinstance(node, yaml.MappingNode)
+                if not isinstance(node, yaml.MappingNode):  # it comes from a merge key
+                    raise _edit_by_hand_error(self._name, rules.start_mark.line + 1)
                 self._set(node, changes)
+
+    def _compose(self) -> yaml.Node | None:
+        text = untab_json(self._text)
+        try:
+            return yaml.compose(text, Loader=yaml.SafeLoader)
+        except yaml.YAMLError:  # which libyaml takes: a tab behind a colon
+            return yaml.compose(text, Loader=yaml.CSafeLoader)
+
+    def _flow(self, value: Any) -> str:
+        return json.dumps(value, ensure_ascii=not _is_printable(value)) if self._json else _to_flow(value)
 
     def _set(self, node: yaml.MappingNode, values: Mapping[str, Any]) -> None:
         # What goes inside a value goes before what comes behind it, at the same place.
@@ -125,12 +144,10 @@ class _Editor:
             else:
                 start, end = old.start_mark.index, self._end(old)
                 gap = " " if start == end and self._text[start - 1] == ":" else ""  # `key:` without a value
-                self._changes.append((start, end, gap + _to_flow(value)))
+                self._changes.append((start, end, gap + self._flow(value)))
 
     def _insert_rules(self, root: yaml.MappingNode, rules: RuleSet) -> None:
         """Behind the other keys, and so before the end of the document, should one be marked."""
-        if root.flow_style and not root.value:
-            raise _edit_by_hand_error(self._name, root.start_mark.line + 1)
         if root.flow_style:
             self._insert(root, "rules", {rule.id: _values(rule) for rule in rules.rules})
             return
@@ -138,7 +155,9 @@ class _Editor:
         self._changes.append((end, end, self._newline + self._rules_block(rules).removesuffix(self._newline)))
 
     def _drop(self, node: yaml.MappingNode, name: str) -> None:
-        place = next(place for place, (key, _) in enumerate(node.value) if key.value == name)
+        place = next((place for place, (key, _) in enumerate(node.value) if key.value == name), None)
+        if place is None:  # it comes from a merge key
+            raise _edit_by_hand_error(self._name, node.start_mark.line + 1)
         key, value = node.value[place]
         if node.flow_style or place == 0:
             self._remove(node, place, first=place == 0)
@@ -149,18 +168,23 @@ class _Editor:
 
     def _insert(self, node: yaml.MappingNode, key: str, value: Any) -> None:
         if node.flow_style:
-            end = self._end(node.value[-1][1])
-            self._changes.append((end, end, f", {_to_flow(key)}: {_to_flow(value)}"))
+            self._append_pair(node, node.value[-1][1], key, value)
         else:
             end = self._end_of_line(node.value[-1][1])
             line = self._line(node.value[0][0].start_mark.column, key, value)
             self._changes.append((end, end, self._newline + line.removesuffix(self._newline)))
 
+    def _append_pair(self, node: yaml.MappingNode, behind: yaml.Node, key: str, value: Any) -> None:
+        """A pair in braces; in JSON, where no comment can stand between, in a line of its own as the others."""
+        first, end, gap = node.value[0][0].start_mark, self._end(behind), " "
+        if self._json and not self._text[first.index - first.column : first.index].strip():
+            gap = self._newline + self._text[first.index - first.column : first.index]
+        self._changes.append((end, end, f",{gap}{self._flow(key)}: {self._flow(value)}"))
+
     def _add(self, rules: yaml.MappingNode, rule: Rule, behind: yaml.Node | None) -> None:
         if rules.flow_style:
             assert behind is not None
-            end = self._end(behind)
-            self._changes.append((end, end, f", {_to_flow(rule.id)}: {_to_flow(_values(rule))}"))
+            self._append_pair(rules, behind, rule.id, _values(rule))
             return
         first = rules.value[0][0].start_mark
         block = self._block(rule, first.column)
@@ -220,6 +244,21 @@ class _Editor:
         at = self._text.find("\n", self._end(node))
         at = len(self._text) if at < 0 else at
         return at - 1 if self._newline == "\r\n" and self._text[at - 1 : at] == "\r" else at
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _is_printable(value: Any) -> bool:
+    """Whether YAML reads the value's texts as JSON does when no character is escaped."""
+    if isinstance(value, dict):
+        return all(_is_printable(one) for pair in value.items() for one in pair)
+    return not isinstance(value, str) or value.isprintable()
 
 
 def _from_the_end(change: tuple[int, tuple[int, int, str]]) -> tuple[int, int, int]:

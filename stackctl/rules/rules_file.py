@@ -11,7 +11,17 @@ import yaml
 from stackctl.core.errors import ConfigError
 from stackctl.core.yaml_reader import Reader, is_null, read_text, to_scalar
 from stackctl.rules.lists import read_list
-from stackctl.rules.model import ACTIONS, DEFAULT_ACTIONS, FIELDS, Action, ActionType, DefaultAction, Rule, RuleSet
+from stackctl.rules.model import (
+    ACTIONS,
+    DEFAULT_ACTIONS,
+    FIELDS,
+    MAX_PRIORITY,
+    Action,
+    ActionType,
+    DefaultAction,
+    Rule,
+    RuleSet,
+)
 
 if TYPE_CHECKING:
     from stackctl.rules.cel.values import NamedList
@@ -124,6 +134,9 @@ class _Reader(Reader):
         value = to_scalar(node)
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
             self.add_mistake(node, f"priority of {id_} is a whole number of at least 0")
+            return 0
+        if value > MAX_PRIORITY:
+            self.add_mistake(node, f"priority of {id_} is at most {MAX_PRIORITY}")
             return 0
         return value
 

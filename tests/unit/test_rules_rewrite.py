@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import json
 import random
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -249,3 +251,81 @@ def _possible(rules: list[Rule], changed: tuple[int, ...]) -> bool:
         if min(one.priority for one in tried) >= 0 and list(RuleSet("allow", tuple(tried)).ordered) == tried:
             return True
     return False
+
+
+JSON = """{
+  "rules": {
+    "a": {"priority": 5, "condition": "x", "action": {"type": "log"}}
+  }
+}
+"""
+
+
+@pytest.mark.parametrize(
+    "text", [JSON, JSON.replace("\n", "\r\n"), JSON.replace("  ", "\t"), "{}", '{"rules": {}}', ""]
+)
+def test_json_stays_json(text: str) -> None:
+    held = parse_rules(text, "")
+    added = Rule("b", "é😀\u2028\x85", False, 3, 'email == "\\u00e9"', Action("reject", "m"))
+    for rules in [(*held.rules, added), tuple(replace(one, enabled=False) for one in held.rules), (added,), ()]:
+        wanted = RuleSet("reject", rules)
+        text = rewrite_rules(text, "rules.json", wanted)
+        assert list(json.loads(text).get("rules", {})) == [rule.id for rule in rules]
+        found = parse_rules(text, "")
+        assert replace(found, rules=tuple(replace(one, line=0) for one in found.rules)) == replace(
+            wanted, rules=tuple(replace(one, line=0) for one in rules)
+        )
+
+
+def test_a_pair_has_a_line_of_its_own_where_the_others_have() -> None:
+    held = parse_rules(JSON, "")
+    wanted = replace(held, rules=(*held.rules, Rule("b", "b", True, 3, "y", Action("log"))))
+    assert rewrite_rules(JSON, "rules.json", wanted).splitlines()[2:4] == [
+        '    "a": {"priority": 5, "condition": "x", "action": {"type": "log"}},',
+        '    "b": {"priority": 3, "condition": "y", "action": {"type": "log"}}',
+    ]
+
+
+def test_a_tab_behind_a_colon_stays() -> None:
+    text = "rules:\t# ours\n  a:\t{priority:\t5, condition: x, action: {type: log}}\n  b:\n    action:\t{type: log}\n"
+    held = parse_rules(text, "")
+    one, other = held.rules
+    wanted = replace(held, rules=(replace(one, priority=6, enabled=False), replace(other, priority=3)))
+    assert rewrite_rules(text, "", wanted) == (
+        "rules:\t# ours\n  a:\t{priority:\t6, condition: x, action: {type: log}, enabled: false}\n"
+        "  b:\n    action:\t{type: log}\n    priority: 3\n"
+    )
+
+
+@pytest.mark.parametrize("id_", ["no", "on", "2024", "y", "~", "null", "1e3", "0x1F", "1_000", "2024-01-31"])
+def test_an_id_is_kept_as_it_is_written(id_: str) -> None:
+    text = f"rules:\n  {id_}: {{action: {{type: log}}}}\n"
+    held = parse_rules(text, "")
+    assert [rule.id for rule in held.rules] == [id_]
+    added = replace(held.rules[0], id=f"{id_}x", display_name="x")
+    after = rewrite_rules(text, "", replace(held, rules=(replace(held.rules[0], enabled=False), added)))
+    assert after.startswith(text.replace("}}", "}, enabled: false}"))
+    assert [rule.id for rule in parse_rules(after, "").rules] == [id_, f"{id_}x"]
+    new = rewrite_rules("", "", replace(held, rules=(held.rules[0],)))
+    assert [rule.id for rule in parse_rules(new, "").rules] == [id_]
+
+
+@pytest.mark.parametrize(
+    "change", [{"priority": 7}, {"action": Action("allow")}, {"action": Action("allow", "m")}, {"enabled": False}, None]
+)
+def test_what_comes_from_a_merge_key_is_changed_rightly_or_left_to_a_person(change: dict[str, Any] | None) -> None:
+    text = (
+        "rules:\n  a: &a {priority: 5, condition: x, action: &log {type: log, message: m}}\n"
+        "  b: {<<: *a}\n  c: *a\n  d: {<<: *a, action: {<<: *log}}\n"
+    )
+    held = parse_rules(text, "")
+    for place in range(4):
+        rules = list(held.rules)
+        rules[place : place + 1] = [] if change is None else [replace(rules[place], **change)]
+        wanted = replace(held, rules=tuple(rules))
+        try:
+            found = parse_rules(rewrite_rules(text, "r", wanted), "")
+        except ConfigError as error:
+            assert error.code in ("edit-by-hand", "invalid-rules")
+        else:
+            assert [replace(one, line=0) for one in found.rules] == [replace(one, line=0) for one in rules]

@@ -59,17 +59,13 @@ def add(
     Exit codes: 0 written; 2 there is such a rule; 3 the rule is wrong; 5 tests fail, and it was not confirmed.
     """
     from stackctl.rules.editing import read_rules_file, replace_rules
-    from stackctl.rules.model import Action, Rule
+    from stackctl.rules.model import Action, Rule, explain_bad_id
 
     file = read_rules_file(rules_path(run, rules))
     if any(rule.id == id_ for rule in file.rules.rules):
         raise UsageError(f"there is a rule {id_} already", code="rule-exists", hint=f"stackctl rules edit {id_}")
-    if not id_.strip():
-        raise UsageError("a rule needs an id", code="usage")
-    if "." in id_:
-        raise UsageError(
-            f"the id {id_} has a dot, which the backend would read as a path", code="usage", hint="name it otherwise"
-        )
+    if wrong := explain_bad_id(id_):
+        raise UsageError(wrong, code="invalid-rule-id", hint="name it otherwise")
     text = combine_condition(condition, where, or_)
     if text is None:
         raise UsageError("say when it matches", code="usage", hint="--condition CEL, or --where CEL")

@@ -89,6 +89,7 @@ def confirm_and_write(run: Run, file: RulesFile, wanted: RuleSet, *, yes: bool, 
             for one in change.findings
         ],
         "failing_tests": [{"file": str(one.suite.path), "name": one.test.name} for one in change.failures],
+        "unread_suites": list(change.unread),
     }  # fmt: skip
     if not dry_run and not nothing:
         if not run.json_output:
@@ -101,9 +102,10 @@ def confirm_and_write(run: Run, file: RulesFile, wanted: RuleSet, *, yes: bool, 
                 hint=error.suggestion or "`stackctl rules check` says more",
                 details=document,
             )
-        if change.failures:
-            tests = format_count(len(change.failures), "test fails", "tests fail")
-            run.confirm(f"{tests} with this change. Write it all the same?", yes=yes)
+        if change.failures or change.unread:
+            doubts = [format_count(len(change.failures), "test fails", "tests fail")] if change.failures else []
+            doubts += [format_count(len(change.unread), "suite", "suites") + " can't be run"] if change.unread else []
+            run.confirm(f"With this change, {' and '.join(doubts)}. Write it all the same?", yes=yes)
         editing.write_change(change)
         document["changed"] = True
 
@@ -124,6 +126,8 @@ def show_change(run: Run, change: Change) -> None:
     for finding in change.findings:
         style = {"error": "red", "warning": "yellow"}.get(finding.severity)
         run.console.line(f"{finding.severity} {finding.code}: {finding.rule_id}: {finding.message}", style)
+    for why in change.unread[:MAX_FAILURES_SHOWN]:
+        run.console.line(f"can't be run: {why}", "red")
     for result in change.failures[:MAX_FAILURES_SHOWN]:
         run.console.line(f"fails now: {result.suite.path}:{result.test.line}: {result.test.name}", "red")
     if len(change.failures) > MAX_FAILURES_SHOWN:

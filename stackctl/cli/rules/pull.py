@@ -22,7 +22,9 @@ def pull(
 ) -> None:
     """Write the rules that the backend enforces into the file; comments and layout of what is alike stay.
 
-    Exit codes: 0 written, or nothing to change; 2 no such tenancy; 5 not confirmed, or the configuration is invalid.
+    What breaks the backend's own schema is told, and taken as the backend does; a rule that can be none is left out.
+
+    Exit codes: 0 written, or nothing to change; 2 no such tenancy; 5 not confirmed.
     """
     from stackctl.backend.tenancies import choose_tenancy, read_layers
     from stackctl.core.console import Exact
@@ -31,7 +33,9 @@ def pull(
 
     file = editing.read_rules_file(rules_path(run, rules))
     with run.database() as conn:
-        found = backend_rules.read_rules(read_layers(conn, choose_tenancy(conn, tenancy)))
+        found, problems = backend_rules.read_rules(read_layers(conn, choose_tenancy(conn, tenancy)))
+    for problem in problems:
+        run.console.warn(problem)
     found = restore_lists(found, file.rules)
     wanted = replace(found, rules=tuple(sorted(found.rules, key=lambda rule: (-rule.priority, rule.id))))
     change = editing.plan_change(file, wanted)
@@ -46,5 +50,6 @@ def pull(
         "dry_run": dry_run,
         "file": str(file.path),
         "diff": Exact(change.diff),
+        "warnings": problems,
     }
     run.finish(document, lambda: finish_transfer(run, change.diff, changed, dry_run, f"{file.path} written"))

@@ -39,30 +39,44 @@ def push(
     path = rules_path(run, rules)
     wanted = rules_file.load_rules(path)
     findings = check_rules(wanted)
-    if errors := [one for one in findings if one.severity == "error"]:
+    errors = [one for one in findings if one.severity == "error"]
+    if errors and not dry_run:
         raise ConfigError(
             f"{path}:{errors[0].line}: {errors[0].rule_id}: {errors[0].message}; nothing was written",
             code="invalid-rule",
             hint="`stackctl rules check` says more",
         )
-    wanted = expand_rules(wanted)
+    wanted = wanted if errors else expand_rules(wanted)
     with run.database() as conn:
         layers = read_layers(conn, choose_tenancy(conn, tenancy))
         config = backend_rules.to_config(layers, wanted)
-        before = backend_rules.read_rules(layers)
+        before, problems = backend_rules.read_rules(layers)
+        _, left = backend_rules.read_rules(replace(layers, environment_config=config))
         diff = _difference(before, wanted, str(layers.tenancy))
-        changed = bool(diff)
+        changed = bool(diff) or problems != left
+        for problem in problems:
+            run.console.warn(problem + ("" if problem in left else ": corrected by this"))
         if changed and not dry_run:
             show_diff(run, diff)
             if warnings := sum(one.severity == "warning" for one in findings):
                 run.console.warn(f"`stackctl rules check` has {format_count(warnings, 'warning', 'warnings')}")
             run.confirm(f"Make these the rules of tenancy {layers.tenancy}?", yes=yes)
             write_config(conn, layers, config)
-    document = {"changed": changed and not dry_run, "dry_run": dry_run, "tenancy": layers.tenancy, "diff": Exact(diff)}
-    run.finish(
-        document,
-        lambda: finish_transfer(run, diff, changed, dry_run, f"tenancy {layers.tenancy} has the rules of {path}"),
-    )
+    document = {
+        "changed": changed and not dry_run,
+        "dry_run": dry_run,
+        "tenancy": layers.tenancy,
+        "diff": Exact(diff),
+        "warnings": problems,
+        "errors": [f"{one.rule_id}: {one.message}" for one in errors],
+    }
+
+    def show() -> None:
+        finish_transfer(run, diff, changed, dry_run, f"tenancy {layers.tenancy} has the rules of {path}")
+        for one in errors:
+            run.console.line(f"error {one.code}: {one.rule_id}: {one.message}", "red")
+
+    run.finish(document, show, ok=not errors, exit_code=3)
 
 
 def _difference(before: RuleSet, after: RuleSet, name: str) -> str:
