@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _SHOWN_ENTRIES = 3  # of a list, that can't match
 _SLOW_CONDITION = 32_768  # characters; the backend takes some 0.1 s for them
+MAX_FINDINGS = 100  # in one condition
+_SEVERITIES = ("error", "warning", "info")
 
 
 @dataclass(frozen=True)
@@ -81,16 +83,20 @@ def _check_condition(rule: Rule) -> Iterator[Finding]:
         return
     typed = types.check_types(condition, rule.lists)
     refused = any(problem.severity == "error" for problem in typed)
-    problems = [
+    found = [
         *typed,
         *_find_impossible_comparisons(condition),
         *_check_lists(rule),
         *backend_evaluator.check_backend(condition, rule.lists, refused=refused),
     ]
-    for problem in sorted(problems, key=lambda problem: problem.at):
+    found.sort(key=lambda problem: _SEVERITIES.index(problem.severity))
+    left = found[MAX_FINDINGS:]
+    for problem in sorted(found[:MAX_FINDINGS], key=lambda problem: problem.at):
         line, column = to_line_and_column(condition, problem.at)
         yield Finding(rule.id, rule.line + line - 1, column, problem.rule, problem.severity, problem.message,
                       problem.suggestion)  # fmt: skip
+    if left:
+        yield Finding(rule.id, rule.line, 1, "more", left[0].severity, f"and {len(left):,} more in this condition")
 
 
 def _find_impossible_comparisons(condition: str) -> Iterable[types.Problem]:

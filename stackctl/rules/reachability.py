@@ -8,11 +8,12 @@ known so may be either. This allows more users than there are, never fewer: what
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 from typing import Literal as OneOf
 
 from stackctl.rules.cel import types
-from stackctl.rules.cel.evaluate import can_compile, compile_node
+from stackctl.rules.cel.evaluate import can_compile, compile_node, knows
 from stackctl.rules.cel.parse import (
     Binary,
     Call,
@@ -37,8 +38,11 @@ if TYPE_CHECKING:
 
     from stackctl.rules.model import Rule, RuleSet
 
-# Formulas tried in one search, and for a whole set of rules; beyond that nothing is claimed.
+# Formulas tried in one search, and for a whole set of rules; atoms tried on users; choices, which nest. Beyond that
+# nothing is claimed.
 MAX_SEARCH_WORK, MAX_TOTAL_WORK = 20_000, 300_000
+MAX_TRIED = 250_000
+MAX_CHOICES = 400
 
 Kind = OneOf["never-true", "always-true", "unreachable"]
 Truth = OneOf["true", "false", "error"]
@@ -77,7 +81,7 @@ def check_reachability(rules: RuleSet) -> Iterator[ReachabilityFinding]:
 def can_fail(node: Node) -> bool:
     """Whether evaluating the node can end without a value, for a condition without findings of the type check."""
     return any(
-        isinstance(part, Index) or not can_compile(part)
+        isinstance(part, Index) or not knows(part)
         or (isinstance(part, Binary) and part.operator in "+-*/%")
         or (isinstance(part, Unary) and part.operator == "-" and not isinstance(part.of, Literal))
         or (isinstance(part, Call) and part.name == "matches" and not isinstance(part.arguments[0], Literal))
@@ -191,35 +195,45 @@ class _PossibleUsers:
         self._work = MAX_TOTAL_WORK
         atoms = {atom: node for text, tree in conditions for atom, node in _find_atoms(text, tree)}
         constants = [found for _, tree in conditions for found in types.find_constants(tree)]
-        constant = {atom: node for atom, node in atoms.items() if not _find_paths(node)}
-        self._choices: list[list[dict[Atom, Truth]]] = [
-            [_evaluate_atoms({atom: _Atom(node) for atom, node in constant.items()}, _User({}))]
-        ]
+        compiled = {atom: _Atom(node) for atom, node in atoms.items()}
+        constant = {atom: one for atom, one in compiled.items() if not one.paths}
+        self._choices: list[list[dict[Atom, Truth]]] = [[_evaluate_atoms(constant, _User({}))]]
         free = {atom: node for atom, node in atoms.items() if atom not in self._choices[0][0]}
         for group in _group_fields(constants):
-            own = {atom: _Atom(node) for atom, node in atoms.items() if atom not in constant}
-            own = {atom: one for atom, one in own.items() if one.paths <= group.paths}
-            vectors = {tuple(sorted(_evaluate_atoms(own, user).items())) for user in group.users}
+            own = {atom: one for atom, one in compiled.items() if one.paths and one.paths <= group.paths}
+            if len(own) * len(group.users) > MAX_TRIED:
+                continue
+            vectors = [dict(one) for one in {tuple(_evaluate_atoms(own, user).items()) for user in group.users}]
             # What one of the users leaves open is open for the search as a choice of its own.
-            self._choices.append([dict(vector) for vector in vectors])
+            self._choices.append(vectors)
             for atom in own:
-                if all(atom in dict(vector) for vector in vectors):
+                if all(atom in vector for vector in vectors):
                     free.pop(atom, None)
         for atom, node in free.items():
             values: list[Truth] = ["true", "false", "error"] if can_fail(node) else ["true", "false"]
             self._choices.append([{atom: value} for value in values])
+        self._atoms = [{atom for vector in choice for atom in vector} for choice in self._choices]
+        self._places: dict[Atom, list[int]] = {}
+        for place, own in enumerate(self._atoms):
+            for atom in own:
+                self._places.setdefault(atom, []).append(place)
 
     def can_exist(self, matching: _Formula, not_matching: Sequence[_Formula]) -> bool | None:
         """Whether a user can be for whom `matching` is true and none of `not_matching` is; None: too many to try."""
         first = set(_find_leaves(matching))
         concerned = first.union(*(_find_leaves(one) for one in not_matching))
-        self._work -= sum(map(len, self._choices)) * len(concerned) // 200  # what the next line costs
-        choices = [narrow for choice in self._choices if (narrow := _narrow(choice, concerned))]
+        choices: list[list[dict[Atom, Truth]]] = []
+        for place in sorted({place for atom in concerned for place in self._places.get(atom, ())}):
+            own = sorted(concerned & self._atoms[place])
+            choices.append(_narrow(self._choices[place], own))
+            self._work -= len(own) * len(self._choices[place]) // 200
+        if len(choices) > MAX_CHOICES:
+            return None
         choices.sort(key=lambda choice: (not any(atom in first for atom in choice[0]), len(choice)))
         stop = max(self._work - MAX_SEARCH_WORK, 0)
 
         def search(place: int, values: dict[Atom, Truth], not_matching: Sequence[_Formula]) -> bool | None:
-            self._work -= 1 + len(not_matching)
+            self._work -= 1 + len(not_matching) + len(concerned) // 20
             if self._work <= stop:
                 return None
             matches = _evaluate_formula(matching, values)
@@ -248,12 +262,9 @@ class _PossibleUsers:
         return search(0, {}, not_matching)
 
 
-def _narrow(choice: Sequence[Mapping[Atom, Truth]], concerned: set[Atom]) -> list[dict[Atom, Truth]]:
-    vectors: list[dict[Atom, Truth]] = [
-        {atom: value for atom, value in vector.items() if atom in concerned} for vector in choice
-    ]
-    distinct = {tuple(vector.items()): vector for vector in vectors}
-    return list(distinct.values()) if any(vectors) else []
+def _narrow(choice: Sequence[Mapping[Atom, Truth]], own: Sequence[Atom]) -> list[dict[Atom, Truth]]:
+    vectors: list[dict[Atom, Truth]] = [{atom: vector[atom] for atom in own if atom in vector} for vector in choice]
+    return list({tuple(vector.items()): vector for vector in vectors}.values())
 
 
 def _find_leaves(formula: _Formula) -> Iterator[Atom]:
@@ -271,6 +282,12 @@ class _User:
     values: Mapping[str, Any]
     other: frozenset[str] = frozenset()
 
+    @cached_property
+    def fields(self) -> dict[str, Any]:
+        """By the names that conditions use."""
+        scores = {path.partition(".")[2]: value for path, value in self.values.items() if "." in path}
+        return {**self.values, "riskScores": scores}
+
 
 @dataclass(frozen=True)
 class _GroupOfFields:
@@ -280,7 +297,9 @@ class _GroupOfFields:
 
 def _group_fields(constants: Sequence[tuple[str, str, object]]) -> Iterator[_GroupOfFields]:
     def texts(path: str) -> list[str]:
-        return sorted({value for at, _, value in constants if at == path and isinstance(value, str)})
+        return sorted(
+            {value for at, sign, value in constants if at == path and isinstance(value, str) and sign != "matches"}
+        )
 
     yield _GroupOfFields(frozenset({"email", "emailDomain"}), tuple(_email_users(texts("email"), texts("emailDomain"))))
     countries = [one for one in texts("countryCode") if one == "" or (len(one) == 2 and one == one.upper())]
@@ -323,13 +342,11 @@ class _Atom:
         self.paths = _find_paths(node)
         self._evaluate = compile_node(node) if can_compile(node) else None
 
-    def value(self, values: Mapping[str, Any]) -> Truth | None:
+    def value(self, user: _User) -> Truth | None:
         if self._evaluate is None:
             return None
-        fields: dict[str, Any] = {path: value for path, value in values.items() if "." not in path}
-        fields["riskScores"] = {path.partition(".")[2]: value for path, value in values.items() if "." in path}
         try:
-            return "true" if self._evaluate(fields) is True else "false"
+            return "true" if self._evaluate(user.fields) is True else "false"
         except EvaluationError:
             return "error"
 
@@ -341,7 +358,7 @@ def _evaluate_atoms(atoms: Mapping[Atom, _Atom], user: _User) -> dict[Atom, Trut
 def _evaluate_for_user(atom: _Atom, user: _User) -> Truth | None:
     """The atom's value for such a user; None where that depends on more than is known."""
     if atom.paths <= user.values.keys():
-        return atom.value(user.values)
+        return atom.value(user)
     node = atom.node
     match node:
         case Binary(operator=sign, left=left, right=Literal()) | Binary(operator=sign, left=Literal(), right=left) if (

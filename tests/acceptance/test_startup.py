@@ -32,7 +32,6 @@ COMPLETION_LINES = [f"completion {shell}" for shell in ("bash", "zsh", "fish", "
 
 DATABASE = {"psycopg", "yaml"}
 SYNC = DATABASE | {"sqlite3"}  # of the external database that the project has
-CEL = {"celpy"}
 # Command lines, and the heavy packages that each imports off a terminal.
 USES: dict[str, set[str]] = {
     "config show": {"yaml"},
@@ -73,9 +72,9 @@ USES: dict[str, set[str]] = {
     "run --max-duration 1ms": DATABASE,
     "users show nobody@example.com": DATABASE,
     "rules list": {"yaml"},
-    "rules check": {"yaml"} | CEL,
-    "rules tree block": {"yaml"} | CEL,
-    "rules eval --email a@example.com": {"yaml"} | CEL,
+    "rules check": {"yaml"},
+    "rules tree block": {"yaml"},
+    "rules eval --email a@example.com": {"yaml"},
     "rules stats": DATABASE,
     "refunds list": DATABASE,
     "refunds show 7c9e6679-7425-40de-944b-e07fc1f90ae7": DATABASE,

@@ -27,7 +27,15 @@ from stackctl.rules.cel.parse import (
     parse,
     walk,
 )
-from stackctl.rules.cel.values import CompiledCondition, EvaluationError, Fields, NamedList, describe_kind, is_int
+from stackctl.rules.cel.values import (
+    CompiledCondition,
+    EvaluationError,
+    Fields,
+    NamedList,
+    describe_kind,
+    is_int,
+    is_number,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,9 +63,13 @@ def compile_condition(condition: str) -> CompiledCondition:
 
 def can_compile(tree: Node) -> bool:
     """Whether the closures know all of it."""
+    return all(map(knows, walk(tree)))
+
+
+def knows(node: Node) -> bool:
+    """Whether the closures know this part, whatever is below it."""
     try:
-        for node in walk(tree):
-            _require_supported(node)
+        _require_supported(node)
     except NotSupported:
         return False
     return True
@@ -99,10 +111,10 @@ def compile_node(node: Node) -> CompiledCondition:
             return _not(compile_node(of)) if sign == "!" else _minus(compile_node(of))
         case Conditional(when=when, then=then, otherwise=otherwise):
             return _choice(compile_node(when), compile_node(then), compile_node(otherwise))
-        case Binary(operator="in", left=left, right=ListLiteral(items=items)) if all(
-            isinstance(item, Literal) and isinstance(item.value, str) for item in items
-        ):
-            return _in_strings(compile_node(left), frozenset(item.value for item in items if isinstance(item, Literal)))
+        case Binary(operator="in", left=left, right=ListLiteral(items=items)) if all(map(_is_constant, items)):
+            return _in_constants(
+                compile_node(left), frozenset(item.value for item in items if isinstance(item, Literal))
+            )
         case Binary(operator="in", left=left, right=Name(name=name)):
             return _in_field(compile_node(left), name)
         case Binary(operator=sign, left=left, right=right):
@@ -203,10 +215,16 @@ def _boolean(value: Any) -> bool:
     raise EvaluationError(f"{describe_kind(value)} is not true or false")
 
 
-def _in_strings(of: CompiledCondition, strings: frozenset[Any]) -> CompiledCondition:
+def _is_constant(node: Node) -> bool:
+    return isinstance(node, Literal) and (isinstance(node.value, str) or is_number(node.value))
+
+
+def _in_constants(of: CompiledCondition, constants: frozenset[Any]) -> CompiledCondition:
+    """Membership in texts and numbers, which Python compares as CEL does."""
+
     def value(fields: Fields) -> bool:
         found = of(fields)
-        return isinstance(found, str) and found in strings
+        return (isinstance(found, str) or is_number(found)) and found in constants
 
     return value
 

@@ -1,45 +1,30 @@
-"""The text of a condition as a tree: cel-python's parser finds its structure, this module what CEL means by it.
+"""The text of a condition as a tree, in time that grows with its length and with nothing else.
 
 The tree is small and its depth is bounded, so that whatever walks it may recurse.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
+
+from stackctl.rules.cel.tokens import ConditionSyntaxError, Token, decode_string, find_tokens, is_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
 MAX_CHARACTERS = 262_144
 MAX_DEPTH = 40  # brackets within brackets
 MAX_CHAIN = 200  # of + - * / % and unary operators, which nest
 
-_OPENING, _CLOSING = "([{", ")]}"
-_ESCAPES = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"} | {c: c for c in "\\?\"'`"}
-_ESCAPE = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|([0-3][0-7]{2})|(.))", re.DOTALL)
-# A string or a comment as a whole, so that brackets in them do not count.
-_STRING_OR_BRACKET = re.compile(
-    r"""//[^\n]*|[rR]?(\"\"\"|''')(?:(?<![rR]\1)\\.|(?!\1).)*\1|[rR]"[^"\n]*"|[rR]'[^'\n]*'"""
-    r"""|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|[()\[\]{}]""",
-    re.DOTALL,
-)
-_OPERATORS = {
-    "relation_lt": "<", "relation_le": "<=", "relation_gt": ">", "relation_ge": ">=", "relation_eq": "==",
-    "relation_ne": "!=", "relation_in": "in", "addition_add": "+", "addition_sub": "-", "multiplication_mul": "*",
-    "multiplication_div": "/", "multiplication_mod": "%",
+_CONSTANTS: dict[str, bool | None] = {"true": True, "false": False, "null": None}
+_KEYWORDS = ("in", *_CONSTANTS)
+_POWERS = {
+    "||": 1, "&&": 2, "==": 3, "!=": 3, "<": 3, "<=": 3, ">": 3, ">=": 3, "in": 3, "+": 4, "-": 4, "*": 5, "/": 5,
+    "%": 5,
 }  # fmt: skip
-
-
-class ConditionSyntaxError(Exception):
-    """The text is no condition; `at` is the offset of the place, from 0."""
-
-    def __init__(self, what: str, at: int) -> None:
-        super().__init__(what)
-        self.reason = what
-        self.at = at
+_DIGITS = 400  # of a number, far beyond what any holds
 
 
 @dataclass(frozen=True)
@@ -139,6 +124,7 @@ class Unsupported:
     """CEL that rules have no use for (maps, messages, bytes, unsigned numbers): only the reference evaluates it."""
 
     kind: str
+    parts: tuple[Node, ...]
     span: Span
 
 
@@ -147,24 +133,37 @@ Node: TypeAlias = (
 )
 
 
-@lru_cache(maxsize=256)
 def parse(text: str) -> Node:
     """The tree of a condition. Raises ConditionSyntaxError."""
-    _refuse_excess(text)
-    from celpy.celparser import CELParseError
+    found = _parse(text)
+    if isinstance(found, ConditionSyntaxError):
+        raise found.with_traceback(None)
+    return found
 
+
+@lru_cache(maxsize=256)
+def _parse(text: str) -> Node | ConditionSyntaxError:
+    """As `parse`; what is wrong is remembered, too, since everybody asks again."""
     try:
-        tree = _parser().parse(text)
-    except CELParseError as error:
-        token = getattr(error.__context__, "token", None)
-        if getattr(token, "type", None) == "$END":
-            raise ConditionSyntaxError("the condition ends too early", len(text.rstrip())) from None
-        at = _offset(text, error.line or 1, error.column or 1)
-        unclosed = text[at] in "\"'" and not _STRING_OR_BRACKET.match(text, at)
-        raise ConditionSyntaxError(
-            "this string is never closed" if unclosed else f"{text[at]!r} is not expected here", at
-        ) from None
-    return _Reader(text).read(tree, 0)
+        if len(text) > MAX_CHARACTERS:
+            what = f"the condition has {len(text):,} characters; {MAX_CHARACTERS:,} are the most"
+            raise ConditionSyntaxError(what, MAX_CHARACTERS)
+        if not text.strip():
+            raise ConditionSyntaxError("the condition is empty", 0)
+        tree = _Parser(text).parse()
+        _refuse_depth(tree)
+    except ConditionSyntaxError as error:
+        return error
+    return tree
+
+
+def _refuse_depth(tree: Node) -> None:
+    left = [(tree, 0)]
+    while left:
+        node, depth = left.pop()
+        if depth > MAX_CHAIN:
+            raise ConditionSyntaxError(f"more than {MAX_CHAIN} operations are nested here", node.span.start)
+        left += [(child, depth + 1) for child in reversed(children(node))]
 
 
 def to_line_and_column(text: str, at: int) -> tuple[int, int]:
@@ -203,171 +202,207 @@ def children(node: Node) -> tuple[Node, ...]:
             return (left, right)
         case Conditional(when=when, then=then, otherwise=otherwise):
             return (when, then, otherwise)
+        case Unsupported(parts=parts):
+            return parts
         case _:
             return ()
 
 
-@lru_cache(maxsize=1)
-def _parser() -> Any:
-    from celpy.celparser import CELParser
-    from lark import Token
-
-    class Parser(CELParser):
-        @staticmethod
-        def ambiguous_literals(t: Token) -> Token:
-            """As the original, which forgets where the token stands."""
-            return Token.new_borrow_pos("BOOL_LIT", t.value, t) if t.value in ("true", "false") else t
-
-    CELParser.CEL_PARSER = None  # shared by all; the interpreter's own may have been first
-    return Parser()
-
-
-def _offset(text: str, line: int, column: int) -> int:
-    lines = text.split("\n")
-    before = sum(len(one) + 1 for one in lines[: line - 1])
-    return min(before + column - 1, max(len(text) - 1, 0))
-
-
-def _refuse_excess(text: str) -> None:
-    if len(text) > MAX_CHARACTERS:
-        raise ConditionSyntaxError(
-            f"the condition has {len(text):,} characters; {MAX_CHARACTERS:,} are the most", MAX_CHARACTERS
-        )
-    if not text.strip():
-        raise ConditionSyntaxError("the condition is empty", 0)
-    depth = 0
-    for found in _STRING_OR_BRACKET.finditer(text):
-        if found[0] in _OPENING:
-            depth += 1
-            if depth > MAX_DEPTH:
-                raise ConditionSyntaxError(f"brackets are nested more than {MAX_DEPTH} deep", found.start())
-        elif found[0] in _CLOSING:
-            depth -= 1
-
-
-class _Reader:
-    """Reads lark's tree, whose rules are one node for each level of precedence."""
+class _Parser:
+    """By precedence; only brackets recurse. What nests to one side is followed in loops."""
 
     def __init__(self, text: str) -> None:
         self._text = text
+        self._tokens = find_tokens(text)
+        self._at = 0
+        self._next = self._tokens[0]
+        self._end = 0  # of what has been taken
+        self._depth = 0
 
-    def read(self, tree: Any, depth: int) -> Node:
-        while not _is_token(tree) and len(tree.children) == 1 and tree.data not in _LEAVES:
-            tree = tree.children[0]
-        span = self._span(tree)
-        if depth > MAX_CHAIN:
-            raise ConditionSyntaxError(f"more than {MAX_CHAIN} operations are nested here", span.start)
-        match tree.data:
-            case "expr":
-                when, then, otherwise = (self.read(child, depth + 1) for child in tree.children)
-                return Conditional(when, then, otherwise, span)
-            case "conditionalor":
-                return Logical("||", self._parts(tree, "conditionalor", depth), span)
-            case "conditionaland":
-                return Logical("&&", self._parts(tree, "conditionaland", depth), span)
-            case "relation" | "addition" | "multiplication":
-                left, right = tree.children
-                return Binary(
-                    _OPERATORS[left.data], self.read(left.children[0], depth + 1), self.read(right, depth + 1), span
-                )
-            case "unary":
-                sign, of = tree.children
-                return Unary("!" if sign.data == "unary_not" else "-", self.read(of, depth + 1), span)
-            case "member_dot":
-                of, name = tree.children
-                return Field(self.read(of, depth + 1), str(name), span)
-            case "member_dot_arg":
-                of, name, *rest = tree.children
-                return Call(self.read(of, depth + 1), str(name), self._list(rest, depth), span)
-            case "member_index":
-                of, by = tree.children
-                return Index(self.read(of, depth + 1), self.read(by, depth + 1), span)
-            case "ident_arg":
-                name, *rest = tree.children
-                return Call(None, str(name), self._list(rest, depth), span)
-            case "ident":
-                return Name(str(tree.children[0]), span)
-            case "paren_expr":
-                return self.read(tree.children[0], depth + 1)
-            case "list_lit":
-                return ListLiteral(self._list(tree.children, depth), span)
-            case "literal":
-                return self._literal(tree.children[0], span)
-            case "map_lit":
-                return Unsupported("a map", span)
-            case "member_object":
-                return Unsupported("a message", span)
+    def parse(self) -> Node:
+        node = self._expression()
+        if self._next.kind != "end":
+            raise self._unexpected()
+        return node
+
+    def _take(self) -> Token:
+        token = self._next
+        self._at += 1
+        self._next = self._tokens[self._at]
+        self._end = token.end
+        return token
+
+    def _took(self, sign: str) -> bool:
+        found = self._next.text == sign
+        if found:
+            self._take()
+        return found
+
+    def _expect(self, sign: str) -> None:
+        if not self._took(sign):
+            raise self._unexpected()
+
+    def _open(self, bracket: str) -> None:
+        if self._depth == MAX_DEPTH:
+            raise ConditionSyntaxError(f"brackets are nested more than {MAX_DEPTH} deep", self._next.start)
+        self._expect(bracket)
+        self._depth += 1
+
+    def _close(self, bracket: str) -> None:
+        self._expect(bracket)
+        self._depth -= 1
+
+    def _unexpected(self) -> ConditionSyntaxError:
+        kind, text, at, _ = self._next
+        if kind == "end":
+            return ConditionSyntaxError("the condition ends too early", at)
+        if kind == "wrong" and text in "\"'":
+            return ConditionSyntaxError("this string is never closed", at)
+        return ConditionSyntaxError(f"{self._text[at]!r} is not expected here", at)
+
+    def _span(self, start: int) -> Span:
+        return Span(start, self._end)
+
+    def _expression(self) -> Node:
+        start = self._next.start
+        node = self._operation(1)
+        before: list[tuple[int, Node, Node]] = []
+        while self._took("?"):
+            then = self._operation(1)
+            self._expect(":")
+            before.append((start, node, then))
+            start = self._next.start
+            node = self._operation(1)
+        for start, when, then in reversed(before):
+            node = Conditional(when, then, node, self._span(start))
+        return node
+
+    def _operation(self, power: int) -> Node:
+        """Operands joined by operators that bind at least so strongly."""
+        start = self._next.start
+        node = self._unary()
+        while (own := _POWERS.get(sign := self._next.text, 0)) >= power:
+            if sign in ("||", "&&"):
+                parts = [node]
+                while self._took(sign):
+                    parts.append(self._operation(own + 1))
+                node = Logical(sign, tuple(parts), self._span(start))
+            else:
+                self._take()
+                right = self._operation(own + 1)
+                node = Binary(sign, node, right, self._span(start))
+        return node
+
+    def _unary(self) -> Node:
+        signs: list[Token] = []
+        while self._next.text in ("!", "-") and not self._is_negative_number():
+            signs.append(self._take())
+        node = self._member()
+        for sign in reversed(signs):
+            node = Unary(sign.text, node, self._span(sign.start))
+        return node
+
+    def _is_negative_number(self) -> bool:
+        sign, behind = self._next, self._tokens[self._at + 1]
+        return sign.text == "-" and behind.kind in ("int", "double") and behind.start == sign.end
+
+    def _member(self) -> Node:
+        start = self._next.start
+        node = self._primary()
+        while True:
+            match self._next.text:
+                case ".":
+                    self._take()
+                    name = self._name()
+                    if self._next.text == "(":
+                        node = Call(node, name, self._list("(", ")"), self._span(start))
+                    else:
+                        node = Field(node, name, self._span(start))
+                case "[":
+                    self._open("[")
+                    by = self._expression()
+                    self._close("]")
+                    node = Index(node, by, self._span(start))
+                case "{":
+                    node = Unsupported("a message", (node, *self._pairs()), self._span(start))
+                case _:
+                    return node
+
+    def _name(self) -> str:
+        if self._next.kind != "name" or self._next.text in _KEYWORDS:
+            raise self._unexpected()
+        return self._take().text
+
+    def _primary(self) -> Node:
+        token = self._next
+        match token.kind, token.text:
+            case "string", _:
+                self._take()
+                if is_bytes(token):
+                    return Unsupported("bytes", (), self._span(token.start))
+                return Literal(decode_string(token), self._span(token.start))
+            case ("int" | "double", _) | (_, "-"):
+                return self._number()
+            case "name", name if name in _CONSTANTS:
+                self._take()
+                return Literal(_CONSTANTS[name], self._span(token.start))
+            case _, "(":
+                self._open("(")
+                node = self._expression()
+                self._close(")")
+                return node
+            case _, "[":
+                return ListLiteral(self._list("[", "]"), self._span(token.start))
+            case _, "{":
+                return Unsupported("a map", self._pairs(), self._span(token.start))
+            case _, ".":
+                self._take()
+                self._name()
+                arguments = self._list("(", ")") if self._next.text == "(" else ()
+                return Unsupported("a name with a leading dot", arguments, self._span(token.start))
             case _:
-                return Unsupported("a name with a leading dot", span)
+                name = self._name()
+                if self._next.text == "(":
+                    return Call(None, name, self._list("(", ")"), self._span(token.start))
+                return Name(name, self._span(token.start))
 
-    def _parts(self, tree: Any, rule: str, depth: int) -> tuple[Node, ...]:
-        """A chain nests to the left, as deep as it is long: so it is followed in a loop."""
-        found: list[Any] = []
-        while not _is_token(tree) and tree.data == rule and len(tree.children) == 2:
-            tree, right = tree.children
-            found.append(right)
-            while not _is_token(tree) and len(tree.children) == 1 and tree.data == rule:
-                tree = tree.children[0]
-        found.append(tree)
-        return tuple(self.read(part, depth + 1) for part in reversed(found))
+    def _number(self) -> Node:
+        start = self._next.start
+        sign = "-" if self._took("-") else ""
+        if self._next.kind not in ("int", "double"):
+            raise self._unexpected()
+        kind, digits, *_ = self._take()
+        text, span = sign + digits, self._span(start)
+        if len(digits) > _DIGITS:
+            raise ConditionSyntaxError("a whole number has at most 64 bits" if kind == "int" else "too long", start)
+        if kind == "double":
+            return Literal(float(text), span)
+        if text[-1] in "uU":
+            return Unsupported("an unsigned number", (), span)
+        number = int(text, 16 if "x" in text else 10)
+        if not -(2**63) <= number < 2**63:
+            raise ConditionSyntaxError("a whole number has at most 64 bits", start)
+        return Literal(number, span)
 
-    def _list(self, trees: Sequence[Any], depth: int) -> tuple[Node, ...]:
-        return tuple(self.read(child, depth + 1) for tree in trees for child in tree.children)
+    def _list(self, opening: str, closing: str) -> tuple[Node, ...]:
+        self._open(opening)
+        found: list[Node] = []
+        if self._next.text != closing:
+            found.append(self._expression())
+            while self._took(","):
+                found.append(self._expression())
+        self._close(closing)
+        return tuple(found)
 
-    def _literal(self, token: Any, span: Span) -> Node:
-        text = str(token)
-        match token.type:
-            case "INT_LIT":
-                number = int(text, 16) if "0x" in text.lower() else int(text)
-                if not -(2**63) <= number < 2**63:
-                    raise ConditionSyntaxError("a whole number has at most 64 bits", span.start)
-                return Literal(number, span)
-            case "FLOAT_LIT":
-                return Literal(float(text), span)
-            case "BOOL_LIT":
-                return Literal(text == "true", span)
-            case "NULL_LIT":
-                return Literal(None, span)
-            case "STRING_LIT" | "MLSTRING_LIT":
-                return Literal(self._string(text, span.start), span)
-            case "BYTES_LIT":
-                return Unsupported("bytes", span)
-            case _:
-                return Unsupported("an unsigned number", span)
-
-    def _string(self, text: str, start: int) -> str:
-        raw = text[0] in "rR"
-        body = text[1:] if raw else text
-        quotes = 3 if body[:3] in ('"""', "'''") and len(body) >= 6 else 1
-        body = body[quotes:-quotes]
-        if raw:
-            return body
-        base = start + quotes
-
-        def decoded(found: re.Match[str]) -> str:
-            coded = found[1] or found[2] or found[3]
-            if coded or found[4]:
-                code = int(coded, 16) if coded else int(found[4], 8)
-                if code > 0x10FFFF or 0xD800 <= code < 0xE000:
-                    raise ConditionSyntaxError(f"{found[0]} is no character", base + found.start())
-                return chr(code)
-            if found[5] not in _ESCAPES:
-                raise ConditionSyntaxError(
-                    f'{found[0]} is not a CEL escape; write \\\\ for a backslash, or the string as r"…"',
-                    base + found.start(),
-                )
-            return _ESCAPES[found[5]]
-
-        return _ESCAPE.sub(decoded, body)
-
-    def _span(self, tree: Any) -> Span:
-        meta = tree.meta
-        return Span(getattr(meta, "start_pos", 0), getattr(meta, "end_pos", len(self._text)))
-
-
-_LEAVES = ("ident", "literal", "list_lit", "map_lit", "paren_expr", "ident_arg", "member_dot", "member_dot_arg",
-           "member_index", "member_object", "dot_ident", "dot_ident_arg")  # fmt: skip
-
-
-def _is_token(tree: Any) -> bool:
-    return isinstance(tree, str)
+    def _pairs(self) -> tuple[Node, ...]:
+        """What stands in the braces of a map or a message."""
+        self._open("{")
+        found: list[Node] = []
+        while self._next.text != "}" or found:
+            found.append(self._expression())
+            self._expect(":")
+            found.append(self._expression())
+            if not self._took(","):
+                break
+        self._close("}")
+        return tuple(found)

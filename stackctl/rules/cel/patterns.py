@@ -10,7 +10,9 @@ from stackctl.rules.cel.values import EvaluationError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-MAX_MEMORY = 8 << 20  # bytes that a compiled pattern and its states may take
+# A text takes time for each of its characters and each part of the pattern; the memory bounds what repeats unfold to.
+MAX_LENGTH = 5_000
+MAX_MEMORY = 1 << 20  # bytes that a compiled pattern and its states may take
 
 
 @lru_cache(maxsize=4096)
@@ -18,6 +20,8 @@ def compile_pattern(pattern: str) -> Callable[[str], bool]:
     """Whether a text holds the pattern anywhere, as a function. Raises ValueError with RE2's reason."""
     import re2
 
+    if len(pattern) > MAX_LENGTH:
+        raise ValueError(f"it has {len(pattern):,} characters; {MAX_LENGTH:,} are the most")
     options = re2.Options()
     options.log_errors = False  # it would write to the terminal past us
     options.max_mem = MAX_MEMORY

@@ -11,8 +11,10 @@ import threading
 from typing import TYPE_CHECKING, Any, cast
 
 from stackctl.rules.cel import patterns
+from stackctl.rules.cel.cost import refuse_costly
 from stackctl.rules.cel.operators import BINARY
 from stackctl.rules.cel.parse import Call, Field, parse, walk
+from stackctl.rules.cel.tokens import spell_plainly
 from stackctl.rules.cel.values import EvaluationError, NamedList
 
 if TYPE_CHECKING:
@@ -31,13 +33,21 @@ def compile_with_reference(condition: str) -> CompiledCondition:
     """
     from celpy import Environment, InterpretedRunner
     from celpy.adapter import json_to_cel
+    from celpy.celparser import CELParseError
 
-    for node in walk(parse(condition)):
+    tree = parse(condition)
+    refuse_costly(condition, tree)
+    for node in walk(tree):
         if isinstance(node, Call) and (node.of, node.name) == (None, "has") and not _takes_field(node):
             raise EvaluationError("has() takes a field of something: has(riskScores.bot)")
     environment = Environment(runner_class=InterpretedRunner)
     _raise_recursion_limit()
-    built = environment.program(environment.compile(condition), functions=_functions())
+    try:
+        # Its own tokens take exponential time for some strings.
+        compiled = environment.compile(spell_plainly(condition))
+    except CELParseError:
+        raise EvaluationError("cel-python can't read it") from None
+    built = environment.program(compiled, functions=_functions())
 
     def value(fields: Fields) -> Any:
         try:

@@ -87,9 +87,9 @@ def _condition(node: Node, lists: Lists) -> Composable:
         case Unary(operator="!", of=of):
             return sql.SQL("(NOT {})").format(_boolean(of, lists))
         case Conditional(when=when, then=then, otherwise=otherwise):
-            found = _boolean(when, lists)
-            return sql.SQL("(CASE WHEN {0} THEN {1} WHEN NOT {0} THEN {2} END)").format(
-                found, _boolean(then, lists), _boolean(otherwise, lists)
+            # `when` once: conditionals within it would double the text each.
+            return sql.SQL("(CASE {} WHEN TRUE THEN {} WHEN FALSE THEN {} END)").format(
+                _boolean(when, lists), _boolean(then, lists), _boolean(otherwise, lists)
             )
         case Binary(operator="in", left=left, right=ListLiteral(items=items)):
             return _in(_value(left), items)

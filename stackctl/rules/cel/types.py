@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 from typing import Literal as OneOf
 
 from stackctl.rules.cel import patterns
-from stackctl.rules.cel.evaluate import METHODS
+from stackctl.rules.cel.cost import MACROS, refuse_costly
+from stackctl.rules.cel.evaluate import METHODS, can_compile
 from stackctl.rules.cel.parse import (
     Binary,
     Call,
@@ -39,8 +41,7 @@ FIELDS: dict[str, Type] = {
     "oauthProvider": "string", "riskScores": "map",
 }  # fmt: skip
 FUNCTIONS = ("size", "has", *METHODS)
-# What CEL has besides; the reference evaluates it, and the backend's own evaluator does not know it.
-MACROS = ("all", "exists", "exists_one", "map", "filter")
+# What CEL has besides macros; the reference evaluates both, and the backend's own evaluator does not know them.
 CONVERSIONS: dict[str, Type] = {"int": "int", "uint": "int", "double": "double", "string": "string", "bool": "bool",
                                 "bytes": "any", "dyn": "any", "type": "any"}  # fmt: skip
 _NUMBERS = ("int", "double")
@@ -59,6 +60,11 @@ class Problem:
 
 def check_types(condition: str, lists: Collection[str] = ()) -> tuple[Problem, ...]:
     """Everything that is wrong with a condition, in order of place. `lists`: names of lists that it may use."""
+    return _check_types(condition, frozenset(lists))
+
+
+@lru_cache(maxsize=256)
+def _check_types(condition: str, lists: frozenset[str]) -> tuple[Problem, ...]:
     try:
         tree = parse(condition)
     except ConditionSyntaxError as error:
@@ -67,6 +73,11 @@ def check_types(condition: str, lists: Collection[str] = ()) -> tuple[Problem, .
     found = checker.type_of(tree)
     if found not in ("bool", "any"):
         checker.wrong(tree, "not-boolean", f"a condition is true or false, and this is {_with_article(found)}")
+    if not checker.problems and not can_compile(tree):
+        try:
+            refuse_costly(condition, tree)
+        except ConditionSyntaxError as error:
+            return (Problem(error.at, "cost", "error", error.reason),)
     return tuple(sorted(checker.problems, key=lambda problem: problem.at))
 
 
