@@ -58,7 +58,7 @@ _INSTEAD = {
 def check_backend(condition: str, lists: Lists | None = None, *, refused: bool = False) -> Iterator[Problem]:
     """Problems of the kind `backend`. `refused`: the condition has errors besides, so that CEL does not take it.
 
-    Of what is known to differ, nothing where no user among many is told otherwise for it.
+    Of what is known to differ, nothing where no user among many shows a difference.
     """
     try:
         tree = parse(condition)
@@ -69,10 +69,11 @@ def check_backend(condition: str, lists: Lists | None = None, *, refused: bool =
         yield from _find_slow_patterns(tree)
     trial = Trial(condition, tree, lists or {})
     shown = trial.find_difference(MANY if known or refused else FEW)
-    if known and (shown or not trial.is_thorough):
+    if shown or not trial.is_thorough:
         yield from known
-    elif shown:
-        yield shown
+    if all(problem.severity == "info" for problem in known):
+        plain = shown if not known else trial.find_difference(FEW, plain=True)
+        yield from [plain] if plain else []
 
 
 class _Checker:

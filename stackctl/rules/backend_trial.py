@@ -48,13 +48,15 @@ class Trial:
         except UnreadableError as error:
             self._unread = error.token
 
-    def find_difference(self, users: int) -> Problem | None:
-        """What the first user shows for whom the two differ, or may differ."""
+    def find_difference(self, users: int, *, plain: bool = False) -> Problem | None:
+        """What the first user shows for whom the two differ, or may differ. `plain`: of those without emoji alone."""
         if (self._theirs is None and self._unread is None) or (self._unread and self._ours is None):
             return None
         number = min(users, max(2, WORK // len(self._condition)))
         self.is_thorough = number >= FEW
         for user in islice(self._make_users(), number):
+            if plain and not (user.email + user.oauth_provider).isascii():
+                continue
             fields = {**user.fields(), **self._lists}
             ours = self._answer(fields)
             for theirs in self._answer_there(fields):

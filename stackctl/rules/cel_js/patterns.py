@@ -47,23 +47,28 @@ def read_pattern(pattern: str, *, javascript: bool) -> Pattern:
 def is_same_to_both(pattern: str, to_re2: str | None = None) -> bool:
     """Whether RE2 reads the pattern (or that one) as JavaScript reads this, and one unit is one character to it."""
     try:
-        return read_pattern(pattern, javascript=True) == read_pattern(
-            pattern if to_re2 is None else to_re2, javascript=False
-        )
+        pieces = read_pattern(pattern, javascript=True)
+        return pieces == read_pattern(pattern if to_re2 is None else to_re2, javascript=False) and not _halves(pieces)
     except ValueError:
         return False
+
+
+def _halves(pieces: Pattern) -> bool:
+    """Whether a repeat or a set is of one half of an emoji alone."""
+    return any(
+        _is_beyond(piece) and (piece.kind == "set" or following.kind == "repeat")
+        for piece, following in zip(pieces, (*pieces[1:], Piece("end")), strict=True)
+    )
 
 
 def counts_units(pieces: Pattern) -> bool:
     """Whether an emoji is two where CEL sees one: in what is neither repeated at will nor spelled out."""
     for piece, following in zip(pieces, (*pieces[1:], Piece("end")), strict=True):
-        repeated = following.kind == "repeat"
-        if _is_beyond(piece) and (piece.kind == "set" or repeated):
-            return True
         wide = piece.kind == "any" or (piece.kind == "class" and piece.value in "DWS") or (
             piece.kind == "set" and (piece.value == "^" or any(item.value in ("D", "W", "S") for item in piece.items))
         )  # fmt: skip
-        if wide and not (repeated and following.most is None and following.value in ("0", "1")):
+        at_will = following.kind == "repeat" and following.most is None and following.value in ("0", "1")
+        if wide and not at_will:
             return True
     return False
 
@@ -297,7 +302,7 @@ class _Reader:
             return Piece("literal", chr(int(coded[1], 16)))
         if rest[0] == "b":
             return Piece("literal", "\b")
-        if rest[0].isdecimal() or (rest[0] == "k" and "(?<" in self._text):
+        if rest[0].isdecimal() or (rest[0] == "k" and re.search(r"\(\?<\w", self._text)):
             if rest[0] == "k" and not re.match(r"k<[A-Za-z_][A-Za-z0-9_]*>", rest):
                 raise ValueError("\\k without a name")
             return Piece("back" if not within else "octal", rest[0])
