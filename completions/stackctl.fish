@@ -507,6 +507,7 @@ function __stackctl_follows --no-scope-shadowing
                     '--note=:Kept in the ledger.' \
                     '--invoice=:Of a subscription: refund this invoice, not the first one.' \
                     '--request-id=:An id of your own: repeated with it, the command refunds once.' \
+                    '--release-schedule:End the schedule that manages the subscription, before the money.' \
                     '--again:Even if the same was refunded moments ago.' \
                     '--tenancy=@tenancies:Only needed if several tenancies have this id.' \
                     '--stripe-api-key=:The platform\'s key; better set as STRIPE_API_KEY.' \
@@ -524,6 +525,7 @@ function __stackctl_follows --no-scope-shadowing
                     '--until=:Only refunds created before a time, or e.g. 1h ago.' \
                     '--limit=:How many to list, the newest first.' \
                     '--reconcile:Name every difference from Stripe.' \
+                    '--strict:With --reconcile: refunds that were made elsewhere are differences, too.' \
                     '--stripe-api-key=:The platform\'s key; better set as STRIPE_API_KEY.' \
                     '--output=name|csv:The first column alone, one a line; or all columns as CSV.' \
                     '-o=name|csv:The first column alone, one a line; or all columns as CSV.'

@@ -253,11 +253,20 @@ class Project:
         return Pipeline(Settings(Flags(config=self.write()), environ={}, cwd=self.directory))
 
     def start(
-        self, *arguments: object, point: str | None = None, count: int = 1, fresh: bool = False
+        self,
+        *arguments: object,
+        point: str | None = None,
+        count: int = 1,
+        before: str | None = None,
+        fresh: bool = False,
     ) -> subprocess.Popen[str]:
-        """Begin the command; with a `point` it dies there (tests/chaos/faults.py), the `count`th time it comes by."""
+        """Begin the command; with a `point` it dies there (tests/chaos/faults.py), the `count`th time it comes by.
+
+        `before`: Python that its process runs first.
+        """  # fmt: skip
         self.write()
-        before = None if point is None else f"from tests.chaos import faults; faults.arm({point!r}, {count})"
+        if point is not None:
+            before = f"{before or 'pass'}; from tests.chaos import faults; faults.arm({point!r}, {count})"
         environ = os.environ | {"PYTHONUNBUFFERED": "1"}
         return forked.start(arguments, cwd=self.directory, env=environ, before=before, fresh=fresh)
 

@@ -57,7 +57,8 @@ class Shop(Project):
         id_, state = uuid.uuid4(), self.stripe.state
         item = {"id": f"si_{id_}", "object": "subscription_item", "quantity": quantity}
         state.add("subscription", ACCOUNT, id=f"sub_{id_}", livemode=False, cancel_at=None, cancel_at_period_end=False,
-                  status="active", items={"object": "list", "data": [item], "has_more": False})  # fmt: skip
+                  schedule=None, pending_update=None, status="active",
+                  items={"object": "list", "data": [item], "has_more": False})  # fmt: skip
         row = {"tenancyId": MINE, "id": id_, "customerId": "t1", "customerType": "TEAM", "productId": "pro",
                "product": PRODUCT | {"displayName": "Pro"}, "stripeSubscriptionId": f"sub_{id_}", "status": "active",
                "currentPeriodStart": "2026-11-01", "currentPeriodEnd": "2026-12-01", "cancelAtPeriodEnd": False,
@@ -73,6 +74,13 @@ class Shop(Project):
                         "updatedAt": "2026-11-01", "status": "paid"})  # fmt: skip
                 self.pay(invoice, amount)
         return id_
+
+    def schedule(self, id_: uuid.UUID) -> str:
+        """A schedule that manages the subscription from now on."""
+        schedule = self.stripe.state.add("subscription_schedule", ACCOUNT, subscription=f"sub_{id_}", livemode=False,
+                                         status="active")["id"]  # fmt: skip
+        self.stripe.state.get("subscription", ACCOUNT, f"sub_{id_}", False)["schedule"] = schedule
+        return schedule
 
     def pay(self, invoice: str, amount: int) -> str:
         paid = self.stripe.state.payment(ACCOUNT, amount)

@@ -95,14 +95,18 @@ class _Session(requests.Session):
 
 @dataclass(frozen=True)
 class SubscriptionItem:
-    """What a subscription is for. `cancels`: with its period or earlier; `ended`: Stripe changes nothing of it any
-    more; `refund`: the id of the last refund for which it was changed."""
+    """What a subscription is for. `ends_with_period`: or earlier; `ended`: Stripe changes nothing of it any more;
+    `last_refund_id`: of the last refund for which it was changed. `schedule`: the id of the one that manages it;
+    `awaits_update`: a change waits for its payment; `metered`: what is used is counted, and nothing is bought."""
 
     id: str
     quantity: int
     ends_with_period: bool
     ended: bool
     last_refund_id: str | None
+    schedule: str | None
+    awaits_update: bool
+    metered: bool
 
 
 class Gateway:
@@ -267,13 +271,26 @@ class Gateway:
                     hint="refund the money alone with --amount, and change the items in Stripe's dashboard",
                 )
             ends, period = found.get("cancel_at"), items[0].get("current_period_end")
+            schedule: Any = found.get("schedule")
+            recurring: Any = (items[0].get("price") or {}).get("recurring") or {}
             return SubscriptionItem(
                 id=items[0]["id"],
                 quantity=items[0].get("quantity") or 0,
                 ends_with_period=bool(found.get("cancel_at_period_end")) or (bool(ends) and ends <= (period or ends)),
                 ended=found.get("status") in ("canceled", "incomplete_expired"),
                 last_refund_id=(found.get("metadata") or {}).get(REFUND_ID),
+                schedule=schedule["id"] if isinstance(schedule, dict) else schedule,
+                awaits_update=bool(found.get("pending_update")),
+                metered=recurring.get("usage_type") == "metered",
             )
+
+    def release_schedule(self, schedule: str) -> None:
+        """End the schedule; its subscription goes on as it is."""
+        with _write_errors():
+            found = self._client.v1.subscription_schedules.release(
+                schedule, None, self._account_options | {"idempotency_key": str(uuid.uuid4())}
+            )
+            _check_answer(found, "subscription_schedule")
 
     def set_quantity(self, subscription: str, item: str, quantity: int, refund: str) -> None:
         """Without prorating: the period's price stays what it was."""

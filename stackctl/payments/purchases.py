@@ -11,7 +11,7 @@ from stackctl.core.errors import StateError, UsageError
 from stackctl.postgres.statements import load_statements
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
     from uuid import UUID
 
@@ -113,6 +113,11 @@ def find_invoice(conn: Connection, purchase: Purchase, named: str | None) -> str
         code="invoice-not-found",
         hint=f"its last ones: {', '.join(known)}" if known else "none of its invoices is in the database",
     )
+
+
+def find_intents_of_others(conn: Connection, tenancy: UUID, intents: Sequence[str]) -> set[str]:
+    """Those of the payment intents that are known as another tenancy's."""
+    return {row[0] for row in conn.execute(_SQL["find_intents_of_others"], {"tenancy": tenancy, "intents": intents})}
 
 
 def lock_purchase(conn: Connection, type_: PurchaseType, tenancy: UUID, id_: UUID) -> None:

@@ -44,6 +44,13 @@ SELECT "stripeInvoiceId" FROM "SubscriptionInvoice"
 WHERE "tenancyId" = %(tenancy)s AND "stripeSubscriptionId" = %(subscription)s
 ORDER BY "createdAt" DESC LIMIT 5
 
+-- name: find_intents_of_others
+SELECT "stripePaymentIntentId" FROM "OneTimePurchase"
+WHERE "stripePaymentIntentId" = ANY(%(intents)s::text[]) AND "tenancyId" <> %(tenancy)s
+UNION
+SELECT payment_intent FROM stackctl.refund
+WHERE payment_intent = ANY(%(intents)s::text[]) AND tenancy_id <> %(tenancy)s
+
 -- name: lock_one_time_purchase
 SELECT 1 FROM "OneTimePurchase" WHERE "tenancyId" = %(tenancy)s AND id = %(id)s FOR NO KEY UPDATE
 

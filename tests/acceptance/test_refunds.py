@@ -289,6 +289,59 @@ def test_the_ledger_is_listed_and_held_against_stripe(shop: Shop, stripe: Runnin
     assert differ.code == 1
     assert found == {("status", one["id"]), ("not-in-stripe", two["id"]), ("made-elsewhere", elsewhere["id"]),
                      ("made-elsewhere", two["stripe_refund_id"]), ("not-in-ledger", lost["id"])}  # fmt: skip
+    assert shop.run("refunds", "list", "--reconcile", "--since", "1h", "--json").json == differ.json
+    other = shop.run("refunds", "list", "--reconcile", "--tenancy", str(OTHER), "--json")
+    assert (other.code, other.json["compared"], other.json["differences"]) == (0, 0, [])
+
+
+def test_what_was_refunded_elsewhere_is_told(shop: Shop, stripe: Running) -> None:
+    bought = shop.buy()
+    intent = shop.row(bought, "stripePaymentIntentId")
+    elsewhere = stripe.state.refund(ACCOUNT, {"payment_intent": intent, "amount": 1}, False)
+    told = shop.run("refunds", "list", "--reconcile", "--json")
+    assert (told.code, told.json["ok"]) == (0, True)
+    assert [each["stripe_refund_id"] for each in told.json["differences"]] == [elsewhere["id"]]
+    assert shop.run("refunds", "list", "--reconcile", "--strict").code == 1
+
+
+def test_one_refund_made_twice(shop: Shop, stripe: Running) -> None:
+    """Somebody copied it with its metadata: twice the money is gone."""
+    bought = shop.buy(1999)
+    refund = shop.refund(bought, "--amount", "5").json["refund"]
+    params = {"payment_intent": refund["payment_intent"], "amount": 500,
+              "metadata": {"stackctl_refund_id": refund["id"]}}  # fmt: skip
+    copied = stripe.state.refund(ACCOUNT, params, False)
+    assert "made refund" in shop.run("refunds", "preview", bought).stderr
+    resumed = shop.resume(refund["id"])
+    assert (resumed.code, copied["id"] in resumed.stderr) == (0, True)
+    differ = shop.run("refunds", "list", "--reconcile", "--json")
+    (one,) = differ.json["differences"]
+    assert (differ.code, one["kind"], one["refund"]) == (1, "made-twice", refund["id"])
+    assert one["stripe_refund_id"] == copied["id"]
+    shop.one("UPDATE stackctl.refund SET stripe_refund = 're_gone' RETURNING id")
+    differ = shop.run("refunds", "list", "--reconcile", "--since", "1h", "--json")
+    kinds = sorted((each["kind"], each["stripe_refund_id"]) for each in differ.json["differences"])
+    assert kinds == [("made-twice", refund["stripe_refund_id"]), ("made-twice", copied["id"]),
+                     ("not-in-stripe", "re_gone")]  # fmt: skip
+
+
+def test_amounts_and_times_that_differ(shop: Shop, stripe: Running) -> None:
+    one, two = (shop.refund(shop.buy(), "--amount", "5").json["refund"] for _ in range(2))
+    stripe.state.get("refund", ACCOUNT, one["stripe_refund_id"], False)["amount"] = 600
+    # Stripe's clock is behind, or the ledger's was when it was planned: each is found by the other's ids.
+    stripe.state.get("refund", ACCOUNT, two["stripe_refund_id"], False)["created"] -= 3000
+    before = len(stripe.calls())
+    differ = shop.run("refunds", "list", "--reconcile", "--since", "40m", "--json")
+    assert [(each["kind"], each["refund"]) for each in differ.json["differences"]] == [("amount", one["id"])]
+    assert len(stripe.calls()) - before == 2, "one more list for all that the first did not have"
+    stripe.state.get("refund", ACCOUNT, one["stripe_refund_id"], False)["amount"] = 500
+    stripe.state.get("refund", ACCOUNT, one["stripe_refund_id"], False)["currency"] = "eur"
+    shop.one("UPDATE stackctl.refund SET created_at = created_at - interval '1 hour' WHERE id = %s RETURNING id",
+             one["id"])  # fmt: skip
+    differ = shop.run("refunds", "list", "--reconcile", "--since", "40m", "--json")
+    assert [each["message"] for each in differ.json["differences"]] == [
+        "the ledger says 5.00 USD, Stripe says 5.00 EUR"
+    ]
 
 
 def test_a_pending_refund_holds_its_money_until_it_failed(shop: Shop, stripe: Running) -> None:

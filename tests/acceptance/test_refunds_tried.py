@@ -201,3 +201,76 @@ def test_several_items_do_not_matter_when_all_of_it_ends(shop: Shop, stripe: Run
     found["items"]["data"].append({"id": "si_2", "quantity": 1})
     assert shop.refund(id_, "--full").code == 0
     assert found["cancel_at_period_end"] is True
+
+
+def test_a_subscription_that_would_bill_on_is_known_before_the_money_goes(shop: Shop, stripe: Running) -> None:
+    """Whatever Stripe refuses for good, or undoes later."""
+    scheduled, waiting, metered = (shop.subscribe(3000, 3) for _ in range(3))
+    shop.schedule(scheduled)
+    stripe.state.get("subscription", ACCOUNT, f"sub_{waiting}", False)["pending_update"] = {"expires_at": 1}
+    shop.item(metered)["price"] = {"recurring": {"usage_type": "metered"}}
+    part = ("--amount", "5", "--quantity", "1")
+    for id_, asked, code in (
+        (scheduled, part, "subscription-scheduled"), (scheduled, ("--full",), "subscription-scheduled"),
+        (waiting, part, "subscription-update-pending"), (metered, part, "subscription-metered"),
+    ):  # fmt: skip
+        assert refused(shop.refund(id_, *asked)) == (5, code)
+    assert (made(stripe), stripe.calls("POST")) == ([], [])
+    assert shop.refund(scheduled, "--amount", "5").code == 0, "the money alone"
+    assert shop.refund(metered, "--full").code == 0
+
+
+def test_a_schedule_is_released_for_the_refund(shop: Shop, stripe: Running) -> None:
+    id_ = shop.subscribe(3000, 3)
+    schedule = shop.schedule(id_)
+    wanted = ("--full", "--release-schedule")
+    dry = shop.run("refunds", "create", id_, *wanted, "--dry-run", "--json")
+    release = f"/v1/subscription_schedules/{schedule}/release"
+    assert [one["path"] for one in dry.json["requests"]] == [release, "/v1/refunds", f"/v1/subscriptions/sub_{id_}"]
+    asked = shop.run("refunds", "create", id_, *wanted)
+    assert (asked.code, f"end schedule {schedule}" in asked.stderr) == (5, True)
+    shop.killed("stackctl.payments.gateway:Gateway.release_schedule:after", id_, *wanted)
+    assert made(stripe) == []
+    assert shop.refund(id_, *wanted).code == 0
+    assert shop.row(id_, "cancelAtPeriodEnd") is True
+    assert [call.path for call in stripe.calls("POST")] == [release, "/v1/refunds", f"/v1/subscriptions/sub_{id_}"]
+    shop.agree()
+
+
+def test_a_schedule_that_came_after_the_money(shop: Shop) -> None:
+    """Nothing but giving up ends that, and it says what is left to be done."""
+    id_ = shop.subscribe(3000, 3)
+    shop.killed("stackctl.payments.refunds.execute:revoke_quantity:before", id_, "--full")
+    shop.schedule(id_)
+    left = shop.resume()
+    assert (left.code, "managed by schedule" in left.stderr) == (6, True)
+    refund = str(shop.one("SELECT id FROM stackctl.refund"))
+    given_up = shop.run("refunds", "resume", refund, "--give-up", "--yes")
+    assert (given_up.code, "keeps its quantity and goes on" in given_up.stdout) == (0, True)
+    assert shop.run("refunds", "resume", refund, "--give-up", "--yes").code == 5, "there is nothing more to give up"
+
+
+def test_of_an_account_that_is_disconnected(shop: Shop, stripe: Running) -> None:
+    bought = shop.buy(1999)
+    shop.killed("stackctl.payments.gateway:Gateway.create_refund:after", bought, "--full")
+    refund = str(shop.one("UPDATE stackctl.refund SET stripe_account = 'acct_gone' RETURNING id"))
+    assert refused(shop.resume(refund)) == (4, "account-not-connected")
+    given_up = shop.run("refunds", "resume", refund, "--give-up", "--yes", "--json")
+    assert (given_up.code, given_up.json["refund"]["status"]) == (0, "canceled")
+    assert "not connected any more" in given_up.json["undone"][0]
+    shop.one("UPDATE stackctl.refund SET stripe_account = %s RETURNING id", ACCOUNT)
+    assert refused(shop.refund(bought, "--full")) == (5, "already-refunded"), "Stripe has it"
+    assert shop.resume(refund).json["refund"]["status"] == "succeeded"
+    shop.agree()
+
+
+def test_a_purchase_stays_revoked_when_its_money_came_back(shop: Shop, stripe: Running) -> None:
+    bought = shop.buy(1999, 2)
+    refund = shop.refund(bought, "--full").json["refund"]["id"]
+    made(stripe)[0]["status"] = "failed"
+    resumed = shop.run("refunds", "resume", refund)
+    assert (resumed.code, "2 stay revoked" in resumed.stdout) == (5, True)
+    assert "2 stay revoked" in shop.run("refunds", "show", refund).stdout
+    again = shop.refund(bought, "--full")
+    assert (again.code, again.json["refund"]["entries"][0]["quantity"]) == (0, 0)
+    assert shop.run("refunds", "show", refund, "--json").json["refund"]["stays_revoked"] == 2

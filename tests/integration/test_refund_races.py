@@ -10,15 +10,34 @@ from stackctl.core.errors import ServiceError, StateError
 from stackctl.payments import gateway, purchases
 from stackctl.payments.refunds import balance, execute, ledger
 from stackctl.payments.refunds.request import RefundRequest, resolve_entries
-from tests.backend import ended
+from tests.backend import ended, wait_for
 from tests.shop import ACCOUNT, made, opened
 
 if TYPE_CHECKING:
     import subprocess
+    import uuid
 
     from tests.backend import Outcome
     from tests.shop import Shop
     from tests.stripe_fake import Running
+
+
+PATIENT = "from stackctl.payments import purchases; purchases.LOCK_TIMEOUT = '60s'"
+
+
+def sixteen(shop: Shop, bought: uuid.UUID, *arguments: str, each: str | None = None) -> list[Outcome]:
+    """`refunds create`, sixteen times, let go when the last of them waits for the purchase's row."""
+    blocked = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    with shop.connect() as holder, holder.transaction():
+        holder.execute('SELECT 1 FROM "OneTimePurchase" WHERE id = %s FOR UPDATE', (bought,))
+        running: list[subprocess.Popen[str]] = []
+        for number in range(16):
+            own = (each, str(number)) if each else ()
+            command = ("refunds", "create", bought, *arguments, *own, "--yes", "--json")
+            running.append(shop.start(*command, before=PATIENT))
+        wait_for(lambda: shop.one(blocked) == 16)
+        assert shop.status() is None
+    return outcomes(running)
 
 
 def outcomes(processes: list[subprocess.Popen[str]]) -> list[Outcome]:
@@ -27,25 +46,26 @@ def outcomes(processes: list[subprocess.Popen[str]]) -> list[Outcome]:
 
 def test_sixteen_at_once(shop: Shop, stripe: Running) -> None:
     bought = shop.buy(1999)
-    codes = sorted(one.code for one in outcomes([shop.create(None, bought) for _ in range(16)]))
-    assert codes == [0] + [5] * 15
+    assert sorted(one.code for one in sixteen(shop, bought, "--full")) == [0] + [5] * 15
     assert [one["amount"] for one in made(stripe)] == [1999]
+    assert shop.one("SELECT count(*) FROM stackctl.refund") == 1
     shop.agree()
 
 
 def test_sixteen_parts_at_once_never_sum_to_more_than_was_charged(shop: Shop, stripe: Running) -> None:
     bought = shop.buy(1999)
-    found = outcomes([shop.create(None, bought, "--amount", "2.50", "--request-id", str(n)) for n in range(16)])
+    found = sixteen(shop, bought, "--amount", "2.50", each="--request-id")
     assert sorted(one.code for one in found) == [0] * 7 + [5] * 9
     assert [one["amount"] for one in made(stripe)] == [250] * 7
+    assert shop.one("SELECT count(*) FROM stackctl.refund") == 7
     shop.agree()
 
 
 def test_one_request_sixteen_times_at_once(shop: Shop, stripe: Running) -> None:
     bought = shop.buy(1999)
-    found = outcomes([shop.create(None, bought, "--amount", "5", "--request-id", "same") for _ in range(16)])
+    found = sixteen(shop, bought, "--amount", "5", "--request-id", "same")
     assert [one.code for one in found] == [0] * 16
-    assert len({one.json["refund"]["id"] for one in found}) == 1
+    assert len({one.json["refund"]["id"] for one in found}) == shop.one("SELECT count(*) FROM stackctl.refund") == 1
     assert [one["amount"] for one in made(stripe)] == [500]
 
 

@@ -65,6 +65,10 @@ def create(
             "--request-id", metavar="ID", help="An id of your own: repeated with it, the command refunds once."
         ),
     ] = None,
+    release_schedule: Annotated[
+        bool,
+        typer.Option("--release-schedule", help="End the schedule that manages the subscription, before the money."),
+    ] = False,
     again: Annotated[bool, typer.Option("--again", help="Even if the same was refunded moments ago.")] = False,
     tenancy: Tenancy = None,
     stripe_api_key: StripeApiKey = None,
@@ -110,11 +114,13 @@ def create(
         balance, gateway = read_balance(run, conn, purchase, paid, open_gateway)
         entries = resolve_entries(request, balance)
         assert gateway is not None, "what has no payment is refused"
-        check_quantity(gateway, balance, entries)
+        schedule = check_quantity(gateway, balance, entries, release_schedule=release_schedule)
         if dry_run:
-            _dry_run(run, balance, entries, request)
+            _dry_run(run, balance, entries, request, schedule)
             return
-        run.confirm(_question(balance, entries, gateway.mode), yes=yes)
+        run.confirm(_question(balance, entries, gateway.mode, schedule), yes=yes)
+        if schedule is not None:
+            gateway.release_schedule(schedule)
         refund = execute.plan_refund(conn, balance, entries, request)
 
         def wait(seconds: float) -> None:
@@ -162,31 +168,43 @@ def _parse_entries(
     return tuple(found)
 
 
-def _question(balance: RefundableBalance, entries: tuple[RefundEntry, ...], mode: str) -> str:
+def _question(balance: RefundableBalance, entries: tuple[RefundEntry, ...], mode: str, schedule: str | None) -> str:
     from stackctl.payments.money import format_money
 
     purchase = balance.purchase
     money = format_money(sum(entry.amount for entry in entries), "usd")
     taken = sum(entry.quantity for entry in entries)
     revoking = f", and revoke {taken} of {balance.bought}" if taken else ""
+    if schedule is not None:
+        revoking += f", and end schedule {schedule} with its later phases"
     kind = "test money" if mode == "test" else "REAL MONEY"
     return f"Refund {money} ({kind}) of {purchase.name} to {purchase.customer_type} {purchase.customer}{revoking}?"
 
 
-def _dry_run(run: Run, balance: RefundableBalance, entries: tuple[RefundEntry, ...], request: RefundRequest) -> None:
+def _dry_run(
+    run: Run,
+    balance: RefundableBalance,
+    entries: tuple[RefundEntry, ...],
+    request: RefundRequest,
+    schedule: str | None,
+) -> None:
     from stackctl.payments.refunds.execute import make_idempotency_key
     from stackctl.payments.refunds.request import to_stripe_params
 
     id_ = "<id of the refund>"
     taken = sum(entry.quantity for entry in entries)
-    requests: list[dict[str, Any]] = [
+    requests: list[dict[str, Any]] = []
+    if schedule is not None:
+        path = f"/v1/subscription_schedules/{schedule}/release"
+        requests.append({"method": "POST", "path": path, "headers": {"Stripe-Account": balance.account}, "params": {}})
+    requests.append(
         {
             "method": "POST",
             "path": "/v1/refunds",
             "headers": {"Stripe-Account": balance.account, "Idempotency-Key": make_idempotency_key(id_)},
             "params": to_stripe_params(balance, entries, request, id_),
         }
-    ]
+    )
     if balance.purchase.type == "subscription" and taken:
         left = balance.quantity_left - taken
         item = {"items": [{"id": "<its item>", "quantity": left}], "proration_behavior": "none"}

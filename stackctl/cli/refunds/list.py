@@ -56,10 +56,15 @@ def list_(
         int, typer.Option("--limit", min=1, max=1_000_000, help="How many to list, the newest first.")
     ] = 100,
     reconcile: Annotated[bool, typer.Option("--reconcile", help="Name every difference from Stripe.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="With --reconcile: refunds that were made elsewhere are differences, too.")
+    ] = False,
     stripe_api_key: StripeApiKey = None,
     stripe_api_base: StripeApiBase = None,
 ) -> None:
     """List the refunds of the ledger, the newest first; with --reconcile, compare the ledger with Stripe.
+
+    What was refunded elsewhere, in Stripe's dashboard say, is shown; it is a difference with --strict only.
 
     Exit codes: 0 listed, nothing differs; 1 ledger and Stripe differ; 4 Stripe can't be reached or refuses the key, for
     one of the accounts at least.
@@ -71,10 +76,12 @@ def list_(
     open_gateway = prepare_gateway(run, stripe_api_key, stripe_api_base)
     if reconcile and (customer or purchase or status or until or run.options["list_format"]):
         raise UsageError("--reconcile goes with --tenancy and --since only", code="usage")
+    if strict and not reconcile:
+        raise UsageError("--strict goes with --reconcile", code="usage")
     with run.database() as conn:
         only = find_tenancy(conn, tenancy)
         if reconcile:
-            _reconcile(run, conn, open_gateway, only, start)
+            _reconcile(run, conn, open_gateway, only, start, strict)
             return
         bought = find_purchase(run, conn, purchase, tenancy, None, open_gateway)[0].id if purchase else None
         found = ledger.find_refunds(conn, tenancy=only, customer=customer, purchase=bought,
@@ -96,11 +103,15 @@ def list_(
 
 
 def _reconcile(
-    run: Run, conn: Connection, open_gateway: Callable[[str], Gateway], tenancy: UUID | None, since: datetime | None
+    run: Run,
+    conn: Connection,
+    open_gateway: Callable[[str], Gateway],
+    tenancy: UUID | None,
+    since: datetime | None,
+    strict: bool,
 ) -> None:
     from stackctl.payments import connection
-    from stackctl.payments.refunds import ledger
-    from stackctl.payments.refunds.reconcile import compare_with_stripe
+    from stackctl.payments.refunds.reconcile import compare_account
 
     differences: list[tuple[str, Difference]] = []
     compared = skipped = 0
@@ -108,16 +119,13 @@ def _reconcile(
     for account in accounts:
         gateway = open_gateway(account)
         try:
-            stripe_refunds = gateway.list_refunds_since(since)
-            known = ledger.find_refunds(conn, account=account)
-            own = [one for one in known if one.livemode == (gateway.mode == "live")]
-            found = compare_with_stripe(gateway, stripe_refunds, own, since)
+            found = compare_account(conn, gateway, account, tenancy, since)
         except ServiceError as error:  # of one that was disconnected, say: the others are compared all the same
             problems[account] = error
             continue
-        skipped += len(known) - len(own)
-        compared += sum(since is None or one.created_at >= since for one in own)
-        differences += [(account, one) for one in found]
+        skipped += found.skipped
+        compared += found.compared
+        differences += [(account, one) for one in found.differences]
     if problems and len(problems) == len(accounts):
         raise next(iter(problems.values()))
     for account, problem in problems.items():
@@ -125,15 +133,19 @@ def _reconcile(
     if skipped:
         run.console.warn(f"{format_count(skipped, 'refund', 'refunds')} of the key's other mode could not be compared")
 
+    differing = sum(strict or one.kind != "made-elsewhere" for _, one in differences)
+
     def show() -> None:
         rows = [(one.kind, str(one.refund or ""), one.stripe_refund or "", one.message) for _, one in differences]
         if rows:
             run.console.table(("difference", "refund", "in Stripe", "what"), rows, folds=("what",))
-        elif compared:
+        if differing:
+            return
+        if compared:
             run.console.line(
                 f"ledger and Stripe agree: {format_count(compared, 'refund', 'refunds')} compared", "green"
             )
-        else:
+        elif not rows:
             run.console.line("neither the ledger nor Stripe has a refund")
 
     listed = [
@@ -146,6 +158,6 @@ def _reconcile(
         }
         for account, one in differences
     ]
-    ok = not differences and not problems
+    ok = not differing and not problems
     result = {"ok": ok, "compared": compared, "skipped": skipped, "not_compared": list(problems), "differences": listed}
-    run.finish(result, show, ok=ok, exit_code=1 if differences else ServiceError.exit_code)
+    run.finish(result, show, ok=ok, exit_code=1 if differing else ServiceError.exit_code)

@@ -169,6 +169,12 @@ class RefundableBalance:
         return replace(self, purchase=purchase, ledger=list_refunds(conn, purchase))
 
 
+def find_own(refund: Refund, stripe_refunds: Sequence[StripeRefund]) -> StripeRefund | None:
+    """The refund that carries its id; of several, which should not be, the first one made."""
+    own = [one for one in stripe_refunds if one.ledger_id == str(refund.id)]
+    return min(own[::-1], key=lambda one: (not one.holds_money, one.created_at), default=None)
+
+
 def list_refunds(conn: Connection, purchase: Purchase) -> Sequence[Refund]:
     return ledger.find_refunds(conn, tenancy=purchase.tenancy, purchase=purchase.id)
 

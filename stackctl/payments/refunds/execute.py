@@ -18,7 +18,7 @@ import psycopg
 from stackctl.core.errors import OutcomeUnknown, ServiceError, StackctlError, StateError, UsageError
 from stackctl.payments import purchases
 from stackctl.payments.refunds import ledger
-from stackctl.payments.refunds.balance import RefundableBalance, list_refunds
+from stackctl.payments.refunds.balance import RefundableBalance, find_own, list_refunds
 from stackctl.payments.refunds.quantity import revoke_quantity
 from stackctl.payments.refunds.request import format_age, resolve_entries, to_stripe_params
 from stackctl.postgres.errors import translate_error
@@ -79,7 +79,7 @@ def plan_refund(
     with conn.transaction():
         purchases.lock_purchase(conn, purchase.type, purchase.tenancy, purchase.id)
         known = find_by_request(conn, purchase, request)
-        if known is not None and (not known.is_repeatable or _find_own(known, balance.stripe_refunds)):
+        if known is not None and (not known.is_repeatable or find_own(known, balance.stripe_refunds)):
             return known
         id_ = known.id if known else uuid.uuid4()
         again = balance.reread(conn)
@@ -218,7 +218,7 @@ def settle_refund(conn: Connection, gateway: Gateway, refund: Refund, *, asked_a
         return _settle_planned(conn, gateway, refund, asked_anew)
     if refund.stripe_refund is not None:
         return _record(conn, gateway, refund, gateway.get_refund(refund.stripe_refund))
-    found = _find_own(refund, gateway.list_refunds(refund.intent))
+    found = find_own(refund, gateway.list_refunds(refund.intent))
     if found is not None:
         return _record(conn, gateway, refund, found)
     if not refund.holds_money:
@@ -259,7 +259,7 @@ def _send_again(conn: Connection, gateway: Gateway, refund: Refund) -> Outcome:
         return Outcome(refund, error)
     except StateError as error:
         # An earlier one that was done would have been answered with. Should Stripe forget that, the list does not.
-        stripe_refund = _find_own(refund, gateway.list_refunds(refund.intent))
+        stripe_refund = find_own(refund, gateway.list_refunds(refund.intent))
         if stripe_refund is None:
             if _is_final(error):
                 ledger.fail_refund(conn, refund.id, error.message, sending)
@@ -311,12 +311,6 @@ def _too_late_to_resend(refund: Refund) -> StackctlError:
         hint=f"look at payment {refund.intent} in Stripe's dashboard; if nothing was refunded, "
         f"`stackctl refunds resume {refund.id} --give-up` frees its money",
     )
-
-
-def _find_own(refund: Refund, stripe_refunds: Sequence[StripeRefund]) -> StripeRefund | None:
-    """The refund that carries its id; of several, which should not be, the first one made."""
-    own = [one for one in stripe_refunds if one.ledger_id == str(refund.id)]
-    return min(own[::-1], key=lambda one: (not one.holds_money, one.created_at), default=None)
 
 
 def _record_sent(

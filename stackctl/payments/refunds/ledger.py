@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 Status = Literal["planned", "submitted", "pending", "succeeded", "failed", "canceled"]
 _SQL = load_statements(__file__)
-_NO_FILTERS = dict.fromkeys(("id", "request", "tenancy", "account", "purchase", "customer", "status", "since", "until"))
+_NO_FILTERS: dict[str, Any] = {"unsettled": False, "limit": None} | dict.fromkeys(
+    ("id", "request", "tenancy", "account", "purchase", "customer", "status", "since", "until", "named", "ids")
+)
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,13 @@ def find_refunds(
     `since` and `until`."""
     with conn.cursor(row_factory=class_row(Refund)) as cursor:
         values = _NO_FILTERS | filters | {"unsettled": unsettled, "limit": limit}
+        return cursor.execute(_SQL["find_refunds"], values).fetchall()
+
+
+def find_named(conn: Connection, account: str, stripe_refunds: Sequence[str], ids: Sequence[str]) -> Sequence[Refund]:
+    """An account's refunds that Stripe knows by these ids of its own, or that have these ids themselves."""
+    with conn.cursor(row_factory=class_row(Refund)) as cursor:
+        values = _NO_FILTERS | {"account": account, "named": list(stripe_refunds), "ids": list(ids)}
         return cursor.execute(_SQL["find_refunds"], values).fetchall()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from stackctl.core.errors import StateError
@@ -31,6 +32,7 @@ def revoke_quantity(conn: Connection, gateway: Gateway, refund: Refund) -> None:
         return  # by somebody else meanwhile; the mark may be a later refund's by now
     left, lowers = _quantity_to_keep(refund, item), False
     if item is not None and item.last_refund_id != str(refund.id):
+        _refuse_lasting(subscription, item, ends=left == 0)
         lowers = 0 < left < item.quantity
         if lowers:
             gateway.set_quantity(subscription, item.id, left, str(refund.id))
@@ -70,14 +72,44 @@ def _find_item(gateway: Gateway, subscription: str, *, only: bool) -> Subscripti
     return None if item.ended else item
 
 
-def check_quantity(gateway: Gateway, balance: RefundableBalance, entries: Sequence[RefundEntry]) -> None:
+def _refuse_lasting(subscription: str, item: SubscriptionItem, *, ends: bool) -> None:
+    """What Stripe, or a later change of its own, would undo. `ends`: all is revoked, so that it ends with its period.
+
+    Raises StateError `subscription-scheduled`, `subscription-update-pending`, `subscription-metered`.
+    """
+    if item.ended or (ends and item.ends_with_period):
+        return
+    if item.schedule is not None:
+        raise StateError(
+            f"subscription {subscription} is managed by schedule {item.schedule}, which would bill on as it says",
+            code="subscription-scheduled",
+            hint="refund the money alone with --amount; or end the schedule and its phases with --release-schedule",
+        )
+    if item.awaits_update:
+        raise StateError(
+            f"a change of subscription {subscription} waits for its payment, and would bring its own quantity",
+            code="subscription-update-pending",
+            hint="wait until it is paid or expires, within 23 hours; or refund the money alone with --amount",
+        )
+    if item.metered and not ends:
+        raise StateError(
+            f"subscription {subscription} is billed for what is used: it has no quantity to be lowered",
+            code="subscription-metered",
+            hint="refund the money alone with --amount, or --full to end the subscription with its period",
+        )
+
+
+def check_quantity(
+    gateway: Gateway, balance: RefundableBalance, entries: Sequence[RefundEntry], *, release_schedule: bool = False
+) -> str | None:
     """Whether the quantity can be taken off a subscription, before any money moves; one call, if there is any.
 
-    Raises StateError `quantity-differs`, `subscription-has-several-items`, `stripe-not-found`.
+    Returns the schedule that is to be released for it. Raises StateError `quantity-differs`,
+    `subscription-has-several-items`, `stripe-not-found`, and what `_refuse_lasting` does.
     """
     purchase, taken = balance.purchase, sum(entry.quantity for entry in entries)
     if purchase.type != "subscription" or purchase.stripe_id is None or not taken:
-        return
+        return None
     partly = taken < balance.quantity_left
     item = gateway.get_subscription_item(purchase.stripe_id, only=partly)
     if partly and item.quantity != purchase.quantity and not item.ended:
@@ -86,3 +118,6 @@ def check_quantity(gateway: Gateway, balance: RefundableBalance, entries: Sequen
             code="quantity-differs",
             hint="wait for Stripe's webhook, or refund the money alone with --amount",
         )
+    schedule = item.schedule if release_schedule else None
+    _refuse_lasting(purchase.stripe_id, replace(item, schedule=None) if schedule else item, ends=not partly)
+    return schedule

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Literal
 
-from stackctl.core.errors import StateError
+from stackctl.payments import purchases
 from stackctl.payments.money import format_money
+from stackctl.payments.refunds import ledger
+from stackctl.payments.refunds.balance import find_own
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,8 +19,12 @@ if TYPE_CHECKING:
 
     from stackctl.payments.gateway import Gateway, StripeRefund
     from stackctl.payments.refunds.ledger import Refund
+    from stackctl.postgres.connect import Connection
 
-Kind = Literal["not-in-stripe", "not-in-ledger", "made-elsewhere", "status", "amount", "quantity-not-revoked"]
+Kind = Literal[
+    "not-in-stripe", "not-in-ledger", "made-elsewhere", "made-twice", "status", "amount", "quantity-not-revoked"
+]  # fmt: skip
+CLOCKS_DIFFER = timedelta(hours=1)  # at the most: Stripe's, and the database's
 
 
 @dataclass(frozen=True)
@@ -27,42 +35,91 @@ class Difference:
     message: str
 
 
-def compare_with_stripe(
-    gateway: Gateway, stripe_refunds: Sequence[StripeRefund], refunds: Sequence[Refund], since: datetime | None
-) -> Sequence[Difference]:
-    """`stripe_refunds`: what Stripe has since a time, or ever; `refunds`: all in the ledger of the account and mode.
+@dataclass(frozen=True)
+class Comparison:
+    """`compared`: refunds of the ledger; `skipped`: those of the mode that the key is not of."""
 
-    Stripe is to be read first: a refund that is made meanwhile is then in the ledger, and looked up.
+    compared: int
+    skipped: int
+    differences: Sequence[Difference]
+
+
+def compare_account(
+    conn: Connection, gateway: Gateway, account: str, tenancy: UUID | None, since: datetime | None
+) -> Comparison:
+    """What was refunded on an account since a time, or ever; of one of its tenancies, or of all.
+
+    Raises what Stripe's gateway does. Stripe is read first: a refund that is made meanwhile is then in the ledger, and
+    looked for.
     """
-    by_id = {one.id: one for one in stripe_refunds}
-    by_ledger_id = {one.ledger_id: one for one in stripe_refunds if one.ledger_id}
+    stripe_refunds = gateway.list_refunds_since(since)
+    rows = {one.id: one for one in ledger.find_refunds(conn, account=account, tenancy=tenancy, since=since)}
+    # Planned earlier than Stripe made them, or another tenancy's.
+    named = ledger.find_named(
+        conn, account, [one.id for one in stripe_refunds], [one.ledger_id for one in stripe_refunds if one.ledger_id]
+    )
+    rows |= {one.id: one for one in named if tenancy in (None, one.tenancy)}
+    of_mode = [one for one in rows.values() if one.livemode == (gateway.mode == "live")]
+    differences = _compare_refunds(gateway, stripe_refunds, of_mode)
+    known = {one.stripe_refund for one in named} | {str(one.id) for one in named}
+    strangers = [one for one in stripe_refunds if one.id not in known and one.ledger_id not in known]
+    if tenancy is not None:
+        others = purchases.find_intents_of_others(conn, tenancy, [one.intent for one in strangers if one.intent])
+        strangers = [one for one in strangers if one.intent not in others]
+    return Comparison(len(of_mode), len(rows) - len(of_mode), [*differences, *map(_describe_stranger, strangers)])
+
+
+def _describe_stranger(one: StripeRefund) -> Difference:
+    what = f"Stripe has {_describe(one)}"
+    if one.ledger_id:
+        return Difference("not-in-ledger", None, one.id, f"{what}, as {one.ledger_id}; the ledger does not")
+    return Difference("made-elsewhere", None, one.id, f"{what}; it was not made by stackctl")
+
+
+def _describe(one: StripeRefund) -> str:
+    return f"a refund of {format_money(one.amount, one.currency)} of {one.intent} that is {one.status}"
+
+
+def _compare_refunds(
+    gateway: Gateway, stripe_refunds: Sequence[StripeRefund], refunds: Sequence[Refund]
+) -> Sequence[Difference]:
+    """By Stripe's own ids, where the ledger has them; whatever else carries a refund's id was made twice."""
+    held = _Held(stripe_refunds)
+    missing = [one for one in refunds if held.find_own(one) is None and _is_due_in_stripe(one)]
+    if missing:
+        # Stripe made them earlier than the time that was asked for, or after it was asked.
+        since = min(one.created_at for one in missing) - CLOCKS_DIFFER
+        held = _Held([*stripe_refunds, *gateway.list_refunds_since(since)])
     found: list[Difference] = []
     for refund in refunds:
-        if since and refund.created_at < since:
-            continue
-        own = by_id.get(refund.stripe_refund or "") or by_ledger_id.get(str(refund.id)) or _look_up(gateway, refund)
+        own = held.find_own(refund)
         found += _compare_refund(refund, own)
-    known = {str(refund.id) for refund in refunds}
-    ids = {refund.stripe_refund for refund in refunds}
-    for one in stripe_refunds:
-        if one.id in ids or one.ledger_id in known:
-            continue
-        what = f"Stripe has a refund of {format_money(one.amount, one.currency)} of {one.intent} that is {one.status}"
-        if one.ledger_id:
-            found.append(Difference("not-in-ledger", None, one.id, f"{what}, as {one.ledger_id}; the ledger does not"))
-        else:
-            found.append(Difference("made-elsewhere", None, one.id, f"{what}; it was not made by stackctl"))
+        found += [
+            Difference("made-twice", refund.id, one.id, f"Stripe has {_describe(one)}, too, which carries its id")
+            for one in held.carrying[str(refund.id)]
+            if own is None or one.id != own.id
+        ]
     return found
 
 
-def _look_up(gateway: Gateway, refund: Refund) -> StripeRefund | None:
-    """One that Stripe made earlier than the time that was asked for."""
-    if refund.stripe_refund is None:
-        return None
-    try:
-        return gateway.get_refund(refund.stripe_refund)
-    except StateError:
-        return None
+class _Held:
+    """What Stripe has: by its own ids, and by those that they carry."""
+
+    def __init__(self, stripe_refunds: Sequence[StripeRefund]) -> None:
+        self._by_id = {one.id: one for one in stripe_refunds}
+        self.carrying: dict[str, list[StripeRefund]] = defaultdict(list)
+        for one in self._by_id.values():
+            self.carrying[one.ledger_id or ""].append(one)
+
+    def find_own(self, refund: Refund) -> StripeRefund | None:
+        if refund.stripe_refund is not None:
+            return self._by_id.get(refund.stripe_refund)
+        return find_own(refund, self.carrying[str(refund.id)])
+
+
+def _is_due_in_stripe(refund: Refund) -> bool:
+    """What was refused, or was never sent, has left nothing behind."""
+    return refund.stripe_refund is not None or (refund.holds_money and refund.status != "planned")
 
 
 def _compare_refund(refund: Refund, stripe_refund: StripeRefund | None) -> Sequence[Difference]:
@@ -72,8 +129,7 @@ def _compare_refund(refund: Refund, stripe_refund: StripeRefund | None) -> Seque
         return Difference(kind, refund.id, stripe_id, message)
 
     if stripe_refund is None:
-        # What failed, or was never sent, left nothing behind.
-        if refund.stripe_refund is None and (not refund.holds_money or refund.status == "planned"):
+        if not _is_due_in_stripe(refund):
             return []
         return [difference("not-in-stripe", f"the ledger has it as {refund.status}, and Stripe does not have it")]
     found: list[Difference] = []

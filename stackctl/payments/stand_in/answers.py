@@ -32,6 +32,7 @@ _KINDS = {
     "accounts": ("account", "Account"), "payment_intents": ("payment_intent", "PaymentIntent"),
     "charges": ("charge", "Charge"), "refunds": ("refund", "Refund"), "invoices": ("invoice", "Invoice"),
     "subscriptions": ("subscription", "Subscription"), "events": ("event", "Event"), "disputes": ("dispute", "Dispute"),
+    "subscription_schedules": ("subscription_schedule", "SubscriptionSchedule"),
     "invoice_payments": ("invoice_payment", "InvoicePayment"), "customers": ("customer", "Customer"),
     "payment_method_configurations": ("payment_method_configuration", "PaymentMethodConfiguration"),
 }  # fmt: skip
@@ -175,6 +176,9 @@ class StandIn:
                 return state.refund(account, checked("RefundCreateParams", raw), livemode)
             case "POST", ["subscriptions", id_]:
                 return state.update_subscription(account, id_, checked("SubscriptionUpdateParams", raw), livemode)
+            case "POST", ["subscription_schedules", id_, "release"]:
+                checked("SubscriptionScheduleReleaseParams", raw)
+                return state.release_schedule(account, id_, livemode)
             case "POST", ["payment_method_configurations", id_]:
                 params = checked("PaymentMethodConfigurationUpdateParams", raw)
                 return state.update_methods(account, id_, params, livemode)

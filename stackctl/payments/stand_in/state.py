@@ -18,7 +18,7 @@ EXAMPLES = json.loads(Path(__file__).with_name("examples.json").read_text(encodi
 PREFIXES = {
     "account": "acct", "payment_intent": "pi", "charge": "ch", "refund": "re", "invoice": "in", "subscription": "sub",
     "subscription_item": "si", "payment_method_configuration": "pmc", "event": "evt", "invoice_payment": "inpay",
-    "customer": "cus", "dispute": "dp",
+    "customer": "cus", "dispute": "dp", "subscription_schedule": "sub_sched",
 }  # fmt: skip
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,7 +54,7 @@ class State:
     def add(self, kind: str, account: str = "", **values: Any) -> Object:
         """An object made of the example of its kind, newest last. `account`: empty for the platform's own."""
         with self.lock:
-            found = copy.deepcopy(EXAMPLES[kind]) | {"object": kind, "created": int(time.time())} | values
+            found = copy.deepcopy(EXAMPLES.get(kind, {})) | {"object": kind, "created": int(time.time())} | values
             found["id"] = values.get("id") or f"{PREFIXES[kind]}_{next(self._number):08d}"
             self._objects[account, kind][found["id"]] = found
             return found
@@ -129,6 +129,13 @@ class State:
 
     def update_subscription(self, account: str, id_: str, params: dict[str, Any], livemode: bool) -> Object:
         found = self.get("subscription", account, id_, livemode)
+        if found.get("schedule") and not params.keys().isdisjoint(("cancel_at_period_end", "cancel_at")):
+            raise Refused(
+                400,
+                f"The subscription is managed by the subscription schedule `{found['schedule']}`, and updating any "
+                "cancelation behavior directly is not allowed. Please update the schedule instead.",
+                param="cancel_at_period_end",
+            )
         items = {one["id"]: one for one in found["items"]["data"]}
         for change in params.pop("items", []):
             item = items.get(change.get("id", ""))
@@ -138,6 +145,17 @@ class State:
         if "cancel_at_period_end" in params:
             found["cancel_at_period_end"] = params["cancel_at_period_end"]
         found["metadata"] = {**(found.get("metadata") or {}), **params.get("metadata", {})}
+        return found
+
+    def release_schedule(self, account: str, id_: str, livemode: bool) -> Object:
+        """The subscription stays as it is, and is its own master."""
+        found = self.get("subscription_schedule", account, id_, livemode)
+        if (status := found["status"]) not in ("not_started", "active"):
+            raise Refused(400, f"You cannot release a subscription schedule that is in the `{status}` status.")
+        managed = self.get("subscription", account, found["subscription"], livemode)
+        managed["schedule"] = None
+        found |= {"status": "released", "released_subscription": managed["id"], "subscription": None,
+                  "released_at": int(time.time())}  # fmt: skip
         return found
 
     def update_methods(self, account: str, id_: str, params: dict[str, Any], livemode: bool) -> Object:
