@@ -281,8 +281,9 @@ class Console:
 
         `right` names columns of numbers; `folds` those of texts, which may be folded, while ids and names stay in one
         piece; `spare` those that are left out where the window is narrow, the least important first; `group` those
-        that become a heading of the rows that share them; `exact` those that show parts of documents. With --wide
-        nothing is folded, left out or made a heading. None is a dash. A time is an age on a terminal, else ISO 8601.
+        that become a heading of the rows that share them (the others are named above the first); `exact` those that
+        show parts of documents. With --wide nothing is folded, left out or made a heading. None is a dash. A time is an
+        age on a terminal, else ISO 8601.
         """
         from stackctl.core import tables
 
@@ -312,7 +313,7 @@ class Console:
                 for line in tables.to_records(part, width):
                     self._print(line, None)
             else:
-                self._set_table(part.without(fitted[0]), fitted[1])
+                self._set_table(part.without(fitted[0]), fitted[1], named=not number)
         if fitted is not None and fitted[0]:
             self.line(f"--wide shows {', '.join(reversed(fitted[0]))}, too", "dim")
 
@@ -336,12 +337,15 @@ class Console:
         writer.writerows([value(cell, name) for name, cell in zip(columns, row, strict=True)] for row in rows)
         self.document(text.getvalue())
 
-    def _set_table(self, table: Table, widths: Sequence[int]) -> None:
+    def _set_table(self, table: Table, widths: Sequence[int], *, named: bool = True) -> None:
         from stackctl.core import tables
 
-        heading, lines = tables.to_lines(table, widths, self._encodable("─"))
-        self._print(heading, "bold")
-        self._print("\n".join(lines), None)
+        heading, rule, *lines = tables.to_lines(table, widths, self._encodable("─"))
+        if named:
+            self._print(heading, "bold")
+            self._print(rule, None)
+        if lines:
+            self._print("\n".join(lines), None)
 
     @property
     def has_screen(self) -> bool:

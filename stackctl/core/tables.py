@@ -75,8 +75,8 @@ def fit_table(table: Table, width: int, spare: Sequence[str]) -> tuple[list[str]
     return None
 
 
-def to_lines(table: Table, widths: Sequence[int], rule: str) -> tuple[str, list[str]]:
-    """The line of headings, and the others, of which a row takes several where a text is folded."""
+def to_lines(table: Table, widths: Sequence[int], rule: str) -> list[str]:
+    """The line of headings, the rule below, and the others, of which a row takes several where a text is folded."""
     measure = find_measure(chain(table.columns, *table.rows))
 
     def line(cells: Sequence[str]) -> str:
@@ -86,12 +86,12 @@ def to_lines(table: Table, widths: Sequence[int], rule: str) -> tuple[str, list[
             padded.append(blanks + cell if name in table.right else cell + blanks)
         return GAP.join(padded).rstrip()
 
-    lines = [rule * (sum(widths) + len(GAP) * (len(widths) - 1))]
+    lines = [line(table.columns), rule * (sum(widths) + len(GAP) * (len(widths) - 1))]
     for row in table.rows:
         folded = [fold_cell(cell, width, measure) for cell, width in zip(row, widths, strict=True)]
         for number in range(max(map(len, folded))):
             lines.append(line([parts[number] if number < len(parts) else "" for parts in folded]))
-    return line(table.columns), lines
+    return lines
 
 
 def to_records(table: Table, window: int) -> list[str]:

@@ -31,7 +31,7 @@ def pages() -> Iterator[tuple[str, str]]:
     """Each help page and doc page that has examples, and its first one."""
 
     def below(name: str, command: Any) -> Iterator[tuple[str, str]]:
-        yield f"{name} --help", command.epilog.splitlines()[0]
+        yield f"{name} --help", command.epilog.replace("\\\n", "").splitlines()[0]
         for inner in command.commands if hasattr(command, "commands") else ():
             yield from below(f"{name} {inner}", command.get_command(None, inner))
 

@@ -269,6 +269,23 @@ def test_a_table_fits_its_window(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {line.partition(" ")[0] for line in set_table(20, monkeypatch, wide=True)[2:]} == {str(TENANCY)}
 
 
+def test_columns_are_named_once_above_the_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    out = Terminal()
+    rows = [("Cards", "card", "on"), ("Wallets", "apple_pay", "off"), ("Wallets", "link", "on")]
+    Console(stdout=out, no_color=True).table(("category", "method", "state"), rows, group=("category",))
+    assert out.getvalue().splitlines() == [
+        "category Cards",
+        "method      state",
+        "─────────────────",
+        "card        on",
+        "",
+        "category Wallets",
+        "apple_pay   off",
+        "link        on",
+    ]
+
+
 @pytest.mark.parametrize("width", [20, 40, 79, 80, 140])
 def test_no_width_cuts_what_is_to_be_copied(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
     draw = random.Random(width)

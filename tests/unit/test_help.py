@@ -68,6 +68,7 @@ def test_a_page_is_written_for_people(
         examples = page.rpartition("\nExample")[2].splitlines()[1:]
         assert examples == [f"  {line}" for line in (command.epilog or "").splitlines()]
         assert examples[0].startswith("  stackctl "), path
+        assert [line for line in examples if len(line) > 80] == [], "a terminal of 80 columns breaks it"
 
 
 def test_headings_are_bold_where_the_context_has_colours(commands: list[tuple[Any, typer.Context]]) -> None:

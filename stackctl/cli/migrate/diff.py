@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 @command(
-    example="stackctl migrate diff                          # what the database lacks of the configured folder\n"
-    "stackctl migrate diff --from db/migrations     # what the folder lacks of the database\n"
-    "stackctl migrate diff --from postgresql://staging/app --to postgresql://live/app",
+    example="stackctl migrate diff                        # what the database lacks\n"
+    "stackctl migrate diff --from db/migrations   # what the folder lacks\n"
+    "stackctl migrate diff --from postgresql://stage/app --to postgresql://live/app",
 )
 def diff(
     run: Run,

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @command(
     example="stackctl migrate lint\nstackctl migrate lint --base origin/main --format github\n"
-    "stackctl migrate lint db/migrations/20260801120000_add_coupons.sql --ask-database",
+    "stackctl migrate lint db/migrations --ask-database",
 )
 def lint(
     run: Run,

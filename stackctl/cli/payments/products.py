@@ -25,7 +25,7 @@ class CustomerTypeName(Enum):
 
 @command(
     example="stackctl payments products --tenancy acme --customer-type team\n"
-    "stackctl payments products --tenancy acme --customer ada18150-1210-4185-8ada-000000000001",
+    "stackctl payments products --tenancy acme \\\n    --customer ada18150-1210-4185-8ada-000000000001",
     lists=True,
 )
 def products(

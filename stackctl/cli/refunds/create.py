@@ -41,7 +41,7 @@ class Reason(Enum):
 
 @command(
     example="stackctl refunds create 0d4a9a10-5a0b-4d8e-9f2b-1c2d3e4f5a6b --full --dry-run\n"
-    "stackctl refunds create 0d4a9a10-5a0b-4d8e-9f2b-1c2d3e4f5a6b --amount 5.00 --reason requested_by_customer",
+    "stackctl refunds create 0d4a9a10-5a0b-4d8e-9f2b-1c2d3e4f5a6b \\\n    --amount 5.00 --reason requested_by_customer",
 )
 def create(
     run: Run,

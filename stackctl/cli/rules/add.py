@@ -34,8 +34,8 @@ _FIRST, _STEP = 100, 10  # priority of a first rule, and how far below the other
 
 
 @command(
-    example="stackctl rules add block-trash --condition 'emailDomain == \"trash.me\"' --action reject\n"
-    "stackctl rules add riskier --where 'riskScores.bot > 80' --or 'email == \"\"' --action restrict --dry-run",
+    example="stackctl rules add block-trash --action reject \\\n    --condition 'emailDomain == \"trash.me\"'\n"
+    "stackctl rules add riskier --action restrict --dry-run \\\n    --where 'riskScores.bot > 80' --or 'email == \"\"'",
 )
 def add(
     run: Run,

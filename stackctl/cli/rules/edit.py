@@ -26,7 +26,7 @@ from stackctl.cli.rules.rules_file import RulesPath, rules_path
 
 
 @command(
-    example='stackctl rules edit block-disposable --condition \'emailDomain in ["tempmail.com", "trash.me"]\'\n'
+    example='stackctl rules edit block-disposable \\\n    --condition \'emailDomain in ["tempmail.com", "trash.me"]\'\n'
     "stackctl rules edit block-disposable --action log --dry-run",
 )
 def edit(

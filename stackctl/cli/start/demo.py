@@ -88,22 +88,21 @@ def _show(run: Run, result: DemoResult, directory: Path) -> None:
         console.line("The two sides differ. That should never happen; please report it.", style="bold red")
         return
     console.line("Both sides are equal. What to try next:", style="bold")
-    program = _program()
     place = shlex.quote(str(directory))
-    console.line(f"  cd -- {place}" if place.startswith("-") else f"  cd {place}")
-    console.line(f"  {program} status                  # how far each copy is behind")
-    console.line(f"  {program} run                     # keep syncing; Ctrl-C ends it")
-    console.line(f"  {program} fuse off sequencer      # and `fuse show`")
-    console.line(f"  {program} mappings show users     # the SQL behind a copy")
-    console.line(f"  {program} rules test              # sign-up rules, tried on sample users")
-    console.line(f"  {program} users show ada@example.com")
-    console.line(f"  {program} refunds list            # one is not settled: `refunds resume --all`")
+    console.line(f"  cd -- {place}" if place.startswith("-") else f"  cd {place}", exact=True)
+    if not shutil.which("stackctl"):
+        console.line(f"  alias stackctl={shlex.quote(_program())}", exact=True)
+    console.line("  stackctl status                  # how far each copy is behind")
+    console.line("  stackctl run                     # keep syncing; Ctrl-C ends it")
+    console.line("  stackctl fuse off sequencer      # and `fuse show`")
+    console.line("  stackctl mappings show users     # the SQL behind a copy")
+    console.line("  stackctl rules test              # sign-up rules, tried on sample users")
+    console.line("  stackctl users show ada@example.com")
+    console.line("  stackctl refunds list            # one is not settled: `refunds resume --all`")
     console.line("  sqlite3 warehouse.db 'SELECT * FROM users LIMIT 5'")
 
 
 def _program() -> str:
-    """How to call stackctl from another folder: it may live in a virtual environment that is not on the path."""
-    if shutil.which("stackctl"):
-        return "stackctl"
+    """How to call stackctl from another folder, where its virtual environment is not on the path."""
     called = Path(sys.argv[0]).absolute()
     return f"{shlex.quote(sys.executable)} -m stackctl" if called.suffix == ".py" else shlex.quote(str(called))

@@ -42,7 +42,7 @@ def list_(
         ]
     }
 
-    columns = ("tenancy", "project", "name", "branch", "external databases")
+    columns = ("tenancy", "project", "name", "branch", "databases")
     rows = [
         (
             one.id,
@@ -59,7 +59,7 @@ def list_(
         rows,
         empty="there is no tenancy in the operated database",
         folds=columns[2:],
-        spare=("branch", "external databases", "project"),
+        spare=("branch", "databases", "project"),
     )
     if more and not run.json_output:
         run.console.info(f"the first {limit}; --limit shows more")

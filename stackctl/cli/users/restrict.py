@@ -22,7 +22,7 @@ from stackctl.core.errors import UsageError
 
 @command(
     example='stackctl users restrict ada@example.com --reason "Payment disputed" --dry-run\n'
-    'stackctl users restrict ada@example.com --reason "Payment disputed" --private-details "case 4711" --yes',
+    'stackctl users restrict ada@example.com --reason "Payment disputed" \\\n    --private-details "case 4711" --yes',
 )
 def restrict(
     run: Run,
