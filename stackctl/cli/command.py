@@ -201,7 +201,7 @@ class Declared:
 def command(*, example: str, lists: bool = False, **settings: Any) -> Callable[[Callable[..., None]], Declared]:
     """Declare `function(run, …)` as its module's command, with the shared options and a runnable example in its help.
 
-    `example` is one or more lines, each a command of at most 78 characters; a longer one goes on below a backslash. With
+    `example` is one or more lines, each a command of at most 78 characters; a longer one goes on below a `\\`. With
     `lists`, its result is one list, of which -o has two forms.
     """
 
