@@ -7,13 +7,14 @@ piece any longer than it takes to pass it on, and a page of wide rows is given u
 from __future__ import annotations
 
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, LiteralString
 
 import psycopg
 from psycopg import sql
 
 from stackctl.core.errors import AnswerNo
+from stackctl.sync.engine.narrow_rows import NARROW, compose_parts
 from stackctl.sync.engine.source_errors import translate_source_errors
 from stackctl.sync.targets.protocol import BINARY, CSV
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 PIPE_BUFFER = 64 * 1024  # bytes between the two COPYs; a write for each row costs 10 to 20 %
 CHUNK_BYTES = 1024 * 1024  # of tuples in memory at a time, and one row
+FETCHED = 500  # narrow rows that libpq hands over at a time
 LARGEST_PAGE = 256 * 1024 * 1024  # bytes of a page that has more than one row
 # DuckDB has all that a transaction writes in memory when it commits, and once more for its log.
 LARGEST_PAGES: dict[Dialect, int] = {"duckdb": 16 * 1024 * 1024}
@@ -64,7 +66,7 @@ class RowStream:
     """Rows of one statement on the source, in the form that the target takes best. To be read once.
 
     `types` are those of the statement's columns, by PostgreSQL's names. `on_rows` hears how many more rows were read,
-    every now and then.
+    every now and then. `repeatable`: a second statement sees the same rows.
     """
 
     conn: Connection
@@ -74,6 +76,7 @@ class RowStream:
     types: Sequence[str]
     amount: Amount
     on_rows: Callable[[int], None] = lambda rows: None
+    repeatable: bool = False
 
     def read_binary(self) -> Iterator[bytes]:
         """The rows as PostgreSQL's binary COPY stream, unparsed, in pieces of about PIPE_BUFFER bytes, or one row."""
@@ -112,7 +115,40 @@ class RowStream:
 
     def read_chunks(self, size: int) -> Iterator[list[tuple[Any, ...]]]:
         """The rows as tuples: at most `size` of them at a time, and no more after one that makes it CHUNK_BYTES."""
-        # As a COPY too: rows of a plain SELECT are handed over so many at a time, however wide they are.
+        if self.repeatable and psycopg.capabilities.has_stream_chunked():
+            return self._read_narrow_first(size)
+        return self._read_copied(size)
+
+    def _read_narrow_first(self, size: int) -> Iterator[list[tuple[Any, ...]]]:
+        """A plain SELECT costs a third of a COPY, but libpq hands over so many rows at a time, however wide they are.
+
+        So it yields narrow rows, and of others nothing but their width: these come by a COPY, afterwards.
+        """
+        narrow, rest = compose_parts(self.statement, self.types)
+        chunk: list[tuple[Any, ...]] = []
+        taken = wide = 0
+        with translate_source_errors(self.mapping), self.conn.cursor(binary=True) as cursor:
+            for row in cursor.stream(narrow, self.parameters, size=FETCHED):
+                if row[0] > NARROW:
+                    wide += 1
+                    continue
+                chunk.append(row[1:])
+                taken += row[0]
+                if len(chunk) >= size or taken >= CHUNK_BYTES:
+                    full, rows, chunk = [chunk], len(chunk), []
+                    self.amount.add(rows, taken)
+                    taken = 0
+                    yield full.pop()
+                    self.on_rows(rows)
+            if chunk:
+                self.amount.add(len(chunk), taken)
+                yield chunk
+                self.on_rows(len(chunk))
+        if wide:
+            yield from replace(self, statement=rest)._read_copied(size)
+
+    def _read_copied(self, size: int) -> Iterator[list[tuple[Any, ...]]]:
+        """One row after the other."""
         with self.open_copy(BINARY, parsed=True) as copy:
             copy.set_types(self.types)
             chunk: list[tuple[Any, ...]] = []

@@ -175,7 +175,7 @@ class Source:
                 while numbered.has_more():
                     amount = Amount(compiled.dialect, wide=WIDE_ROWS)
                     yield LoadPage(
-                        conn, compiled.load_window, asked, name, types, amount, on_rows, numbered, limits.page
+                        conn, compiled.load_window, asked, name, types, amount, on_rows, copy=numbered, rows=limits.page
                     )
         return up_to
 
@@ -211,7 +211,8 @@ class Source:
             highest = self.read_highest_stamp(compiled, tenancy)
             asked = {"tenancy_id": tenancy}
             amount = Amount(compiled.dialect, wide=WIDE_ROWS)
-            yield RowStream(self._reader, compiled.load, asked, name, compiled.streamed_types, amount, on_rows), highest
+            types = compiled.streamed_types
+            yield RowStream(self._reader, compiled.load, asked, name, types, amount, on_rows, repeatable=True), highest
 
     @contextmanager
     def open_snapshot(self, what: str) -> Iterator[Connection]:
