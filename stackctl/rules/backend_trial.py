@@ -9,7 +9,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from stackctl.rules.cel.evaluate import compile_condition
-from stackctl.rules.cel.parse import Literal, Node, parse, walk
+from stackctl.rules.cel.parse import ConditionSyntaxError, Literal, Node, parse, walk
 from stackctl.rules.cel.types import Problem
 from stackctl.rules.cel.values import EvaluationError
 from stackctl.rules.cel_js.evaluate import BackendCondition, FailedError, UndecidedError, UnreadableError
@@ -39,7 +39,7 @@ class Trial:
             self.is_thorough = False
             return
         if tree is not None:
-            with contextlib.suppress(EvaluationError):
+            with contextlib.suppress(EvaluationError, ConditionSyntaxError):  # or too costly to try
                 self._ours = compile_condition(condition)
         try:
             self._theirs = BackendCondition(condition, Context().fields())
