@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from stackctl.rules.cel.values import Lists
 
-FEW, MANY = 40, 400  # users that are tried
+FEW, MANY = 40, 1000  # users that are tried
 WORK = 400_000  # characters of conditions that are evaluated for them, at the most
 
 
@@ -49,11 +49,15 @@ class Trial:
             self._unread = error.token
 
     def find_difference(self, users: int, *, plain: bool = False) -> Problem | None:
-        """What the first user shows for whom the two differ, or may differ. `plain`: of those without emoji alone."""
+        """What the first user shows for whom the two differ, or may differ. `plain`: of those without emoji alone.
+
+        Where CEL takes nothing of it, rather one for whom the backend says true.
+        """
         if (self._theirs is None and self._unread is None) or (self._unread and self._ours is None):
             return None
         number = min(users, max(2, WORK // len(self._condition)))
         self.is_thorough = number >= FEW
+        found: Problem | None = None
         for user in islice(self._make_users(), number):
             if plain and not (user.email + user.oauth_provider).isascii():
                 continue
@@ -61,8 +65,10 @@ class Trial:
             ours = self._answer(fields)
             for theirs in self._answer_there(fields):
                 if theirs is not ours:
-                    return self._explain(user, theirs, ours)
-        return None
+                    found = self._explain(user, theirs, ours) if theirs or not found else found
+                    if theirs or ours is not None:
+                        return found
+        return found
 
     def _answer(self, fields: dict[str, Any]) -> bool | None:
         try:
@@ -123,6 +129,8 @@ class Trial:
 
     def _find_constants(self) -> tuple[list[str], list[int]]:
         texts = dict.fromkeys(["", "a", "b.com", "\U0001f600", "a\xa0b"])
+        if "authMethod" in self._condition:
+            texts |= dict.fromkeys(AUTH_METHODS)
         numbers = dict.fromkeys([0, 1, 2, 50, 99, 100])
         calls = self._theirs.calls if self._theirs else []
         for call in calls:
@@ -141,6 +149,12 @@ class Trial:
                     texts[node.value] = None
         for one in self._lists.values():
             texts |= dict.fromkeys(islice(one.entries, 2))
+        if "size" in self._condition:
+            numbers |= dict.fromkeys([len(text) for text in texts])
+            texts |= dict.fromkeys(["\U0001f600" + "a" * (number - 1) for number in islice(numbers, 20)])
+        if "/" in self._condition:
+            some = [number for number in islice(numbers, 20) if number > 0]
+            numbers |= dict.fromkeys([one for a in some for b in some for one in (a * b, a * b + 1, a // b)])
         return list(texts), [number for number in numbers if 0 <= number <= MAX_RISK]
 
 
