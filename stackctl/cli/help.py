@@ -110,7 +110,7 @@ def _usage(command: Any, context: typer.Context) -> str:
     if hasattr(command, "commands"):
         return f"{context.command_path} COMMAND"
     shown = [one for one in command.params if _is_argument(one) and not one.hidden]
-    required = [f"{_spelled(one)} {_value(one)}" for one in command.params if not _is_argument(one) and one.required]
+    required = [_spelled(one) for one in command.params if not _is_argument(one) and one.required]
     return " ".join([context.command_path, *map(_value, shown), *required, "[OPTIONS]"])
 
 

@@ -58,6 +58,8 @@ def test_a_page_is_written_for_people(
     assert len(commands) > 60
     for command, context in commands:
         page = render_help(command, context)
+        usage = page.split("\n\n")[0].split()
+        assert not any(a == b for a, b in itertools.pairwise(usage)), usage
         path = context.command_path
         assert page.startswith(f"Usage: {path}"), path
         assert not re.search(r"<[\w ]+(\[\w+\])?>|\[\[|\]\.\.\.\]|\\\[|\[/?bold", page), (
