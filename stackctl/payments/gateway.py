@@ -43,6 +43,7 @@ class Payment:
     currency: str
     disputed: bool
     livemode: bool
+    created_at: datetime
 
 
 @dataclass(frozen=True)
@@ -198,6 +199,7 @@ class Gateway:
             currency=found["currency"],
             disputed=bool(charge.get("disputed")) and not self._has_won_disputes(found["id"]),
             livemode=bool(found.get("livemode")),
+            created_at=datetime.fromtimestamp(found["created"], UTC),
         )
 
     def _has_won_disputes(self, intent: str) -> bool:

@@ -115,6 +115,24 @@ def find_invoice(conn: Connection, purchase: Purchase, named: str | None) -> str
     )
 
 
+@dataclass(frozen=True)
+class Invoice:
+    """Of a subscription, as the database has it. `amount`: in the smallest unit; `is_first`: its creation's."""
+
+    id: str
+    created_at: datetime
+    status: str | None
+    amount: int | None
+    is_first: bool
+
+
+def list_invoices(conn: Connection, purchase: Purchase) -> Sequence[Invoice]:
+    """Of a subscription, the newest first; of another purchase none."""
+    with conn.cursor(row_factory=class_row(Invoice)) as cursor:
+        key = {"tenancy": purchase.tenancy, "subscription": purchase.stripe_id}
+        return cursor.execute(_SQL["list_invoices"], key).fetchall() if purchase.type == "subscription" else ()
+
+
 def find_intents_of_others(conn: Connection, tenancy: UUID, intents: Sequence[str]) -> set[str]:
     """Those of the payment intents that are known as another tenancy's."""
     return {row[0] for row in conn.execute(_SQL["find_intents_of_others"], {"tenancy": tenancy, "intents": intents})}

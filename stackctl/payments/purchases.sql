@@ -44,6 +44,14 @@ SELECT "stripeInvoiceId" FROM "SubscriptionInvoice"
 WHERE "tenancyId" = %(tenancy)s AND "stripeSubscriptionId" = %(subscription)s
 ORDER BY "createdAt" DESC LIMIT 5
 
+-- name: list_invoices
+-- The newest first.
+SELECT "stripeInvoiceId" AS id, "createdAt" AS created_at, status, "amountTotal" AS amount,
+       "isSubscriptionCreationInvoice" AS is_first
+FROM "SubscriptionInvoice"
+WHERE "tenancyId" = %(tenancy)s AND "stripeSubscriptionId" = %(subscription)s
+ORDER BY "createdAt" DESC, id
+
 -- name: find_intents_of_others
 SELECT "stripePaymentIntentId" FROM "OneTimePurchase"
 WHERE "stripePaymentIntentId" = ANY(%(intents)s::text[]) AND "tenancyId" <> %(tenancy)s

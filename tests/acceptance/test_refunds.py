@@ -236,6 +236,29 @@ def test_a_renewal_is_refunded_by_its_invoice(shop: Shop, stripe: Running) -> No
     assert [one["amount"] for one in made(stripe)] == [3000, 3000]
 
 
+def test_which_payment_is_meant(shop: Shop) -> None:
+    """The question names it, and newer ones; the advice refunds it and no other; its refunds are its own."""
+    id_ = shop.subscribe(3000, 1, renewals=2)
+    shop.one("""UPDATE "SubscriptionInvoice" SET "createdAt" = now() + split_part("stripeInvoiceId", '_', 2)::int *
+             interval '1 month', "amountTotal" = 3000 RETURNING id""")
+    of_first = shop.refund(id_, "--amount", "1").json["refund"]["id"]
+    asked = shop.run("refunds", "create", id_, "--amount", "5", "--invoice", f"in_1_{id_}").stderr
+    assert f"(invoice in_1_{id_}; 1 newer one was paid since)?" in " ".join(asked.split())
+    assert "who paid 30.00 USD on 20" in asked
+    shown = shop.run("refunds", "preview", id_, "--invoice", f"in_1_{id_}", "--tenancy", str(MINE))
+    advice = f"stackctl refunds create {id_} --invoice in_1_{id_} --tenancy {MINE} --full | --amount USD"
+    assert advice in shown.stdout
+    assert "other payments of it have 1 refund" in shown.stdout
+    assert [line.split("\t")[-1] for line in shown.stdout.splitlines() if line.startswith("in_")] == [
+        "", "this one", "the first"
+    ]  # fmt: skip
+    renewal = shop.run("refunds", "preview", id_, "--invoice", f"in_1_{id_}", "--json").json
+    assert (renewal["refunds"], [one["id"] for one in renewal["other_refunds"]]) == ([], [of_first])
+    assert [(one["id"], one["amount"], one["shown"]) for one in renewal["invoices"]] == [
+        (f"in_{number}_{id_}", "30.00", number == 1) for number in (2, 1, 0)
+    ]  # fmt: skip
+
+
 def test_an_invoice_of_another_subscription(shop: Shop, stripe: Running) -> None:
     """Of the same tenancy, and older."""
     other, id_ = shop.subscribe(1000, 1), shop.subscribe(3000, 1)

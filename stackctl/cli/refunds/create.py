@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stackctl.cli.arguments import parse_text_option
-from stackctl.cli.command import Run, command
+from stackctl.cli.command import Run, command, format_count
 from stackctl.cli.refunds.shared import (
     Invoice,
     PurchaseId,
@@ -171,14 +171,20 @@ def _parse_entries(
 def _question(balance: RefundableBalance, entries: tuple[RefundEntry, ...], mode: str, schedule: str | None) -> str:
     from stackctl.payments.money import format_money
 
-    purchase = balance.purchase
+    purchase, payment = balance.purchase, balance.payment
+    assert payment is not None, "what has no payment is refused"
     money = format_money(sum(entry.amount for entry in entries), "usd")
     taken = sum(entry.quantity for entry in entries)
     revoking = f", and revoke {taken} of {balance.bought}" if taken else ""
     if schedule is not None:
         revoking += f", and end schedule {schedule} with its later phases"
     kind = "test money" if mode == "test" else "REAL MONEY"
-    return f"Refund {money} ({kind}) of {purchase.name} to {purchase.customer_type} {purchase.customer}{revoking}?"
+    paid = f"{format_money(payment.received, payment.currency)} on {payment.created_at:%Y-%m-%d}"
+    which = f"invoice {balance.invoice}" if balance.invoice else f"payment {payment.intent}"
+    if newer := balance.newer_invoices:
+        which += f"; {format_count(len(newer), 'newer one was', 'newer ones were')} paid since"
+    whom = f"{purchase.customer_type} {purchase.customer}"
+    return f"Refund {money} ({kind}) of {purchase.name} to {whom}, who paid {paid} ({which}){revoking}?"
 
 
 def _dry_run(

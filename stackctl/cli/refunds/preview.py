@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from stackctl.cli.command import Run, command
+from stackctl.cli.command import Run, command, format_count
 from stackctl.cli.refunds.shared import Invoice, PurchaseId, Tenancy, find_purchase, read_balance, refund_document
 from stackctl.cli.stripe_options import StripeApiBase, StripeApiKey, prepare_gateway
 
 if TYPE_CHECKING:
     from stackctl.core.errors import StackctlError
-    from stackctl.payments.purchases import Purchase
     from stackctl.payments.refunds.balance import RefundableBalance
 
 
@@ -31,7 +30,15 @@ def preview(
     with run.database() as conn:
         purchase, named_invoice = find_purchase(run, conn, id_, tenancy, invoice, open_gateway)
         balance, _ = read_balance(run, conn, purchase, named_invoice, open_gateway)
-    run.finish(_preview_document(balance), lambda: _show_preview(run, balance))
+    repeat = _command(balance, tenancy)
+    run.finish(_preview_document(balance), lambda: _show_preview(run, balance, repeat))
+
+
+def _command(balance: RefundableBalance, tenancy: str | None) -> str:
+    """What refunds this very payment, and no other."""
+    invoice = f" --invoice {balance.invoice}" if balance.invoice else ""
+    where = f" --tenancy {balance.purchase.tenancy}" if tenancy else ""
+    return f"stackctl refunds create {balance.purchase.id}{invoice}{where}"
 
 
 def _preview_document(balance: RefundableBalance) -> dict[str, Any]:
@@ -76,11 +83,22 @@ def _preview_document(balance: RefundableBalance) -> dict[str, Any]:
         "refundable": refusal is None,
         "refusal": {"code": refusal.code, "message": refusal.message} if refusal else None,
         "entries": entries,
-        "refunds": [refund_document(one) for one in balance.ledger],
+        "refunds": [refund_document(one) for one in balance.ledger if balance.is_of_payment(one)],
+        "other_refunds": [refund_document(one) for one in balance.ledger if not balance.is_of_payment(one)],
+        "invoices": [
+            {
+                "id": one.id,
+                "created_at": one.created_at,
+                "status": one.status,
+                "amount": None if one.amount is None else format_decimal(one.amount, currency),
+                "shown": one.id == balance.invoice,
+            }
+            for one in balance.invoices
+        ],
     }
 
 
-def _show_preview(run: Run, balance: RefundableBalance) -> None:
+def _show_preview(run: Run, balance: RefundableBalance, repeat: str) -> None:
     from stackctl.payments.money import format_money
 
     purchase, payment, line = balance.purchase, balance.payment, run.console.line
@@ -88,7 +106,8 @@ def _show_preview(run: Run, balance: RefundableBalance) -> None:
     line(f"customer   {purchase.customer_type} {purchase.customer}")
     line(f"bought     {purchase.created_at:%Y-%m-%d %H:%M} UTC")
     if payment:
-        line(f"payment    {payment.intent}" + (f", invoice {balance.invoice}" if balance.invoice else ""))
+        of = f", invoice {balance.invoice}" if balance.invoice else ""
+        line(f"payment    {payment.intent}{of}, {payment.created_at:%Y-%m-%d}")
     prices = ", ".join(f"{value} {currency}" for currency, value in purchase.prices.items())
     rows = [("0", purchase.name, f"{balance.bought} at {prices or 'no listed price'}",
              f"{balance.quantity_left} left")]  # fmt: skip
@@ -109,15 +128,39 @@ def _show_preview(run: Run, balance: RefundableBalance) -> None:
         line(f"refunded   {format_money(balance.refunded, payment.currency)}")
         if balance.held:
             line(f"under way  {format_money(balance.held, payment.currency)}", "yellow")
-    for one in balance.ledger:
+    others = [one for one in balance.ledger if not balance.is_of_payment(one)]
+    for one in (one for one in balance.ledger if balance.is_of_payment(one)):
         money = format_money(one.amount, one.currency)
         line(f"           {one.created_at:%Y-%m-%d %H:%M}  {money}  {one.status}  {one.id}")
+    if others:
+        line(f"other payments of it have {format_count(len(others), 'refund', 'refunds')}: "
+             f"stackctl refunds list --purchase {purchase.id}")  # fmt: skip
+    if len(balance.invoices) > 1:
+        line()
+        _show_invoices(run, balance)
     line()
-    _show_verdict(run, balance.refusal, purchase)
+    _show_verdict(run, balance.refusal, repeat)
 
 
-def _show_verdict(run: Run, refusal: StackctlError | None, purchase: Purchase) -> None:
+def _show_invoices(run: Run, balance: RefundableBalance) -> None:
+    from stackctl.payments.money import format_money
+
+    currency = balance.payment.currency if balance.payment else "usd"
+    rows = [
+        (
+            one.id,
+            f"{one.created_at:%Y-%m-%d}",
+            "" if one.amount is None else format_money(one.amount, currency),
+            one.status or "",
+            "this one" if one.id == balance.invoice else "the first" if one.is_first else "",
+        )
+        for one in balance.invoices
+    ]
+    run.console.table(("invoice", "of", "amount", "state", ""), rows, right=("amount",))
+
+
+def _show_verdict(run: Run, refusal: StackctlError | None, repeat: str) -> None:
     if refusal:
         run.console.line(f"can't be refunded: {refusal.message}", "yellow")
     else:
-        run.console.line(f"to refund it: stackctl refunds create {purchase.id} --full | --amount USD")
+        run.console.line(f"to refund it: {repeat} --full | --amount USD")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from stackctl.payments.gateway import Gateway, Payment, StripeRefund
-    from stackctl.payments.purchases import Purchase
+    from stackctl.payments.purchases import Invoice, Purchase
     from stackctl.payments.refunds.ledger import Refund
     from stackctl.postgres.connect import Connection
 
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class RefundableBalance:
     """`payment` is None where nothing was paid through Stripe. `stripe_refunds`: the payment's, as Stripe has them;
-    `ledger`: the purchase's refunds, the newest first. Money is in the smallest unit of the payment's currency."""
+    `ledger`: the purchase's refunds, of all its payments, the newest first. `invoices`: a subscription's, the newest
+    first. Money is in the smallest unit of the payment's currency."""
 
     purchase: Purchase
     account: str | None
@@ -30,6 +31,17 @@ class RefundableBalance:
     payment: Payment | None
     stripe_refunds: Sequence[StripeRefund]
     ledger: Sequence[Refund]
+    invoices: Sequence[Invoice] = ()
+
+    @property
+    def newer_invoices(self) -> Sequence[Invoice]:
+        """Paid after the one that the payment is of."""
+        ids = [one.id for one in self.invoices]
+        newer = self.invoices[: ids.index(self.invoice)] if self.invoice in ids else ()
+        return [one for one in newer if one.status == "paid"]
+
+    def is_of_payment(self, refund: Refund) -> bool:
+        return self.payment is not None and refund.intent == self.payment.intent
 
     @property
     def charged(self) -> int:
@@ -133,7 +145,7 @@ class RefundableBalance:
 
     def _nothing_remains_error(self, payment: Payment) -> StateError:
         under_way = [
-            one for one in self.ledger if one.holds_money and one.status != "succeeded" and self._is_of_payment(one)
+            one for one in self.ledger if one.holds_money and one.status != "succeeded" and self.is_of_payment(one)
         ]
         if under_way:
             return StateError(
@@ -152,15 +164,12 @@ class RefundableBalance:
     def _renewal_hint(self) -> str | None:
         return "a renewal is refunded with --invoice" if self.purchase.type == "subscription" else None
 
-    def _is_of_payment(self, refund: Refund) -> bool:
-        return self.payment is not None and refund.intent == self.payment.intent
-
     def _only_in_ledger(self) -> Sequence[Refund]:
         ids, ledger_ids = {one.id for one in self.stripe_refunds}, {one.ledger_id for one in self.stripe_refunds}
         return [
             one
             for one in self.ledger
-            if self._is_of_payment(one) and one.stripe_refund not in ids and str(one.id) not in ledger_ids
+            if self.is_of_payment(one) and one.stripe_refund not in ids and str(one.id) not in ledger_ids
         ]
 
     def reread(self, conn: Connection) -> RefundableBalance:
@@ -204,4 +213,5 @@ def read_balance(
             )
         payment = paid[0] if paid else None
     refunds = gateway.list_refunds(payment.intent) if payment else ()
-    return RefundableBalance(purchase, account, invoice_id, payment, refunds, known)
+    invoices = purchases.list_invoices(conn, purchase)
+    return RefundableBalance(purchase, account, invoice_id, payment, refunds, known, invoices)
