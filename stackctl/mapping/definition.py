@@ -10,6 +10,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from stackctl import __version__
@@ -62,6 +63,7 @@ class MappingChange:
         return ", ".join(self.reasons)
 
 
+@lru_cache(maxsize=128)
 def normalize_sql(text: str) -> str:
     """The tokens of `text` without what means nothing: comments, white space, the letter case outside of quotes."""
     parts: list[str] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from stackctl.postgres.lexer import tokenize
 
@@ -45,6 +46,7 @@ def find_parameters(sql: str) -> tuple[Parameter, ...]:
     return tuple(found)
 
 
+@lru_cache(maxsize=128)  # a mapping's SELECT is asked for by several statements; reading it is most of compiling
 def to_driver_sql(sql: str, parameter: str) -> str:
     """The text with `:tenancy_id` replaced by `parameter` and every other percent sign doubled, as psycopg wants it."""
     parts: list[str] = []
@@ -56,6 +58,7 @@ def to_driver_sql(sql: str, parameter: str) -> str:
     return "".join([*parts, sql[at:].replace("%", "%%")]).rstrip().removesuffix(";").rstrip()
 
 
+@lru_cache(maxsize=128)
 def drop_fences(sql: str) -> str:
     """The text without `OFFSET 0` at the end of sub-selects, which means nothing but keeps the planner from joining."""
     listed = [token for token in tokenize(sql) if token.kind != "comment"]
