@@ -147,6 +147,14 @@ def test_a_server_whose_files_are_half_deleted_is_named_with_the_way_out(tmp_pat
     assert (done.returncode, "rm -r" in done.stderr) == (4, True), done.stderr
 
 
+def test_a_folder_that_nobody_may_write_is_named(tmp_path: Path) -> None:
+    tmp_path.chmod(0o555)
+    as_nobody = "import os; os.geteuid() or (os.setgroups([]), os.setgid(65534), os.setuid(65534))"
+    done = forked.run(("demo", tmp_path / "mine"), cwd=tmp_path, before=as_nobody)
+    assert done.returncode == 2
+    assert "mine can't be used: Permission denied" in done.stderr and "hint: name another folder" in done.stderr
+
+
 def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "stackctl.yaml").write_text("version: 1\n")
     done = stackctl("demo", str(tmp_path), cwd=tmp_path)
@@ -162,3 +170,19 @@ def test_only_its_owner_may_write_the_configuration(tmp_path: Path, environment:
     names = (".", "stackctl.yaml", "warehouse.db", "sign-up-rules.yaml", "stripe/objects.json")
     modes = {name: stat.S_IMODE((folder / name).stat().st_mode) for name in names}
     assert modes == {".": 0o755} | dict.fromkeys(names[1:], 0o600)
+
+
+def test_what_was_deleted_is_named_with_the_way_out(played: Path) -> None:
+    """The last test of this folder: the server is beyond repair after it."""
+    for name, line, code, said in (
+        ("warehouse.db", "verify", 1, "warehouse.db does not exist (load it: `stackctl sync --all`"),
+        ("sign-up-rules.yaml", "rules list", 3, "sign-up-rules.yaml can't be read"),
+        ("stripe/objects.json", "payments status --tenancy acme", 3, "`stackctl demo DIR` makes a new demo"),
+    ):
+        kept = (played / name).rename(played / "kept")
+        done = stackctl(*line.split(), cwd=played)
+        assert (done.returncode, said in done.stderr) == (code, True), done.stderr
+        kept.rename(played / name)
+    shutil.rmtree(played / "postgres" / "data" / "base" / "5")  # the database `postgres`
+    done = stackctl("demo", played, "--yes", cwd=played)
+    assert (done.returncode, f"rm -r {played}" in done.stderr) == (4, True), done.stderr

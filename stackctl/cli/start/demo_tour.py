@@ -143,9 +143,10 @@ def run_demo(directory: Path, tell: Callable[[Step], None], confirm: Callable[[S
         ]
         if _is_edited(directory / CONFIG_NAME, _CONFIG):
             changed.insert(0, CONFIG_NAME)
-        server = _start_server(directory)
-        if _is_database_changed(server):
-            changed.append("the database")
+        with _naming_the_way_out(directory):
+            server = embedded.attach(directory / "postgres", keep=parse_duration(_KEEP).total_seconds())
+            if _is_database_changed(server):
+                changed.append("the database")
         if changed:
             confirm(changed)
         # Only now: neither another demo's file nor an edited one is to be changed before.
@@ -233,11 +234,14 @@ def _prepare(directory: Path) -> None:
     make_private_file(config)
 
 
-def _start_server(directory: Path) -> EmbeddedServer:
+@contextmanager
+def _naming_the_way_out(directory: Path) -> Iterator[None]:
+    """Of a server that can't be used any more."""
     try:
-        return embedded.attach(directory / "postgres", keep=parse_duration(_KEEP).total_seconds())
+        yield
     except ServiceError as error:
-        if error.code == "embedded-start-failed" and (directory / "postgres" / "data").exists():
+        gone = error.code in ("embedded-start-failed", "connection-lost")
+        if gone and (directory / "postgres" / "data").exists():
             error.hint = f"if files of it were deleted, delete the whole folder: rm -r {shlex.quote(str(directory))}"
         raise
 
