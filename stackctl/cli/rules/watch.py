@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from stackctl.cli.command import Run
 
-_TICK = 0.3  # seconds between two looks at the files
+_TICK = 0.2  # seconds between two looks at the files
 _SHARE = 10  # times as long as a look took is waited at least until the next one
 
 
