@@ -142,7 +142,8 @@ def _check_lists(rule: Rule) -> Iterator[types.Problem]:
     try:
         expanded = expand_lists(rule)
     except ConfigError as error:
-        yield types.Problem(uses[0][0].right.span.start, error.code, "warning", error.message, error.hint)
+        what = error.message.removeprefix(f"{rule.id}: ")
+        yield types.Problem(uses[0][0].right.span.start, "list-size", "warning", what, error.hint)
         return
     if uses and len(expanded) > _SLOW_CONDITION:
         what = f"the backend reads its {len(expanded):,} characters with the lists written out for each sign-up"

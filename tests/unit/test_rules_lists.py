@@ -134,7 +134,7 @@ def test_what_the_backend_cannot_take_is_not_pushed(tmp_path: Path) -> None:
     many = load(tmp_path, "emailDomain in disposable", b"\n".join(b"domain%d.example" % n for n in range(20_000)))
     with pytest.raises(ConfigError, match="262,144 are the most"):
         expand_lists(many.rules[0])
-    assert find(many)["list-too-long"][0] == "warning"
+    assert find(many)["list-size"][0] == "warning"
     some = load(tmp_path, "emailDomain in disposable", b"\n".join(b"d%d.com" % n for n in range(4_000)))
     assert find(some)["list-size"][0] == "info"
     for entry in (b'"a.com",', b"a\\b.com"):
