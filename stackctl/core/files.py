@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import os
 import stat
@@ -9,6 +10,8 @@ import threading
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from stackctl.core.errors import StateError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,6 +54,20 @@ def replace_file(path: Path, data: bytes) -> None:
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
+
+
+def replace_text(path: Path, before: str | None, after: str) -> None:
+    """Replace the file's text, which was read as `before` (None: there was no file), and keep its byte order mark.
+
+    Raises StateError `changed-meanwhile` when it is something else by now, and OSError; then no file was changed.
+    """
+    now = path.read_bytes() if path.exists() else None
+    if (None if now is None else now.decode("utf-8-sig", "replace")) != before:
+        raise StateError(
+            f"{path} was changed meanwhile; nothing was written", code="changed-meanwhile", hint="try again"
+        )
+    mark = codecs.BOM_UTF8 if now is not None and now.startswith(codecs.BOM_UTF8) else b""
+    replace_file(path, mark + after.encode())
 
 
 def refuse_planted(path: Path) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import codecs
 import difflib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from stackctl.core.errors import ConfigError, StateError, UsageError
-from stackctl.core.files import replace_file
+from stackctl.core.errors import ConfigError, UsageError
+from stackctl.core.files import replace_text
 from stackctl.core.text_diff import diff_texts
 from stackctl.core.yaml_reader import read_text
 from stackctl.rules import suites
@@ -136,14 +135,7 @@ def write_change(change: Change) -> None:
 
     Raises StateError `changed-meanwhile` when it is no longer what was read, ConfigError `rules-unwritable`.
     """
-    target = change.file.path.resolve()
-    now = target.read_bytes() if target.exists() else None
-    if (now.decode("utf-8-sig", "replace") if now is not None else None) != change.file.text:
-        raise StateError(
-            f"{change.file.path} was changed meanwhile; nothing was written", code="changed-meanwhile", hint="try again"
-        )
-    mark = codecs.BOM_UTF8 if now is not None and now.startswith(codecs.BOM_UTF8) else b""
     try:
-        replace_file(target, mark + change.text.encode())
+        replace_text(change.file.path, change.file.text, change.text)
     except OSError as error:
         raise ConfigError(f"{change.file.path} can't be written: {error.strerror}", code="rules-unwritable") from error

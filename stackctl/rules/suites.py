@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import yaml
 
 from stackctl.core.errors import ConfigError
-from stackctl.core.files import replace_file
+from stackctl.core.files import replace_text
 from stackctl.core.yaml_reader import Reader, construct, is_null, read_text, to_scalar
 from stackctl.rules import rules_file, sample_users
 from stackctl.rules.decide import Decision, Judge, Outcome
@@ -323,8 +323,11 @@ def _end_of(node: yaml.Node) -> int:
 
 
 def write_suite(suite: Suite, text: str) -> None:
-    """Replace the suite's file, whole or not at all. Raises ConfigError `suite-unwritable`."""
+    """Replace the suite's file, whole or not at all.
+
+    Raises StateError `changed-meanwhile`, ConfigError `suite-unwritable`.
+    """
     try:
-        replace_file(suite.path, text.encode())
+        replace_text(suite.path, suite.text, text)
     except OSError as error:
         raise ConfigError(f"{suite.path} can't be written: {error.strerror}", code="suite-unwritable") from error

@@ -70,6 +70,10 @@ def test_a_file_of_users_is_judged_row_by_row(rules: Project, tmp_path: Path) ->
         ],
         "summary": {"allow": 0, "reject": 1, "default-allow": 1, "default-reject": 0, "restricted": 1},
     }
+    (tmp_path / "sign-up-rules.yaml").write_text(RULES.replace("priority: 50", "priority: 500"))
+    (tmp_path / "users.csv").write_text("email,auth_method,bot\na@tempmail.com,password,99\n")
+    summary = rules.run("rules", "eval", "--users", "users.csv", "--json").json["summary"]
+    assert (summary["reject"], summary["restricted"]) == (1, 0)  # who is let in restricted, as backtest counts
 
 
 def test_check_is_content_with_what_is_right_and_exits_1_otherwise(rules: Project, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import signal
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from stackctl.core.errors import StateError
 from stackctl.rules import suites
 from tests.backend import DEADLINE, Project
 from tests.growth import LINEAR, growth
@@ -90,14 +92,20 @@ def test_strict_refuses_errors_holes_and_tests_that_cannot_fail(suite: Project, 
 def test_record_writes_what_happens_and_leaves_the_rest(suite: Project, tmp_path: Path, newline: str) -> None:
     path = tmp_path / "a.rules-test.yaml"
     before = SUITE.replace("decision: reject", "decision: allow").replace("\n", newline)
-    path.write_bytes(before.encode())
+    path.write_bytes(codecs.BOM_UTF8 + before.encode())
     planned = suite.run("rules", "test", "--record", "--dry-run")
     assert planned.code == 0
-    assert path.read_bytes().decode() == before
+    assert path.read_bytes() == codecs.BOM_UTF8 + before.encode()
     assert suite.run("rules", "test", "--record").code == 0
     recorded = "    expect: {decision: default-allow, rule: null, restricted_by: risky, matched: [risky]}\n"
-    assert path.read_bytes().decode() == SUITE.replace("# high\n", f"# high\n{recorded}").replace("\n", newline)
+    after = SUITE.replace("# high\n", f"# high\n{recorded}").replace("\n", newline)
+    assert path.read_bytes() == codecs.BOM_UTF8 + after.encode()
     assert suite.run("rules", "test", "--record").stdout.strip() == "nothing to record"
+    read = suites.load_suite(path, None)
+    path.write_text(SUITE)
+    with pytest.raises(StateError) as caught:
+        suites.write_suite(read, "mine")
+    assert (caught.value.code, path.read_text()) == ("changed-meanwhile", SUITE)
 
 
 @pytest.mark.parametrize(

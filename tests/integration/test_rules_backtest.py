@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from stackctl.backend.users import find_user
 from stackctl.rules.backtest import CHANGES, Report, Scope, backtest
@@ -199,6 +200,40 @@ def test_the_scope_is_kept(source: Connection, connect: Connect, migrated_db: st
     assert users(Scope(tenancy=MINE)) == 10
     assert users(Scope(tenancy=MINE, since=now - timedelta(days=3))) == 3
     assert users(Scope(sample=4)) == 4
+
+
+def test_tables_without_statistics_take_no_longer(source: Connection, connect: Connect, migrated_db: str) -> None:
+    source.execute("SET session_replication_role = replica")
+    for table in ("ProjectUser", "ContactChannel", "ProjectUserOAuthAccount"):
+        source.execute(sql.SQL("ALTER TABLE {} SET (autovacuum_enabled = false)").format(sql.Identifier(table)))
+    source.execute(
+        'INSERT INTO "ProjectUser" ("projectUserId", "updatedAt", "displayName", "tenancyId", "mirroredBranchId",'
+        " \"mirroredProjectId\") SELECT gen_random_uuid(), now(), 'u', %s, 'main', 'p' FROM generate_series(1, 10000)",
+        [MINE],
+    )
+    source.execute(
+        'INSERT INTO "ContactChannel" ("tenancyId", "projectUserId", id, "updatedAt", type, "isPrimary", "isVerified",'
+        " value) SELECT \"tenancyId\", \"projectUserId\", gen_random_uuid(), now(), 'EMAIL', 'TRUE', true, 'a@x.io'"
+        ' FROM "ProjectUser"'
+    )
+    source.execute(
+        'INSERT INTO "ProjectUserOAuthAccount" ("tenancyId", "projectUserId", id, "updatedAt", "configOAuthProviderId",'
+        ' "providerAccountId") SELECT "tenancyId", "projectUserId", gen_random_uuid(), now(), \'github\', \'1\''
+        ' FROM "ProjectUser"'
+    )
+    source.commit()
+    conn = connect(migrated_db)
+    conn.execute("SET statement_timeout = '2s'")  # it took three seconds, and grew with the square
+    conn.commit()
+    assert backtest(conn, by_method(), Scope()).outcomes["default-allow"] == 10_000
+
+
+def test_many_rules_are_counted_at_once(source: Connection, connect: Connect, migrated_db: str) -> None:
+    add_user(source, signUpRiskScoreBot=7)
+    source.commit()
+    rules = [Rule(f"r{n}", "", True, n, f"riskScores.bot == {n % 8}", Action("log")) for n in range(1_000)]
+    report = backtest(connect(migrated_db), RuleSet("allow", tuple(rules)), Scope())
+    assert (report.by_rule["r999", "matched"], report.by_rule["r998", "matched"], report.in_python) == (1, 0, 0)
 
 
 def test_nothing_can_be_written(source: Connection, connect: Connect, migrated_db: str) -> None:

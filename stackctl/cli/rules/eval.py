@@ -202,7 +202,7 @@ def _many(run: Run, judge: Judge, path: Path) -> None:
     for person in load_users(path, run.console.warn):
         decision = judge.decide(person.context)
         counts[decision.outcome] += 1
-        counts["restricted"] += decision.restricted_by is not None
+        counts["restricted"] += decision.should_allow and decision.restricted_by is not None
         results.append((person.place, decision))
     summary = {name: counts[name] for name in ("allow", "reject", "default-allow", "default-reject", "restricted")}
     rows = [(place, d.context.email, d.outcome, d.decided_by, d.restricted_by) for place, d in results]

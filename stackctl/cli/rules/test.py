@@ -54,7 +54,8 @@ def test(
 ) -> None:
     """Run suites of sample users against the rules, and show what came out otherwise, and why.
 
-    Exit codes: 0 all passed, 1 some failed, 3 a suite or the rules file is bad.
+    Exit codes: 0 all passed, 1 some failed, 3 a suite or the rules file is bad, 5 a suite was
+    changed while it was to be recorded.
     """
     from stackctl.rules import suites as all_suites
 

@@ -5,6 +5,8 @@ Measured: patterns passed on as they are disagree for four in ten; translated on
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from stackctl.rules.cel import patterns
 
 _CLASSES = {"d": "0-9", "w": "0-9A-Za-z_", "s": "\\t\\n\\f\\r "}
@@ -26,6 +28,14 @@ def translate_pattern(pattern: str) -> str | None:
         return None
 
 
+class _Part(NamedTuple):
+    """`empty`: whether it may match nothing; `size`: of how many characters, repeats unfolded, as PostgreSQL does."""
+
+    text: str
+    empty: bool
+    size: int
+
+
 class _Translator:
     def __init__(self, pattern: str) -> None:
         self._text = pattern
@@ -35,7 +45,7 @@ class _Translator:
         found = self._alternatives()
         if self._at < len(self._text):
             raise _NotTranslatable
-        return found
+        return found.text
 
     def _next(self) -> str:
         return self._text[self._at : self._at + 1]
@@ -47,41 +57,52 @@ class _Translator:
         self._at += 1
         return one
 
-    def _alternatives(self) -> str:
+    def _alternatives(self) -> _Part:
         branches = [self._branch()]
         while self._next() == "|":
             self._at += 1
             branches.append(self._branch())
-        if len(branches) > 1 and "" in branches:
+        texts = [one.text for one in branches]
+        if len(texts) > 1 and "" in texts:
             raise _NotTranslatable
-        return "|".join(branches)
+        return _Part("|".join(texts), any(one.empty for one in branches), sum(one.size for one in branches))
 
-    def _branch(self) -> str:
-        found: list[str] = []
+    def _branch(self) -> _Part:
+        found: list[_Part] = []
         while self._next() and self._next() not in "|)":
             atom, repeatable = self._atom()
-            repeat = self._repeat()
+            repeat, low, times = self._repeat()
             if repeat and not repeatable:
                 raise _NotTranslatable
-            found.append(atom + repeat)
-        return "".join(found)
+            size = atom.size * max(times, 1)
+            # What PostgreSQL unfolds takes it seconds when the copies may be empty, or are many.
+            if times > 1 and (atom.empty or size > _MOST_REPEATS):
+                raise _NotTranslatable
+            found.append(_Part(atom.text + repeat, atom.empty or low == 0, size))
+        text = "".join(one.text for one in found)
+        return _Part(text, all(one.empty for one in found), sum(one.size for one in found))
 
-    def _atom(self) -> tuple[str, bool]:
+    def _atom(self) -> tuple[_Part, bool]:
+        if self._next() == "(":
+            self._take()
+            if self._text.startswith("?:", self._at):
+                self._at += 2
+            elif self._next() == "?":
+                raise _NotTranslatable
+            inner = self._alternatives()
+            if not inner.text or self._take() != ")":
+                raise _NotTranslatable
+            return inner._replace(text=f"(?:{inner.text})"), True
+        text, repeatable = self._simple_atom()
+        return _Part(text, not repeatable, 1), repeatable
+
+    def _simple_atom(self) -> tuple[str, bool]:
         one = self._take()
         match one:
             case "^" | "$":
                 return one, False
             case ".":
                 return "[^\\n]", True
-            case "(":
-                if self._text.startswith("?:", self._at):
-                    self._at += 2
-                elif self._next() == "?":
-                    raise _NotTranslatable
-                inner = self._alternatives()
-                if not inner or self._take() != ")":
-                    raise _NotTranslatable
-                return f"(?:{inner})", True
             case "[":
                 return self._bracket(), True
             case "\\":
@@ -103,11 +124,14 @@ class _Translator:
             return f"\\{one}", True
         raise _NotTranslatable
 
-    def _repeat(self) -> str:
+    def _repeat(self) -> tuple[str, int, int]:
+        """The sign, the fewest times, and how often what stands before it is written down for it."""
         one = self._next()
+        fewest, times = 1, 1
         if one in ("*", "+", "?"):
             self._at += 1
             found = one
+            fewest = 1 if one == "+" else 0
         elif one == "{":
             end = self._text.find("}", self._at)
             low, comma, high = self._text[self._at + 1 : end].partition(",") if end > 0 else ("", "", "")
@@ -116,13 +140,14 @@ class _Translator:
                 raise _NotTranslatable
             found = self._text[self._at : end + 1]
             self._at = end + 1
+            fewest, times = int(low), max(map(int, bounds))
         else:
-            return ""
+            return "", 1, 1
         if self._next() == "?":  # which match is found first does not matter for whether there is one
             self._at += 1
         if self._next() and self._next() in "*+?{":
             raise _NotTranslatable
-        return found
+        return found, fewest, times
 
     def _bracket(self) -> str:
         found = "[^" if self._next() == "^" else "["
