@@ -88,7 +88,10 @@ def predicted(condition: str, people: list[Context]) -> list[Any]:
 
 def find_alarms(conditions: list[str], chance: random.Random) -> list[str]:
     """Those that do not differ for many more users either."""
-    people = [users(condition, chance, 300) for condition in conditions]
+    texts = ["\U0001f600" + "a" * (length - 1) for length in range(101)]  # of this length, and longer to the backend
+    long = [Context(text, "", "otp", text, len(text), len(text)) for text in texts]
+    long += [Context(f"a@{text}", "DE", "oauth", text, len(text), len(text)) for text in texts]
+    people = [[*users(condition, chance, 300), *long] for condition in conditions]
     answers = ask(
         {"condition": condition, "contexts": [user.fields() for user in some]}
         for condition, some in zip(conditions, people, strict=True)

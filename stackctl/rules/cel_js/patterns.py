@@ -6,9 +6,8 @@ JavaScript counts UTF-16 units, which `counts_units` looks for: that shows with 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from stackctl.rules.cel.patterns import compile_pattern
 
@@ -24,8 +23,7 @@ _MANY_REPEATS = 10
 MAX_TRIED = 500  # characters of a pattern that texts are tried on
 
 
-@dataclass(frozen=True)
-class Piece:
+class Piece(NamedTuple):
     """`kind`: literal, class (`value` as in `\\d`), set, range, any, open, close, or, edge, repeat, or what one of them
     has alone: back, octal, control, empty (JavaScript), flags, unicode, anchor, posix (RE2)."""
 
@@ -38,12 +36,13 @@ class Piece:
 Pattern: TypeAlias = tuple[Piece, ...]
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=8192)
 def read_pattern(pattern: str, *, javascript: bool) -> Pattern:
     """Its pieces. Raises ValueError for what JavaScript does not take; of RE2 only what it takes is read."""
     return _Reader(pattern, javascript=javascript).read()
 
 
+@lru_cache(maxsize=8192)
 def is_same_to_both(pattern: str, to_re2: str | None = None) -> bool:
     """Whether RE2 reads the pattern (or that one) as JavaScript reads this, and one unit is one character to it."""
     try:
