@@ -241,7 +241,7 @@ class _Checker:
             case ("int" | "double" | "uint", (Literal(value=str() | int() | float() as value),)):
                 try:
                     return _to_plain(int(value) if name != "double" else float(value))
-                except ValueError:
+                except (ValueError, OverflowError):
                     return None
             case _:
                 return None

@@ -18,7 +18,7 @@ _KEYS = {"enabled", "displayName", "priority", "condition", "action"}
 def read_rules(layers: ConfigLayers) -> tuple[RuleSet, list[str]]:
     """The rules that the backend enforces, and what of them breaks its own schema, each said with what it takes."""
     problems = [
-        f"the backend does not read the configuration at all: it refuses the key {path!r} of the {name}"
+        f"the backend does not read the configuration at all: it refuses the key {path} of the {name}"
         for name, config in (("branch", layers.branch_config), ("environment", layers.environment_config))
         for path in find_invalid_keys(config or {})
     ]

@@ -67,9 +67,8 @@ def explain_bad_id(id_: str) -> str | None:
         return None
     if not id_.strip():
         return "a rule needs an id"
-    shown = id_ if len(id_) <= 70 else f"{id_[:60]}…"
     why = "has a dot, which the backend would read as a path" if "." in id_ else "is none that the backend takes"
-    return f"the id {shown} {why}: up to 63 letters, digits, _ and -, and no - at the start"
+    return f"the id {why}: up to 63 letters, digits, _ and -, and no - at the start"
 
 
 def is_integer_id(id_: str) -> bool:

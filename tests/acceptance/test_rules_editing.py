@@ -122,7 +122,7 @@ def test_a_rule_that_a_test_names_can_be_removed(rules: Project, tmp_path: Path)
     ("arguments", "code", "says"),
     [
         (("add", "a.b", "--condition", "true", "--action", "log"), 2, "has a dot"),
-        (("add", "my rule", "--condition", "true", "--action", "log"), 2, "the id my rule is none"),
+        (("add", "my rule", "--condition", "true", "--action", "log"), 2, "the id is none"),
         (("add", "x" * 64, "--condition", "true", "--action", "log", "--dry-run"), 2, "up to 63"),
         (("edit", "risky", "--condition", "riskScores.bots > 3"), 3, "riskScores has no bots"),
         (("edit", "risky", "--condition", "riskScores.bot >"), 3, "ends too early"),
@@ -262,7 +262,7 @@ def test_push_mends_what_breaks_the_schema_and_pull_tells_it(rules: Project, mig
     where = ("--database-url", migrated_db, "--tenancy", str(MINE))
     pulled = rules.run("rules", "pull", "--rules", "pulled.yaml", "--dry-run", "--json", *where)
     assert (pulled.code, len(pulled.json["warnings"])) == (0, 5)
-    assert "refuses the key 'auth.signUpRules.my rule' of the environment" in pulled.stderr
+    assert "refuses the key auth.signUpRules.my rule of the environment" in pulled.stderr
     assert "risky.priority is not a whole number" in pulled.stderr
     assert all(f"+  {id_}:" in pulled.json["diff"] for id_ in ("bare", "left", "risky"))
     path = tmp_path / "sign-up-rules.yaml"

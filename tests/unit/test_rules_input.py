@@ -12,6 +12,7 @@ import pytest
 from stackctl.core.errors import ConfigError
 from stackctl.core.json_reader import load_json
 from stackctl.rules.backend_evaluator import check_backend
+from stackctl.rules.check import check_rules
 from stackctl.rules.rules_file import parse_rules
 from stackctl.rules.sample_users import load_users
 from stackctl.rules.suites import load_suite
@@ -111,3 +112,9 @@ def test_python_warns_of_nothing() -> None:
         warnings.simplefilter("always")
         found: list[Any] = list(check_backend('email.matches("[[a]") || email.matches("[a--b]")'))
     assert (caught, found is not None) == ([], True)
+
+
+@pytest.mark.parametrize("condition", [f'int("{NINES}") > 3', f'double("{NINES}") > 3.0', f"riskScores.bot > {NINES}"])
+def test_a_number_of_thousands_of_digits_in_a_condition_is_no_bug(condition: str) -> None:
+    text = json.dumps({"rules": {"a": {"condition": condition, "action": {"type": "log"}}}})
+    assert check_rules(parse_rules(text, ""))
