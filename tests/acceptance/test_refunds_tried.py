@@ -98,7 +98,7 @@ def test_one_id_in_both_tables(shop: Shop) -> None:
     shop.purchase(id=id_, tenancy=OTHER)
     result = shop.run("refunds", "preview", id_, "--json")
     assert refused(result) == (2, "usage")
-    assert str(OTHER) in result.json["error"]["hint"]
+    assert str(OTHER) in result.json["error"]["message"]
     subscribed = shop.subscribe()
     shop.purchase(id=subscribed)
     result = shop.run("refunds", "preview", subscribed, "--json")
@@ -234,6 +234,35 @@ def test_a_schedule_is_released_for_the_refund(shop: Shop, stripe: Running) -> N
     assert shop.refund(id_, *wanted).code == 0
     assert shop.row(id_, "cancelAtPeriodEnd") is True
     assert [call.path for call in stripe.calls("POST")] == [release, "/v1/refunds", f"/v1/subscriptions/sub_{id_}"]
+    shop.agree()
+
+
+def test_a_schedule_that_came_after_the_plan(shop: Shop, stripe: Running) -> None:
+    """What a killed process has planned is not sent, as long as the schedule is there."""
+    id_, asked = shop.subscribe(3000, 3), ("--amount", "5", "--quantity", "1", "--request-id", "r")
+    shop.killed("stackctl.payments.refunds.execute:plan_refund:after", id_, *asked)
+    schedule = shop.schedule(id_)
+    left = shop.resume()
+    assert (left.code, "managed by schedule" in left.stderr, shop.status()) == (6, True, "planned")
+    assert refused(shop.refund(id_, *asked)) == (5, "subscription-scheduled")
+    assert (made(stripe), shop.status()) == ([], "canceled")
+    opened(stripe).release_schedule(schedule)
+    assert (shop.resume().code, made(stripe)) == (0, []), "it was refused, and is not sent behind anybody's back"
+    assert shop.refund(id_, *asked).code == 0
+    assert (shop.status(), shop.item(id_)["quantity"]) == ("succeeded", 2)
+    shop.agree()
+
+
+def test_refunded_is_what_has_arrived(shop: Shop, stripe: Running) -> None:
+    """All is given back, and a part of it still on its way."""
+    bought = shop.buy(1999)
+    stripe.state.next_statuses.append("pending")
+    assert shop.refund(bought, "--amount", "5").code == 6
+    assert shop.refund(bought, "--full").code == 0
+    assert shop.row(bought, "refundedAt") is None
+    made(stripe)[0]["status"] = "succeeded"
+    assert shop.resume().code == 0
+    assert shop.row(bought, "refundedAt") is not None
     shop.agree()
 
 

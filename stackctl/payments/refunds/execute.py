@@ -19,7 +19,7 @@ from stackctl.core.errors import OutcomeUnknown, ServiceError, StackctlError, St
 from stackctl.payments import purchases
 from stackctl.payments.refunds import ledger
 from stackctl.payments.refunds.balance import RefundableBalance, find_own, list_refunds
-from stackctl.payments.refunds.quantity import revoke_quantity
+from stackctl.payments.refunds.quantity import check_planned, revoke_quantity
 from stackctl.payments.refunds.request import format_age, resolve_entries, to_stripe_params
 from stackctl.postgres.errors import translate_error
 
@@ -202,7 +202,8 @@ def settle_refund(conn: Connection, gateway: Gateway, refund: Refund, *, asked_a
     The refund is read again first, for others may have gone on with it. `asked_anew`: by whoever wants it, so that one
     that was planned long ago is sent all the same.
 
-    Raises ServiceError where Stripe can't be asked, StateError `key-of-other-mode`.
+    Raises ServiceError where Stripe can't be asked, StateError `key-of-other-mode`, and of a planned one what
+    `check_planned` does.
     """
     refund = _read_again(conn, refund)
     if refund.stripe_refund is not None and not refund.holds_money:
@@ -240,6 +241,13 @@ def _read_again(conn: Connection, refund: Refund) -> Refund:
 
 def _settle_planned(conn: Connection, gateway: Gateway, refund: Refund, asked_anew: bool) -> Outcome:
     """It was confirmed and is to happen; but not out of the blue on another day."""
+    try:
+        if asked_anew or refund.age < RESEND_WINDOW:
+            check_planned(gateway, refund)
+    except StateError as error:
+        if asked_anew:  # who hears that it is refused is not to be surprised by it later
+            ledger.cancel_planned(conn, refund.id, error.message, 0)
+        raise
     sending = ledger.mark_submitted(conn, refund.id, None if asked_anew else RESEND_WINDOW)
     if sending is not None:
         return _send(conn, gateway, refund, sending, unsent="planned")

@@ -99,6 +99,22 @@ def _refuse_lasting(subscription: str, item: SubscriptionItem, *, ends: bool) ->
         )
 
 
+def check_planned(gateway: Gateway, refund: Refund) -> None:
+    """`check_quantity`, of a refund that was planned by somebody who is gone; two calls at the most.
+
+    Raises StateError as that one does.
+    """
+    if refund.subscription is None or not refund.quantity:
+        return
+    item = _find_item(gateway, refund.subscription, only=False)
+    if item is None:
+        return
+    ends = refund.quantity >= item.quantity
+    if not ends:
+        gateway.get_subscription_item(refund.subscription)
+    _refuse_lasting(refund.subscription, item, ends=ends)
+
+
 def check_quantity(
     gateway: Gateway, balance: RefundableBalance, entries: Sequence[RefundEntry], *, release_schedule: bool = False
 ) -> str | None:
