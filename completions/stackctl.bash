@@ -41,7 +41,7 @@ _stackctl_follows() {
     'run') flags='--max-duration=' ;;
     'sequence') flags='--loop --interval= --max-duration= --batch-size=' ;;
     'poll') flags='--loop --interval= --max-duration= --batch-size=' ;;
-    'sync') flags='--tenancy=@synced-tenancies --all --database=@databases --mapping=@mappings --full --adopt --rebuild=@mappings --dry-run' arguments='@synced-tenancies...' ;;
+    'sync') flags='--tenancy=@synced-tenancies --all --database=@databases --mapping=@mappings --full --adopt --rebuild=@mappings --dry-run --yes -y' arguments='@synced-tenancies...' ;;
     'backfill') flags='--tenancy=@synced-tenancies --database=@databases --rate= --restart --dry-run' arguments='@mappings' ;;
     'verify') flags='--tenancy=@synced-tenancies --database=@databases --mapping=@mappings --repair --dry-run' arguments='@synced-tenancies...' ;;
     'enqueue') flags='--tenancy=@tenancies --all --dry-run' arguments='@tenancies...' ;;

@@ -170,11 +170,11 @@ function __stackctl_follows --no-scope-shadowing
                     '--dir=@directories:Folder of migrations; default migrations_dir, else the bundled set.'
         case 'mappings'
             set subcommands \
-                    'list:List the mappings: source, target, key, and what their rows depend on.' \
+                    'list:List the mappings: source, table, key, and what their rows depend on.' \
                     'show:Print a mapping\'s file.' \
                     'check:Check mapping files, and against the operated database when one is named.' \
-                    'compile:Print the statements made from a mapping: what runs on the source, and what on a target of the dialect.' \
-                    'diff:Compare the mapping files with what the copies outside were made from, and say what a sync would do.' \
+                    'compile:Print the statements made from a mapping: what runs on the source, and what in an external database.' \
+                    'diff:Compare the mapping files with what the copies were made from, and say what a sync would do.' \
                     'new:Write a commented mapping file to begin with; it works as it is. Warns of others that have its name.' \
                     'export:Write the mapping files that come with stackctl into a folder, to be edited.'
         case 'mappings list'
@@ -187,7 +187,7 @@ function __stackctl_follows --no-scope-shadowing
             set flags '--offline:Do not ask the database, even if one is named.'
             set arguments '@files...'
         case 'mappings compile'
-            set flags '--dialect=postgres|sqlite|duckdb|mysql|clickhouse:The SQL dialect of the target.'
+            set flags '--dialect=postgres|sqlite|duckdb|mysql|clickhouse:The SQL dialect of the external database.'
             set arguments '@mappings'
         case 'mappings diff'
             set flags \
@@ -222,7 +222,9 @@ function __stackctl_follows --no-scope-shadowing
                     '--full:Send every row again, and delete rows the source lacks.' \
                     '--adopt:Take over tables with other rows, and delete rows the source lacks.' \
                     '--rebuild=@mappings:Rebuild the table of this changed mapping.' \
-                    '--dry-run:Say how many rows wait for each copy; send none.'
+                    '--dry-run:Say how many rows wait for each copy; send none.' \
+                    '--yes:With --adopt and --rebuild: do not ask.' \
+                    '-y:With --adopt and --rebuild: do not ask.'
             set arguments '@synced-tenancies...'
         case 'backfill'
             set flags \

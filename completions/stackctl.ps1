@@ -242,11 +242,11 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
         }
         'mappings' = @{
             subcommands = @(
-                'list:List the mappings: source, target, key, and what their rows depend on.'
+                'list:List the mappings: source, table, key, and what their rows depend on.'
                 'show:Print a mapping''s file.'
                 'check:Check mapping files, and against the operated database when one is named.'
-                'compile:Print the statements made from a mapping: what runs on the source, and what on a target of the dialect.'
-                'diff:Compare the mapping files with what the copies outside were made from, and say what a sync would do.'
+                'compile:Print the statements made from a mapping: what runs on the source, and what in an external database.'
+                'diff:Compare the mapping files with what the copies were made from, and say what a sync would do.'
                 'new:Write a commented mapping file to begin with; it works as it is. Warns of others that have its name.'
                 'export:Write the mapping files that come with stackctl into a folder, to be edited.'
             )
@@ -273,7 +273,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
         }
         'mappings compile' = @{
             subcommands = @()
-            flags = @('--dialect=postgres|sqlite|duckdb|mysql|clickhouse:The SQL dialect of the target.')
+            flags = @('--dialect=postgres|sqlite|duckdb|mysql|clickhouse:The SQL dialect of the external database.')
             arguments = @('@mappings')
         }
         'mappings diff' = @{
@@ -330,6 +330,8 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 '--adopt:Take over tables with other rows, and delete rows the source lacks.'
                 '--rebuild=@mappings:Rebuild the table of this changed mapping.'
                 '--dry-run:Say how many rows wait for each copy; send none.'
+                '--yes:With --adopt and --rebuild: do not ask.'
+                '-y:With --adopt and --rebuild: do not ask.'
             )
             arguments = @('@synced-tenancies...')
         }

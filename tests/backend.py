@@ -281,6 +281,8 @@ def ended(process: subprocess.Popen[str]) -> Outcome:
             stdout, stderr = process.communicate(timeout=2 * DEADLINE)
         finally:
             process.kill()
+    assert isinstance(process.args, list)
+    forked.check_exit_code(process.args, process.returncode, stderr)
     return Outcome(process.returncode, stdout, stderr)
 
 

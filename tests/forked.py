@@ -15,8 +15,13 @@ import subprocess
 import sys
 import tempfile
 import threading
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from stackctl.cli.commands import COMMANDS
+from stackctl.cli.help import COMMON_CODES, read_docstring
+from stackctl.cli.tree import load_command
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -136,4 +141,32 @@ def run(arguments: Sequence[object], **options: Any) -> subprocess.CompletedProc
         except BaseException:
             process.kill()
             raise
+    check_exit_code(arguments, process.returncode, stderr)
     return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+
+def check_exit_code(arguments: Sequence[object], code: int, stderr: str | None) -> None:
+    """An assertion: the command's help names the exit code that it ended with.
+
+    What every command has in common aside: output that can't be written, and what jq makes of a result.
+    """
+    words = [str(argument) for argument in arguments]
+    at, name = next(((at, word) for at, word in enumerate(words) if word in COMMANDS), (0, None))
+    if name is None or code < 0 or (code == 0 and {"-h", "--help", "help"} & {*words}):
+        return
+    inner = getattr(COMMANDS[name], "commands", ())
+    path = (name, *[word for word in words[at:] if word in inner][:1])
+    unwritten = code == 1 and (stderr is None or "can't write" in stderr or "--jq" in words)
+    assert unwritten or str(code) in _list_exit_codes(*path), (
+        f"{code} is not in the help of {' '.join(words)}: {stderr}"
+    )
+
+
+@cache
+def _list_exit_codes(name: str, below: str = "") -> set[str]:
+    found = load_command(name)
+    if hasattr(found, "commands"):
+        found = found.get_command(None, below) or found
+    _, codes = read_docstring(found.help)
+    ranges = [(low, high or low) for low, _, high in (code.partition("-") for code, _ in codes)]
+    return {*COMMON_CODES, *(str(code) for low, high in ranges for code in range(int(low), int(high) + 1))}

@@ -1,6 +1,7 @@
 """What --help shows: a page of plain text, set to the width of the window, whose examples stand as they are typed.
 
-A docstring's paragraphs are reflowed. That which begins with `Exit codes:` (`0 done; 1 …`) becomes a list at the end.
+A docstring's paragraphs are reflowed. That which begins with `Exit codes:` (`0 done; 1 …`) becomes a list at the end;
+the codes that every command has are added in one line.
 """
 
 from __future__ import annotations
@@ -34,13 +35,14 @@ _EXIT_CODES = [
     ("70", "A bug in stackctl."),
     ("130", "Interrupted."),
 ]
+COMMON_CODES = {"2": "bad usage", "3": "bad configuration", "70": "a bug", "130": "interrupted"}
 
 
 def render_help(command: Any, context: typer.Context) -> str:
     """The page of a command or a group; headings are bold unless the context's colour is off."""
     page = _Page(context.color is not False)
     page.text(f"Usage: {_usage(command, context)}", hang=7)
-    paragraphs, codes = _read_docstring(command.help or "")
+    paragraphs, codes = read_docstring(command.help or "")
     for paragraph in paragraphs:
         page.gap()
         page.text(paragraph)
@@ -59,6 +61,9 @@ def render_help(command: Any, context: typer.Context) -> str:
         common = ", ".join(_spelled(one, "/") for one in options if _is_common(one))
         page.text(f"{page.bold('Common options:')} {common}", hang=2)
     page.section("Exit codes", _EXIT_CODES if is_root else codes)
+    if codes:
+        common = ", ".join(f"{code} {meaning}" for code, meaning in COMMON_CODES.items())
+        page.text(f"Common: {common}", first="  ", hang=4)
     examples = (command.epilog or "").splitlines()
     if examples:
         page.heading("Examples" if len(examples) > 1 else "Example")
@@ -114,12 +119,12 @@ def _usage(command: Any, context: typer.Context) -> str:
     return " ".join([context.command_path, *map(_value, shown), *required, "[OPTIONS]"])
 
 
-def _read_docstring(text: str) -> tuple[list[str], list[tuple[str, str]]]:
+def read_docstring(text: str) -> tuple[list[str], list[tuple[str, str]]]:
     """Its paragraphs, each on one line, and its exit codes."""
     text = re.sub(rf"\n\s*(?={_CODES})", "\n\n", text)
     paragraphs = [" ".join(one.split()) for one in re.split(r"\n\s*\n", text.strip())]
     codes = [one.removeprefix(_CODES).strip().rstrip(".") for one in paragraphs if one.startswith(_CODES)]
-    items = [item for one in codes for item in re.split(r"[;,.] (?=\d+ )", one)]
+    items = [item for one in codes for item in re.split(r"[;,.] (?=[\d-]+ )", one)]
     listed = [(code, meaning[:1].upper() + meaning[1:] + ".") for code, _, meaning in (i.partition(" ") for i in items)]
     return [one for one in paragraphs if one and not one.startswith(_CODES)], listed
 
@@ -130,7 +135,7 @@ def _list_commands(command: Any, context: typer.Context) -> dict[str, list[tuple
     for name in command.list_commands(context) if hasattr(command, "commands") else ():
         child = command.get_command(context, name)
         if not child.hidden:
-            sentence = (_read_docstring(child.help or "")[0] or [""])[0]
+            sentence = (read_docstring(child.help or "")[0] or [""])[0]
             sentence = re.split(r"(?<=\.) ", sentence)[0]
             found.setdefault(child.rich_help_panel or "Commands", []).append((name, sentence))
     return found

@@ -264,7 +264,7 @@ def _changed_first(mapping: Mapping) -> str:
 
 
 def _found(mapping: Mapping) -> list[tuple[str, Column, str]]:
-    """What a page says of each key: (alias, target column, source column) of the key's columns and of the lookup."""
+    """What a page says of each key: (alias, the copy's column, the source's) of the key's columns and of the lookup."""
     by_name = {column.name: column for column in mapping.columns}
     found = [(f"k{n}", column, mapping.key[column.name]) for n, column in enumerate(mapping.key_columns)]
     return found + [("lookup", by_name[name], source) for name, source in mapping.lookup.items()]

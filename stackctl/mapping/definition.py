@@ -114,7 +114,7 @@ def compare_definition(text: str | None, mapping: Mapping, dialect: Dialect) -> 
     if old["key"] != new["key"]:
         lost.append(f"the key was ({', '.join(old['key'])})")
     if old.get("target") != new["target"]:
-        lost.append(f"the target was {old.get('target')}")
+        lost.append(f"the table was {old.get('target')}")
     content += [f"{name} has changed" for part, name in _CONTENT.items() if old.get(part) != new[part]]
     shape = [*(f"{column.name} is new" for column in added), *(f"{name} may be null" for name in relaxed)]
     reasons = (*lost, *shape, *content)

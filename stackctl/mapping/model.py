@@ -17,7 +17,7 @@ Severity = Literal["error", "warning"]
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the target table."""
+    """A column of the copy."""
 
     name: str
     type: ColumnType
@@ -46,9 +46,9 @@ class TenancyJoin:
 
 @dataclass(frozen=True)
 class Mapping:
-    """One target table made from one sequenced source table.
+    """One table in an external database, made from one sequenced source table.
 
-    `key` maps target key columns to source columns, `lookup` (usually empty) the target column by which an index of
+    `key` maps key columns of the copy to source columns, `lookup` (usually empty) the column by which an index of
     the source finds its rows when the key alone is not the front of an index. `filter` is a SQL condition over the
     source's own columns, which the WHERE of `select` holds as well: it yields no other row. `deleted_as` is the
     table name under which deletes of this source are recorded.

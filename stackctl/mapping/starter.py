@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 STARTER = """\
-# What this mapping is for. A row of `source` becomes one row of `target` outside, or none.
+# What this mapping is for. A row of `source` becomes one row of `target` in an external database, or none.
 name: {name}
 source: ProjectUser                  # the sequenced table
-target: {name}                       # the table outside
-key: {{id: projectUserId}}             # key column outside: column of the source
-columns:                             # types, in the order of the table outside; `null` where a value may be missing
+target: {name}                       # the table in the external database
+key: {{id: projectUserId}}             # column of that table: column of the source
+columns:                             # types, in the order of that table; `null` where a value may be missing
   # uuid text boolean integer bigint double numeric date timestamp timestamptz json
   id: uuid
   display_name: text null

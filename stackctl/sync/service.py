@@ -43,7 +43,7 @@ _PASSING = (
     "statement-timeout",
     "lock-timeout",
 )
-RETRY_PAUSE = timedelta(seconds=5)  # between two tries of refused rows, however often a database is synced
+RETRY_PAUSE = timedelta(seconds=5)  # between two tries of rejected rows, however often a database is synced
 RESEND_TIME = 5.0  # seconds that rows of changed mappings are sent again before it is another tenancy's turn
 BUSY_TICK = 0.05  # seconds between two looks while databases are in hand
 CALM_TICK = 0.02  # seconds at least between two looks while those in hand go on: each batch of stamps asks for one

@@ -69,8 +69,8 @@ def test_a_failure_in_the_middle_keeps_what_was_applied_before(
     tables = "SELECT relname FROM pg_class WHERE relname IN ('first', 'second', 'third')"
     assert connect(empty_db).execute(tables).fetchall() == [("first",)]
     second.write_text("CREATE TABLE second (id int);")
-    mended = empty.run("migrate", "up", "--dir", folder, "--json")
-    assert [applied["name"] for applied in mended.json["applied"]] == ["20260101000002_second", "20260101000003_third"]
+    again = empty.run("migrate", "up", "--dir", folder, "--json")
+    assert [applied["name"] for applied in again.json["applied"]] == ["20260101000002_second", "20260101000003_third"]
 
 
 def test_an_edited_file_shows_but_a_comment_does_not(empty: Project, tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def test_one_id_in_both_tables(shop: Shop) -> None:
     assert "can't be told apart" in result.json["error"]["hint"]
 
 
-def test_closed_wrongly_is_mended_by_resume(shop: Shop) -> None:
+def test_closed_wrongly_is_repaired_by_resume(shop: Shop) -> None:
     refund = shop.refund(shop.buy(), "--full").json["refund"]
     shop.one("UPDATE stackctl.refund SET status = 'failed', stripe_refund = NULL RETURNING id")
     assert shop.run("refunds", "list", "--reconcile").code == 1

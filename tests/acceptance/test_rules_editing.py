@@ -252,7 +252,7 @@ def test_push_refuses_what_is_wrong(rules: Project, migrated_db: str, tmp_path: 
     assert (result.code, "there is no field nope" in result.stderr) == (3, True)
 
 
-def test_push_mends_what_breaks_the_schema_and_pull_tells_it(rules: Project, migrated_db: str, tmp_path: Path) -> None:
+def test_push_fixes_what_breaks_the_schema_and_pull_tells_it(rules: Project, migrated_db: str, tmp_path: Path) -> None:
     configure(migrated_db, "BranchConfigOverride", {"auth": {"signUpRules": {"b": RULE}}})
     config = {
         "auth": {"signUpRules": {"my rule": RULE, "risky": {**RULE, "priority": 2.0}, "bare": {"enabled": True}}},
@@ -271,8 +271,8 @@ def test_push_mends_what_breaks_the_schema_and_pull_tells_it(rules: Project, mig
     assert (shown.code, "+  block-disposable:" in shown.stdout) == (3, True)
     assert "error unknown-field: risky: there is no field nope" in shown.stdout
     path.write_text(RULES)
-    mended = rules.run("rules", "push", "--yes", *where)
-    assert (mended.code, mended.stderr.count("corrected by this")) == (0, 5)
+    fixed = rules.run("rules", "push", "--yes", *where)
+    assert (fixed.code, fixed.stderr.count("corrected by this")) == (0, 5)
     assert sorted(configured(migrated_db)["auth.signUpRules"]) == ["block-disposable", "risky"]
     assert rules.run("rules", "push", *where).stdout == "nothing to change\n"
     configure(migrated_db, "EnvironmentConfigOverride", {"auth": None})

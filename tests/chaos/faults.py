@@ -68,8 +68,8 @@ POINTS = {
     "of a changed mapping, page sent again": "stackctl.sync.engine.resend:Resend._send_page:after",
     "of a changed mapping, all pages sent again": "stackctl.sync.engine.resend:Resend._finish:before",
     "differences found": "stackctl.sync.engine.comparison:CopyComparison._find_candidates:after",
-    "mended, not committed": "stackctl.sync.engine.repair:repair_rows:after",
-    "mended, counted": "stackctl.sync.engine.comparison:CopyComparison._compare_again:after",
+    "repaired, not committed": "stackctl.sync.engine.repair:repair_rows:after",
+    "repaired, counted": "stackctl.sync.engine.comparison:CopyComparison._compare_again:after",
 } | (_DUCKDB if find_spec("duckdb") else {})
 
 

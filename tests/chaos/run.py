@@ -58,7 +58,7 @@ class Report:
     looks: int = 0
     errors: Counter[str] = field(default_factory=Counter[str])
     drained_in: float = 0.0
-    mended: int = 0
+    repaired: int = 0
     compared: list[str] = field(default_factory=list[str])
 
     def text(self) -> str:
@@ -73,7 +73,7 @@ class Report:
             f"ends (command, exit code): {_list(self.ends)}",
             f"could not reach the operated database: {_list(self.gave_up)}",
             f"looks at the copies: {self.looks}; failures seen: {_list(self.errors)}",
-            f"drained in {self.drained_in:.1f} s, then {self.mended} rows mended; both sides compared:",
+            f"drained in {self.drained_in:.1f} s, then {self.repaired} rows repaired; both sides compared:",
             *self.compared,
             *([WITHOUT_DUCKDB] if WITHOUT_DUCKDB else []),
             *(f"PROBLEM {problem}" for problem in self.problems),
@@ -112,7 +112,7 @@ def converge(seed: int, size: Size) -> Report:
             _drain(place, processes, report)
             for _ in range(DAMAGED):
                 faults.damage()
-            _mend(place, processes, report)
+            _repair(place, processes, report)
             watcher.stop()
             watcher.look()
             _compare(place, report)
@@ -172,16 +172,16 @@ def _drain(place: World, processes: Processes, report: Report) -> None:
     processes.reap()
 
 
-def _mend(place: World, processes: Processes, report: Report) -> None:
-    """What was damaged by hand and not mended yet; nothing moves any more."""
-    mending = processes.start(("verify", "--repair", "--json"))
-    code = mending.popen.wait(PATIENCE)
-    said = mending.log.read_text()
+def _repair(place: World, processes: Processes, report: Report) -> None:
+    """What was damaged by hand and not repaired yet; nothing moves any more."""
+    repairing = processes.start(("verify", "--repair", "--json"))
+    code = repairing.popen.wait(PATIENCE)
+    said = repairing.log.read_text()
     if code != 0:
         report.problems.append(f"verify --repair ended with {code}: {said[-3000:]}")
     else:
         checks = json.loads(said.splitlines()[-1])["checks"]  # a slow one has told its progress first
-        report.mended = sum(check["repaired"] for check in checks)
+        report.repaired = sum(check["repaired"] for check in checks)
         if moving := sum(check["in_flight"] for check in checks):
             report.problems.append(f"{moving} rows are said to be in flight, and nothing moves")
     processes.reap()

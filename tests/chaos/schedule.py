@@ -151,7 +151,7 @@ class Faults:
         self.counts["mapping changes"] += 1
 
     def damage(self) -> None:
-        """Rows of a copy are changed, deleted and added by hand; only `verify --repair` mends that."""
+        """Rows of a copy are changed, deleted and added by hand; only `verify --repair` repairs that."""
         for _ in range(self._rng.choice([1, 5])):
             if (what := damage(self._world, self._rng)) is not None:
                 self.counts[what] += 1

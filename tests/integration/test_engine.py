@@ -369,7 +369,7 @@ def failure(results: list[DatabaseResult]) -> tuple[str, str]:
 
 
 @BOTH
-def test_a_cursor_from_the_future_is_refused_and_full_mends_it(copy: Copy, source: Connection) -> None:
+def test_a_cursor_from_the_future_is_refused_and_full_repairs_it(copy: Copy, source: Connection) -> None:
     add_user(source)
     settle(copy.pipeline)
     statement = "UPDATE _stack_sync_metadata SET last_synced_sequence_id = 1000000 WHERE mapping_name = 'users'"

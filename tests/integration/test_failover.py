@@ -118,7 +118,7 @@ def test_copies_are_corrected_by_themselves(lost: Lost, connect: Connect) -> Non
     lost.project.sync_settings(on_failover="repair")
     new = lost.promote(connect)
     pass_the_cursors(new, lost.primary, lost.project)
-    died = lost.project.run("poll", point="mended, counted")
+    died = lost.project.run("poll", point="repaired, counted")
     assert died.code < 0
     outcome = lost.project.run("sync", "--all", "--json")
     assert outcome.code == 0, outcome.stderr

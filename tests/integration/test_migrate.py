@@ -242,7 +242,7 @@ def test_editing_the_part_that_is_applied_is_refused(conn: Connection, tmp_path:
     error = catch_error(conn, write_files(tmp_path, a=OUTSIDE.replace("x int", "x bigint")))
     assert isinstance(error, StateError)
     assert error.code == "migration-edited-halfway"
-    # What has not run yet may be mended.
+    # What has not run yet may be repaired.
     assert list_applied(apply_migrations(conn, write_files(tmp_path, a=OUTSIDE.replace("UNIQUE ", "")))) == ["a"]
 
 

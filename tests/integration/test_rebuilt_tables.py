@@ -26,7 +26,7 @@ NUMBER = {"name": '4 + char_length(u."displayName")'}
 
 
 def rebuild(copy: Copy, **options: Any) -> Outcome:
-    return copy.project.run("sync", MINE, "--database", copy.name, "--rebuild", "people", **options)
+    return copy.project.run("sync", MINE, "--database", copy.name, "--rebuild", "people", "--yes", **options)
 
 
 def retype(copy: Copy, type_: str = "integer", **parts: str) -> None:
@@ -39,6 +39,8 @@ def test_a_column_of_another_type(loaded: Copy, source: Connection) -> None:
     retype(loaded)
     add_user(source, displayName="four")
     assert loaded.project.run("sync", "--all").code == 5
+    asked = loaded.project.run("sync", "--all", "--rebuild", "people")
+    assert asked.code == 5 and "error: Rebuild 1 table? In each, what the mapping no longer has is" in asked.stderr
     assert rebuild(loaded).code == 0
     assert sorted(loaded.names()) == [8, 10, 10, 10]
     add_user(source, displayName="fifth")
@@ -74,7 +76,7 @@ def test_another_target_leaves_the_old_table(loaded: Copy) -> None:
     loaded.file.write_text(loaded.file.read_text().replace("target: people", "target: humans"))
     error = loaded.settle().error
     assert error is not None
-    assert "the target was people" in error.message
+    assert "the table was people" in error.message
     assert rebuild(loaded).code == 0
     assert loaded.run("SELECT count(*) FROM humans") == loaded.run("SELECT count(*) FROM people") == [(3,)]
     assert loaded.settle().error is None

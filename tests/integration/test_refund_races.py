@@ -107,7 +107,7 @@ def test_the_later_of_two_who_look_does_not_take_it_back(shop: Shop, stripe: Run
         assert ledger.get_refund(conn, refund.id).status == "failed"
 
 
-def test_closed_wrongly_is_mended_by_what_stripe_has(shop: Shop) -> None:
+def test_closed_wrongly_is_repaired_by_what_stripe_has(shop: Shop) -> None:
     bought = shop.buy(1999)
     shop.killed("stackctl.payments.gateway:Gateway.create_refund:after", bought)
     with shop.pipeline().open_session() as conn:

@@ -642,15 +642,15 @@ def test_a_sequence_below_the_stamps_is_refused_until_it_is_set(
     newcomer = None if unique else add_user(source, OTHER)
     with pytest.raises(StateError) as raised:
         sequence(moved)
-    mend = f"SELECT setval('global_seq_id', {highest_stamp(source)})"
-    assert (raised.value.code, raised.value.hint) == ("sequence-behind", mend)
+    fix = f"SELECT setval('global_seq_id', {highest_stamp(source)})"
+    assert (raised.value.code, raised.value.hint) == ("sequence-behind", fix)
     assert one(source, 'SELECT "shouldUpdateSequenceId" FROM "ProjectUser" WHERE "projectUserId" = %s', user)
     if newcomer:  # whose tenancy has no stamps above the sequence
         marked = 'SELECT "shouldUpdateSequenceId" FROM "ProjectUser" WHERE "projectUserId" = %s'
         assert not one(source, marked, newcomer)
     for full in (False, True):
         assert {result.error.code for result in sync(moved, full=full) if result.error} == {"sequence-behind"}
-    source.execute(mend.encode())
+    source.execute(fix.encode())
     settle(moved)
     assert differences(moved) == []
     assert failures(moved) == []

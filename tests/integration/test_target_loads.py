@@ -281,7 +281,11 @@ def test_a_table_that_is_not_ours_is_refused_and_adopted(copy: Copy, project: Pr
     if copy.kind == "postgres":
         ((rights,),) = copy.run("SELECT relacl::text FROM pg_class WHERE relname = 'users'")
         assert rights is None, "nobody was given the right to read it"
-    outcome = project.run(*command.split()[1:])
+    asked = project.run(*command.split()[1:])
+    assert (asked.code, asked.stdout) == (5, "")
+    assert f"{MINE} {copy.name}: the table of users\nerror: Take over 1 table? In each, rows that" in asked.stderr
+    assert copy.count("users") == 1
+    outcome = project.run(*command.split()[1:], "--yes")
     assert outcome.code == 0, outcome.stderr
     assert copy.count("users") == 20
     assert differences(copy.pipeline) == []
@@ -308,7 +312,7 @@ def test_adopting_goes_on_page_by_page_past_a_refused_row(postgres: Copy, projec
     postgres.run("ALTER TABLE users ADD CHECK (display_name <> 'user 7')")
     add_many_users(source, len(IDS))
     sequence(postgres.pipeline)
-    outcome = project.run("sync", "--all", "--adopt", "--json")
+    outcome = project.run("sync", "--all", "--adopt", "--yes", "--json")
     assert (outcome.code, outcome.json["databases"][0]["error_code"]) == (1, "rows-refused")
     assert postgres.count("users") == 19
 

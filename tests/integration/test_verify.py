@@ -1,4 +1,4 @@
-"""`verify` finds what was damaged by hand, mends exactly that, and takes nothing that is on its way for damage."""
+"""`verify` finds what was damaged by hand, repairs exactly that, and takes nothing that is on its way for damage."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_equal_copies_of_every_mapping(copy: Copy, source: Connection) -> None:
 
 
 @BOTH
-def test_damage_of_every_kind_is_found_and_exactly_that_is_mended(copy: Copy, source: Connection) -> None:
+def test_damage_of_every_kind_is_found_and_exactly_that_is_repaired(copy: Copy, source: Connection) -> None:
     kept, first, second = (populate(source) for _ in range(3))
     settle(copy.pipeline)
     untouched = "SELECT last_synced_sequence_id FROM _stack_sync_metadata ORDER BY mapping_name"
@@ -379,7 +379,7 @@ def test_no_false_alarm_while_writers_and_the_pipeline_are_at_work(
     assert damaged(checked(pipeline)) == {}
 
 
-# -- what can't be compared, and what can't be mended
+# -- what can't be compared, and what can't be repaired
 
 
 @BOTH
@@ -438,7 +438,7 @@ def test_a_table_that_was_dropped_or_altered(copy: Copy, source: Connection) -> 
     }  # fmt: skip
 
 
-def test_a_row_that_the_copy_refuses_keeps_no_other_from_being_mended(copy: Copy, source: Connection) -> None:
+def test_a_row_that_the_copy_refuses_keeps_no_other_from_being_repaired(copy: Copy, source: Connection) -> None:
     add_many_users(source, 40)
     settle(copy.pipeline)
     copy.execute("DELETE FROM users")
@@ -533,7 +533,7 @@ def test_json_and_numbers_of_the_operated_database_are_read_as_the_copy_keeps_th
     assert damaged(checked(copy.pipeline)) == {}
 
 
-def test_rejected_rows_are_told_apart_from_what_a_repair_can_mend(
+def test_rejected_rows_are_told_apart_from_what_a_repair_can_fix(
     project: Project, source: Connection, external_db: str, connect: Connect
 ) -> None:
     project.postgres(MINE, external_db, mappings=["users"])
@@ -544,9 +544,9 @@ def test_rejected_rows_are_told_apart_from_what_a_repair_can_mend(
     target.execute("ALTER TABLE users ADD CONSTRAINT polite CHECK (display_name <> 'bad')")
     seen = project.run("verify", "--json").json["checks"][0]
     assert (seen["missing"], seen["rejected"]) == (3, 0)  # nobody has tried yet
-    mended = project.run("verify", "--repair", "--json")
-    (check,) = mended.json["checks"]
-    assert (mended.code, check["missing"], check["repaired"], check["rejected"]) == (1, 3, 2, 1)
+    repaired = project.run("verify", "--repair", "--json")
+    (check,) = repaired.json["checks"]
+    assert (repaired.code, check["missing"], check["repaired"], check["rejected"]) == (1, 3, 2, 1)
     (rejected,) = check["rejected_rows"]
     assert rejected["key"] == [str(users[0])]
     assert "polite" in rejected["error"]
@@ -560,5 +560,5 @@ def test_rejected_rows_are_told_apart_from_what_a_repair_can_mend(
     assert f"rejected: {users[0]}: " in shown.stderr
     assert "--repair" not in shown.stderr
     target.execute("ALTER TABLE users DROP CONSTRAINT polite")
-    mended = project.run("verify", "--repair", "--json")
-    assert (mended.code, mended.json["checks"][0]["rejected"]) == (0, 0)
+    repaired = project.run("verify", "--repair", "--json")
+    assert (repaired.code, repaired.json["checks"][0]["rejected"]) == (0, 0)

@@ -52,7 +52,7 @@ def found(pipeline: Pipeline, *, repair: bool = False) -> dict[str, tuple[int, i
     return {name: count for name, count in counted.items() if any(count)}
 
 
-def test_damage_of_every_kind_is_found_and_exactly_that_is_mended(project: Project, source: Connection) -> None:
+def test_damage_of_every_kind_is_found_and_exactly_that_is_repaired(project: Project, source: Connection) -> None:
     kept, first, second = (populate(source) for _ in range(3))
     populate(source, OTHER)
     pipeline = project.duckdb(MINE).pipeline()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import typer
 
-from stackctl.cli.help import render_help
+from stackctl.cli.help import COMMON_CODES, read_docstring, render_help
 from stackctl.cli.tree import build_root
 
 if TYPE_CHECKING:
@@ -71,6 +71,24 @@ def test_a_page_is_written_for_people(
         assert examples == [f"  {line}" for line in (command.epilog or "").splitlines()]
         assert examples[0].startswith("  stackctl "), path
         assert [line for line in examples if len(line) > 80] == [], "a terminal of 80 columns breaks it"
+
+
+def test_a_page_says_what_is_printed_and_which_exit_codes_there_are(commands: list[tuple[Any, typer.Context]]) -> None:
+    """Codes that are named are the contract's; those that a command ends with are named: tests/forked.py."""
+    meanings = {"1", "4", "5", "6"}  # beside those that every command has, and 0
+    for command, context in commands:
+        if context.parent is None or hasattr(command, "commands") or command.hidden:
+            continue
+        path = context.command_path
+        paragraphs, codes = read_docstring(command.help)
+        named = [code for code, _ in codes]
+        assert [one for one in paragraphs if one.startswith("Prints ")], path
+        assert named == sorted({*named}), path
+        assert {*named} <= {"0", "0-3", *meanings, *COMMON_CODES}, path
+        options = {option for one in command.params for option in one.opts}
+        assert ("--yes" not in options or "5" in named) and ("--check" not in options or "1" in named), path
+        page = render_help(command, context)
+        assert page.count("Exit codes:") == 1 and "\n  Common: 2 bad usage, 3 " in page, path
 
 
 def test_headings_are_bold_where_the_context_has_colours(commands: list[tuple[Any, typer.Context]]) -> None:

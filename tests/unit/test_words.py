@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(stackctl.__file__).parent
 ROOT = PACKAGE.parent
+LINE = "\n"
 # Each with what to write instead.
 BAD = {
     r"\bmend(s|ed|ing)?\b": "fix, repair",
@@ -27,7 +28,12 @@ BAD = {
     r"\bis no (name|commit|path|member) (of|in)\b": "is not a …",
     r"\btake the change back\b": "revert the change",
     r"\bexclude each other\b": "can't be used together",
+    # One word for one thing: a mapping's rows in an external database are its copy; what they are made of, its source.
+    r"\btarget (databases?|tables?|rows?|columns?)\b|\bdestination\b|\bdownstream\b": "external database, copy",
+    r"\b(copies|the table) outside[^-]": "copies, the table in the external database",
+    r"\brefused rows?\b": "rejected row",
 }
+MEND = re.compile(r"(?<![a-z])mend(s|ed|ing)?(?![a-z])", re.IGNORECASE)
 
 
 def texts() -> Iterator[tuple[str, str]]:
@@ -44,10 +50,24 @@ def texts() -> Iterator[tuple[str, str]]:
 
 
 def test_no_text_has_a_word_that_people_stumble_over() -> None:
+    places, lines = zip(*((place, " ".join(text.split())) for place, text in texts()), strict=True)
+    whole = LINE.join(lines)  # one search for each pattern, not one for each text
     found = [
-        f"{place}: {match[0]!r}; write: {better}"
-        for place, text in texts()
+        f"{places[whole.count(LINE, 0, match.start())]}: {match[0]!r}; write: {better}"
         for pattern, better in BAD.items()
-        if (match := re.search(pattern, " ".join(text.split()), re.IGNORECASE))
+        for match in re.finditer(pattern, whole, re.IGNORECASE)
+    ]
+    assert found == []
+
+
+def test_comments_and_names_say_fix_and_repair() -> None:
+    files = [path for folder in ("stackctl", "tests", "bench") for path in (ROOT / folder).rglob("*")]
+    files += [ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md"]
+    found = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in files
+        if path.suffix in (".py", ".sql", ".md") and path != Path(__file__)
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if MEND.search(line)
     ]
     assert found == []

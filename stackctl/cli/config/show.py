@@ -9,6 +9,7 @@ from stackctl.cli.command import Run, command
 from stackctl.core.errors import ConfigError, StackctlError
 
 if TYPE_CHECKING:
+    from stackctl.config.file import ConfigFile
     from stackctl.config.settings import ExternalDatabase, Settings
 
 
@@ -27,6 +28,9 @@ def show(run: Run) -> None:
     """Print every setting, where its value came from, and the configured databases; no secrets.
 
     A value that waits for a variable which is not set is shown as `(unset: NAME)`.
+
+    Prints the file that was read, a row for each setting, and a row for each external database.
+    Exit codes: 0 printed.
     """
     from stackctl.config.keys import KEYS
 
@@ -57,7 +61,7 @@ def show(run: Run) -> None:
         run.console.line()
         run.console.table(
             ["key", "value", "from"],
-            [(line.key, line.value, line.origin) for line in lines],
+            [(line.key, line.value, _shorten(line, file)) for line in lines],
             folds=("value", "from"),
             spare=("from",),
         )
@@ -76,6 +80,13 @@ def show(run: Run) -> None:
             )
 
     run.finish(document, table)
+
+
+def _shorten(line: _Line, file: ConfigFile | None) -> str:
+    """`stackctl.yaml:4`: the file's folder and the key stand above and beside it."""
+    if file is None:
+        return line.origin
+    return line.origin.removesuffix(f": {line.key}").replace(f"{file.path}:", f"{file.path.name}:")
 
 
 def _of_backend(run: Run) -> tuple[ExternalDatabase, ...]:

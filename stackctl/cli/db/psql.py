@@ -29,7 +29,8 @@ def psql(
 
     psql is given the connection, and the password, in its environment, where no list of processes shows them.
 
-    Exit codes: psql's own; 4 there is no psql.
+    Prints what psql prints.
+    Exit codes: 0-3 those of psql; 4 there is no psql, or the operated database can't be reached.
     """
     from stackctl.postgres.client_programs import to_variables
     from stackctl.postgres.connect import find_operated_parameters

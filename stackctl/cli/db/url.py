@@ -21,6 +21,9 @@ def url(
     Without --show-password the password is left out: a program that is given the URL finds it in PGPASSWORD or
     ~/.pgpass. An embedded server runs as long as stackctl uses it, and for so long after as `keep` says
     (`embedded:DIR?keep=30m`, as in the demo); `stackctl db psql` uses it to its own end.
+
+    Prints the URL.
+    Exit codes: 0 printed; 4 the operated database can't be reached.
     """
     from stackctl.postgres.client_programs import to_url
     from stackctl.postgres.connect import find_operated_parameters

@@ -37,6 +37,10 @@ def off(
 
     What is paused is not sent, and has not failed; what changes meanwhile is sent when it is switched on again.
     `stackctl sync` by hand still works.
+
+    Prints what is on and what is paused afterwards.
+    Exit codes: 0 done; 2 no such tenancy, database or mapping; 4 the operated database can't be reached; 5 it was never
+    migrated.
     """
     from stackctl.sync.queue import fuses, pauses
     from stackctl.sync.scope import select_databases

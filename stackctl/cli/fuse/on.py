@@ -24,7 +24,12 @@ def on(
     mapping: MappingName = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Let a stage work again, or end a pause, named as it was; what has changed meanwhile is sent at once."""
+    """Let a stage work again, or end a pause, named as it was; what has changed meanwhile is sent at once.
+
+    Prints what is on and what is paused afterwards.
+    Exit codes: 0 done; 2 nothing is paused by that name; 4 the operated database can't be reached; 5 it was never
+    migrated.
+    """
     from stackctl.sync.queue import fuses, pauses
     from stackctl.sync.scope import select_databases
 

@@ -16,10 +16,14 @@ def compile_(
     mapping: Name,
     dialect: Annotated[
         Literal["postgres", "sqlite", "duckdb", "mysql", "clickhouse"],
-        typer.Option("--dialect", help="The SQL dialect of the target."),
+        typer.Option("--dialect", help="The SQL dialect of the external database."),
     ] = "postgres",
 ) -> None:
-    """Print the statements made from a mapping: what runs on the source, and what on a target of the dialect."""
+    """Print the statements made from a mapping: what runs on the source, and what in an external database.
+
+    Prints the SQL, each statement under a comment that says where it runs.
+    Exit codes: 0 printed; 2 no such mapping; 3 the mapping file is bad.
+    """
     from stackctl.core.console import Exact
     from stackctl.mapping.compile import compile_mapping
 
@@ -30,7 +34,7 @@ def compile_(
 
     text = "".join(
         f"-- {place}: {name}\n{statement.rstrip()};\n\n"
-        for place, statements in (("source (PostgreSQL)", source), (f"target ({dialect})", target))
+        for place, statements in (("source (PostgreSQL)", source), (f"external database ({dialect})", target))
         for name, statement in statements.items()
     )
     document = {"mapping": mapping, "dialect": dialect, "source": Exact(source), "target": Exact(target)}

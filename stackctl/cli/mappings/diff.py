@@ -30,9 +30,11 @@ def diff(
     tenancies: OnlyTenancies = None,
     databases: OnlyDatabases = None,
 ) -> None:
-    """Compare the mapping files with what the copies outside were made from, and say what a sync would do.
+    """Compare the mapping files with what the copies were made from, and say what a sync would do.
 
-    Exit codes: 0 they are the same, 1 some are not, or a database could not be asked.
+    Prints a row for each copy that differs, and what a sync would do with it.
+    Exit codes: 0 all are the same; 1 some are not, or a database could not be asked; 4 the operated database can't be
+    reached; 5 it was never migrated.
     """
     from stackctl.sync.check.mapping_differences import find_differences
     from stackctl.sync.pipeline import Pipeline

@@ -19,7 +19,9 @@ def export(
 ) -> None:
     """Write the mapping files that come with stackctl into a folder, to be edited.
 
-    Exit code 5 when one is there with other contents; then nothing is written.
+    Prints the paths of the files.
+    Exit codes: 0 written, or there already; 2 no such mapping; 5 a file is there with other contents (then nothing is
+    written).
     """
     from stackctl.mapping.starter import export_mappings
 

@@ -8,7 +8,11 @@ from stackctl.cli.mappings.shared import mapping_document, read_mappings
 
 @command(example="stackctl mappings list --json\nstackctl mappings list -o name", lists=True)
 def list_(run: Run) -> None:
-    """List the mappings: source, target, key, and what their rows depend on."""
+    """List the mappings: source, table, key, and what their rows depend on.
+
+    Prints a row for each mapping: its source, its key, and its table where that has another name.
+    Exit codes: 0 printed; 3 a mapping file is bad.
+    """
     mappings = read_mappings(run).mappings.values()
     run.finish_list(
         {"mappings": [mapping_document(mapping) for mapping in mappings]},

@@ -8,7 +8,11 @@ from stackctl.cli.mappings.shared import Name, mapping_document, read_mappings
 
 @command(example="stackctl mappings show users")
 def show(run: Run, mapping: Name) -> None:
-    """Print a mapping's file."""
+    """Print a mapping's file.
+
+    Prints the file as it is.
+    Exit codes: 0 printed; 2 no such mapping.
+    """
     from stackctl.core.console import Exact
 
     found = read_mappings(run).find(mapping)

@@ -33,8 +33,10 @@ def adopt(
 
     Its history is read: the backend's ("SchemaMigration"), Prisma's, dbmate's, golang-migrate's, goose's, Flyway's and
     others'. Running it again changes nothing.
-    Exit codes: 0 recorded or nothing to do, 2 there is no history to read and --through is missing, 5 the database
-    lacks what those files make, or another run holds the lock.
+
+    Prints how many migrations were recorded, and from which history.
+    Exit codes: 0 recorded or nothing to do; 2 there is no history to read and --through is missing; 4 the operated
+    database can't be reached; 5 the database lacks what those files make, or another run holds the lock.
     """
     from stackctl.migrate.adopt import adopt as take_over
     from stackctl.migrate.sets import complete_sets

@@ -53,7 +53,10 @@ def check(
     time. With --run, a command gets DATABASE_URL before and after; only what passed and then fails counts. It inherits
     the whole environment, with the secrets in it, unless --run-env narrows it. The files' SQL runs as a role without
     superuser's rights, which reaches no files, programs or other servers, unless --trust is given.
-    Exit codes: 0 nothing breaks (warnings do not count), 1 something breaks, 2 no such commit, 5 no git repository.
+
+    Prints what breaks, and what each new statement locks and rewrites.
+    Exit codes: 0 nothing breaks (warnings do not count); 1 something breaks; 2 no such commit; 3 a file does not apply;
+    4 the temporary PostgreSQL does not start; 5 no git repository.
     """
     from stackctl.migrate.compatibility.check import CheckOptions, check_compatibility
     from stackctl.migrate.folder import discover

@@ -43,7 +43,9 @@ def diff(
     In an order that runs. A comment stands over each statement that destroys something, and in place of what no
     statement does. Histories of migrations and the schema stackctl are left out, owners and the order of columns do not
     count. Nothing is written: a folder is applied to a temporary PostgreSQL.
-    Exit codes: 0 equal, 1 different, 3 the folder does not apply.
+
+    Prints the statements.
+    Exit codes: 0 equal; 1 different; 3 the folder does not apply; 4 a database can't be reached.
     """
     from stackctl.migrate.diff import DiffOptions, diff_sides
     from stackctl.migrate.schema.difference import write_difference

@@ -16,7 +16,11 @@ from stackctl.core.errors import UsageError
     context_settings={"ignore_unknown_options": True},
 )
 def down(run: Run, arguments: Annotated[list[str] | None, typer.Argument(hidden=True)] = None) -> None:
-    """There is no way down: `stackctl migrate new --revert VERSION` drafts the reverse as a new file."""
+    """There is no way down: `stackctl migrate new --revert VERSION` drafts the reverse as a new file.
+
+    Prints that, and does nothing.
+    Exit codes: 2 always.
+    """
     raise UsageError(
         "stackctl only goes forward: what is applied is taken back by a new migration",
         code="no-way-down",

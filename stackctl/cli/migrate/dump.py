@@ -21,6 +21,9 @@ def dump(
     """Print the schema of the operated database as SQL, always in the same order: for reviews and diffs.
 
     Without owners, versions and data, so that two databases with the same schema give the same text.
+
+    Prints the SQL, or with --output the file's path.
+    Exit codes: 0 printed; 4 the operated database can't be reached.
     """
     from stackctl.core.console import Exact
     from stackctl.migrate.schema.dump import dump_schema

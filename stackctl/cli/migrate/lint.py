@@ -61,7 +61,10 @@ def lint(
     Nothing is executed, and no database is needed. With --ask-database, or where --database-url is given, the database
     answers what only it can tell. A finding is silenced by a comment: -- stackctl:allow RULE reason
     Which rules are asked, and how severe each is, stackctl.yaml says under migrations.lint.
-    Exit codes: 0 clean (advice does not count), 1 findings, 2 no such file, commit or rule, 3 configuration.
+
+    Prints each finding with its file, line and a safer way; other forms with --format.
+    Exit codes: 0 clean (advice does not count); 1 findings; 2 no such file, commit or rule; 4 the database that was to
+    be asked can't be reached; 5 no git repository.
     """
     set_format(run, format_)
     from stackctl.migrate.lint.choosing import choose_rules, parse_version

@@ -33,6 +33,10 @@ def new(
     With --revert the files are applied to a temporary PostgreSQL, once without that one. What is different becomes the
     draft, or what another tool's file has as its way down. What can't be reversed stands in it as a comment, and then
     `migrate up` stops at the file until you have completed it.
+
+    Prints the path of the new file.
+    Exit codes: 0 written; 2 no such migration; 3 a file does not apply; 4 the temporary PostgreSQL does not start; 5
+    the file exists.
     """
     from stackctl.migrate.folder import create_file
 

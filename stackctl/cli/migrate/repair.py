@@ -50,7 +50,10 @@ def repair(
     An applied file that was edited stops migrate up. Accept the edit here, once you have seen the difference (it is
     shown where git holds the file as it was applied): the database stays as the applied version left it. With
     --applied and --pending, say what counts as applied and what does not.
-    Exit codes: 0 repaired or nothing to do, 2 no such migration, 5 not confirmed, or another run holds the lock.
+
+    Prints what is changed in the history.
+    Exit codes: 0 repaired or nothing to do; 2 no such migration; 4 the operated database can't be reached; 5 not
+    confirmed, or another run holds the lock.
     """
     from stackctl.migrate.repair import execute_repairs, find_difference, plan_repairs
     from stackctl.migrate.sets import complete_sets

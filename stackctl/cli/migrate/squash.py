@@ -31,8 +31,10 @@ def squash(
 
     A database that has the last of them needs nothing; one that has some of them but not the last is refused by up. The
     dump is applied to a temporary PostgreSQL first, and must give the same schema and rows. No database is touched.
-    Exit codes: 0 done, 2 no such migration or fewer than two, 3 a file does not apply, 5 a dump can't hold what they
-    make, or not confirmed.
+
+    Prints the path of the new file; with --dry-run the file itself.
+    Exit codes: 0 done; 2 no such migration or fewer than two; 3 a file does not apply; 4 the temporary PostgreSQL does
+    not start; 5 a dump can't hold what they make, or not confirmed.
     """
     from stackctl.core.console import Exact
     from stackctl.migrate.folder import discover

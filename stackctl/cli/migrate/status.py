@@ -31,7 +31,10 @@ def status(
     """Compare the files with what is applied. Writes nothing.
 
     stackctl's own tables are told apart, once any of them was made behind a folder of your own; -o has all in one list.
-    Exit codes: 0 read (with --check: up to date), 1 --check found something.
+
+    Prints a row for each migration: applied or pending, when and by whom.
+    Exit codes: 0 printed (with --check: up to date); 1 --check found something; 4 the operated database can't be
+    reached.
     """
     from stackctl.migrate.sets import complete_sets
 

@@ -79,6 +79,8 @@ def up(
     a folder of your own it is applied behind that, if --bundled asks for it or once any of it was applied. A
     transaction that can't have its locks within --lock-timeout is rolled back and tried again after a pause, so that
     the application is never queued behind it for longer. Run it again after a crash: it goes on from the last commit.
+
+    Prints each migration as it is committed; with --dry-run the statements that would run.
     Exit codes: 0 applied or nothing to do, 1 a migration failed, 4 the database can't be reached or may not be changed,
     5 another run or another session is in the way, or files and history do not fit.
     """

@@ -22,7 +22,9 @@ def verify(run: Run, directory: Directory = None, history: History = None) -> No
     Found are applied files that were edited or deleted, a database ahead of the files, files older than what is
     applied, half-applied files, and INVALID indexes. Comments and line endings do not count as edits, and a pending
     file is no finding.
-    Exit codes: 0 all fits, 1 something was found.
+
+    Prints a line for each finding.
+    Exit codes: 0 all fits; 1 something was found; 4 the operated database can't be reached.
     """
     from stackctl.migrate.sets import complete_sets
     from stackctl.migrate.verify import verify as compare

@@ -20,8 +20,9 @@ def apply(
 ) -> None:
     """Switch payment methods to the state that a file gives; shows the difference first.
 
-    Exit codes: 0 done, or nothing to change; 1 Stripe did not do all of it; 3 the file is bad; 5 refused, or not
-    confirmed; 6 sent, but not answered.
+    Prints each method that is switched.
+    Exit codes: 0 done, or nothing to change; 1 Stripe did not do all of it; 3 the file is bad; 4 the database or Stripe
+    can't be reached, or Stripe refuses the key; 5 refused, or not confirmed; 6 sent, but not answered.
     """
     from stackctl.payments.methods import load_states
 

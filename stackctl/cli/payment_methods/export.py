@@ -15,7 +15,12 @@ def export(
     stripe_api_key: StripeApiKey = None,
     stripe_api_base: StripeApiBase = None,
 ) -> None:
-    """Print the present state as a file for `plan` and `apply`."""
+    """Print the present state as a file for `plan` and `apply`.
+
+    Prints the file.
+    Exit codes: 0 printed; 4 the database or Stripe can't be reached, or Stripe refuses the key; 5 no account is
+    connected.
+    """
     from stackctl.payments.methods import format_configuration
 
     _, found = read_configuration(run, tenancy, configuration, stripe_api_key, stripe_api_base)

@@ -18,7 +18,12 @@ def list_(
     stripe_api_key: StripeApiKey = None,
     stripe_api_base: StripeApiBase = None,
 ) -> None:
-    """List the methods by category: whether checkout shows them, and whether they can be switched."""
+    """List the methods by category: whether checkout shows them, and whether they can be switched.
+
+    Prints a row for each method: on or off, and what it needs.
+    Exit codes: 0 printed; 4 the database or Stripe can't be reached, or Stripe refuses the key; 5 no account is
+    connected.
+    """
     from stackctl.payments.methods import CATEGORIES
 
     _, found = read_configuration(run, tenancy, configuration, stripe_api_key, stripe_api_base)

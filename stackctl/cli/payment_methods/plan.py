@@ -24,7 +24,9 @@ def plan(
 ) -> None:
     """Show what `apply` would change, and what stands in the way.
 
-    Exit codes: 0 nothing stands in the way; 1 something does; 3 the file is bad.
+    Prints each method that would be switched, and each that can't be.
+    Exit codes: 0 nothing stands in the way; 1 something does; 3 the file is bad; 4 the database or Stripe can't be
+    reached, or Stripe refuses the key; 5 no account is connected.
     """
     from stackctl.payments import methods
 

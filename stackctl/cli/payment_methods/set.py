@@ -26,8 +26,9 @@ def set_(
 ) -> None:
     """Switch payment methods on or off; shows the difference first.
 
-    Exit codes: 0 done, or nothing to change; 1 Stripe did not do all of it; 2 no such method; 5 refused, or not
-    confirmed; 6 sent, but not answered.
+    Prints each method that is switched.
+    Exit codes: 0 done, or nothing to change; 1 Stripe did not do all of it; 2 no such method; 4 the database or Stripe
+    can't be reached, or Stripe refuses the key; 5 refused, or not confirmed; 6 sent, but not answered.
     """
     from stackctl.payments.methods import parse_arguments
 

@@ -41,7 +41,9 @@ def products(
 ) -> None:
     """List the products that a tenancy sells; of a customer, what it owns and may buy. Stripe is not asked.
 
-    Exit codes: 0 listed; 2 no such tenancy or customer.
+    Prints a row for each product: for whom, and the price.
+    Exit codes: 0 printed; 2 no such tenancy or customer; 4 the operated database can't be reached; 5 it was never
+    migrated.
     """
     from stackctl.backend.tenancies import choose_tenancy, read_layers
     from stackctl.payments import products as found

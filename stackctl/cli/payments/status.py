@@ -12,7 +12,9 @@ def status(
 ) -> None:
     """Show the connected account, what Stripe still waits for, and whether key and project are of one mode.
 
-    Exit codes: 0 shown; 4 Stripe can't be reached or refuses the key; 5 no account is connected.
+    Prints a line for each, and what is missing.
+    Exit codes: 0 shown; 4 the database or Stripe can't be reached, or Stripe refuses the key; 5 no account is
+    connected.
     """
     from dataclasses import asdict
 

@@ -26,8 +26,9 @@ def test_mode(
 ) -> None:
     """Show or switch a tenancy's test mode, in which purchases cost nothing. Only its own key is written.
 
-    Exit codes: 0 shown or done, or nothing to change; 2 no such tenancy; 5 not confirmed, or the configuration was
-    changed by someone else in the meantime.
+    Prints whether it is on.
+    Exit codes: 0 printed or done, or nothing to change; 2 no such tenancy; 4 the operated database can't be reached; 5
+    not confirmed, or the configuration was changed by someone else in the meantime.
     """
     from stackctl.backend.tenancies import choose_tenancy, read_layers
     from stackctl.payments import connection

@@ -28,7 +28,9 @@ def backfill(
 ) -> None:
     """Send every row of a mapping again, in batches, beside live changes; an interrupted one goes on when run again.
 
-    Exit codes: 0 done, 1 a database or a row did not take it, 5 a database belongs to another tenancy, 130 interrupted.
+    Prints a row for each database: rows and batches sent.
+    Exit codes: 0 done; 1 a database or a row did not take it; 4 the operated database can't be reached; 5 a database
+    belongs to another tenancy.
     """
     from stackctl.sync.check import backfill as feature
     from stackctl.sync.pipeline import Pipeline

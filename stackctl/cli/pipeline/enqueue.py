@@ -20,7 +20,11 @@ def enqueue(
     everything: Annotated[bool, typer.Option("--all", help="Every configured tenancy.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say which, and queue none.")] = False,
 ) -> None:
-    """Queue tenancies for the poller. One that is queued already is not queued twice."""
+    """Queue tenancies for the poller. One that is queued already is not queued twice.
+
+    Prints how many tenancies were queued.
+    Exit codes: 0 queued; 2 no such tenancy; 4 the operated database can't be reached; 5 it was never migrated.
+    """
     from stackctl.sync.pipeline import Pipeline
     from stackctl.sync.queue import entries as queue
 

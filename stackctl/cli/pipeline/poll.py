@@ -37,7 +37,9 @@ def poll(
 ) -> None:
     """Process the queue: sync the external databases of the tenancies that are due, until nothing is left.
 
-    Exit codes: 0 done or fuse off, 1 a database did not sync (it will be retried).
+    Prints how many tenancies were synced, and how many failed.
+    Exit codes: 0 done, or the fuse is off; 1 a database did not sync (it is retried later); 4 the operated database
+    can't be reached; 5 it was never migrated.
     """
     from stackctl.sync import service
     from stackctl.sync.pipeline import Pipeline

@@ -26,6 +26,10 @@ def run_(run: Run, max_duration: MaxDuration = None) -> None:
     """Sequencer, poller and engine in one process, until a signal or --max-duration.
 
     Ctrl-C or SIGTERM ends it after the batch in hand, with exit code 0; a second one ends it at once.
+
+    Prints a line for each batch that was stamped, and for each sync that sent something or failed.
+    Exit codes: 0 ended by a signal or --max-duration; 4 the operated database can't be reached; 5 it was never
+    migrated.
     """
     from stackctl.sync import service
     from stackctl.sync.pipeline import Pipeline

@@ -34,7 +34,8 @@ def sequence(
 ) -> None:
     """Stamp changed rows with sequence ids and queue their tenancies, until nothing is left.
 
-    Exit codes: 0 done or fuse off, 5 another sequencer held the lock.
+    Prints how many rows were stamped, by table.
+    Exit codes: 0 done, or the fuse is off; 4 the operated database can't be reached; 5 another sequencer held the lock.
     """
     from stackctl.sync import service
     from stackctl.sync.pipeline import Pipeline

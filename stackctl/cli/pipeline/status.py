@@ -56,8 +56,9 @@ def status(
 
     With -q: one line, for a shell's prompt, of what the operated database knows; it takes two seconds at the most.
 
-    Exit codes: 0 read (with --check: all well), 1 --check found something wrong, 4 the operated database can't be
-    reached, or with -q does not answer in time.
+    Prints the fuses, the queue, a row for each source table, and a row for each copy.
+    Exit codes: 0 printed (with --check: all is well); 1 --check found something wrong; 4 the operated database can't be
+    reached, or with -q does not answer in time; 5 the database was never migrated.
     """
     from stackctl.sync.pipeline import Pipeline
     from stackctl.sync.status import read_status as read
@@ -230,7 +231,7 @@ def _show_database(console: Console, database: DatabaseStatus) -> None:
         console.line(f"busy: {database.busy}; how far it is can be read when it is free")
         return
     for row in database.refused[:REFUSED_SHOWN]:
-        console.line(f"refused: {row.mapping} {', '.join(map(str, row.key))}: {row.error}", style="red")
+        console.line(f"rejected: {row.mapping} {', '.join(map(str, row.key))}: {row.error}", style="red")
     if len(database.refused) > REFUSED_SHOWN:
         console.line(
             f"and {len(database.refused) - REFUSED_SHOWN:,} more rejected rows (--json lists them)", style="red"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stackctl.cli.arguments import require_names_or_all
-from stackctl.cli.command import Run, command
+from stackctl.cli.command import Run, command, format_count
 from stackctl.cli.pipeline.shared import (
     REFUSED,
     OnlyDatabases,
@@ -51,11 +51,14 @@ def sync(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say how many rows wait for each copy; send none.")
     ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="With --adopt and --rebuild: do not ask.")] = False,
 ) -> None:
     """Bring external databases up to date now, without the queue and whatever the fuses say.
 
-    Exit codes: 0 all in sync, 1 a database did not sync (the others went on), 5 one belongs to another tenancy, a
-    table there is not stackctl's, or a mapping has changed in a way that --rebuild is for.
+    Prints a row for each copy: rows sent, rows deleted, the cursor.
+    Exit codes: 0 all in sync; 1 a database did not sync (the others went on); 4 the operated database can't be reached;
+    5 a database belongs to another tenancy, a table there is not stackctl's, a mapping has changed in a way that
+    --rebuild is for, or not confirmed.
     """
     from stackctl.sync import service
     from stackctl.sync.engine.database_sync import SyncOptions
@@ -73,6 +76,8 @@ def sync(
     if dry_run:
         _show_waiting(run, scope)
         return
+    if (adopt or rebuild) and not yes:
+        _confirm(run, scope, rebuild)
     console = run.console
     with stop_on_signals(None) as stop, console.progress("syncing") as progress:
         options = SyncOptions(
@@ -93,6 +98,26 @@ def sync(
         ok=ok and not interrupted,
         exit_code=EXIT_INTERRUPTED if interrupted else StateError.exit_code if refused else 1,
     )
+
+
+def _confirm(run: Run, scope: Scope, rebuild: str | None) -> None:
+    """Ask before tables are taken over or rebuilt, after naming them; not where there is none of that kind."""
+    from stackctl.sync.check.mapping_differences import find_differences
+    from stackctl.sync.pipeline import Pipeline
+
+    found = find_differences(Pipeline(run.settings), scope)
+    if rebuild is None:
+        chosen = [one for one in found if one.change == "not-ours"]
+        what, follows = "Take over", "rows that the source does not have are deleted"
+    else:
+        chosen = [one for one in found if one.change in ("same", "unknown", "resend", "alter", "rebuild")]
+        what, follows = "Rebuild", "what the mapping no longer has is deleted"
+    for one in chosen:
+        reasons = f": {', '.join(one.reasons)}" if one.reasons else ""
+        run.console.info(f"{one.tenancy} {one.database}: the table of {one.mapping}{reasons}")
+    if chosen:
+        tables = format_count(len(chosen), "table", "tables")
+        run.confirm(f"{what} {tables}? In each, {follows}.", yes=False)
 
 
 def _show_waiting(run: Run, scope: Scope) -> None:

@@ -41,8 +41,9 @@ def verify(
 ) -> None:
     """Compare external databases with their source row for row, by checksums; changes may go on meanwhile.
 
-    Exit codes: 0 equal (or repaired by --repair), 1 differences or a database that could not be compared, 5 one belongs
-    to another tenancy, or a table there is not stackctl's.
+    Prints a line for each database that is equal, and a row for each copy that differs.
+    Exit codes: 0 equal (or repaired by --repair); 1 differences, or a database that could not be compared; 4 the
+    operated database can't be reached; 5 a database belongs to another tenancy, or a table there is not stackctl's.
     """
     from stackctl.sync.check import verify as feature
     from stackctl.sync.pipeline import Pipeline

@@ -22,6 +22,9 @@ def forget(
     """Forget that databases fail, as after a success: for those that are gone for good.
 
     One that is still configured is tried again with the next change of its tenancy, or by the sweep.
+
+    Prints the databases.
+    Exit codes: 0 done; 2 no such failing database; 4 the operated database can't be reached; 5 not confirmed.
     """
     from stackctl.sync.queue import retries
 

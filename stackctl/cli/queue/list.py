@@ -26,6 +26,9 @@ def list_(
     """List queue entries, and the databases that are waiting for another attempt or given up.
 
     -o has the entries alone.
+
+    Prints a row for each entry, then a row for each database that fails.
+    Exit codes: 0 printed; 4 the operated database can't be reached; 5 it was never migrated.
     """
     from stackctl.sync.queue import entries as queue
     from stackctl.sync.queue import pauses, retries

@@ -18,7 +18,11 @@ def retry(
     everything: Annotated[bool, typer.Option("--all", help="Every failing database.")] = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Make failing databases due now, given up ones included. The next poll tries them."""
+    """Make failing databases due now, given up ones included. The next poll tries them.
+
+    Prints the databases.
+    Exit codes: 0 done; 2 no such failing database; 4 the operated database can't be reached; 5 it was never migrated.
+    """
     from stackctl.sync.queue import retries
 
     with run.database() as conn:

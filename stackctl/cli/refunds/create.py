@@ -81,8 +81,9 @@ def create(
     The refund is written into a ledger before Stripe is asked. Whatever happens then, it is not made twice: when the
     outcome is not known (exit code 6), `stackctl refunds resume` finds it out.
 
-    Exit codes: 0 refunded; 2 bad usage, no such purchase; 4 Stripe can't be reached or refuses the key; 5 refused, or
-    not confirmed; 6 sent, and the outcome is unknown or not final.
+    Prints the amount, and the ids of the refund in the ledger and at Stripe; with --dry-run the request.
+    Exit codes: 0 refunded; 2 bad usage, no such purchase; 4 the database or Stripe can't be reached, or Stripe refuses
+    the key; 5 refused, or not confirmed; 6 sent, and the outcome is unknown or not final.
     """
     from stackctl.payments.refunds import execute
     from stackctl.payments.refunds.quantity import check_quantity

@@ -66,6 +66,7 @@ def list_(
 
     What was refunded elsewhere, in Stripe's dashboard say, is shown; it is a difference with --strict only.
 
+    Prints a row for each refund.
     Exit codes: 0 listed, nothing differs; 1 ledger and Stripe differ; 4 Stripe can't be reached or refuses the key, for
     one of the accounts at least.
     """

@@ -24,7 +24,9 @@ def preview(
 ) -> None:
     """Show what was bought, charged and refunded, what remains, and why it can't be refunded when it can't.
 
-    Exit codes: 0 shown; 2 no such purchase; 4 Stripe can't be reached or refuses the key.
+    Prints a row for each entry of the purchase: what was paid and what is left.
+    Exit codes: 0 printed; 2 no such purchase; 4 the database or Stripe can't be reached, or Stripe refuses the key; 5
+    the database was never migrated.
     """
     open_gateway = prepare_gateway(run, stripe_api_key, stripe_api_base)
     with run.database() as conn:

@@ -56,8 +56,9 @@ def resume(
     hours. What was planned and not sent is sent, or after 23 hours canceled. With --all a live key passes over the
     refunds of test mode.
 
-    Exit codes: 0 settled, given up, or nothing to settle; 2 no such refund; 4 Stripe can't be reached or refuses the
-    key; 5 a refund has failed, or can't be given up; 6 the outcome is still unknown or not final.
+    Prints what became of each.
+    Exit codes: 0 settled, given up, or nothing to settle; 2 no such refund; 4 the database or Stripe can't be reached,
+    or Stripe refuses the key; 5 a refund has failed, or can't be given up; 6 the outcome is still unknown or not final.
     """
     from stackctl.payments.refunds import execute, ledger
 

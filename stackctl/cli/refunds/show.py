@@ -11,7 +11,8 @@ from stackctl.cli.refunds.shared import STATUS_COLOURS, RefundId, refund_documen
 def show(run: Run, refund: RefundId) -> None:
     """Show one refund as the ledger has it. Stripe is not asked; `resume` does that.
 
-    Exit codes: 0 shown; 2 no such refund.
+    Prints a line for each thing known about it.
+    Exit codes: 0 printed; 2 no such refund; 4 the operated database can't be reached; 5 it was never migrated.
     """
     from stackctl.payments.money import format_money
     from stackctl.payments.refunds import ledger

@@ -56,6 +56,7 @@ def add(
 ) -> None:
     """Add a rule to the file: below all others, unless --priority, --before or --after says where.
 
+    Prints the difference, and which tests would fail.
     Exit codes: 0 written; 2 there is such a rule; 3 the rule is wrong; 5 tests fail, and it was not confirmed.
     """
     from stackctl.rules.editing import read_rules_file, replace_rules

@@ -53,7 +53,9 @@ def backtest(
 
     Anonymous users are left out. Where the database does not tell how a user signed up, rules that depend on it are
     unknown for that user, unless --auth-method says.
-    Exit codes: 0 done; 2 bad usage; 3 a rules file is bad; 4 no database.
+
+    Prints a row for each rule: how many users it matches, decides about and restricts.
+    Exit codes: 0 printed; 3 a rules file is bad; 4 the operated database can't be reached; 5 it was never migrated.
     """
     from stackctl.rules import backtest as backtests
     from stackctl.rules.model import AUTH_METHODS

@@ -37,7 +37,8 @@ def check(
 ) -> None:
     """Find what is wrong with rules before anybody signs up: mistakes, and comparisons that never come true.
 
-    Exit codes: 0 nothing found but information, 1 an error or a warning, or a file that holds no rules; 3 no such file.
+    Prints each finding with its place in the condition.
+    Exit codes: 0 nothing found but information; 1 an error or a warning, or a file that holds no rules; 3 no such file.
     """
     from stackctl.rules import check as checks
     from stackctl.rules.rules_file import load_rules

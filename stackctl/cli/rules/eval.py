@@ -60,7 +60,10 @@ def eval_(
     A CSV has the columns email and auth_method, and may have oauth_provider, country_code, bot, free_trial_abuse.
     Of most users, the database does not tell how they signed up: where the decision depends on it, each way is named,
     and --auth-method says which is shown.
-    Exit codes: 0 evaluated, whatever the decision; 2 no such user can be, or is there; 3 a file is bad; 4 no database.
+
+    Prints the user as the rules see it, each rule's answer, and the decision.
+    Exit codes: 0 evaluated, whatever the decision; 2 no such user can be, or is there; 3 a file is bad; 4 the operated
+    database can't be reached; 5 it was never migrated.
     """
     from stackctl.rules.decide import Judge
     from stackctl.rules.model import Context

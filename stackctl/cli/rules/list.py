@@ -8,7 +8,11 @@ from stackctl.cli.rules.rules_file import RulesPath, load_rules
 
 @command(example="stackctl rules list\nstackctl rules list --rules sign-up-rules.yaml --json", lists=True)
 def list_(run: Run, rules: RulesPath = None) -> None:
-    """List the rules in the order in which they are evaluated."""
+    """List the rules in the order in which they are evaluated.
+
+    Prints a row for each rule: priority, state, action and condition.
+    Exit codes: 0 printed; 3 the file is bad.
+    """
     from stackctl.core.console import Exact
 
     found = load_rules(run, rules)

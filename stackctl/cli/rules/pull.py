@@ -24,6 +24,7 @@ def pull(
 
     What breaks the backend's own schema is told, and taken as the backend does; a rule that can be none is left out.
 
+    Prints the difference.
     Exit codes: 0 written, or nothing to change; 2 no such tenancy; 5 not confirmed.
     """
     from stackctl.backend.tenancies import choose_tenancy, read_layers

@@ -27,8 +27,10 @@ def push(
 
     Lists that conditions use by name are written out: the backend knows none.
 
+    Prints the difference.
     Exit codes: 0 written, or nothing to change; 2 no such tenancy; 3 the file is bad, or `check` finds an error in it;
-    5 not confirmed, or the configuration was changed by someone else in the meantime.
+    4 the operated database can't be reached; 5 not confirmed, or the configuration was changed by someone else in the
+    meantime.
     """
     from stackctl.backend.tenancies import choose_tenancy, read_layers, write_config
     from stackctl.core.console import Exact

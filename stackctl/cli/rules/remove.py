@@ -13,8 +13,10 @@ from stackctl.cli.rules.rules_file import RulesPath, rules_path
 def remove(run: Run, ids: Ids, rules: RulesPath = None, yes: Yes = False, dry_run: DryRun = False) -> None:
     """Take rules out of the file; comments stay.
 
-    A test that names such a rule fails then. Exit codes: 0 written; 2 no such rule; 5 tests fail, and it was not
-    confirmed.
+    A test that names such a rule fails then.
+
+    Prints the difference, and which tests would fail.
+    Exit codes: 0 written; 2 no such rule; 5 tests fail, and it was not confirmed.
     """
     from stackctl.rules.editing import read_rules_file
 

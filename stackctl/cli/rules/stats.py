@@ -29,6 +29,9 @@ def stats(
     """How often each rule has acted: the last hours one by one, by action, and all time.
 
     Triggers are those that the application recorded with stackctl.record_sign_up_rule_trigger().
+
+    Prints a row for each rule, with a bar for each hour.
+    Exit codes: 0 printed; 4 the operated database can't be reached; 5 it was never migrated.
     """
     from stackctl.rules.stats import read_stats as read
 

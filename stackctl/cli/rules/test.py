@@ -54,8 +54,9 @@ def test(
 ) -> None:
     """Run suites of sample users against the rules, and show what came out otherwise, and why.
 
-    Exit codes: 0 all passed, 1 some failed, 3 a suite or the rules file is bad, 5 a suite was
-    changed while it was to be recorded.
+    Prints each failing test with what was expected and what came, then the counts.
+    Exit codes: 0 all passed, 1 some failed, 3 a suite or the rules file is bad, 5 a suite was changed while it was to
+    be recorded.
     """
     from stackctl.rules import suites as all_suites
 

@@ -26,7 +26,8 @@ def tree(
 ) -> None:
     """Draw a rule's condition as groups and conditions, or make a condition of such a tree.
 
-    Exit codes: 0 drawn; 2 no such rule; 3 the condition or the tree can't be read.
+    Prints the tree, or the condition.
+    Exit codes: 0 printed; 2 no such rule; 3 the condition or the tree can't be read.
     """
     from stackctl.core.console import Exact
     from stackctl.core.json_reader import load_json

@@ -25,7 +25,7 @@ _SHARE = 10  # times as long as a look took is waited at least until the next on
 def watch_suites(
     run: Run, named: Sequence[Path], rules_of: Callable[[Path], Path | None], run_once: Callable[[], None]
 ) -> None:
-    """Until Ctrl-C, or the reader of stdout leaves; an error is shown, and ends when a file is mended.
+    """Until Ctrl-C, or the reader of stdout leaves; an error is shown, and ends when a file is fixed.
 
     `rules_of`: the rules file of a suite that does not name one itself.
     """

@@ -28,6 +28,9 @@ def completion(
     """Print the completion script of a shell.
 
     Save it where the shell looks for completions, as the examples do, and start a new shell.
+
+    Prints the script.
+    Exit codes: 0 printed; 2 there is no such shell.
     """
     if shell not in SCRIPTS:
         close = difflib.get_close_matches(shell.lower(), SCRIPTS, n=1, cutoff=0.5)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stackctl.cli.command import Run, command
+from stackctl.cli.command import Run, command, format_count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,8 +32,8 @@ def demo(
     and it starts afresh; it asks first if anything was changed.
 
     Prints each step, then the comparison of each copy with its source.
-    Exit codes: 0 both sides are equal; 1 they differ; 2 the folder can't be used; 4 the server does not start; 5 the
-    folder holds something else, another demo is running there, or not confirmed.
+    Exit codes: 0 all copies are equal to their source; 1 they differ; 2 the folder can't be used; 4 the server does not
+    start; 5 the folder holds something else, another demo is running there, or not confirmed.
     """
     from stackctl.cli.start.demo_tour import run_demo as play
 
@@ -71,23 +71,31 @@ def demo(
 
 
 def _show(run: Run, result: DemoResult, directory: Path) -> None:
+    from stackctl.cli.start.demo_tour import is_equal
+
     console = run.console
     for checked in result.checks:
         console.line()
-        console.line(f"tenancy {checked.tenancy}  →  {checked.database} ({checked.type})", style="bold")
+        console.line(f"tenancy {checked.tenancy}", style="bold")
+        if all(map(is_equal, checked.mappings)) and not console.wide:
+            rows = format_count(sum(one.source_rows or 0 for one in checked.mappings), "row", "rows")
+            copies = format_count(len(checked.mappings), "copy", "copies")
+            console.line(f"  {checked.database} ({checked.type}): {rows} in {copies}, equal")
+            continue
+        console.line(f"  {checked.database} ({checked.type})")
         console.table(
-            ("mapping", "source", "target", "missing", "extra", "different"),
+            ("mapping", "source", "copy", "missing", "extra", "different"),
             [
                 (c.mapping, f"{c.source_rows:,}", f"{c.target_rows:,}", c.missing, c.extra, c.different)
                 for c in checked.mappings
             ],
-            right=("source", "target", "missing", "extra", "different"),
+            right=("source", "copy", "missing", "extra", "different"),
         )
     console.line()
     if not result.ok:
-        console.line("The two sides differ. That should never happen; please report it.", style="bold red")
+        console.line("Copies differ from their source. That should never happen; please report it.", style="bold red")
         return
-    console.line("Both sides are equal. What to try next:", style="bold")
+    console.line("All copies are equal to their source. What to try next:", style="bold")
     place = shlex.quote(str(directory))
     console.line(f"  cd -- {place}" if place.startswith("-") else f"  cd {place}", exact=True)
     if not shutil.which("stackctl"):

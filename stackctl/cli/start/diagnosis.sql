@@ -26,7 +26,7 @@ ORDER BY 1, 2
 
 -- name: list_silent_triggers
 -- Triggers of change capture, table by table, that are switched off or fire for replicas only, or else do not fire for
--- those; and what mends it.
+-- those; and what fixes it.
 SELECT t.tgenabled IN ('D', 'R') AS off,
        format('%%s (%%s)', quote_ident(c.relname), string_agg(t.tgname, ', ' ORDER BY t.tgname)),
        format('ALTER TABLE %%I %%s', c.relname,

@@ -13,7 +13,8 @@ _STYLES = {"ok": "green", "warning": "yellow", "error": "bold red"}
 def doctor(run: Run) -> None:
     """Check the configuration and every database; each finding names its fix. Changes nothing.
 
-    Exit codes: 0 nothing is wrong (warnings aside), 1 something is.
+    Prints a line for each check, `ok`, `warning` or `failed`, and a hint where one is needed.
+    Exit codes: 0 nothing is wrong (warnings aside); 1 something is.
     """
     from stackctl.cli.start.diagnosis import run_checks
 

@@ -38,7 +38,8 @@ def explain(
     What `rules check`, `mappings check` and `migrate lint`, `check` and `verify` find is explained, too. Without a
     code, all are listed.
 
-    Exit codes: 0 explained; 2 there is no such code.
+    Prints the explanation; without a code a line for each code.
+    Exit codes: 0 printed; 2 there is no such code.
     """
     from stackctl.cli.explanations.texts import read_explanations
 

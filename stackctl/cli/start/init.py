@@ -100,7 +100,8 @@ def init(
 ) -> None:
     """Write a commented stackctl.yaml, readable by you alone.
 
-    Exit code 5 when the file exists and --force is missing.
+    Prints the file's path; with --dry-run the file itself.
+    Exit codes: 0 written; 5 the file exists, and --force is missing.
     """
     target = path or run.options["config"] or Path("stackctl.yaml")
     if target.is_dir():

@@ -18,6 +18,9 @@ def list_(
 
     Where a command asks for a tenancy, its id will do, or the beginning of the id, or the id of its project, as long
     as that fits one tenancy alone.
+
+    Prints a row for each tenancy.
+    Exit codes: 0 printed; 4 the operated database can't be reached; 5 it was never migrated.
     """
     from stackctl.backend import tenancies
     from stackctl.sync.pipeline import Pipeline

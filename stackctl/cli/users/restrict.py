@@ -38,8 +38,9 @@ def restrict(
 ) -> None:
     """Restrict a user, or change the reason of one that is restricted.
 
-    Exit codes: 0 restricted, or it was already; 2 no such user, or several; 5 not confirmed, or changed by someone
-    else in the meantime.
+    Prints what changes.
+    Exit codes: 0 restricted, or it was already; 2 no such user, or several; 4 the operated database can't be reached; 5
+    not confirmed, or changed by someone else in the meantime.
     """
     require_text(reason, "--reason")
     require_text(private_details or "", "--private-details")

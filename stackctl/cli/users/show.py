@@ -33,7 +33,9 @@ def show(
 ) -> None:
     """Show who a user is, how it signed up, whether it is restricted and why, and whether the sync knows.
 
-    Exit codes: 0 shown, 2 no such user, or several.
+    Prints the user, its channels, and what restricts it.
+    Exit codes: 0 printed; 2 no such user, or several; 4 the operated database can't be reached; 5 it was never
+    migrated.
     """
     with run.database() as conn:
         user = find_user(conn, who, tenancy)

@@ -10,8 +10,9 @@ from stackctl.cli.users.shared import DryRun, Tenancy, Who, Yes, change_restrict
 def unrestrict(run: Run, who: Who, tenancy: Tenancy = None, yes: Yes = False, dry_run: DryRun = False) -> None:
     """Lift the restriction on a user, whether set by an admin or a sign-up rule, with its reason and details.
 
-    Exit codes: 0 lifted, or there was none; 2 no such user, or several; 5 not confirmed, or changed by someone else in
-    the meantime.
+    Prints what changes.
+    Exit codes: 0 lifted, or there was none; 2 no such user, or several; 4 the operated database can't be reached; 5 not
+    confirmed, or changed by someone else in the meantime.
     """
     from stackctl.backend.users import Restriction
 

@@ -50,7 +50,7 @@ class RejectedRow:
 
 def list_rows(conn: Connection, tenancy: UUID, database: str) -> list[RejectedRow]:
     """All rows that this database rejects, by mapping, oldest first."""
-    with translate_source_errors("the refused rows"):
+    with translate_source_errors("the rejected rows"):
         return [
             RejectedRow(*row) for row in conn.execute(_SQL["list_rows"], {"tenancy": tenancy, "database": database})
         ]
@@ -68,14 +68,14 @@ def record_row(
     conn: Connection, tenancy: UUID, database: str, mapping: str, *, key: RejectedKey, sequence_id: int, error: str
 ) -> None:
     parameters = {"tenancy": tenancy, "database": database, "mapping": mapping}
-    with translate_source_errors("the refused rows"):
+    with translate_source_errors("the rejected rows"):
         conn.execute(_SQL["record_row"], parameters | {"key": Jsonb(key), "sequence_id": sequence_id, "error": error})
 
 
 def claim_retries(conn: Connection, tenancy: UUID, database: str, mapping: str, pause: timedelta) -> list[RejectedKey]:
     """Keys of the rows that were last tried longer ago than `pause`; they count as tried now."""
     parameters = {"tenancy": tenancy, "database": database, "mapping": mapping, "pause": pause}
-    with translate_source_errors("the refused rows"):
+    with translate_source_errors("the rejected rows"):
         return [key for (key,) in conn.execute(_SQL["claim_retries"], parameters)]
 
 
@@ -87,7 +87,7 @@ def read_versions(
     To be read under the lock of the cursor, before the source is.
     """
     parameters = {"tenancy": tenancy, "database": database, "mapping": mapping}
-    with translate_source_errors("the refused rows"):
+    with translate_source_errors("the rejected rows"):
         wanted = None if keys is None else Jsonb(list(keys))
         return conn.execute(_SQL["read_versions"], parameters | {"keys": wanted}).fetchall()
 
@@ -97,7 +97,7 @@ def forget_rows(
 ) -> None:
     """These rows went through, and the target has committed them. What was recorded since then stays."""
     parameters = {"tenancy": tenancy, "database": database, "mapping": mapping}
-    with translate_source_errors("the refused rows"):
+    with translate_source_errors("the rejected rows"):
         conn.execute(_SQL["forget_rows"], parameters | {"versions": Jsonb(list(versions))})
 
 
@@ -108,7 +108,7 @@ def to_error(rows: Sequence[RejectedRow]) -> AnswerNo:
     return AnswerNo(
         f"the row {', '.join(map(str, first.key))} of {first.mapping} is rejected: {first.error}{more}",
         code=ROWS_REJECTED,
-        hint="correct the row, or what the target does not take; it is tried again by itself and by `stackctl sync`",
+        hint="correct the row, or what the database does not take; it is tried again by itself and by `stackctl sync`",
         details={"rows": [{"mapping": row.mapping, "key": row.key, "error": row.error} for row in rows[:100]]},
     )
 
@@ -178,7 +178,7 @@ class Quarantine:
             raise AnswerNo(
                 f"{self._of[2]}: more than {MAX_REJECTED} rows are rejected, the last one: {error.message}",
                 code="too-many-refused",
-                hint="correct the target table or the mapping",
+                hint="correct the table in the external database, or the mapping",
             )
         record_row(self._conn, *self._of, key=key, sequence_id=sequence_id, error=error.message)
         self.count += 1

@@ -39,7 +39,7 @@ LONG_PATIENCE = 1800.0  # the same while a whole table is emptied or filled
 
 @dataclass(frozen=True)
 class AppliedBatch:
-    """What one batch did to a target table. `rows` were read, up to the sequence id `highest` (0: none).
+    """What one batch did to a copy. `rows` were read, up to the sequence id `highest` (0: none).
 
     `amount`: how much the page had, for the size of the next one.
     """
