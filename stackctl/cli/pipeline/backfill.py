@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from stackctl.sync.check.backfill import BackfillResult
 
 
-@command(example="stackctl backfill users --rate 500/s\nstackctl backfill users --dry-run")
+@command(example="stackctl backfill users --rate 5000/s\nstackctl backfill users --dry-run")
 def backfill(
     run: Run,
     mapping: Annotated[str, typer.Argument(metavar="MAPPING", help="The mapping whose rows to send.")],
