@@ -22,6 +22,7 @@ from stackctl.rules.cel.parse import (
     Logical,
     Name,
     Node,
+    Unary,
     Unsupported,
     parse,
     walk,
@@ -111,6 +112,9 @@ class _Checker:
                     yield _problem(
                         node, what, f"({self._text(left)}) {self._condition[left.span.end : node.span.end].strip()}"
                     )
+                case Binary(operator="%", left=Unary(operator="-", of=of), right=right):
+                    what = "where nothing is left, it is -0 there, which does not equal 0"
+                    yield _problem(node, what, f"-({self._text(of)} % {self._text(right)})")
                 case Binary(operator="/", left=left, right=right):
                     yield from self._check_division(node, left, right)
                 case Field(of=of) | Index(of=of) if of.span.start != node.span.start:
