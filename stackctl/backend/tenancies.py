@@ -164,7 +164,12 @@ def find_tenancy(conn: Connection, named: str) -> UUID:
     if len(best) == 1:
         return best[0].id
     if best:
-        raise _several(f"{named!r} fits several tenancies", "ambiguous-tenancy", best)
+        raise UsageError(
+            [f"{named!r} fits several tenancies:", *_list_some(best)],
+            code="ambiguous-tenancy",
+            hint=_which_hint(best),
+            details=_details(best),
+        )
     if whole is not None:
         return whole
     raise UsageError(
@@ -183,7 +188,12 @@ def choose_tenancy(conn: Connection, named: str | None) -> UUID:
         return found[0].id
     if not found:
         raise UsageError("there is no tenancy in the operated database", code="usage")
-    raise _several("there are several tenancies", "usage", found)
+    raise UsageError(
+        ["there are several tenancies:", *_list_some(found)],
+        code="usage",
+        hint=_which_hint(found),
+        details=_details(found),
+    )
 
 
 def is_id(text: str) -> bool:
@@ -207,16 +217,17 @@ def _find_ends(named: str) -> tuple[UUID | None, UUID | None]:
     return (lowest, highest) if is_beginning else (None, None)
 
 
-def _several(message: str, code: str, found: Sequence[Tenancy]) -> UsageError:
-    """They are listed, one a line."""
-    listed = found[:_MOST_LISTED]
+def _list_some(found: Sequence[Tenancy]) -> list[str]:
+    return [f"  {one}" for one in found[:_MOST_LISTED]]
+
+
+def _which_hint(found: Sequence[Tenancy]) -> str:
     rest = "; `stackctl tenancies list` shows the others, too" if len(found) > _MOST_LISTED else ""
-    return UsageError(
-        [f"{message}:", *(f"  {one}" for one in listed)],
-        code=code,
-        hint=f"say which with --tenancy{rest}",
-        details={"tenancies": [str(one.id) for one in listed]},
-    )
+    return f"say which with --tenancy{rest}"
+
+
+def _details(found: Sequence[Tenancy]) -> dict[str, list[str]]:
+    return {"tenancies": [str(one.id) for one in found[:_MOST_LISTED]]}
 
 
 def read_layers(conn: Connection, tenancy: UUID) -> ConfigLayers:
