@@ -6,9 +6,9 @@ or is deleted, gets a higher id and comes again at the end. Rows without an id h
 sent first, in the transaction that sets the cursor to 0.
 
 The source joins and sorts as in a whole load, once for all pages of a window, which are as of one moment. Meanwhile it
-keeps what is deleted there, and needs room for the sorting, so a window has WINDOW_ROWS at most, which take about 15
-seconds; each one reads the joined tables anew. A load that is cut goes on with a window from its position. (Pages with
-a statement each cost the source six times as much: two index look-ups a row.)
+keeps what is deleted there, and needs room for the sorting, so a window has WINDOW_ROWS at most, some 15 seconds by the
+rate of smaller loads; each one reads the joined tables anew. A load that is cut goes on with a window from its
+position. (Pages with a statement each cost the source six times as much: two index look-ups a row.)
 
 A page goes straight into the table, which is as fast as one COPY of it all into a table with its key. That needs keys
 that the table lacks: when one is there already (the row was stamped since it was sent), ordinary pages go on from that
