@@ -6,6 +6,7 @@ import codecs
 import csv
 import difflib
 import io
+import json
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -199,7 +200,7 @@ def _read_json_lines(path: Path, text: str) -> Iterator[tuple[int, Any]]:
         try:
             row = load_json(line)
         except ValueError as error:
-            raise _invalid_user(path, number, f"not JSON: {error}") from error
+            raise _invalid_user(path, number, _tell_json(error)) from error
         yield number, row
 
 
@@ -207,7 +208,7 @@ def _read_json(path: Path, text: str) -> Iterator[tuple[int, Any]]:
     try:
         data = load_json(text)
     except ValueError as error:
-        raise _invalid_user(path, getattr(error, "lineno", 1), f"not JSON: {error}") from error
+        raise _invalid_user(path, getattr(error, "lineno", 1), _tell_json(error)) from error
     rows = data.get("users") if isinstance(data, dict) else data
     if not isinstance(rows, list):
         raise _invalid_user(path, 1, _NO_LIST)
@@ -232,6 +233,10 @@ def _read_yaml(path: Path, text: str) -> Iterator[tuple[int, Any]]:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark else 1
         raise _invalid_user(path, row or line, getattr(error, "problem", None) or "not YAML") from error
+
+
+def _tell_json(error: ValueError) -> str:
+    return f"not JSON: {error}" if isinstance(error, json.JSONDecodeError) else str(error)
 
 
 def _invalid_user(path: Path, place: int, what: str) -> ConfigError:
