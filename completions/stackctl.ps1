@@ -737,6 +737,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
             subcommands = @()
             flags = @(
                 '--invoice=:Of a subscription: refund this invoice, not the first one.'
+                '--latest:Of a subscription: the last payment that was made, not the first one.'
                 '--tenancy=@tenancies:Only needed if several tenancies have this id.'
                 '--stripe-api-key=:The platform''s key; better set as STRIPE_API_KEY.'
             )
@@ -752,6 +753,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 '--reason=duplicate|fraudulent|requested_by_customer:Why, as Stripe is told.'
                 '--note=:Kept in the ledger.'
                 '--invoice=:Of a subscription: refund this invoice, not the first one.'
+                '--latest:Of a subscription: the last payment that was made, not the first one.'
                 '--request-id=:An id of your own: repeated with it, the command refunds once.'
                 '--release-schedule:End the schedule that manages the subscription, before the money.'
                 '--again:Even if the same was refunded moments ago.'

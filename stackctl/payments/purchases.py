@@ -133,6 +133,20 @@ def list_invoices(conn: Connection, purchase: Purchase) -> Sequence[Invoice]:
         return cursor.execute(_SQL["list_invoices"], key).fetchall() if purchase.type == "subscription" else ()
 
 
+def find_latest_invoice(conn: Connection, purchase: Purchase) -> str:
+    """The last one that was paid, and not with nothing. Raises UsageError `usage`, StateError `invoice-not-found`."""
+    if purchase.type != "subscription":
+        raise UsageError("--latest goes with a subscription; this is a one-time purchase", code="usage")
+    paid = [one.id for one in list_invoices(conn, purchase) if one.status == "paid" and one.amount != 0]
+    if not paid:
+        raise StateError(
+            f"subscription {purchase.id} has no paid invoice in the database",
+            code="invoice-not-found",
+            hint="name an invoice with --invoice",
+        )
+    return paid[0]
+
+
 def find_intents_of_others(conn: Connection, tenancy: UUID, intents: Sequence[str]) -> set[str]:
     """Those of the payment intents that are known as another tenancy's."""
     return {row[0] for row in conn.execute(_SQL["find_intents_of_others"], {"tenancy": tenancy, "intents": intents})}

@@ -50,6 +50,18 @@ def test_a_payment_is_found_by_each_of_its_ids(shop: Shop) -> None:
     assert shop.run("refunds", "list", "--purchase", intent, "-o", "name").stdout == ""
 
 
+def test_the_last_payment_of_a_subscription(shop: Shop) -> None:
+    subscribed = shop.subscribe(renewals=2)
+    newest = shop.one('SELECT "stripeInvoiceId" FROM "SubscriptionInvoice" ORDER BY "createdAt" DESC LIMIT 1')
+    shop.one('UPDATE "SubscriptionInvoice" SET status = %s WHERE "stripeInvoiceId" = %s RETURNING id', "open", newest)
+    assert preview(shop, str(subscribed), "--latest").json["invoice"] == f"in_1_{subscribed}"
+    made = shop.run("refunds", "create", str(subscribed), "--latest", "--amount", "1", "--yes", "--json")
+    assert made.json["refund"]["invoice"] == f"in_1_{subscribed}"
+    for arguments in ((str(subscribed), "--invoice", newest), (str(shop.buy()),)):
+        assert preview(shop, *arguments, "--latest").json["error"]["code"] == "usage", arguments
+    assert preview(shop, f"in_1_{subscribed}", "--invoice", newest).json["error"]["code"] == "usage"
+
+
 def test_a_customer_stands_for_the_only_purchase(shop: Shop) -> None:
     with shop.connect() as conn:
         add_channel(conn, user := add_user(conn), "ada@example.com")

@@ -15,6 +15,7 @@ from stackctl.cli.arguments import parse_text_option
 from stackctl.cli.command import Run, command, format_count
 from stackctl.cli.refunds.shared import (
     Invoice,
+    Latest,
     PurchaseId,
     Tenancy,
     find_purchase,
@@ -59,6 +60,7 @@ def create(
     reason: Annotated[Reason | None, typer.Option("--reason", help="Why, as Stripe is told.")] = None,
     note: Annotated[str | None, typer.Option("--note", metavar="TEXT", help="Kept in the ledger.")] = None,
     invoice: Invoice = None,
+    latest: Latest = False,
     request_id: Annotated[
         str | None,
         typer.Option(
@@ -98,7 +100,7 @@ def create(
     )
     open_gateway = prepare_gateway(run, stripe_api_key, stripe_api_base)
     with run.database() as conn:
-        purchase, paid = find_purchase(run, conn, id_, tenancy, invoice, open_gateway)
+        purchase, paid = find_purchase(run, conn, id_, tenancy, invoice, open_gateway, latest=latest)
         request = replace(request, invoice=paid)
         known = execute.find_by_request(conn, purchase, request)
         if known is not None and not known.is_repeatable:

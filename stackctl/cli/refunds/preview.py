@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from stackctl.cli.command import Run, command, format_count
-from stackctl.cli.refunds.shared import Invoice, PurchaseId, Tenancy, find_purchase, read_balance, refund_document
+from stackctl.cli.refunds.shared import (
+    Invoice,
+    Latest,
+    PurchaseId,
+    Tenancy,
+    find_purchase,
+    read_balance,
+    refund_document,
+)
 from stackctl.cli.stripe_options import StripeApiBase, StripeApiKey, prepare_gateway
 
 if TYPE_CHECKING:
@@ -18,6 +26,7 @@ def preview(
     run: Run,
     id_: PurchaseId,
     invoice: Invoice = None,
+    latest: Latest = False,
     tenancy: Tenancy = None,
     stripe_api_key: StripeApiKey = None,
     stripe_api_base: StripeApiBase = None,
@@ -30,7 +39,7 @@ def preview(
     """
     open_gateway = prepare_gateway(run, stripe_api_key, stripe_api_base)
     with run.database() as conn:
-        purchase, named_invoice = find_purchase(run, conn, id_, tenancy, invoice, open_gateway)
+        purchase, named_invoice = find_purchase(run, conn, id_, tenancy, invoice, open_gateway, latest=latest)
         balance, _ = read_balance(run, conn, purchase, named_invoice, open_gateway)
     repeat = _command(balance, tenancy)
     run.finish(_preview_document(balance), lambda: _show_preview(run, balance, repeat))

@@ -34,6 +34,9 @@ Invoice = Annotated[
     str | None,
     typer.Option("--invoice", metavar="ID", help="Of a subscription: refund this invoice, not the first one."),
 ]
+Latest = Annotated[
+    bool, typer.Option("--latest", help="Of a subscription: the last payment that was made, not the first one.")
+]
 TenancyFilter = Annotated[str | None, typer.Option("--tenancy", metavar="TENANCY", help="Only this tenancy's.")]
 RefundId = Annotated[str, typer.Argument(metavar="REFUND", help="The id that create printed.")]
 REFUND_COLUMNS = ("refund", "asked", "amount", "status", "customer")
@@ -123,16 +126,30 @@ def find_purchase(
     tenancy: str | None,
     invoice: str | None,
     open_gateway: Callable[[str], Gateway],
+    *,
+    latest: bool = False,
 ) -> tuple[Purchase, str | None]:
     """The purchase that is named, and of a subscription the invoice: the option's, or that of a payment so named."""
     from stackctl.payments.finding import find_named_purchase
+    from stackctl.payments.purchases import find_latest_invoice
 
     text = parse_text_option(named, "ID") or ""
     found = find_named_purchase(conn, text, find_tenancy(conn, tenancy), open_gateway)
     if str(found.purchase.id) != text.strip().lower():
         of = f", invoice {found.invoice}" if found.invoice else ""
         run.console.info(f"{text} is of {found.purchase.type.replace('-', ' ')} {found.purchase.id}{of}")
-    return found.purchase, parse_text_option(invoice, "--invoice") or found.invoice
+    invoice = parse_text_option(invoice, "--invoice")
+    if latest:
+        if invoice is not None:
+            raise UsageError("--latest and --invoice exclude each other", code="usage")
+        invoice = find_latest_invoice(conn, found.purchase)
+    if None not in (invoice, found.invoice) and invoice != found.invoice:
+        raise UsageError(
+            f"{text} is of invoice {found.invoice}, and {invoice} is another one",
+            code="usage",
+            hint="name the subscription by its id",
+        )
+    return found.purchase, invoice or found.invoice
 
 
 def read_balance(
