@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from stackctl.payments.refunds.balance import RefundableBalance
     from stackctl.payments.refunds.ledger import Refund
     from stackctl.payments.refunds.request import RefundEntry, RefundRequest
+    from stackctl.postgres.connect import Connection
 
 _ENTRY = re.compile(r"([0-9]{1,9}):([0-9]{1,9}):(.*)", re.DOTALL)
 
@@ -111,6 +112,7 @@ def create(
             gateway = open_gateway(known.account)
             finish_outcome(
                 run,
+                conn,
                 run_naming_refund(run, known, lambda: execute.settle_refund(conn, gateway, known, asked_anew=True)),
             )
             return
@@ -121,7 +123,7 @@ def create(
         if dry_run:
             _dry_run(run, balance, entries, request, schedule)
             return
-        run.confirm(_question(balance, entries, gateway.mode, schedule), yes=yes)
+        run.confirm(_question(conn, balance, entries, gateway.mode, schedule), yes=yes)
         if schedule is not None:
             gateway.release_schedule(schedule)
         refund = execute.plan_refund(conn, balance, entries, request)
@@ -132,6 +134,7 @@ def create(
 
         finish_outcome(
             run,
+            conn,
             run_naming_refund(run, refund, lambda: execute.execute_refund(conn, gateway, refund, balance, wait=wait)),
         )
 
@@ -171,7 +174,10 @@ def _parse_entries(
     return tuple(found)
 
 
-def _question(balance: RefundableBalance, entries: tuple[RefundEntry, ...], mode: str, schedule: str | None) -> str:
+def _question(
+    conn: Connection, balance: RefundableBalance, entries: tuple[RefundEntry, ...], mode: str, schedule: str | None
+) -> str:
+    from stackctl.payments.entitlements import has_derived_ledger
     from stackctl.payments.money import format_money
 
     purchase, payment = balance.purchase, balance.payment
@@ -179,6 +185,8 @@ def _question(balance: RefundableBalance, entries: tuple[RefundEntry, ...], mode
     money = format_money(sum(entry.amount for entry in entries), "usd")
     taken = sum(entry.quantity for entry in entries)
     revoking = f", and revoke {taken} of {balance.bought}" if taken else ""
+    if taken and purchase.type != "subscription" and has_derived_ledger(conn):
+        revoking += " here, while the backend grants it until its own ledger is brought up"
     if schedule is not None:
         revoking += f", and end schedule {schedule} with its later phases"
     kind = "test money" if mode == "test" else "REAL MONEY"

@@ -79,7 +79,7 @@ def resume(
         one = ledger.get_refund(conn, parse_uuid(refund, "refund"))
         if not give_up:
             settled = run_naming_refund(run, one, lambda: execute.settle_refund(conn, open_gateway(one.account), one))
-            finish_outcome(run, settled)
+            finish_outcome(run, conn, settled)
             return
         what = "leave its subscription as it is" if one.status == "succeeded" else "free its money to be refunded anew"
         run.confirm(f"Give up refund {one.id}, and {what}?", yes=yes)

@@ -52,12 +52,23 @@ def run_naming_refund(run: Run, refund: Refund, work: Callable[[], Outcome]) -> 
         raise
 
 
-def finish_outcome(run: Run, outcome: Outcome) -> None:
+def finish_outcome(run: Run, conn: Connection, outcome: Outcome) -> None:
+    from stackctl.payments.entitlements import describe_entitlement, find_entitlement
+
     refund, problem = outcome.refund, outcome.problem
+    revoked = refund.quantity if refund.holds_money else 0
+    entitlement = find_entitlement(conn, refund.purchase_type, refund.tenancy, refund.purchase_id, revoked)
     if problem is not None:
         run.console.warn(problem.message)
     code = 0 if refund.status == "succeeded" and refund.revoked else UNSETTLED if refund.holds_money else REFUSED
-    run.finish({"refund": refund_document(refund)}, lambda: show_outcome(run, outcome), ok=code == 0, exit_code=code)
+
+    def show() -> None:
+        show_outcome(run, outcome)
+        if entitlement is not None and refund.status == "succeeded":
+            describe_entitlement(entitlement, run.console.line)
+
+    document = {"refund": refund_document(refund), "entitlement": entitlement}
+    run.finish(document, show, ok=code == 0, exit_code=code)
 
 
 def refund_document(refund: Refund) -> dict[str, Any]:
