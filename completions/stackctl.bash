@@ -65,7 +65,7 @@ _stackctl_follows() {
     'rules eval') flags='--email= --auth-method=password|otp|oauth|passkey --oauth-provider= --country-code= --risk= --users=@files --user= --tenancy=@tenancies --rules=@files' ;;
     'rules pull') flags='--tenancy=@tenancies --rules=@files --yes -y --dry-run' ;;
     'rules push') flags='--tenancy=@tenancies --rules=@files --yes -y --dry-run' ;;
-    'rules backtest') flags='--since= --tenancy=@tenancies --sample= --auth-method=password|otp|oauth|passkey --against=@files --show-emails --rules=@files' ;;
+    'rules backtest') flags='--since= --tenancy=@tenancies --sample= --auth-method=password|otp|oauth|passkey --against=@files --csv=@files --show-emails --rules=@files' ;;
     'rules add') flags='--action=allow|reject|restrict|log --condition= --where= --or= --display-name= --message= --priority= --before=@rules --after=@rules --disabled --rules=@files --yes -y --dry-run' arguments='@text' ;;
     'rules edit') flags='--action=allow|reject|restrict|log --condition= --where= --or= --display-name= --message= --priority= --rules=@files --yes -y --dry-run' arguments='@rules' ;;
     'rules move') flags='--before=@rules --after=@rules --first --last --rules=@files --yes -y --dry-run' arguments='@rules' ;;

@@ -567,6 +567,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 '--sample=:At most so many users, the same ones each time.'
                 '--auth-method=password|otp|oauth|passkey:Of users whose method the database does not record.'
                 '--against=@files:Other rules: show who would be treated differently.'
+                '--csv=@files:Write who would be rejected or restricted, a row each.'
                 '--show-emails:Show addresses in full.'
                 '--rules=@files:The rules file; default sign_up_rules of stackctl.yaml.'
             )

@@ -79,6 +79,22 @@ def to_json(document: Any, *, indent: int | None = None) -> str:
     return json.dumps(document, default=_plain, indent=indent, ensure_ascii=False)
 
 
+def to_csv(columns: Sequence[str], rows: Iterable[Sequence[Any]], exact: Sequence[str] = ()) -> str:
+    """A table as RFC 4180: values whole, times in ISO 8601, nothing for None."""
+    import csv
+    import io
+
+    def value(cell: Any, name: str) -> str:
+        text = "" if cell is None else cell if isinstance(cell, str) else to_json(cell).strip('"')
+        return text if name in exact else mask_shapes(text)
+
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([value(cell, name) for name, cell in zip(columns, row, strict=True)] for row in rows)
+    return text.getvalue()
+
+
 @dataclass(frozen=True)
 class Exact:
     """A part of a JSON document that is a document itself (SQL, a condition, a diff): shown as it is."""
@@ -323,19 +339,8 @@ class Console:
             self.line(str(value))
 
     def csv(self, columns: Sequence[str], rows: Iterable[Sequence[Any]], exact: Sequence[str] = ()) -> None:
-        """The rows of a table as a document (RFC 4180): values whole, times in ISO 8601, nothing for None."""
-        import csv
-        import io
-
-        def value(cell: Any, name: str) -> str:
-            text = "" if cell is None else cell if isinstance(cell, str) else to_json(cell).strip('"')
-            return text if name in exact else mask_shapes(text)
-
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows([value(cell, name) for name, cell in zip(columns, row, strict=True)] for row in rows)
-        self.document(text.getvalue())
+        """The rows of a table as a document: `to_csv`."""
+        self.document(to_csv(columns, rows, exact))
 
     def _set_table(self, table: Table, widths: Sequence[int], *, named: bool = True) -> None:
         from stackctl.core import tables
@@ -477,7 +482,7 @@ class Progress:
     """Progress that nobody sees."""
 
     def advance(self, amount: int, note: str = "") -> None:
-        """`amount` more is done; `note` says what is in hand."""
+        """`amount` more is done (0: still at work); `note` says what is in hand."""
 
 
 class _BarProgress(Progress):
@@ -507,10 +512,12 @@ class _BarProgress(Progress):
         self._bar.stop()
 
     def advance(self, amount: int, note: str = "") -> None:
-        self._done += amount
-        rate = self._done / max(time.monotonic() - self._started, 0.001)
+        if amount:  # a thread may say that work goes on, while another counts
+            self._done += amount
+        elapsed = max(time.monotonic() - self._started, 0.001)
+        rate = f"{self._done / elapsed:,.0f}/s" if self._done else format_duration(elapsed)
         description = to_sentence(f"{self._label} {note}".rstrip())
-        self._bar.update(self._task, advance=amount, description=description, rate=f"{rate:,.0f}/s")
+        self._bar.update(self._task, advance=amount, description=description, rate=rate)
 
 
 class _LineProgress(Progress):
@@ -520,14 +527,19 @@ class _LineProgress(Progress):
         self._done = 0
 
     def advance(self, amount: int, note: str = "") -> None:
-        self._done += amount
+        if amount:  # a thread may say that work goes on, while another counts
+            self._done += amount
         now = time.monotonic()
         if now - self._spoke < PLAIN_PROGRESS_INTERVAL:
             return
         self._spoke = now
+        text = f"{self._label} {note}".rstrip()
+        if not self._done:  # a sign of life
+            self._console.info(f"{text}: {format_duration(now - self._started)}")
+            return
         rate = self._done / (now - self._started)
-        text = f"{self._label} {note}".rstrip() + f": {self._done:,} {self._unit}, {rate:,.0f}/s"
-        if self._total and rate:
+        text += f": {self._done:,} {self._unit}, {rate:,.0f}/s"
+        if self._total:
             left = max(self._total - self._done, 0) / rate
             text += f", {100 * self._done / self._total:.0f} %, {format_duration(left)} left"
         self._console.info(text)

@@ -6,40 +6,34 @@ by the evaluator. Both parts see one snapshot, and write nothing.
 
 from __future__ import annotations
 
-from collections import Counter
+import threading
+from collections import Counter, defaultdict
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, LiteralString, cast
+from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING, Any
 
 from psycopg import IsolationLevel, sql
 
-from stackctl.postgres.statements import load_statements
-from stackctl.rules.cel.to_sql import to_predicate
+from stackctl.core.console import Progress
+from stackctl.rules.backtest_query import CHANGED, FACTS, MOST_COLUMNS, RuleColumns, Scope, judged_users
 from stackctl.rules.decide import Decision, Judge
 from stackctl.rules.model import AUTH_METHODS, Context
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from datetime import datetime
+    from contextlib import AbstractContextManager
     from uuid import UUID
 
     from stackctl.postgres.connect import Connection
-    from stackctl.rules.model import Rule, RuleSet
+    from stackctl.rules.model import RuleSet
 
 EXAMPLES = 10  # users named for each difference
 _PAGE = 5_000  # rows fetched at a time
+_SHOWN = 200  # users for each step of progress
+_TICK = 1.0  # seconds between signs of life while PostgreSQL is at work
 
-_SQL = load_statements(__file__)
-CHANGES = ("newly_rejected", "newly_allowed", "newly_restricted", "no_longer_restricted")
-
-
-@dataclass(frozen=True)
-class Scope:
-    """Which users. `since`: UTC; `sample`: at most so many; `auth_method`: of those of whom it is not known."""
-
-    since: datetime | None = None
-    tenancy: UUID | None = None
-    sample: int | None = None
-    auth_method: str | None = None
+CHANGES = tuple(CHANGED)
 
 
 @dataclass(frozen=True)
@@ -50,12 +44,34 @@ class Example:
     email: str
 
 
+@dataclass(frozen=True, slots=True)
+class Affected:
+    """A user who would be rejected or restricted, and what came of them; times in UTC.
+
+    `decision`: "reject", "default-reject" or "restrict"; `rule`: the one that does it, None for the default.
+    `active`: seen a day after the sign-up or later.
+    """
+
+    tenancy: UUID
+    user: UUID
+    email: str
+    decision: str
+    rule: str | None
+    signed_up_at: datetime
+    verified: bool
+    active: bool
+    last_active_at: datetime
+    paid: bool
+
+
 @dataclass
 class Report:
     """Counts of users. `by_rule`: of (rule id, "matched" | "decided" | "restricted" | "error" | "unknown").
 
     `outcomes` has the four of a decision, `restricted` (let in so) and `unknown`: of whom it depends on how they signed
     up, which the database does not tell. `changes` and `examples`: against the other rules.
+    `weeks`: by the Monday of the sign-up's week: "users", "rejected", "restricted", and of the rejected those who are
+    "verified", "active", "paying", and "false_positives": any of these. `affected`: only if asked for.
     """
 
     users: int = 0
@@ -65,6 +81,11 @@ class Report:
     outcomes: Counter[str] = field(default_factory=Counter)
     changes: Counter[str] = field(default_factory=Counter)
     examples: list[Example] = field(default_factory=list)
+    weeks: defaultdict[date, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    affected: list[Affected] = field(default_factory=list)
+
+    def all_weeks(self) -> Counter[str]:
+        return sum(self.weeks.values(), Counter())
 
 
 def backtest(
@@ -72,148 +93,63 @@ def backtest(
     rules: RuleSet,
     scope: Scope,
     against: RuleSet | None = None,
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Callable[[str, int | None], AbstractContextManager[Progress]] = lambda *_: nullcontext(Progress()),
+    *,
+    list_affected: bool = False,
 ) -> Report:
     """Judge the users by `rules`; with `against`, also count whom those rules would treat otherwise.
 
-    `progress` is told how many users have been judged in Python. One read-only transaction.
+    `progress` shows that of one part: its label, and how many users it has, if known. One read-only transaction.
     """
     conn.isolation_level = IsolationLevel.REPEATABLE_READ
     conn.read_only = True
     report = Report()
-    sets = [_RuleColumns("a", rules)] + ([_RuleColumns("b", against)] if against else [])
-    relation = _judged_users(sets, scope)
+    sets = [RuleColumns("a", rules)] + ([RuleColumns("b", against)] if against else [])
+    relation = judged_users(sets, scope)
     with conn.transaction():
         # Tables that were just filled have no statistics: with rows taken for few, a join would go through one table
         # for each row of the other.
         conn.execute("SET LOCAL enable_nestloop = off")
         conn.execute("SET LOCAL jit = off")  # each rule is several expressions, and their compilation is not worth it
-        if _judge_in_sql(conn, relation, sets, report):
+        with progress("judging users", None) as shown, _ticking(shown):
+            left = _judge_in_sql(conn, relation, sets, report)
+        if left:
             judges = [Judge(one.rules) for one in sets]
-            for row in _fetch_users(conn, relation, sql.SQL("open")):
-                _judge_in_python(report, row, judges)
-                report.in_python += 1
-                if report.in_python % _PAGE == 0:
-                    progress(report.in_python)
+            with progress("judging one by one", left) as shown, _ticking(shown):
+                for row in _fetch_users(conn, relation, sql.SQL("open")):
+                    _judge_in_python(report, row, judges, list_affected)
+                    report.in_python += 1
+                    if report.in_python % _SHOWN == 0:
+                        shown.advance(_SHOWN)
+        if list_affected:
+            with progress("listing who is affected", None) as shown, _ticking(shown):
+                _list_affected(conn, relation, sets[0], report, shown)
         for change in CHANGES if against else ():
             left = EXAMPLES - sum(one.change == change for one in report.examples)
-            for row in _fetch_users(conn, relation, sql.SQL("NOT open AND {}").format(_CHANGED[change]), left):
+            for row in _fetch_users(conn, relation, sql.SQL("NOT open AND {}").format(CHANGED[change]), left):
                 report.examples.append(Example(change, row[1], row[0], row[2] or ""))
     return report
 
 
-class _RuleColumns:
-    """One rule set's columns in the query: the conditions of rules that count, the decision, the restriction."""
+@contextmanager
+def _ticking(progress: Progress) -> Iterator[None]:
+    """Let progress speak while the server says nothing."""
+    done = threading.Event()
 
-    def __init__(self, prefix: str, rules: RuleSet) -> None:
-        self.rules = rules
-        self.prefix = prefix
-        self.counting = [rule for rule in rules.ordered if rule.enabled and (rule.condition or "").strip()]
+    def tick() -> None:
+        while not done.wait(_TICK):
+            progress.advance(0)
 
-    def name(self, what: int | str) -> sql.Identifier:
-        return sql.Identifier(f"{self.prefix}{what}")
-
-    def conditions(self) -> list[sql.Composable]:
-        return [
-            sql.SQL("{} AS {}").format(to_predicate(rule.condition or "", rule.lists), self.name(place))
-            for place, rule in enumerate(self.counting)
-        ]
-
-    def decision(self) -> sql.Composable:
-        """The place of the rule that decides; behind all of them where none does."""
-        return self._first(lambda rule: rule.action.type in ("allow", "reject"), len(self.counting))
-
-    def restriction(self) -> sql.Composable:
-        return self._first(lambda rule: rule.action.type == "restrict", len(self.counting))
-
-    def _first(self, wanted: Callable[[Rule], bool], otherwise: int) -> sql.Composable:
-        cases = [
-            sql.SQL("WHEN {} THEN {}").format(self.name(place), sql.Literal(place))
-            for place, rule in enumerate(self.counting)
-            if wanted(rule)
-        ]
-        if not cases:
-            return sql.Literal(otherwise)
-        return sql.SQL("CASE {} ELSE {} END").format(sql.SQL(" ").join(cases), sql.Literal(otherwise))
-
-    def is_undecided(self) -> sql.Composable:
-        """Whether a rule that is reached has no value. Of each, by its place, so that what is behind does not count."""
-        cases = [
-            sql.SQL("WHEN {} IS NULL THEN {}").format(self.name(place), sql.Literal(place))
-            for place in range(len(self.counting))
-        ]
-        if not cases:
-            return sql.SQL("FALSE")
-        return sql.SQL("coalesce(CASE {} END < {}, FALSE)").format(sql.SQL(" ").join(cases), self.decision())
-
-    def allowed(self) -> sql.Composable:
-        """Over the column of the decision."""
-        places = [place for place, rule in enumerate(self.counting) if rule.action.type == "allow"]
-        if self.rules.default_action == "allow":
-            places.append(len(self.counting))
-        return sql.SQL("({} = ANY ({}::int[]))").format(self.name("_decision"), sql.Literal(places))
-
-    def restricted(self) -> sql.Composable:
-        return sql.SQL("({} AND {} < {})").format(
-            self.name("_allowed"),
-            self.name("_restriction"),
-            sql.SQL("least({}, {})").format(self.name("_decision"), sql.Literal(len(self.counting))),
-        )
+    thread = threading.Thread(target=tick, name="stackctl-tick", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
-_CHANGED: dict[str, sql.Composable] = {
-    "newly_rejected": sql.SQL("(a_allowed AND NOT b_allowed)"),
-    "newly_allowed": sql.SQL("(b_allowed AND NOT a_allowed)"),
-    "newly_restricted": sql.SQL("(b_restricted AND NOT a_restricted)"),
-    "no_longer_restricted": sql.SQL("(a_restricted AND b_allowed AND NOT b_restricted)"),
-}
-
-
-def _judged_users(sets: Sequence[_RuleColumns], scope: Scope) -> sql.Composable:
-    """The users with each rule's answer, and what comes of it. The fences keep anything from being computed twice."""
-    conditions = [column for one in sets for column in one.conditions()]
-    answers = sql.SQL("SELECT f.*{} FROM ({}) AS f OFFSET 0").format(_extra_columns(conditions), _selected_users(scope))
-    decided = [
-        sql.SQL("{} AS {}").format(expression, one.name(name))
-        for one in sets
-        for name, expression in (("_decision", one.decision()), ("_restriction", one.restriction()))
-    ]
-    whole = sql.SQL(" OR ").join([one.is_undecided() for one in sets])
-    decisions = sql.SQL("SELECT p.*, ({}) AS open{} FROM ({}) AS p OFFSET 0").format(
-        whole, _extra_columns(decided), answers
-    )
-    allowed = [sql.SQL("{} AS {}").format(one.allowed(), one.name("_allowed")) for one in sets]
-    outcomes = sql.SQL("SELECT q.*{} FROM ({}) AS q").format(_extra_columns(allowed), decisions)
-    restricted = [sql.SQL("{} AS {}").format(one.restricted(), one.name("_restricted")) for one in sets]
-    return sql.SQL("(SELECT r.*{} FROM ({}) AS r) AS s").format(_extra_columns(restricted), outcomes)
-
-
-def _extra_columns(columns: Sequence[sql.Composable]) -> sql.Composable:
-    return sql.SQL("").join([sql.SQL(", {}").format(column) for column in columns])
-
-
-def _selected_users(scope: Scope) -> sql.Composable:
-    sample = (
-        _statement("sample_limit").format(number=sql.Literal(scope.sample)) if scope.sample is not None else sql.SQL("")
-    )
-    since = scope.since.replace(tzinfo=None).isoformat() if scope.since else None
-    selected = _statement("selected_users").format(
-        since=sql.Literal(since), tenancy=sql.Literal(scope.tenancy), sample=sample
-    )
-    method = sql.SQL("CASE WHEN o.provider IS NOT NULL THEN 'oauth' ELSE {}::text END").format(
-        sql.Literal(scope.auth_method)
-    )
-    provider = sql.SQL("coalesce(o.provider, {}::text)").format(sql.Literal("" if scope.auth_method else None))
-    return _statement("judged_users").format(
-        method=method, provider=provider, selected_users=selected, sign_up_providers=_statement("sign_up_providers")
-    )
-
-
-def _statement(name: str) -> sql.SQL:
-    return sql.SQL(cast("LiteralString", _SQL[name]))
-
-
-def _judge_in_sql(conn: Connection, relation: sql.Composable, sets: Sequence[_RuleColumns], report: Report) -> int:
+def _judge_in_sql(conn: Connection, relation: sql.Composable, sets: Sequence[RuleColumns], report: Report) -> int:
     """Fill in what SQL decides; the number of users that are left."""
     first = sets[0]
     counted: list[tuple[Any, sql.Composable]] = []
@@ -228,29 +164,71 @@ def _judge_in_sql(conn: Connection, relation: sql.Composable, sets: Sequence[_Ru
             counted.append(((rule.id, "restricted"), by))
     counted.append(("default", sql.SQL("a_decision = {}").format(sql.Literal(len(first.counting)))))
     counted.append(("restricted", sql.SQL("a_restricted")))
-    counted += [(change, _CHANGED[change]) for change in CHANGES if len(sets) > 1]
+    counted += [(change, CHANGED[change]) for change in CHANGES if len(sets) > 1]
+    counted += [(fact, sql.SQL("NOT a_allowed AND {}").format(so)) for fact, so in FACTS.items()]
     columns = [sql.SQL("count(*) FILTER (WHERE NOT open AND {})").format(where) for _, where in counted]
+    if len(columns) > MOST_COLUMNS:
+        conn.execute("SET LOCAL max_parallel_workers_per_gather = 0")  # each worker's counts would be a row of them
     # One array: PostgreSQL takes no more than 1,664 columns.
     query = sql.SQL(
-        "SELECT count(*), count(*) FILTER (WHERE open), count(*) FILTER (WHERE auth_method IS NULL), ARRAY[{}] FROM {}"
+        "SELECT week, count(*), count(*) FILTER (WHERE open), count(*) FILTER (WHERE auth_method IS NULL), ARRAY[{}] "
+        "FROM {} GROUP BY week"
     )
-    row = conn.execute(query.format(sql.SQL(", ").join(columns), relation)).fetchone()
-    assert row is not None
-    report.users, left, report.unknown_method, numbers = row
     kinds = {rule.id: rule.action.type for rule in first.counting}
-    for (what, _), number in zip(counted, numbers, strict=True):
-        match what:
-            case (id_, kind):
-                report.by_rule[id_, kind] += number
-                if kind == "decided":
-                    report.outcomes[kinds[id_]] += number
-            case "default":
-                report.outcomes[f"default-{first.rules.default_action}"] += number
-            case "restricted":
-                report.outcomes["restricted"] += number
-            case change:
-                report.changes[change] += number
+    left = 0
+    for week, users, undecided, unknown_method, numbers in conn.execute(
+        query.format(sql.SQL(", ").join(columns), relation)
+    ):
+        report.users += users
+        report.unknown_method += unknown_method
+        left += undecided
+        of_week = report.weeks[week]
+        of_week["users"] += users
+        for (what, _), number in zip(counted, numbers, strict=True):
+            match what:
+                case (id_, kind):
+                    report.by_rule[id_, kind] += number
+                    if kind == "decided":
+                        report.outcomes[kinds[id_]] += number
+                case "default":
+                    report.outcomes[f"default-{first.rules.default_action}"] += number
+                case "restricted":
+                    report.outcomes["restricted"] += number
+                    of_week["restricted"] += number
+                case fact if fact in FACTS:
+                    of_week[fact] += number
+                case change:
+                    report.changes[change] += number
     return left
+
+
+def _list_affected(
+    conn: Connection, relation: sql.Composable, own: RuleColumns, report: Report, progress: Progress
+) -> None:
+    """Add those whom SQL judges, and bring all in the order of their sign-up."""
+    ids = [rule.id for rule in own.counting]
+    query = sql.SQL(
+        "SELECT id, tenancy, address, a_allowed, CASE WHEN a_allowed THEN a_restriction ELSE a_decision END, "
+        "signed_up_at, verified, active, last_active_at, paid "
+        "FROM {} WHERE NOT open AND (a_restricted OR NOT a_allowed)"
+    ).format(relation)
+    for id_, tenancy, address, allowed, place, *facts in _stream(conn, query):
+        decision = "restrict" if allowed else "reject" if place < len(ids) else "default-reject"
+        rule = ids[place] if place < len(ids) else None
+        report.affected.append(_affected(tenancy, id_, address, decision, rule, facts))
+        if len(report.affected) % _SHOWN == 0:
+            progress.advance(_SHOWN)
+    report.affected.sort(key=lambda one: (one.signed_up_at, one.tenancy, one.user))
+
+
+def _affected(
+    tenancy: UUID, user: UUID, address: str | None, decision: str, rule: str | None, facts: Sequence[Any]
+) -> Affected:
+    signed_up_at, verified, active, last_active_at, paid = facts
+    return Affected(
+        tenancy, user, address or "", decision, rule,
+        signed_up_at.replace(tzinfo=UTC), verified, active, last_active_at.replace(tzinfo=UTC), paid,
+    )  # fmt: skip
 
 
 def _fetch_users(
@@ -259,22 +237,35 @@ def _fetch_users(
     limit = sql.SQL("") if most is None else sql.SQL(" LIMIT {}").format(sql.Literal(most))
     order = sql.SQL("") if most is None else sql.SQL(" ORDER BY id")
     query = sql.SQL(
-        "SELECT id, tenancy, address, country_code, auth_method, oauth_provider, bot, free_trial_abuse "
+        "SELECT id, tenancy, address, country_code, auth_method, oauth_provider, bot, free_trial_abuse, "
+        "signed_up_at, verified, active, last_active_at, paid "
         "FROM {} WHERE {}{}{}"
     ).format(relation, where, order, limit)
+    yield from _stream(conn, query)
+
+
+def _stream(conn: Connection, query: sql.Composed) -> Iterator[Any]:
     with conn.cursor("backtest") as cursor:
         cursor.itersize = _PAGE
         cursor.execute(query)
         yield from cursor
 
 
-def _judge_in_python(report: Report, row: Any, judges: Sequence[Judge]) -> None:
+def _judge_in_python(report: Report, row: Any, judges: Sequence[Judge], list_affected: bool) -> None:
     """One user by the evaluator. Of whom it is not known how they signed up, in each way that they may have."""
-    id_, tenancy, address, country, method, provider, bot, abuse = row
+    id_, tenancy, address, country, method, provider, bot, abuse, *facts = row
     ways = [(method, provider or "")] if method else [(one, "") for one in AUTH_METHODS]
     users = [Context((address or "").strip().lower(), country, way, by, bot, abuse) for way, by in ways]
     decisions = [[judge.decide(user) for user in users] for judge in judges]
-    _tally(report, decisions[0])
+    decided = _tally(report, decisions[0])
+    if decided is not None and (not decided.should_allow or decided.restricted_by):
+        rule = decided.restricted_by if decided.should_allow else decided.decided_by
+        one = _affected(
+            tenancy, id_, address, "restrict" if decided.should_allow else decided.outcome, rule, facts
+        )  # fmt: skip
+        _count_week(report, one)
+        if list_affected:
+            report.affected.append(one)
     outcomes = [{(one.should_allow, one.should_allow and one.restricted_by is not None) for one in by}
                 for by in decisions]  # fmt: skip
     if len(judges) > 1 and all(len(one) == 1 for one in outcomes):
@@ -291,7 +282,19 @@ def _judge_in_python(report: Report, row: Any, judges: Sequence[Judge]) -> None:
                 report.examples.append(Example(change, tenancy, id_, address or ""))
 
 
-def _tally(report: Report, decisions: Sequence[Decision]) -> None:
+def _count_week(report: Report, one: Affected) -> None:
+    signed_up = one.signed_up_at.date()
+    of_week = report.weeks[signed_up - timedelta(days=signed_up.weekday())]
+    if one.decision == "restrict":
+        of_week["restricted"] += 1
+        return
+    facts = {"verified": one.verified, "active": one.active, "paying": one.paid}
+    of_week.update(["rejected", *(fact for fact, so in facts.items() if so)])
+    of_week["false_positives"] += any(facts.values())
+
+
+def _tally(report: Report, decisions: Sequence[Decision]) -> Decision | None:
+    """Count what is the same in each way of the sign-up; the decision if that is."""
     statuses = [{one.rule.id: one.status for one in decision.evaluations} for decision in decisions]
     for id_ in dict.fromkeys(id_ for one in statuses for id_ in one):
         found = {one.get(id_) for one in statuses}
@@ -302,7 +305,7 @@ def _tally(report: Report, decisions: Sequence[Decision]) -> None:
     results = {(one.outcome, one.decided_by, one.restricted_by if one.should_allow else None) for one in decisions}
     if len(results) > 1:
         report.outcomes["unknown"] += 1
-        return
+        return None
     outcome, decided_by, restricted_by = results.pop()
     report.outcomes[outcome] += 1
     if decided_by:
@@ -310,3 +313,4 @@ def _tally(report: Report, decisions: Sequence[Decision]) -> None:
     if restricted_by:
         report.outcomes["restricted"] += 1
         report.by_rule[restricted_by, "restricted"] += 1
+    return decisions[0]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import random
 import uuid
 from collections import Counter
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,7 @@ import pytest
 from psycopg import sql
 
 from stackctl.backend.users import find_user
+from stackctl.core.console import Progress
 from stackctl.rules.backtest import CHANGES, Report, Scope, backtest
 from stackctl.rules.cel.values import NamedList
 from stackctl.rules.decide import Decision, Judge
@@ -22,6 +25,7 @@ from tests.backend import MINE, OTHER, Project, add_channel, add_user, insert
 from tests.rule_generator import Generator
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from tests.conftest import Connect
@@ -144,11 +148,20 @@ def test_every_count_is_the_evaluators(source: Connection, connect: Connect, mig
     in_sql = 0
     for _ in range(15):
         one, other = random_rules(generator, chance), random_rules(generator, chance)
-        report = backtest(connect(migrated_db), one, Scope(auth_method="password"), other)
+        report = backtest(connect(migrated_db), one, Scope(auth_method="password"), other, list_affected=True)
         before, after = ([Judge(rules).decide(user) for user in users] for rules in (one, other))
         by_rule, outcomes = expected(before)
         assert +report.by_rule == by_rule, one
         assert +report.outcomes == outcomes, one
+        affected = Counter((found.decision, found.rule) for found in report.affected)
+        assert affected == Counter(
+            ("restrict", found.restricted_by) if found.should_allow else (found.outcome, found.decided_by)
+            for found in before
+            if not found.should_allow or found.restricted_by
+        ), one
+        weeks = report.all_weeks()
+        assert (weeks["users"], weeks["restricted"]) == (len(users), outcomes["restricted"])
+        assert weeks["rejected"] == outcomes["reject"] + outcomes["default-reject"]
         changes: Counter[str] = Counter()
         for was, now in zip(map(treated, before), map(treated, after), strict=True):
             changes["newly_rejected"] += was[0] and not now[0]
@@ -229,11 +242,128 @@ def test_tables_without_statistics_take_no_longer(source: Connection, connect: C
 
 
 def test_many_rules_are_counted_at_once(source: Connection, connect: Connect, migrated_db: str) -> None:
-    add_user(source, signUpRiskScoreBot=7)
+    """More than a row has columns for, and in parallel, where each worker's counts would be a row."""
+    for score in range(3):
+        add_user(source, signUpRiskScoreBot=score)
+    add_channel(source, add_user(source, signUpRiskScoreBot=6), "\u00e9@x.io")
     source.commit()
-    rules = [Rule(f"r{n}", "", True, n, f"riskScores.bot == {n % 8}", Action("log")) for n in range(1_000)]
-    report = backtest(connect(migrated_db), RuleSet("allow", tuple(rules)), Scope())
-    assert (report.by_rule["r999", "matched"], report.by_rule["r998", "matched"], report.in_python) == (1, 0, 0)
+    conn = connect(migrated_db)
+    for name in ("min_parallel_table_scan_size", "parallel_setup_cost", "parallel_tuple_cost"):
+        conn.execute(sql.SQL("SET {} = 0").format(sql.Identifier(name)))
+    conn.commit()
+    number = 1_650
+    # The last but one matches everybody and rejects them; the others before it decide about nobody.
+    rules = [
+        Rule(f"r{n}", "", True, number - n, f"riskScores.bot >= {max(number - 2 - n, 0)}",
+             Action("reject" if n % 20 == 8 else "log"))
+        for n in range(number)
+    ]  # fmt: skip
+    rules[3] = Rule("unknown", "", True, number - 3, "email == 'a@b.c'", Action("log"))  # an address that is not ASCII
+    users = [Context("", "", "password", bot=score) for score in range(3)] + [
+        Context("\u00e9@x.io", "", "password", bot=6)
+    ]
+    one, other = RuleSet("allow", tuple(rules)), RuleSet("allow", ())
+    report = backtest(conn, one, Scope(auth_method="password"), other, list_affected=True)
+    by_rule, outcomes = expected([Judge(one).decide(user) for user in users])
+    assert (+report.by_rule, +report.outcomes, report.in_python) == (by_rule, outcomes, 1)
+    assert outcomes["reject"] == len(report.affected) == report.changes["newly_allowed"] == 4
+
+
+def test_who_was_rejected_though_verified_active_or_paying(
+    source: Connection, migrated_db: str, tmp_path: Path
+) -> None:
+    """By SQL, and by the evaluator, which an address that is not ASCII is left to: the facts are the same."""
+    signed_up = datetime(2026, 3, 4, 12)  # a Wednesday
+    known: dict[uuid.UUID, tuple[str, bool, timedelta, bool]] = {}
+
+    def user(
+        domain: str, letter: str, *, verified: bool = False, other: bool = False, seen: timedelta = timedelta(),
+        paid: bool = False, purchase: dict[str, Any] | None = None, subscription: dict[str, Any] | None = None,
+    ) -> uuid.UUID:  # fmt: skip
+        id_ = add_user(source, signedUpAt=signed_up, lastActiveAt=signed_up + seen)
+        add_channel(source, id_, f"{letter}@{domain}", isVerified=verified)
+        if other:
+            add_channel(source, id_, f"{letter}2@elsewhere.io", isPrimary=None)
+        row: dict[str, Any] = {"tenancyId": MINE, "customerId": str(id_), "customerType": "USER", "product": {}}
+        row |= {"quantity": 1, "creationSource": "PURCHASE_PAGE"}
+        for _ in range(2) if purchase is not None else ():  # however often
+            insert(source, "OneTimePurchase", row | {"id": uuid.uuid4()} | (purchase or {}))
+        if subscription is not None:
+            period = {"currentPeriodStart": signed_up, "currentPeriodEnd": signed_up, "cancelAtPeriodEnd": False}
+            own = {"id": uuid.uuid4(), "status": "active", "updatedAt": "now"} | subscription
+            insert(source, "Subscription", row | period | own)
+        known[id_] = (f"{letter}***@{domain}", verified or other, seen, paid)
+        return id_
+
+    day = timedelta(days=1)
+    for letter in "a\u00e9":
+        user("bad.io", letter)
+        user("bad.io", letter, seen=day - timedelta(seconds=1))
+        user("bad.io", letter, purchase={"creationSource": "TEST_MODE"}, subscription={"status": "trialing"})
+        user("bad.io", letter, purchase={"refundedAt": "now"}, subscription={"creationSource": "API_GRANT"})
+        user("bad.io", letter, purchase={"customerType": "CUSTOM"})
+        user("bad.io", letter, verified=True)
+        user("bad.io", letter, other=True)
+        user("bad.io", letter, seen=day)
+        user("bad.io", letter, paid=True, purchase={})
+        user("bad.io", letter, paid=True, subscription={"status": "canceled"}, seen=3 * day, verified=True)
+        user("poor.io", letter, verified=True)
+        del known[user("good.io", letter, verified=True)]
+    signed_up += timedelta(days=5)  # the next Monday
+    late, restricted = user("bad.io", "z", verified=True), user("poor.io", "z")
+    source.commit()
+    project = Project(tmp_path, migrated_db)
+    (tmp_path / "r.yaml").write_text(
+        'rules:\n  bad: {condition: \'emailDomain == "bad.io" && email != ""\', action: {type: reject}}\n'
+        "  poor: {condition: 'email.endsWith(\"poor.io\")', action: {type: restrict}}\n"
+    )
+    step = ("rules", "backtest", "--rules", "r.yaml", "--auth-method", "password")
+    document = project.run(*step, "--csv", "affected.csv", "--json").json
+    assert (document["users"], document["judged_in_python"]) == (26, 12)
+    first = {"users": 10, "verified": 6, "active": 4, "paying": 4}
+    second = {"users": 1, "verified": 1, "active": 0, "paying": 0}
+    assert document["weeks"] == [
+        {"week": "2026-03-02", "users": 24, "rejected": 20, "restricted": 2, "false_positives": first},
+        {"week": "2026-03-09", "users": 2, "rejected": 1, "restricted": 1, "false_positives": second},
+    ]
+    assert document["false_positives"] == {"users": 11, "verified": 7, "active": 4, "paying": 4}
+    with (tmp_path / "affected.csv").open(encoding="utf-8", newline="") as file:
+        rows = {uuid.UUID(row["id"]): row for row in csv.DictReader(file)}
+    assert {*list(rows)[-2:]} == {late, restricted}
+    assert {id_: (row["email"], row["verified"], row["paid"]) for id_, row in rows.items()} == {
+        id_: (email, str(verified).lower(), str(paid).lower()) for id_, (email, verified, _, paid) in known.items()
+    }
+    for id_, row in rows.items():
+        assert (
+            datetime.fromisoformat(row["last_active_at"]) - datetime.fromisoformat(row["signed_up_at"]) == known[id_][2]
+        )
+    assert rows[late] | {"tenancy": str(MINE), "decision": "reject", "rule": "bad"} == rows[late]
+    assert rows[restricted] | {"decision": "restrict", "rule": "poor"} == rows[restricted]
+    shown = project.run(*step, "--csv", "whole.csv", "--show-emails")
+    assert "false positives: 11 of 21 rejected (7 verified, 4 active, 4 paying)" in shown.stdout
+    assert "\u00e92@" not in (whole := (tmp_path / "whole.csv").read_text())
+    assert "\u00e9@bad.io" in whole
+    assert project.run(*step, "--csv", "nowhere/x.csv").code == 2
+
+
+def test_it_says_that_it_is_at_work_while_the_server_is(
+    connect: Connect, migrated_db: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stackctl.rules.backtest._TICK", 0.01)
+    labels: list[str] = []
+
+    class Watched(Progress):
+        def advance(self, amount: int, note: str = "") -> None:
+            locker.rollback()  # the first sign of life lets it go on
+
+    def show(label: str, total: int | None) -> AbstractContextManager[Progress]:
+        labels.append(label)
+        return nullcontext(Watched())
+
+    locker = connect(migrated_db)
+    locker.execute('LOCK TABLE "ProjectUser" IN ACCESS EXCLUSIVE MODE')
+    assert backtest(connect(migrated_db), by_method(), Scope(), None, show).users == 0
+    assert labels == ["judging users"]
 
 
 def test_nothing_can_be_written(source: Connection, connect: Connect, migrated_db: str) -> None:

@@ -10,13 +10,18 @@ import typer
 from stackctl.cli.arguments import find_tenancy, parse_time_option
 from stackctl.cli.command import Run, command, format_count
 from stackctl.cli.rules.rules_file import RulesPath, rules_path
+from stackctl.core.console import to_csv
 from stackctl.core.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections import Counter
+
     from stackctl.rules.backtest import Report
     from stackctl.rules.model import RuleSet
 
 _COUNTS = ("matched", "decided", "restricted", "error", "unknown")
+_COLUMNS = ("tenancy", "id", "email", "decision", "rule", "signed_up_at", "verified", "last_active_at", "paid")
+_FACTS = ("verified", "active", "paying")
 _WORDS = {
     "newly_rejected": "newly rejected",
     "newly_allowed": "newly allowed",
@@ -27,7 +32,8 @@ _WORDS = {
 
 @command(
     example="stackctl rules backtest --since 2026-01-01\n"
-    "stackctl rules backtest --against new-rules.yaml --auth-method password --json",
+    "stackctl rules backtest --against new-rules.yaml --auth-method password --json\n"
+    "stackctl rules backtest --csv affected.csv --show-emails",
 )
 def backtest(
     run: Run,
@@ -46,6 +52,10 @@ def backtest(
         Path | None,
         typer.Option("--against", metavar="FILE", help="Other rules: show who would be treated differently."),
     ] = None,
+    csv: Annotated[
+        Path | None,
+        typer.Option("--csv", metavar="FILE", help="Write who would be rejected or restricted, a row each."),
+    ] = None,
     show_emails: Annotated[bool, typer.Option("--show-emails", help="Show addresses in full.")] = False,
     rules: RulesPath = None,
 ) -> None:
@@ -54,7 +64,11 @@ def backtest(
     Anonymous users are left out. Where the database does not tell how a user signed up, rules that depend on it are
     unknown for that user, unless --auth-method says.
 
-    Prints a row for each rule: how many users it matches, decides about and restricts.
+    False positives are users who would be rejected, although they have verified an address, were seen a day after
+    they signed up or later, or have paid.
+
+    Prints a row for each rule: how many users it matches, decides about and restricts; then the false positives. With
+    --json also by week.
     Exit codes: 0 printed; 3 a rules file is bad; 4 the operated database can't be reached; 5 it was never migrated.
     """
     from stackctl.rules import backtest as backtests
@@ -63,6 +77,8 @@ def backtest(
 
     if auth_method is not None and auth_method not in AUTH_METHODS:
         raise UsageError(f"--auth-method: {auth_method!r} is none of {', '.join(AUTH_METHODS)}", code="usage")
+    if csv is not None and (csv.is_dir() or not csv.resolve().parent.is_dir()):
+        raise UsageError(f"--csv: {csv} can't be written", code="usage", hint="name a file in a folder that is there")
     start = parse_time_option(since, "--since")
     own = load_rules(rules_path(run, rules))
     other = load_rules(against) if against else None
@@ -71,9 +87,26 @@ def backtest(
             since=start, tenancy=find_tenancy(conn, tenancy), sample=sample, auth_method=auth_method
         )
         report = backtests.backtest(
-            conn, own, scope, other, lambda done: run.console.info(f"{done:,} users judged one by one")
-        )
+            conn, own, scope, other, lambda label, total: run.console.progress(label, total, "users"),
+            list_affected=csv is not None,
+        )  # fmt: skip
+    if csv is not None:
+        _write_csv(csv, report, show_emails)
     run.finish(_document(report, own, other, show_emails), lambda: _show(run, report, own, other, show_emails))
+
+
+def _write_csv(path: Path, report: Report, show_emails: bool) -> None:
+    from stackctl.core.files import replace_file
+
+    rows = (
+        (one.tenancy, one.user, one.email if show_emails else mask_email(one.email), one.decision, one.rule,
+         one.signed_up_at, one.verified, one.last_active_at, one.paid)
+        for one in report.affected
+    )  # fmt: skip
+    try:
+        replace_file(path, to_csv(_COLUMNS, rows, exact=("rule",)).encode("utf-8"))
+    except OSError as error:
+        raise UsageError(f"--csv: {path} can't be written: {error.strerror}", code="usage") from error
 
 
 def _document(report: Report, rules: RuleSet, against: RuleSet | None, show_emails: bool) -> dict[str, Any]:
@@ -90,6 +123,13 @@ def _document(report: Report, rules: RuleSet, against: RuleSet | None, show_emai
             name: report.outcomes[name]
             for name in ("allow", "reject", "default-allow", "default-reject", "restricted", "unknown")
         },
+        "false_positives": _count_false_positives(report.all_weeks()),
+        "weeks": [
+            {"week": week}
+            | {name: counts[name] for name in ("users", "rejected", "restricted")}
+            | {"false_positives": _count_false_positives(counts)}
+            for week, counts in sorted(report.weeks.items())
+        ],
     }
     if against is not None:
         document["against"] = {
@@ -110,6 +150,10 @@ def _document(report: Report, rules: RuleSet, against: RuleSet | None, show_emai
     return document
 
 
+def _count_false_positives(counts: Counter[str]) -> dict[str, int]:
+    return {"users": counts["false_positives"]} | {name: counts[name] for name in _FACTS}
+
+
 def _show(run: Run, report: Report, rules: RuleSet, against: RuleSet | None, show_emails: bool) -> None:
     console = run.console
     rows = [
@@ -123,6 +167,11 @@ def _show(run: Run, report: Report, rules: RuleSet, against: RuleSet | None, sho
     names = [name for name in report.outcomes if report.outcomes[name]]
     shown = ", ".join(f"{report.outcomes[name]:,} {name}" for name in sorted(names))
     console.line(f"{format_count(report.users, 'user', 'users')}" + (f": {shown}" if shown else ""))
+    whole = report.all_weeks()
+    if whole["rejected"]:
+        facts = ", ".join(f"{whole[name]:,} {name}" for name in _FACTS if whole[name])
+        share = f"{whole['false_positives']:,} of {whole['rejected']:,} rejected"
+        console.line(f"false positives: {share}" + (f" ({facts})" if facts else ""))
     if report.unknown_method:
         users = format_count(report.unknown_method, "user", "users")
         console.line(f"the database does not tell how {users} signed up; --auth-method METHOD sets it")
