@@ -13,9 +13,8 @@ from stackctl.postgres.statements import load_statements
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from uuid import UUID
 
-    from stackctl.payments.purchases import PurchaseType
+    from stackctl.payments.refunds.ledger import Refund
     from stackctl.postgres.connect import Connection
 
 Entitlement = Literal["behind", "whole"]
@@ -28,16 +27,15 @@ def has_derived_ledger(conn: Connection) -> bool:
     return bool(row and row[0])
 
 
-def find_entitlement(
-    conn: Connection, type_: PurchaseType, tenancy: UUID, purchase: UUID, revoked: int
-) -> Entitlement | None:
-    """How the backend sees that so many were revoked; None where it sees it, or needs not.
+def find_entitlement(conn: Connection, refund: Refund) -> Entitlement | None:
+    """How the backend sees what a refund has revoked; None where it sees it, or needs not.
 
     "behind": its ledger has the purchase as it was. "whole": only a part was revoked, and it grants all of them on.
     """
-    if type_ != "one-time-purchase" or not revoked or not has_derived_ledger(conn):
+    revokes = refund.purchase_type == "one-time-purchase" and refund.quantity and refund.status == "succeeded"
+    if not revokes or not has_derived_ledger(conn):
         return None
-    row = conn.execute(_SQL["is_revoked"], {"tenancy": tenancy, "purchase": purchase}).fetchone()
+    row = conn.execute(_SQL["is_revoked"], {"tenancy": refund.tenancy, "purchase": refund.purchase_id}).fetchone()
     if row is None:
         return None
     in_row, in_ledger = row

@@ -52,6 +52,8 @@ def test_a_purchase_that_the_backend_still_grants(ledger: Shop) -> None:
     assert "payment_intent.succeeded" in done.stdout
     again = refund(ledger, bought, "--full", "--request-id", "one", "--json")
     assert again.json["entitlement"] == "behind"
+    shown = ledger.run("refunds", "show", again.json["refund"]["id"])
+    assert "the backend still grants it" in shown.stdout
     derive(ledger, bought, revokedAtMillis=1_790_000_000_000)
     again = refund(ledger, bought, "--full", "--request-id", "one", "--json")
     assert again.json["entitlement"] is None

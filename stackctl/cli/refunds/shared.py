@@ -56,15 +56,14 @@ def finish_outcome(run: Run, conn: Connection, outcome: Outcome) -> None:
     from stackctl.payments.entitlements import describe_entitlement, find_entitlement
 
     refund, problem = outcome.refund, outcome.problem
-    revoked = refund.quantity if refund.holds_money else 0
-    entitlement = find_entitlement(conn, refund.purchase_type, refund.tenancy, refund.purchase_id, revoked)
+    entitlement = find_entitlement(conn, refund)
     if problem is not None:
         run.console.warn(problem.message)
     code = 0 if refund.status == "succeeded" and refund.revoked else UNSETTLED if refund.holds_money else REFUSED
 
     def show() -> None:
         show_outcome(run, outcome)
-        if entitlement is not None and refund.status == "succeeded":
+        if entitlement is not None:
             describe_entitlement(entitlement, run.console.line)
 
     document = {"refund": refund_document(refund), "entitlement": entitlement}

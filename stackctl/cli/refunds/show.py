@@ -14,11 +14,13 @@ def show(run: Run, refund: RefundId) -> None:
     Prints a line for each thing known about it.
     Exit codes: 0 printed; 2 no such refund; 4 the operated database can't be reached; 5 it was never migrated.
     """
+    from stackctl.payments.entitlements import describe_entitlement, find_entitlement
     from stackctl.payments.money import format_money
     from stackctl.payments.refunds import ledger
 
     with run.database() as conn:
         one = ledger.get_refund(conn, parse_uuid(refund, "refund"))
+        entitlement = find_entitlement(conn, one)
     taken = f", {one.quantity} revoked" if one.quantity else ""
     facts = {
         "refund": str(one.id),
@@ -43,8 +45,10 @@ def show(run: Run, refund: RefundId) -> None:
                 run.console.line(f"{name:<10}{value}", STATUS_COLOURS.get(one.status) if name == "status" else None)
         if one.stays_revoked:
             run.console.line(f"{one.quantity} stay revoked though the money came back", "yellow")
+        if entitlement is not None:
+            describe_entitlement(entitlement, run.console.line)
         if not one.is_settled:
             run.console.line()
             run.console.line(f"not settled: stackctl refunds resume {one.id}", "yellow")
 
-    run.finish({"refund": refund_document(one)}, lines)
+    run.finish({"refund": refund_document(one), "entitlement": entitlement}, lines)
