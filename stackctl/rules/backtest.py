@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from psycopg import IsolationLevel, sql
 
 from stackctl.core.console import Progress
-from stackctl.rules.backtest_query import CHANGED, FACTS, MOST_COLUMNS, RuleColumns, Scope, judged_users
+from stackctl.rules.backtest_query import CHANGED, FACTS, RuleColumns, Scope, judged_users
 from stackctl.rules.decide import Decision, Judge
 from stackctl.rules.model import AUTH_METHODS, Context
 
@@ -167,8 +167,6 @@ def _judge_in_sql(conn: Connection, relation: sql.Composable, sets: Sequence[Rul
     counted += [(change, CHANGED[change]) for change in CHANGES if len(sets) > 1]
     counted += [(fact, sql.SQL("NOT a_allowed AND {}").format(so)) for fact, so in FACTS.items()]
     columns = [sql.SQL("count(*) FILTER (WHERE NOT open AND {})").format(where) for _, where in counted]
-    if len(columns) > MOST_COLUMNS:
-        conn.execute("SET LOCAL max_parallel_workers_per_gather = 0")  # each worker's counts would be a row of them
     # One array: PostgreSQL takes no more than 1,664 columns.
     query = sql.SQL(
         "SELECT week, count(*), count(*) FILTER (WHERE open), count(*) FILTER (WHERE auth_method IS NULL), ARRAY[{}] "
@@ -182,7 +180,7 @@ def _judge_in_sql(conn: Connection, relation: sql.Composable, sets: Sequence[Rul
         report.users += users
         report.unknown_method += unknown_method
         left += undecided
-        of_week = report.weeks[week]
+        of_week = report.weeks[date.fromordinal(1 + 7 * week)]
         of_week["users"] += users
         for (what, _), number in zip(counted, numbers, strict=True):
             match what:

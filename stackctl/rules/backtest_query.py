@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from stackctl.rules.model import Rule, RuleSet
 
-MOST_COLUMNS = 1_600  # for answers: PostgreSQL takes 1,664 in all
+_MOST_COLUMNS = 1_600  # for answers: PostgreSQL takes 1,664 in all
 
 _SQL = load_statements(__file__)
 
@@ -120,7 +120,7 @@ FACTS: dict[str, sql.SQL] = {
 
 def judged_users(sets: Sequence[RuleColumns], scope: Scope) -> sql.Composable:
     """The users with each rule's answer, and what comes of it. The fences keep anything from being computed twice."""
-    if sum(len(one.counting) for one in sets) > MOST_COLUMNS:
+    if sum(len(one.counting) for one in sets) > _MOST_COLUMNS:
         for one in sets:
             one.packed = True
     conditions = [column for one in sets for column in one.conditions()]

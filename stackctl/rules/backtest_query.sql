@@ -51,8 +51,9 @@ LEFT JOIN (
 
 -- name: with_facts
 -- What came of the users. A first session is part of the sign-up: active is who was seen on a later day. Other
--- addresses than the primary one are looked up for those alone for whom it matters.
-(SELECT t.*, date_trunc('week', signed_up_at)::date AS week, last_active_at >= signed_up_at + interval '1 day' AS active,
+-- addresses than the primary one are looked up for those alone for whom it matters. Weeks are counted from the first
+-- Monday there was: plain arithmetic for each user.
+(SELECT t.*, (signed_up_at::date - '0001-01-01'::date) / 7 AS week, last_active_at >= signed_up_at + interval '1 day' AS active,
         primary_verified OR ((open OR NOT a_allowed OR a_restricted) AND EXISTS (
             SELECT FROM "ContactChannel" AS v
             WHERE v."tenancyId" = t.tenancy AND v."projectUserId" = t.id AND v."isVerified")) AS verified

@@ -242,15 +242,11 @@ def test_tables_without_statistics_take_no_longer(source: Connection, connect: C
 
 
 def test_many_rules_are_counted_at_once(source: Connection, connect: Connect, migrated_db: str) -> None:
-    """More than a row has columns for, and in parallel, where each worker's counts would be a row."""
+    """More than a row has columns for."""
     for score in range(3):
         add_user(source, signUpRiskScoreBot=score)
     add_channel(source, add_user(source, signUpRiskScoreBot=6), "\u00e9@x.io")
     source.commit()
-    conn = connect(migrated_db)
-    for name in ("min_parallel_table_scan_size", "parallel_setup_cost", "parallel_tuple_cost"):
-        conn.execute(sql.SQL("SET {} = 0").format(sql.Identifier(name)))
-    conn.commit()
     number = 1_650
     # The last but one matches everybody and rejects them; the others before it decide about nobody.
     rules = [
@@ -263,7 +259,7 @@ def test_many_rules_are_counted_at_once(source: Connection, connect: Connect, mi
         Context("\u00e9@x.io", "", "password", bot=6)
     ]
     one, other = RuleSet("allow", tuple(rules)), RuleSet("allow", ())
-    report = backtest(conn, one, Scope(auth_method="password"), other, list_affected=True)
+    report = backtest(connect(migrated_db), one, Scope(auth_method="password"), other, list_affected=True)
     by_rule, outcomes = expected([Judge(one).decide(user) for user in users])
     assert (+report.by_rule, +report.outcomes, report.in_python) == (by_rule, outcomes, 1)
     assert outcomes["reject"] == len(report.affected) == report.changes["newly_allowed"] == 4
