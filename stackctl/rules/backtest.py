@@ -108,8 +108,10 @@ def backtest(
     relation = judged_users(sets, scope)
     with conn.transaction():
         # Tables that were just filled have no statistics: with rows taken for few, a join would go through one table
-        # for each row of the other.
+        # for each row of the other, or merge them by tenancy alone. Hash joins are left.
         conn.execute("SET LOCAL enable_nestloop = off")
+        conn.execute("SET LOCAL enable_mergejoin = off")
+        conn.execute("SET LOCAL cursor_tuple_fraction = 1")  # all rows are fetched: the first need not come soon
         conn.execute("SET LOCAL jit = off")  # each rule is several expressions, and their compilation is not worth it
         with progress("judging users", None) as shown, _ticking(shown):
             left = _judge_in_sql(conn, relation, sets, report)
