@@ -156,7 +156,7 @@ def check_exit_code(arguments: Sequence[object], code: int, stderr: str | None) 
         return
     inner = getattr(COMMANDS[name], "commands", ())
     path = (name, *[word for word in words[at:] if word in inner][:1])
-    unwritten = code == 1 and (stderr is None or "can't write" in stderr or "--jq" in words)
+    unwritten = code == 1 and (stderr is None or "can't be written" in stderr or "--jq" in words)
     assert unwritten or str(code) in _list_exit_codes(*path), (
         f"{code} is not in the help of {' '.join(words)}: {stderr}"
     )

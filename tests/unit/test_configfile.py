@@ -266,7 +266,7 @@ def test_aliases_unfold_within_bounds(text: str, tmp_path: Path) -> None:
         load_config(path)
     assert caught.value.code == "config-malformed"
     assert ["its aliases" in finding.message for finding in read_document(path).findings] == [True]
-    with pytest.raises(ConfigError, match="not YAML"):
+    with pytest.raises(ConfigError, match="its aliases unfold"):
         list(load_users(path))
     reader = Reader()
     assert reader.compose(text) is None

@@ -97,7 +97,7 @@ def test_a_not_null_that_goes_needs_no_row_again() -> None:
         (with_columns(USERS, display_name=None), "the column display_name is gone"),
         (replace(USERS, key={"id": "projectUserId", "display_name": "displayName"}), "the key was (id)"),
         (replace(USERS, key={"id": "otherId"}), "the key was (id)"),
-        (replace(USERS, target="people"), "the target was users"),
+        (replace(USERS, target="people"), "the table was users"),
     ],
 )
 def test_what_readers_would_lose_is_built_anew(changed: Mapping, reason: str) -> None:

@@ -34,7 +34,7 @@ def status(
 
     Prints a row for each migration: applied or pending, when and by whom.
     Exit codes: 0 printed (with --check: up to date); 1 --check found something; 4 the operated database can't be
-    reached.
+    reached; 5 its history is not stackctl's.
     """
     from stackctl.migrate.sets import complete_sets
 

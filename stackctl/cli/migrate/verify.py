@@ -24,7 +24,8 @@ def verify(run: Run, directory: Directory = None, history: History = None) -> No
     file is no finding.
 
     Prints a line for each finding.
-    Exit codes: 0 all fits; 1 something was found; 4 the operated database can't be reached.
+    Exit codes: 0 all fits; 1 something was found; 4 the operated database can't be reached; 5 its history is not
+    stackctl's.
     """
     from stackctl.migrate.sets import complete_sets
     from stackctl.migrate.verify import verify as compare

@@ -151,7 +151,7 @@ def find_purchase(
     invoice = parse_text_option(invoice, "--invoice")
     if latest:
         if invoice is not None:
-            raise UsageError("--latest and --invoice exclude each other", code="usage")
+            raise UsageError("--latest and --invoice can't be used together", code="usage")
         invoice = find_latest_invoice(conn, found.purchase)
     if None not in (invoice, found.invoice) and invoice != found.invoice:
         raise UsageError(

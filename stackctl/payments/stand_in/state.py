@@ -64,9 +64,11 @@ class State:
         """Afterwards every object is as it was before."""
         with self.lock:
             before = copy.deepcopy(self._objects)
-        yield
-        with self.lock:
-            self._objects = before
+        try:
+            yield
+        finally:
+            with self.lock:
+                self._objects = before
 
     def payment(self, account: str = "", amount: int = 1999, **values: Any) -> Object:
         """A payment intent that was paid by a charge."""
