@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from math import isinf
 from typing import TYPE_CHECKING
 
 from stackctl.rules.backend_trial import FEW, MANY, Trial, shorten
@@ -212,7 +213,7 @@ class _Checker:
                 yield _problem(node, "-0.0 is not 0 there", "0.0")
         if not readable:
             what = f"it does not take {shorten(text)} for a number, and the condition is an error there"
-            yield _problem(node, what, f"{minus}{_to_plain(abs(value))}")
+            yield _problem(node, what, None if isinf(value) else f"{minus}{_to_plain(abs(value))}")
         elif isinstance(value, int) and abs(value) > _WHOLE:
             yield _problem(node, f"whole numbers beyond {_WHOLE} are not told apart there")
 

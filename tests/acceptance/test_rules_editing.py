@@ -250,6 +250,12 @@ def test_push_refuses_what_is_wrong(rules: Project, migrated_db: str, tmp_path: 
     path.write_text("rules: {a: {condition: nope, action: {type: log}}}\n")
     result = rules.run("rules", "push", *where, "--tenancy", str(OTHER))
     assert (result.code, "there is no field nope" in result.stderr) == (3, True)
+    # A file that was cut would take all rules away.
+    path.write_text("\n")
+    result = rules.run("rules", "push", *where, "--tenancy", str(OTHER))
+    assert (result.code, "is empty; nothing was written" in result.stderr) == (3, True)
+    path.write_text("rules: {}\n")
+    assert rules.run("rules", "push", *where, "--tenancy", str(OTHER)).code == 0
 
 
 def test_push_fixes_what_breaks_the_schema_and_pull_tells_it(rules: Project, migrated_db: str, tmp_path: Path) -> None:

@@ -77,6 +77,10 @@ def test_a_failure_shows_the_difference_and_why(suite: Project, tmp_path: Path) 
         assert line in result.stdout
     cases = list(ElementTree.parse(tmp_path / "report.xml").iter("testcase"))
     assert [(case.get("line"), len(case)) for case in cases] == [("3", 1), ("5", 0), ("12", 0)]
+    assert suite.run("rules", "test", "--junit", "report.xml").code == 1  # an older report is replaced
+    before = path.read_text()
+    assert suite.run("rules", "test", "--junit", path.name).code == 2
+    assert path.read_text() == before
 
 
 def test_strict_refuses_errors_holes_and_tests_that_cannot_fail(suite: Project, tmp_path: Path) -> None:

@@ -70,6 +70,9 @@ def test_a_customer_stands_for_the_only_purchase(shop: Shop) -> None:
     stripes = shop.stripe.state.add("customer", ACCOUNT, metadata={"customerId": str(user), "customerType": "USER"})
     for named in ("Ada@example.com", str(user), stripes["id"]):
         assert is_found(shop, named, bought), named
+    made = shop.run("refunds", "create", "ada@example.com", "--amount", "1", "--yes", "--json").json["refund"]["id"]
+    assert shop.run("refunds", "list", "--customer", "Ada@example.com", "-o", "name").stdout.split() == [made]
+    assert shop.run("refunds", "list", "--customer", "eve@example.com").code == 2
     shop.buy(customerId="shop-7", customerType="CUSTOM")
     assert preview(shop, "shop-7").code == 0
     more = shop.subscribe(customerId=str(user), customerType="USER")

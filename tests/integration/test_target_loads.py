@@ -290,6 +290,7 @@ def test_a_table_that_is_not_ours_is_refused_and_adopted(copy: Copy, project: Pr
     assert copy.count("users") == 20
     assert differences(copy.pipeline) == []
     assert project.run("sync", "--all", "--full").code == 0, "it is ours from then on"
+    assert "Rebuild 1 table?" in project.run("sync", "--all", "--rebuild", "users").stderr
 
 
 def test_an_empty_table_that_fits_is_taken(copy: Copy, source: Connection) -> None:

@@ -117,6 +117,8 @@ def user(chance: random.Random) -> Context:
         ('email == "a\\bc"', "it knows no escapes in strings"),
         ("riskScores.bot == 0 || 10 % riskScores.bot == 1", "an error there when this fails"),
         ("size(email) > 3", "counts UTF-16"),
+        ("1e999 > 1.0", "does not take 1e999 for a number"),
+        ("riskScores.bot in [1e999]", "does not take 1e999 for a number"),
     ],
 )
 def test_what_the_backends_evaluator_does_otherwise_is_said(condition: str, says: str) -> None:

@@ -110,7 +110,8 @@ def _confirm(run: Run, scope: Scope, rebuild: str | None) -> None:
         chosen = [one for one in found if one.change == "not-ours"]
         what, follows = "Take over", "rows that the source does not have are deleted"
     else:
-        chosen = [one for one in found if one.change in ("same", "unknown", "resend", "alter", "rebuild")]
+        there = ("same", "unknown", "resend", "alter", "rebuild")
+        chosen = [one for one in found if one.mapping == rebuild and one.change in there]
         what, follows = "Rebuild", "what the mapping no longer has is deleted"
     for one in chosen:
         reasons = f": {', '.join(one.reasons)}" if one.reasons else ""

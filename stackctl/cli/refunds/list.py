@@ -40,7 +40,9 @@ class StatusName(Enum):
 def list_(
     run: Run,
     tenancy: TenancyFilter = None,
-    customer: Annotated[str | None, typer.Option("--customer", metavar="ID", help="Only this customer's.")] = None,
+    customer: Annotated[
+        str | None, typer.Option("--customer", metavar="ID", help="Only this customer's; a user by address, too.")
+    ] = None,
     purchase: Annotated[
         str | None,
         typer.Option("--purchase", metavar="ID", help="Only this purchase's, named as for `refunds create`."),
@@ -70,6 +72,7 @@ def list_(
     Exit codes: 0 listed, nothing differs; 1 ledger and Stripe differ; 4 Stripe can't be reached or refuses the key, for
     one of the accounts at least.
     """
+    from stackctl.backend.users import find_user
     from stackctl.payments.refunds import ledger
 
     customer = parse_text_option(customer, "--customer")
@@ -84,6 +87,8 @@ def list_(
         if reconcile:
             _reconcile(run, conn, open_gateway, only, start, strict)
             return
+        if customer is not None and "@" in customer:
+            customer = str(find_user(conn, customer, only).id)
         bought = find_purchase(run, conn, purchase, tenancy, None, open_gateway)[0].id if purchase else None
         found = ledger.find_refunds(conn, tenancy=only, customer=customer, purchase=bought,
                                     status=status.value if status else None, since=start, until=end,

@@ -57,7 +57,8 @@ def add(
     """Add a rule to the file: below all others, unless --priority, --before or --after says where.
 
     Prints the difference, and which tests would fail.
-    Exit codes: 0 written; 2 there is such a rule; 3 the rule is wrong; 5 tests fail, and it was not confirmed.
+    Exit codes: 0 written; 2 there is such a rule; 3 the rule is wrong; 5 tests fail, and it was not confirmed,
+    or the file was changed meanwhile.
     """
     from stackctl.rules.editing import read_rules_file, replace_rules
     from stackctl.rules.model import Action, Rule, explain_bad_id

@@ -12,6 +12,7 @@ def disable(run: Run, ids: Ids, rules: RulesPath = None, yes: Yes = False, dry_r
     """Disable rules; they stay in the file.
 
     Prints the difference, and which tests would fail.
-    Exit codes: 0 written, or nothing to change; 2 no such rule; 5 tests fail, and it was not confirmed.
+    Exit codes: 0 written, or nothing to change; 2 no such rule; 5 tests fail, and it was not confirmed,
+    or the file was changed meanwhile.
     """
     switch_rules(run, ids, rules, on=False, yes=yes, dry_run=dry_run)

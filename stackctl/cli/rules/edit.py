@@ -46,8 +46,8 @@ def edit(
     """Change what a rule says; --message '' takes the note away.
 
     Prints the difference, and which tests would fail.
-    Exit codes: 0 written, or nothing to change; 2 no such rule; 3 the rule would be wrong; 5 tests fail, and it was not
-    confirmed.
+    Exit codes: 0 written, or nothing to change; 2 no such rule; 3 the rule would be wrong; 5 tests fail, and it was
+    not confirmed, or the file was changed meanwhile.
     """
     from stackctl.rules.editing import read_rules_file, replace_rules
 

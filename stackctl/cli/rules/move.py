@@ -29,7 +29,8 @@ def move(
     """Put a rule elsewhere in the order of evaluation; as few priorities change as possible.
 
     Prints the difference, and which tests would fail.
-    Exit codes: 0 written, or nothing to change; 2 no such rule; 5 tests fail, and it was not confirmed.
+    Exit codes: 0 written, or nothing to change; 2 no such rule; 5 tests fail, and it was not confirmed,
+    or the file was changed meanwhile.
     """
     from stackctl.rules.editing import move_rule, read_rules_file
 

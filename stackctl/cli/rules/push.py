@@ -40,6 +40,12 @@ def push(
 
     path = rules_path(run, rules)
     wanted = rules_file.load_rules(path)
+    if not path.read_bytes().strip():
+        raise ConfigError(
+            f"{path} is empty; nothing was written",
+            code="invalid-rules",
+            hint="write `rules: {}` into it if the tenancy is to have no rules",
+        )
     findings = check_rules(wanted)
     errors = [one for one in findings if one.severity == "error"]
     if errors and not dry_run:

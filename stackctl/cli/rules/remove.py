@@ -16,7 +16,8 @@ def remove(run: Run, ids: Ids, rules: RulesPath = None, yes: Yes = False, dry_ru
     A test that names such a rule fails then.
 
     Prints the difference, and which tests would fail.
-    Exit codes: 0 written; 2 no such rule; 5 tests fail, and it was not confirmed.
+    Exit codes: 0 written; 2 no such rule; 5 tests fail, and it was not confirmed,
+    or the file was changed meanwhile.
     """
     from stackctl.rules.editing import read_rules_file
 

@@ -314,6 +314,10 @@ def _write_junit(path: Path, report: Report, held_against: Sequence[str]) -> Non
             case = ElementTree.SubElement(suite, "testcase", classname="strict", name=_xml(what))
             ElementTree.SubElement(case, "failure", message=_xml(what))
     try:
+        # A suite or rules file named by mistake would be gone.
+        held = path.read_bytes() if path.is_file() else b""
+        if held.strip() and not held.lstrip().startswith(b"<"):
+            raise UsageError(f"--junit: {path} is there already, and is no report", code="usage", hint="name another")
         ElementTree.ElementTree(root).write(path, encoding="utf-8", xml_declaration=True)
     except OSError as error:
         raise UsageError(f"--junit: {path} can't be written: {error.strerror}", code="usage") from error
