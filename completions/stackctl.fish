@@ -523,7 +523,7 @@ function __stackctl_follows --no-scope-shadowing
         case 'refunds list'
             set flags \
                     '--tenancy=@tenancies:Only this tenancy\'s.' \
-                    '--customer=:Only this customer\'s.' \
+                    '--customer=:Only this customer\'s; a user by address, too.' \
                     '--purchase=:Only this purchase\'s, named as for `refunds create`.' \
                     '--status=planned|submitted|pending|succeeded|failed|canceled:Only of this status.' \
                     '--since=:Only refunds created since a time, or e.g. 24h ago.' \
