@@ -233,14 +233,12 @@ def test_two_pollers_work_off_two_thousand_tenancies(project: Project, source: C
         project.postgres(tenancies[number], f"postgresql://nobody@127.0.0.1:1/no{number}", "down", mappings=["teams"])
     entries.enqueue(source, tenancies)
     results: list[service.PollResult] = []
-    threads = [
-        threading.Thread(
-            target=lambda: results.append(
-                service.poll(project.pipeline(), Stop(), claim_limit=7, interval=None, reports=service.Reports())
-            )
-        )
-        for _ in range(2)
-    ]
+
+    def work(pipeline: Pipeline) -> None:
+        results.append(service.poll(pipeline, Stop(), claim_limit=7, interval=None, reports=service.Reports()))
+
+    # Made before: each writes the configuration.
+    threads = [threading.Thread(target=work, args=(pipeline,)) for pipeline in (project.pipeline(), project.pipeline())]
     for thread in threads:
         thread.start()
     for thread in threads:
