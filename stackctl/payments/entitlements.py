@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Literal
 from stackctl.postgres.statements import load_statements
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from stackctl.payments.refunds.ledger import Refund
     from stackctl.postgres.connect import Connection
 
@@ -42,13 +40,3 @@ def find_entitlement(conn: Connection, refund: Refund) -> Entitlement | None:
     if not in_row:
         return "whole"
     return None if in_ledger else "behind"
-
-
-def describe_entitlement(found: Entitlement, line: Callable[[str, str | None], None]) -> None:
-    """What that means, and how it is brought up."""
-    if found == "whole":
-        line("the backend goes on granting all of them: of a purchase it knows only all or nothing", "yellow")
-    else:
-        line("the backend still grants it: its own ledger has the purchase as it was", "yellow")
-        line("to bring it up, resend the payment's payment_intent.succeeded to the backend in Stripe's dashboard", None)
-        line("(Workbench, Events; the customer gets the receipt once more)", None)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from stackctl.cli.command import Run
+    from stackctl.payments.entitlements import Entitlement
     from stackctl.payments.gateway import Gateway
     from stackctl.payments.purchases import Purchase
     from stackctl.payments.refunds.balance import RefundableBalance
@@ -53,7 +54,7 @@ def run_naming_refund(run: Run, refund: Refund, work: Callable[[], Outcome]) -> 
 
 
 def finish_outcome(run: Run, conn: Connection, outcome: Outcome) -> None:
-    from stackctl.payments.entitlements import describe_entitlement, find_entitlement
+    from stackctl.payments.entitlements import find_entitlement
 
     refund, problem = outcome.refund, outcome.problem
     entitlement = find_entitlement(conn, refund)
@@ -64,7 +65,7 @@ def finish_outcome(run: Run, conn: Connection, outcome: Outcome) -> None:
     def show() -> None:
         show_outcome(run, outcome)
         if entitlement is not None:
-            describe_entitlement(entitlement, run.console.line)
+            show_entitlement(run, entitlement)
 
     document = {"refund": refund_document(refund), "entitlement": entitlement}
     run.finish(document, show, ok=code == 0, exit_code=code)
@@ -127,6 +128,17 @@ def show_outcome(run: Run, outcome: Outcome) -> None:
         case "failed" | "canceled":
             line(describe_failure(refund), "red")
     line(f"refund {refund.id}")
+
+
+def show_entitlement(run: Run, found: Entitlement) -> None:
+    """What the backend goes on granting, and how that is brought up."""
+    line = run.console.line
+    if found == "whole":
+        line("the backend goes on granting all of them: of a purchase it knows only all or nothing", "yellow")
+    else:
+        line("the backend still grants it: its own ledger has the purchase as it was", "yellow")
+        line("to bring it up, resend the payment's payment_intent.succeeded to the backend in Stripe's dashboard")
+        line("(Workbench, Events; the customer gets the receipt once more)")
 
 
 def find_purchase(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from stackctl.cli.arguments import parse_uuid
 from stackctl.cli.command import Run, command
-from stackctl.cli.refunds.shared import STATUS_COLOURS, RefundId, refund_document
+from stackctl.cli.refunds.shared import STATUS_COLOURS, RefundId, refund_document, show_entitlement
 
 
 @command(example="stackctl refunds show 7c9e6679-7425-40de-944b-e07fc1f90ae7")
@@ -14,7 +14,7 @@ def show(run: Run, refund: RefundId) -> None:
     Prints a line for each thing known about it.
     Exit codes: 0 printed; 2 no such refund; 4 the operated database can't be reached; 5 it was never migrated.
     """
-    from stackctl.payments.entitlements import describe_entitlement, find_entitlement
+    from stackctl.payments.entitlements import find_entitlement
     from stackctl.payments.money import format_money
     from stackctl.payments.refunds import ledger
 
@@ -46,7 +46,7 @@ def show(run: Run, refund: RefundId) -> None:
         if one.stays_revoked:
             run.console.line(f"{one.quantity} stay revoked though the money came back", "yellow")
         if entitlement is not None:
-            describe_entitlement(entitlement, run.console.line)
+            show_entitlement(run, entitlement)
         if not one.is_settled:
             run.console.line()
             run.console.line(f"not settled: stackctl refunds resume {one.id}", "yellow")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from stackctl.rules.cel.patterns import compile_pattern
-from stackctl.rules.cel.values import NamedList
+from stackctl.rules.cel_js.operators import FailedError, calculate, compare, get, is_truthy, kind, negate, size
 from stackctl.rules.cel_js.patterns import counts_units, has_spaces, is_same_to_both, read_pattern
 from stackctl.rules.cel_js.read import CALL_NAME, Token, find_calls, read_tokens
 
@@ -20,27 +20,10 @@ if TYPE_CHECKING:
 
 MAX_DEPTH = 60  # brackets within brackets that are followed
 _MACROS = ("all", "exists", "exists_one", "filter", "map")
-_RESERVED = frozenset(
-    [
-        "as",
-        "break",
-        "const",
-        "continue",
-        "else",
-        "for",
-        "function",
-        "if",
-        "import",
-        "let",
-        "loop",
-        "package",
-        "namespace",
-        "return",
-        "var",
-        "void",
-        "while",
-    ]
-)
+_RESERVED = {
+    "as", "break", "const", "continue", "else", "for", "function", "if", "import", "let", "loop", "package",
+    "namespace", "return", "var", "void", "while",
+}  # fmt: skip
 
 
 class UnreadableError(Exception):
@@ -49,14 +32,6 @@ class UnreadableError(Exception):
     def __init__(self, token: Token) -> None:
         super().__init__(token.text)
         self.token = token
-
-
-class FailedError(Exception):
-    """The evaluation ends with an error. `strict`: `has` does not make false of it."""
-
-    def __init__(self, what: str, *, strict: bool = False) -> None:
-        super().__init__(what)
-        self.strict = strict
 
 
 class UndecidedError(Exception):
@@ -167,7 +142,7 @@ class _Parser:
             self._take(":")
             otherwise = self._expression().run
             test = when.run
-            when = _Part(lambda scope: then(scope) if _is_truthy(test(scope)) else otherwise(scope))
+            when = _Part(lambda scope: then(scope) if is_truthy(test(scope)) else otherwise(scope))
         self._depth -= 1
         return when
 
@@ -191,7 +166,7 @@ class _Parser:
             return left
         sign = self._take().text
         one, other = left.run, self._chain(("+", "-"), lambda: self._chain(("*", "/", "%"), self._unary)).run
-        return _Part(lambda scope: _compare(sign, one(scope), other(scope)))
+        return _Part(lambda scope: compare(sign, one(scope), other(scope)))
 
     def _chain(self, signs: tuple[str, ...], operand: Callable[[], _Part]) -> _Part:
         found = operand()
@@ -205,7 +180,7 @@ class _Parser:
         def run(scope: _Scope) -> Any:
             value = first(scope)
             for sign, other in rest:
-                value = _calculate(sign, value, other(scope))
+                value = calculate(sign, value, other(scope))
             return value
 
         return _Part(run)
@@ -216,7 +191,7 @@ class _Parser:
             signs.append(self._take().text)
         atom = self._atom()
         of = atom.run
-        return _Part(lambda scope: _negate(signs, of(scope))) if signs else atom
+        return _Part(lambda scope: negate(signs, of(scope))) if signs else atom
 
     def _atom(self) -> _Part:
         token = self._take()
@@ -263,7 +238,7 @@ class _Parser:
         if name == "has":
             return _Part(lambda scope: _has(runs, scope))
         if name == "size":
-            return _Part(_outside_has(lambda scope: _size([run(scope) for run in runs])))
+            return _Part(_outside_has(lambda scope: size([run(scope) for run in runs])))
 
         def fail(_: _Scope) -> Any:
             raise FailedError(f"there is no {name}")
@@ -279,14 +254,14 @@ class _Parser:
                     raise FailedError("has() takes a field", strict=True)
                 if name in _RESERVED:
                     raise FailedError("a reserved word")
-                return _get(scope, name)
+                return get(scope, name)
 
             return _Part(run, name)
 
         def follow(scope: _Scope) -> Any:
             if scope.in_has and not any(dotted for dotted, _ in steps):
                 raise FailedError("has() takes a field", strict=True)
-            return _follow(steps, scope, _get(scope, name))
+            return _follow(steps, scope, get(scope, name))
 
         return _Part(follow)
 
@@ -325,7 +300,7 @@ class _Parser:
             if by is None or not runs:
                 return items
             at = by(scope)
-            if _kind(at) != "int" or not 0 <= at < len(items):
+            if kind(at) != "int" or not 0 <= at < len(items):
                 raise FailedError("no such place in the list", strict=True)
             return items[int(at)]
 
@@ -342,7 +317,7 @@ class _Parser:
 
         def run(scope: _Scope) -> Any:
             pairs = [(key(scope), value(scope)) for key, value in entries]
-            if any(not isinstance(key, str) for key, _ in pairs) or len({_kind(value) for _, value in pairs}) > 1:
+            if any(not isinstance(key, str) for key, _ in pairs) or len({kind(value) for _, value in pairs}) > 1:
                 raise FailedError("keys are texts, values of one kind", strict=True)
             return _follow(steps, scope, dict(pairs)) if pairs else {}
 
@@ -384,30 +359,6 @@ def _has(runs: list[_Run], scope: _Scope) -> bool:
     return True
 
 
-def _size(values: list[Any]) -> float:
-    match values:
-        case [str() as text, *_]:
-            return float(len(text.encode("utf-16-le", "surrogatepass")) // 2)
-        case [list() | dict() as many, *_]:
-            return float(len(many))
-        case _:
-            raise FailedError("it has no size", strict=True)
-
-
-def _get(holder: Any, name: Any) -> Any:
-    if not isinstance(holder, dict | list):
-        raise FailedError("it has no fields")
-    if isinstance(name, float) and name.is_integer():
-        name = str(int(name))
-    if isinstance(holder, list):
-        if isinstance(name, str) and name.isdecimal() and int(name) < len(holder):
-            return holder[int(name)]
-        raise FailedError("no such place in the list")
-    if not isinstance(name, str) or name not in holder:
-        raise FailedError("no such field")
-    return holder[name]
-
-
 def _follow(steps: list[tuple[bool, Callable[[_Scope, Any], Any]]], scope: _Scope, value: Any) -> Any:
     for _, step in steps:
         value = step(scope, value)
@@ -415,11 +366,11 @@ def _follow(steps: list[tuple[bool, Callable[[_Scope, Any], Any]]], scope: _Scop
 
 
 def _field(name: str) -> Callable[[_Scope, Any], Any]:
-    return lambda scope, holder: _get(holder, name)
+    return lambda scope, holder: get(holder, name)
 
 
 def _index(by: _Run) -> Callable[[_Scope, Any], Any]:
-    return lambda scope, holder: _get(holder, by(scope))
+    return lambda scope, holder: get(holder, by(scope))
 
 
 def _method(name: str, arguments: list[_Part]) -> Callable[[_Scope, Any], Any]:
@@ -443,7 +394,7 @@ def _method(name: str, arguments: list[_Part]) -> Callable[[_Scope, Any], Any]:
 
 def _expand(name: str, items: list[Any], parts: list[_Part], evaluate: Callable[[_Part, Any], Any]) -> Any:
     def holds(item: Any) -> bool:
-        return _is_truthy(evaluate(parts[0], item))
+        return is_truthy(evaluate(parts[0], item))
 
     match name:
         case "all":
@@ -460,32 +411,6 @@ def _expand(name: str, items: list[Any], parts: list[_Part], evaluate: Callable[
             return [evaluate(parts[1], item) for item in items if holds(item)]
 
 
-def _is_truthy(value: Any) -> bool:
-    return bool(value) or isinstance(value, list | dict)
-
-
-def _kind(value: Any) -> str:
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "bool"
-        case float():
-            if not math.isfinite(value):
-                raise FailedError("no number")
-            return "int" if value.is_integer() else "float"
-        case str():
-            return "string"
-        case list():
-            return "list"
-        case _:
-            return "map"
-
-
-def _is_number(value: Any) -> bool:
-    return _kind(value) in ("int", "float")
-
-
 def _join(runs: list[_Run], scope: _Scope, *, decisive: bool) -> Any:
     value = runs[0](scope)
     if not decisive and value is False:
@@ -496,83 +421,3 @@ def _join(runs: list[_Run], scope: _Scope, *, decisive: bool) -> Any:
             raise FailedError("neither true nor false")
         value = (value or other) if decisive else (value and other)
     return value
-
-
-def _negate(signs: list[str], value: Any) -> Any:
-    odd = len(signs) % 2 == 1
-    if "-" not in signs:
-        if value is None:
-            return odd
-        if not isinstance(value, bool):
-            raise FailedError("neither true nor false")
-        return value != odd
-    if "!" in signs or not _is_number(value):
-        raise FailedError("no number")
-    return 0.0 if odd and value == 0 else -value if odd else value
-
-
-def _calculate(sign: str, one: Any, other: Any) -> Any:
-    if sign in "/%":
-        if isinstance(other, float) and other == 0:
-            raise FailedError("division by zero", strict=True)
-        if _kind(one) != "int" or _kind(other) != "int":
-            raise FailedError("whole numbers alone are divided")
-        return one / other if sign == "/" else math.fmod(one, other)
-    if _is_number(one) and _is_number(other):
-        return one + other if sign == "+" else one - other if sign == "-" else one * other
-    if sign == "+" and isinstance(one, str) and isinstance(other, str):
-        return one + other
-    if sign == "+" and isinstance(one, list) and isinstance(other, list):
-        if one and other and _typeof(one[0]) != _typeof(other[0]):
-            raise FailedError("lists of different kinds")
-        return [*one, *other]
-    raise FailedError("no numbers")
-
-
-def _typeof(value: Any) -> str:
-    return {"int": "number", "float": "number", "list": "object", "map": "object", "null": "object"}.get(
-        _kind(value), _kind(value)
-    )
-
-
-def _compare(sign: str, one: Any, other: Any) -> bool:
-    match sign:
-        case "==":
-            return _equals(one, other)
-        case "!=":
-            return not _equals(one, other)
-        case "in":
-            if isinstance(other, list):
-                return any(_is_same(one, item) for item in other)
-            if isinstance(other, NamedList):  # which is written out before it gets there
-                return isinstance(one, str) and one in other.entries
-            if isinstance(other, dict):
-                return isinstance(one, str) and one in other
-            raise FailedError("in takes a list")
-        case _:
-            pass
-    if isinstance(one, str) and isinstance(other, str):
-        one, other = (text.encode("utf-16-be", "surrogatepass") for text in (one, other))
-    elif not (_is_number(one) and _is_number(other)):
-        raise FailedError("no order")
-    return (
-        one < other if sign == "<" else one <= other if sign == "<=" else one > other if sign == ">" else one >= other
-    )
-
-
-def _equals(one: Any, other: Any) -> bool:
-    """0 and -0 are not equal; lists and maps are by what they hold."""
-    if isinstance(one, float) and isinstance(other, float):
-        return one == other and math.copysign(1, one) == math.copysign(1, other)
-    if type(one) is not type(other):
-        return False
-    if isinstance(one, list):
-        return len(one) == len(other) and all(map(_equals, one, other))
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(_equals(value, other[key]) for key, value in one.items())
-    return one == other
-
-
-def _is_same(one: Any, other: Any) -> bool:
-    """As a list is searched: lists and maps are never found."""
-    return type(one) is type(other) and not isinstance(one, list | dict) and one == other
