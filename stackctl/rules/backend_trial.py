@@ -8,7 +8,7 @@ import re
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from stackctl.rules.cel.evaluate import compile_condition
+from stackctl.rules.cel.evaluate import can_compile, compile_condition
 from stackctl.rules.cel.parse import ConditionSyntaxError, Literal, Node, parse, walk
 from stackctl.rules.cel.types import Problem
 from stackctl.rules.cel.values import EvaluationError
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 FEW, MANY = 40, 1000  # users that are tried
 WORK = 400_000  # characters of conditions that are evaluated for them, at the most
+_INTERPRETED = 12  # times as much of it as one that runs as functions costs a condition that the reference evaluates
 
 
 class Trial:
@@ -34,6 +35,7 @@ class Trial:
         self._lists = lists
         self._ours = self._theirs = None
         self._unread: Token | None = None
+        self._cost = len(condition)
         self.is_thorough = True  # whether a difference that no user shows is hardly one
         if any(call.method == "matches" and len(call.argument) > MAX_TRIED for call in find_calls(condition)):
             self.is_thorough = False
@@ -41,6 +43,7 @@ class Trial:
         if tree is not None:
             with contextlib.suppress(EvaluationError, ConditionSyntaxError):  # or too costly to try
                 self._ours = compile_condition(condition)
+                self._cost *= 1 if can_compile(tree) else _INTERPRETED
         try:
             self._theirs = BackendCondition(condition, Context().fields())
         except UndecidedError:
@@ -55,7 +58,7 @@ class Trial:
         """
         if (self._theirs is None and self._unread is None) or (self._unread and self._ours is None):
             return None
-        number = min(users, max(2, WORK // len(self._condition)))
+        number = min(users, max(2, WORK // max(1, self._cost)))
         self.is_thorough = number >= FEW
         found: Problem | None = None
         for user in islice(self._make_users(), number):
