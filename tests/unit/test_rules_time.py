@@ -150,3 +150,9 @@ def test_a_hundred_findings_of_a_condition_are_enough_and_errors_come_first() ->
     assert len(found) == 101
     assert [one.severity for one in found].count("error") == 1
     assert (found[-1].code, found[-1].message) == ("more", "and 52 more in this condition")
+
+
+@pytest.mark.parametrize("condition", ['email.endsWith() || email == "a"', "has(email) || email == 'a'"])
+def test_a_call_with_other_arguments_than_it_takes_is_traced(condition: str) -> None:
+    parts = trace_condition(rule(condition).rules[0], BOB)
+    assert [part.value for part in parts] == [None, False]
