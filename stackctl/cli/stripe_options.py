@@ -33,7 +33,7 @@ def prepare_gateway(run: Run, key: str | None, base: str | None) -> Callable[[st
     def open_gateway(account: str) -> Gateway:
         from stackctl.payments import connection
 
-        gateway = connection.open_gateway(run.settings, account)
+        gateway = connection.open_gateway(run.settings, account, run.console.info)
         if gateway is None:
             raise ConfigError(
                 "no Stripe key is set", code="no-stripe-key", hint="set payments.stripe_api_key, or STRIPE_API_KEY"

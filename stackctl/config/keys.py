@@ -32,6 +32,7 @@ class Key:
     variable: str | None = None
     choices: tuple[str, ...] = ()
     minimum: int = 1
+    schemes: tuple[str, ...] = ()  # how a URL may begin, where that is not PostgreSQL's affair
 
 
 KEYS: dict[str, Key] = {
@@ -55,12 +56,14 @@ KEYS: dict[str, Key] = {
     "sync.on_failover": Key("choice", "refuse", choices=("refuse", "repair")),
     "sync.schema_changes": Key("choice", "evolve", choices=("evolve", "refuse")),
     "sync.dispatch": Key("choice", "direct", choices=("direct", "http")),
-    "sync.endpoint": Key("url"),
+    "sync.endpoint": Key("url", schemes=("https://", "http://")),
     "external_databases_from": Key("choice", "config", choices=("config", "backend")),
     "external_databases_local": Key("choice", "refuse", choices=("refuse", "allow")),
     "sign_up_rules": Key("path", "./sign-up-rules.yaml"),
     "payments.stripe_api_key": Key("secret", flag="stripe_api_key", variable="STRIPE_API_KEY"),
-    "payments.stripe_api_base": Key("url", flag="stripe_api_base", variable="STACKCTL_STRIPE_API_BASE"),
+    "payments.stripe_api_base": Key(
+        "url", flag="stripe_api_base", variable="STACKCTL_STRIPE_API_BASE", schemes=("https://", "http://", "embedded:")
+    ),
     "payments.telegram.bot_token": Key("secret"),
     "payments.telegram.chat_id": Key("id"),
 }
@@ -140,6 +143,8 @@ def convert_value(spec: Key, value: Any, base: Path) -> Any:
         case "url":
             remember_url(value)
             check_url(value)
+            if spec.schemes and not value.startswith(spec.schemes):
+                raise ValueError(f"expected an address that begins with {' or '.join(spec.schemes)}")
         case "secret":
             remember_secret(value)
         case "word" if not re.fullmatch(_WORD, value):

@@ -10,7 +10,7 @@ from stackctl.core.errors import StateError
 from stackctl.postgres.statements import load_statements
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from uuid import UUID
 
     from stackctl.backend.tenancies import ConfigLayers
@@ -44,8 +44,11 @@ class ConnectionStatus:
     earlier_accounts: tuple[str, ...]
 
 
-def open_gateway(settings: Settings, account: str | None) -> Gateway | None:
-    """Stripe, or the stand-in that is named in its place, on a connected account or on the platform's own.
+def open_gateway(
+    settings: Settings, account: str | None, tell: Callable[[str], None] = lambda text: None
+) -> Gateway | None:
+    """Stripe, or the stand-in that is named in its place, on a connected account or on the platform's own. `tell` hears
+    of a long silence.
 
     None: no key is set. Raises what `Gateway` and `open_stand_in` raise.
     """
@@ -58,7 +61,7 @@ def open_gateway(settings: Settings, account: str | None) -> Gateway | None:
         return None
     from stackctl.payments.gateway import Gateway
 
-    return Gateway(key, base, account)
+    return Gateway(key, base, account, tell)
 
 
 def find_account(conn: Connection, layers: ConfigLayers) -> str:

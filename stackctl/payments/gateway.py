@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 import uuid
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,11 +18,15 @@ from stackctl.core.errors import ConfigError, OutcomeUnknown, ServiceError, Stat
 from stackctl.core.redaction import remember_secret
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-TIMEOUT = 20  # seconds for one whole answer
+# The one that the fields read here are of, whatever the account's own is; a new SDK asks for another one by itself.
+API_VERSION = "2026-10-28.endive"
+TIMEOUT = 20  # seconds for one whole answer, with all retries
+WORD_AFTER = 5  # seconds of silence before a word is said
 RETRIES = 2  # by the SDK, under one idempotency key
 REFUND_ID = "stackctl_refund_id"  # the metadata by which a refund is found again
+_STRIPE = "https://api.stripe.com"
 _NO_ANSWER = "not an answer of its API"
 _MAX_MESSAGE = 200  # characters of what Stripe says
 _MALFORMED = (AttributeError, KeyError, TypeError, ValueError)  # of an answer that lacks what Stripe's have
@@ -72,8 +77,19 @@ class StripeRefund:
 
 
 class _Session(requests.Session):
-    """An answer comes as a whole within TIMEOUT, however slowly its bytes come, or not at all; and from the address
-    that was asked: a redirect is an answer like another."""
+    """An answer comes as a whole within TIMEOUT, however slowly its bytes come and however often it is asked for, or
+    not at all; and from the address that was asked: a redirect is an answer like another.
+
+    `tell` hears of a long silence.
+    """
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        super().__init__()
+        self._tell = tell
+        self._calls = threading.local()  # `until`: when the call of this thread has lasted TIMEOUT
+
+    def begin_call(self) -> None:
+        self._calls.until = time.monotonic() + TIMEOUT
 
     def request(self, *where: Any, **named: Any) -> requests.Response:
         ended: queue.SimpleQueue[requests.Response | Exception] = queue.SimpleQueue()
@@ -85,13 +101,36 @@ class _Session(requests.Session):
                 ended.put(error)
 
         threading.Thread(target=ask, daemon=True).start()
-        try:
-            found = ended.get(timeout=TIMEOUT)
-        except queue.Empty:
-            raise requests.Timeout(f"no whole answer within {TIMEOUT} seconds") from None
+        found = self._await(ended)
         if isinstance(found, Exception):
             raise found
         return found
+
+    def _await(self, ended: queue.SimpleQueue[requests.Response | Exception]) -> requests.Response | Exception:
+        left = self._calls.until - time.monotonic()
+        try:
+            return ended.get(timeout=max(0.001, min(left, WORD_AFTER)))
+        except queue.Empty:
+            pass
+        if left > WORD_AFTER:
+            self._tell(f"Stripe has not answered for {WORD_AFTER} seconds; it has {TIMEOUT} in all")
+        try:
+            return ended.get(timeout=max(0.001, self._calls.until - time.monotonic()))
+        except queue.Empty:
+            # Not one of those after which the SDK asks again.
+            return requests.RequestException(f"no whole answer within {TIMEOUT} seconds")
+
+
+class _Client(stripe.RequestsClient):
+    """Each call, with all its retries, has one deadline."""
+
+    def __init__(self, session: _Session) -> None:
+        super().__init__(timeout=TIMEOUT, session=session)
+        self._begin_call = session.begin_call
+
+    def request_with_retries(self, *call: Any, **named: Any) -> Any:
+        self._begin_call()
+        return super().request_with_retries(*call, **named)
 
 
 @dataclass(frozen=True)
@@ -117,7 +156,12 @@ class Gateway:
     OutcomeUnknown where a change was sent and not answered.
     """
 
-    def __init__(self, key: str, base: str | None, account: str | None) -> None:
+    api_version = API_VERSION
+
+    def __init__(
+        self, key: str, base: str | None, account: str | None, tell: Callable[[str], None] = lambda text: None
+    ) -> None:
+        """`tell` hears of a long silence."""
         remember_secret(key)
         if not key.isascii() or not key.isprintable() or " " in key:
             raise ConfigError(
@@ -125,30 +169,40 @@ class Gateway:
                 code="bad-stripe-key",
                 hint="copy it again into payments.stripe_api_key, or STRIPE_API_KEY",
             )
-        session = _Session()
+        session = _Session(tell)
         if base and base.startswith("http://127.0.0.1:"):
             session.trust_env = False  # a stand-in on this machine is behind no proxy
-        http = stripe.RequestsClient(timeout=TIMEOUT, session=session)
         addresses: Any = {"api": base.rstrip("/")} if base else {}
         try:
             self._client = stripe.StripeClient(
-                key, base_addresses=addresses, http_client=http, max_network_retries=RETRIES
-            )
+                key, base_addresses=addresses, http_client=_Client(session), max_network_retries=RETRIES,
+                stripe_version=API_VERSION,
+            )  # fmt: skip
         except stripe.AuthenticationError as error:
             raise _key_refused(error) from None
         # It writes a file with the timing of the last request otherwise.
         stripe.enable_telemetry = False
+        self._session, self._key, self._base = session, key, (base or _STRIPE).rstrip("/")
         self._account_options: Any = {"stripe_account": account} if account else {}
         self.mode = "live" if "_live_" in key else "test"
 
-    def get_key_holder(self) -> tuple[str, str, str]:
-        """The id of the account that the key is of; the API version that is asked for, and the one that answers."""
+    def get_key_holder(self) -> tuple[str, str | None, str | None]:
+        """The id of the account that the key is of; the API version that answers what is asked in API_VERSION, and the
+        account's own, in which it gets its events. None: the answer does not say."""
         with _read_errors():
             found: Any = self._client.v1.accounts.retrieve_current(None, self._account_options)
             id_ = _check_answer(found, "account")["id"]
-        asked = stripe.api_version
-        headers = found.last_response.headers if found.last_response else {}
-        return id_, asked, headers.get("Stripe-Version") or asked
+            headers = found.last_response.headers if found.last_response else {}
+            return id_, headers.get("Stripe-Version"), self._get_own_version()
+
+    def _get_own_version(self) -> str | None:
+        """Asked without a version, which the SDK can't."""
+        self._session.begin_call()
+        try:
+            answer = self._session.get(f"{self._base}/v1/account", headers={"Authorization": f"Bearer {self._key}"})
+        except requests.RequestException:
+            return None
+        return answer.headers.get("Stripe-Version") if answer.ok else None
 
     def get_account(self, id_: str) -> Mapping[str, Any]:
         with _read_errors():
@@ -402,9 +456,11 @@ def _translate(error: stripe.StripeError) -> ServiceError | StateError | ConfigE
             hint = "is the key of the right mode, and of the platform?" if code == "stripe-not-found" else None
             return StateError(f"Stripe refuses: {_error_text(error)}", code=code, hint=hint)
         case _:
-            return ServiceError(
-                f"Stripe failed: {_error_text(error)}", code="stripe-failed", hint="see status.stripe.com"
-            )
+            text = _error_text(error)
+            hint = "see status.stripe.com"
+            if text == _NO_ANSWER:  # a page, say: somebody else has answered
+                hint = f"is payments.stripe_api_base, if it is set, the address of Stripe's API? If not, {hint}"
+            return ServiceError(f"Stripe failed: {text}", code="stripe-failed", hint=hint)
 
 
 def _key_refused(error: stripe.StripeError) -> ServiceError:

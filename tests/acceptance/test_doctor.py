@@ -139,8 +139,12 @@ def test_stripe_is_looked_at(shop: Shop, stripe: Running) -> None:
     ready: dict[str, Any] = {"details_submitted": True, "charges_enabled": True, "requirements": {}}
     stripe.state.add("account", id=ACCOUNT, **ready)
     found = stripe_checks(shop)
-    assert found["stripe"] == ("ok", f"the test key of {PLATFORM} is good; API version {stripe_sdk.api_version}")
+    good = f"the test key of {PLATFORM} is good; API version {stripe_sdk.api_version} is asked for"
+    assert found["stripe"] == ("ok", good), "a new SDK has other fields: read them, then change the gateway's version"
     assert found[f"stripe {ACCOUNT}"] == ("ok", "reachable, may take charges")
+
+    stripe.fake.own_version = "2024-06-20"
+    assert stripe_checks(shop)["stripe"][1] == good + "; the account's own is 2024-06-20, in which its events come"
 
     ready["requirements"] = {"currently_due": ["external_account"]}
     stripe.state.add("account", id=ACCOUNT, **ready)

@@ -447,6 +447,33 @@ def test_stripe_is_down(shop: Shop) -> None:
     assert refused(shop.run("refunds", "preview", bought, "--json")) == (4, "stripe-unreachable")
 
 
+def test_an_address_that_is_not_stripes(shop: Shop, stripe: Running) -> None:
+    bought = shop.buy()
+    for _ in range(3):
+        stripe.fault("html-502", method="GET")
+    answered = shop.refund(bought, "--full")
+    assert refused(answered) == (4, "stripe-failed")
+    assert "payments.stripe_api_base" in answered.json["error"]["hint"]
+    shop.settings["payments"]["stripe_api_base"] = "ftp://127.0.0.1"
+    mistaken = shop.refund(bought, "--full")
+    assert refused(mistaken)[0] == 3
+    assert "begins with https:// or http://" in mistaken.stderr
+
+
+def test_what_stripe_refuses_is_found_again(shop: Shop, stripe: Running) -> None:
+    """By the refund's id, and by the request's."""
+    bought = shop.buy()
+    intent = shop.row(bought, "stripePaymentIntentId")
+    charge = stripe.state.get("payment_intent", ACCOUNT, intent, False)["latest_charge"]
+    point = "stackctl.payments.refunds.execute:plan_refund:after"
+    shop.killed(point, bought, "--full", "--request-id", "r7")
+    stripe.state.get("charge", ACCOUNT, charge, False)["disputed"] = True
+    result = shop.run("refunds", "create", bought, "--full", "--request-id", "r7", "--yes")
+    id_ = shop.one("SELECT id::text FROM stackctl.refund")
+    assert result.code == 5
+    assert f"`stackctl refunds show {id_}` (request r7)" in result.stderr.replace("\n      ", " ")
+
+
 def test_too_many_requests_refund_nothing(shop: Shop, stripe: Running) -> None:
     bought = shop.buy()
     stripe.fault("429", method="POST")
@@ -476,7 +503,13 @@ def test_it_speaks_for_people(shop: Shop) -> None:
     assert json.loads(shop.run("refunds", "resume", id_, "--json").stdout)["refund"]["status"] == "succeeded"
     idle = shop.run("refunds", "resume", "--all")
     assert (idle.code, idle.stdout, idle.stderr) == (0, "", "")
+    assert shop.run("refunds", "show", result.stdout.split("(")[1].split(")")[0]).stdout == shown, "by Stripe's id"
     assert refused(shop.run("refunds", "show", str(bought), "--json")) == (2, "unknown-refund")
+    for named, next_step in (("x", "refunds list"), ("re_elsewhere", "refunds preview re_elsewhere")):
+        for word in ("show", "resume"):
+            unknown = shop.run("refunds", word, named)
+            assert unknown.code == 2
+            assert next_step in unknown.stderr
     assert refused(shop.run("refunds", "resume", "--json")) == (2, "usage")
 
 

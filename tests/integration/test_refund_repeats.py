@@ -12,6 +12,7 @@ from stackctl.payments import gateway
 from stackctl.payments.refunds import execute, ledger
 from tests.backend import ended
 from tests.shop import ACCOUNT, made, opened, refused
+from tests.stripe_fake.server import KEY
 
 if TYPE_CHECKING:
     from tests.shop import Shop
@@ -132,6 +133,31 @@ def test_an_answer_has_to_come_as_a_whole(stripe: Running, monkeypatch: pytest.M
     with pytest.raises(OutcomeUnknown, match="no whole answer"):
         on.create_refund({"payment_intent": intent, "amount": 1}, "key")
     assert time.monotonic() - began < 5
+
+
+def test_a_silent_stripe_costs_one_deadline_and_is_told_of(
+    shop: Shop, stripe: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not one for each time that the SDK asks again."""
+    monkeypatch.setattr(gateway, "TIMEOUT", 0.6)
+    monkeypatch.setattr(gateway, "WORD_AFTER", 0.1)
+    told: list[str] = []
+    on = gateway.Gateway(KEY, stripe.url, ACCOUNT, told.append)
+    for _ in range(3):
+        stripe.fault("delay", seconds=3)
+    began = time.monotonic()
+    with pytest.raises(ServiceError, match="no whole answer within"):
+        on.get_refund("re_1")
+    assert time.monotonic() - began < 1.8
+    assert told == ["Stripe has not answered for 0.1 seconds; it has 0.6 in all"]
+    assert [one.method for one in stripe.calls()] == [], "the first one sleeps still, and no other was sent"
+    stripe.fake.faults.clear()
+    began, bought = time.monotonic(), shop.buy(1999)
+    code = "from stackctl.payments import gateway; gateway.TIMEOUT = 1.0; gateway.WORD_AFTER = 0.2"
+    stripe.fault("delay", method="POST", seconds=5)
+    outcome = ended(shop.start("refunds", "create", bought, "--full", "--yes", "--json", before=code))
+    assert outcome.code == 0, outcome
+    assert "Stripe has not answered for 0.2 seconds" in outcome.stderr
 
 
 def test_a_status_that_nobody_knows(shop: Shop, stripe: Running) -> None:

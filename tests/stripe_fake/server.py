@@ -56,6 +56,7 @@ class Fake(StandIn):
     keys: dict[str, str] = field(default_factory=lambda: {KEY: "good", "sk_live_fake": "good"})
     faults: Faults = field(default_factory=Faults)
     journal: list[Call] = field(default_factory=list)
+    own_version: str | None = None  # of the API, in which an account is answered that asks for none
 
     def serve(self, request: Request) -> tuple[int, Any, dict[str, str]]:
         """Answer, or fail as it was told to."""
@@ -69,6 +70,8 @@ class Fake(StandIn):
         status, answer, extra = self._struck(request, fault.kind if fault else None)
         account, key = request.headers.get("stripe-account", ""), request.headers.get("idempotency-key")
         self.journal.append(Call(request.method, request.path, account, key, request.params, status))
+        if self.own_version and "stripe-version" not in request.headers:
+            extra = extra | {"Stripe-Version": self.own_version}
         if fault and fault.kind == "slow-bytes":
             extra = extra | {SLOWLY: str(fault.seconds)}
         return status, answer, extra

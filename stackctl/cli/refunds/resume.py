@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stackctl.cli.arguments import find_tenancy, parse_uuid
+from stackctl.cli.arguments import find_tenancy
 from stackctl.cli.command import Run, command, format_count
 from stackctl.cli.refunds.shared import (
     REFUSED,
     UNSETTLED,
     TenancyFilter,
     describe_failure,
+    find_refund,
     finish_outcome,
     refund_document,
     refunds_table,
@@ -36,7 +37,9 @@ if TYPE_CHECKING:
 )
 def resume(
     run: Run,
-    refund: Annotated[str | None, typer.Argument(metavar="REFUND", help="The id of a refund; or pass --all.")] = None,
+    refund: Annotated[
+        str | None, typer.Argument(metavar="REFUND", help="The id of a refund, or Stripe's (re_); or pass --all.")
+    ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Every refund that is not settled.")] = False,
     give_up: Annotated[
         bool,
@@ -60,7 +63,7 @@ def resume(
     Exit codes: 0 settled, given up, or nothing to settle; 2 no such refund; 4 the database or Stripe can't be reached,
     or Stripe refuses the key; 5 a refund has failed, or can't be given up; 6 the outcome is still unknown or not final.
     """
-    from stackctl.payments.refunds import execute, ledger
+    from stackctl.payments.refunds import execute
 
     if (refund is None) != everything:
         raise UsageError("name one refund, or --all for all that are not settled", code="usage")
@@ -71,12 +74,12 @@ def resume(
         if dry_run:
             only = find_tenancy(conn, tenancy)
             _show_unsettled(run, _list_unsettled(conn, only) if refund is None else
-                            [ledger.get_refund(conn, parse_uuid(refund, "refund"))])  # fmt: skip
+                            [find_refund(conn, refund)])  # fmt: skip
             return
         if refund is None:
             _resume_all(run, conn, open_gateway, find_tenancy(conn, tenancy))
             return
-        one = ledger.get_refund(conn, parse_uuid(refund, "refund"))
+        one = find_refund(conn, refund)
         if not give_up:
             settled = run_naming_refund(run, one, lambda: execute.settle_refund(conn, open_gateway(one.account), one))
             finish_outcome(run, conn, settled)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stackctl.cli.arguments import find_tenancy, parse_text_option
+from stackctl.cli.arguments import find_tenancy, parse_text_option, parse_uuid
 from stackctl.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -39,9 +39,30 @@ Latest = Annotated[
     bool, typer.Option("--latest", help="Of a subscription: the last payment that was made, not the first one.")
 ]
 TenancyFilter = Annotated[str | None, typer.Option("--tenancy", metavar="TENANCY", help="Only this tenancy's.")]
-RefundId = Annotated[str, typer.Argument(metavar="REFUND", help="The id that create printed.")]
+RefundId = Annotated[str, typer.Argument(metavar="REFUND", help="The id that create printed, or Stripe's (re_).")]
 REFUND_COLUMNS = ("refund", "asked", "amount", "status", "customer")
 STATUS_COLOURS = {"succeeded": "green", "failed": "red", "canceled": "red"}
+
+
+def find_refund(conn: Connection, named: str) -> Refund:
+    """The refund of the ledger that has this id, or that Stripe knows by it. Raises UsageError."""
+    from stackctl.payments.refunds import ledger
+
+    named = named.strip()
+    if named.startswith(("re_", "pyr_")):
+        found = ledger.find_refunds(conn, stripe_refund=named)
+        if found:
+            return found[0]
+        raise UsageError(
+            f"the ledger has no refund {named}: it was not made by stackctl",
+            code="unknown-refund",
+            hint=f"`stackctl refunds preview {named}` shows its purchase, and all that was refunded of it",
+        )
+    try:
+        return ledger.get_refund(conn, parse_uuid(named, "refund"))
+    except UsageError as error:
+        error.hint = "`stackctl refunds list` names them; `list --purchase ID` those of a purchase, however it is named"
+        raise
 
 
 def run_naming_refund(run: Run, refund: Refund, work: Callable[[], Outcome]) -> Outcome:

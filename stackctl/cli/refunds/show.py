@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from stackctl.cli.arguments import parse_uuid
 from stackctl.cli.command import Run, command
-from stackctl.cli.refunds.shared import STATUS_COLOURS, RefundId, refund_document, show_entitlement
+from stackctl.cli.refunds.shared import STATUS_COLOURS, RefundId, find_refund, refund_document, show_entitlement
 
 
 @command(example="stackctl refunds show 7c9e6679-7425-40de-944b-e07fc1f90ae7")
@@ -16,10 +15,9 @@ def show(run: Run, refund: RefundId) -> None:
     """
     from stackctl.payments.entitlements import find_entitlement
     from stackctl.payments.money import format_money
-    from stackctl.payments.refunds import ledger
 
     with run.database() as conn:
-        one = ledger.get_refund(conn, parse_uuid(refund, "refund"))
+        one = find_refund(conn, refund)
         entitlement = find_entitlement(conn, one)
     taken = f", {one.quantity} revoked" if one.quantity else ""
     facts = {

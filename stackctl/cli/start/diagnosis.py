@@ -420,12 +420,15 @@ def _check_payments(conn: Connection, settings: Settings) -> Iterator[Check]:
                         "set payments.stripe_api_key, or STRIPE_API_KEY")  # fmt: skip
         return
     try:
-        holder, asked, answered = platform.get_key_holder()
+        holder, answered, own = platform.get_key_holder()
     except StackctlError as error:
         yield _failed("stripe", error)
         return
-    if asked == answered:
-        yield Check("stripe", "ok", f"the {platform.mode} key of {holder} is good; API version {asked}")
+    asked = platform.api_version
+    if answered in (None, asked):
+        differs = f"; the account's own is {own}, in which its events come" if own not in (None, asked) else ""
+        good = f"the {platform.mode} key of {holder} is good; API version {asked} is asked for{differs}"
+        yield Check("stripe", "ok", good)
     else:
         yield Check("stripe", "warning", f"API version {asked} was asked for, and {answered} answers",
                     "upgrade stackctl, or ask Stripe's support")  # fmt: skip

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 # Stripe may forget a key after 24 hours, and would then take the same request for a new one.
 RESEND_WINDOW = 23 * 3600  # seconds
 LOOKUP_PAUSES = (0.5, 2.0)  # seconds before an unanswered refund is looked for
+LOOKUP_DEADLINE = 10  # seconds after which it is not looked for again
 
 
 @dataclass(frozen=True)
@@ -171,10 +172,19 @@ def _send(
             if now.status not in ("planned", "failed", "canceled"):
                 return Outcome(now, None if now.is_settled else error)
             error.details["refund"] = str(refund.id)
+            error.hint = "; ".join(filter(None, (error.hint, _tell_refused(now))))
             raise
         return _record_sent(conn, gateway, refund, stripe_refund, balance)
     except psycopg.Error as error:
         raise _not_recorded(refund, error) from error
+
+
+def _tell_refused(refund: Refund) -> str:
+    """Under which ids it is found, and what to do with them."""
+    of = f" (request {refund.request_id})" if refund.request_id else ""
+    if refund.request_id and refund.is_repeatable:
+        return f"the same command goes on with refund {refund.id}{of}"
+    return f"`stackctl refunds show {refund.id}`{of} shows what was asked"
 
 
 def _is_final(refusal: ServiceError | StateError) -> bool:
@@ -185,7 +195,10 @@ def _is_final(refusal: ServiceError | StateError) -> bool:
 def _look_for_outcome(
     conn: Connection, gateway: Gateway, refund: Refund, unknown: StackctlError, wait: Callable[[float], Any]
 ) -> Outcome:
+    began = time.monotonic()
     for pause in LOOKUP_PAUSES:
+        if time.monotonic() - began > LOOKUP_DEADLINE:
+            break  # Stripe is silent, and will be
         wait(pause)
         try:
             outcome = settle_refund(conn, gateway, refund)

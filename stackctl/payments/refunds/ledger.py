@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 Status = Literal["planned", "submitted", "pending", "succeeded", "failed", "canceled"]
 _SQL = load_statements(__file__)
-_NO_FILTERS: dict[str, Any] = {"unsettled": False, "limit": None} | dict.fromkeys(
-    ("id", "request", "tenancy", "account", "purchase", "customer", "status", "since", "until", "named", "ids")
-)
+_FILTERS = ("id", "request", "tenancy", "account", "purchase", "customer", "status", "since", "until", "stripe_refund",
+            "named", "ids")  # fmt: skip
+_NO_FILTERS: dict[str, Any] = {"unsettled": False, "limit": None} | dict.fromkeys(_FILTERS)
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def find_refunds(
     conn: Connection, *, unsettled: bool = False, limit: int | None = None, **filters: Any
 ) -> Sequence[Refund]:
     """The newest first; a filter is one of `id`, `request`, `tenancy`, `account`, `purchase`, `customer`, `status`,
-    `since` and `until`."""
+    `since`, `until` and `stripe_refund`."""
     with conn.cursor(row_factory=class_row(Refund)) as cursor:
         values = _NO_FILTERS | filters | {"unsettled": unsettled, "limit": limit}
         return cursor.execute(_SQL["find_refunds"], values).fetchall()

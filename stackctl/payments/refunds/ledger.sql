@@ -24,6 +24,7 @@ WHERE (%(id)s::uuid IS NULL OR id = %(id)s)
   AND (%(status)s::text IS NULL OR status = %(status)s)
   AND (%(since)s::timestamptz IS NULL OR created_at >= %(since)s)
   AND (%(until)s::timestamptz IS NULL OR created_at < %(until)s)
+  AND (%(stripe_refund)s::text IS NULL OR stripe_refund = %(stripe_refund)s)
   AND (%(named)s::text[] IS NULL OR stripe_refund = ANY(%(named)s) OR id::text = ANY(%(ids)s::text[]))
   AND (NOT %(unsettled)s
        OR status IN ('planned', 'submitted', 'pending') OR (status = 'succeeded' AND NOT revoked))
