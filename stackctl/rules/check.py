@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from stackctl.core.errors import ConfigError
 from stackctl.rules import backend_evaluator, reachability
 from stackctl.rules.cel import types
-from stackctl.rules.cel.parse import Binary, Call, ConditionSyntaxError, Node, children, parse, to_line_and_column, walk
+from stackctl.rules.cel.parse import Binary, Call, ConditionSyntaxError, parse, to_line_and_column, walk
 from stackctl.rules.lists import expand_lists, find_uses
 from stackctl.rules.model import AUTH_METHODS, MAX_RISK, explain_bad_id, is_integer_id
 
@@ -108,7 +108,7 @@ def _find_impossible_comparisons(condition: str) -> Iterable[types.Problem]:
     found: list[types.Problem] = []
     for node in walk(tree):
         if isinstance(node, Binary | Call):
-            for field, sign, value in _own_comparisons(node):
+            for field, sign, value in types.own_constants(node):
                 what, suggestion = _explain_impossible(field, sign, value)
                 if what:
                     found.append(types.Problem(node.span.start, "never-so", "warning", what, suggestion))
@@ -148,12 +148,6 @@ def _check_lists(rule: Rule) -> Iterator[types.Problem]:
     if uses and len(expanded) > _SLOW_CONDITION:
         what = f"the backend reads its {len(expanded):,} characters with the lists written out for each sign-up"
         yield types.Problem(uses[0][0].right.span.start, "list-size", "info", what)
-
-
-def _own_comparisons(node: Node) -> list[tuple[str, str, object]]:
-    """The node's own comparisons, without those below it."""
-    below = [entry for child in children(node) for entry in types.find_constants(child)]
-    return types.find_constants(node)[: -len(below) or None]
 
 
 def _explain_impossible(field: str, sign: str, value: object) -> tuple[str, str | None]:

@@ -40,9 +40,6 @@ from stackctl.rules.cel.values import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-METHODS = ("contains", "startsWith", "endsWith", "matches", "size")
-
-
 class NotSupported(Exception):
     """The closures do not know this part of CEL."""
 
@@ -68,6 +65,8 @@ def can_compile(tree: Node) -> bool:
 
 def knows(node: Node) -> bool:
     """Whether the closures know this part, whatever is below it."""
+    if not isinstance(node, Call | Unsupported):
+        return True
     try:
         _require_supported(node)
     except NotSupported:
@@ -79,17 +78,22 @@ def _require_supported(node: Node) -> None:
     match node:
         case Unsupported(kind=what):
             raise NotSupported(what)
-        case Call(of=None, name=name) if name not in ("size", "has"):
-            raise NotSupported(name)
-        case Call(name=name) if node.of is not None and name not in METHODS:
+        case Call(of=None, name="has", arguments=(Field(),)) | Call(of=None, name="size", arguments=(_,)):
+            pass
+        case Call(of=of, name="size", arguments=()) if of is not None:
+            pass
+        case Call(of=of, name=name, arguments=(_,)) if of is not None and name in _ON_STRINGS:
+            pass
+        case Call(name=name):
             raise NotSupported(name)
         case _:
             pass
 
 
 def compile_node(node: Node) -> CompiledCondition:
-    """The function of a part of a condition. Raises NotKnown."""
-    _require_supported(node)
+    """The function of a part of a condition. Raises NotSupported."""
+    if isinstance(node, Call):
+        _require_supported(node)
     match node:
         case Literal(value=value):
             return lambda fields: value
@@ -253,19 +257,15 @@ def _binary(apply: Callable[[Any, Any], Any], left: CompiledCondition, right: Co
 
 
 def _call(of: Node | None, name: str, arguments: tuple[Node, ...]) -> CompiledCondition:
-    if name == "has":
-        return _has(arguments)
     if name == "size":
-        (measured,) = arguments if of is None else (of,)
-        return _size(compile_node(measured))
-    if of is None or len(arguments) != 1:
-        raise NotSupported(name)
+        return _size(compile_node(arguments[0] if of is None else of))
+    if of is None:
+        return _has(arguments[0])
     subject, argument = compile_node(of), compile_node(arguments[0])
     if name == "matches":
         pattern = arguments[0]
         if isinstance(pattern, Literal) and isinstance(pattern.value, str):
             return _matches_constant(subject, pattern.value)
-        return _on_strings(name, patterns.has_match, subject, argument)
     return _on_strings(name, _ON_STRINGS[name], subject, argument)
 
 
@@ -273,7 +273,9 @@ _ON_STRINGS: dict[str, Callable[[str, str], bool]] = {
     "contains": operator.contains,
     "startsWith": str.startswith,
     "endsWith": str.endswith,
+    "matches": patterns.has_match,
 }
+METHODS = (*_ON_STRINGS, "size")
 
 
 def _on_strings(
@@ -318,17 +320,14 @@ def _size(of: CompiledCondition) -> CompiledCondition:
     return value
 
 
-def _has(arguments: tuple[Node, ...]) -> CompiledCondition:
-    match arguments:
-        case (Field(of=of, name=name),):
-            owner = compile_node(of)
+def _has(field: Node) -> CompiledCondition:
+    assert isinstance(field, Field)
+    owner, name = compile_node(field.of), field.name
 
-            def value(fields: Fields) -> bool:
-                found = owner(fields)
-                if isinstance(found, dict):
-                    return name in found
-                raise EvaluationError(f"{describe_kind(found)} has no fields")
+    def value(fields: Fields) -> bool:
+        found = owner(fields)
+        if isinstance(found, dict):
+            return name in found
+        raise EvaluationError(f"{describe_kind(found)} has no fields")
 
-            return value
-        case _:
-            raise NotSupported("has")
+    return value

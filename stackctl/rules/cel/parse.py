@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from stackctl.rules.cel.tokens import ConditionSyntaxError, Token, decode_string, find_tokens, is_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 MAX_CHARACTERS = 262_144
 MAX_DEPTH = 40  # brackets within brackets
@@ -27,8 +27,7 @@ _POWERS = {
 _DIGITS = 400  # of a number, far beyond what any holds
 
 
-@dataclass(frozen=True)
-class Span:
+class Span(NamedTuple):
     """Where a part stands in the text: offsets from 0, the end not included."""
 
     start: int
@@ -180,32 +179,32 @@ def point_at(text: str, at: int) -> str:
 
 
 def walk(node: Node) -> Iterator[Node]:
-    """The node and all below it."""
-    yield node
-    for child in children(node):
-        yield from walk(child)
+    """The node and all below it, in order of place."""
+    left = [node]
+    while left:
+        node = left.pop()
+        yield node
+        left += children(node)[::-1]
+
+
+# By type: as a `match`, it was a fifth of what `check` takes.
+_CHILDREN: dict[type[Node], Callable[[Any], tuple[Node, ...]]] = {
+    Literal: lambda node: (),
+    Name: lambda node: (),
+    Field: lambda node: (node.of,),
+    Unary: lambda node: (node.of,),
+    Index: lambda node: (node.of, node.by),
+    Call: lambda node: node.arguments if node.of is None else (node.of, *node.arguments),
+    ListLiteral: lambda node: node.items,
+    Logical: lambda node: node.parts,
+    Binary: lambda node: (node.left, node.right),
+    Conditional: lambda node: (node.when, node.then, node.otherwise),
+    Unsupported: lambda node: node.parts,
+}
 
 
 def children(node: Node) -> tuple[Node, ...]:
-    match node:
-        case Field(of=of) | Unary(of=of):
-            return (of,)
-        case Index(of=of, by=by):
-            return (of, by)
-        case Call(of=of, arguments=arguments):
-            return arguments if of is None else (of, *arguments)
-        case ListLiteral(items=items):
-            return items
-        case Logical(parts=parts):
-            return parts
-        case Binary(left=left, right=right):
-            return (left, right)
-        case Conditional(when=when, then=then, otherwise=otherwise):
-            return (when, then, otherwise)
-        case Unsupported(parts=parts):
-            return parts
-        case _:
-            return ()
+    return _CHILDREN[type(node)](node)
 
 
 class _Parser:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stackctl.rules.cel.evaluate import NotSupported, can_compile, compile_condition, compile_node
+from stackctl.rules.cel.evaluate import can_compile, compile_condition, compile_node
 from stackctl.rules.cel.parse import (
     Conditional,
     ConditionSyntaxError,
@@ -74,15 +74,10 @@ def _trace_part(condition: str, node: Node, fields: dict[str, Any], lists: Lists
     text = " ".join(condition[node.span.start : node.span.end].split())
     shown = text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
     seen = dict(_find_fields(node, fields))
-    try:
-        # A call with other arguments than it takes is found when it is compiled.
-        run = compile_node(node) if can_compile(node) else None
-    except NotSupported:
-        run = None
-    if run is None:
+    if not can_compile(node):
         return ConditionPart(shown, None, "only the whole condition can be evaluated", seen)
     try:
-        return ConditionPart(shown, run({**fields, **lists}), None, seen)
+        return ConditionPart(shown, compile_node(node)({**fields, **lists}), None, seen)
     except EvaluationError as error:
         return ConditionPart(shown, None, str(error), seen)
 

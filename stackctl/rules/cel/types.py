@@ -25,8 +25,8 @@ from stackctl.rules.cel.parse import (
     Node,
     Unary,
     Unsupported,
-    children,
     parse,
+    walk,
 )
 from stackctl.rules.model import RISKS
 
@@ -279,22 +279,23 @@ def _suggest_comparison(type_: Type) -> str | None:
 
 
 def find_constants(node: Node) -> list[tuple[str, str, object]]:
-    """Comparisons of a field with a constant below the node: field, operator or function, constant."""
-    found: list[tuple[str, str, object]] = []
+    """Comparisons of a field with a constant, the node's own and those below: field, operator or function, constant."""
+    return [one for part in walk(node) for one in own_constants(part)]
+
+
+def own_constants(node: Node) -> list[tuple[str, str, object]]:
+    """As `find_constants`, without what is below."""
     match node:
         case Binary(operator="in", left=left, right=ListLiteral(items=items)) if field_path(left):
-            found += [(field_path(left), "in", item.value) for item in items if isinstance(item, Literal)]
+            return [(field_path(left), "in", item.value) for item in items if isinstance(item, Literal)]
         case Binary(operator=sign, left=left, right=Literal(value=value)) if field_path(left):
-            found.append((field_path(left), sign, value))
+            return [(field_path(left), sign, value)]
         case Binary(operator=sign, left=Literal(value=value), right=right) if field_path(right):
-            found.append((field_path(right), _MIRRORED.get(sign, sign), value))
+            return [(field_path(right), _MIRRORED.get(sign, sign), value)]
         case Call(of=of, name=name, arguments=(Literal(value=value),)) if of is not None and field_path(of):
-            found.append((field_path(of), name, value))
+            return [(field_path(of), name, value)]
         case _:
-            pass
-    for child in children(node):
-        found += find_constants(child)
-    return found
+            return []
 
 
 _MIRRORED = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}

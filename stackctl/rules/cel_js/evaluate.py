@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from stackctl.rules.cel.patterns import compile_pattern
 from stackctl.rules.cel_js.operators import FailedError, calculate, compare, get, is_truthy, kind, negate, size
@@ -45,8 +44,7 @@ class _Scope(dict[str, Any]):
 _Run: TypeAlias = "Callable[[_Scope], Any]"
 
 
-@dataclass(frozen=True)
-class _Part:
+class _Part(NamedTuple):
     """A part of a condition. `name`: it is this name alone."""
 
     run: _Run
