@@ -116,7 +116,7 @@ class Trial:
     def _make_users(self) -> Iterator[Context]:
         """Different ones each time the same: of the texts and numbers in the condition, and of some others."""
         texts, numbers = self._find_constants()
-        countries = ["", "DE", *(text for text in texts if re.fullmatch("[A-Z]{2}", text))]
+        countries = ["", "AA", "DE", "ZZ", *(text for text in texts if re.fullmatch("[A-Z]{2}", text))]
         chance = random.Random(1)
         yield Context()
         while True:

@@ -196,6 +196,7 @@ def test_the_table_of_the_page_is_right() -> None:
         ('email.matches("(a)\\\\1")', "JavaScript's, which takes this one"),
         ('email in ["a",]', None),
         ("email ==", None),
+        ('1.5e1 > email && "DE" >= countryCode', "does not take 1.5e1"),  # false in CEL for who is from FR
         ('email.matches("(a+)+b")', "can hang it for seconds"),
     ],
 )

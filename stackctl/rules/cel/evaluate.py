@@ -40,6 +40,7 @@ from stackctl.rules.cel.values import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+
 class NotSupported(Exception):
     """The closures do not know this part of CEL."""
 
