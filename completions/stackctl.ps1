@@ -778,6 +778,8 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 '--limit=:How many to list, the newest first.'
                 '--reconcile:Name every difference from Stripe.'
                 '--strict:With --reconcile: refunds that were made elsewhere are differences, too.'
+                '--acknowledge=:With --reconcile: the difference of this refund is in order.'
+                '--why=:With --acknowledge: why it is.'
                 '--stripe-api-key=:The platform''s key; better set as STRIPE_API_KEY.'
                 '--output=name|csv:The first column alone, one a line; or all columns as CSV.'
                 '-o=name|csv:The first column alone, one a line; or all columns as CSV.'

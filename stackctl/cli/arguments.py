@@ -100,3 +100,16 @@ def find_tenancies(run: Run, named: Sequence[str]) -> list[UUID] | None:
         return None
     with run.database() as conn:
         return list(dict.fromkeys(tenancies.find_tenancy(conn, one) for one in named))
+
+
+def name_operator() -> str:
+    """Who is at it, on which machine; behind sudo, who called it."""
+    import getpass
+    import os
+    import platform
+
+    try:
+        user = os.environ.get("SUDO_USER") or getpass.getuser()
+    except (KeyError, OSError):  # an id without a name, as in a container
+        user = str(os.geteuid())
+    return f"{user}@{platform.node()}"

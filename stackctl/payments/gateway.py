@@ -31,6 +31,7 @@ _NO_ANSWER = "not an answer of its API"
 _MAX_MESSAGE = 200  # characters of what Stripe says
 _MALFORMED = (AttributeError, KeyError, TypeError, ValueError)  # of an answer that lacks what Stripe's have
 _WON_STATUSES = ("won", "warning_closed", "prevented")  # statuses of disputes
+_INQUIRY = "warning_"  # so begin those of a bank's question, by which no money is withdrawn
 _CODES = {
     "charge_already_refunded": "already-refunded",
     "charge_disputed": "charge-disputed",
@@ -41,7 +42,7 @@ _CODES = {
 @dataclass(frozen=True)
 class Payment:
     """A payment intent. `received`: what was really charged, in the currency's smallest unit; `disputed`: and the
-    dispute not won."""
+    dispute not won; `inquired`: the bank has only asked, and the money can be refunded."""
 
     intent: str
     received: int
@@ -49,13 +50,15 @@ class Payment:
     disputed: bool
     livemode: bool
     created_at: datetime
+    inquired: bool = False
 
 
 @dataclass(frozen=True)
 class StripeRefund:
     """A refund as Stripe has it. `ledger_id`: the id that it carries in its metadata. Status `requires_action` counts
     as pending: the customer has still to do something; a status of Stripe's that is newer than this stands as it is.
-    `charge_refunded`: what all refunds of its charge came to when it was made, if that was asked for."""
+    `charge_refunded`: what all refunds of its charge came to when it was made, if that was asked for. `waits_for`: of a
+    pending one what Stripe tells: `reason`, `next_action` and `instructions_email`."""
 
     id: str
     intent: str | None
@@ -66,6 +69,7 @@ class StripeRefund:
     failure: str | None
     created_at: datetime
     charge_refunded: int | None = None
+    waits_for: dict[str, Any] | None = None
 
     @property
     def holds_money(self) -> bool:
@@ -247,23 +251,25 @@ class Gateway:
 
     def _to_payment(self, found: Mapping[str, Any]) -> Payment:
         charge: Any = found.get("latest_charge") or {}
+        statuses = self._list_dispute_statuses(found["id"]) if charge.get("disputed") else None
+        blocking = ("unknown",) if statuses == [] else [one for one in statuses or () if one not in _WON_STATUSES]
         return Payment(
             intent=found["id"],
             received=found.get("amount_received") or 0,
             currency=found["currency"],
-            disputed=bool(charge.get("disputed")) and not self._has_won_disputes(found["id"]),
+            disputed=any(not one.startswith(_INQUIRY) for one in blocking),
+            inquired=any(one.startswith(_INQUIRY) for one in blocking),
             livemode=bool(found.get("livemode")),
             created_at=datetime.fromtimestamp(found["created"], UTC),
         )
 
-    def _has_won_disputes(self, intent: str) -> bool:
-        """Whether each dispute of it ended well: its charge stays `disputed`, and can be refunded again."""
+    def _list_dispute_statuses(self, intent: str) -> list[str]:
+        """Of all its disputes: its charge stays `disputed` when they have ended. Empty: the key may not see them."""
         try:
             listed = self._client.v1.disputes.list({"payment_intent": intent, "limit": 100}, self._account_options)
-            statuses = [one["status"] for one in _read_all_pages(listed, "dispute")]
+            return [one["status"] for one in _read_all_pages(listed, "dispute")]
         except stripe.PermissionError:
-            return False
-        return bool(statuses) and all(status in _WON_STATUSES for status in statuses)
+            return []
 
     def list_refunds(self, intent: str) -> Sequence[StripeRefund]:
         """All refunds of a payment intent, whoever made them."""
@@ -320,11 +326,13 @@ class Gateway:
                 self._client.v1.subscriptions.retrieve(subscription, None, self._account_options), "subscription"
             )
             items = found["items"]["data"]
-            if len(items) != 1 and (only or not items):
+            ended = found.get("status") in ("canceled", "incomplete_expired")
+            if len(items) != 1 and ((only and not ended) or not items):
                 raise StateError(
-                    f"subscription {subscription} has {len(items)} items; whose quantity is meant is not known",
+                    f"subscription {subscription} has {len(items)} items: whose quantity is meant is not known, and "
+                    "all would end with it",
                     code="subscription-has-several-items",
-                    hint="refund the money alone with --amount, and change the items in Stripe's dashboard",
+                    hint="refund the money alone with --amount, and change or end the items in Stripe's dashboard",
                 )
             ends, period = found.get("cancel_at"), items[0].get("current_period_end")
             schedule: Any = found.get("schedule")
@@ -333,7 +341,7 @@ class Gateway:
                 id=items[0]["id"],
                 quantity=items[0].get("quantity") or 0,
                 ends_with_period=bool(found.get("cancel_at_period_end")) or (bool(ends) and ends <= (period or ends)),
-                ended=found.get("status") in ("canceled", "incomplete_expired"),
+                ended=ended,
                 last_refund_id=(found.get("metadata") or {}).get(REFUND_ID),
                 schedule=schedule["id"] if isinstance(schedule, dict) else schedule,
                 awaits_update=bool(found.get("pending_update")),
@@ -397,7 +405,17 @@ def _to_stripe_refund(found: Mapping[str, Any]) -> StripeRefund:
         failure=found.get("failure_reason"),
         created_at=datetime.fromtimestamp(found["created"], UTC),
         charge_refunded=charge.get("amount_refunded") if isinstance(charge, dict) else None,
+        waits_for=_to_waits_for(found) if status in ("pending", "requires_action") else None,
     )
+
+
+def _to_waits_for(found: Mapping[str, Any]) -> dict[str, Any] | None:
+    told = {
+        "reason": found.get("pending_reason"),
+        "next_action": found.get("next_action"),
+        "instructions_email": found.get("instructions_email"),
+    }
+    return told if any(told.values()) else None
 
 
 @contextmanager

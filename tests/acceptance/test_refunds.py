@@ -324,7 +324,20 @@ def test_what_was_refunded_elsewhere_is_told(shop: Shop, stripe: Running) -> Non
     told = shop.run("refunds", "list", "--reconcile", "--json")
     assert (told.code, told.json["ok"]) == (0, True)
     assert [each["stripe_refund_id"] for each in told.json["differences"]] == [elsewhere["id"]]
-    assert shop.run("refunds", "list", "--reconcile", "--strict").code == 1
+    strict = ("refunds", "list", "--reconcile", "--strict")
+    assert shop.run(*strict).code == 1
+    answer = ("--acknowledge", elsewhere["id"], "--why", "ada paid it back by hand")
+    assert refused(shop.run(*strict, "--acknowledge", "re_no", "--why", "x", "--json")) == (2, "unknown-difference")
+    assert refused(shop.run(*strict, "--acknowledge", elsewhere["id"], "--json")) == (2, "usage")
+    assert shop.run(*strict, *answer).code == 0
+    again = shop.run(*strict, "--json")
+    known = again.json["differences"][0]["acknowledged"]
+    assert (again.code, known["why"]) == (0, "ada paid it back by hand")
+    assert "@" in known["by"]
+    assert "acknowledged by" in " ".join(shop.run(*strict).stdout.split())
+    elsewhere["amount"] = 2  # it is another difference now
+    changed = shop.run(*strict, "--json")
+    assert (changed.code, changed.json["differences"][0]["acknowledged"]) == (1, None)
 
 
 def test_one_refund_made_twice(shop: Shop, stripe: Running) -> None:

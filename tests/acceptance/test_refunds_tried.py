@@ -199,12 +199,70 @@ def test_a_key_that_can_be_none(shop: Shop, key: str) -> None:
     assert "TAILSECRET" not in result.stdout + result.stderr
 
 
-def test_several_items_do_not_matter_when_all_of_it_ends(shop: Shop, stripe: Running) -> None:
+def test_several_items_do_not_end_together_for_the_sake_of_one(shop: Shop, stripe: Running) -> None:
     id_ = shop.subscribe(3000, 3)
     found = stripe.state.get("subscription", ACCOUNT, f"sub_{id_}", False)
     found["items"]["data"].append({"id": "si_2", "quantity": 1})
-    assert shop.refund(id_, "--full").code == 0
-    assert found["cancel_at_period_end"] is True
+    assert refused(shop.refund(id_, "--full")) == (5, "subscription-has-several-items")
+    assert (made(stripe), found["cancel_at_period_end"]) == ([], False)
+    found["status"] = "canceled"
+    assert shop.refund(id_, "--full").code == 0, "nothing is left to end"
+
+
+def test_an_inquiry_is_refunded_with_a_word(shop: Shop, stripe: Running) -> None:
+    bought = shop.buy(1999)
+    intent = stripe.state.get("payment_intent", ACCOUNT, shop.row(bought, "stripePaymentIntentId"), False)
+    stripe.state.get("charge", ACCOUNT, intent["latest_charge"], False)["disputed"] = True
+    dispute = stripe.state.add("dispute", ACCOUNT, payment_intent=intent["id"], livemode=False,
+                               status="warning_under_review")  # fmt: skip
+    preview = shop.run("refunds", "preview", bought, "--json")
+    assert (preview.json["refundable"], preview.json["inquiry"]) == (True, True)
+    asked = shop.refund(bought, "--amount", "5")
+    assert (asked.code, "an inquiry, no dispute yet" in asked.stderr.replace("\n", " ")) == (0, True)
+    dispute["status"] = "needs_response"
+    assert refused(shop.refund(bought, "--full")) == (5, "charge-disputed")
+
+
+def test_what_a_pending_refund_waits_for(shop: Shop, stripe: Running) -> None:
+    bought = shop.buy(1999)
+    sent = {"email_sent": {"email_sent_at": 1_790_000_000, "email_sent_to": "ada@example.com"}}
+    stripe.state.next_statuses.append(
+        {"status": "requires_action", "instructions_email": "ada@example.com", "pending_reason": "insufficient_funds",
+         "next_action": {"type": "display_details", "display_details": sent | {"expires_at": 1_800_000_000}}}
+    )  # fmt: skip
+    result = shop.refund(bought, "--full")
+    refund = result.json["refund"]
+    assert (result.code, refund["status"], refund["pending_reason"]) == (6, "pending", "insufficient_funds")
+    assert (refund["next_action"]["type"], refund["instructions_email"]) == ("display_details", "ada@example.com")
+    for text in (
+        shop.run("refunds", "show", refund["id"]).stdout,
+        shop.run("refunds", "resume", refund["id"]).stdout,
+    ):
+        assert "balance does not cover it" in text
+        assert "Stripe has written to ada@example.com on 2026-09-21; it expires on 2027-01-15" in text
+    made(stripe)[0]["status"] = "succeeded"
+    settled = shop.resume(refund["id"])
+    assert (settled.code, settled.json["refund"]["pending_reason"]) == (0, None)
+
+
+def test_what_is_read_anyhow_is_written_down(shop: Shop, stripe: Running) -> None:
+    """By `preview` and `create`; a dry run writes nothing."""
+    sent, later = shop.buy(1999), shop.buy(1999)
+    shop.killed("stackctl.payments.gateway:Gateway.create_refund:after", sent)
+    stripe.state.next_statuses.append("pending")
+    assert shop.refund(later, "--amount", "5").code == 6
+    made(stripe)[1]["status"] = "failed"
+    posts = len(stripe.calls("POST"))
+    assert refused(shop.refund(sent, "--full", "--dry-run")) == (5, "refund-under-way")
+    assert shop.one("SELECT count(*) FROM stackctl.refund WHERE status = 'submitted'") == 1
+    preview = shop.run("refunds", "preview", sent, "--json")
+    assert (preview.json["refunds"][0]["status"], preview.json["refusal"]["code"]) == ("succeeded", "already-refunded")
+    assert "Stripe says so" in preview.stderr.replace("\n", " ")
+    assert shop.row(sent, "refundedAt") is not None
+    assert len(stripe.calls("POST")) == posts
+    full = shop.refund(later, "--full").json["refund"]["amount_usd"]
+    assert (full, shop.one("SELECT count(*) FROM stackctl.refund WHERE status = 'failed'")) == ("19.99", 1)
+    shop.agree()
 
 
 def test_a_subscription_that_would_bill_on_is_known_before_the_money_goes(shop: Shop, stripe: Running) -> None:

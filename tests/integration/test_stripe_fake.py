@@ -46,6 +46,28 @@ def refund(fake: Running, params: Any, key: str | None = None) -> Any:
 # -- refunds
 
 
+def test_live_and_test_mode_see_nothing_of_each_other(fake: Running) -> None:
+    """A refund does not say of which mode it is; nor is an idempotency key shared."""
+    live, test = (fake.state.payment(ACCOUNT, livemode=mode)["id"] for mode in (True, False))
+    on_live = client(fake, "sk_live_fake")
+    made = on_live.v1.refunds.create({"payment_intent": live}, MINE | {"idempotency_key": "k"})
+    refund(fake, {"payment_intent": test}, "k")
+    with pytest.raises(stripe.InvalidRequestError):
+        client(fake).v1.refunds.retrieve(made.id, None, MINE)
+    assert [one.payment_intent for one in client(fake).v1.refunds.list(None, MINE)] == [test]
+    assert [one.payment_intent for one in on_live.v1.refunds.list(None, MINE)] == [live]
+
+
+def test_objects_have_the_current_fields(fake: Running) -> None:
+    with pytest.raises(ValueError, match="has no subscription"):
+        fake.state.add("invoice", ACCOUNT, subscription="sub_1")
+    parent = {"type": "subscription_details", "subscription_details": {"subscription": "sub_1"}}
+    id_ = fake.state.add("invoice", ACCOUNT, parent=parent, livemode=False)["id"]
+    fake.state.add("invoice", ACCOUNT, livemode=False)
+    assert [one.id for one in client(fake).v1.invoices.list({"subscription": "sub_1"}, MINE)] == [id_]
+    assert not hasattr(client(fake).v1.invoices.retrieve(id_, None, MINE), "subscription")
+
+
 def test_refunds_take_what_is_left_and_no_more(fake: Running) -> None:
     intent = fake.state.payment(ACCOUNT, 1999)["id"]
     assert refund(fake, {"payment_intent": intent, "amount": 500, "metadata": {"a": "b"}}).metadata["a"] == "b"

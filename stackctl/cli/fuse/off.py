@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from stackctl.cli.arguments import parse_text_option
+from stackctl.cli.arguments import name_operator, parse_text_option
 from stackctl.cli.command import Run, command
 from stackctl.cli.fuse.shared import (
     Database,
@@ -15,7 +15,6 @@ from stackctl.cli.fuse.shared import (
     Name,
     Tenancy,
     finish,
-    name_operator,
     parse_scope,
 )
 from stackctl.core.errors import UsageError

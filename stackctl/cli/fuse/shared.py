@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import os
-import platform
 import shlex
 from contextlib import suppress
 from dataclasses import asdict
@@ -62,15 +59,6 @@ def list_held(pipeline: Pipeline, scope: Scope) -> list[tuple[UUID, str]]:
         for one in databases
         if scope.databases is None or one.id in scope.databases
     ]
-
-
-def name_operator() -> str:
-    """Who is at it, on which machine; behind sudo, who called it."""
-    try:
-        user = os.environ.get("SUDO_USER") or getpass.getuser()
-    except (KeyError, OSError):  # an id without a name, as in a container
-        user = str(os.geteuid())
-    return f"{user}@{platform.node()}"
 
 
 def describe_pause(pause: Pause) -> str:

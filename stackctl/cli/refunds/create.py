@@ -116,7 +116,7 @@ def create(
                 run_naming_refund(run, known, lambda: execute.settle_refund(conn, gateway, known, asked_anew=True)),
             )
             return
-        balance, gateway = read_balance(run, conn, purchase, paid, open_gateway)
+        balance, gateway = read_balance(run, conn, purchase, paid, open_gateway, takes_over=not dry_run)
         entries = resolve_entries(request, balance)
         assert gateway is not None, "what has no payment is refused"
         schedule = check_quantity(gateway, balance, entries, release_schedule=release_schedule)

@@ -91,6 +91,7 @@ def _preview_document(balance: RefundableBalance) -> dict[str, Any]:
         "created_at": purchase.created_at,
         "payment_intent": payment.intent if payment else None,
         "invoice": balance.invoice,
+        "inquiry": bool(payment and payment.inquired),
         "refundable": refusal is None,
         "refusal": {"code": refusal.code, "message": refusal.message} if refusal else None,
         "entries": entries,

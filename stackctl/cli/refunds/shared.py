@@ -95,6 +95,7 @@ def finish_outcome(run: Run, conn: Connection, outcome: Outcome) -> None:
 def refund_document(refund: Refund) -> dict[str, Any]:
     from stackctl.payments.money import format_decimal
 
+    waits_for = refund.waits_for or {}
     return {
         "id": refund.id,
         "status": refund.status,
@@ -105,6 +106,9 @@ def refund_document(refund: Refund) -> dict[str, Any]:
         "entries": refund.entries,
         "stripe_refund_id": refund.stripe_refund,
         "failure": refund.failure,
+        "pending_reason": waits_for.get("reason"),
+        "next_action": waits_for.get("next_action"),
+        "instructions_email": waits_for.get("instructions_email"),
         "created_at": refund.created_at,
         "customer": refund.customer,
         "payment_intent": refund.intent,
@@ -117,6 +121,38 @@ def refund_document(refund: Refund) -> dict[str, Any]:
         "revoked": refund.revoked,
         "stays_revoked": refund.quantity if refund.stays_revoked else 0,
     }
+
+
+_PENDING_REASONS = {
+    "processing": "Stripe is working on it",
+    "insufficient_funds": "the account's balance does not cover it; it goes out once there is money",
+    "charge_pending": "the charge itself is not settled yet",
+}
+
+
+def describe_pending(refund: Refund) -> list[str]:
+    """What one that is pending waits for, as far as Stripe tells."""
+    told = refund.waits_for or {}
+    reason, action, address = told.get("reason"), told.get("next_action"), told.get("instructions_email")
+    found = [f"it waits: {_PENDING_REASONS.get(reason, reason)}"] if reason else []
+    if action:
+        details = action.get(action.get("type") or "") or {}
+        sent = details.get("email_sent") or {}
+        what = f"the customer has to act ({action.get('type') or 'as Stripe says'})"
+        if sent.get("email_sent_to"):
+            what += f": Stripe has written to {sent['email_sent_to']}{_on(sent.get('email_sent_at'))}"
+        if details.get("expires_at"):
+            what += f"; it expires{_on(details['expires_at'])}"
+        found.append(what)
+    if address:
+        found.append(f"instructions go to {address}")
+    return found
+
+
+def _on(seconds: int | None) -> str:
+    from datetime import UTC, datetime
+
+    return f" on {datetime.fromtimestamp(seconds, UTC):%Y-%m-%d}" if seconds else ""
 
 
 def describe_failure(refund: Refund) -> str:
@@ -143,6 +179,8 @@ def show_outcome(run: Run, outcome: Outcome) -> None:
                 line(f"the subscription's quantity is not lowered yet: {resume}", "yellow")
         case "pending":
             line(f"{money} are on their way, which may take days: Stripe says pending  ({refund.stripe_refund})")
+            for text in describe_pending(refund):
+                line(text, "yellow")
             line(f"to see what became of it, {resume}")
         case "planned" | "submitted":
             line(f"whether {money} were refunded is not known yet: {resume}", "yellow")
@@ -196,8 +234,15 @@ def find_purchase(
 
 
 def read_balance(
-    run: Run, conn: Connection, purchase: Purchase, invoice: str | None, open_gateway: Callable[[str], Gateway]
+    run: Run,
+    conn: Connection,
+    purchase: Purchase,
+    invoice: str | None,
+    open_gateway: Callable[[str], Gateway],
+    *,
+    takes_over: bool = True,
 ) -> tuple[RefundableBalance, Gateway | None]:
+    """`takes_over`: what Stripe says of refunds that the ledger has otherwise is written down."""
     from stackctl.backend.tenancies import read_layers
     from stackctl.payments import connection
     from stackctl.payments.refunds import balance
@@ -214,7 +259,26 @@ def read_balance(
     found = balance.read_balance(conn, purchase, invoice, open_account)
     for error in found.made_twice.values():
         run.console.warn(error.message)
-    return found, gateways[0] if gateways else None
+    if found.payment and found.payment.inquired:
+        run.console.warn("the bank has asked about this payment (an inquiry, no dispute yet): it can be refunded, and "
+                         "all of it refunded ends the inquiry")  # fmt: skip
+    return _take_over(run, conn, found) if takes_over else found, gateways[0] if gateways else None
+
+
+def _take_over(run: Run, conn: Connection, balance: RefundableBalance) -> RefundableBalance:
+    """What Stripe has told of the ledger's refunds is written down, as it was read anyhow."""
+    import psycopg
+
+    from stackctl.payments.refunds.execute import take_over_seen
+
+    try:
+        found = take_over_seen(conn, balance)
+    except (psycopg.errors.InsufficientPrivilege, psycopg.errors.ReadOnlySqlTransaction):
+        run.console.warn("Stripe says otherwise than the ledger, which this role may not write: see `refunds resume`")
+        return balance
+    for one in found:
+        run.console.info(f"refund {one.id} is {one.status} by now: Stripe says so")
+    return balance.reread(conn) if found else balance
 
 
 def refunds_table(run: Run, refunds: Sequence[Refund]) -> None:

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from stackctl.cli.command import Run, command
-from stackctl.cli.refunds.shared import STATUS_COLOURS, RefundId, find_refund, refund_document, show_entitlement
+from stackctl.cli.refunds.shared import (
+    STATUS_COLOURS,
+    RefundId,
+    describe_pending,
+    find_refund,
+    refund_document,
+    show_entitlement,
+)
 
 
 @command(example="stackctl refunds show 7c9e6679-7425-40de-944b-e07fc1f90ae7")
@@ -41,6 +48,8 @@ def show(run: Run, refund: RefundId) -> None:
         for name, value in facts.items():
             if value is not None:
                 run.console.line(f"{name:<10}{value}", STATUS_COLOURS.get(one.status) if name == "status" else None)
+        for text in describe_pending(one):
+            run.console.line(text, "yellow")
         if one.stays_revoked:
             run.console.line(f"{one.quantity} stay revoked though the money came back", "yellow")
         if entitlement is not None:

@@ -164,6 +164,14 @@ class RefundableBalance:
     def _renewal_hint(self) -> str | None:
         return "a renewal is refunded with --invoice" if self.purchase.type == "subscription" else None
 
+    def find_seen(self, refund: Refund) -> StripeRefund | None:
+        """A refund of the ledger as Stripe has it, by Stripe's own id or by ours."""
+        if not self.is_of_payment(refund):
+            return None
+        if refund.stripe_refund is not None:
+            return next((one for one in self.stripe_refunds if one.id == refund.stripe_refund), None)
+        return find_own(refund, self.stripe_refunds)
+
     def _only_in_ledger(self) -> Sequence[Refund]:
         ids, ledger_ids = {one.id for one in self.stripe_refunds}, {one.ledger_id for one in self.stripe_refunds}
         return [

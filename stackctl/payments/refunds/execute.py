@@ -370,11 +370,28 @@ def _record(
         return Outcome(ledger.get_refund(conn, refund.id), _unknown_status_error(refund, stripe_refund))
     if balance is None or _has_other_refund(balance, stripe_refund):
         balance = _read_balance(conn, gateway, refund)
+    _write_down(conn, refund, stripe_refund, balance)
+    now = ledger.get_refund(conn, refund.id)
+    twice = balance.made_twice.get(str(refund.id)) if balance else None
+    if now.status != "succeeded" or now.revoked:
+        return Outcome(now, twice)
+    try:
+        revoke_quantity(conn, gateway, now)
+    except StackctlError as error:
+        return Outcome(now, error)
+    return Outcome(ledger.get_refund(conn, refund.id), twice)
+
+
+def _write_down(
+    conn: Connection, refund: Refund, stripe_refund: StripeRefund, balance: RefundableBalance | None
+) -> None:
+    """Commit what Stripe says, together with the purchase's columns."""
     with conn.transaction():
         purchases.lock_purchase(conn, refund.purchase_type, refund.tenancy, refund.purchase_id)
         ledger.record_status(
-            conn, refund.id, status=stripe_refund.status, stripe=stripe_refund.id, failure=stripe_refund.failure
-        )
+            conn, refund.id, status=stripe_refund.status, stripe=stripe_refund.id, failure=stripe_refund.failure,
+            waits_for=stripe_refund.waits_for,
+        )  # fmt: skip
         now = ledger.get_refund(conn, refund.id)
         if now.status == "succeeded":
             if refund.subscription:
@@ -389,15 +406,23 @@ def _record(
             if after and not after.is_paid_back:
                 key = (refund.purchase_type, refund.tenancy, refund.purchase_id)
                 purchases.unmark_refunded(conn, *key, refund.invoice)
-    now = ledger.get_refund(conn, refund.id)
-    twice = balance.made_twice.get(str(refund.id)) if balance else None
-    if now.status != "succeeded" or now.revoked:
-        return Outcome(now, twice)
-    try:
-        revoke_quantity(conn, gateway, now)
-    except StackctlError as error:
-        return Outcome(now, error)
-    return Outcome(ledger.get_refund(conn, refund.id), twice)
+
+
+def take_over_seen(conn: Connection, balance: RefundableBalance) -> Sequence[Refund]:
+    """Write down what was read of the payment's refunds, and the ledger has otherwise; Stripe is not asked.
+
+    Returns those refunds as they are now; a subscription's quantity is still to be lowered by who settles them.
+    """
+    found: list[Refund] = []
+    for refund in balance.ledger:
+        seen = balance.find_seen(refund)
+        if seen is None or not seen.has_known_status or seen.status == refund.status:
+            continue
+        _write_down(conn, refund, seen, balance)
+        now = ledger.get_refund(conn, refund.id)
+        if now.status != refund.status:
+            found.append(now)
+    return found
 
 
 def _unknown_status_error(refund: Refund, stripe_refund: StripeRefund) -> OutcomeUnknown:

@@ -30,7 +30,8 @@ _NO_FILTERS: dict[str, Any] = {"unsettled": False, "limit": None} | dict.fromkey
 class Refund:
     """One row. `amount`: in the currency's smallest unit. `entries`: what was asked, as `{entry_index, quantity,
     amount_usd}`; `is_full`: all that remained was. `params` and `key` are what Stripe is asked, each time alike. `age`:
-    seconds since it was sent first, or planned; `sends`: how often it was.
+    seconds since it was sent first, or planned; `sends`: how often it was. `waits_for`: what Stripe told of one that is
+    pending.
 
     `quantity_left`: what the subscription is to keep of what it had when the money was back; `revoked`: Stripe has it
     so (true where there is nothing to do). `is_purchase_revoked`: a one-time purchase is, though no refund that
@@ -63,6 +64,7 @@ class Refund:
     sends: int
     stripe_refund: str | None
     failure: str | None
+    waits_for: dict[str, Any] | None
     quantity_left: int | None
     revoked: bool
     age: float
@@ -150,8 +152,17 @@ def _one(conn: Connection, statement: str, values: Mapping[str, Any]) -> int | N
     return row[0] if row else None
 
 
-def record_status(conn: Connection, id_: UUID, *, status: str, stripe: str, failure: str | None) -> None:
-    conn.execute(_SQL["record_status"], {"id": id_, "status": status, "stripe": stripe, "failure": failure})
+def record_status(
+    conn: Connection,
+    id_: UUID,
+    *,
+    status: str,
+    stripe: str,
+    failure: str | None,
+    waits_for: Mapping[str, Any] | None = None,
+) -> None:
+    values = {"status": status, "stripe": stripe, "failure": failure, "waits_for": waits_for and Jsonb(waits_for)}
+    conn.execute(_SQL["record_status"], values | {"id": id_})
 
 
 def fail_refund(conn: Connection, id_: UUID, failure: str, sending: int) -> None:

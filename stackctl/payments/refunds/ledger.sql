@@ -5,7 +5,7 @@
 SELECT id, status, tenancy_id AS tenancy, purchase_type, purchase_id, customer_id AS customer, request_id,
        stripe_account AS account, livemode, payment_intent AS intent, invoice, stripe_subscription AS subscription,
        amount, currency, quantity, entries, is_full, note, params, idempotency_key AS key, created_by, created_at, submitted_at,
-       sends, stripe_refund, failure, quantity_left, revoked,
+       sends, stripe_refund, failure, waits_for, quantity_left, revoked,
        extract(epoch FROM clock_timestamp() - coalesce(submitted_at, created_at))::float8 AS age,
        CASE WHEN purchase_type = 'one-time-purchase' AND status IN ('failed', 'canceled') AND quantity > 0
             THEN EXISTS (
@@ -66,7 +66,8 @@ RETURNING sends
 -- What Stripe says. Of two who record, the one who looked earlier may come later: succeeded becomes pending never again,
 -- and what failed in Stripe stays failed. One that was closed without Stripe, and that Stripe has, was closed wrongly.
 UPDATE stackctl.refund
-SET status = %(status)s, stripe_refund = %(stripe)s, failure = %(failure)s, updated_at = clock_timestamp()
+SET status = %(status)s, stripe_refund = %(stripe)s, failure = %(failure)s, waits_for = %(waits_for)s,
+    updated_at = clock_timestamp()
 WHERE id = %(id)s AND CASE status
   WHEN 'succeeded' THEN %(status)s <> 'pending'
   WHEN 'failed' THEN stripe_refund IS NULL

@@ -100,18 +100,16 @@ def _refuse_lasting(subscription: str, item: SubscriptionItem, *, ends: bool) ->
 
 
 def check_planned(gateway: Gateway, refund: Refund) -> None:
-    """`check_quantity`, of a refund that was planned by somebody who is gone; two calls at the most.
+    """`check_quantity`, of a refund that was planned by somebody who is gone; one call at the most.
 
     Raises StateError as that one does.
     """
     if refund.subscription is None or not refund.quantity:
         return
-    item = _find_item(gateway, refund.subscription, only=False)
+    item = _find_item(gateway, refund.subscription, only=True)
     if item is None:
         return
     ends = refund.quantity >= item.quantity
-    if not ends:
-        gateway.get_subscription_item(refund.subscription)
     _refuse_lasting(refund.subscription, item, ends=ends)
 
 
@@ -127,7 +125,7 @@ def check_quantity(
     if purchase.type != "subscription" or purchase.stripe_id is None or not taken:
         return None
     partly = taken < balance.quantity_left
-    item = gateway.get_subscription_item(purchase.stripe_id, only=partly)
+    item = gateway.get_subscription_item(purchase.stripe_id)
     if partly and item.quantity != purchase.quantity and not item.ended:
         raise StateError(
             f"subscription {purchase.id} has {purchase.quantity} in the database and {item.quantity} in Stripe",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Literal
 
@@ -11,6 +11,7 @@ from stackctl.payments import purchases
 from stackctl.payments.money import format_money
 from stackctl.payments.refunds import ledger
 from stackctl.payments.refunds.balance import find_own
+from stackctl.postgres.statements import load_statements
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +25,17 @@ if TYPE_CHECKING:
 Kind = Literal[
     "not-in-stripe", "not-in-ledger", "made-elsewhere", "made-twice", "status", "amount", "quantity-not-revoked"
 ]  # fmt: skip
+_SQL = load_statements(__file__)
 CLOCKS_DIFFER = timedelta(hours=1)  # at the most: Stripe's, and the database's
+
+
+@dataclass(frozen=True)
+class Acknowledgement:
+    """Who answers for a difference, when, and why."""
+
+    by: str
+    at: datetime
+    why: str
 
 
 @dataclass(frozen=True)
@@ -33,6 +44,10 @@ class Difference:
     refund: UUID | None
     stripe_refund: str | None
     message: str
+    acknowledged: Acknowledgement | None = None
+
+    def is_of(self, id_: str) -> bool:
+        return id_ in (str(self.refund), self.stripe_refund)
 
 
 @dataclass(frozen=True)
@@ -66,7 +81,36 @@ def compare_account(
     if tenancy is not None:
         others = purchases.find_intents_of_others(conn, tenancy, [one.intent for one in strangers if one.intent])
         strangers = [one for one in strangers if one.intent not in others]
-    return Comparison(len(of_mode), len(rows) - len(of_mode), [*differences, *map(_describe_stranger, strangers)])
+    found = [*differences, *map(_describe_stranger, strangers)]
+    return Comparison(len(of_mode), len(rows) - len(of_mode), _with_acknowledgements(conn, account, found))
+
+
+def _with_acknowledgements(conn: Connection, account: str, found: Sequence[Difference]) -> Sequence[Difference]:
+    """A difference that has become another one since is not acknowledged."""
+    row = conn.execute(_SQL["acknowledgements_exist"]).fetchone()
+    if not found or not (row and row[0]):
+        return found
+    known = {
+        (kind, refund, stripe_refund, message): Acknowledgement(by, at, why)
+        for kind, refund, stripe_refund, message, by, at, why in conn.execute(
+            _SQL["list_acknowledgements"], {"account": account}
+        )
+    }
+    return [replace(one, acknowledged=known.get((one.kind, *_ids(one), one.message))) for one in found]
+
+
+def _ids(one: Difference) -> tuple[str, str]:
+    return str(one.refund or ""), one.stripe_refund or ""
+
+
+def acknowledge_difference(conn: Connection, account: str, one: Difference, why: str, by: str) -> Difference:
+    """Say that it is in order as it is; it is known as acknowledged until it becomes another one."""
+    refund, stripe_refund = _ids(one)
+    values = {"account": account, "kind": one.kind, "refund": refund, "stripe_refund": stripe_refund,
+              "message": one.message, "why": why, "by": by}  # fmt: skip
+    row = conn.execute(_SQL["acknowledge"], values).fetchone()
+    assert row is not None, "it is written or replaced"
+    return replace(one, acknowledged=Acknowledgement(by, row[0], why))
 
 
 def _describe_stranger(one: StripeRefund) -> Difference:

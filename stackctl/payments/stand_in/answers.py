@@ -98,10 +98,11 @@ class StandIn:
             status, found = self._done(method, path, params, account, livemode)
             return status, found, {}
         asked = (method, path, json.dumps(params, sort_keys=True))
+        place = (f"{account} live" if livemode else account), key
         with self.state.lock:
-            kept = self._kept.get((account, key))
+            kept = self._kept.get(place)
             if kept is None:
-                kept = self._kept[account, key] = _Kept(asked)
+                kept = self._kept[place] = _Kept(asked)
             elif kept.request != asked:
                 raise Refused(
                     400, "Keys for idempotent requests can only be used with the same parameters they were first used "
@@ -117,7 +118,7 @@ class StandIn:
         except Refused as refused:
             # What was refused before it began may be sent again under the same key.
             with self.state.lock:
-                self._kept.pop((account, key))
+                self._kept.pop(place)
             raise refused
         if instead is not None:
             kept.answer = instead
@@ -188,7 +189,7 @@ class StandIn:
     def _listed(self, path: str, objects: list[Object], params: dict[str, Any]) -> Object:
         for name in _FILTERS:
             if params.get(name) not in (None, "all"):
-                objects = [one for one in objects if one.get(name) == params[name]]
+                objects = [one for one in objects if _filtered_by(one, name) == params[name]]
         for bound, value in (created if isinstance(created := params.get("created"), dict) else {}).items():
             compared = {"gt": operator.gt, "gte": operator.ge, "lt": operator.lt, "lte": operator.le}[bound]
             objects = [one for one in objects if compared(one["created"], value)]
@@ -224,3 +225,10 @@ class StandIn:
             at[name] = json.loads(json.dumps(self.state.get(_REFERENCES[name], account, at[name], livemode)))
         if rest:
             self._expand(at[name], rest, account, livemode)
+
+
+def _filtered_by(one: Object, name: str) -> Any:
+    """What a list is narrowed by: an invoice has its subscription in `parent`."""
+    if one["object"] == "invoice" and name == "subscription":
+        return ((one.get("parent") or {}).get("subscription_details") or {}).get("subscription")
+    return one.get(name)

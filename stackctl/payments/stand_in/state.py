@@ -20,6 +20,13 @@ PREFIXES = {
     "subscription_item": "si", "payment_method_configuration": "pmc", "event": "evt", "invoice_payment": "inpay",
     "customer": "cus", "dispute": "dp", "subscription_schedule": "sub_sched",
 }  # fmt: skip
+# Fields of earlier versions of the API, which an object of the current one has not.
+GONE = {
+    "invoice": frozenset(("subscription", "subscription_details", "payment_intent", "charge", "paid")),
+    "payment_intent": frozenset(("charges", "invoice")),
+    "charge": frozenset(("invoice",)),
+    "subscription": frozenset(("current_period_start", "current_period_end")),
+}
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -33,7 +40,8 @@ class State:
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.ignored: set[str] = set()  # payment methods whose preference is stored and has no effect
-        self.next_statuses: deque[str] = deque()  # of refunds to come; succeeded when there is none
+        # Of refunds to come, each a status, or that and what else it says; succeeded when there is none.
+        self.next_statuses: deque[str | Object] = deque()
         self._objects: dict[tuple[str, str], dict[str, Object]] = defaultdict(dict)
         self._number = itertools.count(1)
 
@@ -54,6 +62,8 @@ class State:
     def add(self, kind: str, account: str = "", **values: Any) -> Object:
         """An object made of the example of its kind, newest last. `account`: empty for the platform's own."""
         with self.lock:
+            if gone := GONE.get(kind, frozenset()) & values.keys():
+                raise ValueError(f"a {kind} of the current version has no {', '.join(sorted(gone))}")
             found = copy.deepcopy(EXAMPLES.get(kind, {})) | {"object": kind, "created": int(time.time())} | values
             found["id"] = values.get("id") or f"{PREFIXES[kind]}_{next(self._number):08d}"
             self._objects[account, kind][found["id"]] = found
@@ -73,7 +83,8 @@ class State:
     def payment(self, account: str = "", amount: int = 1999, **values: Any) -> Object:
         """A payment intent that was paid by a charge."""
         with self.lock:
-            charge = self.add("charge", account, amount=amount, amount_captured=amount, paid=True, status="succeeded")
+            charge = self.add("charge", account, amount=amount, amount_captured=amount, paid=True, status="succeeded",
+                              livemode=values.get("livemode", False))  # fmt: skip
             intent = self.add(
                 "payment_intent",
                 account,
@@ -89,14 +100,20 @@ class State:
 
     def get(self, kind: str, account: str, id_: str, livemode: bool) -> Object:
         found = self._objects[account, kind].get(id_)
-        if found is None or found.get("livemode", livemode) != livemode:
+        if found is None or not self._is_of_mode(account, found, livemode):
             raise missing(kind, id_)
         return found
+
+    def _is_of_mode(self, account: str, found: Object, livemode: bool) -> bool:
+        """A refund does not say of which it is: it is of its payment's."""
+        if found["object"] == "refund":
+            found = self._objects[account, "payment_intent"].get(found.get("payment_intent") or "", found)
+        return found.get("livemode", livemode) == livemode
 
     def all(self, kind: str, account: str, livemode: bool) -> list[Object]:
         """The newest first, as Stripe lists."""
         found = list(self._objects[account, kind].values())[::-1]
-        return [one for one in found if one.get("livemode", livemode) == livemode]
+        return [one for one in found if self._is_of_mode(account, one, livemode)]
 
     def refund(self, account: str, params: dict[str, Any], livemode: bool) -> Object:
         """POST /v1/refunds."""
@@ -105,7 +122,7 @@ class State:
         intent = self.get("payment_intent", account, params["payment_intent"], livemode)
         charge = self.get("charge", account, intent["latest_charge"], livemode)
         disputes = [one for one in self.all("dispute", account, livemode) if one["payment_intent"] == intent["id"]]
-        if charge.get("disputed") and not (disputes and all(one["status"] == "won" for one in disputes)):
+        if charge.get("disputed") and not (disputes and all(map(_is_refundable, disputes))):
             raise Refused(400, f"Charge {charge['id']} has been charged back", code="charge_disputed")
         left = intent["amount_received"] - self.refunded(account, intent["id"])
         if left <= 0:
@@ -116,10 +133,14 @@ class State:
         if amount > left:
             raise Refused(400, f"Refund amount ({amount}) is greater than unrefunded amount on charge ({left})",
                           param="amount")  # fmt: skip
-        status = self.next_statuses.popleft() if self.next_statuses else "succeeded"
+        given = self.next_statuses.popleft() if self.next_statuses else "succeeded"
+        said = given if isinstance(given, dict) else {"status": given}
+        status = said["status"]
+        if status == "pending":
+            said = {"pending_reason": "processing"} | said
         charge["amount_refunded"] = self.refunded(account, intent["id"]) + (0 if status in FREE else amount)
         return self.add(
-            "refund", account, amount=amount, charge=charge["id"], payment_intent=intent["id"], status=status,
+            "refund", account, **said, amount=amount, charge=charge["id"], payment_intent=intent["id"],
             currency=intent["currency"], reason=params.get("reason"), metadata=params.get("metadata") or {},
         )  # fmt: skip
 
@@ -174,3 +195,8 @@ class State:
                 shown["value"] = "off" if wanted == "none" else wanted
                 held["available"] = shown["value"] == "on"
         return found
+
+
+def _is_refundable(dispute: Object) -> bool:
+    """Of an inquiry, or of one that was won, the charge can be refunded."""
+    return dispute["status"] == "won" or dispute["status"].startswith("warning_")
