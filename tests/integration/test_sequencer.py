@@ -20,6 +20,7 @@ from stackctl.sync.changes.turns import TurnTaker
 from stackctl.sync.queue import entries
 from stackctl.sync.stop import Stop, WakeUpSignal
 from tests.backend import (
+    BRANCHES,
     MINE,
     OTHER,
     SEQUENCER_LOCK,
@@ -429,6 +430,41 @@ def test_codes_of_other_kinds_and_tenancies_that_do_not_exist(project: Project, 
     assert marked(source, "VerificationCode") == 0  # what no mapping sends costs nothing while idle, either
     source.execute('DELETE FROM "VerificationCode"')  # the one without a tenancy leaves no tombstone, and no error
     assert sequence(project.pipeline()).by_table == {"DeletedRow": 1}
+
+
+@pytest.mark.parametrize("index", [True, False])
+def test_projects_take_turns_with_their_codes(index: bool, project: Project, source: Connection) -> None:
+    """One with many codes holds up nobody; without the index that it takes, all are stamped all the same."""
+    pipeline = project.pipeline()
+    teams = {tenancy: add_team(source, tenancy) for tenancy in (MINE, OTHER)}
+    sequence(pipeline)
+    if not index:
+        source.execute('DROP INDEX "VerificationCode_turns_idx"')
+    sequencer, result = Sequencer(source, list(MAPPINGS.values()), batch_size=100), SequenceResult()
+    (stamping,) = [one for one in compose_stampings(source, list(MAPPINGS.values())) if one.table == "VerificationCode"]
+    source.execute(
+        'INSERT INTO "VerificationCode" ("projectId", "branchId", id, "updatedAt", code, type, "expiresAt", data)'
+        " SELECT 'p', %s, gen_random_uuid(), now(), n, 'TEAM_INVITATION', now(),"
+        " jsonb_build_object('team_id', %s::text) FROM generate_series(1, 1000) AS n",
+        (BRANCHES[MINE], teams[MINE]),
+    )
+    for _ in range(2):
+        assert sequencer.stamp_batch(result) == "stamped"
+    late = [add_invitation(source, teams[OTHER], OTHER), add_invitation(source, teams[OTHER], branchId="nobody's")]
+    sequencer.stamp_batch(result)
+    waiting = 'SELECT count(*) FROM "VerificationCode" WHERE id = ANY (%s) AND "shouldUpdateSequenceId"'
+    assert one(source, waiting, late) == (0 if index else 2)
+    assert sequencer.drain(result, Stop(), lambda rows: None) == "drained"
+    assert (marked(source, "VerificationCode"), result.by_table["VerificationCode"]) == (0, 1002)
+    assert {MINE, OTHER} <= result.touched
+    if index:
+        source.execute("SET enable_seqscan = off")
+        turns = TurnTaker(100).list_turns([], 0.0)
+        assert turns is not None
+        for statement in (stamping.probe, stamping.statement):
+            explain = sql.SQL("EXPLAIN {}").format(statement)
+            plan = source.execute(explain, vars(turns) | {"skipped": [MINE]}).fetchall()
+            assert "VerificationCode_turns_idx" in str(plan)
 
 
 def test_a_row_changed_while_the_statement_runs_is_stamped_with_its_change(

@@ -22,7 +22,7 @@ from stackctl.sync.changes.sequence_position import find_tenancies_ahead, to_beh
 from stackctl.sync.changes.sequenced_tables import find_missing_tables
 from stackctl.sync.changes.source_identity import Place, notice_place
 from stackctl.sync.changes.stamping import StampedRow, compose_stampings
-from stackctl.sync.changes.turns import WHOLE, TakenRows, TurnTaker
+from stackctl.sync.changes.turns import TakenRows, TurnTaker
 from stackctl.sync.changes.wakeup import PendingWork, WorkProbe
 from stackctl.sync.queue import entries
 
@@ -146,7 +146,7 @@ class Sequencer:
         # Put together once, not for every batch.
         self._statements = [stamping.statement.as_bytes(self._conn) for stamping in self._stampings]
         self._probe = WorkProbe(self._conn, self._stampings, lease=self._lease)
-        self._turns = [TurnTaker(self._batch_size, whole=not stamping.by_tenancy) for stamping in self._stampings]
+        self._turns = [TurnTaker(self._batch_size, whole=stamping.whole) for stamping in self._stampings]
         self.pending_work: PendingWork | None = None
 
     def _notice_missing(self) -> bool:
@@ -271,7 +271,7 @@ class Sequencer:
 
     def _stamp(self, number: int, batch: _Batch) -> None:
         stamping, taker = self._stampings[number], self._turns[number]
-        turns = taker.list_turns(self._skipped, time.monotonic())
+        turns = taker.list_turns(self._skipped if stamping.by_tenancy else (), time.monotonic())
         if turns is None:
             return
         parameters = vars(turns) | {"skipped": list(self._skipped)}
@@ -283,18 +283,14 @@ class Sequencer:
             if all_sent := sum(row.sent for row in rows):
                 batch.stamped[stamping.table] += all_sent
                 batch.highest = max(batch.highest, *(row.highest or 0 for row in rows))
-                sent = (row for row in rows if row.sent or not stamping.by_tenancy)
-                batch.tenancies |= {row.tenancy for row in sent if row.tenancy is not None}
-            counts = (
-                [(row.tenancy, row.found, row.stamped) for row in rows if row.tenancy is not None]
-                if stamping.by_tenancy
-                else [(WHOLE, all_found, all_stamped)]
-            )
+                sent = (row.tenancy for row in rows if row.sent or not stamping.by_tenancy)
+                batch.tenancies |= {tenancy for tenancy in sent if tenancy is not None}
             # What changed while the statement ran is seen by the next one; it is locked by now.
             last = repeated or all_found == all_stamped
-            for tenancy, seen, done in counts:
-                found[tenancy] += seen if last else done
-                stamped[tenancy] += done
+            for row in rows:
+                if row.turn is not None:
+                    found[row.turn] += row.found if last else row.stamped
+                    stamped[row.turn] += row.stamped
             if last:
                 break
         taken = [TakenRows(tenancy, count, stamped[tenancy]) for tenancy, count in found.items()]

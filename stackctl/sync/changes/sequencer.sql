@@ -74,3 +74,18 @@ WHERE i.indrelid = to_regclass(quote_ident(%(table)s)) AND i.indisvalid
   AND (pg_get_expr(i.indpred, i.indrelid) = '"shouldUpdateSequenceId"'
        OR i.indpred IS NULL AND pg_get_indexdef(i.indexrelid, 1, true) = '"shouldUpdateSequenceId"'
           AND i.indnkeyatts > 1 AND pg_get_indexdef(i.indexrelid, 2, true) = '"tenancyId"')
+
+-- name: read_turns_of_marks
+-- By what an index of the marks orders the rows that wait, where it is by a number made of these columns.
+SELECT pg_get_indexdef(i.indexrelid, 1, true)
+FROM pg_index AS i
+CROSS JOIN LATERAL (
+    SELECT string_agg(quote_ident(name), ' || ' ORDER BY place) AS text
+    FROM unnest(%(columns)s::text[]) WITH ORDINALITY AS c (name, place)) AS joined
+WHERE i.indrelid = to_regclass(quote_ident(%(table)s)) AND i.indisvalid
+  AND pg_get_expr(i.indpred, i.indrelid) = '"shouldUpdateSequenceId"'
+  AND pg_get_indexdef(i.indexrelid, 1, true)
+      = format('(lpad(to_hex(hashtextextended(%%s, 0::bigint)), 32, ''0''::text)::uuid)', joined.text)
+  AND NOT EXISTS (SELECT FROM pg_attribute AS a
+                  WHERE a.attrelid = i.indrelid AND a.attname = ANY (%(columns)s) AND NOT a.attnotnull)
+LIMIT 1

@@ -32,7 +32,9 @@ from stackctl.sync.changes.sequenced_tables import (
     SequencedTable,
     filter_condition,
     list_sequenced_tables,
+    to_sql,
 )
+from stackctl.sync.changes.turns import WHOLE
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -45,14 +47,16 @@ if TYPE_CHECKING:
 
 _SQL = load_statements(__file__, "sequencer")
 _LOCKED = sql.SQL("current_setting('stackctl.stamping', true) = 'on'")  # the sequencers' lock is held
-_RANGE = sql.SQL('"tenancyId" BETWEEN turn.first AND turn.last')
+_TENANCY = sql.SQL('"tenancyId"')
+_WHOLE = sql.SQL("{}::uuid").format(sql.Literal(str(WHOLE)))
 _COUNTS = sql.SQL('max("sequenceId"), count(*) FILTER (WHERE sent), count(*)')
-_BY_TENANCY = sql.SQL('SELECT "tenancyId", {}, count(*) FROM stamped GROUP BY 1').format(_COUNTS)
-_BY_TENANCY_FOUND = sql.SQL(
-    'SELECT w."tenancyId", s.highest, coalesce(s.sent, 0), coalesce(s.stamped, 0), w.found '
-    'FROM (SELECT "tenancyId", count(*) AS found FROM waiting GROUP BY 1) AS w '
-    'LEFT JOIN (SELECT "tenancyId", {} FROM stamped GROUP BY 1) AS s ("tenancyId", highest, sent, stamped) '
-    'USING ("tenancyId")'
+_RANGE = sql.SQL("{} BETWEEN turn.first AND turn.last")
+_BY_TURN = sql.SQL("SELECT turn, {}, count(*) FROM stamped GROUP BY 1").format(_COUNTS)
+_BY_TURN_FOUND = sql.SQL(
+    "SELECT w._stack_turn, s.highest, coalesce(s.sent, 0), coalesce(s.stamped, 0), w.found "
+    "FROM (SELECT _stack_turn, count(*) AS found FROM waiting GROUP BY 1) AS w "
+    "LEFT JOIN (SELECT turn, {} FROM stamped GROUP BY 1) AS s (turn, highest, sent, stamped) "
+    "ON s.turn = w._stack_turn"
 ).format(_COUNTS)
 _ALWAYS = sql.SQL("true")
 
@@ -62,26 +66,29 @@ class Stamping:
     """One table: a probe that tells whether any row waits, and the statement that stamps a batch.
 
     The statement does nothing unless the sequencers' lock is held. It takes the rows of the turns (see turns.py) in
-    `%(firsts)s`, `%(lasts)s`, `%(skips)s`, `%(limits)s` and `%(total)s`; where rows are not `by_tenancy`, all are of
-    one turn, without those of the tenancies in `%(skipped)s`. It returns rows as `StampedRow` has them, at least one.
-    `marks` are the tables in which it may mark rows.
+    `%(firsts)s`, `%(lasts)s`, `%(skips)s`, `%(limits)s` and `%(total)s`. Where these are not those of tenancies
+    (`by_tenancy`), rows of the tenancies in `%(skipped)s` are left out; with `whole`, all are of one turn. It returns
+    rows as `StampedRow` has them, at least one. `marks` are the tables in which it may mark rows.
     """
 
     table: str
     by_tenancy: bool
+    whole: bool
     probe: Composed
     statement: Composed
     marks: frozenset[str]
 
 
 class StampedRow(NamedTuple):
-    """What a stamping statement returns: for each tenancy, and in each row how many were found of all of them together.
+    """What a stamping statement returns: for each turn, and in each row how many were found of all of them together.
 
     Rows were found, and stamped where none that depends on them is locked; `sent` are those of them that a mapping
-    sends, and `highest` is their highest sequence id. Where rows are not by tenancy, the one without a tenancy has the
-    numbers. A row that was changed while the statement ran may be missing from `found`.
+    sends, and `highest` is their highest sequence id. Where turns are not those of tenancies, further rows name the
+    tenancies whose rows are sent, and nothing else. A row that was changed while the statement ran may be missing from
+    `found`.
     """
 
+    turn: UUID | None
     tenancy: UUID | None
     highest: int | None
     sent: int
@@ -140,57 +147,57 @@ def _require_plain_table(conn: Connection, table: str) -> None:
 def _compose_stamping(conn: Connection, source: SequencedTable, parents: list[ParentTable]) -> Stamping:
     table = sql.Identifier(source.table)
     _require_plain_table(conn, source.table)
-    by_tenancy = source.tenancy is None
-    order = _order_by_marks(conn, source.table) if by_tenancy else sql.SQL("")
+    turn, order, condition = _choose_turns(conn, source)
     columns = sorted({column for parent in parents for column in parent.dependency.on})
     carried = [*columns, *(["tenancyId"] if source.tenancy is None else source.tenancy.on.values())]
     joined = [dependency_condition(conn, source.table, parent, tombstone=False) for parent in parents]
-    if source.tenancy is None:
-        found, returned = _BY_TENANCY_FOUND if parents else _BY_TENANCY, sql.SQL('t."tenancyId"')
-    else:
-        # A row may belong to no tenancy, or to several: it is stamped all the same, and each of them is queued.
-        found = sql.SQL(
-            "SELECT NULL::uuid, {}, count(*) FROM stamped UNION ALL "
-            'SELECT DISTINCT o.id, NULL::bigint, 0, 0, 0 FROM stamped AS s JOIN "Tenancy" AS o ON {} WHERE s.sent'
-        ).format(_COUNTS, tenancy_condition(source.tenancy, "o", "s"))
-        returned = format_columns(source.tenancy.on.values(), "t")
     return Stamping(
         source.table,
-        by_tenancy,
+        source.tenancy is None,
+        turn is _WHOLE,
         _compose_row_probe(table, order),
         _compose_statement(
             table=table,
             rows=_select_rows_in_turn(
                 table,
+                turn,
                 format_columns(dict.fromkeys(carried)),
-                _RANGE if source.tenancy is None else _not_skipped_condition(source.tenancy),
+                condition,
                 order,
                 lock=not parents,
             ),
             parents=parents,
             joined=joined,
-            returned=returned,
+            turn=turn,
             sent=filter_condition(source.sent),
-            found=found,
+            tenancy=source.tenancy,
         ),
         frozenset(parent.source.table for parent in parents),
     )
 
 
-def _compose_row_probe(table: sql.Identifier, order: sql.SQL, due: Composable = _ALWAYS) -> Composed:
+def _compose_row_probe(table: sql.Identifier, order: Composable, due: Composable = _ALWAYS) -> Composed:
     return sql.SQL('SELECT 1 FROM ONLY {} WHERE "shouldUpdateSequenceId" AND {} {} LIMIT 1').format(table, due, order)
 
 
 def _select_rows_in_turn(
-    table: sql.Identifier, columns: Composable, condition: Composable, order: sql.SQL, *, lock: bool
+    table: sql.Identifier,
+    turn: Composable,
+    columns: Composable,
+    condition: Composable,
+    order: Composable,
+    *,
+    lock: bool,
 ) -> Composed:
     """The marked rows whose turn it is, by their places; with `lock`, those that are locked already are left out."""
     return sql.SQL(
         "SELECT waiting.* FROM unnest(%(firsts)s::uuid[], %(lasts)s::uuid[], %(skips)s::bigint[], %(limits)s::bigint[])"
         " AS turn (first, last, skip, most) CROSS JOIN LATERAL ("
-        'SELECT ctid AS _stack_place, {columns} FROM ONLY {table} WHERE {locked} AND "shouldUpdateSequenceId" '
-        "AND {condition} {order} LIMIT turn.most OFFSET turn.skip {lock}) AS waiting LIMIT %(total)s"
+        "SELECT ctid AS _stack_place, {turn} AS _stack_turn, {columns} FROM ONLY {table} "
+        'WHERE {locked} AND "shouldUpdateSequenceId" AND {condition} {order} '
+        "LIMIT turn.most OFFSET turn.skip {lock}) AS waiting LIMIT %(total)s"
     ).format(
+        turn=turn,
         columns=columns,
         table=table,
         locked=_LOCKED,
@@ -198,6 +205,23 @@ def _select_rows_in_turn(
         order=order,
         lock=sql.SQL("FOR UPDATE SKIP LOCKED" if lock else ""),
     )
+
+
+def _choose_turns(conn: Connection, source: SequencedTable) -> tuple[Composable, Composable, Composable]:
+    """Whose turn a row waits for, as a uuid; the order in which rows wait, and the condition of those in turn.
+
+    Where a table knows its tenancy by other columns, an index of the marks by a number made of these gives the turns;
+    without one, all rows are of one turn.
+    """
+    if source.tenancy is None:
+        return _TENANCY, _order_by_marks(conn, source.table), _RANGE.format(_TENANCY)
+    skipped = _not_skipped_condition(source.tenancy)
+    columns = list(source.tenancy.on.values())
+    row = conn.execute(_SQL["read_turns_of_marks"], {"table": source.table, "columns": columns}).fetchone()
+    if row is None:
+        return _WHOLE, sql.SQL(""), skipped
+    turn = to_sql(row[0])
+    return turn, sql.SQL("ORDER BY {}").format(turn), sql.SQL("{} AND {}").format(_RANGE.format(turn), skipped)
 
 
 def _order_by_marks(conn: Connection, table: str) -> sql.SQL:
@@ -245,17 +269,23 @@ def _compose_tombstone_stamping(
     return Stamping(
         TOMBSTONES,
         True,
+        False,
         _compose_row_probe(table, order, due),
         _compose_statement(
             table=table,
             rows=_select_rows_in_turn(
-                table, columns, sql.SQL("{} AND {}").format(_RANGE, due), order, lock=not affected
+                table,
+                _TENANCY,
+                columns,
+                sql.SQL("{} AND {}").format(_RANGE.format(_TENANCY), due),
+                order,
+                lock=not affected,
             ),
             parents=[parent for _, parent in affected],
             joined=joined,
-            returned=sql.SQL('t."tenancyId"'),
-            sent=sql.SQL("true"),
-            found=_BY_TENANCY_FOUND if affected else _BY_TENANCY,
+            turn=_TENANCY,
+            sent=_ALWAYS,
+            tenancy=None,
             tombstones=True,
         ),
         frozenset(parent.source.table for _, parent in affected),
@@ -268,9 +298,9 @@ def _compose_statement(
     rows: Composable,
     parents: list[ParentTable],
     joined: Sequence[Composable],
-    returned: Composable,
+    turn: Composable,
     sent: Composable,
-    found: Composable,
+    tenancy: TenancyJoin | None,
     tombstones: bool = False,
 ) -> Composed:
     """The whole statement. Where no parents are marked, nothing but places goes from the search to the UPDATE."""
@@ -282,19 +312,30 @@ def _compose_statement(
             sql.SQL("waiting AS MATERIALIZED (SELECT ARRAY(SELECT _stack_place FROM ({}) AS w) AS places)").format(rows)
         ]
         places, all_found = sql.SQL("(SELECT places FROM waiting)::tid[]"), sql.SQL("max(cardinality(places))")
+    owner, by, reached = sql.SQL("turn"), sql.SQL(""), sql.SQL("")
+    if tenancy is not None:
+        # A row may belong to no tenancy, or to several: it is stamped all the same, and each of them is queued.
+        owner = sql.SQL("NULL::uuid")
+        by = sql.SQL(", {}").format(format_columns(tenancy.on.values(), "t"))
+        reached = sql.SQL(
+            " UNION ALL SELECT DISTINCT NULL::uuid, o.id, NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint "
+            'FROM stamped AS s JOIN "Tenancy" AS o ON {} WHERE s.sent'
+        ).format(tenancy_condition(tenancy, "o", "s"))
     # Whoever depends on the row that went is marked with this very statement: nothing but its key need be kept.
     emptied = sql.SQL(", data = NULL" if tombstones else "")
     steps.append(
         sql.SQL(
             "stamped AS (UPDATE ONLY {} AS t SET \"sequenceId\" = nextval('global_seq_id'), "
-            '"shouldUpdateSequenceId" = false{} WHERE t.ctid = ANY ({}) RETURNING t."sequenceId", {}, {} AS sent)'
-        ).format(table, emptied, places, returned, sent)
+            '"shouldUpdateSequenceId" = false{} WHERE t.ctid = ANY ({}) '
+            'RETURNING t."sequenceId", {} AS turn, {} AS sent{})'
+        ).format(table, emptied, places, turn, sent, by)
     )
     return sql.SQL(
-        "WITH {} SELECT tenancy, highest, coalesce(sent, 0), coalesce(stamped, 0), coalesce(found, 0), "
+        "WITH {} SELECT turn, tenancy, highest, coalesce(sent, 0), coalesce(stamped, 0), coalesce(found, 0), "
         "(SELECT {} FROM waiting) FROM (SELECT) AS always "
-        "LEFT JOIN ({}) AS f (tenancy, highest, sent, stamped, found) ON true"
-    ).format(sql.SQL(", ").join(steps), all_found, found)
+        "LEFT JOIN (SELECT turn, {}, highest, sent, stamped, found FROM ({}) AS n (turn, highest, sent, stamped, found)"
+        "{}) AS f (turn, tenancy, highest, sent, stamped, found) ON true"
+    ).format(sql.SQL(", ").join(steps), all_found, owner, _BY_TURN_FOUND if parents else _BY_TURN, reached)
 
 
 def compose_probe(stampings: Sequence[Stamping]) -> Composed:
