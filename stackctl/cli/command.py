@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from stackctl.config.settings import Settings
     from stackctl.core.console import Console
+    from stackctl.core.tables import Column
     from stackctl.postgres.connect import Connection
 
 PANEL = "Common options"
@@ -128,29 +129,27 @@ class Run:
     def finish_list(
         self,
         document: Any,
-        columns: Sequence[str],
+        columns: Sequence[str | Column],
         rows: Sequence[Sequence[Any]],
         *,
         empty: str,
         after: Callable[[], None] | None = None,
-        **layout: Sequence[str],
     ) -> None:
         """End with a list: the document under --json, rows as -o asks, else a table; the command has `lists=True`.
 
-        `empty` is said where there are no rows, `after` shows what stands below a table or that; `layout` is
-        Console.table's.
+        `empty` is said where there are no rows, `after` shows what stands below a table or that.
         """
         if (wanted := self.options["list_format"]) is not None:
-            heading, exact = len(layout.get("group", ())), layout.get("exact", ())
             if wanted is ListFormat.NAME:
-                self.console.names(row[heading] for row in rows)
+                name = next(place for place, one in enumerate(columns) if isinstance(one, str) or not one.group)
+                self.console.names(row[name] for row in rows)
             else:
-                self.console.csv(columns, rows, exact)
+                self.console.csv(columns, rows)
             return
 
         def show() -> None:
             if rows:
-                self.console.table(columns, rows, **layout)
+                self.console.table(columns, rows)
             else:
                 self.console.line(empty)
             if after is not None:
@@ -168,7 +167,7 @@ class Run:
                 code="confirmation-required",
                 hint="pass --yes to go ahead",
             )
-        from stackctl.core.console import to_sentence
+        from stackctl.core.sentences import to_sentence
 
         if not typer.confirm(to_sentence(question), default=False, err=True):
             raise StateError("not confirmed; nothing was changed", code="not-confirmed")

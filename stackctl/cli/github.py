@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from stackctl.core.console import escape_unprintable
+from stackctl.core.sentences import escape_unprintable
 
 Level = Literal["error", "warning", "notice"]
 

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 from stackctl import __version__
 from stackctl.cli.github import format_annotation, format_path
-from stackctl.core.console import escape_unprintable
+from stackctl.core.sentences import escape_unprintable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

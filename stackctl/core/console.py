@@ -21,19 +21,16 @@ import os
 import re
 import shutil
 import sys
-import time
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from datetime import UTC, date, datetime
-from decimal import Decimal
-from functools import cache, cached_property
-from pathlib import Path
+from datetime import UTC, datetime
+from functools import cached_property
 from typing import IO, TYPE_CHECKING, Any
-from uuid import UUID
 
-from stackctl.core.durations import format_age, format_duration
+from stackctl.core.documents import mask_values, to_csv, to_json
+from stackctl.core.durations import format_age
 from stackctl.core.errors import AnswerNo, UsageError
-from stackctl.core.redaction import mask_shapes, scrub, scrub_values
+from stackctl.core.redaction import scrub, scrub_values
+from stackctl.core.sentences import escape_unprintable, to_encodable, to_sentence
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -42,115 +39,13 @@ if TYPE_CHECKING:
 
     from stackctl.core.errors import StackctlError
     from stackctl.core.filters import Filter
+    from stackctl.core.progress import Progress
     from stackctl.core.screen import Screen
-    from stackctl.core.tables import Table
+    from stackctl.core.tables import Column, Table
 
 _EXPLAIN_THEMSELVES = ("bug", "confirmation-required", "not-confirmed", "write-failed")
 _USUAL_WIDTH = 80  # of a terminal that does not say
-PLAIN_PROGRESS_INTERVAL = 3.0  # seconds between progress lines off a terminal
-
-# What a runner of GitHub Actions obeys: `::command::` where a line begins, `##[command]` anywhere.
-_WORKFLOW_COMMAND = re.compile(r"^(\s*):(?=:[A-Za-z-]+(?: |::))|#(?=#\[)")
-# Letters and signs that show nothing, and pass for printable.
-_FILLERS = re.compile("[\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0]")
-# What our own sentences and drawings hold beyond ASCII.
-_IN_ASCII = {"…": "...", "→": "->", "─": "-", "│": "|", "├": "|", "└": "`", "–": "-", "·": "-", "×": "x", "✓": "+"}
 _BEYOND_ASCII = re.compile(r"[^\x20-\x7e\n]")
-
-
-def escape_unprintable(text: str, keep: str = "") -> str:
-    """Text without what a terminal would obey, what ends a line, what turns its direction, and what is not seen."""
-    if text.isprintable() and not _FILLERS.search(text):
-        return text
-    return "".join(
-        one if (one.isprintable() and not _FILLERS.match(one)) or one in keep else one.encode("unicode_escape").decode()
-        for one in text
-    )
-
-
-def to_sentence(text: str, *, exact: bool = False) -> str:
-    """One line, safe to be shown; `exact`: a document's, whose tabs stay and in which nothing is masked."""
-    shown = escape_unprintable(text, keep="\t") if exact else escape_unprintable(mask_shapes(text))
-    return _WORKFLOW_COMMAND.sub(lambda found: f"{found[1] or ''}\\x{ord(found[0][-1]):02x}", shown)
-
-
-def to_json(document: Any, *, indent: int | None = None) -> str:
-    """One JSON document; times are ISO 8601 in UTC, ids and amounts are strings."""
-    return json.dumps(document, default=_plain, indent=indent, ensure_ascii=False)
-
-
-def to_csv(columns: Sequence[str], rows: Iterable[Sequence[Any]], exact: Sequence[str] = ()) -> str:
-    """A table as RFC 4180: values whole, times in ISO 8601, nothing for None."""
-    import csv
-    import io
-
-    def value(cell: Any, name: str) -> str:
-        text = "" if cell is None else cell if isinstance(cell, str) else to_json(cell).strip('"')
-        return text if name in exact else mask_shapes(text)
-
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([value(cell, name) for name, cell in zip(columns, row, strict=True)] for row in rows)
-    return text.getvalue()
-
-
-@dataclass(frozen=True)
-class Exact:
-    """A part of a JSON document that is a document itself (SQL, a condition, a diff): shown as it is."""
-
-    value: Any
-
-
-def _mask_values(value: Any) -> Any:
-    """A result whose strings hold nothing that looks like a secret; the names of keys stay as they are."""
-    match value:
-        case str() | Path():
-            return mask_shapes(str(value))
-        case dict():
-            return {name: _mask_values(inner) for name, inner in value.items()}
-        case list() | tuple():
-            return [_mask_values(inner) for inner in value]
-        case _:
-            return value
-
-
-def _plain(value: Any) -> Any:
-    match value:
-        case Exact():
-            return value.value
-        case datetime():
-            aware = value if value.tzinfo else value.replace(tzinfo=UTC)
-            return aware.astimezone(UTC).isoformat().replace("+00:00", "Z")
-        case date():
-            return value.isoformat()
-        case UUID() | Path() | Decimal():
-            return str(value)
-        case _:
-            raise TypeError(f"{type(value).__name__} has no JSON form")
-
-
-def _to_encodable(text: str, encoding: str) -> str:
-    """The text with signs of typography spelled in ASCII, and all else as escapes, where the encoding lacks them."""
-    if text.isascii():
-        return text
-    try:
-        text.encode(encoding)
-    except UnicodeEncodeError:
-        pass
-    else:
-        return text
-    spelled = "".join(one if one not in _IN_ASCII or _has(encoding, one) else _IN_ASCII[one] for one in text)
-    return spelled.encode(encoding, "backslashreplace").decode(encoding)
-
-
-@cache
-def _has(encoding: str, sign: str) -> bool:
-    try:
-        sign.encode(encoding)
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _count_columns(stream: IO[str]) -> int | None:
@@ -223,9 +118,9 @@ class Console:
 
     def _write_json(self, document: Any, *, indent: int | None = None) -> None:
         if self._filter is not None:
-            self._write_filtered(self._filter, to_json(_mask_values(document)))
+            self._write_filtered(self._filter, to_json(mask_values(document)))
             return
-        text = to_json(_mask_values(document), indent=indent).replace("##[", "#\\u0023[")
+        text = to_json(mask_values(document), indent=indent).replace("##[", "#\\u0023[")
 
         def spell(found: re.Match[str]) -> str:
             """Within a string, where alone it can be, an escape means the same."""
@@ -282,46 +177,32 @@ class Console:
         for part in [shown] if exact or self.wide else _fold(shown, self.width, hang):
             self._print(part, style)
 
-    def table(
-        self,
-        columns: Sequence[str],
-        rows: Iterable[Sequence[Any]],
-        *,
-        right: Sequence[str] = (),
-        folds: Sequence[str] = (),
-        spare: Sequence[str] = (),
-        group: Sequence[str] = (),
-        exact: Sequence[str] = (),
-    ) -> None:
+    def table(self, columns: Sequence[str | Column], rows: Iterable[Sequence[Any]]) -> None:
         """A table: on a terminal set to fit it, off one separated by tabs.
 
-        `right` names columns of numbers; `folds` those of texts, which may be folded, while ids and names stay in one
-        piece; `spare` those that are left out where the window is narrow, the least important first; `group` those
-        that become a heading of the rows that share them (the others are named above the first); `exact` those that
-        show parts of documents. With --wide nothing is folded, left out or made a heading. None is a dash. A time is an
-        age on a terminal, else ISO 8601.
+        A column that is but a name holds an id or a name. With --wide nothing is folded, left out or made a heading.
+        None is a dash. A time is an age on a terminal, else ISO 8601.
         """
         from stackctl.core import tables
 
-        columns = tuple(columns)
+        declared = tables.to_columns(columns)
         shown = tuple(
-            tuple(self._cell(cell, name in exact) for name, cell in zip(columns, row, strict=True)) for row in rows
+            tuple(self._cell(cell, column.exact) for column, cell in zip(declared, row, strict=True)) for row in rows
         )
-        table = tables.Table(columns, shown, frozenset(right), frozenset(folds))
+        table = tables.Table(declared, shown)
         if (width := self.width) is None:
             self._write("\n".join(tables.to_tab_separated(table)) + "\n")
             return
         if self.wide:
             self._set_table(table, table.measure())
             return
-        parts = list(table.split(group)) if group else [((), table)]
-        rest = table.without(group)
-        fitted = tables.fit_table(rest, width, spare)
-        for number, (heading, part) in enumerate(parts):
+        group = table.group
+        fitted = tables.fit_table(table.without(group), width)
+        for number, (heading, part) in enumerate(table.split() if group else [((), table)]):
             if number:
                 self._print("", None)
             if group:
-                named = [f"{name} {cell}" for name, cell in zip(group, heading, strict=True)]
+                named = [f"{column.name} {cell}" for column, cell in zip(group, heading, strict=True)]
                 whole = _fold("  ".join(named), width)
                 for line in whole if len(whole) == 1 else [line for one in named for line in _fold(one, width)]:
                     self._print(line, "bold")
@@ -331,16 +212,19 @@ class Console:
             else:
                 self._set_table(part.without(fitted[0]), fitted[1], named=not number)
         if fitted is not None and fitted[0]:
-            self.line(f"--wide shows {', '.join(reversed(fitted[0]))}, too", "dim")
+            self.line(f"--wide shows {', '.join(column.name for column in reversed(fitted[0]))}, too", "dim")
 
     def names(self, values: Iterable[Any]) -> None:
         """What a script's loop takes, one a line."""
         for value in values:
             self.line(str(value))
 
-    def csv(self, columns: Sequence[str], rows: Iterable[Sequence[Any]], exact: Sequence[str] = ()) -> None:
+    def csv(self, columns: Sequence[str | Column], rows: Iterable[Sequence[Any]]) -> None:
         """The rows of a table as a document: `to_csv`."""
-        self.document(to_csv(columns, rows, exact))
+        from stackctl.core.tables import to_columns
+
+        declared = to_columns(columns)
+        self.document(to_csv([one.name for one in declared], rows, [one.name for one in declared if one.exact]))
 
     def _set_table(self, table: Table, widths: Sequence[int], *, named: bool = True) -> None:
         from stackctl.core import tables
@@ -391,7 +275,7 @@ class Console:
         return getattr(self._out, "encoding", None) or "utf-8"
 
     def _encodable(self, text: str) -> str:
-        return _to_encodable(text, self._encoding)
+        return to_encodable(text, self._encoding)
 
     def _write(self, text: str) -> None:
         self._out.write(text)
@@ -456,7 +340,7 @@ class Console:
             self._say(line)
 
     def _say(self, text: str, prefix: str = "", code: str = "") -> None:
-        shown = prefix + _to_encodable(to_sentence(scrub(text)), getattr(self._err, "encoding", None) or "utf-8")
+        shown = prefix + to_encodable(to_sentence(scrub(text)), getattr(self._err, "encoding", None) or "utf-8")
         first, *others = [shown] if self.wide else _fold(shown, _count_columns(self._err))
         styled = self._styled(prefix, code) + first[len(prefix) :]
         with suppress(BrokenPipeError):
@@ -469,77 +353,12 @@ class Console:
     @contextmanager
     def progress(self, label: str, total: int | None = None, unit: str = "rows") -> Iterator[Progress]:
         """Progress of long work: a bar on a terminal, a plain line every few seconds off one, nothing when quiet."""
+        from stackctl.core import progress
+
         if self.quiet:
-            yield Progress()
+            yield progress.Progress()
         elif self._err.isatty() and not self._no_color:
-            with _BarProgress(self._rich(self._err), label, total) as bar:
+            with progress.BarProgress(self._rich(self._err), label, total) as bar:
                 yield bar
         else:
-            yield _LineProgress(self, label, total, unit)
-
-
-class Progress:
-    """Progress that nobody sees."""
-
-    def advance(self, amount: int, note: str = "") -> None:
-        """`amount` more is done (0: still at work); `note` says what is in hand."""
-
-
-class _BarProgress(Progress):
-    def __init__(self, console: RichConsole, label: str, total: int | None) -> None:
-        from rich import progress
-
-        self._bar = progress.Progress(
-            progress.SpinnerColumn(),
-            progress.TextColumn("{task.description}", markup=False),
-            progress.BarColumn(),
-            progress.MofNCompleteColumn(),
-            progress.TextColumn("{task.fields[rate]}"),
-            progress.TimeRemainingColumn(),
-            console=console,
-            transient=True,
-        )
-        self._label = label
-        self._started = time.monotonic()
-        self._done = 0
-        self._task = self._bar.add_task(to_sentence(label), total=total, rate="")
-
-    def __enter__(self) -> _BarProgress:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._bar.stop()
-
-    def advance(self, amount: int, note: str = "") -> None:
-        if amount:  # a thread may say that work goes on, while another counts
-            self._done += amount
-        elapsed = max(time.monotonic() - self._started, 0.001)
-        rate = f"{self._done / elapsed:,.0f}/s" if self._done else format_duration(elapsed)
-        description = to_sentence(f"{self._label} {note}".rstrip())
-        self._bar.update(self._task, advance=amount, description=description, rate=rate)
-
-
-class _LineProgress(Progress):
-    def __init__(self, console: Console, label: str, total: int | None, unit: str) -> None:
-        self._console, self._label, self._total, self._unit = console, label, total, unit
-        self._started = self._spoke = time.monotonic()
-        self._done = 0
-
-    def advance(self, amount: int, note: str = "") -> None:
-        if amount:  # a thread may say that work goes on, while another counts
-            self._done += amount
-        now = time.monotonic()
-        if now - self._spoke < PLAIN_PROGRESS_INTERVAL:
-            return
-        self._spoke = now
-        text = f"{self._label} {note}".rstrip()
-        if not self._done:  # a sign of life
-            self._console.info(f"{text}: {format_duration(now - self._started)}")
-            return
-        rate = self._done / (now - self._started)
-        text += f": {self._done:,} {self._unit}, {rate:,.0f}/s"
-        if self._total:
-            left = max(self._total - self._done, 0) / rate
-            text += f", {100 * self._done / self._total:.0f} %, {format_duration(left)} left"
-        self._console.info(text)
+            yield progress.LineProgress(self.info, label, total, unit)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 
-from stackctl.core.console import escape_unprintable
+from stackctl.core.sentences import escape_unprintable
 
 _LINES = re.compile(r"[^\n]*\n|[^\n]+")
 _NO_NEWLINE = "\n\\ No newline at end of file\n"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg import IsolationLevel, sql
 
-from stackctl.core.console import Progress
+from stackctl.core.progress import Progress
 from stackctl.rules.backtest_query import CHANGED, FACTS, RuleColumns, Scope, judged_users
 from stackctl.rules.decide import Decision, Judge
 from stackctl.rules.model import AUTH_METHODS, Context

@@ -15,7 +15,7 @@ import pytest
 from psycopg import sql
 
 from stackctl.backend.users import find_user
-from stackctl.core.console import Progress
+from stackctl.core.progress import Progress
 from stackctl.rules.backtest import CHANGES, Report, Scope, backtest
 from stackctl.rules.cel.values import NamedList
 from stackctl.rules.decide import Decision, Judge

@@ -6,16 +6,17 @@ import random
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
 import pytest
 from rich.cells import cell_len
 
 from stackctl.core import redaction
-from stackctl.core.console import Console, Exact, to_json
+from stackctl.core.console import Console
+from stackctl.core.documents import Exact, to_json
 from stackctl.core.durations import format_age
 from stackctl.core.errors import ServiceError, UsageError
+from stackctl.core.tables import Column
 
 
 class Terminal(io.StringIO):
@@ -168,7 +169,7 @@ def test_quiet_drops_remarks_and_progress_but_no_warning(streams: tuple[io.Strin
 def test_progress_off_a_terminal_is_plain_lines_on_stderr(
     streams: tuple[io.StringIO, io.StringIO], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from stackctl.core import console as module
+    from stackctl.core import progress as module
 
     monkeypatch.setattr(module, "PLAIN_PROGRESS_INTERVAL", 0)
     out, err = streams
@@ -220,15 +221,15 @@ def test_a_sentence_is_folded_between_words_and_what_is_to_be_copied_stays_whole
     assert out.getvalue().strip("\0").splitlines() == [f"{path} {path}"]
 
 
-def set_table(width: int, monkeypatch: pytest.MonkeyPatch, **options: Any) -> list[str]:
+def set_table(width: int, monkeypatch: pytest.MonkeyPatch, *, wide: bool = False) -> list[str]:
     """The lines of a table of failing databases on a terminal of that width."""
     monkeypatch.setenv("COLUMNS", str(width))
     out = Terminal()
-    console = Console(stdout=out, no_color=True, wide=options.pop("wide", False))
+    console = Console(stdout=out, no_color=True, wide=wide)
     words = "the table is locked by another session"
     rows = [(TENANCY, "warehouse", "contact_channels", 1234, words), (TENANCY, "日本", "users", None, "x")]
-    options = {"right": ["tries"], "folds": ["error"], "group": ["tenancy"], "spare": ["tries"]} | options
-    console.table(("tenancy", "database", "mapping", "tries", "error"), rows, **options)
+    tries, error = Column("tries", right=True, spare=1), Column("error", folds=True)
+    console.table((Column("tenancy", group=True), "database", "mapping", tries, error), rows)
     return out.getvalue().splitlines()
 
 
@@ -273,7 +274,7 @@ def test_columns_are_named_once_above_the_groups(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("COLUMNS", "80")
     out = Terminal()
     rows = [("Cards", "card", "on"), ("Wallets", "apple_pay", "off"), ("Wallets", "link", "on")]
-    Console(stdout=out, no_color=True).table(("category", "method", "state"), rows, group=("category",))
+    Console(stdout=out, no_color=True).table((Column("category", group=True), "method", "state"), rows)
     assert out.getvalue().splitlines() == [
         "category Cards",
         "method      state",
@@ -290,16 +291,23 @@ def test_columns_are_named_once_above_the_groups(monkeypatch: pytest.MonkeyPatch
 def test_no_width_cuts_what_is_to_be_copied(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
     draw = random.Random(width)
     for _ in range(100):
-        columns = [f"{draw.choice(WORDS[2:6])} {number}" for number in range(draw.randint(1, 5))]
+        spared = iter(draw.sample(range(1, 6), 5))
+        columns = [
+            Column(
+                f"{draw.choice(WORDS[2:6])} {number}",
+                folds=draw.random() < 0.5,
+                spare=next(spared) if draw.random() < 0.5 else 0,
+            )
+            for number in range(draw.randint(1, 5))
+        ]
         rows = [[f"{draw.choice(WORDS)}{draw.random()}" for _ in columns] for _ in range(draw.randint(1, 4))]
-        folds, spare = (draw.sample(columns, draw.randint(0, len(columns))) for _ in range(2))
         monkeypatch.setenv("COLUMNS", str(width))
         out = Terminal()
-        Console(stdout=out, no_color=True).table(columns, rows, folds=folds, spare=spare)
+        Console(stdout=out, no_color=True).table(columns, rows)
         shown = out.getvalue()
-        wanted = [cell for row in rows for name, cell in zip(columns, row, strict=True) if name not in (*folds, *spare)]
-        assert [cell for cell in wanted if cell not in shown] == []
-        if "─" in shown and all(name in folds for name in columns):
+        whole = [[cell for one, cell in zip(columns, row, strict=True) if not (one.folds or one.spare)] for row in rows]
+        assert [cell for row in whole for cell in row if cell not in shown] == []
+        if "─" in shown and all(column.folds for column in columns):
             assert all(cell_len(line) <= width for line in shown.splitlines() if not line.startswith("--wide"))
 
 
@@ -307,7 +315,9 @@ def test_a_table_off_a_terminal_is_separated_by_tabs_and_whole(monkeypatch: pyte
     monkeypatch.setenv("COLUMNS", "20")
     out = io.StringIO()
     rows = [("a\tb", None, datetime(2026, 1, 2, 3, 4, 5)), ("x " * 40, 7, datetime(2026, 1, 2, tzinfo=UTC))]
-    Console(stdout=out).table(("a", "b", "c"), rows, right=["b"], folds=["a"], spare=["c"], group=["b"])
+    Console(stdout=out).table(
+        (Column("a", folds=True), Column("b", right=True, group=True), Column("c", spare=1)), rows
+    )
     assert out.getvalue().split("\n") == [
         "a\tb\tc",
         "a\\tb\t-\t2026-01-02T03:04:05Z",
@@ -458,7 +468,7 @@ def test_a_line_that_shows_a_document_is_not_masked(streams: tuple[io.StringIO, 
     console = Console(stdout=out)
     console.line("a\tsk_live_abc", exact=True)
     console.line("a\tsk_live_abc")
-    console.table(["a", "b"], [["sk_live_abc", "sk_live_abc"]], exact=["b"])
+    console.table(["a", Column("b", exact=True)], [["sk_live_abc", "sk_live_abc"]])
     assert out.getvalue().splitlines()[:2] == ["a\tsk_live_abc", "a\\tsk_live_***"]
     assert out.getvalue().splitlines()[-1] == "sk_live_***\tsk_live_abc"
 
@@ -488,7 +498,7 @@ def test_lists_for_scripts_hold_whole_values(streams: tuple[io.StringIO, io.Stri
     console = Console(stdout=out, stderr=err)
     when = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
     row = ("a\nb", TENANCY, when, None, 12, 'say "x", y\tz', "postgresql://u:hunter2@h/d", "sk_live_abc123")
-    console.csv(("name", "id", "at", "none", "n", "text", "url", "sql"), [row], exact=["sql"])
+    console.csv(("name", "id", "at", "none", "n", "text", "url", Column("sql", exact=True)), [row])
     console.names([row[0], TENANCY])
     assert out.getvalue() == (
         "name,id,at,none,n,text,url,sql\n"

@@ -170,7 +170,7 @@ def test_only_the_gateway_knows_stripe_and_only_the_command_line_knows_typer(pat
     assert "stripe" not in packages or name_of(path) in ("payments.gateway", "payments.stand_in.validate")
     assert "typer" not in packages or room(name_of(path)) == "cli"
     assert "click" not in packages, "typer carries its own"
-    drawing = ("core.console", "core.screen", "core.folding")
+    drawing = ("core.console", "core.progress", "core.screen", "core.folding")
     assert "rich" not in packages or name_of(path) in drawing or room(name_of(path)) == "cli"
 
 
@@ -232,6 +232,7 @@ def test_one_module_opens_connections(path: Path) -> None:
 # Beside the console: the version, the help, what a shell completes, the process's streams, and one question.
 SPEAKERS = {
     "core.console": None,
+    "core.progress": {"rich"},  # the bar; its sentences go through the console
     "core.screen": None,
     "core.streams": None,
     "__main__": {"sys.stdout"},

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from stackctl.cli.command import Run, command
 from stackctl.core.errors import ConfigError, StackctlError
+from stackctl.core.tables import Column
 
 if TYPE_CHECKING:
     from stackctl.config.file import ConfigFile
@@ -60,10 +61,8 @@ def show(run: Run) -> None:
         run.console.line(f"Configuration file: {path or 'none'}")
         run.console.line()
         run.console.table(
-            ["key", "value", "from"],
+            ("key", Column("value", folds=True), Column("from", folds=True, spare=1)),
             [(line.key, line.value, _shorten(line, file)) for line in lines],
-            folds=("value", "from"),
-            spare=("from",),
         )
         if databases:
             rows = []
@@ -73,10 +72,14 @@ def show(run: Run) -> None:
                 rows.append((each.tenancy, each.id, each.type, shown["connection"], names))
             run.console.line()
             run.console.table(
-                ["tenancy", "database", "type", "connection", "mappings"],
+                (
+                    Column("tenancy", group=True),
+                    "database",
+                    "type",
+                    Column("connection", folds=True),
+                    Column("mappings", folds=True),
+                ),
                 rows,
-                folds=("connection", "mappings"),
-                group=("tenancy",),
             )
 
     run.finish(document, table)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from stackctl.cli.command import Run, command
-from stackctl.core.console import Exact
+from stackctl.core.documents import Exact
 from stackctl.core.durations import format_duration
 
 

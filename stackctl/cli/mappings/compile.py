@@ -24,7 +24,7 @@ def compile_(
     Prints the SQL, each statement under a comment that says where it runs.
     Exit codes: 0 printed; 2 no such mapping; 3 the mapping file is bad.
     """
-    from stackctl.core.console import Exact
+    from stackctl.core.documents import Exact
     from stackctl.mapping.compile import compile_mapping
 
     compiled = compile_mapping(read_mappings(run).find(mapping), dialect)

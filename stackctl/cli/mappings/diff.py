@@ -6,7 +6,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from stackctl.cli.command import Run, command, format_count
-from stackctl.cli.pipeline.shared import OnlyDatabases, OnlyTenancies, parse_scope
+from stackctl.cli.pipeline.shared import COPY_COLUMNS, OnlyDatabases, OnlyTenancies, parse_scope
+from stackctl.core.tables import Column
 
 if TYPE_CHECKING:
     from stackctl.sync.check.mapping_differences import CopyDifference
@@ -53,10 +54,8 @@ def diff(
             ]  # fmt: skip
             # What stands in a database's way is said once.
             run.console.table(
-                ("tenancy", "database", "mapping", "change", "what follows"),
+                (*COPY_COLUMNS, Column("change", folds=True), Column("what follows", folds=True)),
                 list(dict.fromkeys(rows)),
-                folds=("change", "what follows"),
-                group=("tenancy", "database"),
             )
         run.console.line(_summary(found, different))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stackctl.cli.command import Run, command
 from stackctl.cli.mappings.shared import mapping_document, read_mappings
+from stackctl.core.tables import Column
 
 
 @command(example="stackctl mappings list --json\nstackctl mappings list -o name", lists=True)
@@ -16,7 +17,14 @@ def list_(run: Run) -> None:
     mappings = read_mappings(run).mappings.values()
     run.finish_list(
         {"mappings": [mapping_document(mapping) for mapping in mappings]},
-        ("mapping", "source", "target", "key", "columns", "depends on"),
+        (
+            "mapping",
+            "source",
+            Column("target", spare=3),
+            Column("key", folds=True),
+            Column("columns", right=True, spare=1),
+            Column("depends on", folds=True, spare=2),
+        ),
         [
             (
                 m.name,
@@ -29,7 +37,4 @@ def list_(run: Run) -> None:
             for m in mappings
         ],
         empty="there are no mappings",
-        right=("columns",),
-        folds=("key", "depends on"),
-        spare=("columns", "depends on", "target"),
     )

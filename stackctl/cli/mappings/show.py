@@ -13,7 +13,7 @@ def show(run: Run, mapping: Name) -> None:
     Prints the file as it is.
     Exit codes: 0 printed; 2 no such mapping.
     """
-    from stackctl.core.console import Exact
+    from stackctl.core.documents import Exact
 
     found = read_mappings(run).find(mapping)
     text = found.file.read_bytes().decode()

@@ -83,7 +83,7 @@ def check(
 
 
 def _document(report: CheckReport) -> dict[str, Any]:
-    from stackctl.core.console import Exact
+    from stackctl.core.documents import Exact
 
     return {
         "ok": report.ok,

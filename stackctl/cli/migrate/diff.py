@@ -68,7 +68,7 @@ def diff(
 
 
 def to_document(found: SchemaDifference, text: str) -> dict[str, Any]:
-    from stackctl.core.console import Exact
+    from stackctl.core.documents import Exact
 
     return {
         "sql": Exact(text),

@@ -25,7 +25,7 @@ def dump(
     Prints the SQL, or with --output the file's path.
     Exit codes: 0 printed; 4 the operated database can't be reached.
     """
-    from stackctl.core.console import Exact
+    from stackctl.core.documents import Exact
     from stackctl.migrate.schema.dump import dump_schema
 
     schema = run.settings.get("database.schema")

@@ -119,7 +119,7 @@ def _open_database_facts(run: Run, wanted: bool) -> Iterator[DatabaseFacts | Non
 
 
 def _document(finding: LintFinding) -> dict[str, Any]:
-    from stackctl.core.console import Exact
+    from stackctl.core.documents import Exact
 
     return {
         "file": format_path(finding.file),

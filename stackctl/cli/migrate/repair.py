@@ -80,7 +80,7 @@ def repair(
 
 
 def _document(repairs: Sequence[Repair], differences: Sequence[str | None]) -> list[dict[str, Any]]:
-    from stackctl.core.console import Exact
+    from stackctl.core.documents import Exact
 
     return [
         {

@@ -36,7 +36,7 @@ def squash(
     Exit codes: 0 done; 2 no such migration or fewer than two; 3 a file does not apply; 4 the temporary PostgreSQL does
     not start; 5 a dump can't hold what they make, or not confirmed.
     """
-    from stackctl.core.console import Exact
+    from stackctl.core.documents import Exact
     from stackctl.migrate.folder import discover
     from stackctl.migrate.squash import execute_squash, plan_squash
 

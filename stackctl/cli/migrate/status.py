@@ -10,6 +10,7 @@ import typer
 from stackctl.cli.command import Run, command
 from stackctl.cli.migrate.shared import Bundled, Directory, History, open_database, read_own_set
 from stackctl.core.errors import AnswerNo
+from stackctl.core.tables import Column
 
 if TYPE_CHECKING:
     from stackctl.core.console import Console
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from stackctl.migrate.sets import MigrationSet
     from stackctl.postgres.connect import Connection
 
-_COLUMNS = ("migration", "state", "applied", "by")
+_COLUMNS = ("migration", "state", Column("applied", spare=2), Column("by", folds=True, spare=1))
 
 
 @command(example="stackctl migrate status\nstackctl migrate status --check", lists=True)
@@ -133,6 +134,6 @@ def _show(console: Console, compared: _Compared, *, behind: bool) -> None:
     if compared.formats:
         console.line(f"format: {', '.join(compared.formats)}; the ways up are run, and no way down")
     if rows := compared.list_rows():
-        console.table(_COLUMNS, rows, folds=("by",), spare=("by", "applied"))
+        console.table(_COLUMNS, rows)
     else:
         console.line("there are no migrations")

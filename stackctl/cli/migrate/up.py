@@ -25,7 +25,8 @@ from stackctl.core.errors import EXIT_INTERRUPTED
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from stackctl.core.console import Console, Progress
+    from stackctl.core.console import Console
+    from stackctl.core.progress import Progress
     from stackctl.migrate import lock_forecast
     from stackctl.migrate.files import Migration, Statement
     from stackctl.migrate.runner import history
@@ -181,7 +182,7 @@ class _EventDisplay:
 
 
 def _plan_document(planned: Sequence[Planned]) -> dict[str, Any]:
-    from stackctl.core.console import Exact
+    from stackctl.core.documents import Exact
 
     return {
         "would_apply": [migration.name for migration, _, _ in planned],

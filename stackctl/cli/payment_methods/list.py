@@ -5,6 +5,7 @@ from __future__ import annotations
 from stackctl.cli.command import Run, command
 from stackctl.cli.payment_methods.shared import ConfigurationId, read_configuration
 from stackctl.cli.stripe_options import StripeApiBase, StripeApiKey, Tenancy
+from stackctl.core.tables import Column
 
 
 @command(
@@ -64,13 +65,18 @@ def list_(
 
     run.finish_list(
         document,
-        ("category", "method", "name", "state", "available", "overridable", "requires"),
+        (
+            Column("category", group=True),
+            "method",
+            Column("name", spare=1),
+            "state",
+            Column("available", spare=4),
+            Column("overridable", spare=2),
+            Column("requires", folds=True, spare=3),
+        ),
         rows,
         empty="no methods",
         after=show_configuration,
-        folds=("requires",),
-        spare=("name", "overridable", "requires", "available"),
-        group=("category",),
     )
 
 

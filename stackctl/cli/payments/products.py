@@ -10,6 +10,7 @@ import typer
 from stackctl.cli.arguments import parse_text_option
 from stackctl.cli.command import Run, command
 from stackctl.cli.stripe_options import Tenancy
+from stackctl.core.tables import Column
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -103,11 +104,15 @@ def products(
     ]
     run.finish_list(
         document,
-        ("product", "name", "for", "price") + (() if buyer is None else ("may buy",)),
+        (
+            "product",
+            Column("name", folds=True, spare=2),
+            Column("for", spare=1),
+            Column("price", folds=True),
+            *(() if buyer is None else (Column("may buy", folds=True),)),
+        ),
         rows,
         empty="no products" + (f" for a {type_} customer" if type_ else ""),
-        folds=("name", "price", "may buy"),
-        spare=("for", "name"),
     )
 
 
@@ -127,11 +132,15 @@ def _show_bought(run: Run, bought: Sequence[CustomerPurchase]) -> None:
             for one in bought
         ]
         run.console.table(
-            ("purchase", "product", "quantity", "status", "bought", "refunded"),
+            (
+                "purchase",
+                Column("product", folds=True),
+                Column("quantity", right=True, folds=True),
+                Column("status", folds=True),
+                Column("bought", spare=2),
+                Column("refunded", spare=1),
+            ),
             rows,
-            right=("quantity",),
-            folds=("product", "quantity", "status"),
-            spare=("refunded", "bought"),
         )
     run.console.line()
 

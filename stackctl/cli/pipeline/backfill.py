@@ -10,6 +10,7 @@ import typer
 from stackctl.cli.command import Run, command, format_count
 from stackctl.cli.pipeline.shared import REFUSED, OnlyDatabases, OnlyTenancies, parse_scope, stop_on_signals
 from stackctl.core.errors import EXIT_INTERRUPTED, StateError, UsageError
+from stackctl.core.tables import Column
 
 if TYPE_CHECKING:
     from stackctl.core.console import Console
@@ -106,7 +107,14 @@ def _show(console: Console, mapping: str, results: list[BackfillResult]) -> None
         for r in results
     ]
     console.table(
-        ("tenancy", "database", "rows", "batches", "status"), rows, right=("rows", "batches"), group=("tenancy",)
+        (
+            Column("tenancy", group=True),
+            "database",
+            Column("rows", right=True),
+            Column("batches", right=True),
+            "status",
+        ),
+        rows,
     )
     console.line()
     total = format_count(sum(map(_rows, results)), "row", "rows")

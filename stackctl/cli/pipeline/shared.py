@@ -16,6 +16,7 @@ from stackctl.cli.command import Run, format_count
 from stackctl.cli.signals import handle_signals, has_terminal, ignore_further_signals, restore_handlers
 from stackctl.core.errors import EXIT_INTERRUPTED, StateError, UsageError
 from stackctl.core.streams import on_reader_left
+from stackctl.core.tables import Column
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,6 +46,7 @@ OnlyDatabases = Annotated[
 OnlyMappings = Annotated[
     list[str] | None, typer.Option("--mapping", metavar="NAME", help="Only this mapping; repeatable.")
 ]
+COPY_COLUMNS = (Column("tenancy", group=True), Column("database", group=True), "mapping")  # how tables name a copy
 CLAIM_LIMIT = 100  # queue entries taken at a time: whoever writes one of them again waits for that
 REFUSED = ("other-tenancy", "operated-database", "shared-database", "not-ours", "mapping-changed", "newer-stackctl")
 

@@ -13,6 +13,7 @@ from stackctl.cli.command import Run, command, format_count
 from stackctl.cli.fuse.shared import describe_pause
 from stackctl.core.durations import format_duration
 from stackctl.core.errors import AnswerNo, UsageError
+from stackctl.core.tables import Column
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -186,14 +187,18 @@ def show(console: Console, found: Status, captured: CaptureMode) -> None:
     console.line("changes " + ("marked by triggers" if captured == "triggers" else "marked by the application"))
     console.line()
     console.table(
-        ("table", "rows", "to stamp", "first stamp", "last stamp"),
+        (
+            "table",
+            Column("rows", right=True),
+            Column("to stamp", right=True),
+            Column("first stamp", right=True, spare=1),
+            Column("last stamp", right=True, spare=2),
+        ),
         [
             (name, f"{t.total:,}", f"{t.pending:,}", t.min_sequence_id, t.max_sequence_id)
             for name, t in found.tables.items()
             if t.total or t.pending
         ],
-        right=("rows", "to stamp", "first stamp", "last stamp"),
-        spare=("first stamp", "last stamp"),
     )
     for tenancy, databases in found.tenancies.items():
         for database in databases:
@@ -244,7 +249,14 @@ def _show_database(console: Console, database: DatabaseStatus) -> None:
     if database.unfed:
         console.line(f"fed by no mapping: {', '.join(database.unfed)}", style="yellow")
     console.table(
-        ("mapping", "cursor", "last stamp", "backlog", "behind", "synced"),
+        (
+            "mapping",
+            Column("cursor", right=True, spare=2),
+            Column("last stamp", right=True, spare=1),
+            Column("backlog", right=True),
+            Column("behind", right=True),
+            "synced",
+        ),
         [
             (
                 copy.mapping,
@@ -256,6 +268,4 @@ def _show_database(console: Console, database: DatabaseStatus) -> None:
             )
             for copy in database.mappings
         ],
-        right=("cursor", "last stamp", "backlog", "behind"),
-        spare=("last stamp", "cursor"),
     )

@@ -9,6 +9,7 @@ import typer
 from stackctl.cli.arguments import require_names_or_all
 from stackctl.cli.command import Run, command, format_count
 from stackctl.cli.pipeline.shared import (
+    COPY_COLUMNS,
     REFUSED,
     OnlyDatabases,
     OnlyMappings,
@@ -20,6 +21,7 @@ from stackctl.cli.pipeline.shared import (
     warn_of_failure,
 )
 from stackctl.core.errors import EXIT_INTERRUPTED, StateError, UsageError
+from stackctl.core.tables import Column
 
 if TYPE_CHECKING:
     from stackctl.core.console import Console
@@ -149,7 +151,7 @@ def _show_waiting(run: Run, scope: Scope) -> None:
             if copy["behind"]
         ]
         if rows:
-            run.console.table(("tenancy", "database", "mapping", "rows to send"), rows, right=("rows to send",))
+            run.console.table((*COPY_COLUMNS, Column("rows to send", right=True)), rows)
         else:
             run.console.line("no stamped row waits for these databases")
         for one in databases:
@@ -170,9 +172,17 @@ def _show_sync(console: Console, results: list[DatabaseResult]) -> None:
         for r in results
         for m in r.mappings
     ]
-    columns = ("tenancy", "database", "mapping", "upserted", "deleted", "cursor", "ms")
     if rows:
-        console.table(columns, rows, right=columns[3:], spare=("ms", "cursor"), group=columns[:2])
+        console.table(
+            (
+                *COPY_COLUMNS,
+                Column("upserted", right=True),
+                Column("deleted", right=True),
+                Column("cursor", right=True, spare=2),
+                Column("ms", right=True, spare=1),
+            ),
+            rows,
+        )
     for result in results:
         for remark in result.remarks:
             console.warn(f"{result.tenancy} {result.database}: {remark}")

@@ -9,6 +9,7 @@ import typer
 
 from stackctl.cli.command import Run, command, format_count
 from stackctl.cli.pipeline.shared import (
+    COPY_COLUMNS,
     REFUSED,
     OnlyDatabases,
     OnlyMappings,
@@ -18,6 +19,7 @@ from stackctl.cli.pipeline.shared import (
     stop_on_signals,
 )
 from stackctl.core.errors import EXIT_INTERRUPTED, StateError
+from stackctl.core.tables import Column
 
 if TYPE_CHECKING:
     from stackctl.config.settings import ExternalDatabase
@@ -112,7 +114,7 @@ def show(console: Console, checks: list[VerifyResult], *, repair: bool) -> None:
         cells = [None if number is None else f"{number:,}" for number in shown]
         rows.append((check.tenancy, check.database, check.mapping, *cells))
     if rows:
-        console.table(("tenancy", "database", "mapping", *numbers), rows, right=numbers, group=("tenancy", "database"))
+        console.table((*COPY_COLUMNS, *(Column(name, right=True) for name in numbers)), rows)
     if checks:
         console.line()
     console.line(_summary(checks))

@@ -12,6 +12,7 @@ from stackctl.cli.arguments import find_tenancy
 from stackctl.cli.command import Run, command
 from stackctl.cli.queue.shared import TenancyOption
 from stackctl.core.durations import format_duration
+from stackctl.core.tables import Column
 
 if TYPE_CHECKING:
     from stackctl.sync.queue.retries import Failure
@@ -47,12 +48,16 @@ def list_(
         if failures:
             run.console.line()
             run.console.table(
-                ("tenancy", "database", "mapping", "attempts", "failing since", "next attempt", "error"),
+                (
+                    Column("tenancy", group=True),
+                    "database",
+                    "mapping",
+                    Column("attempts", right=True, spare=2),
+                    Column("failing since", spare=1),
+                    "next attempt",
+                    Column("error", folds=True),
+                ),
                 [_failure_row(failure, is_paused(failure)) for failure in failures],
-                right=("attempts",),
-                folds=("error",),
-                spare=("failing since", "attempts"),
-                group=("tenancy",),
             )
             run.console.info("`stackctl queue retry` tries failing databases at once")
 
@@ -63,7 +68,7 @@ def list_(
     }
     run.finish_list(
         document,
-        ("entry", "tenancy", "queued", "state"),
+        (Column("entry", spare=1), "tenancy", "queued", "state"),
         [
             (
                 entry.id,
@@ -75,7 +80,6 @@ def list_(
         ],
         empty="the queue is empty",
         after=show_failures,
-        spare=("entry",),
     )
 
 

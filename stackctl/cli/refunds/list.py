@@ -13,6 +13,7 @@ from stackctl.cli.command import Run, command, format_count
 from stackctl.cli.refunds.shared import REFUND_COLUMNS, TenancyFilter, find_purchase, list_rows, refund_document
 from stackctl.cli.stripe_options import StripeApiBase, StripeApiKey, prepare_gateway
 from stackctl.core.errors import ServiceError, UsageError
+from stackctl.core.tables import Column
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -109,15 +110,7 @@ def list_(
                                     limit=limit + 1)  # fmt: skip
     more, found = len(found) > limit, found[:limit]
     document = {"refunds": [refund_document(one) for one in found], "more": more}
-    run.finish_list(
-        document,
-        REFUND_COLUMNS,
-        list_rows(found),
-        empty="no refunds",
-        right=("amount",),
-        folds=("status",),
-        spare=("customer", "asked"),
-    )
+    run.finish_list(document, REFUND_COLUMNS, list_rows(found), empty="no refunds")
     if more and not run.json_output:
         run.console.info(f"the newest {limit}; --limit shows more")
 
@@ -163,7 +156,7 @@ def _reconcile(
     def show() -> None:
         rows = [(one.kind, str(one.refund or ""), one.stripe_refund or "", _describe(one)) for _, one in differences]
         if rows:
-            run.console.table(("difference", "refund", "in Stripe", "what"), rows, folds=("what",))
+            run.console.table(("difference", "refund", "in Stripe", Column("what", folds=True)), rows)
         if differing:
             return
         if compared:

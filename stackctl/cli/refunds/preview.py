@@ -15,6 +15,7 @@ from stackctl.cli.refunds.shared import (
     refund_document,
 )
 from stackctl.cli.stripe_options import StripeApiBase, StripeApiKey, prepare_gateway
+from stackctl.core.tables import Column
 
 if TYPE_CHECKING:
     from stackctl.core.errors import StackctlError
@@ -134,7 +135,7 @@ def _show_preview(run: Run, balance: RefundableBalance, repeat: str) -> None:
             )
         )
     line()
-    run.console.table(("entry", "what", "paid", "left"), rows, folds=("what", "paid"))
+    run.console.table(("entry", Column("what", folds=True), Column("paid", folds=True), "left"), rows)
     if payment and (balance.refunded or balance.held):
         line()
         line(f"refunded   {format_money(balance.refunded, payment.currency)}")
@@ -168,7 +169,7 @@ def _show_invoices(run: Run, balance: RefundableBalance) -> None:
         )
         for one in balance.invoices
     ]
-    run.console.table(("invoice", "of", "amount", "state", ""), rows, right=("amount",))
+    run.console.table(("invoice", "of", Column("amount", right=True), "state", ""), rows)
 
 
 def _show_verdict(run: Run, refusal: StackctlError | None, repeat: str) -> None:

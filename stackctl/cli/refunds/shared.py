@@ -8,6 +8,7 @@ import typer
 
 from stackctl.cli.arguments import find_tenancy, parse_text_option, parse_uuid
 from stackctl.core.errors import UsageError
+from stackctl.core.tables import Column
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -40,7 +41,13 @@ Latest = Annotated[
 ]
 TenancyFilter = Annotated[str | None, typer.Option("--tenancy", metavar="TENANCY", help="Only this tenancy's.")]
 RefundId = Annotated[str, typer.Argument(metavar="REFUND", help="The id that create printed, or Stripe's (re_).")]
-REFUND_COLUMNS = ("refund", "asked", "amount", "status", "customer")
+REFUND_COLUMNS = (
+    "refund",
+    Column("asked", spare=2),
+    Column("amount", right=True),
+    Column("status", folds=True),
+    Column("customer", spare=1),
+)
 STATUS_COLOURS = {"succeeded": "green", "failed": "red", "canceled": "red"}
 
 
@@ -283,9 +290,7 @@ def _take_over(run: Run, conn: Connection, balance: RefundableBalance) -> Refund
 
 def refunds_table(run: Run, refunds: Sequence[Refund]) -> None:
     if refunds:
-        run.console.table(
-            REFUND_COLUMNS, list_rows(refunds), right=("amount",), folds=("status",), spare=("customer", "asked")
-        )
+        run.console.table(REFUND_COLUMNS, list_rows(refunds))
 
 
 def list_rows(refunds: Sequence[Refund]) -> list[tuple[object, ...]]:

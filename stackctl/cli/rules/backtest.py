@@ -10,8 +10,9 @@ import typer
 from stackctl.cli.arguments import find_tenancy, parse_time_option
 from stackctl.cli.command import Run, command, format_count
 from stackctl.cli.rules.rules_file import RulesPath, rules_path
-from stackctl.core.console import to_csv
+from stackctl.core.documents import to_csv
 from stackctl.core.errors import UsageError
+from stackctl.core.tables import Column
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -161,8 +162,18 @@ def _show(run: Run, report: Report, rules: RuleSet, against: RuleSet | None, sho
         for rule in rules.ordered
     ]
     if rows:
-        headings = ("matched", "decided", "restricted", "errors", "unknown")
-        console.table(("rule", "action", *headings), rows, right=headings, spare=("unknown", "action", "errors"))
+        console.table(
+            (
+                "rule",
+                Column("action", spare=2),
+                Column("matched", right=True),
+                Column("decided", right=True),
+                Column("restricted", right=True),
+                Column("errors", right=True, spare=3),
+                Column("unknown", right=True, spare=1),
+            ),
+            rows,
+        )
         console.line()
     names = [name for name in report.outcomes if report.outcomes[name]]
     shown = ", ".join(f"{report.outcomes[name]:,} {name}" for name in sorted(names))

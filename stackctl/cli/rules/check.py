@@ -79,7 +79,7 @@ def _to_findings(error: ConfigError) -> list[Finding]:
 
 
 def _finding(path: Path, finding: Finding) -> dict[str, Any]:
-    from stackctl.core.console import Exact
+    from stackctl.core.documents import Exact
 
     return {
         "file": str(path),

@@ -73,7 +73,7 @@ def place_rule(file: RulesFile, rules: RuleSet, id_: str, before: str | None, af
 
 def confirm_and_write(run: Run, file: RulesFile, wanted: RuleSet, *, yes: bool, dry_run: bool) -> None:
     """Show what changes and what comes of it, then write it."""
-    from stackctl.core.console import Exact
+    from stackctl.core.documents import Exact
     from stackctl.rules import editing
 
     change = editing.plan_change(file, wanted)

@@ -11,6 +11,7 @@ from stackctl.cli.command import Run, command, format_count
 from stackctl.cli.rules.decisions import format_cel, format_outcome
 from stackctl.cli.rules.rules_file import RulesPath, load_rules
 from stackctl.core.errors import UsageError
+from stackctl.core.tables import Column
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -99,7 +100,7 @@ def eval_(
 
 def _document(decision: Decision) -> dict[str, Any]:
     """A decision as JSON, by the names that the backend uses."""
-    from stackctl.core.console import Exact
+    from stackctl.core.documents import Exact
 
     return {
         "context": decision.context.fields(),
@@ -216,7 +217,7 @@ def _many(run: Run, judge: Judge, path: Path) -> None:
 
     def show() -> None:
         run.console.table(
-            ("row", "email", "decision", "rule", "restricted by"), rows, right=("row",), spare=("restricted by", "row")
+            (Column("row", right=True, spare=2), "email", "decision", "rule", Column("restricted by", spare=1)), rows
         )
         run.console.line()
         shown = ", ".join(f"{number:,} {name}" for name, number in summary.items() if number)

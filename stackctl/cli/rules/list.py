@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stackctl.cli.command import Run, command, format_count
 from stackctl.cli.rules.rules_file import RulesPath, load_rules
+from stackctl.core.tables import Column
 
 
 @command(example="stackctl rules list\nstackctl rules list --rules sign-up-rules.yaml --json", lists=True)
@@ -13,7 +14,7 @@ def list_(run: Run, rules: RulesPath = None) -> None:
     Prints a row for each rule: priority, state, action and condition.
     Exit codes: 0 printed; 3 the file is bad.
     """
-    from stackctl.core.console import Exact
+    from stackctl.core.documents import Exact
 
     found = load_rules(run, rules)
     document = {
@@ -49,12 +50,14 @@ def list_(run: Run, rules: RulesPath = None) -> None:
 
     run.finish_list(
         document,
-        ("rule", "priority", "state", "action", "condition"),
+        (
+            "rule",
+            Column("priority", right=True, spare=1),
+            "state",
+            "action",
+            Column("condition", folds=True, exact=True),
+        ),
         rows,
         empty=summary,
         after=show_summary,
-        right=("priority",),
-        folds=("condition",),
-        spare=("priority",),
-        exact=("condition",),
     )

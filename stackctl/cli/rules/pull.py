@@ -28,7 +28,7 @@ def pull(
     Exit codes: 0 written, or nothing to change; 2 no such tenancy; 5 not confirmed.
     """
     from stackctl.backend.tenancies import choose_tenancy, read_layers
-    from stackctl.core.console import Exact
+    from stackctl.core.documents import Exact
     from stackctl.rules import backend_rules, editing
     from stackctl.rules.lists import restore_lists
 

@@ -33,7 +33,7 @@ def push(
     meantime.
     """
     from stackctl.backend.tenancies import choose_tenancy, read_layers, write_config
-    from stackctl.core.console import Exact
+    from stackctl.core.documents import Exact
     from stackctl.rules import backend_rules, rules_file
     from stackctl.rules.check import check_rules
     from stackctl.rules.lists import expand_rules

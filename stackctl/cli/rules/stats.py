@@ -8,6 +8,7 @@ import typer
 
 from stackctl.cli.arguments import find_tenancy
 from stackctl.cli.command import Run, command
+from stackctl.core.tables import Column
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,11 +74,15 @@ def _show(console: Console, found: Stats, hours: int) -> None:
     for tenancy in dict.fromkeys(rule.tenancy for rule in found.rules):
         console.line(f"tenancy {tenancy}", style="bold")
         console.table(
-            ("rule", f"{window}{by}", "recent", "all time", "by action", "last"),
+            (
+                "rule",
+                f"{window}{by}",
+                Column("recent", right=True),
+                Column("all time", right=True, spare=2),
+                Column("by action", folds=True, spare=1),
+                Column("last", spare=3),
+            ),
             [_row(rule, width) for rule in found.rules if rule.tenancy == tenancy],
-            right=("recent", "all time"),
-            folds=("by action",),
-            spare=("by action", "all time", "last"),
         )
         console.line()
 

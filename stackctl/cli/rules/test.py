@@ -13,6 +13,7 @@ from stackctl.cli.command import Run, command, format_count
 from stackctl.cli.rules.decisions import format_cel, format_outcome
 from stackctl.cli.rules.rules_file import RulesPath
 from stackctl.core.errors import ConfigError, UsageError
+from stackctl.core.tables import Column
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -114,7 +115,7 @@ def _load(run: Run, paths: Sequence[Path], rules: Path | None, wanted: Callable[
 
 
 def _finish(run: Run, report: Report, *, strict: bool, junit: Path | None, coverage: bool, partly: bool) -> None:
-    from stackctl.core.console import Exact
+    from stackctl.core.documents import Exact
     from stackctl.rules.part_coverage import count_parts
 
     held_against = report.strict_failures if strict else []
@@ -152,9 +153,15 @@ def _show_parts(console: Console, parts: Sequence[PartCoverage]) -> None:
     uncovered = [one for one in parts if not one.is_covered]
     if uncovered:
         rows = [(one.rule_id, one.text, one.true, one.false, one.errors) for one in uncovered]
-        numbers = ("true", "false", "errors")
         console.table(
-            ("rule", "part", *numbers), rows, right=numbers, folds=("part",), spare=("errors",), exact=("part",)
+            (
+                "rule",
+                Column("part", folds=True, exact=True),
+                Column("true", right=True),
+                Column("false", right=True),
+                Column("errors", right=True, spare=1),
+            ),
+            rows,
         )
         console.line()
     covered = len(parts) - len(uncovered)
@@ -182,7 +189,7 @@ def _document(result: Result) -> dict[str, Any]:
 
 def _trace(result: Result) -> list[dict[str, Any]]:
     """What each rule said; of a test that failed, with the parts of the conditions."""
-    from stackctl.core.console import Exact
+    from stackctl.core.documents import Exact
     from stackctl.rules.cel.trace import trace_condition
 
     found: list[dict[str, Any]] = []
@@ -266,7 +273,7 @@ def _plain(value: Any) -> str:
 
 
 def _record(run: Run, suites: Sequence[Suite], report: Report, *, dry_run: bool) -> None:
-    from stackctl.core.console import Exact
+    from stackctl.core.documents import Exact
     from stackctl.core.text_diff import diff_texts
     from stackctl.rules.suites import record_results, write_suite
 

@@ -29,7 +29,7 @@ def tree(
     Prints the tree, or the condition.
     Exit codes: 0 printed; 2 no such rule; 3 the condition or the tree can't be read.
     """
-    from stackctl.core.console import Exact
+    from stackctl.core.documents import Exact
     from stackctl.core.json_reader import load_json
     from stackctl.rules.cel import tree as trees
     from stackctl.rules.cel.parse import ConditionSyntaxError, to_line_and_column

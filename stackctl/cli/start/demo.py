@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stackctl.cli.command import Run, command, format_count
+from stackctl.core.tables import Column
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,12 +85,11 @@ def _show(run: Run, result: DemoResult, directory: Path) -> None:
             continue
         console.line(f"  {checked.database} ({checked.type})")
         console.table(
-            ("mapping", "source", "copy", "missing", "extra", "different"),
+            ("mapping", *(Column(name, right=True) for name in ("source", "copy", "missing", "extra", "different"))),
             [
                 (c.mapping, f"{c.source_rows:,}", f"{c.target_rows:,}", c.missing, c.extra, c.different)
                 for c in checked.mappings
             ],
-            right=("source", "copy", "missing", "extra", "different"),
         )
     console.line()
     if not result.ok:

@@ -76,7 +76,7 @@ def _list(run: Run, errors: Sequence[Explanation]) -> None:
 
 
 def _to_document(one: Explanation) -> dict[str, Any]:
-    from stackctl.core.console import Exact
+    from stackctl.core.documents import Exact
 
     return {
         "kind": "finding" if one.found_by else "error",

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from stackctl.cli.command import Run, command
+from stackctl.core.tables import Column
 
 
 @command(example="stackctl tenancies list\nstackctl tenancies list --json\nstackctl tenancies list -o csv", lists=True)
@@ -45,7 +46,6 @@ def list_(
         ]
     }
 
-    columns = ("tenancy", "project", "name", "branch", "databases")
     rows = [
         (
             one.id,
@@ -58,11 +58,15 @@ def list_(
     ]
     run.finish_list(
         document,
-        columns,
+        (
+            "tenancy",
+            Column("project", spare=3),
+            Column("name", folds=True),
+            Column("branch", folds=True, spare=1),
+            Column("databases", folds=True, spare=2),
+        ),
         rows,
         empty="there is no tenancy in the operated database",
-        folds=columns[2:],
-        spare=("branch", "databases", "project"),
     )
     if more and not run.json_output:
         run.console.info(f"the first {limit}; --limit shows more")

@@ -17,6 +17,7 @@ from stackctl.cli.users.shared import (
     quote_text,
     restriction_document,
 )
+from stackctl.core.tables import Column
 
 if TYPE_CHECKING:
     from stackctl.backend.users import User
@@ -101,7 +102,7 @@ def _show(run: Run, user: User, show_private: bool) -> None:
         line("no contact channel")
         return
     run.console.table(
-        ("channel", "value", "primary", "verified", "for sign-in"),
+        ("channel", "value", "primary", "verified", Column("for sign-in", spare=1)),
         [
             (
                 one.type.lower(),
@@ -112,5 +113,4 @@ def _show(run: Run, user: User, show_private: bool) -> None:
             )
             for one in user.channels
         ],
-        spare=("for sign-in",),
     )
