@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
 from psycopg import sql
+from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
 if TYPE_CHECKING:
@@ -116,6 +117,26 @@ class Session(psycopg.Connection[tuple[Any, ...]]):
         """What a statement of ours needs around it."""
         with nullcontext() if self._inside or not self._brought else self.transaction():
             yield
+
+
+@contextmanager
+def pipelined_transaction(conn: psycopg.Connection[Any]) -> Iterator[None]:
+    """A transaction in a pipeline whose BEGIN and COMMIT go out with its statements; psycopg's own waits for each.
+
+    For a connection in autocommit mode. What fails is raised where a result is fetched, or at the end.
+    """
+    if isinstance(conn, Session) and conn.is_shared:
+        with conn.pipeline(), conn.transaction():
+            yield
+        return
+    try:
+        with conn.pipeline():
+            conn.execute("BEGIN")
+            yield
+            conn.execute("COMMIT")
+    finally:
+        if conn.info.transaction_status in (TransactionStatus.INTRANS, TransactionStatus.INERROR):
+            conn.execute("ROLLBACK")
 
 
 class _Cursor(psycopg.Cursor[Any]):

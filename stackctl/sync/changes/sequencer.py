@@ -17,6 +17,7 @@ from uuid import UUID
 from psycopg import errors
 
 from stackctl.core.errors import StateError
+from stackctl.postgres.session import pipelined_transaction
 from stackctl.postgres.statements import load_statements
 from stackctl.sync.changes.sequence_position import find_tenancies_ahead, to_behind_error
 from stackctl.sync.changes.sequenced_tables import find_missing_tables
@@ -197,7 +198,7 @@ class Sequencer:
         while True:
             batch = _Batch()
             try:
-                with self._conn.pipeline(), self._conn.transaction():
+                with pipelined_transaction(self._conn):
                     # One round trip with the first stamps, which are none without the lock.
                     asked = self._conn.execute(_SQL["try_lock"])
                     self._stamp_all(batch, waiting)
@@ -265,9 +266,8 @@ class Sequencer:
                 marked |= stamping.marks
         if batch.stamped:
             # They go out together with the commit.
-            self._conn.execute(_SQL["limit_lock_wait"])
+            self._conn.execute(_SQL["log_stamps_and_limit_lock_wait"], {"up_to": batch.highest})
             entries.enqueue(self._conn, batch.tenancies)
-            self._conn.execute(_SQL["log_stamps"], {"up_to": batch.highest})
 
     def _stamp(self, number: int, batch: _Batch) -> None:
         stamping, taker = self._stampings[number], self._turns[number]

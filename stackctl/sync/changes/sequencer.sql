@@ -16,8 +16,10 @@ FROM pg_try_advisory_xact_lock(hashtextextended('stackctl.sequencer', 0)) AS tak
 -- Shorter than any deadlock_timeout in use: it is never the application that is told of a deadlock.
 SET LOCAL lock_timeout = '50ms'
 
--- name: log_stamps
-INSERT INTO stackctl.stamp_log (up_to_sequence_id) VALUES (%(up_to)s) ON CONFLICT DO NOTHING
+-- name: log_stamps_and_limit_lock_wait
+INSERT INTO stackctl.stamp_log (up_to_sequence_id)
+SELECT %(up_to)s::bigint FROM set_config('lock_timeout', '50ms', true)
+ON CONFLICT DO NOTHING
 
 -- name: prune_stamp_log
 -- A bounded part, by the primary key: times rise with the ids. The last one stays: it tells which ids were given, also
