@@ -1,4 +1,4 @@
-"""Stamping in small batches against one plain UPDATE of the same rows under the same indexes."""
+"""Stamping, as without a configured size of batches, against one plain UPDATE of the same rows and indexes."""
 
 from __future__ import annotations
 
@@ -78,16 +78,19 @@ def _figure(scene: Scene, users: int, name: str, what: str, *, tables: tuple[str
 
     # Made once, as in a service: what it reads at its start is not stamping.
     stamper = scene.connect("stamping")
-    sequencer = Sequencer(stamper, list(pipeline.mappings.values()), batch_size=STAMP_BATCH)
+    sequencer = Sequencer(stamper, list(pipeline.mappings.values()), batch_size=STAMP_BATCH, grows=True)
+
+    done = SequenceResult()
 
     def ours() -> float:
         _mark(source, tables)
-        return seconds(lambda: sequencer.drain(SequenceResult(), Stop(), lambda rows: None))
+        return seconds(lambda: sequencer.drain(done, Stop(), lambda rows: None))
 
     times = interleaved(ROUNDS, plain=plain, ours=ours)
     rows = users * len(tables)
     measured = (
-        f"{rows / times['ours']:,.0f} rows/s in batches of {STAMP_BATCH:,}; UPDATE {rows / times['plain']:,.0f} rows/s"
+        f"{rows / times['ours']:,.0f} rows/s in batches of {done.rows // done.batches:,};"
+        f" UPDATE {rows / times['plain']:,.0f} rows/s"
     )
     stamper.close()
     source.close()

@@ -73,7 +73,7 @@ def sequence(
     pipeline: Pipeline,
     stop: Stop,
     *,
-    batch_size: int,
+    batch_size: int | None = None,
     interval: timedelta | None,
     reports: Reports,
     on_pending_work: Callable[[PendingWork], None] | None = None,
@@ -82,10 +82,13 @@ def sequence(
 ) -> SequenceResult:
     """Stamp until nothing is left, or with an `interval` for ever; returns the last pass.
 
+    Without a `batch_size`, batches are as the configuration says, and grow where it says nothing.
+
     Given `on_pending_work`, the loop looks for the poller's work as well, and says at each tick what it found. `check`
     and `watch` are shared with another loop of this process.
     """
     result = SequenceResult()
+    configured = pipeline.settings.setting("sync.stamp_batch_size")
     check = check or OneTimeCheck(pipeline)
     link = _Link(reports)
     loaded = LoadedFiles(pipeline.settings, reports.warned)
@@ -100,7 +103,8 @@ def sequence(
             sequencer = Sequencer(
                 conn,
                 list(pipeline.mappings.values()),
-                batch_size=batch_size,
+                batch_size=batch_size or configured.value,
+                grows=batch_size is None and configured.source == "default",
                 lease=entries.LEASE if on_pending_work else None,
             )
             link.up()
@@ -280,7 +284,6 @@ def run(pipeline: Pipeline, stop: Stop, *, claim_limit: int, reports: Reports) -
             last = sequence(
                 pipeline,
                 stop,
-                batch_size=settings.get("sync.stamp_batch_size"),
                 interval=ticks,
                 reports=replace(reports, stamped=lambda rows: wakeup.send(), trouble=trouble),
                 on_pending_work=on_pending_work,

@@ -47,7 +47,7 @@ def sequence(
         result = service.sequence(
             Pipeline(settings),
             stop,
-            batch_size=batch_size or settings.get("sync.stamp_batch_size"),
+            batch_size=batch_size,
             interval=pause,
             reports=service.Reports(
                 stamped=progress.advance,

@@ -338,7 +338,6 @@ def _sequence(pipeline: Pipeline) -> str:
     result = service.sequence(
         pipeline,
         Stop(),
-        batch_size=pipeline.settings.get("sync.stamp_batch_size"),
         interval=None,
         reports=service.Reports(),
     )

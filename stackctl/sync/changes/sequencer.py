@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 LOCK_WAIT = 5.0  # seconds that a single pass waits for another sequencer's commit
 LOCK_POLL = 0.02  # seconds between two tries
 BATCH_INTERVAL = 0.01  # seconds from one batch that was not full to the next: small ones cost as much as larger ones
+HOLD = 0.05  # seconds for which a batch that may grow holds its rows locked, if it is larger than it has to be
 LOOK_INTERVAL = 0.2  # seconds for which a look at the marks and fuses holds while one full batch follows another
 EMPTIED_AT_ONCE = 20_000  # tombstones that one sweep empties
 HELD_WAIT = 5.0  # seconds for which rows are looked for that come after those that can't be stamped
@@ -115,6 +116,9 @@ class _Moved(Exception):
 class Sequencer:
     """Stamps over one connection (autocommit), for the tables of these mappings.
 
+    A batch has up to `batch_size` rows of each table. Where it `grows`, it has more while a backlog lasts, as many as
+    take no longer than HOLD: what a batch costs besides its rows is a tenth of 1,000 of them.
+
     `pending_work` is what it found when it last looked; given the `lease` of a poller, it looks for the poller's, too.
     `behind`: the StateError `sequence-behind` as long as tenancies are left out for it; `missing`: the StateError
     `table-missing` as long as tables are. `place`: where the database lives, noticed before any id is given there.
@@ -122,10 +126,17 @@ class Sequencer:
     """
 
     def __init__(
-        self, conn: Connection, mappings: Sequence[Mapping], *, batch_size: int, lease: timedelta | None = None
+        self,
+        conn: Connection,
+        mappings: Sequence[Mapping],
+        *,
+        batch_size: int,
+        grows: bool = False,
+        lease: timedelta | None = None,
     ) -> None:
         self._conn = conn
-        self._batch_size = batch_size
+        self._batch_size = self._size = batch_size
+        self._grows = grows
         self._lease = lease
         self._all_mappings = mappings
         self._looked = 0.0
@@ -196,7 +207,7 @@ class Sequencer:
         if not waiting or time.monotonic() < self._collided:
             return "idle"
         while True:
-            batch = _Batch()
+            batch, begun = _Batch(), time.monotonic()
             try:
                 with pipelined_transaction(self._conn):
                     # One round trip with the first stamps, which are none without the lock.
@@ -229,6 +240,7 @@ class Sequencer:
         now = time.monotonic()
         notes = [turns.note_taken(rows, total, now) for turns, rows, total in batch.taken]
         self._full = any(notes)
+        self._choose_size(now - begun)
         if not batch.progress:
             if not fresh:
                 return self._stamp_present(result)
@@ -240,6 +252,14 @@ class Sequencer:
         result.touched |= batch.tenancies
         result.enqueued += len(batch.tenancies)
         return "stamped"
+
+    def _choose_size(self, took: float) -> None:
+        """After a batch that took so many seconds: how many rows the next one is to have."""
+        if self._grows:
+            size = int(self._size * min(2.0, HOLD / max(took, 0.001))) if self._full else 0
+            self._size = max(self._batch_size, size)
+            for turns in self._turns:
+                turns.limit = self._size
 
     def _refuse_ahead(self, tenancies: set[UUID]) -> None:
         fresh = tenancies - self._compared

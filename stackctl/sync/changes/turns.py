@@ -57,13 +57,13 @@ class _Apart:
 
 
 class TurnTaker:
-    """The turns in one table, with batches of `limit` rows; times are those of a monotonic clock.
+    """The turns in one table, with batches of `limit` rows, which may change; times are those of a monotonic clock.
 
     `whole`: its rows are in no order of tenancies, so that there is one turn for all of them.
     """
 
     def __init__(self, limit: int, *, whole: bool = False) -> None:
-        self._limit = limit
+        self.limit = limit
         self._whole = whole
         self._start = 0
         self._apart: dict[UUID, _Apart] = {WHOLE: _Apart()} if whole else {}
@@ -79,11 +79,11 @@ class TurnTaker:
                 active[tenancy] = one
         ranges = [(tenancy.int, tenancy.int, one.held) for tenancy, one in active.items()]
         for one in active.values():
-            one.asked = max(1, self._limit // len(active)) * one.window
+            one.asked = max(1, self.limit // len(active)) * one.window
         limits = [one.asked for one in active.values()]
         total = sum(limits)
         if not self._whole:
-            total += self._limit
+            total += self.limit
             gaps = sorted(tenancy.int for tenancy in {*left_out, *self._apart})
             ranges += [(first, last, 0) for first, last in self._list_others(gaps)]
             limits += [total] * (len(ranges) - len(limits))
@@ -116,7 +116,7 @@ class TurnTaker:
                     del self._apart[tenancy]
         others = sorted(by_tenancy.values(), key=lambda one: (one.tenancy.int - self._start) & _LAST)
         for one in others:
-            if one.found > one.stamped or one.found > self._limit // 2:
+            if one.found > one.stamped or one.found > self.limit // 2:
                 self._apart[one.tenancy] = _Apart(one.found - one.stamped)
         if full and others:
             self._start = (others[-1].tenancy.int + 1) & _LAST
