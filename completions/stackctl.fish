@@ -503,6 +503,7 @@ function __stackctl_follows --no-scope-shadowing
             set arguments '@purchases'
         case 'refunds create'
             set flags \
+                    '--file=@files:A CSV file of refunds, a row each; - reads stdin.' \
                     '--full:Refund all that remains, and revoke everything.' \
                     '--amount=:The amount in US dollars, e.g. 19.99.' \
                     '--quantity=:With --amount: how many are revoked; else none.' \
@@ -514,6 +515,8 @@ function __stackctl_follows --no-scope-shadowing
                     '--request-id=:An id of your own: repeated with it, the command refunds once.' \
                     '--release-schedule:End the schedule that manages the subscription, before the money.' \
                     '--again:Even if the same was refunded moments ago.' \
+                    '--report=@files:With --file: what became of each row, as .csv or .json.' \
+                    '--skip-refused:With --file: refund the others, where rows can\'t be.' \
                     '--tenancy=@tenancies:Only needed if several tenancies have this id.' \
                     '--stripe-api-key=:The platform\'s key; better set as STRIPE_API_KEY.' \
                     '--dry-run:Show the exact request, and send nothing.' \

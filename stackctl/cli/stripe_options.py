@@ -27,13 +27,16 @@ StripeApiBase = Annotated[
 ]
 
 
-def prepare_gateway(run: Run, key: str | None, base: str | None) -> Callable[[str], Gateway]:
-    """What opens Stripe on a connected account; it raises ConfigError `no-stripe-key`."""
+def prepare_gateway(
+    run: Run, key: str | None, base: str | None, take_turn: Callable[[], None] = lambda: None
+) -> Callable[[str], Gateway]:
+    """What opens Stripe on a connected account; it raises ConfigError `no-stripe-key`. `take_turn` waits until a call
+    may be made."""
 
     def open_gateway(account: str) -> Gateway:
         from stackctl.payments import connection
 
-        gateway = connection.open_gateway(run.settings, account, run.console.info)
+        gateway = connection.open_gateway(run.settings, account, run.console.info, take_turn)
         if gateway is None:
             raise ConfigError(
                 "no Stripe key is set", code="no-stripe-key", hint="set payments.stripe_api_key, or STRIPE_API_KEY"

@@ -45,10 +45,13 @@ class ConnectionStatus:
 
 
 def open_gateway(
-    settings: Settings, account: str | None, tell: Callable[[str], None] = lambda text: None
+    settings: Settings,
+    account: str | None,
+    tell: Callable[[str], None] = lambda text: None,
+    take_turn: Callable[[], None] = lambda: None,
 ) -> Gateway | None:
     """Stripe, or the stand-in that is named in its place, on a connected account or on the platform's own. `tell` hears
-    of a long silence.
+    of a long silence, `take_turn` waits until a call may be made.
 
     None: no key is set. Raises what `Gateway` and `open_stand_in` raise.
     """
@@ -61,7 +64,7 @@ def open_gateway(
         return None
     from stackctl.payments.gateway import Gateway
 
-    return Gateway(key, base, account, tell)
+    return Gateway(key, base, account, tell, take_turn)
 
 
 def find_account(conn: Connection, layers: ConfigLayers) -> str:

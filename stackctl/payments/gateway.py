@@ -84,15 +84,16 @@ class _Session(requests.Session):
     """An answer comes as a whole within TIMEOUT, however slowly its bytes come and however often it is asked for, or
     not at all; and from the address that was asked: a redirect is an answer like another.
 
-    `tell` hears of a long silence.
+    `tell` hears of a long silence; `take_turn` waits until something may be asked.
     """
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
+    def __init__(self, tell: Callable[[str], None], take_turn: Callable[[], None]) -> None:
         super().__init__()
-        self._tell = tell
+        self._tell, self._take_turn = tell, take_turn
         self._calls = threading.local()  # `until`: when the call of this thread has lasted TIMEOUT
 
     def begin_call(self) -> None:
+        self._take_turn()
         self._calls.until = time.monotonic() + TIMEOUT
 
     def request(self, *where: Any, **named: Any) -> requests.Response:
@@ -163,9 +164,14 @@ class Gateway:
     api_version = API_VERSION
 
     def __init__(
-        self, key: str, base: str | None, account: str | None, tell: Callable[[str], None] = lambda text: None
+        self,
+        key: str,
+        base: str | None,
+        account: str | None,
+        tell: Callable[[str], None] = lambda text: None,
+        take_turn: Callable[[], None] = lambda: None,
     ) -> None:
-        """`tell` hears of a long silence."""
+        """`tell` hears of a long silence; `take_turn` waits until a call may be made."""
         remember_secret(key)
         if not key.isascii() or not key.isprintable() or " " in key:
             raise ConfigError(
@@ -173,7 +179,7 @@ class Gateway:
                 code="bad-stripe-key",
                 hint="copy it again into payments.stripe_api_key, or STRIPE_API_KEY",
             )
-        session = _Session(tell)
+        session = _Session(tell, take_turn)
         if base and base.startswith("http://127.0.0.1:"):
             session.trust_env = False  # a stand-in on this machine is behind no proxy
         addresses: Any = {"api": base.rstrip("/")} if base else {}

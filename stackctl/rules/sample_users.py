@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import codecs
-import csv
 import difflib
-import io
 import json
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from stackctl.core.csv_rows import RowError, decode_text, read_rows
 from stackctl.core.errors import ConfigError
 from stackctl.core.json_reader import check_characters, load_json
 from stackctl.rules.model import MAX_RISK, RISKS, Context
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 KEYS = ("email", "auth_method", "oauth_provider", "country_code", "risk_scores")
@@ -24,10 +21,6 @@ COLUMNS = ("email", "auth_method", "oauth_provider", "country_code", *RISKS)
 REQUIRED = ("email", "auth_method")
 _MAX_DIGITS, _MAX_SHOWN = 9, 40  # of a score that is read, and characters of a cell that an error quotes
 _NO_LIST = "a list of users is expected, or users: with one"
-_SEPARATORS = (",", ";", "\t")
-_SEPARATOR = re.compile(
-    r'"?sep=([,;\t|])"?\r?\n', re.IGNORECASE
-)  # the first line of a file that Excel wrote or is to read
 
 
 @dataclass(frozen=True)
@@ -68,21 +61,12 @@ def load_users(path: Path, warn: Callable[[str], None] = lambda text: None) -> I
 
 
 def _read_text(path: Path) -> str:
-    """UTF-8, or UTF-16 with its mark, as spreadsheets save "Unicode text"."""
     try:
-        data = path.read_bytes()
+        return decode_text(path.read_bytes())
     except OSError as error:
         raise ConfigError(f"{path} can't be read: {error.strerror}", code="users-unreadable") from error
-    utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    hint = "save the file as UTF-8"
-    try:
-        text = data.decode("utf-16" if utf16 else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        what = "UTF-16, as its first bytes say" if utf16 else "UTF-8"
-        raise ConfigError(f"{path} is not {what}", code="users-unreadable", hint=hint) from error
-    if "\0" in text:
-        raise ConfigError(f"{path} holds NUL characters", code="users-unreadable", hint=hint)
-    return text
+    except ValueError as error:
+        raise ConfigError(f"{path} {error}", code="users-unreadable", hint="save the file as UTF-8") from error
 
 
 def parse_score(text: str) -> int:
@@ -119,65 +103,12 @@ def parse_user(row: Any) -> Context:
 
 
 def _read_csv(path: Path, text: str, warn: Callable[[str], None]) -> Iterator[tuple[int, dict[str, Any]]]:
-    said = _SEPARATOR.match(text)
-    separator = said[1] if said else _guess_separator(path, text)
-    lines = _number_rows(path, csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True))
-    if said:
-        next(lines, None)
-    first, header = next((one for one in lines if one[1]), (1, []))
-    names = [_to_column(name) for name in header]
-    _check_columns(path, first, names, header, warn)
-    for line, values in lines:
-        if not any(value.strip() for value in values):
-            continue  # an empty row of a sheet
-        if len(values) < len(names) or any(value.strip() for value in values[len(names) :]):
-            raise _invalid_user(path, line, f"{len(values)} values for {len(names)} columns")
-        row = {name: value.strip() for name, value in zip(names, values, strict=False) if name in COLUMNS}
-        yield line, _nest_scores(path, line, row)
-
-
-def _guess_separator(path: Path, text: str) -> str:
-    """The one that the line of headings holds most of."""
-    if path.suffix.lower() == ".tsv":
-        return "\t"
-    headings = text.lstrip().partition("\n")[0]
-    return max(_SEPARATORS, key=headings.count)
-
-
-def _number_rows(path: Path, reader: Any) -> Iterator[tuple[int, list[str]]]:
-    """The rows, each with its first line, of which a quoted cell may have several."""
-    while True:
-        line = reader.line_num + 1
-        try:
-            values = next(reader, None)
-        except csv.Error as error:
-            never_closed = "unexpected end of data" in str(error)
-            raise _invalid_user(path, line, "a quote is never closed" if never_closed else str(error)) from error
-        if values is None:
-            return
-        yield line, values
-
-
-def _to_column(heading: str) -> str:
-    return "_".join(heading.strip().lower().split())
-
-
-def _check_columns(
-    path: Path, line: int, names: Sequence[str], header: Sequence[str], warn: Callable[[str], None]
-) -> None:
-    """Refuse a heading that misses, is there twice, or is nearly one of ours; `warn` of what is unlike them all."""
-    for name in REQUIRED:
-        if name not in names:
-            near = difflib.get_close_matches(name, names, n=1)
-            hint = f"is {near[0]} meant? " if near else ""
-            raise _invalid_user(path, line, f"the column {name} is missing; {hint}known are {', '.join(COLUMNS)}")
-    for place, name in enumerate(names):
-        if name and name in names[:place]:
-            raise _invalid_user(path, line, f"the column {name} is there twice")
-        if name and name not in COLUMNS:
-            if near := difflib.get_close_matches(name, COLUMNS, n=1):
-                raise _invalid_user(path, line, f"the column {name} is unknown; did you mean {near[0]}?")
-            warn(f"{path}: the column {header[place].strip()} is not used; known are {', '.join(COLUMNS)}")
+    tabs = path.suffix.lower() == ".tsv"
+    try:
+        for line, row in read_rows(text, COLUMNS, REQUIRED, tabs=tabs, warn=lambda told: warn(f"{path}: {told}")):
+            yield line, _nest_scores(path, line, row)
+    except RowError as error:
+        raise _invalid_user(path, error.line, str(error)) from error
 
 
 def _nest_scores(path: Path, line: int, row: dict[str, str]) -> dict[str, Any]:

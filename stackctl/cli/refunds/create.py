@@ -7,6 +7,7 @@ import re
 import time
 from dataclasses import replace
 from enum import Enum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,7 +17,7 @@ from stackctl.cli.command import Run, command, format_count
 from stackctl.cli.refunds.shared import (
     Invoice,
     Latest,
-    PurchaseId,
+    OptionalPurchaseId,
     Tenancy,
     find_purchase,
     finish_outcome,
@@ -29,6 +30,7 @@ from stackctl.core.errors import UsageError
 if TYPE_CHECKING:
     from stackctl.payments.refunds.balance import RefundableBalance
     from stackctl.payments.refunds.ledger import Refund
+    from stackctl.payments.refunds.refund_rows import RefundRow
     from stackctl.payments.refunds.request import RefundEntry, RefundRequest
     from stackctl.postgres.connect import Connection
 
@@ -43,11 +45,15 @@ class Reason(Enum):
 
 @command(
     example="stackctl refunds create 0d4a9a10-5a0b-4d8e-9f2b-1c2d3e4f5a6b --full --dry-run\n"
-    "stackctl refunds create 0d4a9a10-5a0b-4d8e-9f2b-1c2d3e4f5a6b \\\n    --amount 5.00 --reason requested_by_customer",
+    "stackctl refunds create 0d4a9a10-5a0b-4d8e-9f2b-1c2d3e4f5a6b --amount 5.00\n"
+    "stackctl refunds create --file refunds.csv --report report.csv --dry-run",
 )
 def create(
     run: Run,
-    id_: PurchaseId,
+    id_: OptionalPurchaseId = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", metavar="FILE", help="A CSV file of refunds, a row each; - reads stdin.")
+    ] = None,
     full: Annotated[bool, typer.Option("--full", help="Refund all that remains, and revoke everything.")] = False,
     amount: Annotated[
         str | None, typer.Option("--amount", metavar="USD", help="The amount in US dollars, e.g. 19.99.")
@@ -73,6 +79,13 @@ def create(
         typer.Option("--release-schedule", help="End the schedule that manages the subscription, before the money."),
     ] = False,
     again: Annotated[bool, typer.Option("--again", help="Even if the same was refunded moments ago.")] = False,
+    report: Annotated[
+        Path | None,
+        typer.Option("--report", metavar="FILE", help="With --file: what became of each row, as .csv or .json."),
+    ] = None,
+    skip_refused: Annotated[
+        bool, typer.Option("--skip-refused", help="With --file: refund the others, where rows can't be.")
+    ] = False,
     tenancy: Tenancy = None,
     stripe_api_key: StripeApiKey = None,
     stripe_api_base: StripeApiBase = None,
@@ -84,14 +97,43 @@ def create(
     The refund is written into a ledger before Stripe is asked. Whatever happens then, it is not made twice: when the
     outcome is not known (exit code 6), `stackctl refunds resume` finds it out.
 
-    Prints the amount, and the ids of the refund in the ledger and at Stripe; with --dry-run the request.
-    Exit codes: 0 refunded; 2 bad usage, no such purchase; 4 the database or Stripe can't be reached, or Stripe refuses
-    the key; 5 refused, or not confirmed; 6 sent, and the outcome is unknown or not final.
+    A file has the columns purchase and amount (`full`: all that remains), and may have quantity, invoice, tenancy,
+    reason, note and request_id. All rows are looked at before any money moves. The same file again refunds nothing
+    twice: a row without a request_id has one made of its purchase, invoice, amount and quantity.
+
+    Prints the amount, and the ids of the refund in the ledger and at Stripe; with --dry-run the request. Of a file, the
+    sums by currency, and each row that was not refunded.
+    Exit codes: 0 refunded; 2 bad usage, no such purchase; 3 the file is bad; 4 the database or Stripe can't be reached,
+    or Stripe refuses the key; 5 refused, or not confirmed; 6 sent, and the outcome is unknown or not final.
     """
     from stackctl.payments.refunds import execute
     from stackctl.payments.refunds.quantity import check_quantity
     from stackctl.payments.refunds.request import RefundRequest, resolve_entries
 
+    if file is not None:
+        if any((id_, full, amount, quantity, entry, invoice, latest, request_id, release_schedule, again)):
+            raise UsageError("--file says what to refund, row by row", code="usage",
+                             hint="beside it go --reason, --note, --tenancy, --report and --skip-refused")  # fmt: skip
+        from stackctl.cli.refunds.create_file import create_from_file
+        from stackctl.payments.refunds.batch import Pace
+
+        def make_request(row: RefundRow) -> RefundRequest:
+            return RefundRequest(
+                entries=_parse_entries(row.amount is None, row.amount, row.quantity, None),
+                reason=row.reason or (reason.value if reason else None),
+                note=row.note or parse_text_option(note, "--note"),
+            )
+
+        pace = Pace()
+        create_from_file(
+            run, file, prepare_gateway(run, stripe_api_key, stripe_api_base, pace.wait), pace, make_request,
+            report=report, tenancy=tenancy, skip_refused=skip_refused, dry_run=dry_run, yes=yes,
+        )  # fmt: skip
+        return
+    if id_ is None:
+        raise UsageError("name a purchase, or a file of them with --file", code="usage")
+    if report is not None or skip_refused:
+        raise UsageError("--report and --skip-refused go with --file", code="usage")
     request = RefundRequest(
         entries=_parse_entries(full, amount, quantity, entry),
         reason=reason.value if reason else None,

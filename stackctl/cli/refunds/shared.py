@@ -29,6 +29,12 @@ PurchaseId = Annotated[
         metavar="ID", help="A purchase or subscription: its id, Stripe's, or its customer's; or an address."
     ),
 ]
+OptionalPurchaseId = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="ID", help="A purchase or subscription: its id, Stripe's, or its customer's; or an address."
+    ),
+]
 Tenancy = Annotated[
     str | None, typer.Option("--tenancy", metavar="TENANCY", help="Only needed if several tenancies have this id.")
 ]
