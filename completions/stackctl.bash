@@ -10,7 +10,7 @@ _stackctl_follows() {
   # -- table: written by `python -m stackctl.cli.completion.scripts`
   shared='--config=@files --database-url= --json --jq= --quiet -q --no-color --wide --debug --help -h'
   case $1 in
-    '') subcommands='demo init doctor config explain completion migrate mappings run sequence poll sync backfill verify enqueue queue status fuse tenancies db rules users refunds payments payment-methods help' flags='--version -V' ;;
+    '') subcommands='demo init doctor config explain completion migrate mappings run serve sequence poll sync backfill verify enqueue queue status fuse tenancies db rules users refunds payments payment-methods help' flags='--version -V' ;;
     'demo') flags='--yes -y' arguments='@directories' ;;
     'init') flags='--force --dry-run' arguments='@files' ;;
     'doctor') ;;
@@ -39,6 +39,7 @@ _stackctl_follows() {
     'mappings new') flags='--dir=@directories' arguments='@text' ;;
     'mappings export') flags='--to=@directories' arguments='@mappings...' ;;
     'run') flags='--max-duration=' ;;
+    'serve') flags='--host= --port= --run --max-request=' ;;
     'sequence') flags='--loop --interval= --max-duration= --batch-size=' ;;
     'poll') flags='--loop --interval= --max-duration= --batch-size=' ;;
     'sync') flags='--tenancy=@synced-tenancies --all --database=@databases --mapping=@mappings --full --adopt --rebuild=@mappings --dry-run --yes -y' arguments='@synced-tenancies...' ;;

@@ -35,6 +35,7 @@ function __stackctl_follows --no-scope-shadowing
                     'migrate:Apply, inspect and write migrations.' \
                     'mappings:List, check, compile and compare the SQL mappings.' \
                     'run:Sequencer, poller and engine in one process.' \
+                    'serve:Sync on signed HTTP requests; health, status and metrics.' \
                     'sequence:Stamp changed rows and queue their tenancies.' \
                     'poll:Process the queue: sync the tenancies that are due.' \
                     'sync:Sync tenancies now, without the queue.' \
@@ -201,6 +202,12 @@ function __stackctl_follows --no-scope-shadowing
             set arguments '@mappings...'
         case 'run'
             set flags '--max-duration=:End after this time, e.g. 55s.'
+        case 'serve'
+            set flags \
+                    '--host=:Where to listen; serve.host, 127.0.0.1.' \
+                    '--port=:Where to listen; serve.port, 8787. 0: any.' \
+                    '--run:Also do what `stackctl run` does, in this process.' \
+                    '--max-request=:Longest time that a request is answered in; 60s.'
         case 'sequence'
             set flags \
                     '--loop:Go on until a signal or --max-duration.' \

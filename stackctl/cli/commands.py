@@ -51,6 +51,7 @@ COMMANDS: dict[str, Command | Group] = {
         ("list", "show", "check", "compile", "diff", "new", "export"),
     ),
     "run": Command("pipeline", "Sequencer, poller and engine in one process.", _PIPELINE),
+    "serve": Command("pipeline", "Sync on signed HTTP requests; health, status and metrics.", _PIPELINE),
     "sequence": Command("pipeline", "Stamp changed rows and queue their tenancies.", _PIPELINE),
     "poll": Command("pipeline", "Process the queue: sync the tenancies that are due.", _PIPELINE),
     "sync": Command("pipeline", "Sync tenancies now, without the queue.", _PIPELINE),

@@ -14,7 +14,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 Kind = Literal[
-    "text", "id", "url", "secret", "path", "integer", "duration", "choice", "names", "word", "choices", "folders"
+    "text",
+    "id",
+    "url",
+    "secret",
+    "path",
+    "integer",
+    "duration",
+    "choice",
+    "names",
+    "word",
+    "choices",
+    "folders",
+    "secrets",
 ]
 
 BUNDLED = "bundled"  # in place of a folder: what comes with stackctl
@@ -57,6 +69,13 @@ KEYS: dict[str, Key] = {
     "sync.schema_changes": Key("choice", "evolve", choices=("evolve", "refuse")),
     "sync.dispatch": Key("choice", "direct", choices=("direct", "http")),
     "sync.endpoint": Key("url", schemes=("https://", "http://")),
+    "sync.endpoint_timeout": Key("duration", "90s"),
+    "sync.signing_keys.current": Key("secret", variable="QSTASH_CURRENT_SIGNING_KEY"),
+    "sync.signing_keys.next": Key("secret", variable="QSTASH_NEXT_SIGNING_KEY"),
+    "serve.host": Key("text", "127.0.0.1"),
+    "serve.port": Key("integer", 8787, minimum=0),
+    "serve.public_url": Key("url", schemes=("https://", "http://")),
+    "serve.token": Key("secret"),
     "external_databases_from": Key("choice", "config", choices=("config", "backend")),
     "external_databases_local": Key("choice", "refuse", choices=("refuse", "allow")),
     "sign_up_rules": Key("path", "./sign-up-rules.yaml"),
@@ -64,6 +83,7 @@ KEYS: dict[str, Key] = {
     "payments.stripe_api_base": Key(
         "url", flag="stripe_api_base", variable="STACKCTL_STRIPE_API_BASE", schemes=("https://", "http://", "embedded:")
     ),
+    "payments.webhook_secrets": Key("secrets", variable="STRIPE_WEBHOOK_SECRET"),
     "payments.telegram.bot_token": Key("secret"),
     "payments.telegram.chat_id": Key("id"),
 }
@@ -120,6 +140,14 @@ def convert_value(spec: Key, value: Any, base: Path) -> Any:
             if not listed:
                 raise ValueError("expected a folder, or a list of folders; got an empty list")
             return tuple(convert_value(Key("path"), one, base) if one != BUNDLED else BUNDLED for one in listed)
+        case "secrets":
+            several: list[Any] = value if isinstance(value, list) else [value]
+            if not several or not all(isinstance(one, str) and one for one in several):
+                raise ValueError("expected a list of secrets")
+            for one in several:
+                if not is_reference(one):
+                    remember_secret(one)
+            return tuple(several)
         case "choices":
             if not isinstance(value, dict):
                 raise ValueError(f"expected a block of names, got {describe_value(value)}")

@@ -52,7 +52,7 @@ class Setting:
         match KEYS[self.key].kind:
             case _ if self.value is None:
                 return None
-            case "secret":
+            case "secret" | "secrets":
                 return "(set)"
             case "url":
                 return redact_url(self.value)
@@ -314,7 +314,7 @@ class Settings:
         return fill_references(text, fill)
 
     def _from_file(self, spec: Key, entry: ConfigEntry, base: Path) -> Any:
-        if isinstance(entry.value, list) and spec.kind == "folders":
+        if isinstance(entry.value, list) and spec.kind in ("folders", "secrets"):
             named: list[object] = entry.value
             listed = [self.expand_references(str(one), entry.where) for one in named]
             return self._convert(spec, listed, base, entry.where)

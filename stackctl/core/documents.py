@@ -23,6 +23,11 @@ def to_json(document: Any, *, indent: int | None = None) -> str:
     return json.dumps(document, default=_plain, indent=indent, ensure_ascii=False)
 
 
+def to_masked_json(document: Any) -> str:
+    """One JSON document of a result: its strings hold nothing that looks like a secret."""
+    return to_json(mask_values(document))
+
+
 def to_csv(columns: Sequence[str], rows: Iterable[Sequence[Any]], exact: Sequence[str] = ()) -> str:
     """A table as RFC 4180: values whole, times in ISO 8601, nothing for None."""
 

@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     from stackctl.sync.targets.protocol import Target
 
 _SQL = load_statements(__file__)
-# Values that the configuration knows and this version does not carry out: refused, not ignored.
-_LATER = {"sync.dispatch": "http"}
 _DIALECTS: dict[str, Dialect] = {"postgres": "postgres", "sqlite": "sqlite", "duckdb": "duckdb"}
 
 
@@ -71,6 +69,14 @@ class Pipeline:
         Raises StateError `not-migrated`, ServiceError `row-security`, and ConfigError `mapping-invalid` for a mapping
         that the operated database does not bear out.
         """
+        self.check_migrated(conn)
+        names = self.mappings if used is None else {compiled.mapping.name for compiled in used}
+        self.refuse_hidden_rows(conn, [self.mappings[name] for name in names])
+        self._loaded.check(conn, names, ignored=MISSING_TABLE_RULES if without_missing else ())
+
+    @staticmethod
+    def check_migrated(conn: Connection) -> None:
+        """Raise StateError `not-migrated` where nothing of ours is there."""
         row = conn.execute(_SQL["is_migrated"]).fetchone()
         if not (row and row[0]):
             raise StateError(
@@ -78,9 +84,6 @@ class Pipeline:
                 code="not-migrated",
                 hint="run `stackctl migrate up --bundled` (`stackctl doctor` says what is missing)",
             )
-        names = self.mappings if used is None else {compiled.mapping.name for compiled in used}
-        self.refuse_hidden_rows(conn, [self.mappings[name] for name in names])
-        self._loaded.check(conn, names, ignored=MISSING_TABLE_RULES if without_missing else ())
 
     @staticmethod
     def refuse_hidden_rows(conn: Connection, mappings: Iterable[Mapping]) -> None:
@@ -156,13 +159,6 @@ class Pipeline:
 
     @cached_property
     def _backend(self) -> BackendDatabases | None:
-        for key, value in _LATER.items():
-            if self.settings.get(key) == value:
-                raise ConfigError(
-                    f"{key}: {value} is not supported by this version of stackctl",
-                    code="not-supported",
-                    hint=f"remove {key} from the configuration",
-                )
         if self.settings.get("external_databases_from") != "backend":
             return None
         return BackendDatabases("neighbour" if self.settings.get("external_databases_local") == "allow" else "tenancy")

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from stackctl.postgres.connect import Connection
+    from stackctl.sync.engine.requests import SyncRequests
     from stackctl.sync.pipeline import Pipeline
     from stackctl.sync.stop import Stop, WakeUpSignal
 
@@ -161,37 +162,62 @@ def poll(
     lease: timedelta = entries.LEASE,
     check: OneTimeCheck | None = None,
     watch: ConfigurationWatch | None = None,
+    requests: SyncRequests | None = None,
+    takes_entries: bool = True,
 ) -> PollResult:
     """Process the queue until nothing is left, or with an `interval` for ever; returns the last pass.
 
-    The loop also sweeps. `wakeup`, a signal of `stop`, ends a pause early: whoever sends it has found work.
+    The loop also sweeps. `wakeup`, a signal of `stop`, ends a pause early: whoever sends it has found work. `requests`
+    are answered besides; without `takes_entries` the queue itself is left to others.
     """
     result = PollResult()
     check = check or OneTimeCheck(pipeline)
     link = _Link(reports)
     settings = pipeline.settings
     looping = interval is not None
-    options = SyncOptions(
-        settings.get("sync.batch_size"),
-        retry_pause=RETRY_PAUSE,
-        repair_rewound=settings.get("sync.on_failover") == "repair",
-        resend_time=RESEND_TIME,
-    )
     outcomes = OutcomeReporter(reports)
     loaded = LoadedFiles(settings, reports.warned)
     watch = watch or ConfigurationWatch(pipeline)
     warned = hear_once(reports.warned)
-    listens = looping and wakeup is None
+    listens = looping and wakeup is None and takes_entries
     signal = wakeup or stop.new_wakeup_signal()
-    workers = Workers(pipeline, settings.get("sync.workers"), options, stop, on_done=signal.send)
-    poller = Poller(
-        pipeline,
-        workers,
-        claim_limit=claim_limit,
-        lease=lease,
-        loops=looping,
-        on_result=outcomes.report if looping else lambda conn, outcome: outcomes.tell(outcome),
-    )
+    on_result = outcomes.report if looping else lambda conn, outcome: outcomes.tell(outcome)
+    if takes_entries and settings.get("sync.dispatch") == "http":
+        from stackctl.sync.dispatch.dispatcher import Dispatcher
+        from stackctl.sync.dispatch.endpoint import Endpoint
+
+        assert requests is None
+        poller = Dispatcher(
+            pipeline,
+            Endpoint.from_settings(settings),
+            claim_limit=claim_limit,
+            lease=lease,
+            loops=looping,
+            on_done=signal.send,
+            on_result=on_result,
+        )
+        close = poller.close
+    else:
+        options = SyncOptions(
+            settings.get("sync.batch_size"),
+            retry_pause=RETRY_PAUSE,
+            repair_rewound=settings.get("sync.on_failover") == "repair",
+            resend_time=RESEND_TIME,
+        )
+        workers = Workers(pipeline, settings.get("sync.workers"), options, stop, on_done=signal.send)
+        poller = Poller(
+            pipeline,
+            workers,
+            claim_limit=claim_limit,
+            lease=lease,
+            loops=looping,
+            requests=requests,
+            takes_entries=takes_entries,
+            on_result=on_result,
+        )
+        close = workers.close
+    if requests is not None:
+        requests.wake = signal.send
 
     def work() -> None:
         nonlocal result
@@ -250,16 +276,19 @@ def poll(
     try:
         _repeat_until_done(work_or_give_up, link, stop, forever=looping)
     finally:
-        workers.close()
+        close()
     if looping:
         result.stopped_by = stop.reason
     return result
 
 
-def run(pipeline: Pipeline, stop: Stop, *, claim_limit: int, reports: Reports) -> None:
+def run(
+    pipeline: Pipeline, stop: Stop, *, claim_limit: int, reports: Reports, requests: SyncRequests | None = None
+) -> None:
     """Sequencer, poller and engine in this process until the stop; a stamp wakes the poller at once.
 
     The sequencer's ticks look for both. The poller's own are slow: they are there for when the sequencer is held up.
+    `requests` are answered by the poller, besides.
     """
     settings = pipeline.settings
     reports = replace(reports, warned=hear_once(reports.warned))
@@ -300,7 +329,7 @@ def run(pipeline: Pipeline, stop: Stop, *, claim_limit: int, reports: Reports) -
     thread.start()
     try:
         poll(pipeline, stop, claim_limit=claim_limit, interval=own, reports=reports, wakeup=wakeup, check=check,
-             watch=watch)  # fmt: skip
+             watch=watch, requests=requests)  # fmt: skip
     except BaseException:
         stop.set()
         raise

@@ -392,7 +392,10 @@ def test_a_single_sequence_prints_what_was_done(
     assert project.run("sequence", "--json").json["rows"] == 40
 
 
-def test_a_way_of_dispatch_that_is_not_there_yet(project: Project) -> None:
+def test_a_dispatch_that_has_no_endpoint_or_key(project: Project) -> None:
     project.sqlite(OTHER).sync_settings(dispatch="http")
     result = project.run("poll", "--json")
-    assert (result.code, result.json["error"]["code"]) == (3, "not-supported")
+    assert (result.code, result.json["error"]["code"]) == (3, "no-endpoint")
+    project.sync_settings(dispatch="http", endpoint="http://127.0.0.1:1/sync-engine")
+    result = project.run("poll", "--json")
+    assert (result.code, result.json["error"]["code"]) == (3, "no-signing-key")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tests.backend import Project
 
 HEAVY = {"psycopg", "sqlglot", "stripe", "celpy", "yaml", "rich", "pydantic", "sqlite3", "duckdb"}
+HEAVY |= {"starlette", "uvicorn", "prometheus_client"}
 HELP_LINES = [
     "--help",
     *(
@@ -70,6 +71,7 @@ USES: dict[str, set[str]] = {
     "verify": SYNC,
     "backfill users": SYNC,
     "run --max-duration 1ms": DATABASE,
+    "serve": {"yaml", "psycopg", "starlette", "uvicorn", "prometheus_client"},  # no signing key
     "users show nobody@example.com": DATABASE,
     "rules list": {"yaml"},
     "rules check": {"yaml"},
@@ -87,6 +89,7 @@ EXIT_CODES = {
     "refunds show 7c9e6679-7425-40de-944b-e07fc1f90ae7": 2,
     "payments status": 2,
     "payment-methods list": 2,
+    "serve": 3,
     "mappings diff": 1,  # nothing was synced yet
 }
 RULES = """

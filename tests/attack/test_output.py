@@ -114,6 +114,7 @@ CASES = [
     Case("mappings export --to=exported", changes="files"),
     Case("mappings export {text} --to=exported", 2),
     Case("run --max-duration=500ms", changes=True, documents="lines"),
+    Case("serve --host={text}", 3),
     Case("sequence", changes=True),
     Case("poll", 1, changes=True),
     Case("sync --all", 1, changes=True),

@@ -35,7 +35,8 @@ ALLOWED: dict[str, set[str]] = {
     "payments": BACKEND | {"payments"},
 }
 FEATURES = {"sync", "migrate", "rules", "payments"}
-EDGES = {"cli", "__init__", "__main__"}  # `cli` may import anything; nothing but __main__ imports it
+# `cli` and `server` may import anything; nothing but __main__ imports the one, and nothing but `cli` the other.
+EDGES = {"cli", "server", "__init__", "__main__"}
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 MODULES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in FILES}
@@ -113,6 +114,7 @@ def test_every_module_imports_only_what_lies_below_its_room(path: Path) -> None:
     own = room(name_of(path))
     found = {room(name) for name in imported_modules(path)}
     assert "cli" not in found or own in ("cli", "__main__"), "nothing imports the command line"
+    assert "server" not in found or own in ("cli", "server"), "nothing below the edges imports the server"
     if own not in EDGES:
         assert own in ALLOWED, f"{own} has no place in the layout: give it one in ALLOWED"
         assert found <= ALLOWED[own] | {"__init__"}, f"{name_of(path)} may not import {sorted(found - ALLOWED[own])}"

@@ -44,7 +44,7 @@ def run_(run: Run, max_duration: MaxDuration = None) -> None:
             claim_limit=CLAIM_LIMIT,
             reports=service.Reports(
                 sequenced=lambda done: log.say("sequence", sequence_line(done), sequence_document(done)),
-                synced=lambda done: _synced(log, done),
+                synced=lambda done: report_sync(log, done),
                 failing=log.failing,
                 recovered=log.recovered,
                 trouble=log.trouble,
@@ -73,7 +73,8 @@ def _start(log: ServiceLog, pipeline: Pipeline) -> None:
     log.say("start", line, document)
 
 
-def _synced(log: ServiceLog, result: DatabaseResult) -> None:
+def report_sync(log: ServiceLog, result: DatabaseResult) -> None:
+    """What was sent to a database, if anything was."""
     # What failed is told once, by `failing`; a batch that went through before is told all the same.
     sent = [m for m in result.mappings if m.batches]
     if sent:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,7 @@ from stackctl.cli.fuse.shared import describe_pause
 from stackctl.core.durations import format_duration
 from stackctl.core.errors import AnswerNo, UsageError
 from stackctl.core.tables import Column
+from stackctl.sync.status_document import status_document
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -142,33 +143,6 @@ def _refresh(run: Run, found: Status, captured: CaptureMode) -> None:
         return
     run.console.clear()
     show(run.console, found, captured)
-
-
-def status_document(found: Status, captured: CaptureMode) -> dict[str, Any]:
-    return {
-        "generated_at": found.generated_at,
-        "change_capture": captured,
-        "fuses": asdict(found.fuses),
-        "pauses": [asdict(pause) for pause in found.pauses],
-        "sequencer": {
-            "tables": {name: asdict(table) for name, table in found.tables.items()},
-            "missing_tables": found.missing_tables,
-        },
-        "queue": asdict(found.queue),
-        "tenancies": [
-            {"tenancy": tenancy, "databases": [_database_document(database) for database in databases]}
-            for tenancy, databases in found.tenancies.items()
-        ],
-    }
-
-
-def _database_document(database: DatabaseStatus) -> dict[str, Any]:
-    document = asdict(database)
-    for copy in document["mappings"]:
-        if (failure := copy["failure"]) is not None:
-            names = ("attempts", "failing_since", "error", "code", "next_attempt_at")
-            copy["failure"] = {name: failure[name] for name in names}
-    return document
 
 
 def show(console: Console, found: Status, captured: CaptureMode) -> None:

@@ -59,9 +59,13 @@ database:
   # on_failover: refuse
   # Copies whose mapping was changed: evolve, they follow it where no reader loses anything; refuse, they wait.
   # schema_changes: evolve
-  # Who syncs what was claimed: direct, this process (http, by posts to an endpoint, is for a later version).
+  # Who syncs what was claimed: direct, this process; http, a `stackctl serve` that it is posted to, signed.
   # dispatch: direct
-  # endpoint: null
+  # endpoint: https://sync.example.com/sync-engine
+  # signing_keys: {current: "${SIGNING_KEY}", next: null}
+
+# `stackctl serve`; a token is needed where others can reach it.
+# serve: {host: 127.0.0.1, port: 8787, public_url: null, token: null}
 
 # Where tenancies name their databases: config, below, or backend, in their own configuration in the database.
 # external_databases_from: config

@@ -20,9 +20,9 @@ OR EXISTS (SELECT FROM "OutgoingRequest"
 OR EXISTS (SELECT FROM stackctl.pending_delivery
            WHERE leased_by IS NULL
               OR leased_at NOT BETWEEN now() - {lease}::interval AND now() + {lease}::interval)
-OR EXISTS (SELECT FROM stackctl.delivery WHERE next_attempt_at <= now())
+OR EXISTS (SELECT FROM stackctl.delivery WHERE next_attempt_at <= now() AND database_id <> '')
 OR EXISTS (SELECT FROM stackctl.delivery
-           WHERE next_attempt_at IS NOT NULL AND last_attempt_at > now() + interval '1 minute'),
+           WHERE next_attempt_at IS NOT NULL AND last_attempt_at > now() + interval '1 minute' AND database_id <> ''),
 NOT EXISTS (SELECT FROM stackctl.sweep WHERE last_swept_at BETWEEN now() - {sweep}::interval AND now())
 
 -- name: find_tables_without_trigger

@@ -20,6 +20,7 @@ from uuid import UUID
 
 import psycopg
 
+from stackctl.core.errors import ConfigError
 from stackctl.sync.changes.sequencer import prune_stamps
 from stackctl.sync.changes.wakeup import WorkProbe
 from stackctl.sync.engine.source_errors import OperatedDatabaseLost
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from stackctl.postgres.connect import Connection
     from stackctl.sync.changes.wakeup import PendingWork
     from stackctl.sync.engine.database_sync import DatabaseResult
+    from stackctl.sync.engine.requests import Outcome, SyncRequests
     from stackctl.sync.engine.workers import Job, Workers
     from stackctl.sync.pipeline import Pipeline
 
@@ -75,7 +77,8 @@ class _Work:
 class Poller:
     """Hands what is due to `workers`, tick by tick; keeps what is in hand when its connection is lost.
 
-    `loops`: it sweeps as well.
+    `loops`: it sweeps as well. `requests` are answered besides. Without `takes_entries` the queue is left to others,
+    and it works on what they and the requests have recorded.
     """
 
     def __init__(
@@ -86,6 +89,8 @@ class Poller:
         claim_limit: int,
         lease: timedelta = entries.LEASE,
         loops: bool = False,
+        requests: SyncRequests | None = None,
+        takes_entries: bool = True,
         on_result: Callable[[Connection, DatabaseResult], None] = lambda conn, result: None,
     ) -> None:
         self._pipeline = pipeline
@@ -93,6 +98,8 @@ class Poller:
         self._claim_limit = claim_limit
         self._lease = lease
         self._loops = loops
+        self._requests = requests
+        self._takes_entries = takes_entries
         self._on_result = on_result
         self._holder = uuid.uuid4()
         self._works: dict[deliveries.Key, _Work] = {}
@@ -138,8 +145,11 @@ class Poller:
             if found.fuses.poller:
                 altered = self._reconfigure()
                 swept = self._loops and found.sweep_due and self._sweep()
-                if found.queued or altered or swept:
+                if found.queued or altered or swept or (self._requests is not None and self._requests.has_new):
                     self._find_due(result)
+            elif self._requests is not None:
+                self._accept_requests(self._requests)
+                self._requests.postpone_all()
         if lost is not None:
             raise lost
         return found
@@ -203,11 +213,14 @@ class Poller:
     def _find_due(self, result: PollResult) -> None:
         if time.monotonic() - self._recovered >= RECOVERY_INTERVAL:
             self._recovered = time.monotonic()
-            result.recovered += entries.recover_expired(self._conn, self._lease)
+            if self._takes_entries:
+                result.recovered += entries.recover_expired(self._conn, self._lease)
             result.recovered += deliveries.recover_expired(self._conn, self._holder, self._lease)
         deliveries.add_due_retries(self._conn, self._lease)
-        while self._take_entries(result) == self._claim_limit:
+        while self._takes_entries and self._take_entries(result) == self._claim_limit:
             pass
+        if self._requests is not None:
+            self._accept_requests(self._requests)
         works = [work for work in self._works.values() if not work.job.stuck]
         quick = self._workers.count - sum(not work.slow for work in works)
         slow = self._workers.count - sum(work.slow for work in works)
@@ -230,6 +243,21 @@ class Poller:
             result.delivered += self._owed.add(tenancy, {one.id for one in found})
         return len(taken)
 
+    def _accept_requests(self, requests: SyncRequests) -> None:
+        """Turn what is asked for into records of the databases."""
+        new = requests.list_new()
+        if not new:
+            return
+        databases = self._pipeline.databases
+        found = {one.tenancy: [database.id for database in databases.get(one.tenancy, [])] for one in new}
+        deliveries.add(self._conn, [(tenancy, id_) for tenancy, ids in found.items() for id_ in ids])
+        for one in new:
+            requests.accept(one, found[one.tenancy], self._works.keys())
+
+    def _settle(self, key: deliveries.Key, outcome: Outcome) -> None:
+        if self._requests is not None:
+            self._requests.settle(key, outcome)
+
     def _lease_some(self, result: PollResult, limit: int, *, slow: bool) -> None:
         if limit <= 0:
             return
@@ -249,6 +277,7 @@ class Poller:
                         retries.record_success(self._conn, *delivery.key)
                     deliveries.finish(self._conn, self._holder, delivery.key)
                 result.delivered += self._owed.pay(delivery.key)
+                self._settle(delivery.key, "failing" if WHOLE in delivery.resting else "paused" if paused else "ok")
                 continue
             if not delivery.retry and delivery.tenancy not in self._owed:
                 # Somebody else has taken its entry, and left it at that.
@@ -256,6 +285,8 @@ class Poller:
                 self._owed.add(delivery.tenancy, {delivery.database})
             job = self._workers.submit(database, delivery.resting | paused, placed=not slow)
             self._works[delivery.key] = _Work(delivery, job, slow)
+            if self._requests is not None:
+                self._requests.start(delivery.key)
 
     def _read_pauses(self) -> None:
         self._pauses_read = time.monotonic()
@@ -334,6 +365,8 @@ class Poller:
         result.failed += outcome.error is not None
         if not outcome.interrupted:
             result.delivered += self._owed.pay(delivery.key, failed=outcome.error is not None)
+            wrong = "misconfigured" if isinstance(outcome.error, ConfigError) else "failing"
+            self._settle(delivery.key, wrong if outcome.error is not None or delivery.resting else "ok")
 
 
 def record_outcome(conn: Connection, outcome: DatabaseResult, scheduled: Collection[str] | None = None) -> int:

@@ -13,8 +13,9 @@ ON CONFLICT (tenancy_id, database_id) DO UPDATE SET again = p.leased_by IS NOT N
 -- attempt that lies ahead was made before the clock was set back.
 WITH due AS (
     SELECT tenancy_id, database_id, mapping FROM stackctl.delivery
-    WHERE next_attempt_at <= clock_timestamp()
-       OR next_attempt_at IS NOT NULL AND last_attempt_at > clock_timestamp() + interval '1 minute'
+    WHERE (next_attempt_at <= clock_timestamp()
+           OR next_attempt_at IS NOT NULL AND last_attempt_at > clock_timestamp() + interval '1 minute')
+      AND database_id <> '' -- that is a tenancy which could not be handed on (claims.sql)
     ORDER BY next_attempt_at LIMIT 1000
     FOR UPDATE SKIP LOCKED
 ), taken AS (

@@ -65,13 +65,19 @@ def take(conn: Connection, limit: int) -> list[str | None]:
 def recover_expired(conn: Connection, lease: timedelta = LEASE) -> int:
     """Return entries whose claim has expired to pending, or drop them where a newer one is; returns how many.
 
-    Claims are made by the backend and by earlier versions; here an entry is taken, and its work has records of its own.
+    Claims are made by the backend, by earlier versions, and where another process syncs (claims.py); else an entry is
+    taken, and its work has records of its own.
     """
     with conn.transaction():
         expired = conn.execute(_SQL["find_expired"], {"lease": lease}).fetchall()
         for id_, claimed_at in expired:
-            conn.execute(_SQL["release_entry"], {"id": id_, "claimed_at": claimed_at})
+            release(conn, id_, claimed_at)
     return len(expired)
+
+
+def release(conn: Connection, id_: UUID, claimed_at: datetime) -> None:
+    """Return an entry to pending if this claim of it still stands, or drop it where a newer one is pending."""
+    conn.execute(_SQL["release_entry"], {"id": id_, "claimed_at": claimed_at})
 
 
 def list_entries(

@@ -30,7 +30,7 @@ def take_up(conn: Connection, configured: Mapping[Key, str], altered: Collection
     known = {(tenancy, id_): fingerprint for tenancy, id_, fingerprint in conn.execute(_SQL["list_known"])}
     changed = {key for key, now in configured.items() if key in altered or known.get(key, now) != now}
     news = changed | (configured.keys() - known.keys())
-    failing = {(one.tenancy, one.database) for one in retries.list_failures(conn)}
+    failing = {(one.tenancy, one.database) for one in retries.list_failures(conn) if one.database}
     gone = (known.keys() | failing) - configured.keys()
     if not (news or gone):
         return

@@ -94,6 +94,11 @@ def record_failure(
     return row[0]
 
 
+def defer(conn: Connection, tenancy: UUID, database: str, wait: timedelta | None) -> None:
+    """Make the next attempt not before `wait`, whatever was planned; None: give it up."""
+    conn.execute(_SQL["defer_attempt"], {"tenancy": tenancy, "database": database, "wait": wait})
+
+
 def record_no_answer(conn: Connection, tenancy: UUID, database: str, lease: timedelta) -> None:
     """An attempt is under way that gets no answer: until the lease ends, the database rests."""
     conn.execute(_SQL["record_no_answer"], {"tenancy": tenancy, "database": database, "lease": lease})

@@ -35,6 +35,12 @@ SET last_attempt_at = EXCLUDED.last_attempt_at, last_error = EXCLUDED.last_error
                           THEN 0 ELSE d.attempts END AS counted) AS decided)
 RETURNING next_attempt_at IS NULL
 
+-- name: defer_attempt
+UPDATE stackctl.delivery
+SET next_attempt_at = CASE WHEN %(wait)s::interval IS NOT NULL AND next_attempt_at IS NOT NULL
+                           THEN greatest(next_attempt_at, clock_timestamp() + %(wait)s::interval) END
+WHERE tenancy_id = %(tenancy)s AND database_id = %(database)s AND mapping = ''
+
 -- name: record_no_answer
 INSERT INTO stackctl.delivery AS d
     (tenancy_id, database_id, attempts, failing_since, last_attempt_at, last_error, last_error_code, next_attempt_at)

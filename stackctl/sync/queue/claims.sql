@@ -1,0 +1,38 @@
+-- Entries that are claimed, not taken: they stay in the queue, marked, until somebody else has done what they ask for.
+-- A claim is known by the entry's id and the moment it was made or renewed.
+
+-- name: claim_entries
+-- Oldest first; none of a tenancy that is in hand already, or that rests after a failure.
+UPDATE "OutgoingRequest" AS entry
+SET "startedFulfillingAt" = clock_timestamp() AT TIME ZONE 'UTC'
+FROM (
+    SELECT id FROM "OutgoingRequest" AS waiting
+    WHERE "startedFulfillingAt" IS NULL
+      AND "qstashOptions" ->> 'url' LIKE '%%/api/latest/internal/external-db-sync/sync-engine'
+      AND coalesce("qstashOptions" -> 'body' ->> 'tenancyId', '') <> ALL (%(busy)s::text[])
+      AND NOT EXISTS (
+          SELECT FROM stackctl.delivery AS d
+          WHERE d.database_id = '' AND d.next_attempt_at > clock_timestamp()
+            AND d.last_attempt_at <= clock_timestamp() + interval '1 minute'
+            AND d.tenancy_id::text = lower(waiting."qstashOptions" -> 'body' ->> 'tenancyId'))
+    ORDER BY "createdAt"
+    LIMIT %(limit)s
+    FOR UPDATE SKIP LOCKED
+) AS pending
+WHERE entry.id = pending.id
+RETURNING entry.id, "startedFulfillingAt", "qstashOptions" -> 'body' ->> 'tenancyId',
+          "qstashOptions" -> 'flowControl' ->> 'key', "qstashOptions" -> 'flowControl' -> 'parallelism',
+          coalesce((SELECT d.attempts FROM stackctl.delivery AS d
+                    WHERE d.database_id = ''
+                      AND d.tenancy_id::text = lower("qstashOptions" -> 'body' ->> 'tenancyId')), 0)
+
+-- name: renew_claims
+UPDATE "OutgoingRequest" AS entry SET "startedFulfillingAt" = clock_timestamp() AT TIME ZONE 'UTC'
+FROM unnest(%(ids)s::uuid[], %(times)s::timestamp[]) AS ours (id, claimed_at)
+WHERE entry.id = ours.id AND entry."startedFulfillingAt" = ours.claimed_at
+RETURNING entry.id, entry."startedFulfillingAt"
+
+-- name: finish_claims
+DELETE FROM "OutgoingRequest" AS entry
+USING unnest(%(ids)s::uuid[], %(times)s::timestamp[]) AS ours (id, claimed_at)
+WHERE entry.id = ours.id AND entry."startedFulfillingAt" = ours.claimed_at
