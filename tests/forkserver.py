@@ -29,8 +29,15 @@ import stackctl
 
 # Whatever reads the environment when it is imported is imported by the command that needs it.
 READS_ENVIRONMENT = ("typer.rich_utils",)
-# What commands import when they come to it.
-LATE = ("celpy", "typer._adapters")
+# What commands import when they come to it; Stripe's SDK, a module for each kind of object and of service.
+LATE = (
+    "celpy", "encodings.utf_8_sig", "pydantic.plugin._loader", "typer._adapters", "typer._click.decorators",
+    "stripe._account", "stripe._account_service", "stripe._charge", "stripe._customer", "stripe._invoice_payment",
+    "stripe._invoice_payment_service", "stripe._object_classes", "stripe._payment_intent",
+    "stripe._payment_intent_service", "stripe._payment_method_configuration",
+    "stripe._payment_method_configuration_service", "stripe._refund", "stripe._refund_service", "stripe._source",
+    "stripe._stripe_client", "stripe._subscription", "stripe._subscription_item", "stripe._subscription_service",
+)  # fmt: skip
 # What CPython itself reads when it starts is read when this process starts.
 _PYTHONS_OWN = ("PYTHON", "LC_", "LANG")
 
