@@ -35,7 +35,10 @@ if TYPE_CHECKING:
 THEIRS = ("STACKCTL_", "STRIPE_", "PG", "GIT_", "XDG_", "LC_")
 THEIRS_TOO = {"FORCE_COLOR", "CLICOLOR_FORCE", "PY_COLORS", "LANGUAGE", "LINES", "GITHUB_ACTIONS", "VISUAL", "EDITOR"}
 # Nothing that a test writes has to outlive the machine.
-FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "200"}
+FAST = {
+    "fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "wal_init_zero": "off",
+    "autovacuum": "off", "io_method": "sync", "max_connections": "200",
+}  # fmt: skip
 UNIT = Path(__file__).with_name("unit")
 ROOM = 2 << 30  # bytes that are to be free in memory for the databases of a run
 
