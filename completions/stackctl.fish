@@ -512,11 +512,14 @@ function __stackctl_follows --no-scope-shadowing
             set flags \
                     '--file=@files:A CSV file of refunds, a row each; - reads stdin.' \
                     '--full:Refund all that remains, and revoke everything.' \
-                    '--amount=:The amount in US dollars, e.g. 19.99.' \
-                    '--quantity=:With --amount: how many are revoked; else none.' \
+                    '--amount=:E.g. 19.99, in the currency that was paid in; or 50% of what was paid.' \
+                    '--quantity=:How many are revoked; else all with --full, or none.' \
+                    '--revoke=:How many are revoked; else all with --full, or none.' \
                     '--entry=:Of one entry of the preview.' \
+                    '--end=now|period|no:Of a subscription: end it now, with its period, or not, whatever is refunded.' \
                     '--reason=duplicate|fraudulent|requested_by_customer:Why, as Stripe is told.' \
                     '--note=:Kept in the ledger.' \
+                    '--by=:Who refunds it; else your name on this machine.' \
                     '--invoice=:Of a subscription: refund this invoice, not the first one.' \
                     '--latest:Of a subscription: the last payment that was made, not the first one.' \
                     '--request-id=:An id of your own: repeated with it, the command refunds once.' \

@@ -371,6 +371,12 @@ class Gateway:
     def cancel_at_period_end(self, subscription: str, refund: str) -> None:
         self._update_subscription(subscription, {"cancel_at_period_end": True}, refund)
 
+    def cancel_now(self, subscription: str) -> None:
+        """End it at once, without a last invoice or a credit for the rest of its period."""
+        with _write_errors():
+            found = self._client.v1.subscriptions.cancel(subscription, None, self._account_options)
+            _check_answer(found, "subscription")
+
     def _update_subscription(self, subscription: str, params: Any, refund: str) -> None:
         """In the same update as its change, the subscription comes to carry the id of the refund that it is for."""
         params |= {"metadata": {REFUND_ID: refund}}

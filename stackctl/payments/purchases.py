@@ -176,6 +176,7 @@ def mark_revoked(conn: Connection, tenancy: UUID, id_: UUID) -> None:
     conn.execute(_SQL["mark_one_time_purchase_revoked"], {"tenancy": tenancy, "id": id_})
 
 
-def lower_quantity(conn: Connection, tenancy: UUID, id_: UUID, left: int) -> None:
-    """What is left of a subscription, unless it has less; with nothing left it ends with its period."""
-    conn.execute(_SQL["lower_subscription_quantity"], {"tenancy": tenancy, "id": id_, "left": left})
+def lower_quantity(conn: Connection, tenancy: UUID, id_: UUID, left: int, *, ends_now: bool = False) -> None:
+    """What is left of a subscription, unless it has less; with nothing left it ends with its period, or now."""
+    statement = "end_subscription" if ends_now else "lower_subscription_quantity"
+    conn.execute(_SQL[statement], {"tenancy": tenancy, "id": id_, "left": left})

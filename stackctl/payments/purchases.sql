@@ -27,7 +27,7 @@ WHERE id = %(id)s AND (%(tenancy)s::uuid IS NULL OR "tenancyId" = %(tenancy)s)
 SELECT 'subscription' AS type, "tenancyId" AS tenancy, id, "customerId" AS customer,
        lower("customerType"::text) AS customer_type, product, "productId" AS product_id, "priceId" AS price_id, quantity,
        "creationSource"::text AS source, "createdAt" AS created_at, "refundedAt" AS refunded_at,
-       "cancelAtPeriodEnd" AS revoked, nullif("stripeSubscriptionId", '') AS stripe_id
+       "cancelAtPeriodEnd" OR "endedAt" IS NOT NULL AS revoked, nullif("stripeSubscriptionId", '') AS stripe_id
 FROM "Subscription"
 WHERE id = %(id)s AND (%(tenancy)s::uuid IS NULL OR "tenancyId" = %(tenancy)s)
 
@@ -98,6 +98,12 @@ WHERE "tenancyId" = %(tenancy)s AND id = %(id)s AND EXISTS (
 UPDATE "Subscription"
 SET quantity = CASE WHEN %(left)s > 0 THEN least(quantity, %(left)s) ELSE quantity END,
     "cancelAtPeriodEnd" = "cancelAtPeriodEnd" OR %(left)s = 0, "updatedAt" = now() AT TIME ZONE 'UTC'
+WHERE "tenancyId" = %(tenancy)s AND id = %(id)s
+
+-- name: end_subscription
+UPDATE "Subscription"
+SET status = 'canceled', "endedAt" = coalesce("endedAt", now() AT TIME ZONE 'UTC'),
+    "canceledAt" = coalesce("canceledAt", now() AT TIME ZONE 'UTC'), "updatedAt" = now() AT TIME ZONE 'UTC'
 WHERE "tenancyId" = %(tenancy)s AND id = %(id)s
 
 -- name: find_customer_type

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from stackctl.cli.arguments import name_operator
 from tests.backend import MINE, OTHER
 from tests.shop import ACCOUNT, made, refused
 
@@ -25,12 +26,13 @@ def test_a_full_refund(shop: Shop, stripe: Running) -> None:
     assert result.code == 0, result
     refund = result.json["refund"]
     (own,) = made(stripe)
-    entries = [{"entry_index": 0, "quantity": 2, "amount_usd": "19.99"}]
+    entries = [{"entry_index": 0, "quantity": 2, "amount_usd": "19.99", "amount": "19.99", "currency": "usd"}]
     assert (refund["status"], refund["amount_usd"], refund["entries"]) == ("succeeded", "19.99", entries)
     assert (refund["purchase_type"], refund["purchase_id"]) == ("one-time-purchase", str(bought))
     assert (refund["stripe_refund_id"], refund["failure"], refund["tenancy"]) == (own["id"], None, str(MINE))
     assert (own["amount"], own["reason"]) == (1999, "requested_by_customer")
-    assert own["metadata"] == {"stackctl_refund_id": refund["id"], "stackctl_purchase_id": str(bought)}
+    assert own["metadata"] == {"stackctl_refund_id": refund["id"], "stackctl_purchase_id": str(bought),
+                               "stackctl_by": name_operator()}  # fmt: skip
     assert all(shop.row(bought, "refundedAt", "revokedAt"))
     assert shop.row(bought, "quantity") == 2
     assert shop.run("refunds", "show", refund["id"], "--json").json == result.json
@@ -45,7 +47,8 @@ def test_partial_refunds_until_nothing_remains(shop: Shop, stripe: Running) -> N
     assert shop.row(bought, "refundedAt", "revokedAt") == (None, None)
     over = shop.refund(bought, "--amount", "10")
     assert refused(over) == (5, "amount-over-remainder")
-    assert over.json["error"]["details"] == {"remaining_usd": "9.99", "amount_usd": "10.00"}
+    assert over.json["error"]["details"] == {"remaining_usd": "9.99", "amount_usd": "10.00", "remaining": "9.99",
+                                              "amount": "10.00", "currency": "usd"}  # fmt: skip
     assert shop.refund(bought, "--entry", "0:1:9.99").code == 0
     assert all(shop.row(bought, "refundedAt", "revokedAt"))
     assert refused(shop.refund(bought, "--amount", "0.01")) == (5, "already-refunded")
@@ -65,11 +68,13 @@ def test_whole_dollars_are_not_cents(shop: Shop, stripe: Running) -> None:
 
 def test_an_amount_that_is_none(shop: Shop, stripe: Running) -> None:
     bought = shop.buy(1999)
-    for argument in ("--amount=12.345", "--amount=", "--entry=0:0:-1"):
+    for argument in ("--amount=12.3456", "--amount=101%", "--amount=", "--entry=0:0:-1"):
         result = shop.refund(bought, argument)
         assert refused(result) == (2, "schema-error")
         assert "19.99" in result.json["error"]["hint"]
     assert not stripe.calls()
+    assert refused(shop.refund(bought, "--amount=12.345")) == (2, "schema-error")  # of dollars
+    assert not stripe.calls("POST")
 
 
 @pytest.mark.parametrize(
@@ -87,7 +92,8 @@ def test_an_amount_that_is_none(shop: Shop, stripe: Running) -> None:
         (("--amount", "5", "--quantity", "3"), (5, "quantity-over-remainder")),
         ((), (2, "usage")),
         (("--full", "--amount", "5"), (2, "usage")),
-        (("--full", "--quantity", "1"), (2, "usage")),
+        (("--full", "--revoke", "3"), (5, "quantity-over-remainder")),
+        (("--full", "--end", "now"), (2, "usage")),
         (("--amount", "5", "--invoice", "in_1"), (2, "usage")),
         (("--amount", "5", "--note", " "), (2, "usage")),
     ],
@@ -102,7 +108,7 @@ def test_what_can_not_be_asked(shop: Shop, stripe: Running, arguments: tuple[str
 def test_purchases_that_can_not_be_refunded(shop: Shop, stripe: Running) -> None:
     test_mode = shop.purchase(creationSource="TEST_MODE")
     granted = shop.purchase(creationSource="API_GRANT")
-    yen = shop.buy(500, intent={"currency": "jpy"})
+    unknown = shop.buy(500, intent={"currency": "xts"})
     unpaid = shop.buy(500, intent={"amount_received": 0, "status": "requires_payment_method"})
     disputed = shop.buy(500)
     intent = shop.row(disputed, "stripePaymentIntentId")
@@ -111,7 +117,7 @@ def test_purchases_that_can_not_be_refunded(shop: Shop, stripe: Running) -> None
     codes = {
         test_mode: "test-mode-purchase-non-refundable",
         granted: "purchase-not-found",
-        yen: "currency-not-supported",
+        unknown: "currency-not-supported",
         unpaid: "not-charged",
         disputed: "charge-disputed",
     }
@@ -119,7 +125,7 @@ def test_purchases_that_can_not_be_refunded(shop: Shop, stripe: Running) -> None
         assert refused(shop.refund(id_, "--full")) == (5, code)
         preview = shop.run("refunds", "preview", id_, "--json")
         assert (preview.code, preview.json["refundable"], preview.json["refusal"]["code"]) == (0, False, code)
-    assert "500 JPY" in shop.run("refunds", "preview", yen).stdout
+    assert "paid in XTS" in shop.run("refunds", "preview", unknown).stdout
     assert refused(shop.refund(uuid.uuid4(), "--full")) == (2, "purchase-not-found")
     assert refused(shop.refund("pi_1", "--full")) == (2, "purchase-not-found")  # type: ignore[arg-type]
     assert not stripe.calls("POST")
@@ -246,7 +252,7 @@ def test_which_payment_is_meant(shop: Shop) -> None:
     assert f"(invoice in_1_{id_}; 1 newer one was paid since)?" in " ".join(asked.split())
     assert "who paid 30.00 USD on 20" in asked
     shown = shop.run("refunds", "preview", id_, "--invoice", f"in_1_{id_}", "--tenancy", str(MINE))
-    advice = f"stackctl refunds create {id_} --invoice in_1_{id_} --tenancy {MINE} --full | --amount USD"
+    advice = f"stackctl refunds create {id_} --invoice in_1_{id_} --tenancy {MINE} --full | --amount AMOUNT"
     assert advice in shown.stdout
     assert "other payments of it have 1 refund" in shown.stdout
     assert [line.split("\t")[-1] for line in shown.stdout.splitlines() if line.startswith("in_")] == [

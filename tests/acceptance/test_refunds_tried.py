@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from stackctl.payments import purchases
+from stackctl.payments.money import parse_amount
 from stackctl.payments.refunds import balance, execute
-from stackctl.payments.refunds.request import RefundEntry, RefundRequest, resolve_entries
+from stackctl.payments.refunds.request import AskedEntry, RefundRequest, resolve_entries
 from tests import forked
 from tests.backend import OTHER
 from tests.shop import ACCOUNT, made, opened, refused
@@ -77,7 +78,7 @@ def test_a_refund_of_the_dashboard_while_the_question_waits(
     """Nothing remains then, though the refunds were read before."""
     bought, on = shop.buy(1999), opened(stripe)
     with shop.pipeline().open_session() as conn:
-        wanted = RefundRequest(entries=(RefundEntry(0, 0, 1500),))
+        wanted = RefundRequest(entries=(AskedEntry(0, 0, parse_amount("15")),))
         found = balance.read_balance(conn, purchases.find_purchase(conn, bought), None, lambda: (ACCOUNT, on))
         refund = execute.plan_refund(conn, found, resolve_entries(wanted, found), wanted)
         stripe.state.refund(ACCOUNT, {"payment_intent": refund.intent, "amount": 499}, False)

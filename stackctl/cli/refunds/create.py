@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stackctl.cli.arguments import parse_text_option
+from stackctl.cli.arguments import name_operator, parse_text_option
 from stackctl.cli.command import Run, command, format_count
 from stackctl.cli.refunds.shared import (
     Invoice,
@@ -21,6 +21,7 @@ from stackctl.cli.refunds.shared import (
     Tenancy,
     find_purchase,
     finish_outcome,
+    list_entries,
     read_balance,
     run_naming_refund,
 )
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from stackctl.payments.refunds.balance import RefundableBalance
     from stackctl.payments.refunds.ledger import Refund
     from stackctl.payments.refunds.refund_rows import RefundRow
-    from stackctl.payments.refunds.request import RefundEntry, RefundRequest
+    from stackctl.payments.refunds.request import AskedEntry, RefundEntry, RefundRequest
     from stackctl.postgres.connect import Connection
 
 _ENTRY = re.compile(r"([0-9]{1,9}):([0-9]{1,9}):(.*)", re.DOTALL)
@@ -41,6 +42,12 @@ class Reason(Enum):
     duplicate = "duplicate"
     fraudulent = "fraudulent"
     requested_by_customer = "requested_by_customer"
+
+
+class EndName(Enum):
+    now = "now"
+    period = "period"
+    no = "no"
 
 
 @command(
@@ -56,16 +63,27 @@ def create(
     ] = None,
     full: Annotated[bool, typer.Option("--full", help="Refund all that remains, and revoke everything.")] = False,
     amount: Annotated[
-        str | None, typer.Option("--amount", metavar="USD", help="The amount in US dollars, e.g. 19.99.")
+        str | None,
+        typer.Option(
+            "--amount", metavar="AMOUNT", help="E.g. 19.99, in the currency that was paid in; or 50% of what was paid."
+        ),
     ] = None,
-    quantity: Annotated[
-        int | None, typer.Option("--quantity", min=0, help="With --amount: how many are revoked; else none.")
+    revoke: Annotated[
+        int | None,
+        typer.Option("--revoke", "--quantity", min=0, help="How many are revoked; else all with --full, or none."),
     ] = None,
     entry: Annotated[
-        list[str] | None, typer.Option("--entry", metavar="INDEX:QTY:USD", help="Of one entry of the preview.")
+        list[str] | None, typer.Option("--entry", metavar="INDEX:QTY:AMOUNT", help="Of one entry of the preview.")
+    ] = None,
+    end: Annotated[
+        EndName | None,
+        typer.Option("--end", help="Of a subscription: end it now, with its period, or not, whatever is refunded."),
     ] = None,
     reason: Annotated[Reason | None, typer.Option("--reason", help="Why, as Stripe is told.")] = None,
     note: Annotated[str | None, typer.Option("--note", metavar="TEXT", help="Kept in the ledger.")] = None,
+    by: Annotated[
+        str | None, typer.Option("--by", metavar="NAME", help="Who refunds it; else your name on this machine.")
+    ] = None,
     invoice: Invoice = None,
     latest: Latest = False,
     request_id: Annotated[
@@ -110,10 +128,11 @@ def create(
     from stackctl.payments.refunds.quantity import check_quantity
     from stackctl.payments.refunds.request import RefundRequest, resolve_entries
 
+    who = parse_text_option(by, "--by", 100) or name_operator()[:100]
     if file is not None:
-        if any((id_, full, amount, quantity, entry, invoice, latest, request_id, release_schedule, again)):
+        if any((id_, full, amount, revoke, entry, end, invoice, latest, request_id, release_schedule, again)):
             raise UsageError("--file says what to refund, row by row", code="usage",
-                             hint="beside it go --reason, --note, --tenancy, --report and --skip-refused")  # fmt: skip
+                             hint="also go --reason, --note, --by, --tenancy, --report, --skip-refused")  # fmt: skip
         from stackctl.cli.refunds.create_file import create_from_file
         from stackctl.payments.refunds.batch import Pace
 
@@ -122,6 +141,8 @@ def create(
                 entries=_parse_entries(row.amount is None, row.amount, row.quantity, None),
                 reason=row.reason or (reason.value if reason else None),
                 note=row.note or parse_text_option(note, "--note"),
+                by=who,
+                revoke=row.quantity if row.amount is None else None,
             )
 
         pace = Pace()
@@ -135,9 +156,12 @@ def create(
     if report is not None or skip_refused:
         raise UsageError("--report and --skip-refused go with --file", code="usage")
     request = RefundRequest(
-        entries=_parse_entries(full, amount, quantity, entry),
+        entries=_parse_entries(full, amount, revoke, entry),
+        revoke=revoke if full else None,
+        end=end.value if end else None,
         reason=reason.value if reason else None,
         note=parse_text_option(note, "--note"),
+        by=who,
         request_id=parse_text_option(request_id, "--request-id"),
         again=again,
     )
@@ -161,11 +185,13 @@ def create(
         balance, gateway = read_balance(run, conn, purchase, paid, open_gateway, takes_over=not dry_run)
         entries = resolve_entries(request, balance)
         assert gateway is not None, "what has no payment is refused"
-        schedule = check_quantity(gateway, balance, entries, release_schedule=release_schedule)
+        schedule = check_quantity(
+            gateway, balance, entries, ends_now=request.end == "now", release_schedule=release_schedule
+        )
         if dry_run:
             _dry_run(run, balance, entries, request, schedule)
             return
-        run.confirm(_question(conn, balance, entries, gateway.mode, schedule), yes=yes)
+        run.confirm(_question(conn, balance, entries, request, gateway.mode, schedule), yes=yes)
         if schedule is not None:
             gateway.release_schedule(schedule)
         refund = execute.plan_refund(conn, balance, entries, request)
@@ -192,52 +218,87 @@ def _dry_run_of_known(run: Run, known: Refund) -> None:
 
 
 def _parse_entries(
-    full: bool, amount: str | None, quantity: int | None, given: list[str] | None
-) -> tuple[RefundEntry, ...] | None:
-    from stackctl.payments.money import parse_cents
-    from stackctl.payments.refunds.request import GRANT, RefundEntry
+    full: bool, amount: str | None, revoke: int | None, given: list[str] | None
+) -> tuple[AskedEntry, ...] | None:
+    from stackctl.payments.money import parse_amount
+    from stackctl.payments.refunds.request import GRANT, AskedEntry
 
     if [full, amount is not None, bool(given)].count(True) != 1:
         raise UsageError(
-            "say what to refund: one of --full, --amount and --entry", code="usage", hint="e.g. --amount 5.00"
+            "say what to refund: one of --full, --amount and --entry",
+            code="usage",
+            hint="e.g. --amount 5.00; to revoke without money, --amount 0",
         )
-    if quantity is not None and amount is None:
-        raise UsageError("--quantity goes with --amount", code="usage", hint="or write --entry INDEX:QTY:USD")
+    if revoke is not None and given:
+        raise UsageError(
+            "--revoke goes with --amount and --full", code="usage", hint="--entry INDEX:QTY:AMOUNT says it already"
+        )
     if full:
         return None
     if amount is not None:
-        return (RefundEntry(GRANT, quantity or 0, parse_cents(amount)),)
-    found: list[RefundEntry] = []
+        return (AskedEntry(GRANT, revoke, parse_amount(amount)),)
+    found: list[AskedEntry] = []
     for text in given or ():
         match = _ENTRY.fullmatch(text)
         if match is None:
-            raise UsageError(f"{text[:40]!r} is not INDEX:QTY:USD", code="schema-error", hint="e.g. --entry 0:1:19.99")
-        found.append(RefundEntry(int(match[1]), int(match[2]), parse_cents(match[3])))
+            raise UsageError(
+                f"{text[:40]!r} is not INDEX:QTY:AMOUNT", code="schema-error", hint="e.g. --entry 0:1:19.99"
+            )
+        found.append(AskedEntry(int(match[1]), int(match[2]), parse_amount(match[3])))
+    if not any(one.amount.number for one in found):
+        raise UsageError(
+            "a refund of nothing: the amount must be above 0",
+            code="schema-error",
+            hint="to revoke without money: --amount 0 --revoke N",
+        )
     return tuple(found)
 
 
 def _question(
-    conn: Connection, balance: RefundableBalance, entries: tuple[RefundEntry, ...], mode: str, schedule: str | None
+    conn: Connection,
+    balance: RefundableBalance,
+    entries: tuple[RefundEntry, ...],
+    request: RefundRequest,
+    mode: str,
+    schedule: str | None,
 ) -> str:
-    from stackctl.payments.entitlements import has_derived_ledger
     from stackctl.payments.money import format_money
 
     purchase, payment = balance.purchase, balance.payment
     assert payment is not None, "what has no payment is refused"
-    money = format_money(sum(entry.amount for entry in entries), "usd")
-    taken = sum(entry.quantity for entry in entries)
-    revoking = f", and revoke {taken} of {balance.bought}" if taken else ""
-    if taken and purchase.type != "subscription" and has_derived_ledger(conn):
-        revoking += " here, while the backend grants it until its own ledger is brought up"
-    if schedule is not None:
-        revoking += f", and end schedule {schedule} with its later phases"
+    amount = sum(entry.amount for entry in entries)
+    asked = request.entries[0].amount if request.entries else None
+    share = f"{asked} of what was paid, rounded down; " if asked and asked.is_percent else ""
     kind = "test money" if mode == "test" else "REAL MONEY"
+    doing = _name_revoking(conn, balance, entries, request)
+    if schedule is not None:
+        doing.append(f"end schedule {schedule} with its later phases")
+    further = "".join(f", and {one}" for one in doing)
     paid = f"{format_money(payment.received, payment.currency)} on {payment.created_at:%Y-%m-%d}"
     which = f"invoice {balance.invoice}" if balance.invoice else f"payment {payment.intent}"
     if newer := balance.newer_invoices:
         which += f"; {format_count(len(newer), 'newer one was', 'newer ones were')} paid since"
-    whom = f"{purchase.customer_type} {purchase.customer}"
-    return f"Refund {money} ({kind}) of {purchase.name} to {whom}, who paid {paid} ({which}){revoking}?"
+    whom = f"{purchase.customer_type} {purchase.customer}, who paid {paid} ({which})"
+    money = f"Refund {format_money(amount, payment.currency)} ({share}{kind})" if amount else f"Refund nothing ({kind})"
+    return f"{money} of {purchase.name} to {whom}{further}?"
+
+
+def _name_revoking(
+    conn: Connection, balance: RefundableBalance, entries: tuple[RefundEntry, ...], request: RefundRequest
+) -> list[str]:
+    """What is taken away beside the money."""
+    from stackctl.payments.entitlements import has_derived_ledger
+
+    purchase, taken = balance.purchase, sum(entry.quantity for entry in entries)
+    if request.end == "now":
+        return ["end the subscription now"]
+    if not taken:
+        return []
+    revoking = f"revoke {taken} of {balance.bought}"
+    if purchase.type != "subscription":
+        behind = " here, while the backend grants it until its own ledger is brought up"
+        return [revoking + (behind if has_derived_ledger(conn) else "")]
+    return [revoking + (", so that the subscription ends with its period" if taken == balance.quantity_left else "")]
 
 
 def _dry_run(
@@ -256,15 +317,21 @@ def _dry_run(
     if schedule is not None:
         path = f"/v1/subscription_schedules/{schedule}/release"
         requests.append({"method": "POST", "path": path, "headers": {"Stripe-Account": balance.account}, "params": {}})
-    requests.append(
-        {
-            "method": "POST",
-            "path": "/v1/refunds",
-            "headers": {"Stripe-Account": balance.account, "Idempotency-Key": make_idempotency_key(id_)},
-            "params": to_stripe_params(balance, entries, request, id_),
-        }
-    )
-    if balance.purchase.type == "subscription" and taken:
+    if any(entry.amount for entry in entries):
+        requests.append(
+            {
+                "method": "POST",
+                "path": "/v1/refunds",
+                "headers": {"Stripe-Account": balance.account, "Idempotency-Key": make_idempotency_key(id_)},
+                "params": to_stripe_params(balance, entries, request, id_),
+            }
+        )
+    if request.end == "now":
+        path = f"/v1/subscriptions/{balance.purchase.stripe_id}"
+        requests.append(
+            {"method": "DELETE", "path": path, "headers": {"Stripe-Account": balance.account}, "params": {}}
+        )
+    elif balance.purchase.type == "subscription" and taken:
         left = balance.quantity_left - taken
         item = {"items": [{"id": "<its item>", "quantity": left}], "proration_behavior": "none"}
         requests.append(
@@ -281,7 +348,10 @@ def _dry_run(
             run.console.line(f"{one['method']} {one['path']}")
             for name, value in one["headers"].items():
                 run.console.line(f"{name}: {value}")
-            run.console.document(json.dumps(one["params"], indent=2) + "\n")
+            if one["params"]:
+                run.console.document(json.dumps(one["params"], indent=2) + "\n")
         run.console.line("nothing was sent")
 
-    run.finish({"dry_run": True, "requests": requests, "entries": [entry.document for entry in entries]}, show)
+    run.finish(
+        {"dry_run": True, "requests": requests, "entries": list_entries([entry.document for entry in entries])}, show
+    )

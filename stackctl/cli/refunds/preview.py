@@ -176,4 +176,4 @@ def _show_verdict(run: Run, refusal: StackctlError | None, repeat: str) -> None:
     if refusal:
         run.console.line(f"can't be refunded: {refusal.message}", "yellow")
     else:
-        run.console.line(f"to refund it: {repeat} --full | --amount USD")
+        run.console.line(f"to refund it: {repeat} --full | --amount AMOUNT")

@@ -49,10 +49,11 @@ TenancyFilter = Annotated[str | None, typer.Option("--tenancy", metavar="TENANCY
 RefundId = Annotated[str, typer.Argument(metavar="REFUND", help="The id that create printed, or Stripe's (re_).")]
 REFUND_COLUMNS = (
     "refund",
-    Column("asked", spare=2),
+    Column("asked", spare=3),
     Column("amount", right=True),
     Column("status", folds=True),
-    Column("customer", spare=1),
+    Column("customer", spare=2),
+    Column("by", spare=1),
 )
 STATUS_COLOURS = {"succeeded": "green", "failed": "red", "canceled": "red"}
 
@@ -115,8 +116,10 @@ def refund_document(refund: Refund) -> dict[str, Any]:
         "tenancy": refund.tenancy,
         "purchase_type": refund.purchase_type,
         "purchase_id": refund.purchase_id,
-        "amount_usd": format_decimal(refund.amount, refund.currency),
-        "entries": refund.entries,
+        "amount_usd": format_decimal(refund.amount) if refund.currency == "usd" else None,
+        "amount": format_decimal(refund.amount, refund.currency),
+        "currency": refund.currency,
+        "entries": list_entries(refund.entries),
         "stripe_refund_id": refund.stripe_refund,
         "failure": refund.failure,
         "pending_reason": waits_for.get("reason"),
@@ -130,6 +133,7 @@ def refund_document(refund: Refund) -> dict[str, Any]:
         "note": refund.note,
         "request_id": refund.request_id,
         "created_by": refund.created_by,
+        "by": refund.asked_by,
         "submitted_at": refund.submitted_at,
         "revoked": refund.revoked,
         "stays_revoked": refund.quantity if refund.stays_revoked else 0,
@@ -168,6 +172,12 @@ def _on(seconds: int | None) -> str:
     return f" on {datetime.fromtimestamp(seconds, UTC):%Y-%m-%d}" if seconds else ""
 
 
+def list_entries(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """As the ledger has them, each with `amount` and `currency`; `amount_usd` is null where that is another."""
+    usd = {"amount_usd": None, "currency": "usd"}
+    return [usd | {"amount": one.get("amount_usd")} | one for one in entries]
+
+
 def describe_failure(refund: Refund) -> str:
     """Of one that failed, or was canceled."""
     text = f"not refunded: {refund.failure or f'Stripe says {refund.status}'}"
@@ -185,11 +195,13 @@ def show_outcome(run: Run, outcome: Outcome) -> None:
         case "succeeded":
             is_taken = refund.revoked and (not refund.subscription or refund.quantity_left is not None)
             taken = f", {refund.quantity} revoked" if refund.quantity and is_taken else ""
-            if taken and refund.quantity_left == 0:
-                taken += "; the subscription ends with its period"
-            line(f"refunded {money}{taken}  ({refund.stripe_refund})", "green")
+            if refund.revoked and refund.quantity_left == 0:
+                taken += "; the subscription " + ("has ended" if refund.ends_now else "ends with its period")
+            stripe_id = f"  ({refund.stripe_refund})" if refund.stripe_refund else ""
+            line(f"refunded {money if refund.amount else 'nothing'}{taken}{stripe_id}", "green")
             if not refund.revoked:
-                line(f"the subscription's quantity is not lowered yet: {resume}", "yellow")
+                what = "is not ended yet" if refund.ends_now else "keeps its quantity until now"
+                line(f"the subscription {what}: {resume}", "yellow")
         case "pending":
             line(f"{money} are on their way, which may take days: Stripe says pending  ({refund.stripe_refund})")
             for text in describe_pending(refund):
@@ -310,6 +322,7 @@ def list_rows(refunds: Sequence[Refund]) -> list[tuple[object, ...]]:
             format_money(one.amount, one.currency),
             one.status if one.is_settled or one.status != "succeeded" else "succeeded, quantity not lowered",
             one.customer,
+            one.asked_by or one.created_by,
         )
         for one in refunds
     ]

@@ -40,7 +40,7 @@ def show(run: Run, refund: RefundId) -> None:
         "reason": one.params.get("reason"),
         "note": one.note,
         "request": one.request_id,
-        "asked": f"{one.created_at:%Y-%m-%d %H:%M:%S} UTC by {one.created_by}",
+        "asked": f"{one.created_at:%Y-%m-%d %H:%M:%S} UTC by {one.asked_by or one.created_by}",
         "sent": f"{one.submitted_at:%Y-%m-%d %H:%M:%S} UTC" if one.submitted_at else None,
     }
 

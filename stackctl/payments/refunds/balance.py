@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from stackctl.core.errors import StateError
 from stackctl.payments import purchases
-from stackctl.payments.money import format_money
+from stackctl.payments.money import format_money, is_known_currency
 from stackctl.payments.refunds import ledger
 
 if TYPE_CHECKING:
@@ -113,7 +113,27 @@ class RefundableBalance:
 
     @property
     def refusal(self) -> StateError | None:
-        """Why nothing can be refunded."""
+        """Why no money can be refunded."""
+        if self.lasting_refusal is not None or self.payment is None:
+            return self.lasting_refusal
+        if not is_known_currency(self.payment.currency):
+            return StateError(
+                f"{self.purchase.id} was paid in {self.payment.currency.upper()}, a currency of which it is not known "
+                "how Stripe counts it",
+                code="currency-not-supported",
+                hint="refund it in Stripe's dashboard",
+            )
+        if self.payment.disputed:
+            return StateError(
+                f"the charge of {self.purchase.id} is disputed: the bank decides about the money",
+                code="charge-disputed",
+                hint="answer the dispute in Stripe's dashboard",
+            )
+        return self._nothing_remains_error(self.payment) if self.remaining == 0 else None
+
+    @property
+    def lasting_refusal(self) -> StateError | None:
+        """Why nothing can be revoked either: it was not bought."""
         purchase, payment = self.purchase, self.payment
         if purchase.source == "TEST_MODE":
             return StateError(f"{purchase.id} is a test-mode purchase: no money was taken",
@@ -127,20 +147,6 @@ class RefundableBalance:
             return StateError(
                 f"{what} no completed payment: nothing was charged", code="not-charged", hint=self._renewal_hint
             )
-        if payment.currency != "usd":
-            return StateError(
-                f"{purchase.id} was paid in {payment.currency.upper()}; only US dollars can be refunded here",
-                code="currency-not-supported",
-                hint="refund it in Stripe's dashboard",
-            )
-        if payment.disputed:
-            return StateError(
-                f"the charge of {purchase.id} is disputed: the bank decides about the money",
-                code="charge-disputed",
-                hint="answer the dispute in Stripe's dashboard",
-            )
-        if self.remaining == 0:
-            return self._nothing_remains_error(payment)
         return None
 
     def _nothing_remains_error(self, payment: Payment) -> StateError:

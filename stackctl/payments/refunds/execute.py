@@ -56,9 +56,7 @@ def find_by_request(conn: Connection, purchase: purchases.Purchase, request: Ref
     found = ledger.find_refunds(conn, tenancy=purchase.tenancy, request=request.request_id)
     if not found:
         return None
-    same = found[0].purchase_id == purchase.id and found[0].is_full == (request.entries is None)
-    if same and request.entries is not None:
-        same = found[0].entries == [entry.document for entry in request.entries]
+    same = found[0].purchase_id == purchase.id and found[0].asked == request.document
     if same and purchase.type == "subscription":
         same = found[0].invoice == purchases.find_invoice(conn, purchase, request.invoice)
     if not same:
@@ -97,7 +95,8 @@ def plan_refund(
             "subscription": purchase.stripe_id if purchase.type == "subscription" else None,
             "amount": sum(entry.amount for entry in entries), "currency": payment.currency,
             "quantity": sum(entry.quantity for entry in entries), "entries": [entry.document for entry in entries],
-            "is_full": request.entries is None, "note": request.note,
+            "is_full": request.entries is None, "note": request.note, "asked": request.document,
+            "asked_by": request.by, "ends_now": request.end == "now",
             "params": to_stripe_params(balance, entries, request, str(id_)), "key": make_idempotency_key(str(id_)),
         }  # fmt: skip
         if known is not None:
@@ -158,6 +157,8 @@ def _send(
 ) -> Outcome:
     """`unsent`: what it is when nothing came of it, and it was not refused for good."""
     try:
+        if not refund.amount:
+            return _record(conn, gateway, refund, None, balance)
         try:
             stripe_refund = gateway.create_refund(refund.params, refund.key)
         except OutcomeUnknown as error:
@@ -230,6 +231,8 @@ def settle_refund(conn: Connection, gateway: Gateway, refund: Refund, *, asked_a
         )
     if refund.status == "planned":
         return _settle_planned(conn, gateway, refund, asked_anew)
+    if not refund.amount:
+        return _record(conn, gateway, refund, None) if refund.holds_money else Outcome(refund)
     if refund.stripe_refund is not None:
         return _record(conn, gateway, refund, gateway.get_refund(refund.stripe_refund))
     found = find_own(refund, gateway.list_refunds(refund.intent))
@@ -362,13 +365,16 @@ def _record(
     conn: Connection,
     gateway: Gateway,
     refund: Refund,
-    stripe_refund: StripeRefund,
+    stripe_refund: StripeRefund | None,
     balance: RefundableBalance | None = None,
 ) -> Outcome:
-    """Commit what Stripe says, together with the purchase's columns; then a subscription's quantity."""
-    if not stripe_refund.has_known_status:
+    """Commit what Stripe says, together with the purchase's columns; then a subscription's quantity.
+
+    `stripe_refund` is None where no money was asked for.
+    """
+    if stripe_refund is not None and not stripe_refund.has_known_status:
         return Outcome(ledger.get_refund(conn, refund.id), _unknown_status_error(refund, stripe_refund))
-    if balance is None or _has_other_refund(balance, stripe_refund):
+    if balance is None or (stripe_refund is not None and _has_other_refund(balance, stripe_refund)):
         balance = _read_balance(conn, gateway, refund)
     _write_down(conn, refund, stripe_refund, balance)
     now = ledger.get_refund(conn, refund.id)
@@ -383,15 +389,19 @@ def _record(
 
 
 def _write_down(
-    conn: Connection, refund: Refund, stripe_refund: StripeRefund, balance: RefundableBalance | None
+    conn: Connection, refund: Refund, stripe_refund: StripeRefund | None, balance: RefundableBalance | None
 ) -> None:
     """Commit what Stripe says, together with the purchase's columns."""
     with conn.transaction():
         purchases.lock_purchase(conn, refund.purchase_type, refund.tenancy, refund.purchase_id)
         ledger.record_status(
-            conn, refund.id, status=stripe_refund.status, stripe=stripe_refund.id, failure=stripe_refund.failure,
-            waits_for=stripe_refund.waits_for,
-        )  # fmt: skip
+            conn,
+            refund.id,
+            status=stripe_refund.status if stripe_refund else "succeeded",
+            stripe=stripe_refund.id if stripe_refund else None,
+            failure=stripe_refund.failure if stripe_refund else None,
+            waits_for=stripe_refund.waits_for if stripe_refund else None,
+        )
         now = ledger.get_refund(conn, refund.id)
         if now.status == "succeeded":
             if refund.subscription:

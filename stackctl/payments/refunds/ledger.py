@@ -25,17 +25,21 @@ _FILTERS = ("id", "request", "tenancy", "account", "purchase", "customer", "stat
             "named", "ids")  # fmt: skip
 _NO_FILTERS: dict[str, Any] = {"unsettled": False, "limit": None} | dict.fromkeys(_FILTERS)
 
+_NOT_ASKED: dict[str, Any] = {"asked": None, "asked_by": None, "part_of": None, "ends_now": False}
+
 
 @dataclass(frozen=True)
 class Refund:
-    """One row. `amount`: in the currency's smallest unit. `entries`: what was asked, as `{entry_index, quantity,
-    amount_usd}`; `is_full`: all that remained was. `params` and `key` are what Stripe is asked, each time alike. `age`:
+    """One row. `amount`: in the currency's smallest unit, and 0 where no money was asked for. `entries`: what it came
+    to, as `{entry_index, quantity, amount_usd}`, or with `amount` and `currency` where that is not US dollars;
+    `is_full`: all that remained was asked for. `params` and `key` are what Stripe is asked, each time alike. `age`:
     seconds since it was sent first, or planned; `sends`: how often it was. `waits_for`: what Stripe told of one that is
     pending.
 
-    `quantity_left`: what the subscription is to keep of what it had when the money was back; `revoked`: Stripe has it
-    so (true where there is nothing to do). `is_purchase_revoked`: a one-time purchase is, though no refund that
-    succeeded accounts for all of it.
+    `ends_now`: the subscription, and not with its period. `quantity_left`: what it is to keep of what it had when the
+    money was back; `revoked`: Stripe has it so (true where there is nothing to do). `is_purchase_revoked`: a one-time
+    purchase is, though no refund that succeeded accounts for all of it. `asked`: what makes it the same request when it
+    comes again; `asked_by`: who asked; `part_of`: the first of those that were asked for together.
     """
 
     id: UUID
@@ -69,6 +73,16 @@ class Refund:
     revoked: bool
     age: float
     is_purchase_revoked: bool
+    asked: dict[str, Any]
+    asked_by: str | None
+    part_of: UUID | None
+    ends_now: bool
+    credit_note: str | None
+
+    @property
+    def is_credit_note(self) -> bool:
+        """Made with a credit note, or to be."""
+        return "refund_amount" in self.params
 
     @property
     def holds_money(self) -> bool:
@@ -128,7 +142,9 @@ def replan_refund(conn: Connection, values: Mapping[str, Any]) -> None:
 
 
 def _to_columns(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {**values, "entries": Jsonb(values["entries"]), "params": Jsonb(values["params"])}
+    return {**_NOT_ASKED, **values} | {
+        name: Jsonb(values[name]) for name in ("entries", "params", "asked") if name in values
+    }
 
 
 def mark_submitted(conn: Connection, id_: UUID, within: float | None = None) -> int | None:
@@ -157,12 +173,13 @@ def record_status(
     id_: UUID,
     *,
     status: str,
-    stripe: str,
+    stripe: str | None,
     failure: str | None,
     waits_for: Mapping[str, Any] | None = None,
+    credit_note: str | None = None,
 ) -> None:
     values = {"status": status, "stripe": stripe, "failure": failure, "waits_for": waits_for and Jsonb(waits_for)}
-    conn.execute(_SQL["record_status"], values | {"id": id_})
+    conn.execute(_SQL["record_status"], values | {"id": id_, "credit_note": credit_note})
 
 
 def fail_refund(conn: Connection, id_: UUID, failure: str, sending: int) -> None:

@@ -13,7 +13,10 @@ SELECT id, status, tenancy_id AS tenancy, purchase_type, purchase_id, customer_i
               WHERE p."tenancyId" = refund.tenancy_id AND p.id = refund.purchase_id AND p."revokedAt" IS NOT NULL
                 AND p.quantity > (SELECT coalesce(sum(o.quantity), 0) FROM stackctl.refund AS o
                                   WHERE o.tenancy_id = p."tenancyId" AND o.purchase_id = p.id AND o.status = 'succeeded'))
-            ELSE FALSE END AS is_purchase_revoked
+            ELSE FALSE END AS is_purchase_revoked,
+       coalesce(asked, CASE WHEN is_full THEN '{"full": true}' ELSE jsonb_build_object('amount',
+         trim_scale((entries -> 0 ->> 'amount_usd')::numeric)::text, 'quantity', quantity) END) AS asked,
+       asked_by, part_of, ends_now, credit_note
 FROM stackctl.refund
 WHERE (%(id)s::uuid IS NULL OR id = %(id)s)
   AND (%(request)s::text IS NULL OR request_id = %(request)s)
@@ -33,12 +36,14 @@ ORDER BY created_at DESC, id LIMIT %(limit)s
 -- name: insert_refund
 INSERT INTO stackctl.refund
   (id, tenancy_id, purchase_type, purchase_id, customer_id, request_id, stripe_account, livemode, payment_intent, invoice,
-   stripe_subscription, amount, currency, quantity, entries, is_full, note, params, idempotency_key, revoked)
+   stripe_subscription, amount, currency, quantity, entries, is_full, note, params, idempotency_key, revoked,
+   asked, asked_by, part_of, ends_now)
 VALUES
   (%(id)s, %(tenancy)s, %(purchase_type)s, %(purchase_id)s, %(customer)s, %(request_id)s, %(account)s, %(livemode)s,
    %(intent)s, %(invoice)s, %(subscription)s, %(amount)s, %(currency)s, %(quantity)s, %(entries)s, %(is_full)s, %(note)s,
    %(params)s,
-   %(key)s, %(subscription)s::text IS NULL OR %(quantity)s = 0)
+   %(key)s, %(subscription)s::text IS NULL OR (%(quantity)s = 0 AND NOT %(ends_now)s), %(asked)s, %(asked_by)s,
+   %(part_of)s, %(ends_now)s)
 
 -- name: replan_refund
 -- What was asked stays; what remains, and so what `--full` comes to, may be something else by now.
@@ -46,7 +51,8 @@ UPDATE stackctl.refund
 SET status = 'planned', failure = NULL, stripe_account = %(account)s, livemode = %(livemode)s,
     payment_intent = %(intent)s, invoice = %(invoice)s, stripe_subscription = %(subscription)s, amount = %(amount)s,
     currency = %(currency)s, quantity = %(quantity)s, entries = %(entries)s, note = %(note)s, params = %(params)s,
-    idempotency_key = %(key)s, revoked = %(subscription)s::text IS NULL OR %(quantity)s = 0, created_by = session_user,
+    idempotency_key = %(key)s, revoked = %(subscription)s::text IS NULL OR (%(quantity)s = 0 AND NOT %(ends_now)s),
+    created_by = session_user, asked_by = %(asked_by)s, ends_now = %(ends_now)s,
     created_at = clock_timestamp(), updated_at = clock_timestamp()
 WHERE id = %(id)s AND status = 'canceled' AND submitted_at IS NULL AND stripe_refund IS NULL
 
@@ -67,7 +73,7 @@ RETURNING sends
 -- and what failed in Stripe stays failed. One that was closed without Stripe, and that Stripe has, was closed wrongly.
 UPDATE stackctl.refund
 SET status = %(status)s, stripe_refund = %(stripe)s, failure = %(failure)s, waits_for = %(waits_for)s,
-    updated_at = clock_timestamp()
+    credit_note = coalesce(%(credit_note)s, credit_note), updated_at = clock_timestamp()
 WHERE id = %(id)s AND CASE status
   WHEN 'succeeded' THEN %(status)s <> 'pending'
   WHEN 'failed' THEN stripe_refund IS NULL
@@ -96,7 +102,7 @@ RETURNING 1
 
 -- name: fix_quantity_left
 UPDATE stackctl.refund AS r
-SET quantity_left = greatest(s.quantity - r.quantity, 0), updated_at = clock_timestamp()
+SET quantity_left = CASE WHEN r.ends_now THEN 0 ELSE greatest(s.quantity - r.quantity, 0) END, updated_at = clock_timestamp()
 FROM "Subscription" AS s
 WHERE r.id = %(id)s AND r.quantity_left IS NULL AND s."tenancyId" = r.tenancy_id AND s.id = r.purchase_id
 

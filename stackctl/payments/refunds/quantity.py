@@ -32,20 +32,31 @@ def revoke_quantity(conn: Connection, gateway: Gateway, refund: Refund) -> None:
         return  # by somebody else meanwhile; the mark may be a later refund's by now
     left, lowers = _quantity_to_keep(refund, item), False
     if item is not None and item.last_refund_id != str(refund.id):
-        _refuse_lasting(subscription, item, ends=left == 0)
+        _refuse_lasting(subscription, item, ends=left == 0, now=refund.ends_now)
         lowers = 0 < left < item.quantity
         if lowers:
             gateway.set_quantity(subscription, item.id, left, str(refund.id))
+        elif refund.ends_now:
+            _end_now(gateway, subscription)
         elif left == 0 and not item.ends_with_period:
             gateway.cancel_at_period_end(subscription, str(refund.id))
     with conn.transaction():
         purchases.lock_purchase(conn, refund.purchase_type, refund.tenancy, refund.purchase_id)
-        purchases.lower_quantity(conn, refund.tenancy, refund.purchase_id, left)
+        purchases.lower_quantity(conn, refund.tenancy, refund.purchase_id, left, ends_now=refund.ends_now)
         ledger.mark_revoked(conn, refund.id)
         least = ledger.find_least_quantity(conn, refund.tenancy, refund.purchase_id)
     if item is not None and lowers and least is not None and 0 < least < left == planned:
         # Somebody else settled this one while we slept, and a later refund has lowered it further, or is about to.
         gateway.set_quantity(subscription, item.id, least, str(refund.id))
+
+
+def _end_now(gateway: Gateway, subscription: str) -> None:
+    try:
+        gateway.cancel_now(subscription)
+    except StateError as error:
+        # Stripe does not find what has ended: somebody else was faster, or a first answer was lost.
+        if error.code != "stripe-not-found":
+            raise
 
 
 def _quantity_to_keep(refund: Refund, item: SubscriptionItem | None) -> int:
@@ -54,7 +65,7 @@ def _quantity_to_keep(refund: Refund, item: SubscriptionItem | None) -> int:
     Without a row in the database `quantity_left` is None, and only Stripe knows.
     """
     planned = refund.quantity_left
-    if item is None:
+    if item is None or refund.ends_now:
         return planned or 0
     if item.last_refund_id == str(refund.id):  # Stripe has heard of it
         return 0 if planned == 0 and item.ends_with_period else max(planned or 0, item.quantity)
@@ -72,12 +83,13 @@ def _find_item(gateway: Gateway, subscription: str, *, only: bool) -> Subscripti
     return None if item.ended else item
 
 
-def _refuse_lasting(subscription: str, item: SubscriptionItem, *, ends: bool) -> None:
-    """What Stripe, or a later change of its own, would undo. `ends`: all is revoked, so that it ends with its period.
+def _refuse_lasting(subscription: str, item: SubscriptionItem, *, ends: bool, now: bool = False) -> None:
+    """What Stripe, or a later change of its own, would undo. `ends`: all is revoked, so that it ends with its period,
+    or `now`.
 
     Raises StateError `subscription-scheduled`, `subscription-update-pending`, `subscription-metered`.
     """
-    if item.ended or (ends and item.ends_with_period):
+    if item.ended or (ends and item.ends_with_period and not now):
         return
     if item.schedule is not None:
         raise StateError(
@@ -104,17 +116,22 @@ def check_planned(gateway: Gateway, refund: Refund) -> None:
 
     Raises StateError as that one does.
     """
-    if refund.subscription is None or not refund.quantity:
+    if refund.subscription is None or not (refund.quantity or refund.ends_now):
         return
     item = _find_item(gateway, refund.subscription, only=True)
     if item is None:
         return
-    ends = refund.quantity >= item.quantity
-    _refuse_lasting(refund.subscription, item, ends=ends)
+    ends = refund.ends_now or refund.quantity >= item.quantity
+    _refuse_lasting(refund.subscription, item, ends=ends, now=refund.ends_now)
 
 
 def check_quantity(
-    gateway: Gateway, balance: RefundableBalance, entries: Sequence[RefundEntry], *, release_schedule: bool = False
+    gateway: Gateway,
+    balance: RefundableBalance,
+    entries: Sequence[RefundEntry],
+    *,
+    ends_now: bool = False,
+    release_schedule: bool = False,
 ) -> str | None:
     """Whether the quantity can be taken off a subscription, before any money moves; one call, if there is any.
 
@@ -122,7 +139,7 @@ def check_quantity(
     `subscription-has-several-items`, `stripe-not-found`, and what `_refuse_lasting` does.
     """
     purchase, taken = balance.purchase, sum(entry.quantity for entry in entries)
-    if purchase.type != "subscription" or purchase.stripe_id is None or not taken:
+    if purchase.type != "subscription" or purchase.stripe_id is None or not (taken or ends_now):
         return None
     partly = taken < balance.quantity_left
     item = gateway.get_subscription_item(purchase.stripe_id)
@@ -133,5 +150,7 @@ def check_quantity(
             hint="wait for Stripe's webhook, or refund the money alone with --amount",
         )
     schedule = item.schedule if release_schedule else None
-    _refuse_lasting(purchase.stripe_id, replace(item, schedule=None) if schedule else item, ends=not partly)
+    _refuse_lasting(
+        purchase.stripe_id, replace(item, schedule=None) if schedule else item, ends=not partly, now=ends_now
+    )
     return schedule

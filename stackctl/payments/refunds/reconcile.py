@@ -162,8 +162,8 @@ class _Held:
 
 
 def _is_due_in_stripe(refund: Refund) -> bool:
-    """What was refused, or was never sent, has left nothing behind."""
-    return refund.stripe_refund is not None or (refund.holds_money and refund.status != "planned")
+    """What was refused, or was never sent, has left nothing behind; nor what was without money."""
+    return refund.stripe_refund is not None or (refund.amount > 0 and refund.holds_money and refund.status != "planned")
 
 
 def _compare_refund(refund: Refund, stripe_refund: StripeRefund | None) -> Sequence[Difference]:
@@ -172,15 +172,13 @@ def _compare_refund(refund: Refund, stripe_refund: StripeRefund | None) -> Seque
     def difference(kind: Kind, message: str) -> Difference:
         return Difference(kind, refund.id, stripe_id, message)
 
-    if stripe_refund is None:
-        if not _is_due_in_stripe(refund):
-            return []
-        return [difference("not-in-stripe", f"the ledger has it as {refund.status}, and Stripe does not have it")]
     found: list[Difference] = []
-    if stripe_refund.status != refund.status:
+    if stripe_refund is None and _is_due_in_stripe(refund):
+        return [difference("not-in-stripe", f"the ledger has it as {refund.status}, and Stripe does not have it")]
+    if stripe_refund is not None and stripe_refund.status != refund.status:
         what = f"the ledger says {refund.status}, Stripe says {stripe_refund.status}"
         found.append(difference("status", f"{what}; `stackctl refunds resume {refund.id}` takes it over"))
-    if (stripe_refund.amount, stripe_refund.currency) != (refund.amount, refund.currency):
+    if stripe_refund is not None and (stripe_refund.amount, stripe_refund.currency) != (refund.amount, refund.currency):
         ours, theirs = (
             format_money(refund.amount, refund.currency),
             format_money(stripe_refund.amount, stripe_refund.currency),

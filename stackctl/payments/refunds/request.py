@@ -3,86 +3,151 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Literal
 
 from stackctl.core.errors import StateError, UsageError
 from stackctl.payments.gateway import REFUND_ID
-from stackctl.payments.money import format_decimal, format_money
+from stackctl.payments.money import AskedAmount, format_decimal, format_money
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from stackctl.payments.refunds.balance import RefundableBalance
 
+End = Literal["now", "period", "no"]
 GRANT, CHARGE = 0, 1  # the entries of a purchase
+ALL_OF_IT = AskedAmount(Decimal(100), is_percent=True)
 REPETITION_WINDOW = 600  # seconds in which an identical refund is taken for a mistake
 
 
 @dataclass(frozen=True)
+class AskedEntry:
+    """What was asked for of one entry of a purchase. `quantity`: None where nothing was said of it."""
+
+    index: int
+    quantity: int | None
+    amount: AskedAmount
+
+
+@dataclass(frozen=True)
 class RefundEntry:
-    """What is to be given back of one entry of a purchase. `amount`: in cents."""
+    """What is to be given back of one entry of a purchase. `amount`: in the currency's smallest unit."""
 
     index: int
     quantity: int
     amount: int
+    currency: str
 
     @property
     def document(self) -> dict[str, Any]:
-        return {"entry_index": self.index, "quantity": self.quantity, "amount_usd": format_decimal(self.amount)}
+        amount = format_decimal(self.amount, self.currency)
+        money = {"amount_usd": amount} if self.currency == "usd" else {"amount": amount, "currency": self.currency}
+        return {"entry_index": self.index, "quantity": self.quantity, **money}
 
 
 @dataclass(frozen=True)
 class RefundRequest:
-    """What was asked for. `entries` is None for all that remains; `invoice`: of a renewal; `again`: though an identical
-    refund was just made."""
+    """What was asked for. `entries` is None for all that remains; `revoke`: of that, another quantity than all; `end`:
+    when the subscription ends, where that does not follow from the quantity. `invoice`: of a renewal; `by`: who asks;
+    `again`: though an identical refund was just made."""
 
-    entries: tuple[RefundEntry, ...] | None
+    entries: tuple[AskedEntry, ...] | None
+    revoke: int | None = None
+    end: End | None = None
     reason: str | None = None
     note: str | None = None
+    by: str | None = None
     request_id: str | None = None
     invoice: str | None = None
     again: bool = False
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """What makes it the same request when it comes again."""
+        asked: dict[str, Any] = {"full": True}
+        if self.entries is not None:
+            asked = {"amount": str(self.entries[0].amount), "quantity": self.entries[0].quantity or 0}
+        return asked | {
+            name: value for name, value in (("revoke", self.revoke), ("end", self.end)) if value is not None
+        }
 
 
 def resolve_entries(request: RefundRequest, balance: RefundableBalance) -> tuple[RefundEntry, ...]:
     """What is to be refunded, once it is sure that it can be.
 
-    Raises UsageError `schema-error`; StateError: that of `position.refusal`, `amount-over-remainder`,
+    Raises UsageError `schema-error` and `usage`; StateError: that of `balance.refusal`, `amount-over-remainder`,
     `quantity-over-remainder`, `refund-under-way`, `refunded-moments-ago`,
     `revoked-already`.
     """
-    if balance.refusal is not None:
-        raise balance.refusal
-    entries = request.entries or (RefundEntry(GRANT, balance.quantity_left, balance.remaining),)
-    for place, entry in enumerate(entries):
+    asked = request.entries or (AskedEntry(GRANT, request.revoke, ALL_OF_IT),)
+    for place, entry in enumerate(asked):
         if entry.index == CHARGE:
             raise _schema_error(f"entry {CHARGE} is the charge; the product is entry {GRANT}")
         if entry.index != GRANT:
             raise _schema_error(f"the purchase has no entry {entry.index}; the product is entry {GRANT}")
-        if entry.index in [one.index for one in entries[:place]]:
+        if entry.index in [one.index for one in asked[:place]]:
             raise _schema_error(f"entry {entry.index} is named twice")
-        if entry.quantity > balance.quantity_left:
-            raise StateError(
-                f"{entry.quantity} of {balance.purchase.name} can't be revoked: {balance.quantity_left} of "
-                f"{balance.bought} are left",
-                code="quantity-over-remainder",
-                hint="a quantity of 0 gives back money only",
-                details={"quantity_left": balance.quantity_left},
-            )
-    amount = sum(entry.amount for entry in entries)
-    if amount <= 0:
-        raise _schema_error("a refund of nothing: the amount must be above 0")
+    wanted = asked[0]  # as there is but one that can be refunded
+    is_moneyless = request.entries is not None and not wanted.amount.number
+    refusal = balance.refusal if not is_moneyless else balance.lasting_refusal
+    if refusal is not None:
+        raise refusal
+    assert balance.payment is not None, "what has no payment is refused"
+    currency, is_full = balance.payment.currency, request.entries is None
+    quantity = _resolve_quantity(request, balance, wanted.quantity)
+    amount = balance.remaining if is_full else wanted.amount.to_units(currency, balance.charged)
+    if amount <= 0 and not is_moneyless:
+        raise _schema_error(f"{wanted.amount} of {format_money(balance.charged, currency)} is nothing")
+    if is_moneyless and not quantity and request.end in (None, "no"):
+        raise _schema_error("a refund of nothing: the amount must be above 0, or something be revoked")
     if amount > balance.remaining:
-        held = f", and {format_money(balance.held, 'usd')} are held by refunds under way" if balance.held else ""
+        held = f", and {format_money(balance.held, currency)} are held by refunds under way" if balance.held else ""
         raise StateError(
-            f"{format_money(amount, 'usd')} is more than the {format_money(balance.remaining, 'usd')} that remain of "
-            f"{format_money(balance.charged, 'usd')} charged{held}",
+            f"{format_money(amount, currency)} is more than the {format_money(balance.remaining, currency)} that "
+            f"remain of {format_money(balance.charged, currency)} charged{held}",
             code="amount-over-remainder",
             hint="--full refunds all that remains",
-            details={"remaining_usd": format_decimal(balance.remaining), "amount_usd": format_decimal(amount)},
+            details=_describe_amounts(amount, balance.remaining, currency),
         )
+    entries = (RefundEntry(GRANT, quantity, amount, currency),)
     _refuse_repetition(request, entries, balance)
     return entries
+
+
+def _resolve_quantity(request: RefundRequest, balance: RefundableBalance, quantity: int | None) -> int:
+    """How many are revoked: what was said; else all where all is refunded or the subscription is to end, else none."""
+    left = balance.quantity_left
+    if request.end is not None and balance.purchase.type != "subscription":
+        raise UsageError("--end goes with a subscription; this is a one-time purchase", code="usage")
+    if quantity is None:
+        takes_all = request.entries is None or request.end in ("now", "period")
+        return 0 if request.end == "no" or not takes_all else left
+    if quantity > left:
+        raise StateError(
+            f"{quantity} of {balance.purchase.name} can't be revoked: {left} of {balance.bought} are left",
+            code="quantity-over-remainder",
+            hint="a quantity of 0 gives back money only",
+            details={"quantity_left": left},
+        )
+    if request.end == "no" and quantity and quantity == left:
+        raise UsageError(
+            "a subscription of which nothing is left ends: --end no can't keep it", code="usage", hint="revoke less"
+        )
+    if request.end in ("now", "period") and quantity < left:
+        raise UsageError(
+            f"a subscription that ends leaves nothing: --end {request.end} revokes all {left}",
+            code="usage",
+            hint="leave out the quantity",
+        )
+    return quantity
+
+
+def _describe_amounts(amount: int, remaining: int, currency: str) -> dict[str, Any]:
+    said = {"remaining": format_decimal(remaining, currency), "amount": format_decimal(amount, currency)}
+    return {**said, "currency": currency} | (
+        {"remaining_usd": said["remaining"], "amount_usd": said["amount"]} if currency == "usd" else {}
+    )
 
 
 def _refuse_repetition(request: RefundRequest, entries: Sequence[RefundEntry], balance: RefundableBalance) -> None:
@@ -149,4 +214,5 @@ def to_stripe_params(
     params: dict[str, Any] = {"payment_intent": balance.payment.intent, "amount": amount, "expand": ["charge"]}
     if request.reason:
         params["reason"] = request.reason
-    return params | {"metadata": {REFUND_ID: id_, "stackctl_purchase_id": str(balance.purchase.id)}}
+    metadata = {REFUND_ID: id_, "stackctl_purchase_id": str(balance.purchase.id)}
+    return params | {"metadata": metadata | ({"stackctl_by": request.by} if request.by else {})}

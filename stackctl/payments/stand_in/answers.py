@@ -177,6 +177,9 @@ class StandIn:
                 return state.refund(account, checked("RefundCreateParams", raw), livemode)
             case "POST", ["subscriptions", id_]:
                 return state.update_subscription(account, id_, checked("SubscriptionUpdateParams", raw), livemode)
+            case "DELETE", ["subscriptions", id_]:
+                checked("SubscriptionCancelParams", raw)
+                return state.cancel_subscription(account, id_, livemode)
             case "POST", ["subscription_schedules", id_, "release"]:
                 checked("SubscriptionScheduleReleaseParams", raw)
                 return state.release_schedule(account, id_, livemode)

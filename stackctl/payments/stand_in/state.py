@@ -133,6 +133,7 @@ class State:
         if amount > left:
             raise Refused(400, f"Refund amount ({amount}) is greater than unrefunded amount on charge ({left})",
                           param="amount")  # fmt: skip
+        _check_step(intent["currency"], amount)
         given = self.next_statuses.popleft() if self.next_statuses else "succeeded"
         said = given if isinstance(given, dict) else {"status": given}
         status = said["status"]
@@ -159,6 +160,8 @@ class State:
                 "cancelation behavior directly is not allowed. Please update the schedule instead.",
                 param="cancel_at_period_end",
             )
+        if found.get("status") == "canceled" and params.keys() != {"metadata"}:
+            raise Refused(400, "A canceled subscription can only update its cancellation_details and metadata.")
         items = {one["id"]: one for one in found["items"]["data"]}
         for change in params.pop("items", []):
             item = items.get(change.get("id", ""))
@@ -168,6 +171,16 @@ class State:
         if "cancel_at_period_end" in params:
             found["cancel_at_period_end"] = params["cancel_at_period_end"]
         found["metadata"] = {**(found.get("metadata") or {}), **params.get("metadata", {})}
+        return found
+
+    def cancel_subscription(self, account: str, id_: str, livemode: bool) -> Object:
+        """DELETE /v1/subscriptions/…: one that has ended is not found any more."""
+        found = self.get("subscription", account, id_, livemode)
+        if found.get("status") == "canceled":
+            raise missing("subscription", id_)
+        if found.get("schedule"):
+            self.get("subscription_schedule", account, found["schedule"], livemode)["status"] = "canceled"
+        found |= {"status": "canceled", "ended_at": int(time.time()), "canceled_at": int(time.time())}
         return found
 
     def release_schedule(self, account: str, id_: str, livemode: bool) -> Object:
@@ -200,3 +213,10 @@ class State:
 def _is_refundable(dispute: Object) -> bool:
     """Of an inquiry, or of one that was won, the charge can be refunded."""
     return dispute["status"] == "won" or dispute["status"].startswith("warning_")
+
+
+def _check_step(currency: str, amount: int) -> None:
+    """The last of three decimals is 0, and of what Stripe counts in hundredths for old times' sake, both."""
+    step = {"isk": 100, "ugx": 100, "bhd": 10, "jod": 10, "kwd": 10, "omr": 10, "tnd": 10}.get(currency, 1)
+    if amount % step:
+        raise Refused(400, f"Invalid amount: {amount} {currency} is no multiple of {step}", param="amount")
