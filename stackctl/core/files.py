@@ -98,6 +98,11 @@ def make_private_file(path: Path) -> None:
         os.close(os.open(path.resolve(), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
 
 
+def is_writable(path: Path) -> bool:
+    """Whether this process may write what is there, by its rights and by the file system, or nothing is there."""
+    return not path.exists() or os.access(path, os.W_OK)
+
+
 def identify_file(path: Path) -> tuple[int, int] | None:
     """Which file is at a place: its device and inode. None: there is none."""
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 import uuid
@@ -562,3 +563,31 @@ def test_rejected_rows_are_told_apart_from_what_a_repair_can_fix(
     target.execute("ALTER TABLE users DROP CONSTRAINT polite")
     repaired = project.run("verify", "--repair", "--json")
     assert (repaired.code, repaired.json["checks"][0]["rejected"]) == (0, 0)
+
+
+@pytest.mark.parametrize("others", ["nobody has it open", "somebody writes it"])
+def test_a_file_that_can_only_be_read_is_compared(
+    others: str, project: Project, source: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it is for the one who may not write it: root may. Nothing is made beside it."""
+    pipeline = project.sqlite(MINE, mappings=["users", "teams"]).pipeline()
+    populate(source)
+    settle(pipeline)
+    writer = sqlite3.connect(project.directory / "copy.db", isolation_level=None)
+    if others == "somebody writes it":
+        writer.execute("UPDATE users SET display_name = 'in the log'")
+    else:
+        writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        writer.execute("DELETE FROM teams")
+        writer.close()
+    before = {path.name for path in project.directory.glob("copy.db*")}
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # type: ignore[misc]
+    differing = ("users", (0, 0, 1, 0)) if others == "somebody writes it" else ("teams", (1, 0, 0, 0))
+    assert damaged(checked(pipeline)) == dict([differing])
+    check = checked(pipeline, repair=True)[differing[0]]
+    assert check.error is not None
+    assert (check.error.code, check.repaired) == ("out-of-resources", 0)
+    assert {path.name for path in project.directory.glob("copy.db*")} == before
+    writer.close()
+    monkeypatch.undo()
+    assert sum(map(sum, damaged(checked(pipeline, repair=True)).values())) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import uuid
 from typing import TYPE_CHECKING, Any
@@ -172,3 +173,36 @@ def test_repair_while_changes_flow(project: Project, source: Connection, migrate
     settle(pipeline)
     assert found(pipeline) == {}
     assert differences(pipeline) == []
+
+
+def test_rows_of_which_duckdb_holds_few_are_compared_and_repaired(
+    project: Project, source: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It reads 2,048 rows at once, if it has the memory."""
+    from stackctl.sync.targets import duckdb as target
+
+    pipeline = project.duckdb(MINE, mappings=["users"]).pipeline()
+    add_many_users(source, 50)
+    source.execute('UPDATE "ProjectUser" SET "displayName" = repeat(md5("projectUserId"::text), 16384)')
+    settle(pipeline)
+    monkeypatch.setattr(target, "WINDOW", 20)
+    monkeypatch.setitem(target._SETTINGS, "memory_limit", "24MB")  # pyright: ignore[reportPrivateUsage]
+    assert found(pipeline) == {}
+    execute(project, "UPDATE users SET display_name = 'x' WHERE id IN (SELECT id FROM users ORDER BY id LIMIT 30)")
+    execute(project, "DELETE FROM users WHERE id = (SELECT max(id) FROM users)")
+    assert found(pipeline, repair=True) == {"users": (1, 0, 30, 31)}
+    assert found(pipeline) == {}
+
+
+def test_a_file_that_can_only_be_read_is_compared(
+    project: Project, source: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = project.duckdb(MINE, mappings=["users"]).pipeline()
+    populate(source)
+    settle(pipeline)
+    execute(project, "UPDATE users SET display_name = 'x'")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # type: ignore[misc]
+    assert found(pipeline) == {"users": (0, 0, 1, 0)}
+    (check,) = verify.verify(pipeline, service.Scope(None), Stop(), repair=True)
+    assert check.error is not None
+    assert check.error.code == "out-of-resources"

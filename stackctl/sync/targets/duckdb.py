@@ -18,7 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from stackctl.core.errors import AnswerNo, ConfigError, ServiceError, StackctlError, StateError
-from stackctl.core.files import identify_file, private_umask
+from stackctl.core.files import identify_file, is_writable, private_umask
 from stackctl.mapping.checksums import Hasher
 from stackctl.mapping.sql_text import quote
 from stackctl.mapping.target_statements import TYPES, compose_prune
@@ -72,6 +72,9 @@ if TYPE_CHECKING:
 
 BUSY_TIMEOUT = 30.0  # seconds to wait until another thread or process has closed the file
 BUSY_POLL = 0.05  # seconds
+WINDOW = 16 * 1024  # rows that are read by one statement
+FETCHED = 100  # of these, rows that are fetched at a time
+FEW = 20  # keys whose rows are looked up one by one
 
 _SETTINGS: dict[str, str | bool | int | float | list[str]] = {
     "memory_limit": "192MB",  # it spills to the disk beyond that
@@ -130,6 +133,7 @@ class DuckdbTarget:
         self._file: tuple[int, int] | None = None
         self._here = _open_here.setdefault(str(database.path.resolve()), threading.Lock())
         self._checked: set[str] = set()
+        self._wide: set[str] = set()  # mappings of whose rows DuckDB can't hold many at once
         self._has_records = False
         self._written = 0
         # DuckDB makes its `.wal` and what it spills whenever it needs them.
@@ -138,9 +142,9 @@ class DuckdbTarget:
 
     @property
     def _conn(self) -> duckdb.DuckDBPyConnection:
-        """Open from the first use to `close`; nobody else can write meanwhile."""
+        """Open from the first use to `close`; nobody else can write meanwhile. What can't be written is only read."""
         if self._opened is None:
-            self._opened = self._open(read_only=False)
+            self._opened = self._open(read_only=not is_writable(self._path))
             self._file = identify_file(self._path)
         return self._opened
 
@@ -403,25 +407,51 @@ class DuckdbTarget:
         return str(self._written)
 
     def sum_hashes(self, compiled: Compiled) -> Sums:
-        return Hasher(compiled.mapping).sums(self._read(compose_select(compiled.mapping)))
+        with self._translate_errors():
+            return Hasher(compiled.mapping).sums(self._read_all(compiled.mapping))
 
     def read_hashes(self, compiled: Compiled, wanted: Collection[int]) -> list[tuple[Any, ...]]:
-        rows = self._read(compose_select(compiled.mapping))
-        return Hasher(compiled.mapping).hashes(rows, set(wanted))
+        with self._translate_errors():
+            return Hasher(compiled.mapping).hashes(self._read_all(compiled.mapping), set(wanted))
 
     def read_hashes_by_key(self, compiled: Compiled, keys: Collection[Key]) -> list[tuple[Any, ...]]:
         mapping, hasher = compiled.mapping, Hasher(compiled.mapping)
-        names = ", ".join(quote(column.name) for column in mapping.key_columns)
-        given = ", ".join(f"unnest(?::VARCHAR[])::{TYPES['duckdb'][column.type]}" for column in mapping.key_columns)
-        statement = f"{compose_select(mapping)} WHERE ({names}) IN (SELECT ({given}))"
-        found = self._read(statement, *([key[n] for key in keys] for n in range(len(mapping.key))))
-        return [(*hasher.key(row), hasher.hash(row)) for row in found]
-
-    def _read(self, statement: str, *parameters: object) -> Iterator[tuple[Any, ...]]:
+        types = [TYPES["duckdb"][column.type] for column in mapping.key_columns]
         with self._translate_errors():
-            cursor = self._execute(statement, *parameters)
-            while chunk := cursor.fetchmany(1000):
-                yield from chunk
+            if mapping.name in self._wide or len(keys) <= FEW:
+                one = " AND ".join(f"{quote(n)} = ?::{type_}" for n, type_ in zip(mapping.key, types, strict=True))
+                parts = (self._execute(f"{compose_select(mapping)} WHERE {one}", *key).fetchall() for key in keys)
+                return [(*hasher.key(row), hasher.hash(row)) for part in parts for row in part]
+            names = ", ".join(map(quote, mapping.key))
+            given = ", ".join(f"unnest(?::VARCHAR[])::{type_}" for type_ in types)
+            statement = f"{compose_select(mapping)} WHERE ({names}) IN (SELECT ({given}))"
+            found = self._execute(statement, *([key[n] for key in keys] for n in range(len(types))))
+            return [(*hasher.key(row), hasher.hash(row)) for row in found.fetchall()]
+
+    def _read_all(self, mapping: Mapping) -> Iterator[tuple[Any, ...]]:
+        """All rows of a copy, some by their place at a time; one by one, where DuckDB can't hold as many as it reads.
+
+        Only the index of a key with a single column leads to one row without its neighbours.
+        """
+        table, key = quote(mapping.target), quote(next(iter(mapping.key)))
+        end = self._fetch_value(f"SELECT coalesce(max(rowid) + 1, 0) FROM {table}")
+        for start in range(0, end, WINDOW):
+            read: set[int] = set()
+            within = f"WHERE rowid >= {start} AND rowid < {start + WINDOW}"
+            try:
+                cursor = self._execute(f"{compose_select(mapping, 'rowid')} {within}")
+                while chunk := cursor.fetchmany(FETCHED):
+                    for place, *row in chunk:
+                        read.add(place)
+                        yield tuple(row)
+            except duckdb.OutOfMemoryException:
+                if len(mapping.key) > 1:
+                    raise
+                self._wide.add(mapping.name)
+                one = f"{compose_select(mapping)} WHERE {key} = ?"
+                for place, value in self._execute(f"SELECT rowid, {key} FROM {table} {within}").fetchall():
+                    if place not in read:
+                        yield from self._execute(one, value).fetchall()
 
     def _execute(self, statement: str, *parameters: object) -> duckdb.DuckDBPyConnection:
         return self._conn.execute(statement, parameters or None)
@@ -485,8 +515,9 @@ def _format_rejection(reason: str) -> str:
     return " ".join(re.sub(r'"[^"]*"', "…", reason.split("\n")[0]).split())
 
 
-def compose_select(mapping: Mapping) -> str:
-    columns = ", ".join(_spelling(column) for column in mapping.columns)
+def compose_select(mapping: Mapping, *first: str) -> str:
+    """All rows; these expressions come before the mapping's columns."""
+    columns = ", ".join([*first, *(_spelling(column) for column in mapping.columns)])
     return f"SELECT {columns} FROM {quote(mapping.target)}"
 
 

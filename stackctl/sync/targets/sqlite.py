@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from stackctl.core.errors import AnswerNo, ServiceError, StackctlError, StateError
-from stackctl.core.files import identify_file, make_private_file
+from stackctl.core.files import identify_file, is_writable, make_private_file
 from stackctl.mapping.checksums import Hasher
 from stackctl.mapping.sql_text import quote
 from stackctl.mapping.target_statements import compose_prune
@@ -48,6 +48,7 @@ from stackctl.sync.targets.table_check import TableColumn, check_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
+    from pathlib import Path
 
     from stackctl.config.settings import ExternalDatabase
     from stackctl.mapping.checksums import Key, Sums
@@ -102,6 +103,8 @@ class SqliteTarget:
         self._checked: set[str] = set()
         self._has_records = False
         self._written = 0
+        self._path = database.path
+        self._read_only = self._unchanging = False
         self.response_timer = ResponseTimer()
         try:
             make_private_file(database.path)  # SQLite gives the files beside it the same rights
@@ -111,7 +114,8 @@ class SqliteTarget:
             ) from error
         try:
             self._conn = sqlite3.connect(
-                database.path,
+                self._address(),
+                uri=True,
                 timeout=busy_timeout or BUSY_TIMEOUT,
                 isolation_level=None,
                 check_same_thread=False,
@@ -119,11 +123,31 @@ class SqliteTarget:
             )
         except sqlite3.Error as error:
             raise self._to_stackctl_error(error) from error
-        self._path = database.path
-        self._file = identify_file(database.path)
+        self._file = self._identify_file()
+
+    def _address(self) -> Path | str:
+        """The file as SQLite is told of it. One that can't be written is read, beside those who write it.
+
+        They all share what lies beside it. Where nobody can have made that, nothing is in it, and a file in a folder
+        that can't be written is read as it stands.
+        """
+        beside = {end: self._path.with_name(self._path.name + end) for end in ("-wal", "-shm")}
+        alone = not is_writable(self._path.parent) and not beside["-shm"].exists()
+        if is_writable(self._path) and not alone:
+            return self._path
+        self._read_only = True
+        self._unchanging = alone and not (beside["-wal"].exists() and beside["-wal"].stat().st_size)
+        return f"{self._path.absolute().as_uri()}?mode=ro{'&immutable=1' if self._unchanging else ''}"
+
+    def _identify_file(self) -> tuple[int, ...] | None:
+        found = identify_file(self._path)
+        if found is None or not self._unchanging:
+            return found
+        stat = self._path.stat()
+        return (*found, stat.st_size, stat.st_mtime_ns)
 
     def _refuse_replaced_file(self) -> None:
-        if identify_file(self._path) != self._file:
+        if self._identify_file() != self._file:
             raise replaced_error(self._where)
 
     def prepare(self, tenancy: UUID, compiled: Sequence[Compiled], policy: ChangePolicy) -> TargetState:
@@ -244,7 +268,8 @@ class SqliteTarget:
     def _transaction(self) -> Iterator[None]:
         # IMMEDIATE takes the write lock at once: whoever comes second waits here, before reading the source.
         with self.response_timer():
-            self._conn.execute("BEGIN IMMEDIATE")
+            # Who can't write reads one state until the end.
+            self._conn.execute("BEGIN" if self._read_only else "BEGIN IMMEDIATE")
         try:
             yield
         except BaseException:
