@@ -9,6 +9,7 @@ from collections import defaultdict
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from stackctl import __version__
 from stackctl.backend.external_databases import BackendDatabases, DatabaseChanges, find_changes, to_place
 from stackctl.config.keys import KEYS
 from stackctl.config.settings import Settings
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from stackctl.postgres.connect import Connection
     from stackctl.sync.targets.protocol import Target
 
+FORMAT = 1  # of what stackctl keeps in its schema: a migration that earlier versions can't live with raises it
+
 _SQL = load_statements(__file__)
 _DIALECTS: dict[str, Dialect] = {"postgres": "postgres", "sqlite": "sqlite", "duckdb": "duckdb"}
 
@@ -66,8 +69,8 @@ class Pipeline:
         """What must hold before anything is stamped or sent; `used` are the mappings concerned, all when left out.
 
         `without_missing`: a table that is gone is the trouble of its own mappings alone.
-        Raises StateError `not-migrated`, ServiceError `row-security`, and ConfigError `mapping-invalid` for a mapping
-        that the operated database does not bear out.
+        Raises StateError `not-migrated` and `newer-stackctl`, ServiceError `row-security`, and ConfigError
+        `mapping-invalid` for a mapping that the operated database does not bear out.
         """
         self.check_migrated(conn)
         names = self.mappings if used is None else {compiled.mapping.name for compiled in used}
@@ -78,7 +81,16 @@ class Pipeline:
     def check_migrated(conn: Connection) -> None:
         """Raise StateError `not-migrated` where nothing of ours is there."""
         row = conn.execute(_SQL["is_migrated"]).fetchone()
-        if not (row and row[0]):
+        assert row is not None
+        is_migrated, needed = row
+        if needed is not None and int(needed[0]) > FORMAT:
+            raise StateError(
+                f"the operated database was migrated for stackctl {needed[1]}; this version ({__version__}) would read"
+                " wrongly what that one keeps there",
+                code="newer-stackctl",
+                hint=f"use stackctl {needed[1]} or later",
+            )
+        if not is_migrated:
             raise StateError(
                 "the operated database was never migrated",
                 code="not-migrated",

@@ -581,7 +581,7 @@ def test_a_file_that_can_only_be_read_is_compared(
         writer.execute("DELETE FROM teams")
         writer.close()
     before = {path.name for path in project.directory.glob("copy.db*")}
-    monkeypatch.setattr(os, "access", lambda path, mode: False)  # type: ignore[misc]
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
     differing = ("users", (0, 0, 1, 0)) if others == "somebody writes it" else ("teams", (1, 0, 0, 0))
     assert damaged(checked(pipeline)) == dict([differing])
     check = checked(pipeline, repair=True)[differing[0]]

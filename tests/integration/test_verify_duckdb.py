@@ -201,7 +201,7 @@ def test_a_file_that_can_only_be_read_is_compared(
     populate(source)
     settle(pipeline)
     execute(project, "UPDATE users SET display_name = 'x'")
-    monkeypatch.setattr(os, "access", lambda path, mode: False)  # type: ignore[misc]
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
     assert found(pipeline) == {"users": (0, 0, 1, 0)}
     (check,) = verify.verify(pipeline, service.Scope(None), Stop(), repair=True)
     assert check.error is not None
