@@ -120,9 +120,9 @@ def _find_failures(file: RulesFile, after: RuleSet) -> tuple[tuple[suites.Result
             own.append(suite)
     if not own or file.text is None:
         return (), tuple(unread)
-    before = suites.run_suites(own, {place: file.rules}, check_ids=False)
+    before = suites.run_suites(own, {place: file.rules})
     passed = {_test_key(one) for one in before.results if one.passed}
-    failed = suites.run_suites(own, {place: after}, check_ids=False).failed
+    failed = suites.run_suites(own, {place: after}).failed
     return tuple(one for one in failed if _test_key(one) in passed), tuple(unread)
 
 

@@ -53,13 +53,15 @@ class Suite:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of one test. `differences`: the keys of `expect` that came out otherwise."""
+    """What came of one test. `differences`: the keys of `expect` that came out otherwise; `unknown_rules`: ids that it
+    names, of rules that are not there (so that it fails)."""
 
     suite: Suite
     test: Test
     decision: Decision
     actual: Mapping[str, Any]
     differences: tuple[str, ...]
+    unknown_rules: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -134,14 +136,10 @@ def load_suite(path: Path, rules: Path | None = None) -> Suite:
     return Suite(path, rules or path.parent / str(named), tests, text)
 
 
-def run_suites(
-    suites: Sequence[Suite], rules: Mapping[Path, RuleSet] | None = None, *, check_ids: bool = True
-) -> Report:
+def run_suites(suites: Sequence[Suite], rules: Mapping[Path, RuleSet] | None = None) -> Report:
     """Judge every test. `rules`: rule sets to take for these files instead of what stands in them.
 
-    Without `check_ids`, a test that names a rule which is not there simply fails.
-
-    Raises ConfigError of a rules file, and `invalid-suite` where a test expects something of a rule that is not there.
+    Raises ConfigError of a rules file.
     """
     given = {path.resolve(): found for path, found in (rules or {}).items()}
     sets: dict[Path, tuple[RuleSet, Judge]] = {}
@@ -152,9 +150,8 @@ def run_suites(
             found = given.get(place) or rules_file.load_rules(suite.rules)
             sets[place] = found, Judge(found)
         known, judge = sets[place]
-        if check_ids:
-            _check_rule_ids(suite, known)
-        results += [_to_result(suite, test, judge.decide(test.context)) for test in suite.tests]
+        ids = frozenset(rule.id for rule in known.rules)
+        results += [_to_result(suite, test, judge.decide(test.context), ids) for test in suite.tests]
     rule_sets = {place: one for place, (one, _) in sets.items()}
     return Report(tuple(results), tuple(_count_coverage(results, rule_sets)), rule_sets)
 
@@ -170,25 +167,13 @@ def describe_actual(decision: Decision) -> dict[str, Any]:
     }
 
 
-def _to_result(suite: Suite, test: Test, decision: Decision) -> Result:
+def _to_result(suite: Suite, test: Test, decision: Decision, ids: frozenset[str]) -> Result:
     seen = describe_actual(decision)
     seen["matched"] = sorted(seen["matched"])
     differences = tuple(key for key, value in test.expect.items() if value != seen[key])
-    return Result(suite, test, decision, seen, differences)
-
-
-def _check_rule_ids(suite: Suite, rules: RuleSet) -> None:
-    known = [rule.id for rule in rules.rules]
-    reader = Reader()
-    for test in suite.tests:
-        named = [test.expect.get("rule"), test.expect.get("restricted_by"), *test.expect.get("matched", ())]
-        for id_ in named:
-            if id_ is not None and id_ not in known:
-                near = difflib.get_close_matches(id_, known, n=1)
-                meant = f"; did you mean {near[0]}?" if near else ""
-                reader.mistakes.append((test.line, f"{test.name}: there is no rule {id_} in {suite.rules}{meant}"))
-    if reader.mistakes:
-        raise reader.to_error(str(suite.path), code="invalid-suite", hint="`stackctl rules list` names the rules")
+    named = [test.expect.get("rule"), test.expect.get("restricted_by"), *test.expect.get("matched", ())]
+    unknown = tuple(dict.fromkeys(id_ for id_ in named if id_ is not None and id_ not in ids))
+    return Result(suite, test, decision, seen, differences, unknown)
 
 
 def _count_coverage(results: Iterable[Result], sets: Mapping[Path, RuleSet]) -> Iterable[Coverage]:

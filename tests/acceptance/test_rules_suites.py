@@ -115,7 +115,6 @@ def test_record_writes_what_happens_and_leaves_the_rest(suite: Project, tmp_path
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
-        ("rule: null", "rule: brokn", "there is no rule brokn in sign-up-rules.yaml; did you mean broken?"),
         ("allowed: true", "alowed: true", "did you mean allowed?"),
         ("allowed: true", "allowed: maybe", "allowed is true or false"),
         ("decision: reject", "decision: deny", "deny is unknown"),
@@ -133,6 +132,18 @@ def test_a_bad_suite_is_one_error(suite: Project, tmp_path: Path, old: str, new:
     result = suite.run("rules", "test", "--json")
     assert result.code == 3
     assert says in result.json["error"]["message"]
+
+
+def test_a_test_that_names_a_rule_which_is_not_there_fails(suite: Project, tmp_path: Path) -> None:
+    path = tmp_path / "a.rules-test.yaml"
+    path.write_text(SUITE.replace("rule: null", "rule: brokn"))
+    result = suite.run("rules", "test")
+    assert result.code == 1
+    assert "  there is no rule brokn in sign-up-rules.yaml; did you mean broken?\n" in result.stdout
+    document = suite.run("rules", "test", "--json").json
+    assert [one["name"] for one in document["tests"] if one["unknown_rules"] == ["brokn"]]
+    assert suite.run("rules", "test", "--record").code == 0
+    assert suite.run("rules", "test").code == 0
 
 
 def test_no_suite_at_all_is_an_error(tmp_path: Path) -> None:

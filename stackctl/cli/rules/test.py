@@ -55,6 +55,8 @@ def test(
 ) -> None:
     """Run suites of sample users against the rules, and show what came out otherwise, and why.
 
+    A test that names a rule which is not there fails.
+
     Prints each failing test with what was expected and what came, then the counts.
     Exit codes: 0 all passed, 1 some failed, 3 a suite or the rules file is bad, 5 a suite was changed while it was to
     be recorded.
@@ -183,6 +185,7 @@ def _document(result: Result) -> dict[str, Any]:
         "passed": result.passed,
         "expected": dict(result.test.expect),
         "actual": dict(result.actual),
+        "unknown_rules": list(result.unknown_rules),
         "trace": _trace(result),
     }
 
@@ -211,7 +214,7 @@ def _show(console: Console, report: Report, held_against: Sequence[str], *, part
     """`partly`: not all tests were run, so that nothing is said of rules that none of them matches."""
     for result in report.failed[:_SHOWN]:
         console.line(f"FAILED {result.suite.path}:{result.test.line}: {result.test.name}", "bold red")
-        for line in _difference(result):
+        for line in _difference(result, _ids(report, result)):
             console.line(f"  {line}")
         console.line(f"  {format_outcome(result.decision)}, because")
         for line in _because(result):
@@ -243,12 +246,24 @@ def _show(console: Console, report: Report, held_against: Sequence[str], *, part
     )
 
 
-def _difference(result: Result) -> list[str]:
-    return [
+def _difference(result: Result, known: Sequence[str]) -> list[str]:
+    import difflib
+
+    lines = [
         line
         for key in result.differences
         for line in (f"- {key}: {_plain(result.test.expect[key])}", f"+ {key}: {_plain(result.actual[key])}")
     ]
+    for id_ in result.unknown_rules:
+        near = difflib.get_close_matches(id_, known, n=1)
+        meant = f"; did you mean {near[0]}?" if near else ""
+        lines.append(f"there is no rule {id_} in {result.suite.rules}{meant}")
+    return lines
+
+
+def _ids(report: Report, result: Result) -> list[str]:
+    """Of the rules that the result's suite is about."""
+    return [rule.id for rule in report.rule_sets[result.suite.rules.resolve()].rules]
 
 
 def _because(result: Result) -> list[str]:
@@ -311,7 +326,8 @@ def _write_junit(path: Path, report: Report, held_against: Sequence[str]) -> Non
                 suite, "testcase", classname=file, name=_xml(result.test.name), file=file, line=str(result.test.line)
             )
             if not result.passed:
-                failure = ElementTree.SubElement(case, "failure", message=_xml("; ".join(_difference(result))))
+                why = "; ".join(_difference(result, _ids(report, result)))
+                failure = ElementTree.SubElement(case, "failure", message=_xml(why))
                 failure.text = _xml("\n".join(_because(result)))
     if held_against:
         suite = ElementTree.SubElement(
