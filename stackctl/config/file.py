@@ -12,6 +12,7 @@ import yaml
 
 from stackctl.config.keys import DATABASE_KEYS, KEYS, Key, check_references, convert_value, describe_value, is_reference
 from stackctl.core.errors import ConfigError
+from stackctl.core.files import read_bounded
 from stackctl.core.yaml_reader import compose, describe_shape, is_null
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class ConfigFile:
 def load_config(path: Path) -> ConfigFile:
     """Parse and check a configuration file; ConfigError names the file, the line and the key's path."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_bounded(path).decode()
     except FileNotFoundError:
         raise ConfigError(
             f"{path} does not exist", code="config-not-found", hint="run `stackctl init`, or check --config"

@@ -16,9 +16,20 @@ from stackctl.core.errors import StateError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+MAX_WRITTEN = 8 << 20  # bytes of a file that people write
+
 _umask_lock = threading.Lock()
 _umask_holders = 0
 _umask_before = 0
+
+
+def read_bounded(path: Path, most: int = MAX_WRITTEN) -> bytes:
+    """The file's bytes. Raises OSError: `EFBIG` for more than `most`, as of what never ends (`/dev/zero`)."""
+    with path.open("rb") as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise OSError(errno.EFBIG, f"larger than {most >> 20} MB")
+    return data
 
 
 def replace_file(path: Path, data: bytes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import json
 import re
 from typing import TYPE_CHECKING, Any
@@ -10,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from stackctl.core.errors import ConfigError
+from stackctl.core.files import read_bounded
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-MAX_BYTES = 8 << 20
+MAX_NESTED = 1_000  # collections within collections that libyaml is given
 MAX_UNFOLDED = 100_000  # nodes of a file whose aliases are many
 _MERGE = "tag:yaml.org,2002:merge"
 # What PyYAML raises for 5,000 digits, 2024-13-45, `!!bool maybe`, `!!int ""`, `!!timestamp x` and `!ours`.
@@ -26,12 +28,12 @@ _DEEP = re.compile(r"^[ ?-]{2000}", re.MULTILINE)
 def read_text(path: Path, *, code: str, hint: str) -> str:
     """The file's text. Raises ConfigError with this code."""
     try:
-        data = path.read_bytes()
+        data = read_bounded(path)
     except OSError as error:
-        raise ConfigError(f"{path} can't be read: {error.strerror}", code=code, hint=hint) from error
-    if len(data) > MAX_BYTES:
-        what = f"larger than {MAX_BYTES >> 20} MB"
-        raise ConfigError(f"{path} is {what}", code=code, details=_to_details(str(path), [(1, what)]))
+        what = str(error.strerror)
+        if error.errno == errno.EFBIG:
+            raise ConfigError(f"{path} is {what}", code=code, details=_to_details(str(path), [(1, what)])) from None
+        raise ConfigError(f"{path} can't be read: {what}", code=code, hint=hint) from error
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -142,7 +144,7 @@ class Reader:
     def compose(self, text: str) -> yaml.Node | None:
         """The document's node; None for an empty text, and for one that is no YAML (a mistake)."""
         text = untab_json(text)
-        for loader in dict.fromkeys((_loader(text), yaml.SafeLoader)):
+        for loader in dict.fromkeys((choose_loader(text), yaml.SafeLoader)):
             try:
                 return compose(text, loader)
             except yaml.YAMLError as error:
@@ -227,10 +229,25 @@ class Reader:
         self.mistakes.append((node.start_mark.line + 1, what))
 
 
-def _loader(text: str) -> Any:
+def choose_loader(text: str) -> Any:
     """libyaml's where there is one, which is ten times as fast; but it overflows the stack when nested too deeply."""
-    shallow = text.count("[") + text.count("{") < 5_000 and not _DEEP.search(text)
-    return getattr(yaml, "CSafeLoader", yaml.SafeLoader) if shallow else yaml.SafeLoader
+    quick = getattr(yaml, "CSafeLoader", None)
+    return yaml.SafeLoader if quick is None or _DEEP.search(text) or _is_deep(text, quick) else quick
+
+
+def _is_deep(text: str, loader: Any) -> bool:
+    """Whether its collections in brackets nest too deeply: by their number, or else by libyaml's own events."""
+    depth = 0
+    if text.count("[") + text.count("{") <= MAX_NESTED:
+        return False
+    try:
+        for event in yaml.parse(text, loader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_NESTED:
+                return True
+    except yaml.YAMLError:  # which the other one says better
+        return True
+    return False
 
 
 def to_scalar(node: yaml.Node) -> Any:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 import yaml
 
+from stackctl.core.files import read_bounded
 from stackctl.core.yaml_reader import compose
 from stackctl.mapping.model import COLUMN_TYPES, Column, ColumnType, Dependency, Finding, Mapping, Severity, TenancyJoin
 from stackctl.mapping.sql_text import quote
@@ -85,7 +86,7 @@ def read_document(path: Path) -> Document:
     """Read one mapping file. `mapping` is None when too little of it holds to go on."""
     document = Document(path)
     try:
-        data = path.read_bytes()
+        data = read_bounded(path)
         text = data.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"

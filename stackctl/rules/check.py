@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from stackctl.core.errors import ConfigError
 from stackctl.rules import backend_evaluator, reachability
@@ -26,6 +26,9 @@ MAX_FINDINGS = 100  # in one condition
 _SEVERITIES = ("error", "warning", "info")
 
 
+Known: TypeAlias = "dict[tuple[str, str], list[types.Problem]]"  # by condition and action
+
+
 @dataclass(frozen=True)
 class Finding:
     """`line`: in the file, as far as it is known; `column`: in the condition, from 1. `code`: kind of the finding."""
@@ -39,21 +42,25 @@ class Finding:
     suggestion: str | None = None
 
 
-def check_rules(rules: RuleSet) -> tuple[Finding, ...]:
-    """Everything that is found, in the order of the file."""
+def check_rules(rules: RuleSet, known: Known | None = None) -> tuple[Finding, ...]:
+    """Everything that is found, in the order of the file.
+
+    `known`: of conditions with the same lists, which are not checked again; what is found comes into it.
+    """
+    known = {} if known is None else known
     about: dict[str, list[Finding]] = {}
     for claim in reachability.check_reachability(rules):
         about.setdefault(claim.rule.id, []).append(_to_finding(claim))
-    return tuple(finding for rule in rules.rules for finding in _check_rule(rule, about.get(rule.id, [])))
+    return tuple(finding for rule in rules.rules for finding in _check_rule(rule, about.get(rule.id, []), known))
 
 
-def _check_rule(rule: Rule, claimed: Sequence[Finding]) -> Iterator[Finding]:
+def _check_rule(rule: Rule, claimed: Sequence[Finding], known: Known) -> Iterator[Finding]:
     if wrong := explain_bad_id(rule.id):
         yield Finding(rule.id, rule.line, 1, "invalid-rule-id", "error", wrong)
     if is_integer_id(rule.id):
         what = "its id is a whole number: the backend evaluates it before all others, whatever its priority"
         yield Finding(rule.id, rule.line, 1, "integer-id", "warning", what, f"rule-{rule.id}")
-    own = list(_check_condition(rule))
+    own = list(_check_condition(rule, known))
     yield from own
     if not any(finding.code == "never-so" for finding in own):  # which is the reason, and says it better
         yield from claimed
@@ -73,7 +80,7 @@ def _to_finding(claim: reachability.ReachabilityFinding) -> Finding:
     return Finding(rule.id, rule.line, 1, claim.kind, "warning", what, suggestion)
 
 
-def _check_condition(rule: Rule) -> Iterator[Finding]:
+def _check_condition(rule: Rule, known: Known) -> Iterator[Finding]:
     condition = rule.condition or ""
     if not condition.strip():
         if rule.enabled:
@@ -81,6 +88,20 @@ def _check_condition(rule: Rule) -> Iterator[Finding]:
                 rule.id, rule.line, 1, "missing-condition", "warning", "it has no condition and never matches"
             )
         return
+    key = condition, rule.action.type
+    if key not in known:
+        known[key] = _find_problems(rule, condition)
+    found = known[key]
+    left = found[MAX_FINDINGS:]
+    for problem in sorted(found[:MAX_FINDINGS], key=lambda problem: problem.at):
+        line, column = to_line_and_column(condition, problem.at)
+        yield Finding(rule.id, rule.line + line - 1, column, problem.rule, problem.severity, problem.message,
+                      problem.suggestion)  # fmt: skip
+    if left:
+        yield Finding(rule.id, rule.line, 1, "more", left[0].severity, f"and {len(left):,} more in this condition")
+
+
+def _find_problems(rule: Rule, condition: str) -> list[types.Problem]:
     typed = types.check_types(condition, rule.lists)
     refused = any(problem.severity == "error" for problem in typed)
     found = [
@@ -89,14 +110,7 @@ def _check_condition(rule: Rule) -> Iterator[Finding]:
         *_check_lists(rule),
         *backend_evaluator.check_backend(condition, rule.lists, refused=refused),
     ]
-    found.sort(key=lambda problem: _SEVERITIES.index(problem.severity))
-    left = found[MAX_FINDINGS:]
-    for problem in sorted(found[:MAX_FINDINGS], key=lambda problem: problem.at):
-        line, column = to_line_and_column(condition, problem.at)
-        yield Finding(rule.id, rule.line + line - 1, column, problem.rule, problem.severity, problem.message,
-                      problem.suggestion)  # fmt: skip
-    if left:
-        yield Finding(rule.id, rule.line, 1, "more", left[0].severity, f"and {len(left):,} more in this condition")
+    return sorted(found, key=lambda problem: _SEVERITIES.index(problem.severity))
 
 
 def _find_impossible_comparisons(condition: str) -> Iterable[types.Problem]:

@@ -11,7 +11,7 @@ from stackctl.core.files import replace_text
 from stackctl.core.text_diff import diff_texts
 from stackctl.core.yaml_reader import read_text
 from stackctl.rules import suites
-from stackctl.rules.check import Finding, check_rules
+from stackctl.rules.check import Finding, Known, check_rules
 from stackctl.rules.model import is_integer_id
 from stackctl.rules.priorities import assign_priorities
 from stackctl.rules.rewrite_rules_file import rewrite_rules
@@ -101,8 +101,9 @@ def plan_change(file: RulesFile, rules: RuleSet) -> Change:
     text = rewrite_rules(before, str(file.path), rules)
     name = str(file.path)
     after = parse_rules(text, name)
-    known = {(one.rule_id, one.code, one.message) for one in check_rules(file.rules)}
-    new = tuple(one for one in check_rules(after) if (one.rule_id, one.code, one.message) not in known)
+    problems: Known = {}  # most rules stay as they are
+    known = {(one.rule_id, one.code, one.message) for one in check_rules(file.rules, problems)}
+    new = tuple(one for one in check_rules(after, problems) if (one.rule_id, one.code, one.message) not in known)
     return Change(file, text, diff_texts(before, text, name), new, *_find_failures(file, after))
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from stackctl.core.csv_rows import RowError, decode_text, read_rows
 from stackctl.core.errors import ConfigError
+from stackctl.core.files import read_bounded
 from stackctl.core.json_reader import check_characters, load_json
 from stackctl.rules.model import MAX_RISK, RISKS, Context
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 KEYS = ("email", "auth_method", "oauth_provider", "country_code", "risk_scores")
 COLUMNS = ("email", "auth_method", "oauth_provider", "country_code", *RISKS)
 REQUIRED = ("email", "auth_method")
+_MAX_BYTES = 256 << 20
 _MAX_DIGITS, _MAX_SHOWN = 9, 40  # of a score that is read, and characters of a cell that an error quotes
 _NO_LIST = "a list of users is expected, or users: with one"
 
@@ -62,7 +64,7 @@ def load_users(path: Path, warn: Callable[[str], None] = lambda text: None) -> I
 
 def _read_text(path: Path) -> str:
     try:
-        return decode_text(path.read_bytes())
+        return decode_text(read_bounded(path, _MAX_BYTES))
     except OSError as error:
         raise ConfigError(f"{path} can't be read: {error.strerror}", code="users-unreadable") from error
     except ValueError as error:

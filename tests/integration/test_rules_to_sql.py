@@ -138,3 +138,10 @@ def test_translated_patterns_find_what_re2_finds(connect: Connect, empty_db: str
         assert said == [search(text) for text in STRINGS], f"{pattern} as {found}"
     print(f"seed {SEED}: {tried} patterns by {len(STRINGS)} strings")
     assert tried > CASES / 5
+
+
+def test_what_is_equal_to_one_of_many_is_one_in() -> None:
+    same = " || ".join(f'email == "a{number}"' for number in range(5))
+    query = to_predicate(f'{same} || countryCode == "DE" || riskScores.bot == 1').as_string(None)
+    assert query.count(" IN (") == 2
+    assert "'a4'" in query.partition("IN")[2].partition("IN")[0]

@@ -5,20 +5,22 @@ from __future__ import annotations
 
 import json
 import warnings
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
+from stackctl.config.file import load_config
 from stackctl.core.errors import ConfigError
 from stackctl.core.json_reader import load_json
+from stackctl.core.yaml_reader import choose_loader
+from stackctl.rules import sample_users
 from stackctl.rules.backend_evaluator import check_backend
 from stackctl.rules.check import check_rules
-from stackctl.rules.rules_file import parse_rules
+from stackctl.rules.rules_file import load_rules, parse_rules
 from stackctl.rules.sample_users import load_users
 from stackctl.rules.suites import load_suite
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 NINES = "9" * 5000
 
@@ -118,3 +120,17 @@ def test_python_warns_of_nothing() -> None:
 def test_a_number_of_thousands_of_digits_in_a_condition_is_no_bug(condition: str) -> None:
     text = json.dumps({"rules": {"a": {"condition": condition, "action": {"type": "log"}}}})
     assert check_rules(parse_rules(text, ""))
+
+
+def test_no_file_is_read_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device that never ends, and many collections beside each other, which are not deep."""
+    for read in (load_rules, load_suite, load_config):
+        with pytest.raises(ConfigError) as caught:
+            read(Path("/dev/zero"))
+        assert " MB" in caught.value.message
+    (tmp_path / "a.csv").symlink_to("/dev/zero")
+    monkeypatch.setattr(sample_users, "_MAX_BYTES", 1 << 20)
+    with pytest.raises(ConfigError, match="larger than 1 MB"):
+        list(load_users(tmp_path / "a.csv"))
+    wide, deep = "[" + "{a: [1]}, " * 5_000 + "]", "[" * 2_000 + "]" * 2_000
+    assert [choose_loader(text) for text in (wide, deep)] == [yaml.CSafeLoader, yaml.SafeLoader]

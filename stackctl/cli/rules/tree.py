@@ -30,6 +30,7 @@ def tree(
     Exit codes: 0 printed; 2 no such rule; 3 the condition or the tree can't be read.
     """
     from stackctl.core.documents import Exact
+    from stackctl.core.files import read_bounded
     from stackctl.core.json_reader import load_json
     from stackctl.rules.cel import tree as trees
     from stackctl.rules.cel.parse import ConditionSyntaxError, to_line_and_column
@@ -39,7 +40,7 @@ def tree(
         raise UsageError("name a rule, or a tree with --from", code="usage")
     if source is not None:
         try:
-            found = trees.from_document(load_json(source.read_text(encoding="utf-8-sig")))
+            found = trees.from_document(load_json(read_bounded(source).decode("utf-8-sig")))
         except OSError as error:
             raise ConfigError(f"{source} can't be read: {error.strerror}", code="tree-unreadable") from error
         except (ValueError, RecursionError) as error:

@@ -83,7 +83,8 @@ def _condition(node: Node, lists: Lists) -> Composable:
             return sql.SQL("TRUE" if value else "FALSE")
         case Logical(operator=sign, parts=parts):
             joint = sql.SQL(" AND " if sign == "&&" else " OR ")
-            return sql.SQL("({})").format(joint.join([_boolean(part, lists) for part in parts]))
+            joined = parts if sign == "&&" else _gather_equalities(parts)
+            return sql.SQL("({})").format(joint.join([_boolean(part, lists) for part in joined]))
         case Unary(operator="!", of=of):
             return sql.SQL("(NOT {})").format(_boolean(of, lists))
         case Conditional(when=when, then=then, otherwise=otherwise):
@@ -104,6 +105,22 @@ def _condition(node: Node, lists: Lists) -> Composable:
             return sql.SQL("TRUE" if name in RISKS else "FALSE")
         case _:
             raise _NotTranslatable
+
+
+def _gather_equalities(parts: tuple[Node, ...]) -> list[Node]:
+    """Of an OR, what compares one field with texts as one IN, which the server hashes: thousands are no chain then."""
+    found: list[Node] = []
+    same: dict[str, list[Binary]] = {}
+    for part in parts:
+        match part:
+            case Binary(operator="==", left=Name(name=name), right=Literal(value=str() as text)) if "\0" not in text:
+                same.setdefault(name, []).append(part)
+            case _:
+                found.append(part)
+    for equalities in same.values():
+        texts = ListLiteral(tuple(one.right for one in equalities), equalities[0].span)
+        found.append(Binary("in", equalities[0].left, texts, texts.span))
+    return found
 
 
 def _in(value: _Value, items: tuple[Node, ...]) -> Composable:
