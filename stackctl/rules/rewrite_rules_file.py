@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from stackctl.rules.model import Rule, RuleSet
 
 _INDENT = 2
+_ANCHOR = re.compile(r"(?<=[\s\[{,:-])&([\w-]+)")
 _COMMA = re.compile(r"\s*,")
 
 
@@ -37,8 +38,12 @@ def rewrite_rules(text: str, name: str, rules: RuleSet) -> str:
     editor = _Editor(text, name)
     editor.apply(old, rules)
     found = editor.text()
-    if not _is_same(parse_rules(found, name), rules):
-        raise _edit_by_hand_error(name, 1)
+    try:
+        done = _is_same(parse_rules(found, name), rules)
+    except ConfigError:  # an alias has lost its anchor, for one
+        done = False
+    if not done:
+        raise editor.to_error()
     return found
 
 
@@ -49,9 +54,9 @@ def _is_same(one: RuleSet, other: RuleSet) -> bool:
     return one.default_action == other.default_action and rules(one) == rules(other)
 
 
-def _edit_by_hand_error(name: str, line: int) -> ConfigError:
+def _edit_by_hand_error(name: str, line: int, why: str = "written so that it can't be changed in place") -> ConfigError:
     return ConfigError(
-        f"{name}:{line}: written so that it can't be changed in place",
+        f"{name}:{line}: {why}",
         code="edit-by-hand",
         hint="anchors, aliases and unusual layouts are for an editor; then run `stackctl rules check`",
     )
@@ -73,6 +78,18 @@ class _Editor:
         for start, end, new in (one for _, one in sorted(enumerate(self._changes), key=_from_the_end, reverse=True)):
             found = found[:start] + new + found[end:]
         return found
+
+    def to_error(self) -> ConfigError:
+        """Why the changes do not make of the text what they should: its first line, and an alias of what goes."""
+        for start, end, _ in sorted(self._changes):
+            for anchor in _ANCHOR.finditer(self._text, start, end):
+                if alias := re.compile(rf"\*{re.escape(anchor[1])}(?![\w-])").search(self._text, end):
+                    why = f"&{anchor[1]} would go, which *{anchor[1]} in line {self._line_of(alias.start())} takes over"
+                    return _edit_by_hand_error(self._name, self._line_of(anchor.start()), why)
+        return _edit_by_hand_error(self._name, self._line_of(min(self._changes)[0] if self._changes else 0))
+
+    def _line_of(self, at: int) -> int:
+        return self._text.count("\n", 0, at) + 1
 
     def apply(self, old: RuleSet, new: RuleSet) -> None:
         root = self._compose()
@@ -201,7 +218,9 @@ class _Editor:
         start, end = key.start_mark.index, self._end(value)
         if not rules.flow_style:
             start -= key.start_mark.column
-            end = min(self._end_of_line(value) + len(self._newline), len(self._text))
+            # An alias's own place is nowhere, but it stands in the key's line; the value, where its anchor is.
+            last = value if value.start_mark.index >= key.end_mark.index else key
+            end = min(self._end_of_line(last) + len(self._newline), len(self._text))
         elif self._has_comment(rules):
             end = found.end() if (found := _COMMA.match(self._text, end)) else end
         elif not first:

@@ -169,6 +169,15 @@ def test_an_alias_is_left_to_a_person() -> None:
         rewrite_rules(text, "rules.yaml", wanted)
 
 
+def test_a_rule_whose_anchor_others_take_over_stays_and_its_alias_goes() -> None:
+    text = "rules:\n  a: &one\n    action: {type: log}\n  b: *one  # as a\n  c: {action: {type: allow}}\n"
+    held = parse_rules(text, "rules.yaml")
+    with pytest.raises(ConfigError, match=r"2: &one would go, which \*one in line 4 takes over"):
+        rewrite_rules(text, "rules.yaml", replace(held, rules=held.rules[1:]))
+    left = rewrite_rules(text, "rules.yaml", replace(held, rules=(held.rules[0], held.rules[2])))
+    assert left == text.replace("  b: *one  # as a\n", "")
+
+
 def test_random_changes_read_as_they_were_meant() -> None:
     chance = random.Random(7)
     texts = [
