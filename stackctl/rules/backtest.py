@@ -1,11 +1,13 @@
 """What rules would have done to the users that are already in the database.
 
-One pass in SQL judges all whom SQL can judge; those for whom any rule that counts is undecided are fetched, and judged
-by the evaluator. Both parts see one snapshot, and write nothing.
+One pass in SQL counts all whom SQL can judge. A second one, where it is needed, fetches those for whom any rule that
+counts is undecided, who are judged by the evaluator, and those who are to be named. Both see one snapshot, and write
+nothing.
 """
 
 from __future__ import annotations
 
+import heapq
 import threading
 from collections import Counter, defaultdict
 from contextlib import contextmanager, nullcontext
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = 10  # users named for each difference
 _PAGE = 5_000  # rows fetched at a time
+_KEPT = 1_000  # examples, before those who would not be shown are left out
 _SHOWN = 200  # users for each step of progress
 _TICK = 1.0  # seconds between signs of life while PostgreSQL is at work
 
@@ -115,21 +118,12 @@ def backtest(
         conn.execute("SET LOCAL jit = off")  # each rule is several expressions, and their compilation is not worth it
         with progress("judging users", None) as shown, _ticking(shown):
             left = _judge_in_sql(conn, relation, sets, report)
-        if left:
-            judges = [Judge(one.rules) for one in sets]
-            with progress("judging one by one", left) as shown, _ticking(shown):
-                for row in _fetch_users(conn, relation, sql.SQL("open")):
-                    _judge_in_python(report, row, judges, list_affected)
-                    report.in_python += 1
-                    if report.in_python % _SHOWN == 0:
-                        shown.advance(_SHOWN)
-        if list_affected:
-            with progress("listing who is affected", None) as shown, _ticking(shown):
-                _list_affected(conn, relation, sets[0], report, shown)
-        for change in CHANGES if against else ():
-            left = EXAMPLES - sum(one.change == change for one in report.examples)
-            for row in _fetch_users(conn, relation, sql.SQL("NOT open AND {}").format(CHANGED[change]), left):
-                report.examples.append(Example(change, row[1], row[0], row[2] or ""))
+        named = list_affected or any(report.changes.values())
+        if left or named:
+            with progress("judging one by one", None if named else left) as shown, _ticking(shown):
+                _judge_rows(conn, relation, sets, report, shown, list_affected=list_affected)
+    report.affected.sort(key=lambda one: (one.signed_up_at, one.tenancy, one.user))
+    report.examples = [one for change in CHANGES for one in _first_examples(report.examples, change)]
     return report
 
 
@@ -202,23 +196,54 @@ def _judge_in_sql(conn: Connection, relation: sql.Composable, sets: Sequence[Rul
     return left
 
 
-def _list_affected(
-    conn: Connection, relation: sql.Composable, own: RuleColumns, report: Report, progress: Progress
+def _judge_rows(
+    conn: Connection,
+    relation: sql.Composable,
+    sets: Sequence[RuleColumns],
+    report: Report,
+    progress: Progress,
+    *,
+    list_affected: bool,
 ) -> None:
-    """Add those whom SQL judges, and bring all in the order of their sign-up."""
-    ids = [rule.id for rule in own.counting]
+    """One more pass, over those whom SQL leaves open, and those who are to be named."""
+    wanted = [sql.SQL("open")]
+    wanted += [sql.SQL("a_restricted OR NOT a_allowed")] if list_affected else []
+    changes = sql.SQL(", ").join(CHANGED[change] if len(sets) > 1 else sql.SQL("FALSE") for change in CHANGES)
+    wanted += [sql.SQL("TRUE = ANY (ARRAY[{}])").format(changes)] if len(sets) > 1 else []
     query = sql.SQL(
-        "SELECT id, tenancy, address, a_allowed, CASE WHEN a_allowed THEN a_restriction ELSE a_decision END, "
-        "signed_up_at, verified, active, last_active_at, paid "
-        "FROM {} WHERE NOT open AND (a_restricted OR NOT a_allowed)"
-    ).format(relation)
-    for id_, tenancy, address, allowed, place, *facts in _stream(conn, query):
-        decision = "restrict" if allowed else "reject" if place < len(ids) else "default-reject"
-        rule = ids[place] if place < len(ids) else None
-        report.affected.append(_affected(tenancy, id_, address, decision, rule, facts))
-        if len(report.affected) % _SHOWN == 0:
+        "SELECT open, ARRAY[{}], a_allowed, a_restricted, "
+        "CASE WHEN a_allowed THEN a_restriction ELSE a_decision END, "
+        "id, tenancy, address, country_code, auth_method, oauth_provider, bot, free_trial_abuse, "
+        "signed_up_at, verified, active, last_active_at, paid FROM {} WHERE {}"
+    ).format(changes, relation, sql.SQL(" OR ").join(wanted))
+    judges = [Judge(one.rules) for one in sets]
+    ids = [rule.id for rule in sets[0].counting]
+    for number, (is_open, changed, allowed, restricted, place, *row) in enumerate(_stream(conn, query), 1):
+        if number % _SHOWN == 0:
             progress.advance(_SHOWN)
-    report.affected.sort(key=lambda one: (one.signed_up_at, one.tenancy, one.user))
+        if is_open:
+            _judge_in_python(report, row, judges, list_affected)
+            report.in_python += 1
+            continue
+        id_, tenancy, address, *_ = row
+        for change in (change for change, so in zip(CHANGES, changed, strict=True) if so):
+            _add_example(report, Example(change, tenancy, id_, address or ""))
+        if list_affected and (restricted or not allowed):
+            decision = "restrict" if allowed else "reject" if place < len(ids) else "default-reject"
+            rule = ids[place] if place < len(ids) else None
+            report.affected.append(_affected(tenancy, id_, address, decision, rule, row[8:]))
+
+
+def _add_example(report: Report, one: Example) -> None:
+    """Of very many, those who would be shown are kept now and then."""
+    report.examples.append(one)
+    if len(report.examples) > _KEPT:
+        report.examples = [one for change in CHANGES for one in _first_examples(report.examples, change)]
+
+
+def _first_examples(examples: Sequence[Example], change: str) -> list[Example]:
+    own = (one for one in examples if one.change == change)
+    return heapq.nsmallest(EXAMPLES, own, key=lambda one: (one.user, one.tenancy))
 
 
 def _affected(
@@ -229,19 +254,6 @@ def _affected(
         tenancy, user, address or "", decision, rule,
         signed_up_at.replace(tzinfo=UTC), verified, active, last_active_at.replace(tzinfo=UTC), paid,
     )  # fmt: skip
-
-
-def _fetch_users(
-    conn: Connection, relation: sql.Composable, where: sql.Composable, most: int | None = None
-) -> Iterator[Any]:
-    limit = sql.SQL("") if most is None else sql.SQL(" LIMIT {}").format(sql.Literal(most))
-    order = sql.SQL("") if most is None else sql.SQL(" ORDER BY id")
-    query = sql.SQL(
-        "SELECT id, tenancy, address, country_code, auth_method, oauth_provider, bot, free_trial_abuse, "
-        "signed_up_at, verified, active, last_active_at, paid "
-        "FROM {} WHERE {}{}{}"
-    ).format(relation, where, order, limit)
-    yield from _stream(conn, query)
 
 
 def _stream(conn: Connection, query: sql.Composed) -> Iterator[Any]:
@@ -278,8 +290,7 @@ def _judge_in_python(report: Report, row: Any, judges: Sequence[Judge], list_aff
         }
         for change in (name for name, so in found.items() if so):
             report.changes[change] += 1
-            if sum(one.change == change for one in report.examples) < EXAMPLES:
-                report.examples.append(Example(change, tenancy, id_, address or ""))
+            _add_example(report, Example(change, tenancy, id_, address or ""))
 
 
 def _count_week(report: Report, one: Affected) -> None:
