@@ -12,6 +12,7 @@ from starlette.routing import Route
 from stackctl.core.errors import ServiceError, StackctlError, StateError
 from stackctl.server import health
 from stackctl.server.answers import Refused, answer
+from stackctl.server.protocol import LONGEST_HEAD
 from stackctl.server.site import SYNC_PATH, Site
 from stackctl.server.sync_engine import sync_engine
 from stackctl.server.webhooks import stripe_webhook
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
     from starlette.responses import Response
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
     from stackctl.server.cron import CronCalls
 
@@ -29,7 +31,22 @@ if TYPE_CHECKING:
 LONGEST_PATH = 200  # characters of it that are logged
 
 
-def create_app(site: Site, cron: CronCalls) -> Starlette:
+def create_app(site: Site, cron: CronCalls) -> ASGIApp:
+    """All routes, for requests whose line and headers have a sane size: what came at once, h11 does not measure."""
+    routes = _route(site, cron)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        size = len(scope["raw_path"]) + len(scope["query_string"]) + sum(len(n) + len(v) for n, v in scope["headers"])
+        if size > LONGEST_HEAD:
+            refused = Refused(431, "head-too-large", f"line and headers are larger than {LONGEST_HEAD} bytes")
+            await refused.to_response()(scope, receive, send)
+        else:
+            await routes(scope, receive, send)
+
+    return app
+
+
+def _route(site: Site, cron: CronCalls) -> Starlette:
     routes: list[tuple[str, str, Handler]] = [
         ("POST", SYNC_PATH, sync_engine),
         ("POST", "/webhooks/stripe", stripe_webhook),
