@@ -144,6 +144,7 @@ class Dispatcher:
             return
         self._recovered = time.monotonic()
         result.recovered += entries.recover_expired(self._conn, self._lease)
+        claims.requeue_due(self._conn)
         # Where external databases are configured elsewhere, whoever serves sweeps.
         if self._loops and self._pipeline.databases and retries.claim_sweep(self._conn):
             entries.enqueue(self._conn, entries.find_existing_tenancies(self._conn, self._pipeline.databases))

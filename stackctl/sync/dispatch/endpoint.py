@@ -100,7 +100,7 @@ class Endpoint:
         try:
             return judge(self._send(body, headers, call), self.url)
         except (OSError, http.client.HTTPException) as error:
-            if call.aborted:
+            if call.aborted or (call.connected and isinstance(error, TimeoutError)):
                 return Verdict(
                     ServiceError(_name(self.url) + "did not answer in time", code="endpoint-timeout", hint=_HINT)
                 )
@@ -145,6 +145,8 @@ class Endpoint:
             connection.request("POST", self._target, body, headers)
             response = connection.getresponse()
             read = response.read(LONGEST_ANSWER)
+            if response.length and len(read) < LONGEST_ANSWER:
+                raise http.client.IncompleteRead(read, response.length)
             keep = response.isclosed() and not response.will_close
             return Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, read)
         finally:
@@ -161,7 +163,7 @@ class Call:
 
     def __init__(self) -> None:
         self.started = time.monotonic()
-        self.aborted = False
+        self.aborted = self.connected = False
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
 
@@ -169,7 +171,7 @@ class Call:
         with self._lock:
             if self.aborted:
                 raise TimeoutError("broken off")
-            self._socket = sock
+            self._socket, self.connected = sock, True
 
     def end(self) -> None:
         with self._lock:

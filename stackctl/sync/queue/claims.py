@@ -57,6 +57,12 @@ def claim(conn: Connection, limit: int, busy: Collection[UUID]) -> tuple[list[Cl
     return sorted(claims, key=lambda one: one.claimed_at), len(odd)
 
 
+def requeue_due(conn: Connection) -> None:
+    """Queue the tenancies that are to be handed on again and have no entry left."""
+    with conn.transaction():
+        entries.enqueue(conn, [tenancy for (tenancy,) in conn.execute(_SQL["find_due_without_entry"]).fetchall()])
+
+
 def renew(conn: Connection, claims: Sequence[Claim]) -> dict[UUID, datetime]:
     """Prolong them; when each claim that is still ours was made, by the entry's id."""
     if not claims:

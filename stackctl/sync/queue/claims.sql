@@ -36,3 +36,9 @@ RETURNING entry.id, entry."startedFulfillingAt"
 DELETE FROM "OutgoingRequest" AS entry
 USING unnest(%(ids)s::uuid[], %(times)s::timestamp[]) AS ours (id, claimed_at)
 WHERE entry.id = ours.id AND entry."startedFulfillingAt" = ours.claimed_at
+
+-- name: find_due_without_entry
+-- Given up, and then made due by hand: the entry went when it was given up.
+SELECT tenancy_id FROM stackctl.delivery AS d
+WHERE database_id = '' AND next_attempt_at <= clock_timestamp()
+  AND NOT EXISTS (SELECT FROM "OutgoingRequest" WHERE "deduplicationKey" = 'sentinel-sync-key-' || d.tenancy_id)
