@@ -16,6 +16,7 @@ from stackctl.sync.changes.sequenced_tables import OwnedTable, find_missing_tabl
 from stackctl.sync.check.mapping_differences import compare_copy
 from stackctl.sync.engine import rejected_rows
 from stackctl.sync.queue import entries, fuses, pauses, retries
+from stackctl.sync.queue.claims import UNDELIVERED
 from stackctl.sync.target_states import StateReader
 from stackctl.sync.targets.protocol import NEVER_SYNCED, Cursor, TargetState
 
@@ -159,7 +160,9 @@ def read_status(pipeline: Pipeline, conn: Connection, tenancy: UUID | None = Non
         tenancies={
             id_: tuple(
                 replace(
-                    _read_database(conn, pipeline, states, one, failing[id_, one.id], paused, missing),
+                    _read_database(
+                        conn, pipeline, states, one, failing[id_, one.id] or failing[id_, UNDELIVERED], paused, missing
+                    ),
                     refused=tuple(set_aside.get((id_, one.id), ())),
                 )
                 for one in databases

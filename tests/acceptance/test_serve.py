@@ -179,7 +179,7 @@ def test_what_is_refused(ready: Project, source: Connection) -> None:
         # What is no request of ours.
         assert b" 431 " in server.send_raw(b"GET /healthz HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 100_000 + b"\r\n\r\n")
         assert server.request("GET", "/sync-engine")[0] == 405
-        assert server.request("POST", "/status", b"")[1]["allow"] == "GET, HEAD"
+        assert set(server.request("POST", "/status", b"")[1]["allow"].split(", ")) == {"GET", "HEAD"}
         paths = ("/", "//sync-engine", "/../sync-engine", "/%2e%2e/status", "/status/", "/sync-engine/", "/x" * 5000)
         assert [server.get(path)[0] for path in paths] == [404] * len(paths)
         assert server.request("POST", "/sync-engine/", body, Stackctl_Signature=good())[0] == 404
@@ -201,6 +201,13 @@ def test_what_is_refused(ready: Project, source: Connection) -> None:
         others = ("evil.example.com", "127.0.0.1.evil.example.com", "[", "", "127.0.0.1@evil.example.com")
         assert [server.get("/status", token=None, Host=name)[0] for name in others[:-1]] == [421] * 4
         assert server.get("/poller", token=None)[0] == 403
+
+        # What `doctor` makes of the endpoint.
+        for changed, status in (({}, "ok"), ({"key": "x" * 32}, "error"), ({"path": "/"}, "warning")):
+            configure(ready, token=None, dispatch="http", endpoint=server.sync_url + changed.get("path", ""))
+            ready.sync_settings(signing_keys={"current": changed.get("key", KEY)})
+            checks = {one["name"]: one["status"] for one in ready.run("doctor", "--json").json["checks"]}
+            assert checks["endpoint"] == status
     assert fetch(source, QUEUED) == []
 
 

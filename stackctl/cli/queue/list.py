@@ -94,7 +94,7 @@ def _failure_row(failure: Failure, paused: bool) -> tuple[object, ...]:
         when = f"in {format_duration((upcoming - now).total_seconds())}" if upcoming > now else "due"
     return (
         failure.tenancy,
-        failure.database,
+        failure.database or "(endpoint)",  # the tenancy could not be handed on
         failure.mapping,
         failure.attempts,
         failure.failing_since,

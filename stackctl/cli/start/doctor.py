@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from itertools import chain
 
 from stackctl.cli.command import Run, command, format_count
 
@@ -17,10 +18,11 @@ def doctor(run: Run) -> None:
     Exit codes: 0 nothing is wrong (warnings aside); 1 something is.
     """
     from stackctl.cli.start.diagnosis import run_checks
+    from stackctl.cli.start.http_diagnosis import check_http
 
     console = run.console
     checks = []
-    for check in run_checks(run.settings):
+    for check in chain(run_checks(run.settings), check_http(run.settings)):
         checks.append(check)
         if not run.json_output:
             console.line(f"{check.status:<8} {check.name}: {check.message}", style=_STYLES[check.status], hang=9)

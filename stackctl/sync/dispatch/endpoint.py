@@ -104,10 +104,20 @@ class Endpoint:
                 return Verdict(
                     ServiceError(_name(self.url) + "did not answer in time", code="endpoint-timeout", hint=_HINT)
                 )
-            what = str(error) or type(error).__name__
-            return Verdict(
-                ServiceError(_name(self.url) + f"can't be reached: {what}", code="endpoint-unreachable", hint=_HINT)
-            )
+            return Verdict(self._to_unreachable(error))
+
+    def probe(self) -> int:
+        """What it answers to a signed request for nothing. Raises ServiceError `endpoint-unreachable`."""
+        body = b"{}"
+        headers = {STACKCTL.header: sign(self._keys, url=self.url, body=body, jti="probe", now=time.time())}
+        try:
+            return self._send(body, headers | {"Content-Type": "application/json"}, Call()).status
+        except (OSError, http.client.HTTPException) as error:
+            raise self._to_unreachable(error) from error
+
+    def _to_unreachable(self, error: Exception) -> ServiceError:
+        what = str(error) or type(error).__name__
+        return ServiceError(_name(self.url) + f"can't be reached: {what}", code="endpoint-unreachable", hint=_HINT)
 
     def close(self) -> None:
         with self._lock:

@@ -25,7 +25,7 @@ from stackctl.sync.changes.sequencer import prune_stamps
 from stackctl.sync.changes.wakeup import WorkProbe
 from stackctl.sync.engine.source_errors import OperatedDatabaseLost
 from stackctl.sync.engine.workers import MAX_STUCK
-from stackctl.sync.queue import deliveries, entries, known_databases, pauses, retries
+from stackctl.sync.queue import claims, deliveries, entries, known_databases, pauses, retries
 from stackctl.sync.queue.deliveries import WHOLE, Delivery
 
 if TYPE_CHECKING:
@@ -177,6 +177,8 @@ class Poller:
         changes = self._pipeline.refresh(self._conn)
         if not changes and self._configured:
             return False
+        if self._takes_entries and not self._configured:
+            claims.take_back(self._conn)
         if self._pipeline.settings.file_in_effect is not None:  # else nobody has said which there are
             altered = {(one.tenancy, one.id) for one in changes.altered}
             known_databases.take_up(self._conn, self._pipeline.fingerprint_databases(), altered)

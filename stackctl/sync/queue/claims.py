@@ -63,6 +63,12 @@ def requeue_due(conn: Connection) -> None:
         entries.enqueue(conn, [tenancy for (tenancy,) in conn.execute(_SQL["find_due_without_entry"]).fetchall()])
 
 
+def take_back(conn: Connection) -> None:
+    """What could not be handed on is nobody else's matter any more: queue it, without a record of failure."""
+    with conn.transaction():
+        entries.enqueue(conn, [tenancy for (tenancy,) in conn.execute(_SQL["take_back"]).fetchall()])
+
+
 def renew(conn: Connection, claims: Sequence[Claim]) -> dict[UUID, datetime]:
     """Prolong them; when each claim that is still ours was made, by the entry's id."""
     if not claims:

@@ -37,6 +37,9 @@ DELETE FROM "OutgoingRequest" AS entry
 USING unnest(%(ids)s::uuid[], %(times)s::timestamp[]) AS ours (id, claimed_at)
 WHERE entry.id = ours.id AND entry."startedFulfillingAt" = ours.claimed_at
 
+-- name: take_back
+DELETE FROM stackctl.delivery WHERE database_id = '' RETURNING tenancy_id
+
 -- name: find_due_without_entry
 -- Given up, and then made due by hand: the entry went when it was given up.
 SELECT tenancy_id FROM stackctl.delivery AS d
