@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
@@ -73,8 +74,10 @@ def test_the_first_example_of_a_page_runs_in_the_demos_folder(demo: Path, line: 
     shutil.copytree(DEMO_FILES, demo, dirs_exist_ok=True)
     program, *words = shlex.split(line)
     assert program == "stackctl"
-    if words == ["run"]:
-        with forked.start(words, cwd=demo) as process:
+    if words in (["run"], ["serve"]):
+        environ = os.environ | {"QSTASH_CURRENT_SIGNING_KEY": "of-the-tests-and-not-a-secret-0123456789"}
+        port = ["--port", "0"] if words == ["serve"] else []
+        with forked.start([*words, *port], cwd=demo, env=environ) as process:
             assert process.stdout is not None
             process.stdout.readline()  # it has begun
             process.send_signal(signal.SIGINT)
