@@ -77,13 +77,13 @@ def running(context: ssl.SSLContext | None = None) -> Iterator[Endpoint]:
             self.end_headers()
             self.wfile.write(text)
 
-        def log_message(self, *_: object) -> None:
+        def log_message(self, format: str, *args: object) -> None:
             pass
 
     class Server(ThreadingHTTPServer):
         daemon_threads = True
 
-        def handle_error(self, *_: object) -> None:
+        def handle_error(self, request: object, client_address: object) -> None:
             pass  # a client that has gone
 
     with Server(("127.0.0.1", 0), Handler) as server:

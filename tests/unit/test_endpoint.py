@@ -14,10 +14,10 @@ NOW = datetime(2026, 11, 28, 12, 0, tzinfo=UTC)
 URL = "https://sync.example.com/sync-engine?key=secret"
 
 
-def fate(status: int, body: bytes = b"", **headers: str) -> str:
+def fate(status: int, **headers: str) -> str:
     """What becomes of an entry, in words."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    verdict = judge(Answer(status, named, body), URL)
+    verdict = judge(Answer(status, named, b""), URL)
     if verdict.error is None:
         return "done"
     assert "secret" not in verdict.error.message
