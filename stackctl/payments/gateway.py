@@ -507,5 +507,5 @@ def _error_text(error: stripe.StripeError) -> str:
     if "<html" in text.lower():
         return _NO_ANSWER
     _, _, network = text.partition("(Network error: ")  # behind a long request to write to Stripe's support
-    text = network.removesuffix(")") or text
+    text = network.removesuffix(")").removeprefix("RequestException: ") or text
     return text if len(text) <= _MAX_MESSAGE else text[:_MAX_MESSAGE] + "…"

@@ -75,6 +75,12 @@ def find_refund(conn: Connection, named: str) -> Refund:
     try:
         return ledger.get_refund(conn, parse_uuid(named, "refund"))
     except UsageError as error:
+        if error.code == "usage":
+            raise UsageError(
+                f"{named!r} is not the id of a refund: a UUID, or Stripe's (re_…)",
+                code="usage",
+                hint="`stackctl refunds list` names them; with --purchase ID those of a purchase, however it is named",
+            ) from None
         error.hint = "`stackctl refunds list` names them; `list --purchase ID` those of a purchase, however it is named"
         raise
 
@@ -242,7 +248,7 @@ def find_purchase(
     text = parse_text_option(named, "ID") or ""
     found = find_named_purchase(conn, text, find_tenancy(conn, tenancy), open_gateway)
     if str(found.purchase.id) != text.strip().lower():
-        of = f", invoice {found.invoice}" if found.invoice else ""
+        of = f", invoice {found.invoice}" if found.invoice not in (None, text.strip()) else ""
         run.console.info(f"{text} is of {found.purchase.type.replace('-', ' ')} {found.purchase.id}{of}")
     invoice = parse_text_option(invoice, "--invoice")
     if latest:
