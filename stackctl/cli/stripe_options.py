@@ -28,15 +28,16 @@ StripeApiBase = Annotated[
 
 
 def prepare_gateway(
-    run: Run, key: str | None, base: str | None, take_turn: Callable[[], None] = lambda: None
+    run: Run, key: str | None, base: str | None, take_turn: Callable[[], None] | None = None
 ) -> Callable[[str], Gateway]:
     """What opens Stripe on a connected account; it raises ConfigError `no-stripe-key`. `take_turn` waits until a call
-    may be made."""
+    may be made: of so many that their progress speaks for itself, nothing is told."""
+    tell = run.console.info if take_turn is None else lambda text: None
 
     def open_gateway(account: str) -> Gateway:
         from stackctl.payments import connection
 
-        gateway = connection.open_gateway(run.settings, account, run.console.info, take_turn)
+        gateway = connection.open_gateway(run.settings, account, tell, take_turn or (lambda: None))
         if gateway is None:
             raise ConfigError(
                 "no Stripe key is set", code="no-stripe-key", hint="set payments.stripe_api_key, or STRIPE_API_KEY"
