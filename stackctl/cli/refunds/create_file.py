@@ -288,11 +288,12 @@ def _show(run: Run, ended: Sequence[BatchRow], report: Path | None) -> None:
 
 
 def _show_table(run: Run, rows: Sequence[BatchRow]) -> None:
-    """The first ones; those that can't be refunded before the others."""
+    """The first ones: those that can't be refunded before those that can, and these before what is done."""
     from stackctl.core.tables import Column
     from stackctl.payments.money import format_money
 
-    ordered = sorted(rows, key=lambda one: (one.state in ("ready", "done"), one.row.line))[:SHOWN]
+    ranks = {"ready": 1, "done": 2}
+    ordered = sorted(rows, key=lambda one: (ranks.get(one.state, 0), one.row.line))[:SHOWN]
     shown = [
         (
             one.row.line,

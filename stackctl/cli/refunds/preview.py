@@ -176,4 +176,6 @@ def _show_verdict(run: Run, refusal: StackctlError | None, repeat: str) -> None:
     if refusal:
         run.console.line(f"can't be refunded: {refusal.message}", "yellow")
     else:
-        run.console.line(f"to refund it: {repeat} --full | --amount AMOUNT")
+        # A line each, to be copied as it is.
+        run.console.line(f"to refund it: {repeat} --full")
+        run.console.line(f"a part of it: {repeat} --amount AMOUNT")
