@@ -12,8 +12,6 @@ import re
 import threading
 import time
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import astuple, replace
-from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -23,28 +21,14 @@ from stackctl.mapping.checksums import Hasher
 from stackctl.mapping.sql_text import quote
 from stackctl.mapping.target_statements import TYPES, compose_prune
 from stackctl.sync.targets import duckdb_csv
-from stackctl.sync.targets import file_statements as on_file
 from stackctl.sync.targets.file_rebuild import FileTable, rebuild_file_table
-from stackctl.sync.targets.mapping_changes import (
-    check_fingerprint,
-    make_record,
-    plan_change,
-    refuse_other_table,
-)
+from stackctl.sync.targets.file_target import FileTarget
 from stackctl.sync.targets.protocol import (
     CSV,
-    NEVER_SYNCED,
     RESTORE,
     AppliedBatch,
-    CopyRecord,
-    Cursor,
-    ResponseTimer,
     StreamFormat,
     TargetState,
-    add_foreign_tables,
-    check_owner,
-    not_ours_error,
-    replaced_error,
     two_rows_error,
 )
 from stackctl.sync.targets.table_check import TableColumn, check_table
@@ -60,14 +44,12 @@ except ImportError as error:
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
-    from uuid import UUID
 
     from stackctl.config.settings import ExternalDatabase
     from stackctl.mapping.checksums import Key, Sums
     from stackctl.mapping.compile import Compiled
     from stackctl.mapping.dialect import Dialect
     from stackctl.mapping.model import Column, Mapping
-    from stackctl.sync.targets.mapping_changes import ChangePolicy
     from stackctl.sync.targets.protocol import Rows
 
 BUSY_TIMEOUT = 30.0  # seconds to wait until another thread or process has closed the file
@@ -97,11 +79,6 @@ CREATE TABLE IF NOT EXISTS _stack_sync_owner (
     tenancy_id UUID NOT NULL
 )
 """
-_HAS_TABLE = "SELECT 1 FROM duckdb_tables() WHERE schema_name = 'main' AND NOT temporary AND table_name = ?"
-_COLUMNS = """
-SELECT column_name, data_type, NOT is_nullable AND column_default IS NULL FROM duckdb_columns()
-WHERE schema_name = 'main' AND table_name = ?
-"""
 _KEY = """
 SELECT constraint_column_names FROM duckdb_constraints()
 WHERE schema_name = 'main' AND table_name = ? AND constraint_type = 'PRIMARY KEY'
@@ -116,29 +93,27 @@ _STAGED = {"_stack_sequence_id": "BIGINT", "_stack_deleted": "BOOLEAN"}
 _open_here: dict[str, threading.Lock] = {}  # by path: within a process DuckDB would share one database
 
 
-class DuckdbTarget:
+class DuckdbTarget(FileTarget):
     """See target.Target. The file and its `.wal` beside it belong together."""
 
     dialect: Dialect = "duckdb"
     stream_format = StreamFormat(lambda stream: stream.read_csv(), CSV)
     keep_open = False
+    CREATE_OWN_TABLES = (_METADATA, _OWNER)
+    HAS_TABLE = "SELECT 1 FROM duckdb_tables() WHERE schema_name = 'main' AND NOT temporary AND table_name = ?"
+    COLUMNS = (
+        "SELECT column_name, data_type, NOT is_nullable AND column_default IS NULL FROM duckdb_columns()"
+        " WHERE schema_name = 'main' AND table_name = ?"
+    )
 
     def __init__(self, database: ExternalDatabase, busy_timeout: float | None = None) -> None:
-        assert database.path is not None
-        self._database = database
-        self._path = database.path
-        self._where = f"the external database {database.id} ({database.path})"
+        super().__init__(database)
         self._busy_timeout = busy_timeout or BUSY_TIMEOUT
         self._opened: duckdb.DuckDBPyConnection | None = None
-        self._file: tuple[int, int] | None = None
-        self._here = _open_here.setdefault(str(database.path.resolve()), threading.Lock())
-        self._checked: set[str] = set()
+        self._here = _open_here.setdefault(str(self._path.resolve()), threading.Lock())
         self._wide: set[str] = set()  # mappings of whose rows DuckDB can't hold many at once
-        self._has_records = False
-        self._written = 0
         # DuckDB makes its `.wal` and what it spills whenever it needs them.
         self._private = ExitStack()
-        self.response_timer = ResponseTimer()
 
     @property
     def _conn(self) -> duckdb.DuckDBPyConnection:
@@ -185,60 +160,9 @@ class DuckdbTarget:
         if (opened := self._opened) is not None:
             opened.interrupt()
 
-    def prepare(self, tenancy: UUID, compiled: Sequence[Compiled], policy: ChangePolicy) -> TargetState:
-        missing = [c for c in compiled if c.mapping.name not in self._checked]
-        followed: list[str] = []
-        with self._translate_errors():
-            if not missing and self._checked:
-                self._check_owner(tenancy)
-                return self._read_state()
-            # Tables, cursors and owner commit together, or not at all.
-            with self._transaction():
-                self._execute(_METADATA)
-                self._execute(_OWNER)
-                self._execute(on_file.PLACES_TABLE)
-                self._execute(on_file.CREATE_RECORDS)
-                self._has_records = True
-                if self._fetch_value(on_file.OWNED_BY) is None:
-                    self._execute(on_file.CLAIM, tenancy)
-                self._check_owner(tenancy)
-                for one in missing:
-                    if self._fetch_value(_HAS_TABLE, one.mapping.target) is None:
-                        refuse_other_table(one, self.read_record(one), self._database, policy)
-                        # A cursor left from a table that was dropped would leave the new one empty.
-                        self._execute(on_file.FORGET_CURSOR, one.mapping.name)
-                        self._execute(one.create_table)
-                        self._execute(on_file.ADD_CURSOR, one.mapping.name, _now())
-                        self.write_record(one, make_record(one))
-                    followed += self._follow_mapping(one, policy)
-                    if one.mapping.name != policy.rebuild:
-                        self._check_table(one)
-            self._checked.update(one.mapping.name for one in missing)
-            return replace(self._read_state(), followed=tuple(followed))
-
-    def _check_owner(self, tenancy: UUID) -> None:
-        check_owner(self._fetch_value(on_file.OWNED_BY), tenancy, self._where)
-
-    def _follow_mapping(self, compiled: Compiled, policy: ChangePolicy) -> Iterator[str]:
-        """Make a copy of an older mapping one of this, as far as the policy says so; yields what was done."""
-        name = compiled.mapping.name
-        columns = {name for name, *_ in self._execute(_COLUMNS, compiled.mapping.target).fetchall()}
-        row = self._execute(on_file.CURSOR, name).fetchone()
-        cursor = row[0] if row else None
-        change = plan_change(compiled, self.read_record(compiled), cursor=cursor, columns=columns,
-                             database=self._database, policy=policy)  # fmt: skip
-        for statement in change.statements:
-            self._execute(statement)
-        if change.record is not None:
-            self.write_record(compiled, change.record)
-            if cursor is not None:
-                self.advance_cursor(compiled, cursor)  # whoever has read ahead must see that somebody wrote
-        if change.description is not None:
-            yield change.description
-
     def _check_table(self, compiled: Compiled) -> None:
         mapping = compiled.mapping
-        rows = self._execute(_COLUMNS, mapping.target).fetchall()
+        rows = self._execute(self.COLUMNS, mapping.target).fetchall()
 
         def find_key_problem() -> str | None:
             found = set(self._fetch_value(_KEY, mapping.target) or ())
@@ -250,58 +174,15 @@ class DuckdbTarget:
 
     def read_state(self, compiled: Sequence[Compiled] = ()) -> TargetState:
         if self._opened is not None:
-            return self._read_with_foreign(compiled)
+            return super().read_state(compiled)
         if not self._path.exists():
             return TargetState(None, {})
         # Beside programs that only read, too.
         self._opened = self._open(read_only=True)
         try:
-            return self._read_with_foreign(compiled)
+            return super().read_state(compiled)
         finally:
             self.close()
-
-    def _read_with_foreign(self, compiled: Sequence[Compiled]) -> TargetState:
-        state = self._read_state()
-        with self._translate_errors():
-            return add_foreign_tables(state, compiled, self._holds_rows, self._database, self._where)
-
-    def _holds_rows(self, compiled: Compiled) -> bool:
-        return self._fetch_value(_HAS_TABLE, compiled.mapping.target) is not None and self._has_rows(compiled)
-
-    def _read_state(self) -> TargetState:
-        with self._translate_errors():
-            if self._fetch_value(_HAS_TABLE, "_stack_sync_metadata") is None:
-                return TargetState(None, {})
-            cursors = {name: Cursor(at, updated) for name, at, updated in self._execute(on_file.CURSORS).fetchall()}
-            owner = (
-                self._fetch_value(on_file.OWNED_BY)
-                if self._fetch_value(_HAS_TABLE, "_stack_sync_owner") is not None
-                else None
-            )
-            placed = self._fetch_value(_HAS_TABLE, "_stack_sync_place") is not None
-            places = dict(self._execute(on_file.PLACES).fetchall()) if placed else {}
-            self._has_records = self._fetch_value(_HAS_TABLE, "_stack_sync_mapping") is not None
-            records = self._execute(on_file.RECORDS).fetchall() if self._has_records else []
-        copies = {name: CopyRecord(*record) for name, *record in records}
-        return TargetState(owner, cursors, places=places, copies=copies)
-
-    @contextmanager
-    def lock_cursor(self, compiled: Compiled, *, adopt: bool = False, rebuild: bool = False) -> Iterator[int]:
-        with self._translate_errors(), self._transaction():
-            if identify_file(self._path) != self._file:
-                raise replaced_error(self._where)
-            cursor = self._fetch_value(on_file.CURSOR, compiled.mapping.name)
-            self._check_fingerprint(compiled, rebuild=rebuild)
-            if cursor is None:
-                if not adopt and self._has_rows(compiled):
-                    raise not_ours_error(compiled, self._database, self._where)
-                self._execute(on_file.ADD_CURSOR, compiled.mapping.name, _now())
-            yield NEVER_SYNCED if cursor is None else cursor
-
-    def _check_fingerprint(self, compiled: Compiled, *, rebuild: bool) -> None:
-        if self._has_records and not rebuild and (record := self.read_record(compiled)) is not None:
-            prepared = compiled.mapping.name in self._checked
-            check_fingerprint(compiled, record.fingerprint, self._database, prepared=prepared)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -355,12 +236,6 @@ class DuckdbTarget:
             loaded = self._insert(quote(compiled.mapping.target), compiled.mapping.columns, rows, {})
         return AppliedBatch(loaded, loaded, 0)
 
-    def is_empty(self, compiled: Compiled) -> bool:
-        return not self._has_rows(compiled)
-
-    def _has_rows(self, compiled: Compiled) -> bool:
-        return self._fetch_value(f"SELECT 1 FROM {quote(compiled.mapping.target)} LIMIT 1") is not None
-
     def _stage(self, compiled: Compiled, rows: Rows, extra: dict[str, str]) -> tuple[int, int, int]:
         """Fill the staging table; how many rows there are, their highest sequence id, and how many were deleted."""
         staging, keys = quote(compiled.staging), ", ".join(quote(name) for name in compiled.mapping.key)
@@ -383,24 +258,6 @@ class DuckdbTarget:
             with duckdb_csv.open_pipe(part) as path:
                 inserted += self._execute_counted(duckdb_csv.compose_insert(table, columns, extra, path, largest))
         return inserted
-
-    def advance_cursor(self, compiled: Compiled, cursor: int) -> None:
-        self._written += 1
-        with self._translate_errors():
-            self._execute(on_file.ADVANCE, cursor, _now(), compiled.mapping.name)
-
-    def record_place(self, compiled: Compiled, identity: str) -> None:
-        with self._translate_errors():
-            self._execute(on_file.RECORD_PLACE, compiled.mapping.name, identity)
-
-    def read_record(self, compiled: Compiled) -> CopyRecord | None:
-        with self._translate_errors():
-            row = self._execute(on_file.RECORD, compiled.mapping.name).fetchone()
-        return CopyRecord(*row) if row else None
-
-    def write_record(self, compiled: Compiled, record: CopyRecord) -> None:
-        with self._translate_errors():
-            self._execute(on_file.WRITE_RECORD, compiled.mapping.name, *astuple(record))
 
     def read_cursor_version(self, compiled: Compiled) -> str:
         """While the file is open here nobody else writes it."""
@@ -455,10 +312,6 @@ class DuckdbTarget:
 
     def _execute(self, statement: str, *parameters: object) -> duckdb.DuckDBPyConnection:
         return self._conn.execute(statement, parameters or None)
-
-    def _fetch_value(self, statement: str, *parameters: object) -> Any:
-        row = self._execute(statement, *parameters).fetchone()
-        return row[0] if row else None
 
     def _execute_counted(self, statement: str) -> int:
         """How many rows a statement (the last, of several) wrote."""
@@ -541,7 +394,3 @@ def _spelling(column: Column) -> str:
 
 def _to_canonical_type(type_: str) -> str:
     return type_.upper().replace(", ", ",").replace("TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ")
-
-
-def _now() -> datetime:
-    return datetime.now(UTC).replace(tzinfo=None)

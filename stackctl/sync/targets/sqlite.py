@@ -6,41 +6,24 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import contextmanager
-from dataclasses import astuple, replace
-from datetime import UTC, datetime
 from functools import partial
 from math import isnan
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
 from stackctl.core.errors import AnswerNo, ServiceError, StackctlError, StateError
 from stackctl.core.files import identify_file, is_writable, make_private_file
 from stackctl.mapping.checksums import Hasher
 from stackctl.mapping.sql_text import quote
 from stackctl.mapping.target_statements import compose_prune
-from stackctl.sync.targets import file_statements as on_file
 from stackctl.sync.targets.file_rebuild import FileTable, rebuild_file_table
-from stackctl.sync.targets.mapping_changes import (
-    check_fingerprint,
-    make_record,
-    plan_change,
-    refuse_other_table,
-)
+from stackctl.sync.targets.file_target import FileTarget
 from stackctl.sync.targets.protocol import (
-    NEVER_SYNCED,
     RESTORE,
     SHOWN_KEYS,
     AppliedBatch,
-    CopyRecord,
-    Cursor,
-    ResponseTimer,
     StreamFormat,
     TargetState,
-    add_foreign_tables,
-    check_owner,
-    not_ours_error,
-    replaced_error,
     swallowed_error,
     two_rows_error,
 )
@@ -49,6 +32,7 @@ from stackctl.sync.targets.table_check import TableColumn, check_table
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
     from pathlib import Path
+    from uuid import UUID
 
     from stackctl.config.settings import ExternalDatabase
     from stackctl.mapping.checksums import Key, Sums
@@ -78,10 +62,6 @@ CREATE TABLE IF NOT EXISTS _stack_sync_owner (
     tenancy_id TEXT NOT NULL
 )
 """
-_HAS_TABLE = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?"
-_COLUMNS = 'SELECT name, type, "notnull" AND dflt_value IS NULL, pk FROM pragma_table_info(?)'
-
-
 _DECLARED = "SELECT name, type, dflt_value FROM pragma_table_info(?)"
 _ATTACHED = """
 SELECT type || ' ' || name, sql FROM sqlite_schema
@@ -89,25 +69,21 @@ WHERE tbl_name = ? AND type IN ('index', 'trigger') AND sql IS NOT NULL
 """
 
 
-class SqliteTarget:
+class SqliteTarget(FileTarget):
     """See target.Target. The file and its folder's `-wal` and `-shm` files belong together."""
 
     dialect: Dialect = "sqlite"
     stream_format = StreamFormat(lambda stream: stream.read_chunks(CHUNK))
     keep_open = True
+    CREATE_OWN_TABLES = (_METADATA, _OWNER)
+    HAS_TABLE = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?"
+    COLUMNS = 'SELECT name, type, "notnull" AND dflt_value IS NULL, pk FROM pragma_table_info(?)'
 
     def __init__(self, database: ExternalDatabase, busy_timeout: float | None = None) -> None:
-        assert database.path is not None
-        self._database = database
-        self._where = f"the external database {database.id} ({database.path})"
-        self._checked: set[str] = set()
-        self._has_records = False
-        self._written = 0
-        self._path = database.path
+        super().__init__(database)
         self._read_only = self._unchanging = False
-        self.response_timer = ResponseTimer()
         try:
-            make_private_file(database.path)  # SQLite gives the files beside it the same rights
+            make_private_file(self._path)  # SQLite gives the files beside it the same rights
         except PermissionError as error:
             raise ServiceError(
                 f"{self._where}: {error.strerror}", code="permission-denied", hint="keep it in a folder of your own"
@@ -146,16 +122,10 @@ class SqliteTarget:
         stat = self._path.stat()
         return (*found, stat.st_size, stat.st_mtime_ns)
 
-    def _refuse_replaced_file(self) -> None:
-        if self._identify_file() != self._file:
-            raise replaced_error(self._where)
-
     def prepare(self, tenancy: UUID, compiled: Sequence[Compiled], policy: ChangePolicy) -> TargetState:
         self._refuse_replaced_file()
-        missing = [c for c in compiled if c.mapping.name not in self._checked]
-        followed: list[str] = []
-        with self._translate_errors():
-            if missing or not self._checked:
+        if not self._checked:
+            with self._translate_errors():
                 # With WAL, readers see the last commit while a batch is written. A commit that a power cut takes
                 # back takes its cursor along: the batch is sent again.
                 self._conn.execute("PRAGMA synchronous = NORMAL")
@@ -163,55 +133,13 @@ class SqliteTarget:
                 self._conn.execute("PRAGMA journal_mode = WAL")
                 self._conn.execute(f"PRAGMA journal_size_limit = {KEPT_LOG}")
                 self._conn.execute(f"PRAGMA cache_size = -{CACHE}")
-                # Tables, cursors and owner commit together, or not at all.
-                with self._transaction():
-                    self._conn.execute(_METADATA)
-                    self._conn.execute(_OWNER)
-                    self._conn.execute(on_file.PLACES_TABLE)
-                    self._conn.execute(on_file.CREATE_RECORDS)
-                    self._has_records = True
-                    if self._fetch_value(on_file.OWNED_BY) is None:
-                        self._conn.execute(on_file.CLAIM, (str(tenancy),))
-                    self._check_owner(tenancy)
-                    for one in missing:
-                        if self._fetch_value(_HAS_TABLE, one.mapping.target) is None:
-                            refuse_other_table(one, self.read_record(one), self._database, policy)
-                            # A cursor left from a table that was dropped would leave the new one empty.
-                            self._conn.execute(on_file.FORGET_CURSOR, (one.mapping.name,))
-                            self._conn.execute(one.create_table)
-                            self._conn.execute(on_file.ADD_CURSOR, (one.mapping.name, _now()))
-                            self.write_record(one, make_record(one))
-                        followed += self._follow_mapping(one, policy)
-                        if one.mapping.name != policy.rebuild:
-                            self._check_table(one)
-                self._checked.update(one.mapping.name for one in missing)
-            else:
-                self._check_owner(tenancy)
-        return replace(self._read_state(), followed=tuple(followed))
+        return super().prepare(tenancy, compiled, policy)
 
-    def _check_owner(self, tenancy: UUID) -> None:
-        owner = self._fetch_value(on_file.OWNED_BY)
-        check_owner(UUID(str(owner)) if owner else None, tenancy, self._where)
-
-    def _follow_mapping(self, compiled: Compiled, policy: ChangePolicy) -> Iterator[str]:
-        """Make a copy of an older mapping one of this, as far as the policy says so; yields what was done."""
-        name = compiled.mapping.name
-        columns = {name for name, *_ in self._conn.execute(_COLUMNS, (compiled.mapping.target,)).fetchall()}
-        row = self._conn.execute(on_file.CURSOR, (name,)).fetchone()
-        cursor = row[0] if row else None
-        change = plan_change(compiled, self.read_record(compiled), cursor=cursor, columns=columns,
-                             database=self._database, policy=policy)  # fmt: skip
-        for statement in change.statements:
-            self._conn.execute(statement)
-        if change.record is not None:
-            self.write_record(compiled, change.record)
-            if cursor is not None:
-                self.advance_cursor(compiled, cursor)  # whoever has read ahead must see that somebody wrote
-        if change.description is not None:
-            yield change.description
+    def _execute(self, statement: str, *parameters: object) -> sqlite3.Cursor:
+        return self._conn.execute(statement, parameters)
 
     def _check_table(self, compiled: Compiled) -> None:
-        rows = self._conn.execute(_COLUMNS, (compiled.mapping.target,)).fetchall()
+        rows = self._execute(self.COLUMNS, compiled.mapping.target).fetchall()
         columns = {name: TableColumn(type_, bool(required)) for name, type_, required, _ in rows}
         key = compiled.mapping.key
 
@@ -220,49 +148,6 @@ class SqliteTarget:
             return None if found == set(key) else f"the primary key is not ({', '.join(key)})"
 
         check_table(compiled, columns, self._where, to_canonical_type=str.upper, find_key_problem=find_key_problem)
-
-    def read_state(self, compiled: Sequence[Compiled] = ()) -> TargetState:
-        state = self._read_state()
-        with self._translate_errors():
-            return add_foreign_tables(state, compiled, self._holds_rows, self._database, self._where)
-
-    def _holds_rows(self, compiled: Compiled) -> bool:
-        return self._fetch_value(_HAS_TABLE, compiled.mapping.target) is not None and self._has_rows(compiled)
-
-    def _read_state(self) -> TargetState:
-        with self._translate_errors():
-            if self._fetch_value(_HAS_TABLE, "_stack_sync_metadata") is None:
-                return TargetState(None, {})
-            cursors = {
-                name: Cursor(sequence_id, datetime.fromisoformat(updated_at))
-                for name, sequence_id, updated_at in self._conn.execute(on_file.CURSORS)
-            }
-            owned = self._fetch_value(_HAS_TABLE, "_stack_sync_owner") is not None
-            owner = self._fetch_value(on_file.OWNED_BY) if owned else None
-            placed = self._fetch_value(_HAS_TABLE, "_stack_sync_place") is not None
-            places = dict(self._conn.execute(on_file.PLACES).fetchall()) if placed else {}
-            self._has_records = self._fetch_value(_HAS_TABLE, "_stack_sync_mapping") is not None
-            records = self._conn.execute(on_file.RECORDS).fetchall() if self._has_records else []
-        copies = {name: CopyRecord(*record) for name, *record in records}
-        return TargetState(UUID(str(owner)) if owner else None, cursors, places=places, copies=copies)
-
-    @contextmanager
-    def lock_cursor(self, compiled: Compiled, *, adopt: bool = False, rebuild: bool = False) -> Iterator[int]:
-        with self._translate_errors(), self._transaction():
-            self._refuse_replaced_file()
-            name = compiled.mapping.name
-            row = self._conn.execute(on_file.CURSOR, (name,)).fetchone()
-            self._check_fingerprint(compiled, rebuild=rebuild)
-            if row is None:
-                if not adopt and self._has_rows(compiled):
-                    raise not_ours_error(compiled, self._database, self._where)
-                self._conn.execute(on_file.ADD_CURSOR, (name, _now()))
-            yield row[0] if row else NEVER_SYNCED
-
-    def _check_fingerprint(self, compiled: Compiled, *, rebuild: bool) -> None:
-        if self._has_records and not rebuild and (record := self.read_record(compiled)) is not None:
-            prepared = compiled.mapping.name in self._checked
-            check_fingerprint(compiled, record.fingerprint, self._database, prepared=prepared)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -384,30 +269,6 @@ class SqliteTarget:
             raise two_rows_error(compiled)
         return AppliedBatch(loaded, loaded, 0)
 
-    def is_empty(self, compiled: Compiled) -> bool:
-        return not self._has_rows(compiled)
-
-    def _has_rows(self, compiled: Compiled) -> bool:
-        return self._fetch_value(f"SELECT 1 FROM {quote(compiled.mapping.target)} LIMIT 1") is not None
-
-    def advance_cursor(self, compiled: Compiled, cursor: int) -> None:
-        self._written += 1
-        with self._translate_errors():
-            self._conn.execute(on_file.ADVANCE, (cursor, _now(), compiled.mapping.name))
-
-    def record_place(self, compiled: Compiled, identity: str) -> None:
-        with self._translate_errors():
-            self._conn.execute(on_file.RECORD_PLACE, (compiled.mapping.name, identity))
-
-    def read_record(self, compiled: Compiled) -> CopyRecord | None:
-        with self._translate_errors():
-            row = self._conn.execute(on_file.RECORD, (compiled.mapping.name,)).fetchone()
-        return CopyRecord(*row) if row else None
-
-    def write_record(self, compiled: Compiled, record: CopyRecord) -> None:
-        with self._translate_errors():
-            self._conn.execute(on_file.WRITE_RECORD, (compiled.mapping.name, *astuple(record)))
-
     def read_cursor_version(self, compiled: Compiled) -> str:
         """SQLite counts the commits of other connections; our own are counted here."""
         with self._translate_errors():
@@ -432,10 +293,6 @@ class SqliteTarget:
 
     def close(self) -> None:
         self._conn.close()
-
-    def _fetch_value(self, statement: str, *parameters: object) -> object:
-        row = self._conn.execute(statement, parameters).fetchone()
-        return row[0] if row else None
 
     @contextmanager
     def _translate_errors(self) -> Iterator[None]:
@@ -498,7 +355,3 @@ def _compose_select(mapping: Mapping) -> str:
 
 def _where_key(mapping: Mapping) -> str:
     return " AND ".join(f"{quote(name)} = ?" for name in mapping.key)
-
-
-def _now() -> str:
-    return datetime.now(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
