@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from stackctl.sync.engine.narrow_rows import NARROW
+from stackctl.sync.engine.prefetch import Prefetch
 from stackctl.sync.engine.row_stream import Amount, RowStream
+from stackctl.sync.targets.protocol import StreamFormat
+from tests.backend import wait_until_blocked
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from stackctl.postgres.connect import Connection
+    from tests.conftest import Connect
 
 ROWS = """
 SELECT n::int8, CASE WHEN n %% 3 = 0 THEN NULL ELSE repeat(chr(228), n * %(by)s) END, n %% 2, n / 3.0::float8, '100%%'
@@ -45,3 +49,17 @@ def test_a_repeatable_stream_has_the_same_rows(empty_db: str, connect: Callable[
                 wide = [len(row[1] or "") * 2 + 40 > NARROW for row in rows]
                 assert wide == sorted(wide)
                 assert any(wide) == (widest > 100)
+
+
+def test_a_read_ahead_that_hangs_on_a_lock_is_broken_off(empty_db: str, connect: Connect) -> None:
+    """Whoever gives it up does not wait for whoever holds the table, and may use the connection."""
+    conn: Any = connect(empty_db, autocommit=True)
+    conn.execute("CREATE TABLE held ()")
+    holder = connect(empty_db)
+    holder.execute("LOCK TABLE held")
+    stream = RowStream(conn, "SELECT 1 FROM held", {}, "m", ("int4",), Amount("postgres"))
+    ahead = Prefetch(stream, StreamFormat(lambda rows: rows.read_binary()))
+    wait_until_blocked(connect(empty_db, autocommit=True), "%")
+    ahead.discard()
+    assert conn.execute("SELECT 1").fetchone() == (1,)
+    holder.rollback()
