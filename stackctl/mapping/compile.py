@@ -49,7 +49,9 @@ class Compiled:
     - `load` (tenancy_id): every row, the mapping's columns only.
     - `load_window` (tenancy_id, cursor, up_to): the same of the rows whose ids are above one and not above the other,
       in order of these ids, which come first.
-    - `load_unstamped` (tenancy_id): the same of those that have no id yet.
+    - `fetch_window` (tenancy_id, cursor, up_to): what `fetch` yields of all that is above one id and not above another,
+      in order of these ids, which come first; by one plan for many rows, where `fetch` looks up each.
+    - `load_unstamped` (tenancy_id): as `load` of those that have no id yet.
     - `load_bound` (tenancy_id, cursor, limit, passed): the id that ends so many rows, and how many there are; no more
       than up to the first tombstone above `passed`. Null and 0 when none are left.
     - `high_water` (tenancy_id): the highest sequence id of the tenancy's rows and tombstones, or null.
@@ -75,6 +77,7 @@ class Compiled:
     resend_total: LiteralString
     load: LiteralString
     load_window: LiteralString
+    fetch_window: LiteralString
     load_unstamped: LiteralString
     load_bound: LiteralString
     high_water: LiteralString
@@ -105,6 +108,7 @@ def compile_mapping(mapping: Mapping, dialect: Dialect) -> Compiled:
         "resend_total": (f"SELECT count(*) AS total FROM {rows}{_RANGE}"),
         "load": _load(mapping, dialect),
         "load_window": _load_window(mapping, dialect),
+        "fetch_window": _fetch_window(mapping, dialect),
         "load_unstamped": _load_part(mapping, dialect, ' AND "sequenceId" IS NULL'),
         "load_bound": (
             f'SELECT max("sequenceId") AS id, count(*) AS rows FROM (SELECT "sequenceId" FROM {rows}'
@@ -186,17 +190,17 @@ def _backlog(rows: str, tombstones: str) -> str:
 
 def _fetch(mapping: Mapping, dialect: Dialect) -> str:
     """A page of what changed: rows and tombstones above the cursor, each arm limited before the merge."""
+    changed = f"({_changed(mapping)})\nUNION ALL\n({_gone(mapping, _PAGE)})"
+    return _joined(mapping, dialect, f"{changed}\nORDER BY sequence_id LIMIT %(limit)s::bigint")
+
+
+def _gone(mapping: Mapping, which: str) -> str:
     _, tombstones = to_from_clauses(mapping)
     deleted = ", ".join(
         f'("primaryKey"->>{quote_for_driver(mapping.key[c.name])})::{POSTGRES_TYPES[c.type]} AS k{n}'
         for n, c in enumerate(mapping.key_columns)
     )
-    gone = _with_lookup(mapping, f'SELECT {deleted}, "sequenceId" AS sequence_id FROM {tombstones}{_PAGE}')
-    return _joined(
-        mapping,
-        dialect,
-        f"({_changed(mapping)})\nUNION ALL\n({gone})\nORDER BY sequence_id LIMIT %(limit)s::bigint",
-    )
+    return _with_lookup(mapping, f'SELECT {deleted}, "sequenceId" AS sequence_id FROM {tombstones}{which}')
 
 
 def _changed(mapping: Mapping, which: str = _PAGE) -> str:
@@ -295,19 +299,37 @@ def _joined(mapping: Mapping, dialect: Dialect, page: str) -> str:
     else:
         on = " AND ".join(f"x.{quote(c.name)}::{POSTGRES_TYPES[c.type]} = keys.k{n}" for n, c in enumerate(keys))
         join = f"LEFT JOIN LATERAL (SELECT * FROM (\n{select}\n) AS x WHERE {on} OFFSET 0) AS m ON TRUE"
-    key_names = list(mapping.key)
-    output = [
-        encode_column(f"keys.k{key_names.index(c.name)}" if c.name in mapping.key else f"m.{quote(c.name)}", c, dialect)
-        for c in mapping.columns
-    ]
     return (
         f"WITH page AS MATERIALIZED (\n{page}\n"
         "), keys AS MATERIALIZED (\n"
         f"SELECT {names}, max(sequence_id) AS sequence_id FROM page GROUP BY {names}\n"
         ")\n"
-        f"SELECT keys.sequence_id AS _stack_sequence_id, (m.{first} IS NULL) AS _stack_deleted,\n  "
-        + ",\n  ".join(output)
-        + f"\nFROM keys {join}"
+        f"SELECT {_encode_found(mapping, dialect)}\nFROM keys {join}"
+    )
+
+
+def _encode_found(mapping: Mapping, dialect: Dialect) -> str:
+    """The output of a page: `keys` joined to what the mapping makes of them, `m`."""
+    key_names = list(mapping.key)
+    output = [
+        encode_column(f"keys.k{key_names.index(c.name)}" if c.name in mapping.key else f"m.{quote(c.name)}", c, dialect)
+        for c in mapping.columns
+    ]
+    gone = f"(m.{quote(mapping.key_columns[0].name)} IS NULL) AS _stack_deleted"
+    return ",\n  ".join([f"keys.sequence_id AS {_NUMBER}", gone, *output])
+
+
+def _fetch_window(mapping: Mapping, dialect: Dialect) -> str:
+    names = ", ".join(f"k{n}" for n in range(len(mapping.key)))
+    on = " AND ".join(
+        f"m.{quote(c.name)}::{POSTGRES_TYPES[c.type]} = keys.k{n}" for n, c in enumerate(mapping.key_columns)
+    )
+    return (
+        f"SELECT keys.sequence_id,\n  {_encode_found(mapping, dialect)}\nFROM (\n"
+        f"SELECT {names}, max(sequence_id) AS sequence_id FROM (\n"
+        f"({_changed(mapping, _RANGE)})\nUNION ALL\n({_gone(mapping, _RANGE)})\n) AS page GROUP BY {names}\n"
+        f") AS keys LEFT JOIN (\n{to_driver_sql(drop_fences(mapping.select), _TENANCY)}\n) AS m ON {on}\n"
+        "ORDER BY keys.sequence_id"
     )
 
 

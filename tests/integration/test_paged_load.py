@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from stackctl.core.errors import ServiceError
 from stackctl.sync.engine import paged_load
@@ -21,11 +22,13 @@ from tests.backend import (
     add_many_users,
     add_user,
     differences,
+    populate,
     sequence,
     settle,
     sync,
 )
 from tests.chaos.proxy import Proxy
+from tests.integration.test_filters import PEOPLE
 
 if TYPE_CHECKING:
     from stackctl.sync.pipeline import Pipeline
@@ -231,4 +234,90 @@ def test_a_kill_leaves_pages_whole(
     sent = result.mappings[0].upserted
     assert 0 < sent < ROWS, "it went on where it stopped"
     assert sent % PAGE == 0, "a page is whole or absent"
+    assert differences(pipeline) == []
+
+
+def count_merged(monkeypatch: pytest.MonkeyPatch, kind: str) -> list[int]:
+    """The rows of each page that is merged, as they go."""
+    target: Any = getattr(__import__(f"stackctl.sync.targets.{kind}", fromlist=["x"]), TARGETS[kind])
+    original, pages = target.apply_batch, list[int]()
+
+    def apply_batch(self: Any, compiled: Any, batch: Any, on_read: Any = None) -> Any:
+        applied = original(self, compiled, batch, on_read)
+        pages.append(applied.rows)
+        return applied
+
+    monkeypatch.setattr(target, "apply_batch", apply_batch)
+    return pages
+
+
+def test_a_bulk_of_changes_comes_in_pages_of_one_window(
+    kind: str, pipeline: Pipeline, source: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that were deleted among them, came back or are new."""
+    add_many_users(source, ROWS)
+    settle(pipeline)
+    deleted = 'DELETE FROM "ProjectUser" WHERE "projectUserId" = %s'
+    for number in range(1, ROWS, 50):
+        source.execute(deleted, (uuid.UUID(int=number),))
+    sequence(pipeline)
+    add_user(source, id=uuid.UUID(int=51), displayName="back")
+    source.execute('UPDATE "ProjectUser" SET "displayName" = "displayName" || \'!\'')
+    add_many_users(source, 20, first=ROWS + 1)
+    sequence(pipeline)
+    for number in (ROWS - 1, ROWS):
+        source.execute(deleted, (uuid.UUID(int=number),))
+    sequence(pipeline)
+    add_user(source, id=uuid.UUID(int=ROWS), displayName="back")
+    sequence(pipeline)
+    pages, straight = count_merged(monkeypatch, kind), count_appended(monkeypatch, kind)
+    (result,) = sync(pipeline, batch_size=20)
+    assert result.error is None
+    assert (max(pages), straight) == (PAGE, [])
+    assert sum(pages) == ROWS + 20 + 1, "each once, but for one whose deletion was of the page before"
+    assert differences(pipeline) == []
+
+
+def test_a_bulk_of_new_rows_takes_those_along_that_have_left(
+    project: Project, source: Connection, external_db: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that the mapping yields no more have to go, whatever else goes straight into the table."""
+    folder = project.directory / "mine"
+    folder.mkdir()
+    (folder / "people.yaml").write_text(PEOPLE.format(name="people", anonymous="false"))
+    project.settings["mappings_dir"] = "./mine"
+    pipeline = project.postgres(MINE, external_db).pipeline()
+    add_many_users(source, 30)
+    settle(pipeline)
+    add_many_users(source, 150, first=100)
+    sequence(pipeline)
+    source.execute('UPDATE "ProjectUser" SET "isAnonymous" = true WHERE "projectUserId" = %s', (uuid.UUID(int=7),))
+    sequence(pipeline)
+    add_many_users(source, 100, first=300)
+    pages = count_appended(monkeypatch, "postgres")
+    sequence(pipeline)
+    (result,) = sync(pipeline, batch_size=20)
+    assert result.error is None
+    assert differences(pipeline) == []
+
+
+def test_a_bulk_of_changes_in_every_table(
+    project: Project, source: Connection, external_db: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keys of several columns, and keys that are found by another column."""
+    monkeypatch.setattr(paged_load, "PAGE_ROWS", 2)
+    pipeline = project.postgres(MINE, external_db).pipeline()
+    made = [populate(source) for _ in range(8)]
+    settle(pipeline)
+    for mapping in pipeline.mappings.values():
+        touch = sql.SQL('UPDATE {} SET "shouldUpdateSequenceId" = true').format(sql.Identifier(mapping.source))
+        source.execute(touch)
+    source.execute('DELETE FROM "ProjectUser" WHERE "projectUserId" = %s', (made[3].user,))
+    source.execute('DELETE FROM "Team" WHERE "teamId" = %s', (made[4].team,))
+    sequence(pipeline)
+    pages = count_merged(monkeypatch, "postgres")
+    (result,) = sync(pipeline, batch_size=2)
+    assert result.error is None
+    assert {one.mapping for one in result.mappings if one.batches} == pipeline.mappings.keys()
+    assert max(pages) == 2
     assert differences(pipeline) == []

@@ -184,6 +184,8 @@ class BatchSender:
                 if applied.highest <= cursor:
                     raise AnswerNo(f"the mapping {self._name} yields no row above its cursor", code="mapping-failed")
                 self._target.advance_cursor(self._compiled, applied.highest)
+            if self._load.active and page is not None:
+                self._load.note_cursor()
             if following is not None:
                 self._prefetch_version = self._target.read_cursor_version(self._compiled)
         # None of this is true before the target has committed.

@@ -27,11 +27,17 @@ _ID, _REST = slice(6, 14), slice(14, None)  # of a binary row: first its number 
 
 @dataclass(frozen=True)
 class LoadLimits:
-    """Rows of a page, and of all pages of one snapshot. Tombstones up to `passed` are of rows that were never sent."""
+    """Rows of a page, and of all pages of one snapshot. Tombstones up to `passed` are of rows that were never sent.
+
+    `merged`: the rows are as those of ordinary pages, and so are all tombstones. `fresh`: no row of the window was sent
+    before, so that none has to go which the mapping yields no more.
+    """
 
     page: int
     window: int
     passed: int = 0
+    merged: bool = False
+    fresh: bool = False
 
 
 class NumberedCopy:

@@ -12,8 +12,12 @@ position. (Pages with a statement each cost the source six times as much: two in
 
 A page goes straight into the table, which is as fast as one COPY of it all into a table with its key. That needs keys
 that the table lacks: when one is there already (the row was stamped since it was sent), ordinary pages go on from that
-position. The same way is taken whenever a full page was sent and many rows of which the first is not there are left:
-what remains of a load that was cut, or a bulk of new rows.
+position. So they do before a window in which the mapping yields less than there are rows, unless none was sent before:
+what is not there any more has to go. The same way is taken whenever a full page was sent and many rows of which the
+first is not there are left: what remains of a load that was cut, or a bulk of new rows.
+
+Where many are left that are there, as after a bulk update, their pages are of such a window, too, with the tombstones
+among them, and are merged as ordinary ones are.
 
 Readers see the table fill. Key ranges or positions in the file would need no sorting, but a position of their own
 beside the cursor, and the file's move with every update.
@@ -40,6 +44,7 @@ if TYPE_CHECKING:
 WHOLE_ROWS = 250_000  # up to which a table is loaded in one transaction, which takes seconds
 PAGE_ROWS = 50_000  # of a page; smaller ones cost rate, larger ones are not read while the one before is written
 WINDOW_ROWS = 2_000_000  # that are read as of one moment
+_NO_TOMBSTONE = 2**63 - 1
 
 
 class PagedLoad:
@@ -54,7 +59,8 @@ class PagedLoad:
         self._compiled = compiled
         self._tenancy = tenancy
         self._on_rows = on_rows
-        self._considered = False
+        self._considered = self._fresh = False
+        self._merged = False  # nothing goes straight into the table
         self._passed = 0  # tombstones up to this id are of rows that this load never saw
         self._ahead: LoadAhead | None = None
         self._version = ""  # of the cursor's row, when what is read ahead was begun
@@ -70,6 +76,7 @@ class PagedLoad:
         self._target.write_record(self._compiled, make_record(self._compiled))
         self._target.advance_cursor(self._compiled, 0)
         self.active = self._considered = True
+        self._fresh = applied.rows == 0
         return applied
 
     def _is_large(self) -> bool:
@@ -82,17 +89,35 @@ class PagedLoad:
         return rows > WHOLE_ROWS
 
     def consider(self, cursor: int) -> bool:
-        """Whether what is above the cursor goes straight into the table from now on; looked at once."""
+        """Whether what is above the cursor comes in windows from now on; looked at once.
+
+        The first of them is read ahead of the cursor, which is about to get there; `note_cursor` tells when it has.
+        """
         if self._considered:
             return False
         self._considered = True
-        _, rows = self._source.find_load_bound(self._compiled, self._tenancy, cursor, PAGE_ROWS, self._passed)
+
+        def count_rows(passed: int) -> int:
+            return self._source.find_load_bound(self._compiled, self._tenancy, cursor, PAGE_ROWS, passed)[1]
+
         found = self._source.find_next_key(self._compiled, self._tenancy, cursor)
-        if rows < PAGE_ROWS or found is None:
+        if found is None or count_rows(_NO_TOMBSTONE) < PAGE_ROWS:
             return False
         key = tuple(str(value) for value in found[0])
-        self.active = not self._target.read_hashes_by_key(self._compiled, [key])
-        return self.active
+        known = self._target.read_hashes_by_key(self._compiled, [key])
+        self._merged = self._merged or bool(known) or count_rows(self._passed) < PAGE_ROWS
+        self.active = True
+        self._read_ahead(cursor)
+        return True
+
+    def note_cursor(self) -> None:
+        """The cursor is where `consider` was told that it would be, in the transaction in hand."""
+        self._version = self._target.read_cursor_version(self._compiled)
+
+    def _read_ahead(self, cursor: int) -> LoadAhead:
+        self._source.wait_for_replica()
+        self._ahead = LoadAhead(cursor, self._read_pages(cursor), self._target.stream_format)
+        return self._ahead
 
     def send_page(self, cursor: int) -> AppliedBatch | None:
         """The next page, under the lock of the cursor, which it advances; None when none is left."""
@@ -100,21 +125,22 @@ class PagedLoad:
             self._ahead.cursor != cursor or self._target.read_cursor_version(self._compiled) != self._version
         ):
             self._drop_ahead()
-        if self._ahead is None:
-            self._source.wait_for_replica()
-            self._ahead = LoadAhead(cursor, self._read_pages(cursor), self._target.stream_format)
-        page = self._ahead.take_page()
+        ahead = self._ahead or self._read_ahead(cursor)
+        page = ahead.take_page()
         if page is None:
             self.stop()
             return None
-        applied = self._target.append_rows(self._compiled, page)
-        up_to = self._ahead.end_page()
+        send = self._target.apply_batch if self._merged else self._target.append_rows
+        applied = send(self._compiled, page)
+        up_to = ahead.end_page()
         self._target.advance_cursor(self._compiled, up_to)
-        self._version = self._target.read_cursor_version(self._compiled)
-        return AppliedBatch(applied.rows, applied.upserted, 0, up_to)
+        self.note_cursor()
+        return AppliedBatch(applied.rows, applied.upserted, applied.deleted, up_to)
 
     def stop(self) -> None:
         """Ordinary pages go on; the source's connection is free when this returns."""
+        if self.active and not self._merged:
+            self._merged, self._considered = True, False
         self.active = False
         self._drop_ahead()
 
@@ -125,9 +151,12 @@ class PagedLoad:
 
     def _read_pages(self, cursor: int) -> Generator[LoadPage]:
         """Window after window, until too little is left before the end, or before a row that was deleted."""
-        limits, options = LoadLimits(PAGE_ROWS, WINDOW_ROWS, self._passed), self._target.stream_format.options
+        passed = _NO_TOMBSTONE if self._merged else self._passed
+        options = self._target.stream_format.options
         at: int | None = cursor
         while at is not None:
+            limits = LoadLimits(PAGE_ROWS, WINDOW_ROWS, passed, self._merged, self._fresh)
+            self._fresh = False
             at = yield from self._source.read_load_window(
                 self._compiled, self._tenancy, at, limits, options, self._on_rows
             )

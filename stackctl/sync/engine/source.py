@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, LiteralString, cast
 
 import psycopg
+from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from stackctl.postgres.statements import load_statements
@@ -160,22 +161,26 @@ class Source:
         """The pages of the rows above the cursor in order of their ids, all as of now; each is to be read to its end.
 
         As long as it goes on the source keeps what it deletes. Returns the id up to which it went; None when fewer rows
-        than a page are left, or come before the next tombstone.
+        than a page are left, or come before the next tombstone, or when some of them may have to go.
         """
-        name, types = compiled.mapping.name, compiled.streamed_types
+        name, types, statement = compiled.mapping.name, compiled.streamed_types, compiled.load_window
+        if limits.merged:
+            types, statement = ("int8", "bool", *types), compiled.fetch_window
         with self.open_snapshot(name) as conn:
             conn.execute(_SQL["plan_for_all"])
             up_to, rows = self.find_load_bound(compiled, tenancy, cursor, limits.window, limits.passed)
             if rows < limits.page:
                 return None
             asked = _at(tenancy, cursor) | {"up_to": up_to}
-            stream = RowStream(conn, compiled.load_window, asked, name, types, Amount(compiled.dialect))
+            if not limits.merged and not limits.fresh and _count(conn, compiled.load_window, asked) < rows:
+                return None
+            stream = RowStream(conn, statement, asked, name, types, Amount(compiled.dialect))
             with stream.open_copy(options) as copy:
                 numbered = NumberedCopy(copy, len(types), options)
                 while numbered.has_more():
                     amount = Amount(compiled.dialect, wide=WIDE_ROWS)
                     yield LoadPage(
-                        conn, compiled.load_window, asked, name, types, amount, on_rows, copy=numbered, rows=limits.page
+                        conn, statement, asked, name, types, amount, on_rows, copy=numbered, rows=limits.page
                     )
         return up_to
 
@@ -229,6 +234,12 @@ class Source:
     def close(self) -> None:
         self.primary.close()
         self._reader.close()
+
+
+def _count(conn: Connection, statement: LiteralString, parameters: dict[str, Any]) -> int:
+    counting = sql.SQL("SELECT count(*) FROM ({}) AS rows").format(sql.SQL(statement))
+    row = conn.execute(counting, parameters).fetchone()
+    return row[0] if row else 0
 
 
 def _at(tenancy: UUID, cursor: int) -> dict[str, Any]:
