@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any, LiteralString, cast
 
-from bench.scene import SYNC_BATCH, TENANCY, at_least, interleaved, run, seconds, stamp, sync
+from bench.scene import SYNC_BATCH, TENANCY, Figure, at_least, interleaved, run, seconds, stamp, sync
 from stackctl.core.errors import StackctlError
 from stackctl.mapping.compile import compile_mapping
 from stackctl.sync.engine import paged_load
@@ -15,12 +16,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
     from pathlib import Path
 
-    from bench.scene import Connection, Figure, Scene
+    from bench.scene import Connection, Scene
     from stackctl.sync.pipeline import Pipeline
 
 NAMES = ("first-load", "paged", "re-send", "per-row", "sqlite", "duckdb")
 ROUNDS = 3
 BUFFER = 64 * 1024  # bytes between the two COPYs
+FETCHED = 500  # rows that libpq hands over at a time
 PAGE = 1000  # rows, as the reference fetches them
 PAGES = (0.0, 0.5, 0.99)  # how deep in the table the reference's pages are sampled: the first ones are the dearest
 _FILES = {"sqlite": 0.55, "duckdb": 0.7}  # goals, against the limit between two PostgreSQLs
@@ -77,6 +79,10 @@ def figures(scene: Scene, wanted: Collection[str]) -> Iterator[Figure]:
     ways: dict[str, Callable[[], float]] = {"limit": moving.limit}
     if "first-load" in wanted:
         ways |= {"best": moving.limit_key_last}
+    if "re-send" in wanted:
+        ways["upsert"] = moving.upsert_by_hand
+    if "sqlite" in wanted:
+        ways["sqlite_floor"] = moving.into_sqlite_by_hand
     if {"first-load", "re-send", "per-row"} & set(wanted):
         ways |= {"first": moving.first_load, "again": moving.again, "per_row": moving.per_row}
     if "paged" in wanted:
@@ -103,6 +109,9 @@ def figures(scene: Scene, wanted: Collection[str]) -> Iterator[Figure]:
     if "re-send" in wanted:
         yield at_least("re-send", "all rows changed, re-sent", f"{per_second['again']}; {against}",
                        ratio=limit / times["again"], goal=0.55)  # fmt: skip
+        yield Figure("re-send", "    by hand, one COPY into a temporary table and one upsert, against the same limit",
+                     f"{per_second['upsert']}; the re-send is {times['upsert'] / times['again']:.2f} of it",
+                     limit / times["upsert"])  # fmt: skip
     if "per-row" in wanted:
         reference = f"statement a row {per_second['per_row']}"
         for name, what in (("first", "first load"), ("again", "re-send")):
@@ -112,6 +121,11 @@ def figures(scene: Scene, wanted: Collection[str]) -> Iterator[Figure]:
         if kind in times:
             what = f"first load into {'SQLite' if kind == 'sqlite' else 'DuckDB'}, against the same limit"
             yield at_least(kind, what, f"{per_second[kind]}; {against}", ratio=limit / times[kind], goal=goal)
+    if "sqlite" in times:
+        floor = times["sqlite_floor"]
+        yield Figure("sqlite", "    by hand, one SELECT and one executemany, against the same limit",
+                     f"{per_second['sqlite_floor']}; the load is {floor / times['sqlite']:.2f} of it",
+                     limit / floor)  # fmt: skip
     source.close()
 
 
@@ -157,10 +171,55 @@ class _Moving:
             self._count(run(target, "SELECT count(*) FROM users"))
         return took
 
-    def _pipe(self, target: Connection) -> None:
+    def upsert_by_hand(self) -> float:
+        """The best that is known for rows that are all there and all changed: at once, and in order of the key."""
+        with self._scene.fresh("upserted") as target:
+            target.execute(self._compiled.create_table)
+            self._pipe(target)
+            self._source.execute(_TOUCH)
+            self._vacuum(target)
+            self._vacuum(self._source)
+            self._source.execute("SET work_mem = '32MB'")
+            target.execute("SET work_mem = '64MB'")
+
+            def load() -> None:
+                with target.transaction():
+                    target.execute(self._compiled.create_staging)
+                    self._pipe(target, self._compiled.staging)
+                    self._count(target.execute(self._compiled.upsert).rowcount)
+
+            took = seconds(load)
+            self._source.execute("RESET work_mem")
+        return took
+
+    def into_sqlite_by_hand(self) -> float:
+        """What reading the rows and binding their values takes, with nothing else done."""
+        compiled = compile_mapping(self._compiled.mapping, "sqlite")
+        path = self._scene.directory / "by-hand.sqlite"
+        for file in path.parent.glob(f"{path.name}*"):
+            file.unlink()
+        self._vacuum(self._source)
+        self._source.execute("SET work_mem = '32MB'")
+
+        def load() -> None:
+            with closing(sqlite3.connect(path)) as file, self._source.cursor(binary=True) as cursor:
+                file.execute("PRAGMA journal_mode = WAL")
+                file.execute(compiled.create_table)
+                with file:
+                    file.executemany(
+                        compiled.upsert, cursor.stream(compiled.load, {"tenancy_id": TENANCY}, size=FETCHED)
+                    )
+
+        took = seconds(load)
+        self._source.execute("RESET work_mem")
+        with closing(sqlite3.connect(path)) as file:
+            self._count(file.execute("SELECT count(*) FROM users").fetchone()[0])
+        return took
+
+    def _pipe(self, target: Connection, table: str = "users") -> None:
         columns = ", ".join(f'"{column.name}"' for column in self._compiled.mapping.columns)
         out = cast("LiteralString", f"COPY ({self._compiled.load}) TO STDOUT (FORMAT binary)")
-        into = cast("LiteralString", f"COPY users ({columns}) FROM STDIN (FORMAT binary)")
+        into = cast("LiteralString", f"COPY {table} ({columns}) FROM STDIN (FORMAT binary)")
         with (
             self._source.cursor() as reader,
             target.cursor() as writer,
