@@ -29,6 +29,22 @@ LAST = "20260101000004_last"
 BASELINE = "20260101000003_baseline"
 
 
+# What a dump does not hold, by its statement: one look names as many as a sentence takes.
+LOST = (
+    {
+        "CREATE STATISTICS pairs ON id, slug FROM team": "statistics pairs",
+        "CREATE SCHEMA audit; CREATE TABLE audit.log ()": "schema audit",
+        "ALTER TABLE team ALTER slug SET STORAGE EXTERNAL": "column team.slug",
+    },
+    {
+        "ALTER TABLE team ALTER at SET STATISTICS 500": "column team.at",
+        "ALTER TABLE team CLUSTER ON team_pkey": "index that team is clustered by",
+        "COMMENT ON SCHEMA public IS 'ours'": "comment on schema public: ours",
+        "SELECT lo_create(4711)": "large object 4711",
+    },
+)
+
+
 @pytest.fixture
 def own(tmp_path: Path, empty_db: str) -> Project:
     """Three files and a fourth, none applied."""
@@ -152,13 +168,7 @@ def test_a_dry_run_and_an_unanswered_question_change_nothing(own: Project) -> No
     [
         ("-- stackctl:change-capture\nSELECT 1;", "change-capture", "20260101000004_last.sql"),
         ("CREATE ROLE squash_maker;", "squash-differs", "role squash_maker"),
-        ("CREATE STATISTICS pairs ON id, slug FROM team;", "squash-differs", "statistics pairs"),
-        ("ALTER TABLE team ALTER slug SET STORAGE EXTERNAL", "squash-differs", "column team.slug"),
-        ("ALTER TABLE team ALTER slug SET STATISTICS 500", "squash-differs", "column team.slug"),
-        ("ALTER TABLE team CLUSTER ON team_pkey", "squash-differs", "index that team is clustered by"),
-        ("COMMENT ON SCHEMA public IS 'ours'", "squash-differs", "comment on schema public: ours"),
-        ("SELECT lo_create(4711)", "squash-differs", "large object 4711"),
-        ("CREATE SCHEMA audit; CREATE TABLE audit.log ();", "squash-differs", "schema audit"),
+        *((";".join(some), "squash-differs", "|".join(some.values())) for some in LOST),
     ],
 )
 def test_what_one_file_can_not_hold_is_refused(own: Project, text: str, code: str, word: str) -> None:
@@ -166,7 +176,7 @@ def test_what_one_file_can_not_hold_is_refused(own: Project, text: str, code: st
     before = list_files(own)
     refused = own.run("migrate", "squash", "--dir", "db", "--yes", "--json")
     assert (refused.code, refused.json["error"]["code"]) == (5, code)
-    assert word in refused.json["error"]["message"]
+    assert [one for one in word.split("|") if one not in refused.json["error"]["message"]] == []
     assert list_files(own) == before
 
 

@@ -81,9 +81,14 @@ def run(line: str, cwd: Path, environ: dict[str, str]) -> subprocess.CompletedPr
     return done
 
 
+@pytest.fixture(scope="module")
+def plain(demo: Path) -> str:
+    """What `fuse show` prints where nothing is set."""
+    return run("fuse show --json", demo, {}).stdout
+
+
 @pytest.mark.parametrize("variable", VARIABLES)
-def test_the_embedded_server_is_reached_whatever_is_set(variable: str, demo: Path, trap: Trap) -> None:
-    plain = run("fuse show --json", demo, {}).stdout
+def test_the_embedded_server_is_reached_whatever_is_set(variable: str, demo: Path, plain: str, trap: Trap) -> None:
     assert run("fuse show --json", demo, {variable: trap.variables[variable]}).stdout == plain
     trap.assert_empty()
 

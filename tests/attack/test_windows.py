@@ -29,11 +29,14 @@ _ID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
 _BEGUN_ID = re.compile(r"\b[0-9a-f]{8}-[0-9a-f-]*")
 
 
-def _spread(variants: Sequence[str]) -> list[object]:
-    """Each case with one of them, in turn; with the others, and where it changes the database, in the long form."""
+def _spread(variants: Sequence[str], every: int = 1) -> list[object]:
+    """Each case (of the short form, `every` so many) with one of them, in turn; with the others, and where it changes
+    the database, in the long form.
+    """
     return [
         pytest.param(case, variant, id=f"{case.line}-{variant}",
-                     marks=[pytest.mark.long] if case.changes is True or (number - place) % len(variants) else [])
+                     marks=[pytest.mark.long] if case.changes is True or number % every
+                     or (number // every - place) % len(variants) else [])
         for number, case in enumerate(CASES) for place, variant in enumerate(variants)
     ]  # fmt: skip
 
@@ -63,7 +66,7 @@ def test_what_a_window_shows_fits_it(
         assert [one for one in written for found in _BEGUN_ID.findall(one) if not _ID.match(found)] == []
 
 
-@pytest.mark.parametrize(("case", "stream"), _spread(STREAMS))
+@pytest.mark.parametrize(("case", "stream"), _spread(STREAMS, 2))
 def test_no_stream_ends_a_command(case: Case, stream: str, plain: World, tmp_path: Path) -> None:
     attack = Attack(case, plain, tmp_path)
     if stream == "full":

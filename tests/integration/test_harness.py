@@ -83,7 +83,14 @@ def test_a_forked_commands_status_is_its_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux shows the environment of a process")
-@pytest.mark.parametrize(("whom", "how"), [("run", signal.SIGTERM), ("run", signal.SIGINT), ("worker", signal.SIGKILL)])
+@pytest.mark.parametrize(
+    ("whom", "how"),
+    [
+        ("run", signal.SIGTERM),
+        pytest.param("run", signal.SIGINT, marks=pytest.mark.long),
+        ("worker", signal.SIGKILL),
+    ],
+)
 def test_a_run_that_is_ended_leaves_nothing_behind(tmp_path: Path, whom: str, how: signal.Signals) -> None:
     started = tmp_path / "started"
     (tmp_path / "test_run.py").write_text(RUN.format(started=str(started)))

@@ -166,9 +166,8 @@ def test_invitation(db: Connection, team: str | None, deleted: bool) -> None:
         assert row[3:7] == (uuid.UUID(int=7), "Team", "a@example.com", 86_400_123)
 
 
-@pytest.mark.parametrize("analyzed", [True, False])
-@pytest.mark.parametrize("name", ["users", "contact_channels"])
-def test_deep_page_reads_no_table_whole(db: Connection, name: str, analyzed: bool) -> None:
+def test_deep_page_reads_no_table_whole(db: Connection) -> None:
+    """Whether the planner knows the tables or not."""
     db.execute(
         'INSERT INTO "ProjectUser" ("projectUserId", "updatedAt", "tenancyId", "mirroredBranchId", "mirroredProjectId",'
         ' "sequenceId", "shouldUpdateSequenceId")'
@@ -187,8 +186,15 @@ def test_deep_page_reads_no_table_whole(db: Connection, name: str, analyzed: boo
         " gen_random_uuid(), 'id', CASE WHEN n < 100 THEN id ELSE gen_random_uuid() END), 60000 + n, false"
         ' FROM (SELECT *, row_number() OVER () AS n FROM "ContactChannel" LIMIT 300) AS c'
     )
-    if analyzed:
-        db.execute("ANALYZE")
+    for analyzed in (False, True):
+        if analyzed:
+            db.execute("ANALYZE")
+        for name in ("users", "contact_channels"):
+            assert count_read(db, name) <= 6000, (name, analyzed)
+
+
+def count_read(db: Connection, name: str) -> int:
+    """How many rows of one table a page deep in the mapping reads at the most; no table is read whole."""
     fetch = compile_mapping(MAPPINGS[name], "postgres").fetch
     explain = cast("LiteralString", f"EXPLAIN (ANALYZE, FORMAT JSON) {fetch}")
     row = db.execute(explain, {"tenancy_id": MINE, "cursor": 49_200, "limit": 1000}).fetchone()
@@ -200,7 +206,7 @@ def test_deep_page_reads_no_table_whole(db: Connection, name: str, analyzed: boo
         if "Relation Name" in node:
             assert node["Node Type"] != "Seq Scan" or node["Relation Name"] == "DeletedRow"
             read = max(read, node["Actual Rows"] * node["Actual Loops"] + node.get("Rows Removed by Filter", 0))
-    assert read <= 6000
+    return read
 
 
 def test_catalog_findings_have_their_place(db: Connection, tmp_path: Path) -> None:

@@ -346,7 +346,7 @@ def test_no_false_alarm_while_writers_and_the_pipeline_are_at_work(
     def write() -> None:
         with psycopg.connect(migrated_db, autocommit=True) as conn:
             n = 0
-            while not over.is_set():
+            while not over.wait(0.002):
                 n += 1
                 user = uuid.UUID(int=n % 300 + 1)
                 conn.execute('UPDATE "ProjectUser" SET "displayName" = %s WHERE "projectUserId" = %s', (str(n), user))

@@ -135,7 +135,7 @@ def test_repair_while_changes_flow(project: Project, source: Connection, migrate
 
     def write() -> None:
         with psycopg.connect(migrated_db, autocommit=True) as conn:
-            while not over.is_set():
+            while not over.wait(0.002):
                 written.append(len(written))
                 user = uuid.UUID(int=written[-1] % 200 + 1)
                 conn.execute(

@@ -89,7 +89,7 @@ def add_wide_users(conn: Connection, megabytes: int, count: int) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     ("megabytes", "count"),
-    [(1, 60), (45, 3), pytest.param(200, 3, marks=[pytest.mark.long, pytest.mark.timeout(900)])],
+    [(1, 60), (36, 3), pytest.param(200, 3, marks=[pytest.mark.long, pytest.mark.timeout(900)])],
 )
 def test_memory_is_bounded_by_the_widest_row(
     kind: str, megabytes: int, count: int, project: Project, source: Connection, target: Callable[[str], None]
