@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -66,12 +67,13 @@ class Shop(Project):
                "priceId": "p"}  # fmt: skip
         with self.connect() as conn:
             insert(conn, "Subscription", row | values)
+            now = datetime.now(UTC)  # no two invoices are of one millisecond
             for number in range(renewals + 1):
                 invoice = f"in_{number}_{id_}"
                 insert(conn, "SubscriptionInvoice",
                        {"tenancyId": MINE, "id": uuid.uuid4(), "stripeSubscriptionId": f"sub_{id_}",
-                        "stripeInvoiceId": invoice, "isSubscriptionCreationInvoice": number == 0,
-                        "updatedAt": "2026-11-01", "status": "paid"})  # fmt: skip
+                        "stripeInvoiceId": invoice, "isSubscriptionCreationInvoice": number == 0, "status": "paid",
+                        "createdAt": now + timedelta(0, number - renewals), "updatedAt": "2026-11-01"})  # fmt: skip
                 self.pay(invoice, amount)
         return id_
 
