@@ -21,10 +21,10 @@ import psycopg
 
 from stackctl.postgres import embedded
 from stackctl.rules import rules_file, sample_users
-from stackctl.rules.backtest import Scope, backtest
 from stackctl.rules.cel.reference import compile_with_reference
 from stackctl.rules.decide import Judge
 from stackctl.rules.model import Action, Rule, RuleSet
+from stackctl.rules.stored.backtest import Scope, backtest
 
 USERS = 1_000_000
 SAMPLES = 100_000

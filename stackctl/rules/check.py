@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from stackctl.core.errors import ConfigError
-from stackctl.rules import backend_evaluator, reachability
+from stackctl.rules import reachability
+from stackctl.rules.backend import differences
 from stackctl.rules.cel import types
-from stackctl.rules.cel.parse import Binary, Call, ConditionSyntaxError, parse, to_line_and_column, walk
+from stackctl.rules.cel.nodes import Binary, Call, walk
+from stackctl.rules.cel.parse import ConditionSyntaxError, parse, to_line_and_column
 from stackctl.rules.lists import expand_lists, find_uses
 from stackctl.rules.model import AUTH_METHODS, MAX_RISK, explain_bad_id, is_integer_id
 
@@ -108,7 +110,7 @@ def _find_problems(rule: Rule, condition: str) -> list[types.Problem]:
         *typed,
         *_find_impossible_comparisons(condition),
         *_check_lists(rule),
-        *backend_evaluator.check_backend(condition, rule.lists, refused=refused),
+        *differences.check_backend(condition, rule.lists, refused=refused),
     ]
     return sorted(found, key=lambda problem: _SEVERITIES.index(problem.severity))
 

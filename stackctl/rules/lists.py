@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from stackctl.core.errors import ConfigError
 from stackctl.core.yaml_reader import read_text
-from stackctl.rules.cel.parse import MAX_CHARACTERS, Binary, ConditionSyntaxError, Name, parse, walk
+from stackctl.rules.cel.nodes import Binary, Name, walk
+from stackctl.rules.cel.parse import MAX_CHARACTERS, ConditionSyntaxError, parse
 from stackctl.rules.cel.values import NamedList
 
 if TYPE_CHECKING:

@@ -14,11 +14,10 @@ from typing import Literal as OneOf
 
 from stackctl.rules.cel import types
 from stackctl.rules.cel.evaluate import can_compile, compile_node, knows
-from stackctl.rules.cel.parse import (
+from stackctl.rules.cel.nodes import (
     Binary,
     Call,
     Conditional,
-    ConditionSyntaxError,
     Index,
     ListLiteral,
     Literal,
@@ -27,9 +26,9 @@ from stackctl.rules.cel.parse import (
     Node,
     Unary,
     children,
-    parse,
     walk,
 )
+from stackctl.rules.cel.parse import ConditionSyntaxError, parse
 from stackctl.rules.cel.values import EvaluationError
 from stackctl.rules.model import AUTH_METHODS, MAX_RISK, RISKS
 

@@ -16,11 +16,11 @@ from psycopg import sql
 
 from stackctl.backend.users import find_user
 from stackctl.core.progress import Progress
-from stackctl.rules.backtest import CHANGES, Report, Scope, backtest
 from stackctl.rules.cel.values import NamedList
 from stackctl.rules.decide import Decision, Judge
 from stackctl.rules.model import Action, Context, Rule, RuleSet
-from stackctl.rules.stored_user import list_contexts
+from stackctl.rules.stored.backtest import CHANGES, Report, Scope, backtest
+from stackctl.rules.stored.user import list_contexts
 from tests.backend import MINE, OTHER, Project, add_channel, add_user, insert
 from tests.rule_generator import Generator
 
@@ -347,7 +347,7 @@ def test_who_was_rejected_though_verified_active_or_paying(
 def test_it_says_that_it_is_at_work_while_the_server_is(
     connect: Connect, migrated_db: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stackctl.rules.backtest._TICK", 0.01)
+    monkeypatch.setattr("stackctl.rules.stored.backtest._TICK", 0.01)
     labels: list[str] = []
 
     class Watched(Progress):

@@ -16,8 +16,8 @@ from psycopg.types.json import Jsonb
 from stackctl.backend.users import find_user
 from stackctl.core.errors import UsageError
 from stackctl.postgres.statements import load_statements
-from stackctl.rules import stats
-from stackctl.rules.stats import RuleStats, read_stats
+from stackctl.rules.stored import stats
+from stackctl.rules.stored.stats import RuleStats, read_stats
 from tests.backend import MINE, OTHER, add_user, fetch, one
 
 if TYPE_CHECKING:

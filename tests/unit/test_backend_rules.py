@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 
 from stackctl.backend.tenancies import ConfigLayers
-from stackctl.rules.backend_rules import read_rules, to_config
+from stackctl.rules.backend.configuration import read_rules, to_config
 from stackctl.rules.model import Action, Rule, RuleSet
 
 RULE_DEFAULTS = {"enabled": False, "priority": 0, "action": {"type": "allow"}}

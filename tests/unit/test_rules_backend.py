@@ -14,15 +14,15 @@ from typing import Any
 
 import pytest
 
-from stackctl.rules.backend_evaluator import check_backend
+from stackctl.rules.backend.cel_js.evaluate import BackendCondition, FailedError, UndecidedError, UnreadableError
+from stackctl.rules.backend.cel_js.patterns import is_same_to_both, read_pattern
+from stackctl.rules.backend.cel_js.read import find_calls, read_tokens
+from stackctl.rules.backend.differences import check_backend
 from stackctl.rules.cel import types
 from stackctl.rules.cel.evaluate import compile_condition
 from stackctl.rules.cel.parse import ConditionSyntaxError
 from stackctl.rules.cel.patterns import compile_pattern
 from stackctl.rules.cel.values import EvaluationError
-from stackctl.rules.cel_js.evaluate import BackendCondition, FailedError, UndecidedError, UnreadableError
-from stackctl.rules.cel_js.patterns import is_same_to_both, read_pattern
-from stackctl.rules.cel_js.read import find_calls, read_tokens
 from stackctl.rules.model import AUTH_METHODS, Context
 from tests.cel_js_oracle import ask
 from tests.growth import LINEAR, growth

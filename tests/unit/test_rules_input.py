@@ -16,7 +16,7 @@ from stackctl.core.errors import ConfigError
 from stackctl.core.json_reader import load_json
 from stackctl.core.yaml_reader import choose_loader
 from stackctl.rules import sample_users
-from stackctl.rules.backend_evaluator import check_backend
+from stackctl.rules.backend.differences import check_backend
 from stackctl.rules.check import check_rules
 from stackctl.rules.rules_file import load_rules, parse_rules
 from stackctl.rules.sample_users import load_users

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from stackctl.rules.backend_evaluator import check_backend as backend_problems
+from stackctl.rules.backend.differences import check_backend as backend_problems
 from stackctl.rules.cel import tree
 from stackctl.rules.decide import Judge
 from stackctl.rules.model import Action, Context, Rule, RuleSet

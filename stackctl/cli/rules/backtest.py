@@ -17,8 +17,8 @@ from stackctl.core.tables import Column
 if TYPE_CHECKING:
     from collections import Counter
 
-    from stackctl.rules.backtest import Report
     from stackctl.rules.model import RuleSet
+    from stackctl.rules.stored.backtest import Report
 
 _COUNTS = ("matched", "decided", "restricted", "error", "unknown")
 _COLUMNS = ("tenancy", "id", "email", "decision", "rule", "signed_up_at", "verified", "last_active_at", "paid")
@@ -72,9 +72,9 @@ def backtest(
     --json also by week.
     Exit codes: 0 printed; 3 a rules file is bad; 4 the operated database can't be reached; 5 it was never migrated.
     """
-    from stackctl.rules import backtest as backtests
     from stackctl.rules.model import AUTH_METHODS
     from stackctl.rules.rules_file import load_rules
+    from stackctl.rules.stored import backtest as backtests
 
     if auth_method is not None and auth_method not in AUTH_METHODS:
         raise UsageError(f"--auth-method: {auth_method!r} is none of {', '.join(AUTH_METHODS)}", code="usage")

@@ -168,7 +168,7 @@ def _show(console: Console, decision: Decision) -> None:
 def _stored(run: Run, judge: Judge, who: str, tenancy: str | None, auth_method: str | None) -> None:
     from stackctl.cli.users.shared import find_user, format_user
     from stackctl.rules.model import AUTH_METHODS
-    from stackctl.rules.stored_user import list_contexts
+    from stackctl.rules.stored.user import list_contexts
 
     if auth_method is not None and auth_method not in AUTH_METHODS:
         raise UsageError(f"--auth-method: {auth_method!r} is none of {', '.join(AUTH_METHODS)}", code="usage")

@@ -29,12 +29,13 @@ def pull(
     """
     from stackctl.backend.tenancies import choose_tenancy, read_layers
     from stackctl.core.documents import Exact
-    from stackctl.rules import backend_rules, editing
+    from stackctl.rules import editing
+    from stackctl.rules.backend import configuration
     from stackctl.rules.lists import restore_lists
 
     file = editing.read_rules_file(rules_path(run, rules))
     with run.database() as conn:
-        found, problems = backend_rules.read_rules(read_layers(conn, choose_tenancy(conn, tenancy)))
+        found, problems = configuration.read_rules(read_layers(conn, choose_tenancy(conn, tenancy)))
     for problem in problems:
         run.console.warn(problem)
     found = restore_lists(found, file.rules)

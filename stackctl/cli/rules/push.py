@@ -34,7 +34,8 @@ def push(
     """
     from stackctl.backend.tenancies import choose_tenancy, read_layers, write_config
     from stackctl.core.documents import Exact
-    from stackctl.rules import backend_rules, rules_file
+    from stackctl.rules import rules_file
+    from stackctl.rules.backend import configuration
     from stackctl.rules.check import check_rules
     from stackctl.rules.lists import expand_rules
 
@@ -57,9 +58,9 @@ def push(
     wanted = wanted if errors else expand_rules(wanted)
     with run.database() as conn:
         layers = read_layers(conn, choose_tenancy(conn, tenancy))
-        config = backend_rules.to_config(layers, wanted)
-        before, problems = backend_rules.read_rules(layers)
-        _, left = backend_rules.read_rules(replace(layers, environment_config=config))
+        config = configuration.to_config(layers, wanted)
+        before, problems = configuration.read_rules(layers)
+        _, left = configuration.read_rules(replace(layers, environment_config=config))
         diff = _difference(before, wanted, str(layers.tenancy))
         changed = bool(diff) or problems != left
         for problem in problems:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from stackctl.core.console import Console
-    from stackctl.rules.stats import RuleStats, Stats
+    from stackctl.rules.stored.stats import RuleStats, Stats
 
 CELLS = 48  # of a sparkline, at the most
 _LEVELS = "▁▂▃▄▅▆▇█"
@@ -34,7 +34,7 @@ def stats(
     Prints a row for each rule, with a bar for each hour.
     Exit codes: 0 printed; 4 the operated database can't be reached; 5 it was never migrated.
     """
-    from stackctl.rules.stats import read_stats as read
+    from stackctl.rules.stored.stats import read_stats as read
 
     with run.database() as conn:
         found = read(conn, hours, find_tenancy(conn, tenancy))

@@ -18,7 +18,7 @@ from stackctl.payments.refunds import ledger
 from stackctl.payments.refunds.execute import make_idempotency_key
 from stackctl.payments.stand_in.answers import PLATFORM, StandIn
 from stackctl.postgres.statements import load_statements
-from stackctl.rules.backend_rules import to_config
+from stackctl.rules.backend.configuration import to_config
 from stackctl.rules.rules_file import load_rules
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stackctl.rules.cel.parse import Binary, Call, ListLiteral, Literal, Name, Node, Unsupported, children
+from stackctl.rules.cel.nodes import Binary, Call, ListLiteral, Literal, Name, Node, Unsupported, children
 from stackctl.rules.cel.tokens import ConditionSyntaxError
 from stackctl.rules.model import Context
 

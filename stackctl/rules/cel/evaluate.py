@@ -10,8 +10,7 @@ import operator
 from typing import TYPE_CHECKING, Any
 
 from stackctl.rules.cel import patterns
-from stackctl.rules.cel.operators import BINARY, to_int64
-from stackctl.rules.cel.parse import (
+from stackctl.rules.cel.nodes import (
     Binary,
     Call,
     Conditional,
@@ -24,9 +23,10 @@ from stackctl.rules.cel.parse import (
     Node,
     Unary,
     Unsupported,
-    parse,
     walk,
 )
+from stackctl.rules.cel.operators import BINARY, to_int64
+from stackctl.rules.cel.parse import parse
 from stackctl.rules.cel.values import (
     CompiledCondition,
     EvaluationError,

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from stackctl.rules.cel import patterns
 from stackctl.rules.cel.cost import refuse_costly
+from stackctl.rules.cel.nodes import Call, Field, walk
 from stackctl.rules.cel.operators import BINARY
-from stackctl.rules.cel.parse import Call, Field, parse, walk
+from stackctl.rules.cel.parse import parse
 from stackctl.rules.cel.tokens import spell_plainly
 from stackctl.rules.cel.values import EvaluationError, NamedList
 

@@ -12,20 +12,8 @@ from typing import Literal as OneOf
 
 from psycopg import sql
 
-from stackctl.rules.cel.parse import (
-    Binary,
-    Call,
-    Conditional,
-    ConditionSyntaxError,
-    Field,
-    ListLiteral,
-    Literal,
-    Logical,
-    Name,
-    Node,
-    Unary,
-    parse,
-)
+from stackctl.rules.cel.nodes import Binary, Call, Conditional, Field, ListLiteral, Literal, Logical, Name, Node, Unary
+from stackctl.rules.cel.parse import ConditionSyntaxError, parse
 from stackctl.rules.cel.pattern_sql import translate_pattern
 from stackctl.rules.model import RISKS
 

@@ -6,18 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stackctl.rules.cel.evaluate import can_compile, compile_condition, compile_node
-from stackctl.rules.cel.parse import (
-    Conditional,
-    ConditionSyntaxError,
-    Field,
-    Literal,
-    Logical,
-    Name,
-    Node,
-    Unary,
-    children,
-    parse,
-)
+from stackctl.rules.cel.nodes import Conditional, Field, Literal, Logical, Name, Node, Unary, children
+from stackctl.rules.cel.parse import ConditionSyntaxError, parse
 from stackctl.rules.cel.values import EvaluationError
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from typing import Literal as OneOf
 
 from stackctl.core.errors import UsageError
-from stackctl.rules.cel.parse import Conditional, ConditionSyntaxError, Logical, Node, Unary, parse
+from stackctl.rules.cel.nodes import Conditional, Logical, Node, Unary
+from stackctl.rules.cel.parse import ConditionSyntaxError, parse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -11,11 +11,10 @@ from typing import Literal as OneOf
 from stackctl.rules.cel import patterns
 from stackctl.rules.cel.cost import MACROS, refuse_costly
 from stackctl.rules.cel.evaluate import METHODS, can_compile
-from stackctl.rules.cel.parse import (
+from stackctl.rules.cel.nodes import (
     Binary,
     Call,
     Conditional,
-    ConditionSyntaxError,
     Field,
     Index,
     ListLiteral,
@@ -25,9 +24,9 @@ from stackctl.rules.cel.parse import (
     Node,
     Unary,
     Unsupported,
-    parse,
     walk,
 )
+from stackctl.rules.cel.parse import ConditionSyntaxError, parse
 from stackctl.rules.model import RISKS
 
 if TYPE_CHECKING:

@@ -8,13 +8,14 @@ import re
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from stackctl.rules.backend.cel_js.evaluate import BackendCondition, FailedError, UndecidedError, UnreadableError
+from stackctl.rules.backend.cel_js.patterns import MAX_TRIED, make_example
+from stackctl.rules.backend.cel_js.read import Token, find_calls, read_tokens
 from stackctl.rules.cel.evaluate import can_compile, compile_condition
-from stackctl.rules.cel.parse import ConditionSyntaxError, Literal, Node, parse, walk
+from stackctl.rules.cel.nodes import Literal, Node, walk
+from stackctl.rules.cel.parse import ConditionSyntaxError, parse
 from stackctl.rules.cel.types import Problem
 from stackctl.rules.cel.values import EvaluationError
-from stackctl.rules.cel_js.evaluate import BackendCondition, FailedError, UndecidedError, UnreadableError
-from stackctl.rules.cel_js.patterns import MAX_TRIED, make_example
-from stackctl.rules.cel_js.read import Token, find_calls, read_tokens
 from stackctl.rules.model import AUTH_METHODS, MAX_RISK, Context
 
 if TYPE_CHECKING:

@@ -11,11 +11,18 @@ import re
 from math import isinf
 from typing import TYPE_CHECKING
 
-from stackctl.rules.backend_trial import FEW, MANY, Trial, shorten
-from stackctl.rules.cel.parse import (
+from stackctl.rules.backend.cel_js.patterns import (
+    counts_units,
+    has_nested_repeats,
+    has_spaces,
+    is_same_to_both,
+    read_pattern,
+)
+from stackctl.rules.backend.cel_js.read import MethodCall, find_calls
+from stackctl.rules.backend.trial import FEW, MANY, Trial, shorten
+from stackctl.rules.cel.nodes import (
     Binary,
     Call,
-    ConditionSyntaxError,
     Field,
     Index,
     ListLiteral,
@@ -25,19 +32,11 @@ from stackctl.rules.cel.parse import (
     Node,
     Unary,
     Unsupported,
-    parse,
     walk,
 )
+from stackctl.rules.cel.parse import ConditionSyntaxError, parse
 from stackctl.rules.cel.patterns import compile_pattern
 from stackctl.rules.cel.types import CONVERSIONS, MACROS, Problem
-from stackctl.rules.cel_js.patterns import (
-    counts_units,
-    has_nested_repeats,
-    has_spaces,
-    is_same_to_both,
-    read_pattern,
-)
-from stackctl.rules.cel_js.read import MethodCall, find_calls
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,10 +9,10 @@ import contextlib
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+from stackctl.rules.backend.cel_js.operators import FailedError, calculate, compare, get, is_truthy, kind, negate, size
+from stackctl.rules.backend.cel_js.patterns import counts_units, has_spaces, is_same_to_both, read_pattern
+from stackctl.rules.backend.cel_js.read import CALL_NAME, Token, find_calls, read_tokens
 from stackctl.rules.cel.patterns import compile_pattern
-from stackctl.rules.cel_js.operators import FailedError, calculate, compare, get, is_truthy, kind, negate, size
-from stackctl.rules.cel_js.patterns import counts_units, has_spaces, is_same_to_both, read_pattern
-from stackctl.rules.cel_js.read import CALL_NAME, Token, find_calls, read_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 from psycopg import IsolationLevel, sql
 
 from stackctl.core.progress import Progress
-from stackctl.rules.backtest_query import CHANGED, FACTS, RuleColumns, Scope, judged_users
 from stackctl.rules.decide import Decision, Judge
 from stackctl.rules.model import AUTH_METHODS, Context
+from stackctl.rules.stored.backtest_query import CHANGED, FACTS, RuleColumns, Scope, judged_users
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
