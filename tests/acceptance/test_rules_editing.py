@@ -336,3 +336,10 @@ def test_conditions_and_differences_are_shown_as_they_are(tmp_path: Path) -> Non
     file.write_bytes(before)
     subprocess.run(["patch", "--binary", "-s", "sign-up-rules.yaml", "x.diff"], cwd=tmp_path, check=True)
     assert file.read_bytes() == wanted
+
+
+def test_a_wrong_condition_is_said_once_and_where(project: Project) -> None:
+    result = project.run("rules", "add", "x", "--action", "log", "--condition", 'email == "a" && emaildomain == "b"')
+    assert (result.code, result.stdout) == (3, "")
+    assert "error: x: column 17: there is no field emaildomain; nothing was written\n" in result.stderr
+    assert "hint: suggestion: emailDomain\n" in result.stderr

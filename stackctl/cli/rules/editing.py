@@ -92,16 +92,17 @@ def confirm_and_write(run: Run, file: RulesFile, wanted: RuleSet, *, yes: bool, 
         "unread_suites": list(change.unread),
     }  # fmt: skip
     if not dry_run and not nothing:
-        if not run.json_output:
-            show_change(run, change)
         if change.errors:
             error = change.errors[0]
+            more = f", and {len(change.errors) - 1:,} more errors" if len(change.errors) > 1 else ""
             raise ConfigError(
-                f"{error.rule_id}: {error.message}; nothing was written",
+                f"{error.rule_id}: column {error.column}: {error.message}{more}; nothing was written",
                 code="invalid-rule",
-                hint=error.suggestion or "`stackctl rules check` says more",
+                hint=f"suggestion: {error.suggestion}" if error.suggestion else "correct it, and try again",
                 details=document,
             )
+        if not run.json_output:
+            show_change(run, change)
         if change.failures or change.unread:
             doubts = [format_count(len(change.failures), "test fails", "tests fail")] if change.failures else []
             doubts += [format_count(len(change.unread), "suite", "suites") + " can't be run"] if change.unread else []
