@@ -197,6 +197,10 @@ def test_the_table_of_the_page_is_right() -> None:
         ('email in ["a",]', None),
         ("email ==", None),
         ('1.5e1 > email && "DE" >= countryCode', "does not take 1.5e1"),  # false in CEL for who is from FR
+        (
+            '"+".matches("a") || email.matches("\\\\d{2}") || riskScores.nope == 1',
+            "nothing but a field",
+        ),  # true for a12
         ('email.matches("(a+)+b")', "can hang it for seconds"),
     ],
 )

@@ -136,7 +136,7 @@ class Trial:
         if "authMethod" in self._condition:
             texts |= dict.fromkeys(AUTH_METHODS)
         numbers = dict.fromkeys([0, 1, 2, 50, 99, 100])
-        calls = self._theirs.calls if self._theirs else []
+        calls = self._theirs.calls if self._theirs else find_calls(self._condition)
         for call in calls[:100]:
             texts[call.argument] = None
             if call.method == "matches" and (example := make_example(call.argument)) is not None:
