@@ -47,7 +47,7 @@ _stackctl_follows() {
     'verify') flags='--tenancy=@synced-tenancies --database=@databases --mapping=@mappings --repair --dry-run' arguments='@synced-tenancies...' ;;
     'enqueue') flags='--tenancy=@tenancies --all --dry-run' arguments='@tenancies...' ;;
     'queue') subcommands='list retry forget' ;;
-    'queue list') flags='--tenancy=@tenancies --limit= --output=name|csv -o=name|csv' ;;
+    'queue list') flags='--tenancy=@tenancies --dead --limit= --output=name|csv -o=name|csv' ;;
     'queue retry') flags='--tenancy=@tenancies --all --dry-run' arguments='@failing...' ;;
     'queue forget') flags='--tenancy=@tenancies --all --yes -y --dry-run' arguments='@failing...' ;;
     'status') flags='--tenancy=@tenancies --watch --interval= --check --max-backlog= --max-lag=' ;;

@@ -390,6 +390,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
             subcommands = @()
             flags = @(
                 '--tenancy=@tenancies:Only the databases of this tenancy.'
+                '--dead:Only what was given up, by a delivery service too (sync.dispatch: qstash).'
                 '--limit=:Entries to list, oldest first.'
                 '--output=name|csv:The first column alone, one a line; or all columns as CSV.'
                 '-o=name|csv:The first column alone, one a line; or all columns as CSV.'

@@ -9,12 +9,16 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from contextlib import suppress
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from stackctl.core.errors import StackctlError
 from stackctl.server.answers import Refused, answer, busy, read_body
 from stackctl.sync.dispatch.endpoint import NON_RETRYABLE, PLANNED
 from stackctl.sync.dispatch.signature import SignatureRefused, find_scheme, verify
+from stackctl.sync.queue import claims
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
     from stackctl.sync.engine.requests import SyncRequest
 
 LONGEST_BODY = 64 * 1024  # bytes
+LONGEST_ID = 200  # characters of a message's id
 BUSY_WAIT = 10.0  # seconds in which work on a tenancy must have begun
 _OF_NO_USE = {"Upstash-NonRetryable-Error": "true"}  # the delivery service's word for: do not repeat it
 
@@ -32,6 +37,7 @@ async def sync_engine(request: Request, site: Site) -> Response:
     tenancy = await _read_tenancy(request, site)
     if site.trouble or site.stop.requested:
         raise busy("not-ready", "the operated database can't be had, or the server is stopping", seconds=5)
+    began = time.monotonic()
     sync = site.requests.submit(tenancy)
     if sync is None:
         raise busy("busy", "too many requests are in hand", seconds=1)
@@ -39,7 +45,17 @@ async def sync_engine(request: Request, site: Site) -> Response:
         await _wait(sync, site.max_request.total_seconds())
     finally:
         site.requests.drop(sync)
-    return _to_answer(sync)
+    answered = _to_answer(sync)
+    message = request.headers.get("upstash-message-id")
+    if message and answered.status_code == 200:
+        await asyncio.to_thread(_end_published, site, message, tenancy, timedelta(seconds=time.monotonic() - began))
+    return answered
+
+
+def _end_published(site: Site, message: str, tenancy: UUID, lasted: timedelta) -> None:
+    # It only tells of what was done: without it, the message counts as under way for a day.
+    with suppress(StackctlError), site.pipeline.open_session() as conn:
+        claims.end_published(conn, message[:LONGEST_ID], tenancy, lasted)
 
 
 async def _read_tenancy(request: Request, site: Site) -> UUID:

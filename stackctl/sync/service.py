@@ -182,19 +182,21 @@ def poll(
     listens = looping and wakeup is None and takes_entries
     signal = wakeup or stop.new_wakeup_signal()
     on_result = outcomes.report if looping else lambda conn, outcome: outcomes.tell(outcome)
-    if takes_entries and settings.get("sync.dispatch") == "http":
+    if takes_entries and settings.get("sync.dispatch") != "direct":
         from stackctl.sync.dispatch.dispatcher import Dispatcher
         from stackctl.sync.dispatch.endpoint import Endpoint
+        from stackctl.sync.dispatch.qstash import DeliveryService
 
         assert requests is None
         poller = Dispatcher(
             pipeline,
-            Endpoint.from_settings(settings),
+            (Endpoint if settings.get("sync.dispatch") == "http" else DeliveryService).from_settings(settings),
             claim_limit=claim_limit,
             lease=lease,
             loops=looping,
             on_done=signal.send,
             on_result=on_result,
+            on_trouble=lambda error: warned(f"{error.message}: {error.hint}"),
         )
         close = poller.close
     else:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from stackctl.cli.arguments import find_tenancy
 from stackctl.cli.command import Run, command, format_count
-from stackctl.cli.queue.shared import DryRun, Ids, TenancyOption, select_failing
+from stackctl.cli.queue.shared import DryRun, Ids, TenancyOption, list_dead_messages, publish_again, select_failing
+
+if TYPE_CHECKING:
+    from uuid import UUID
 
 
 @command(example="stackctl queue retry --all")
@@ -20,16 +24,37 @@ def retry(
 ) -> None:
     """Make failing databases due now, given up ones included. The next poll tries them.
 
-    Prints the databases.
-    Exit codes: 0 done; 2 no such failing database; 4 the operated database can't be reached; 5 it was never migrated.
+    With sync.dispatch: qstash, messages that the service gave up are named by their ids, or by their tenancies; those
+    tenancies are queued again, and the messages leave the service's list.
+
+    Prints the databases and messages.
+    Exit codes: 0 done; 2 no such failing database; 3 the delivery service's settings are wrong; 4 the operated database
+    or the delivery service can't be reached; 5 it was never migrated.
     """
     from stackctl.sync.queue import retries
 
     with run.database() as conn:
-        chosen = select_failing(conn, ids or (), tenancy, everything=everything)
-        retried = chosen if dry_run else retries.retry_now(conn, chosen)
-    word = "would be due now" if dry_run else "due now"
-    run.finish(
-        {"retried": [{"tenancy": tenancy, "database": name} for tenancy, name in retried], "dry_run": dry_run},
-        lambda: run.console.line(f"{format_count(len(retried), 'database', 'databases')} {word}"),
-    )
+        only = find_tenancy(conn, tenancy)
+        dead = [one for one in list_dead_messages(run, only) if one.tenancy is not None]
+        again = [one for one in dead if not ids or not {one.id, one.message, str(one.tenancy)}.isdisjoint(ids)]
+        known = {name for one in again for name in (one.id, one.message, str(one.tenancy))}
+        others = [one for one in ids or () if one not in known]
+        chosen: list[tuple[UUID, str]] = []
+        if others or not ids:
+            chosen = select_failing(conn, others, tenancy, everything=everything)
+        if not dry_run:
+            retries.retry_now(conn, chosen)
+            publish_again(run, conn, again)
+    word = "would be" if dry_run else "are"
+    document = {
+        "retried": [{"tenancy": tenancy, "database": name} for tenancy, name in chosen],
+        "queued": [{"tenancy": one.tenancy, "message": one.message} for one in again],
+        "dry_run": dry_run,
+    }
+
+    def show() -> None:
+        run.console.line(f"{format_count(len(chosen), 'database', 'databases')} {word} due now")
+        if again:
+            run.console.line(f"{format_count(len(again), 'message', 'messages')} {word} queued to be published again")
+
+    run.finish(document, show)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,7 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
 
+    from stackctl.cli.command import Run
     from stackctl.postgres.connect import Connection
+    from stackctl.sync.dispatch.qstash import DeadMessage
 
 Ids = Annotated[
     list[str] | None, typer.Argument(metavar="[ID]...", help="Databases, tenancies, or TENANCY/DATABASE, by id.")
@@ -22,6 +25,33 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Say which, and change n
 TenancyOption = Annotated[
     str | None, typer.Option("--tenancy", metavar="TENANCY", help="Only the databases of this tenancy.")
 ]
+
+
+def list_dead_messages(run: Run, tenancy: UUID | None) -> list[DeadMessage]:
+    """What the delivery service gave up, of the tenancy if one is named; nothing where none is used.
+
+    ConfigError or ServiceError if it can't be asked.
+    """
+    if run.settings.get("sync.dispatch") != "qstash":
+        return []
+    from stackctl.sync.dispatch.qstash import DeliveryService
+
+    with closing(DeliveryService.from_settings(run.settings)) as service:
+        return [one for one in service.list_dead() if tenancy in (None, one.tenancy)]
+
+
+def publish_again(run: Run, conn: Connection, messages: Sequence[DeadMessage]) -> None:
+    """Queue the tenancies of messages that the service gave up, then have it forget those."""
+    if not messages:
+        return
+    from stackctl.sync.dispatch.qstash import DeliveryService
+    from stackctl.sync.queue import claims, entries
+
+    with conn.transaction():
+        entries.enqueue(conn, {one.tenancy for one in messages if one.tenancy is not None})
+        claims.forget_published(conn, [one.message for one in messages])
+    with closing(DeliveryService.from_settings(run.settings)) as service:
+        service.forget_dead(messages)
 
 
 def select_failing(

@@ -59,10 +59,12 @@ database:
   # on_failover: refuse
   # Copies whose mapping was changed: evolve, they follow it where no reader loses anything; refuse, they wait.
   # schema_changes: evolve
-  # Who syncs what was claimed: direct, this process; http, a `stackctl serve` that it is posted to, signed.
+  # Who syncs what was claimed: direct, this process; http, a `stackctl serve` that it is posted to, signed;
+  # qstash, the same by way of a delivery service.
   # dispatch: direct
   # endpoint: https://sync.example.com/sync-engine
   # signing_keys: {current: "${SIGNING_KEY}", next: null}
+  # qstash: {url: https://qstash.upstash.io, token: "${QSTASH_TOKEN}"}
 
 # `stackctl serve`; a token is needed where others can reach it.
 # serve: {host: 127.0.0.1, port: 8787, public_url: null, token: null}

@@ -1,12 +1,13 @@
-"""Stage 3 with `sync.dispatch: http`: claimed entries are posted to an endpoint, a bounded number at a time.
+"""Stage 3 with `sync.dispatch: http` or `qstash`: claimed entries are handed on, a bounded number at a time.
 
 It stands where the poller stands (engine/poller.py), and is ticked like it. An entry stays in the queue, claimed, until
-the endpoint has answered with success; only then it is deleted. So nothing that was not done is reported done, and a
-kill at any point means that it is posted again.
+the endpoint has answered with success, or the delivery service has taken it; only then it is deleted. So nothing that
+was not done is reported done, and a kill at any point means that it is handed on again.
 """
 
 from __future__ import annotations
 
+import random
 import time
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import suppress
@@ -17,7 +18,8 @@ import psycopg
 
 from stackctl.sync.changes.sequencer import prune_stamps
 from stackctl.sync.changes.wakeup import WorkProbe
-from stackctl.sync.dispatch.endpoint import Call, Verdict
+from stackctl.sync.dispatch.connections import Call
+from stackctl.sync.dispatch.endpoint import SHORT_WAIT
 from stackctl.sync.engine.database_sync import DatabaseResult
 from stackctl.sync.queue import claims, entries, retries
 from stackctl.sync.queue.claims import UNDELIVERED
@@ -28,18 +30,22 @@ if TYPE_CHECKING:
     from datetime import timedelta
     from uuid import UUID
 
+    from stackctl.core.errors import StackctlError
     from stackctl.postgres.connect import Connection
     from stackctl.sync.changes.wakeup import PendingWork
-    from stackctl.sync.dispatch.endpoint import Endpoint
+    from stackctl.sync.dispatch.endpoint import Endpoint, Sent, Verdict
+    from stackctl.sync.dispatch.qstash import DeliveryService
     from stackctl.sync.engine.poller import PollResult
     from stackctl.sync.pipeline import Pipeline
     from stackctl.sync.queue.claims import Claim
 
-IN_FLIGHT = 20  # posts at a time of one process, whatever entries allow
+THREADS = 20
 RECOVERY_INTERVAL = 5.0  # seconds between two looks for expired claims, and for the sweep
 PRUNE_INTERVAL = 600.0  # seconds between two prunings of what only tells of the past
 STOP_GRACE = 10.0  # seconds that a stop waits for answers
 PATIENCE = 12  # times in a row that an endpoint may be busy before that counts as a failure
+FIRST_REST = 1.0  # seconds, doubled each time that the receiver takes nothing and does not say for how long
+LONGEST_REST = 60.0  # seconds
 
 
 @dataclass
@@ -48,40 +54,45 @@ class _Post:
 
     claim: Claim
     ready_at: float = 0.0
-    future: Future[Verdict] | None = None
+    future: Future[Sent] | None = None
     call: Call | None = None
     refusals: int = 0
 
 
 class Dispatcher:
-    """Posts what is due to `endpoint`, tick by tick; keeps what is in hand when its connection is lost.
+    """Hands what is due on to `receiver`, tick by tick; keeps what is in hand when its connection is lost.
 
-    `loops`: it sweeps as well. `on_done` is called by the thread of a post that has ended.
+    `loops`: it sweeps as well, and rests when the receiver takes nothing, which `on_trouble` hears of; else that is
+    raised. `on_done` is called by the thread of a post that has ended.
     """
 
     def __init__(
         self,
         pipeline: Pipeline,
-        endpoint: Endpoint,
+        receiver: Endpoint | DeliveryService,
         *,
         claim_limit: int,
         lease: timedelta = entries.LEASE,
         loops: bool = False,
         on_done: Callable[[], None] = lambda: None,
         on_result: Callable[[Connection, DatabaseResult], None] = lambda conn, result: None,
+        on_trouble: Callable[[StackctlError], None] = lambda error: None,
     ) -> None:
         self._pipeline = pipeline
-        self._endpoint = endpoint
-        self._in_flight = min(claim_limit, IN_FLIGHT)
+        self._receiver = receiver
+        self._in_flight = min(claim_limit, receiver.in_flight)
         self._lease = lease
         self._loops = loops
         self._on_done = on_done
         self._on_result = on_result
-        self._executor = ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="stackctl-dispatch")
+        self._on_trouble = on_trouble
+        self._executor = ThreadPoolExecutor(THREADS, thread_name_prefix="stackctl-dispatch")
         self._posts: dict[UUID, _Post] = {}
         self._renewed = 0.0
         self._recovered = self._pruned = float("-inf")
         self._stopped_at: float | None = None
+        self._rests_until = 0.0
+        self._troubles = 0
         self._conn: Connection
         self._probe: WorkProbe
 
@@ -93,8 +104,12 @@ class Dispatcher:
 
     @property
     def is_working(self) -> bool:
-        """Whether anything is in hand."""
-        return bool(self._posts)
+        """Whether anything is in hand, or soon to be."""
+        return bool(self._posts) or (not self._loops and self._rests)
+
+    @property
+    def _rests(self) -> bool:
+        return time.monotonic() < self._rests_until
 
     @property
     def has_results(self) -> bool:
@@ -113,10 +128,12 @@ class Dispatcher:
         if time.monotonic() - self._pruned >= PRUNE_INTERVAL:
             self._pruned = time.monotonic()
             prune_stamps(self._conn)
+            claims.prune_published(self._conn)
         found = self._probe.find_work()
         if found.fuses.poller:
             self._recover(result)
-            self._claim(result)
+            if not self._rests:
+                self._claim(result)
             self._start_posts()
         return found
 
@@ -135,7 +152,7 @@ class Dispatcher:
 
     def close(self) -> None:
         self._executor.shutdown(wait=True, cancel_futures=True)
-        self._endpoint.close()
+        self._receiver.close()
 
     # -- taking
 
@@ -159,19 +176,26 @@ class Dispatcher:
         self._posts.update((one.id, _Post(one)) for one in found)
 
     def _start_posts(self) -> None:
-        """Post what is in hand and ready, as far as its flow-control key allows."""
+        """Hand on what is in hand and ready, as far as its flow-control key allows."""
         under_way: dict[str, int] = {}
         for post in self._posts.values():
             if post.future is not None:
                 under_way[post.claim.key] = under_way.get(post.claim.key, 0) + 1
         now = time.monotonic()
+        ready: list[_Post] = []
         for post in self._posts.values():
             key = post.claim.key
-            if post.future is None and post.ready_at <= now and under_way.get(key, 0) < post.claim.parallelism:
+            has_room = self._receiver.keeps_flow or under_way.get(key, 0) < post.claim.parallelism
+            if post.future is None and post.ready_at <= now and has_room:
                 under_way[key] = under_way.get(key, 0) + 1
-                post.call = Call()
-                post.future = self._executor.submit(self._endpoint.post, post.claim, post.call)
-                post.future.add_done_callback(lambda future: self._on_done())
+                ready.append(post)
+        for start in range(0, len(ready), self._receiver.group):
+            together = ready[start : start + self._receiver.group]
+            call = Call()
+            future = self._executor.submit(self._receiver.send, [post.claim for post in together], call)
+            for post in together:
+                post.future, post.call = future, call
+            future.add_done_callback(lambda future: self._on_done())
 
     # -- in hand
 
@@ -181,7 +205,7 @@ class Dispatcher:
             self._stopped_at = time.monotonic()
         over = self._stopped_at is not None and time.monotonic() - self._stopped_at > STOP_GRACE
         for post in self._posts.values():
-            if post.call is not None and (over or time.monotonic() - post.call.started > self._endpoint.timeout):
+            if post.call is not None and (over or time.monotonic() - post.call.started > self._receiver.timeout):
                 post.call.abort()
 
     def _renew(self) -> None:
@@ -200,34 +224,66 @@ class Dispatcher:
     def _record_answers(self, result: PollResult) -> None:
         """Record what the answers mean, and finish or give back the entries; all in one transaction."""
         ended: list[tuple[_Post, Verdict]] = []
+        answers: dict[int, Sent] = {}
+        left: list[_Post] = []
         for post in self._posts.values():
             if post.future is not None and post.future.done():
-                verdict = post.future.result()
+                sent = post.future.result()
+                answers[id(sent)] = sent
+                verdict = sent.verdicts.get(post.claim.id)
                 post.future = post.call = None
+                if verdict is None:
+                    left.append(post)
+                    continue
                 post.refusals += verdict.busy
                 if verdict.busy and post.refusals < PATIENCE:
                     post.ready_at = time.monotonic() + max(verdict.wait.total_seconds(), 0.1)
                 else:
                     ended.append((post, verdict))
+        self._release(left)
+        self._record_verdicts(result, ended)
+        for sent in answers.values():
+            self._rest(sent)
+
+    def _rest(self, sent: Sent) -> None:
+        """Take nothing more for a while, if the receiver does not."""
+        if sent.trouble is None:
+            self._troubles = 0
+            return
+        if not self._loops and (sent.wait > SHORT_WAIT or self._troubles >= (PATIENCE if sent.wait else 0)):
+            raise sent.trouble
+        rest = sent.wait.total_seconds() or min(FIRST_REST * 2**self._troubles, LONGEST_REST) * random.uniform(0.7, 1.3)
+        self._troubles += 1
+        self._rests_until = max(self._rests_until, time.monotonic() + rest)
+        if self._loops:
+            self._on_trouble(sent.trouble)
+
+    def _record_verdicts(self, result: PollResult, ended: list[tuple[_Post, Verdict]]) -> None:
         if not ended:
             return
         ended.sort(key=lambda one: one[0].claim.tenancy)
         broken_off = self._stopped_at is not None
         with self._conn.transaction():
+            published = [(post.claim, verdict.message) for post, verdict in ended if verdict.message]
+            claims.record_published(self._conn, published)
+            claims.finish(self._conn, [post.claim for post, verdict in ended if verdict.error is None])
             for post, verdict in ended:
                 self._record(result, post.claim, verdict, broken_off=broken_off)
         for post, _ in ended:
             del self._posts[post.claim.id]
         for post, verdict in ended:
             if not verdict.planned:
-                outcome = DatabaseResult(post.claim.tenancy, UNDELIVERED, "endpoint")
+                outcome = DatabaseResult(post.claim.tenancy, UNDELIVERED, self._receiver.kind)
                 if verdict.error is not None:
                     outcome.status, outcome.error, outcome.failed = "error", verdict.error, True
                 self._on_result(self._conn, outcome)
 
     def _record(self, result: PollResult, claim: Claim, verdict: Verdict, *, broken_off: bool) -> None:
         if verdict.error is None or verdict.planned:
-            claims.finish(self._conn, [claim])
+            if verdict.planned:
+                claims.finish(self._conn, [claim])
+            if verdict.repeated:
+                entries.enqueue(self._conn, [claim.tenancy])
             if claim.attempt > 1:
                 retries.record_success(self._conn, claim.tenancy, UNDELIVERED)
             result.delivered += verdict.error is None

@@ -5,9 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import re
-import socket
-import ssl
-import threading
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -18,16 +15,17 @@ from urllib.parse import urlsplit
 from stackctl import __version__
 from stackctl.core.durations import parse_duration
 from stackctl.core.errors import ConfigError, ServiceError, StackctlError
+from stackctl.sync.dispatch.connections import Call, Connections
 from stackctl.sync.dispatch.signature import STACKCTL, Keys, read_keys, sign
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+    from uuid import UUID
 
     from stackctl.config.settings import Settings
+    from stackctl.sync.dispatch.connections import Answer
     from stackctl.sync.queue.claims import Claim
 
-CONNECT_TIMEOUT = 5.0  # seconds
-LONGEST_ANSWER = 64 * 1024  # bytes that are read of it
 LONGEST_WAIT = timedelta(days=1)  # that an answer may ask for
 SHORT_WAIT = timedelta(seconds=10)  # up to which one that is busy is waited for, and has not failed
 NON_RETRYABLE = 489  # the delivery service's status for what is of no use to repeat
@@ -37,18 +35,14 @@ _PASSING = (408, 409, 425, 429)  # of the 4xx
 
 
 @dataclass(frozen=True)
-class Answer:
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-
-@dataclass(frozen=True)
 class Verdict:
     """What becomes of an entry.
 
     No `error`: it is done. With `busy` it is asked again after `wait`, and has not failed; `planned`: its failure is
     recorded by whoever answered. Else it has failed: for good (`dead`), or it is tried again, not before `wait`.
+
+    `message`: it is done by being published, as this message. `repeated`: it had been published before, and what has
+    changed since may not be in it.
     """
 
     error: StackctlError | None = None
@@ -56,34 +50,43 @@ class Verdict:
     busy: bool = False
     planned: bool = False
     dead: bool = False
+    message: str | None = None
+    repeated: bool = False
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What became of claims that were handed on together. `trouble`: those without a verdict have not failed; it is the
+    receiver, and takes none for `wait`, if it said so."""
+
+    verdicts: Mapping[UUID, Verdict]
+    trouble: StackctlError | None = None
+    wait: timedelta = timedelta(0)
 
 
 class Endpoint:
     """Where a configuration says that tenancies are synced. Shared by threads, each post is of one."""
+
+    kind = "endpoint"
+    group = 1  # claims that are handed on together
+    in_flight = 20  # at a time of one process, whatever entries allow
+    keeps_flow = False  # whether it keeps to the entries' flow-control keys itself
 
     def __init__(self, url: str, keys: Keys, timeout: timedelta) -> None:
         self.url = url
         self.timeout = timeout.total_seconds()
         self._keys = keys
         parts = urlsplit(url)
-        self._host, self._port, self._secure = parts.hostname or "", parts.port, parts.scheme == "https"
         self._target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        self._context = ssl.create_default_context() if self._secure else None
-        self._idle: list[http.client.HTTPConnection] = []
-        self._lock = threading.Lock()
+        self._connections = Connections(url, self.timeout)
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Endpoint:
-        """ConfigError `no-endpoint`, `invalid-value`, or what `read_keys` raises."""
-        setting = settings.setting("sync.endpoint")
-        if not setting.value:
-            raise ConfigError(
-                "sync.dispatch is http, and sync.endpoint is not set",
-                code="no-endpoint",
-                hint="name the URL of `stackctl serve`, e.g. https://sync.example.com/sync-engine",
-            )
-        check_endpoint(setting.value, setting.origin)
-        return cls(setting.value, read_keys(settings), settings.get("sync.endpoint_timeout"))
+        """ConfigError of `read_endpoint` or `read_keys`."""
+        return cls(read_endpoint(settings), read_keys(settings), settings.get("sync.endpoint_timeout"))
+
+    def send(self, claims: Sequence[Claim], call: Call) -> Sent:
+        return Sent({claim.id: self.post(claim, call) for claim in claims})
 
     def post(self, claim: Claim, call: Call) -> Verdict:
         """Ask for one tenancy; whatever goes wrong is the verdict's error."""
@@ -98,7 +101,7 @@ class Endpoint:
             ),
         }
         try:
-            return judge(self._send(body, headers, call), self.url)
+            return judge(self._connections.send(call, "POST", self._target, headers, body), self.url)
         except (OSError, http.client.HTTPException) as error:
             if call.aborted or (call.connected and isinstance(error, TimeoutError)):
                 return Verdict(
@@ -109,9 +112,10 @@ class Endpoint:
     def probe(self) -> int:
         """What it answers to a signed request for nothing. Raises ServiceError `endpoint-unreachable`."""
         body = b"{}"
-        headers = {STACKCTL.header: sign(self._keys, url=self.url, body=body, jti="probe", now=time.time())}
+        signature = sign(self._keys, url=self.url, body=body, jti="probe", now=time.time())
+        headers = {STACKCTL.header: signature, "Content-Type": "application/json"}
         try:
-            return self._send(body, headers | {"Content-Type": "application/json"}, Call()).status
+            return self._connections.send(Call(), "POST", self._target, headers, body).status
         except (OSError, http.client.HTTPException) as error:
             raise self._to_unreachable(error) from error
 
@@ -120,81 +124,20 @@ class Endpoint:
         return ServiceError(_name(self.url) + f"can't be reached: {what}", code="endpoint-unreachable", hint=_HINT)
 
     def close(self) -> None:
-        with self._lock:
-            idle, self._idle = self._idle, []
-        for connection in idle:
-            connection.close()
-
-    def _send(self, body: bytes, headers: dict[str, str], call: Call) -> Answer:
-        with self._lock:
-            connection = self._idle.pop() if self._idle else None
-        if connection is not None:
-            try:
-                return self._exchange(connection, body, headers, call)
-            except (ConnectionError, http.client.BadStatusLine):
-                # One that lay idle may have been closed since. To ask twice changes nothing: a sync repeats safely.
-                if call.aborted:
-                    raise
-        return self._exchange(self._connect(), body, headers, call)
-
-    def _connect(self) -> http.client.HTTPConnection:
-        if self._context is not None:
-            return http.client.HTTPSConnection(self._host, self._port, timeout=CONNECT_TIMEOUT, context=self._context)
-        return http.client.HTTPConnection(self._host, self._port, timeout=CONNECT_TIMEOUT)
-
-    def _exchange(
-        self, connection: http.client.HTTPConnection, body: bytes, headers: dict[str, str], call: Call
-    ) -> Answer:
-        keep = False
-        try:
-            if connection.sock is None:
-                connection.connect()
-            sock: socket.socket = connection.sock  # pyright: ignore[reportAssignmentType]
-            sock.settimeout(self.timeout)
-            call.begin(sock)
-            connection.request("POST", self._target, body, headers)
-            response = connection.getresponse()
-            read = response.read(LONGEST_ANSWER)
-            if response.length and len(read) < LONGEST_ANSWER:
-                raise http.client.IncompleteRead(read, response.length)
-            keep = response.isclosed() and not response.will_close
-            return Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, read)
-        finally:
-            call.end()
-            with self._lock:
-                if keep and not call.aborted:
-                    self._idle.append(connection)
-                else:
-                    connection.close()
+        self._connections.close()
 
 
-class Call:
-    """One post under way, which another thread may break off: a socket's own time limit is for each of its steps."""
-
-    def __init__(self) -> None:
-        self.started = time.monotonic()
-        self.aborted = self.connected = False
-        self._lock = threading.Lock()
-        self._socket: socket.socket | None = None
-
-    def begin(self, sock: socket.socket) -> None:
-        with self._lock:
-            if self.aborted:
-                raise TimeoutError("broken off")
-            self._socket, self.connected = sock, True
-
-    def end(self) -> None:
-        with self._lock:
-            self._socket = None
-
-    def abort(self) -> None:
-        with self._lock:
-            self.aborted = True
-            if self._socket is not None:
-                try:
-                    self._socket.shutdown(socket.SHUT_RDWR)
-                except OSError:
-                    return  # it has ended by itself
+def read_endpoint(settings: Settings) -> str:
+    """The URL that is posted to; ConfigError `no-endpoint` or `invalid-value`."""
+    setting = settings.setting("sync.endpoint")
+    if not setting.value:
+        raise ConfigError(
+            f"sync.dispatch is {settings.get('sync.dispatch')}, and sync.endpoint is not set",
+            code="no-endpoint",
+            hint="name the URL of `stackctl serve`, e.g. https://sync.example.com/sync-engine",
+        )
+    check_endpoint(setting.value, setting.origin)
+    return setting.value
 
 
 def check_endpoint(url: str, origin: str) -> None:

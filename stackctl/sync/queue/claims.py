@@ -1,7 +1,8 @@
 """Stage 3, where another process syncs: entries are claimed, handed on, and finished when that has answered.
 
 A claim is a lease, renewed while it lasts; `entries.recover_expired` gives back what was not. What could not be handed
-on is a failure of the tenancy as a whole, recorded with UNDELIVERED in place of a database.
+on is a failure of the tenancy as a whole, recorded with UNDELIVERED in place of a database. What a delivery service has
+taken is remembered until it is done, or a day has passed.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from stackctl.sync.queue import entries
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
-    from datetime import datetime
+    from datetime import datetime, timedelta
 
     from stackctl.postgres.connect import Connection
 
@@ -85,6 +86,58 @@ def release(conn: Connection, claims: Sequence[Claim]) -> None:
     """Give back those that are still ours; in the order of the queue's keys."""
     for one in sorted(claims, key=lambda one: (str(one.tenancy), one.id)):
         entries.release(conn, one.id, one.claimed_at)
+
+
+@dataclass(frozen=True)
+class PublishedMessage:
+    """An entry that a delivery service has taken, and that nobody has done yet, as far as is known here."""
+
+    message: str
+    tenancy: UUID
+    entry: UUID | None
+    published_at: datetime
+
+
+def record_published(conn: Connection, published: Sequence[tuple[Claim, str]]) -> None:
+    """Claims that were published, and as which messages; in the transaction in which they are finished."""
+    if published:
+        columns = {
+            "messages": [message for _, message in published],
+            "tenancies": [claim.tenancy for claim, _ in published],
+            "entries": [claim.id for claim, _ in published],
+        }
+        conn.execute(_SQL["record_published"], columns)
+
+
+def end_published(conn: Connection, message: str, tenancy: UUID, lasted: timedelta) -> None:
+    """What a message asked for was done, by a sync that `lasted` so long until now."""
+    if _knows_published(conn):
+        conn.execute(_SQL["end_published"], {"message": message, "tenancy": tenancy, "lasted": lasted})
+
+
+def list_published(conn: Connection, limit: int, tenancy: UUID | None = None) -> list[PublishedMessage]:
+    """Those that are under way, oldest first."""
+    if not _knows_published(conn):
+        return []
+    rows = conn.execute(_SQL["list_published"], {"limit": limit, "tenancy": tenancy})
+    return [PublishedMessage(*row) for row in rows]
+
+
+def forget_published(conn: Connection, messages: Sequence[str]) -> None:
+    """The service has given them up, and they were dealt with."""
+    if _knows_published(conn):
+        conn.execute(_SQL["forget_published"], {"messages": list(messages)})
+
+
+def prune_published(conn: Connection) -> None:
+    """Forget what ended, or was published, a day ago: no service repeats a message for so long unheard of."""
+    if _knows_published(conn):
+        conn.execute(_SQL["prune_published"])
+
+
+def _knows_published(conn: Connection) -> bool:
+    row = conn.execute(_SQL["published_exist"]).fetchone()
+    return row is not None and row[0]
 
 
 def _finish(conn: Connection, claims: Sequence[tuple[UUID, datetime]]) -> None:

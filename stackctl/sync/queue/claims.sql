@@ -45,3 +45,34 @@ DELETE FROM stackctl.delivery WHERE database_id = '' RETURNING tenancy_id
 SELECT tenancy_id FROM stackctl.delivery AS d
 WHERE database_id = '' AND next_attempt_at <= clock_timestamp()
   AND NOT EXISTS (SELECT FROM "OutgoingRequest" WHERE "deduplicationKey" = 'sentinel-sync-key-' || d.tenancy_id)
+
+-- name: published_exist
+SELECT to_regclass('stackctl.published_message') IS NOT NULL
+
+-- name: record_published
+-- It may have been delivered before this.
+INSERT INTO stackctl.published_message (message_id, tenancy_id, entry_id)
+SELECT * FROM unnest(%(messages)s::text[], %(tenancies)s::uuid[], %(entries)s::uuid[])
+ON CONFLICT (message_id) DO NOTHING
+
+-- name: end_published
+-- A sync that began after an earlier message was published did what that asks for.
+WITH ended AS (
+    INSERT INTO stackctl.published_message AS one (message_id, tenancy_id, ended_at)
+    VALUES (%(message)s, %(tenancy)s, clock_timestamp())
+    ON CONFLICT (message_id) DO UPDATE SET ended_at = EXCLUDED.ended_at
+)
+UPDATE stackctl.published_message SET ended_at = clock_timestamp()
+WHERE tenancy_id = %(tenancy)s AND ended_at IS NULL AND message_id <> %(message)s
+  AND published_at < clock_timestamp() - %(lasted)s::interval
+
+-- name: list_published
+SELECT message_id, tenancy_id, entry_id, published_at FROM stackctl.published_message
+WHERE ended_at IS NULL AND (%(tenancy)s::uuid IS NULL OR tenancy_id = %(tenancy)s)
+ORDER BY published_at, message_id LIMIT %(limit)s
+
+-- name: forget_published
+DELETE FROM stackctl.published_message WHERE message_id = ANY (%(messages)s::text[])
+
+-- name: prune_published
+DELETE FROM stackctl.published_message WHERE coalesce(ended_at, published_at) < clock_timestamp() - interval '1 day'
