@@ -161,7 +161,8 @@ class Fake:
         self.dead[id_] = {
             "dlqId": id_, "messageId": message.id, "url": message.destination, "body": message.body,
             "responseStatus": status, "responseBody": text, "createdAt": int(time.time() * 1000),
-            "method": "POST", "notBefore": 0, "maxRetries": message.retries, "label": message.headers.get("upstash-label"),
+            "method": "POST", "notBefore": 0, "maxRetries": message.retries,
+            "label": message.headers.get("upstash-label"),
         }  # fmt: skip
 
     def answer(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> tuple[int, Any]:
