@@ -97,7 +97,7 @@ def test_a_bad_entry_does_not_hold_up_the_others(project: Project, source: Conne
         UPDATE "OutgoingRequest" SET "qstashOptions" = jsonb_set("qstashOptions", '{flowControl,key}', '"bad"')
         WHERE "qstashOptions" -> 'body' ->> 'tenancyId' = %s""", [str(OTHER)])  # fmt: skip
     answer = fake.publish
-    fake.publish = lambda destination, headers, body: (  # type: ignore[method-assign]
+    fake.publish = lambda destination, headers, body: (
         (400, {"error": "invalid flow control key"})
         if {name.lower(): value for name, value in headers.items()}["upstash-flow-control-key"] == "bad"
         else answer(destination, headers, body)
@@ -219,6 +219,23 @@ def test_settings_that_cannot_be_meant(project: Project, qstash: dict[str, str |
     configure(project, dispatch="qstash", endpoint=NOWHERE, qstash=qstash)
     outcome = project.run("poll", "--json")
     assert (outcome.code, json.loads(outcome.stdout)["error"]["code"]) == (3, code)
+
+
+@pytest.mark.parametrize(
+    ("keys", "token", "status", "said"),
+    [("good", qstash_fake.TOKEN, "ok", "signs with the configured keys"),
+     ("bad", qstash_fake.TOKEN, "error", "not the keys"), ("good", "other", "error", "invalid token")],
+)  # fmt: skip
+def test_doctor_asks_the_service(
+    project: Project, source: Connection, fake: Fake, keys: str, token: str, status: str, said: str
+) -> None:
+    publishing(project, fake, token=token)
+    current = fake.keys["current"] if keys == "good" else "a-key-of-another-account-0123456789"
+    project.sync_settings(signing_keys={"current": current})
+    checks = json.loads(project.run("doctor", "--json").stdout)["checks"]
+    (check,) = (one for one in checks if one["name"] == "delivery service")
+    assert (check["status"], said in check["message"]) == (status, True)
+    assert current not in json.dumps(checks)
 
 
 def test_the_stand_in_is_as_the_official_client_expects_it(fake: Fake) -> None:

@@ -19,14 +19,16 @@ SHORTEST_TOKEN = 16  # characters
 def check_http(settings: Settings) -> Iterator[Check]:
     """Nothing where nothing of it is configured."""
     try:
-        posts = settings.get("sync.dispatch") == "http"
+        dispatch = settings.get("sync.dispatch")
         serves = any(
             settings.setting(key).source != "default" for key in ("serve.host", "serve.token", "serve.public_url")
         )
-        if posts or serves:
+        if dispatch == "http" or serves:
             yield _check_keys(settings)
-        if posts:
+        if dispatch == "http":
             yield _check_endpoint(settings)
+        if dispatch == "qstash":
+            yield _check_delivery_service(settings)
         if serves:
             yield _check_token(settings)
     except StackctlError as error:
@@ -61,6 +63,24 @@ def _check_endpoint(settings: Settings) -> Check:
                      "both sides need the same key, and sync.endpoint must be the other's `sync_url`")  # fmt: skip
     return Check("endpoint", "warning", f"answers {status} to a request for nothing; a `stackctl serve` answers 400",
                  "is sync.endpoint right? It ends in /sync-engine")  # fmt: skip
+
+
+def _check_delivery_service(settings: Settings) -> Check:
+    """By asking for its signing keys, which whoever serves must have."""
+    from stackctl.sync.dispatch.qstash import DeliveryService
+
+    service = DeliveryService.from_settings(settings)
+    try:
+        keys = service.read_signing_keys()
+    except StackctlError as error:
+        return Check("delivery service", "error", error.message, error.hint)
+    finally:
+        service.close()
+    ours = {settings.get(f"sync.signing_keys.{name}") for name in ("current", "next")} - {None, ""}
+    if ours and not ours & set(keys):
+        return Check("delivery service", "error", "sync.signing_keys are not the keys that it signs with",
+                     "copy both from its console; a `stackctl serve` with these refuses all that it posts")  # fmt: skip
+    return Check("delivery service", "ok", "takes the token" + (", and signs with the configured keys" if ours else ""))
 
 
 def _check_token(settings: Settings) -> Check:

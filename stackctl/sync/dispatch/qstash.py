@@ -125,6 +125,14 @@ class DeliveryService:
             return Sent(verdicts, trouble.error, trouble.wait)
         return Sent(verdicts)
 
+    def read_signing_keys(self) -> tuple[str, str]:
+        """What it signs with now, and after their next rotation. Raises ServiceError."""
+        document = self._call("GET", "/v2/keys")
+        try:
+            return document["current"], document["next"]
+        except (KeyError, TypeError):
+            raise self._not_an_answer() from None
+
     def list_dead(self) -> list[DeadMessage]:
         """What the service has given up of ours, up to LONGEST_LIST. Raises ServiceError."""
         found: list[DeadMessage] = []
