@@ -82,7 +82,7 @@ _stackctl_follows() {
     'users unrestrict') flags='--tenancy=@tenancies --yes -y --dry-run' arguments='@text' ;;
     'refunds') subcommands='preview create list show resume' ;;
     'refunds preview') flags='--invoice= --latest --tenancy=@tenancies --stripe-api-key=' arguments='@purchases' ;;
-    'refunds create') flags='--file=@files --full --amount= --quantity= --revoke= --entry= --end=now|period|no --reason=duplicate|fraudulent|requested_by_customer --note= --by= --invoice= --latest --request-id= --release-schedule --again --report=@files --skip-refused --tenancy=@tenancies --stripe-api-key= --dry-run --yes -y' arguments='@purchases' ;;
+    'refunds create') flags='--file=@files --full --amount= --quantity= --revoke= --entry= --end=now|period|no --reason=duplicate|fraudulent|requested_by_customer --note= --by= --invoice= --latest --request-id= --credit-note --release-schedule --again --report=@files --skip-refused --tenancy=@tenancies --stripe-api-key= --dry-run --yes -y' arguments='@purchases' ;;
     'refunds list') flags='--tenancy=@tenancies --customer= --purchase= --status=planned|submitted|pending|succeeded|failed|canceled --since= --until= --limit= --reconcile --strict --acknowledge= --why= --stripe-api-key= --output=name|csv -o=name|csv' ;;
     'refunds show') arguments='@refunds' ;;
     'refunds resume') flags='--all --give-up --tenancy=@tenancies --stripe-api-key= --yes -y --dry-run' arguments='@refunds' ;;

@@ -772,6 +772,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 '--invoice=:Of a subscription: refund this invoice, not the first one.'
                 '--latest:Of a subscription: the last payment that was made, not the first one.'
                 '--request-id=:An id of your own: repeated with it, the command refunds once.'
+                '--credit-note:Of a subscription''s invoice: refund with a credit note of it.'
                 '--release-schedule:End the schedule that manages the subscription, before the money.'
                 '--again:Even if the same was refunded moments ago.'
                 '--report=@files:With --file: what became of each row, as .csv or .json.'

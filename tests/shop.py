@@ -53,7 +53,15 @@ class Shop(Project):
             insert(conn, "OneTimePurchase", row | values)
         return id_
 
-    def subscribe(self, amount: int = 3000, quantity: int = 3, *, renewals: int = 0, **values: Any) -> uuid.UUID:
+    def subscribe(
+        self,
+        amount: int = 3000,
+        quantity: int = 3,
+        *,
+        renewals: int = 0,
+        intent: dict[str, Any] | None = None,
+        **values: Any,
+    ) -> uuid.UUID:
         """A subscription with a paid creation invoice, and paid renewals; invoices are called `in_<n>_<id>`."""
         id_, state = uuid.uuid4(), self.stripe.state
         item = {"id": f"si_{id_}", "object": "subscription_item", "quantity": quantity}
@@ -74,7 +82,7 @@ class Shop(Project):
                        {"tenancyId": MINE, "id": uuid.uuid4(), "stripeSubscriptionId": f"sub_{id_}",
                         "stripeInvoiceId": invoice, "isSubscriptionCreationInvoice": number == 0, "status": "paid",
                         "createdAt": now + timedelta(0, number - renewals), "updatedAt": "2026-11-01"})  # fmt: skip
-                self.pay(invoice, amount)
+                self.pay(invoice, amount, **(intent or {}))
         return id_
 
     def schedule(self, id_: uuid.UUID) -> str:
@@ -84,8 +92,10 @@ class Shop(Project):
         self.stripe.state.get("subscription", ACCOUNT, f"sub_{id_}", False)["schedule"] = schedule
         return schedule
 
-    def pay(self, invoice: str, amount: int) -> str:
-        paid = self.stripe.state.payment(ACCOUNT, amount)
+    def pay(self, invoice: str, amount: int, **intent: Any) -> str:
+        paid = self.stripe.state.payment(ACCOUNT, amount, **intent)
+        self.stripe.state.add("invoice", ACCOUNT, id=invoice, status="paid", total=amount, amount_paid=amount,
+                              currency=paid["currency"], livemode=False)  # fmt: skip
         self.stripe.state.add("invoice_payment", ACCOUNT, invoice=invoice, status="paid", livemode=False,
                               payment={"type": "payment_intent", "payment_intent": paid["id"]})  # fmt: skip
         return paid["id"]
@@ -119,6 +129,9 @@ class Shop(Project):
         with self.connect() as conn, self.stripe.state.lock:
             rows = ledger.find_refunds(conn)
             held = {one["id"]: one for one in made(self.stripe)}
+            notes = {each["refund"]: one["metadata"] for one in self.stripe.state.all("credit_note", ACCOUNT, False)
+                     for each in one["refunds"]}  # fmt: skip
+            held = {id_: one | {"metadata": notes.get(id_) or one["metadata"]} for id_, one in held.items()}
             marked = [one["metadata"][REFUND_ID] for one in held.values() if REFUND_ID in one["metadata"]]
             assert sorted(marked) == sorted(str(row.id) for row in rows if row.stripe_refund), (rows, held)
             for row in rows:

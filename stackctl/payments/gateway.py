@@ -7,7 +7,7 @@ import threading
 import time
 import uuid
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
@@ -58,7 +58,8 @@ class StripeRefund:
     """A refund as Stripe has it. `ledger_id`: the id that it carries in its metadata. Status `requires_action` counts
     as pending: the customer has still to do something; a status of Stripe's that is newer than this stands as it is.
     `charge_refunded`: what all refunds of its charge came to when it was made, if that was asked for. `waits_for`: of a
-    pending one what Stripe tells: `reason`, `next_action` and `instructions_email`."""
+    pending one what Stripe tells: `reason`, `next_action` and `instructions_email`. `credit_note`: the id of the one
+    that it was made with, if that was asked for."""
 
     id: str
     intent: str | None
@@ -69,6 +70,7 @@ class StripeRefund:
     failure: str | None
     created_at: datetime
     charge_refunded: int | None = None
+    credit_note: str | None = None
     waits_for: dict[str, Any] | None = None
 
     @property
@@ -277,9 +279,17 @@ class Gateway:
         except stripe.PermissionError:
             return []
 
-    def list_refunds(self, intent: str) -> Sequence[StripeRefund]:
-        """All refunds of a payment intent, whoever made them."""
-        return self._list_refunds({"payment_intent": intent})
+    def list_refunds(self, intent: str, noted_on: str | None = None) -> Sequence[StripeRefund]:
+        """All refunds of a payment intent, whoever made them. `noted_on`: the invoice whose credit notes are read, too:
+        what is made with one carries no metadata, and the note does."""
+        found = self._list_refunds({"payment_intent": intent})
+        if noted_on is None:
+            return found
+        params: Any = {"invoice": noted_on, "limit": 100}
+        with _read_errors():
+            listed = self._client.v1.credit_notes.list(params, self._account_options)
+            notes = {each["refund"]: one for one in _read_all_pages(listed, "credit_note") for each in one["refunds"]}
+        return [_mark_noted(one, notes[one.id]) if one.id in notes else one for one in found]
 
     def list_refunds_since(self, since: datetime | None) -> Sequence[StripeRefund]:
         """All refunds of the account that were made since then, or ever."""
@@ -318,11 +328,22 @@ class Gateway:
             found = _check_answer(self._client.v1.customers.retrieve(id_, None, self._account_options), "customer")
             return (found.get("metadata") or {}).get("customerId")
 
+    def preview_credit_note(self, params: Mapping[str, Any]) -> None:
+        """Whether Stripe would make it. Raises StateError where it would not."""
+        given: Any = {name: value for name, value in params.items() if name != "expand"}
+        with _read_errors():
+            _check_answer(self._client.v1.credit_notes.preview(given, self._account_options), "credit_note")
+
     def create_refund(self, params: Mapping[str, Any], key: str) -> StripeRefund:
-        """Ask once, without a retry, so that a refusal means that nothing was done."""
+        """Ask once, without a retry, so that a refusal means that nothing was done. With a `refund_amount` it is a
+        credit note that is asked for, and the refund that Stripe makes with it."""
         given: Any = params
         once = self._account_options | {"idempotency_key": key, "max_network_retries": 0}
         with _write_errors():
+            if "refund_amount" in params:
+                note = _check_answer(self._client.v1.credit_notes.create(given, once), "credit_note")
+                (made,) = note["refunds"]
+                return _mark_noted(_to_stripe_refund(made["refund"]), note)
             return _to_stripe_refund(_check_answer(self._client.v1.refunds.create(given, once), "refund"))
 
     def get_subscription_item(self, subscription: str, *, only: bool = True) -> SubscriptionItem:
@@ -419,6 +440,10 @@ def _to_stripe_refund(found: Mapping[str, Any]) -> StripeRefund:
         charge_refunded=charge.get("amount_refunded") if isinstance(charge, dict) else None,
         waits_for=_to_waits_for(found) if status in ("pending", "requires_action") else None,
     )
+
+
+def _mark_noted(refund: StripeRefund, note: Mapping[str, Any]) -> StripeRefund:
+    return replace(refund, ledger_id=(note.get("metadata") or {}).get(REFUND_ID), credit_note=note["id"])
 
 
 def _to_waits_for(found: Mapping[str, Any]) -> dict[str, Any] | None:

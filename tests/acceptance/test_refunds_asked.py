@@ -157,3 +157,68 @@ def test_an_end_without_money_killed_when(shop: Shop, stripe: Running, point: st
     assert (shop.row(id_, "status"), len(stripe.calls("DELETE"))) == ("canceled", 1)
     assert shop.one("SELECT status, revoked, stripe_refund FROM stackctl.refund") == ("succeeded", True, None)
     shop.agree()
+
+
+NOTE_POINTS = tuple(
+    f"stackctl.payments.{point}"
+    for point in (
+        "gateway:Gateway.preview_credit_note:after", "refunds.execute:plan_refund:after",
+        "refunds.ledger:mark_submitted:after", "gateway:Gateway.create_refund:before",
+        "gateway:Gateway.create_refund:after", "refunds.ledger:record_status:after", "refunds.execute:_record:after",
+    )
+)  # fmt: skip
+
+
+def test_a_credit_note(shop: Shop, stripe: Running) -> None:
+    """Stripe makes the refund with it, and is asked first whether it would."""
+    id_ = shop.subscribe(3000, 3)
+    result = shop.refund(id_, "--amount", "12", "--credit-note", "--request-id", "r")
+    (note,) = stripe.state.all("credit_note", "acct_shop", False)
+    refund = result.json["refund"]
+    assert (refund["credit_note"], note["total"], note["invoice"]) == (note["id"], 1200, f"in_0_{id_}")
+    assert note["refunds"] == [{"refund": refund["stripe_refund_id"], "amount_refunded": 1200, "type": "refund"}]
+    assert [call.path for call in stripe.calls("POST")] == ["/v1/credit_notes"]
+    assert shop.refund(id_, "--amount", "12", "--credit-note", "--request-id", "r").json == result.json
+    assert refused(shop.refund(id_, "--amount", "12", "--request-id", "r")) == (5, "request-id-reused")
+    rest = shop.run("refunds", "create", id_, "--full", "--credit-note", "--end", "no", "--yes")
+    second = stripe.state.all("credit_note", "acct_shop", False)[0]
+    assert (second["total"], f"credit note {second['id']} of invoice in_0_{id_}" in rest.stdout) == (1800, True)
+    assert shop.row(id_, "refundedAt") is not None
+    assert shop.run("refunds", "list", "--reconcile").code == 0
+    assert refused(shop.refund(shop.buy(500), "--full", "--credit-note")) == (2, "usage")
+    assert refused(shop.refund(shop.subscribe(), "--amount", "0", "--revoke", "1", "--credit-note")) == (2, "usage")
+    shop.agree()
+
+
+def test_a_credit_note_that_stripe_would_not_make(shop: Shop, stripe: Running) -> None:
+    """It is asked before anything is written: of an invoice whose total is noted already, say."""
+    id_ = shop.subscribe(3000)
+    stripe.state.get("invoice", "acct_shop", f"in_0_{id_}", False)["total"] = 1000
+    assert refused(shop.refund(id_, "--amount", "12", "--credit-note")) == (5, "stripe-refused")
+    assert shop.one("SELECT count(*) FROM stackctl.refund") == 0
+    assert not stripe.calls("POST")
+
+
+@pytest.mark.parametrize("point", NOTE_POINTS)
+def test_a_credit_note_killed_when(shop: Shop, stripe: Running, point: str) -> None:
+    id_ = shop.subscribe()
+    asked = ("--amount", "5", "--credit-note", "--request-id", "r")
+    shop.killed(point, id_, *asked)
+    assert shop.resume().code == 0
+    assert shop.refund(id_, *asked).code == 0
+    (note,) = stripe.state.all("credit_note", "acct_shop", False)
+    assert [one["id"] for one in made(stripe)] == [note["refunds"][0]["refund"]]
+    assert shop.one("SELECT status, credit_note FROM stackctl.refund") == ("succeeded", note["id"])
+    shop.agree()
+
+
+@pytest.mark.parametrize("kind", ["drop-after", "500-after", "empty-200", "drop-before"])
+def test_a_credit_note_is_answered_with(shop: Shop, stripe: Running, kind: Any) -> None:
+    id_ = shop.subscribe()
+    stripe.fault(kind, method="POST")
+    asked = ("--amount", "5", "--credit-note", "--request-id", "r")
+    assert shop.refund(id_, *asked).code in (0, 6)
+    assert shop.resume().code == 0
+    assert shop.refund(id_, *asked).code == 0
+    assert len(stripe.state.all("credit_note", "acct_shop", False)) == len(made(stripe)) == 1
+    shop.agree()

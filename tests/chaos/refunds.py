@@ -4,7 +4,8 @@ A round is one purchase and sixteen `refunds create` of it at once, some of them
 faults of Stripe strewn over their requests and a `resume` or two in between. Then Stripe behaves again, `resume --all`
 settles, whatever was not answered for good is asked once more, and it is counted: what was refunded against what was
 charged and what was asked for, the ledger against Stripe, the purchase's columns, every exit code. Some subscriptions
-are managed by a schedule, and now and then money comes back in the end.
+are managed by a schedule, and now and then money comes back in the end. Purchases are paid in several currencies; what
+is asked is an amount, a percentage or nothing, with and without an end or a credit note.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stackctl.payments.money import format_decimal, parse_amount
 from tests.backend import ended
 from tests.shop import ACCOUNT
 from tests.stripe_fake.faults import KINDS
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from tests.stripe_fake import Running
 
 AT_ONCE = 16
+CURRENCIES = ("usd", "usd", "eur", "jpy", "kwd")
 KILLED = -9
 _PAYMENTS = "stackctl.payments"
 Started = tuple["subprocess.Popen[str]", str | None]  # and where it is to die
@@ -50,7 +53,7 @@ REVOKING = tuple(
     f"{_PAYMENTS}.{point}"
     for point in (
         "refunds.quantity:_find_item:after", "gateway:Gateway.set_quantity:before",
-        "gateway:Gateway.set_quantity:after",
+        "gateway:Gateway.set_quantity:after", "gateway:Gateway.cancel_now:before", "gateway:Gateway.cancel_now:after",
         "gateway:Gateway.cancel_at_period_end:before", "gateway:Gateway.cancel_at_period_end:after",
         "purchases:lower_quantity:before", "purchases:lower_quantity:after", "refunds.ledger:mark_revoked:after",
     )
@@ -68,6 +71,8 @@ class Driver:
         self.killed: Counter[str] = Counter()
         self.struck: Counter[str] = Counter()
         self.refunds: Counter[str] = Counter()
+        self.currencies: Counter[str] = Counter()
+        self.kinds: Counter[str] = Counter()
         self.repeated = self.scheduled = self.failed_later = 0
 
     def start(self, point: str | None, *arguments: object) -> Started:
@@ -93,7 +98,11 @@ class Driver:
         self.number += 1
         charged, quantity = rng.choice([100, 1999, 500_000]), rng.randint(1, 3)
         subscribed = rng.random() < 0.3
-        bought = self.shop.subscribe(charged, quantity) if subscribed else self.shop.buy(charged, quantity)
+        currency = rng.choice(CURRENCIES)
+        charged = charged // 10 * 10 if currency == "kwd" else charged
+        sell = self.shop.subscribe if subscribed else self.shop.buy
+        bought = sell(charged, quantity, intent={"currency": currency})
+        self.currencies[currency] += 1
         schedule = self.shop.schedule(bought) if subscribed and rng.random() < 0.4 else None
         for _ in range(rng.choice([0, 2, 6])):
             kind = rng.choice(KINDS)
@@ -106,7 +115,7 @@ class Driver:
             self.stripe.state.next_statuses.extend(
                 rng.choices(["succeeded", "pending", "failed", "in_transit"], [5, 2, 1, 1], k=8)
             )
-        asked = [self._asked(charged, quantity, schedule is not None) for _ in range(AT_ONCE)]
+        asked = [self._asked(charged, currency, quantity, subscribed, schedule is not None) for _ in range(AT_ONCE)]
         running, of_creates, of_round = [], list[list[str]](), REVOKING if subscribed and rng.random() < 0.5 else POINTS
         for arguments in asked:
             point = rng.choice(of_round) if rng.random() < 0.5 else None
@@ -117,10 +126,10 @@ class Driver:
                 running.append(self.start(point, "resume", "--all", "--json"))
                 of_creates.append([])
         codes = [self.end(one) for one in running]
-        self._never_too_much(bought, charged, asked)
+        self._never_too_much(bought, charged, currency, asked)
         self._settled()
         self._repeated(bought, [one for one, code in zip(of_creates, codes, strict=True) if code not in FINAL and one])
-        self._never_too_much(bought, charged, asked)
+        self._never_too_much(bought, charged, currency, asked)
         self._agrees(bought, charged, quantity, subscribed)
         if schedule and self.stripe.state.get("subscription_schedule", ACCOUNT, schedule, False)["status"] == "active":
             self.scheduled += 1
@@ -137,13 +146,15 @@ class Driver:
             if "request-id-reused" in outcome.stdout:
                 continue
             request = arguments[arguments.index("--request-id") + 1]
-            ids = [str(row["id"]) for row in self._rows(bought) if row["request_id"] == request]
+            rows = [row for row in self._rows(bought) if row["request_id"] == request]
+            ids = [str(row["id"]) for row in rows]
             made = [one for one in self._made(bought) if one["metadata"]["stackctl_refund_id"] in ids]
-            assert sum(one["status"] == "succeeded" for one in made) == (outcome.code == 0), (arguments, outcome, made)
+            expected = outcome.code == 0 and rows[0]["amount"] > 0
+            assert sum(one["status"] == "succeeded" for one in made) == expected, (arguments, outcome, made)
 
     def _fails_later(self, bought: uuid.UUID) -> None:
         """The bank does not take the money, days after."""
-        done = [row for row in self._rows(bought) if row["status"] == "succeeded"]
+        done = [row for row in self._rows(bought) if row["status"] == "succeeded" and row["stripe_refund"]]
         if not done:
             return
         self.failed_later += 1
@@ -153,12 +164,21 @@ class Driver:
         assert [one["status"] for one in self._rows(bought) if one["id"] == row["id"]] == ["failed"]
         assert self.shop.row(bought, "refundedAt") is None
 
-    def _asked(self, charged: int, quantity: int, scheduled: bool) -> list[str]:
+    def _asked(self, charged: int, currency: str, quantity: int, subscribed: bool, scheduled: bool) -> list[str]:
         rng = self.rng
-        cents = rng.choice([1, charged // 16, charged // 8, charged // 7, charged // 2, charged + 1])
-        arguments = ["--full"] if rng.random() < 0.15 else ["--amount", f"{cents // 100}.{cents % 100:02}"]
-        if arguments[0] == "--amount" and rng.random() < 0.5:
-            arguments += ["--quantity", str(rng.randint(0, quantity))]
+        units = max(
+            10, rng.choice([10, charged // 16, charged // 8, charged // 7, charged // 2, charged + 10]) // 10 * 10
+        )
+        amount = rng.choice([format_decimal(units, currency)] * 5 + ["0", "12.5%", "50%"])
+        arguments = ["--full"] if rng.random() < 0.15 else ["--amount", amount]
+        moneyless = arguments[-1] == "0"
+        if subscribed and rng.random() < 0.1:
+            arguments += ["--end", rng.choice(["now", "period"] + ["no"] * (not moneyless))]
+        elif moneyless or rng.random() < 0.5:
+            arguments += ["--revoke", str(rng.randint(int(moneyless), quantity))]
+        arguments += ["--credit-note"] if subscribed and not moneyless and rng.random() < 0.4 else []
+        self.kinds.update(["percent"] * any("%" in one for one in arguments) + ["moneyless"] * moneyless)
+        self.kinds.update(one for one in arguments if one in ("--credit-note", "--end", "--full"))
         if rng.random() < 0.6:
             shared = rng.random() < 0.2
             arguments += ["--request-id", f"{self.number} shared" if shared else f"{time.monotonic_ns()}"]
@@ -172,9 +192,12 @@ class Driver:
     def _made(self, bought: uuid.UUID) -> list[dict[str, Any]]:
         intent = self._intent(bought)
         with self.stripe.state.lock:
-            return [one for one in self.stripe.state.all("refund", ACCOUNT, False) if one["payment_intent"] == intent]
+            notes = {each["refund"]: one["metadata"] for one in self.stripe.state.all("credit_note", ACCOUNT, False)
+                     for each in one["refunds"]}  # fmt: skip
+            made = [one for one in self.stripe.state.all("refund", ACCOUNT, False) if one["payment_intent"] == intent]
+            return [one | {"metadata": notes.get(one["id"]) or one["metadata"]} for one in made]
 
-    def _never_too_much(self, bought: uuid.UUID, charged: int, asked: list[list[str]]) -> None:
+    def _never_too_much(self, bought: uuid.UUID, charged: int, currency: str, asked: list[list[str]]) -> None:
         """Not more than was charged, not more often than was asked, and each refund of the ledger at most once."""
         made = self._made(bought)
         held = [one for one in made if one["status"] != "failed"]
@@ -188,9 +211,9 @@ class Driver:
         without = sum("--request-id" not in one for one in asked)
         assert sum(not row["request_id"] for row in rows) <= without, "more refunds than were asked for"
         # Of an amount, as often as it was asked for; `--full` is whatever remains.
-        by_amount = Counter(one[1] for one in asked if one[0] == "--amount")
+        by_amount = Counter(parse_amount(one[1]).to_units(currency, charged) for one in asked if one[0] == "--amount")
         full = sum(one[0] == "--full" for one in asked)
-        beyond = Counter(f"{row['amount'] // 100}.{row['amount'] % 100:02}" for row in rows) - by_amount
+        beyond = Counter(row["amount"] for row in rows) - by_amount
         assert beyond.total() <= full, (beyond, asked)
 
     def _rows(self, bought: uuid.UUID) -> list[dict[str, Any]]:
@@ -220,8 +243,12 @@ class Driver:
             one = made.pop(row["stripe_refund"], None)
             self.refunds[row["status"]] += 1
             assert row["status"] in ("succeeded", "failed", "canceled"), row
-            assert (one["status"] == row["status"]) if one else (row["status"] != "succeeded"), (row, one)
-            assert one is None or one["amount"] == row["amount"]
+            given = row["status"] == "succeeded" and row["amount"] > 0
+            assert (one["status"] == row["status"]) if one else not given, (row, one)
+            assert one is None or (one["amount"], one["currency"]) == (row["amount"], row["currency"])
+            assert row["status"] != "succeeded" or row["revoked"], row
+            noted = "refund_amount" in row["params"] and given
+            assert (row["credit_note"] is not None) == noted or row["status"] == "failed", row
         assert not made, f"Stripe has what the ledger has not: {made}"
         done = [row for row in rows if row["status"] == "succeeded"]
         back = sum(row["amount"] for row in done)
@@ -232,6 +259,10 @@ class Driver:
             assert (self.shop.row(bought, "revokedAt") is not None) == (taken == quantity)
             return
         found = self.stripe.state.get("subscription", ACCOUNT, f"sub_{bought}", False)
+        if any(row["ends_now"] for row in done):
+            assert (found["status"], self.shop.row(bought, "status")) == ("canceled", "canceled")
+            return
+        assert found["status"] == "active"
         left, item = self.shop.row(bought, "quantity", "cancelAtPeriodEnd"), found["items"]["data"][0]["quantity"]
         assert left == (item, found["cancel_at_period_end"]), (left, found)
         assert found["cancel_at_period_end"] == (taken == quantity)
@@ -248,6 +279,7 @@ class Driver:
             "killed_at": dict(sorted(self.killed.items())), "faults": dict(sorted(self.struck.items())),
             "refunds": dict(sorted(self.refunds.items())), "repeated": self.repeated,
             "kept_by_a_schedule": self.scheduled, "failed_later": self.failed_later,
+            "currencies": dict(sorted(self.currencies.items())), "asked": dict(sorted(self.kinds.items())),
         }  # fmt: skip
 
 

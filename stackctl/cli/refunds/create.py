@@ -92,6 +92,9 @@ def create(
             "--request-id", metavar="ID", help="An id of your own: repeated with it, the command refunds once."
         ),
     ] = None,
+    credit_note: Annotated[
+        bool, typer.Option("--credit-note", help="Of a subscription's invoice: refund with a credit note of it.")
+    ] = False,
     release_schedule: Annotated[
         bool,
         typer.Option("--release-schedule", help="End the schedule that manages the subscription, before the money."),
@@ -126,11 +129,13 @@ def create(
     """
     from stackctl.payments.refunds import execute
     from stackctl.payments.refunds.quantity import check_quantity
-    from stackctl.payments.refunds.request import RefundRequest, resolve_entries
+    from stackctl.payments.refunds.request import RefundRequest, resolve_entries, to_stripe_params
 
     who = parse_text_option(by, "--by", 100) or name_operator()[:100]
     if file is not None:
-        if any((id_, full, amount, revoke, entry, end, invoice, latest, request_id, release_schedule, again)):
+        if any(
+            (id_, full, amount, revoke, entry, end, invoice, latest, request_id, credit_note, release_schedule, again)
+        ):
             raise UsageError("--file says what to refund, row by row", code="usage",
                              hint="also go --reason, --note, --by, --tenancy, --report, --skip-refused")  # fmt: skip
         from stackctl.cli.refunds.create_file import create_from_file
@@ -159,6 +164,7 @@ def create(
         entries=_parse_entries(full, amount, revoke, entry),
         revoke=revoke if full else None,
         end=end.value if end else None,
+        credit_note=credit_note,
         reason=reason.value if reason else None,
         note=parse_text_option(note, "--note"),
         by=who,
@@ -188,6 +194,8 @@ def create(
         schedule = check_quantity(
             gateway, balance, entries, ends_now=request.end == "now", release_schedule=release_schedule
         )
+        if credit_note:
+            gateway.preview_credit_note(to_stripe_params(balance, entries, request, "preview"))
         if dry_run:
             _dry_run(run, balance, entries, request, schedule)
             return
@@ -270,7 +278,8 @@ def _question(
     asked = request.entries[0].amount if request.entries else None
     share = f"{asked} of what was paid, rounded down; " if asked and asked.is_percent else ""
     kind = "test money" if mode == "test" else "REAL MONEY"
-    doing = _name_revoking(conn, balance, entries, request)
+    doing = ["issue a credit note"] if request.credit_note else []
+    doing += _name_revoking(conn, balance, entries, request)
     if schedule is not None:
         doing.append(f"end schedule {schedule} with its later phases")
     further = "".join(f", and {one}" for one in doing)
@@ -321,7 +330,7 @@ def _dry_run(
         requests.append(
             {
                 "method": "POST",
-                "path": "/v1/refunds",
+                "path": "/v1/credit_notes" if request.credit_note else "/v1/refunds",
                 "headers": {"Stripe-Account": balance.account, "Idempotency-Key": make_idempotency_key(id_)},
                 "params": to_stripe_params(balance, entries, request, id_),
             }

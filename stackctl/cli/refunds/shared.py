@@ -135,6 +135,7 @@ def refund_document(refund: Refund) -> dict[str, Any]:
         "customer": refund.customer,
         "payment_intent": refund.intent,
         "invoice": refund.invoice,
+        "credit_note": refund.credit_note,
         "reason": refund.params.get("reason"),
         "note": refund.note,
         "request_id": refund.request_id,
@@ -187,6 +188,8 @@ def list_entries(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def describe_failure(refund: Refund) -> str:
     """Of one that failed, or was canceled."""
     text = f"not refunded: {refund.failure or f'Stripe says {refund.status}'}"
+    if refund.credit_note:
+        text += f"; credit note {refund.credit_note} stands, until it is voided in Stripe's dashboard"
     if not refund.stays_revoked:
         return text
     return f"{text}; {refund.quantity} stay revoked, so give the money back alone, with --amount"
@@ -205,6 +208,8 @@ def show_outcome(run: Run, outcome: Outcome) -> None:
                 taken += "; the subscription " + ("has ended" if refund.ends_now else "ends with its period")
             stripe_id = f"  ({refund.stripe_refund})" if refund.stripe_refund else ""
             line(f"refunded {money if refund.amount else 'nothing'}{taken}{stripe_id}", "green")
+            if refund.credit_note:
+                line(f"credit note {refund.credit_note} of invoice {refund.invoice}")
             if not refund.revoked:
                 what = "is not ended yet" if refund.ends_now else "keeps its quantity until now"
                 line(f"the subscription {what}: {resume}", "yellow")

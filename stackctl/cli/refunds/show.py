@@ -36,6 +36,7 @@ def show(run: Run, refund: RefundId) -> None:
         "tenancy": str(one.tenancy),
         "payment": one.intent + (f", invoice {one.invoice}" if one.invoice else ""),
         "in Stripe": one.stripe_refund,
+        "note no.": one.credit_note,
         "failure": one.failure,
         "reason": one.params.get("reason"),
         "note": one.note,

@@ -102,6 +102,8 @@ def _add_subscription(conn: Connection, stripe: StandIn, common: dict[str, Any])
         conn.execute(_SQL["invoice"], common | {"subscription": _SUBSCRIPTION, "invoice": invoice,
                                                 "is_first": number == 0, "age": timedelta(days=days)})  # fmt: skip
         intent = stripe.state.payment(_ACCOUNT, 9000, created=_ago(days))["id"]
+        stripe.state.add("invoice", _ACCOUNT, id=invoice, status="paid", total=9000, amount_paid=9000, currency="usd",
+                         livemode=False)  # fmt: skip
         stripe.state.add("invoice_payment", _ACCOUNT, invoice=invoice, status="paid", livemode=False,
                          payment={"type": "payment_intent", "payment_intent": intent})  # fmt: skip
 

@@ -226,6 +226,8 @@ def read_balance(
                 hint="refund it in Stripe's dashboard",
             )
         payment = paid[0] if paid else None
-    refunds = gateway.list_refunds(payment.intent) if payment else ()
+    # One of a credit note that the ledger does not know by Stripe's id yet.
+    is_noted = any(one.noted_on == invoice_id and one.stripe_refund is None for one in known if one.noted_on)
+    refunds = gateway.list_refunds(payment.intent, invoice_id if is_noted else None) if payment else ()
     invoices = purchases.list_invoices(conn, purchase)
     return RefundableBalance(purchase, account, invoice_id, payment, refunds, known, invoices)

@@ -235,7 +235,7 @@ def settle_refund(conn: Connection, gateway: Gateway, refund: Refund, *, asked_a
         return _record(conn, gateway, refund, None) if refund.holds_money else Outcome(refund)
     if refund.stripe_refund is not None:
         return _record(conn, gateway, refund, gateway.get_refund(refund.stripe_refund))
-    found = find_own(refund, gateway.list_refunds(refund.intent))
+    found = find_own(refund, gateway.list_refunds(refund.intent, refund.noted_on))
     if found is not None:
         return _record(conn, gateway, refund, found)
     if not refund.holds_money:
@@ -283,7 +283,7 @@ def _send_again(conn: Connection, gateway: Gateway, refund: Refund) -> Outcome:
         return Outcome(refund, error)
     except StateError as error:
         # An earlier one that was done would have been answered with. Should Stripe forget that, the list does not.
-        stripe_refund = find_own(refund, gateway.list_refunds(refund.intent))
+        stripe_refund = find_own(refund, gateway.list_refunds(refund.intent, refund.noted_on))
         if stripe_refund is None:
             if _is_final(error):
                 ledger.fail_refund(conn, refund.id, error.message, sending)
@@ -401,6 +401,7 @@ def _write_down(
             stripe=stripe_refund.id if stripe_refund else None,
             failure=stripe_refund.failure if stripe_refund else None,
             waits_for=stripe_refund.waits_for if stripe_refund else None,
+            credit_note=stripe_refund.credit_note if stripe_refund else None,
         )
         now = ledger.get_refund(conn, refund.id)
         if now.status == "succeeded":

@@ -80,9 +80,9 @@ class Refund:
     credit_note: str | None
 
     @property
-    def is_credit_note(self) -> bool:
-        """Made with a credit note, or to be."""
-        return "refund_amount" in self.params
+    def noted_on(self) -> str | None:
+        """The invoice that a credit note is made of, which the refund comes with."""
+        return self.invoice if "refund_amount" in self.params else None
 
     @property
     def holds_money(self) -> bool:

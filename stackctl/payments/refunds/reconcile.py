@@ -75,6 +75,10 @@ def compare_account(
     )
     rows |= {one.id: one for one in named if tenancy in (None, one.tenancy)}
     of_mode = [one for one in rows.values() if one.livemode == (gateway.mode == "live")]
+    # Made with credit notes, and not known by Stripe's ids yet.
+    unknown = [one for one in of_mode if one.noted_on and one.stripe_refund is None and one.submitted_at]
+    noted = {found.id: found for one in unknown for found in gateway.list_refunds(one.intent, one.noted_on)}
+    stripe_refunds = [noted.get(one.id, one) for one in stripe_refunds]
     differences = _compare_refunds(gateway, stripe_refunds, of_mode)
     known = {one.stripe_refund for one in named} | {str(one.id) for one in named}
     strangers = [one for one in stripe_refunds if one.id not in known and one.ledger_id not in known]

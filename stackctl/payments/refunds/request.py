@@ -49,12 +49,14 @@ class RefundEntry:
 @dataclass(frozen=True)
 class RefundRequest:
     """What was asked for. `entries` is None for all that remains; `revoke`: of that, another quantity than all; `end`:
-    when the subscription ends, where that does not follow from the quantity. `invoice`: of a renewal; `by`: who asks;
+    when the subscription ends, where that does not follow from the quantity; `credit_note`: the money comes with one of
+    the invoice. `invoice`: of a renewal; `by`: who asks;
     `again`: though an identical refund was just made."""
 
     entries: tuple[AskedEntry, ...] | None
     revoke: int | None = None
     end: End | None = None
+    credit_note: bool = False
     reason: str | None = None
     note: str | None = None
     by: str | None = None
@@ -68,9 +70,8 @@ class RefundRequest:
         asked: dict[str, Any] = {"full": True}
         if self.entries is not None:
             asked = {"amount": str(self.entries[0].amount), "quantity": self.entries[0].quantity or 0}
-        return asked | {
-            name: value for name, value in (("revoke", self.revoke), ("end", self.end)) if value is not None
-        }
+        further = {"revoke": self.revoke, "end": self.end, "credit_note": self.credit_note or None}
+        return asked | {name: value for name, value in further.items() if value is not None}
 
 
 def resolve_entries(request: RefundRequest, balance: RefundableBalance) -> tuple[RefundEntry, ...]:
@@ -94,6 +95,9 @@ def resolve_entries(request: RefundRequest, balance: RefundableBalance) -> tuple
     if refusal is not None:
         raise refusal
     assert balance.payment is not None, "what has no payment is refused"
+    if request.credit_note and (balance.invoice is None or is_moneyless):
+        what = "an amount above 0" if balance.invoice else "a subscription's invoice; this is a one-time purchase"
+        raise UsageError(f"--credit-note goes with {what}", code="usage")
     currency, is_full = balance.payment.currency, request.entries is None
     quantity = _resolve_quantity(request, balance, wanted.quantity)
     amount = balance.remaining if is_full else wanted.amount.to_units(currency, balance.charged)
@@ -208,11 +212,15 @@ def format_age(age: float) -> str:
 def to_stripe_params(
     balance: RefundableBalance, entries: Sequence[RefundEntry], request: RefundRequest, id_: str
 ) -> dict[str, Any]:
-    """The parameters of Stripe's refund."""
+    """The parameters of Stripe's refund, or of its credit note."""
     assert balance.payment is not None
     amount = sum(entry.amount for entry in entries)
-    params: dict[str, Any] = {"payment_intent": balance.payment.intent, "amount": amount, "expand": ["charge"]}
-    if request.reason:
-        params["reason"] = request.reason
     metadata = {REFUND_ID: id_, "stackctl_purchase_id": str(balance.purchase.id)}
-    return params | {"metadata": metadata | ({"stackctl_by": request.by} if request.by else {})}
+    metadata |= {"stackctl_by": request.by} if request.by else {}
+    params: dict[str, Any] = {"payment_intent": balance.payment.intent, "amount": amount, "expand": ["charge"]}
+    reason = request.reason
+    if request.credit_note:
+        params = {"invoice": balance.invoice, "amount": amount, "refund_amount": amount,
+                  "expand": ["refunds.refund.charge"]}  # fmt: skip
+        reason = None if reason == "requested_by_customer" else reason  # which a credit note has not
+    return params | ({"reason": reason} if reason else {}) | {"metadata": metadata}

@@ -26,7 +26,7 @@ _FILTERS = (
     "payment",
 )
 _REFERENCES = {"latest_charge": "charge", "charge": "charge", "payment_intent": "payment_intent", "invoice": "invoice",
-               "subscription": "subscription"}  # fmt: skip
+               "subscription": "subscription", "refund": "refund"}  # fmt: skip
 # Kind of object: its path, and the SDK's names of the parameters to list and to retrieve it.
 _KINDS = {
     "accounts": ("account", "Account"), "payment_intents": ("payment_intent", "PaymentIntent"),
@@ -34,6 +34,7 @@ _KINDS = {
     "subscriptions": ("subscription", "Subscription"), "events": ("event", "Event"), "disputes": ("dispute", "Dispute"),
     "subscription_schedules": ("subscription_schedule", "SubscriptionSchedule"),
     "invoice_payments": ("invoice_payment", "InvoicePayment"), "customers": ("customer", "Customer"),
+    "credit_notes": ("credit_note", "CreditNote"),
     "payment_method_configurations": ("payment_method_configuration", "PaymentMethodConfiguration"),
 }  # fmt: skip
 
@@ -169,10 +170,14 @@ class StandIn:
             case "GET", [kind] if kind in _KINDS:
                 name, params = _KINDS[kind]
                 return self._listed(path, state.all(name, account, livemode), checked(f"{params}ListParams", raw))
+            case "GET", ["credit_notes", "preview"]:
+                return state.credit_note(account, checked("CreditNotePreviewParams", raw), livemode, preview=True)
             case "GET", [kind, id_] if kind in _KINDS and id_:
                 name, params = _KINDS[kind]
                 checked(f"{params}RetrieveParams", raw)
                 return state.get(name, account, id_, livemode)
+            case "POST", ["credit_notes"]:
+                return state.credit_note(account, checked("CreditNoteCreateParams", raw), livemode)
             case "POST", ["refunds"]:
                 return state.refund(account, checked("RefundCreateParams", raw), livemode)
             case "POST", ["subscriptions", id_]:

@@ -19,6 +19,7 @@ PREFIXES = {
     "account": "acct", "payment_intent": "pi", "charge": "ch", "refund": "re", "invoice": "in", "subscription": "sub",
     "subscription_item": "si", "payment_method_configuration": "pmc", "event": "evt", "invoice_payment": "inpay",
     "customer": "cus", "dispute": "dp", "subscription_schedule": "sub_sched",
+    "credit_note": "cn",
 }  # fmt: skip
 # Fields of earlier versions of the API, which an object of the current one has not.
 GONE = {
@@ -144,6 +145,48 @@ class State:
             "refund", account, **said, amount=amount, charge=charge["id"], payment_intent=intent["id"],
             currency=intent["currency"], reason=params.get("reason"), metadata=params.get("metadata") or {},
         )  # fmt: skip
+
+    def credit_note(self, account: str, params: dict[str, Any], livemode: bool, *, preview: bool = False) -> Object:
+        """Of a paid invoice: what it comes to is refunded, credited or given back elsewhere, to the cent."""
+        invoice = self.get("invoice", account, params.get("invoice", ""), livemode)
+        if invoice["status"] not in ("open", "paid"):
+            raise Refused(400, "Credit notes can only be created on finalized invoices.", param="invoice")
+        amount, refunded = params.get("amount", 0), params.get("refund_amount", 0)
+        if amount < 1:
+            raise Refused(400, "One of the following params should be provided: amount, lines", param="amount")
+        notes = [one for one in self.all("credit_note", account, livemode) if one["invoice"] == invoice["id"]]
+        left = invoice["total"] - sum(one["total"] for one in notes if one["status"] == "issued")
+        if amount > left:
+            raise Refused(400, f"The credit note amount ({amount}) exceeds what is left of the invoice ({left})",
+                          param="amount")  # fmt: skip
+        given = refunded + params.get("credit_amount", 0) + params.get("out_of_band_amount", 0)
+        if given != amount:
+            raise Refused(400, "The sum of refund and credit must equal the amount.", param="refund_amount")
+        made = [self._noted_refund(account, invoice["id"], refunded, livemode, preview)] if refunded else []
+        values = {
+            "invoice": invoice["id"], "amount": amount, "total": amount, "currency": invoice["currency"],
+            "status": "issued", "type": "post_payment", "livemode": livemode, "reason": params.get("reason"),
+            "memo": params.get("memo"), "metadata": params.get("metadata") or {}, "refunds": made,
+        }  # fmt: skip
+        if preview:
+            return {"object": "credit_note", "id": "cn_preview", **values}
+        return self.add("credit_note", account, **values)
+
+    def _noted_refund(self, account: str, invoice: str, amount: int, livemode: bool, preview: bool) -> Object:
+        """Without the note's metadata; of an invoice that several payments have paid, they have to be named."""
+        paid = [one for one in self.all("invoice_payment", account, livemode) if one["invoice"] == invoice]
+        if len(paid) != 1:
+            raise Refused(
+                400, "`refund_amount` needs an invoice with one payment; use `refunds`", param="refund_amount"
+            )
+        intent = paid[0]["payment"]["payment_intent"]
+        left = self.get("payment_intent", account, intent, livemode)["amount_received"] - self.refunded(account, intent)
+        if amount > left:
+            raise Refused(400, f"Refund amount ({amount}) is greater than unrefunded amount on charge ({left})",
+                          param="refund_amount")  # fmt: skip
+        asked = {"payment_intent": intent, "amount": amount}
+        made = "re_preview" if preview else self.refund(account, asked, livemode)["id"]
+        return {"refund": made, "amount_refunded": amount, "type": "refund"}
 
     def refunded(self, account: str, intent: str) -> int:
         """The cents that refunds of a payment intent hold."""
