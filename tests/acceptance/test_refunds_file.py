@@ -142,6 +142,34 @@ def test_killed_and_run_again(shop: Shop, stripe: Running, point: str) -> None:
     shop.agree()
 
 
+INTERRUPTED = f"""{HURRIED}
+import os, signal
+from stackctl.payments.refunds import execute
+plan, planned = execute.plan_refund, []
+def interrupt(*given):
+    planned.append(1)
+    if len(planned) == 3:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return plan(*given)
+execute.plan_refund = interrupt
+"""
+
+
+def test_a_signal_ends_it_with_the_rows_in_hand(shop: Shop, stripe: Running) -> None:
+    """What was done is said, and the same command goes on with the rest."""
+    bought = [shop.buy(1999) for _ in range(40)]
+    path, report = write(shop, "purchase,amount", *(f"{one},5" for one in bought)), shop.directory / "report.json"
+    command = ("refunds", "create", "--file", str(path), "--yes", "--report", str(report))
+    stopped = ended(shop.start(*command, before=INTERRUPTED))
+    counts = [one["state"] for one in json.loads(report.read_text())]
+    assert (stopped.code, counts.count("done") + counts.count("not-done")) == (130, 40), stopped
+    assert 0 < counts.count("done") == len(made(stripe)) < 40
+    assert "not begun" not in stopped.stdout, "what is left is counted, not listed"
+    assert refund_file(shop, path, "--yes").code == 0
+    assert len(made(stripe)) == 40
+    shop.agree()
+
+
 def test_faults_of_stripe(shop: Shop, stripe: Running) -> None:
     """Too many requests are waited for; one that Stripe refuses is told; what comes to nothing is tried by the next."""
     bought = [shop.buy(1999) for _ in range(6)]

@@ -54,6 +54,9 @@ def create_from_file(
             found = batch.check(rows, progress.advance)
     except BatchStopped as stopped:
         raise stopped.__cause__ or stopped from None
+    except KeyboardInterrupt:
+        run.console.warn("nothing was refunded: not all rows were looked at")
+        raise
     refused = [one for one in found if one.state == "refused" and not one.was_known]
     if dry_run:
         _write_report(report, found)
@@ -270,8 +273,8 @@ def _finish_dry_run(run: Run, found: Sequence[BatchRow], refused: Sequence[Batch
 def _show(run: Run, ended: Sequence[BatchRow], report: Path | None) -> None:
     line, done = run.console.line, [one for one in ended if one.state == "done"]
     others = [one for one in ended if one.state != "done"]
-    if others:
-        _show_table(run, others)
+    if begun := [one for one in others if one.problem or one.refund]:
+        _show_table(run, begun)
         line()
     before = sum(one.was_known for one in done)
     known = f", {before:,} of them before" if before else ""
