@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ class Metrics:
     """Counters of one process; called by several threads."""
 
     def __init__(self) -> None:
+        disable_created_metrics()  # a second series for each, of when this process began
         self._registry = CollectorRegistry()
         own: Any = {"registry": self._registry}
         self._stamped = Counter("stackctl_rows_stamped", "Changed rows that were given a sequence id.", **own)

@@ -264,6 +264,7 @@ def test_a_certificate_that_nobody_vouches_for(
 
 
 def test_no_more_at_a_time_than_the_entries_say(sending: Project, endpoint: Endpoint, source: Connection) -> None:
+    sending.sync_settings(endpoint_timeout="20s")
     entries.enqueue(source, [uuid.UUID(int=number) for number in range(1, 13)])
     source.execute("""
         UPDATE "OutgoingRequest" SET "qstashOptions" = jsonb_set("qstashOptions", '{flowControl,parallelism}', '2')
@@ -277,6 +278,11 @@ def test_no_more_at_a_time_than_the_entries_say(sending: Project, endpoint: Endp
     endpoint.reply = reply
     assert poll(sending.pipeline()).delivered == 12
     assert endpoint.most_at_once == 2
+    # Nor than one process posts: `claim_limit`, 8 in these tests.
+    entries.enqueue(source, [uuid.UUID(int=number) for number in range(1, 41)])
+    met = threading.Barrier(8)
+    assert poll(sending.pipeline()).delivered == 40
+    assert endpoint.most_at_once == 8
 
 
 def test_what_changes_meanwhile_is_posted_again(sending: Project, endpoint: Endpoint, source: Connection) -> None:

@@ -167,8 +167,10 @@ class Dispatcher:
             entries.enqueue(self._conn, entries.find_existing_tenancies(self._conn, self._pipeline.databases))
 
     def _claim(self, result: PollResult) -> None:
-        room = self._in_flight - len(self._posts)
-        if room <= 0:
+        # Of single posts, as many are kept ready besides: to look for one claim at a time costs as much as for twenty.
+        ahead = self._in_flight if self._receiver.group == 1 else 0
+        room = self._in_flight + ahead - len(self._posts)
+        if room < max(ahead, 1):
             return
         found, odd = claims.claim(self._conn, room, {post.claim.tenancy for post in self._posts.values()})
         result.claimed += len(found) + odd
@@ -176,7 +178,7 @@ class Dispatcher:
         self._posts.update((one.id, _Post(one)) for one in found)
 
     def _start_posts(self) -> None:
-        """Hand on what is in hand and ready, as far as its flow-control key allows."""
+        """Hand on what is in hand and ready, as far as this process and its flow-control key allow."""
         under_way: dict[str, int] = {}
         for post in self._posts.values():
             if post.future is not None:
@@ -185,6 +187,8 @@ class Dispatcher:
         ready: list[_Post] = []
         for post in self._posts.values():
             key = post.claim.key
+            if sum(under_way.values()) >= self._in_flight:
+                break
             has_room = self._receiver.keeps_flow or under_way.get(key, 0) < post.claim.parallelism
             if post.future is None and post.ready_at <= now and has_room:
                 under_way[key] = under_way.get(key, 0) + 1
