@@ -47,7 +47,7 @@ KEPT = {
     "delivery": {"database_id"},
     "backfill": {"mapping", "database_id"},
     "refund": {"payment_intent", "idempotency_key", "stripe_account", "params", "entries", "stripe_refund", "currency",
-               "request_id"},
+               "request_id", "waits_for"},
     "sign_up_rule_hour": {"action"},
     "sign_up_rule_total": {"action"},
     "sign_up_rule_user": {"action"},
@@ -118,6 +118,9 @@ def _add_rows(world: World, conn: psycopg.Connection[Any]) -> None:
     }  # fmt: skip
     assert shop.refund(bought, "--amount=1", f"--note={'x' * 10}").code == 0
     ids["unsettled"] = str(shop.planned(conn, shop.buy(product=product)).id)
+    sent = {"email_sent_to": text, "email_sent_at": 1}
+    waits_for = {"reason": text, "instructions_email": text, "next_action": {"type": text, text: {"email_sent": sent}}}
+    conn.execute("UPDATE stackctl.refund SET waits_for = %s", (Jsonb(waits_for),))
     ids["refund"] = str(shop.one("SELECT id FROM stackctl.refund WHERE status = 'succeeded'"))
     condition = f"email == {json.dumps(text, ensure_ascii=False)}"
     rule = {"enabled": True, "displayName": text, "priority": 1, "condition": condition,
