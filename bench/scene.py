@@ -68,7 +68,7 @@ class Figure:
 
     def has_regressed(self, recorded: float | None, noise: float) -> bool:
         """Whether the ratio is worse than that which was recorded, by more than the part that `noise` leaves."""
-        if self.ratio is None or recorded is None:
+        if self.ratio is None or recorded is None or not self.goal:
             return False
         return self.ratio > recorded / noise if self.goal.startswith("≤") else self.ratio < recorded * noise
 
