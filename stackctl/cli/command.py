@@ -245,8 +245,3 @@ def _refuse_non_utf8(ctx: typer.Context, arguments: dict[str, Any]) -> None:
 def set_signature(function: Callable[..., Any], parameters: list[inspect.Parameter]) -> None:
     function.__signature__ = inspect.Signature(parameters)
     function.__annotations__ = {p.name: p.annotation for p in parameters}
-
-
-def format_count(number: int, one: str, many: str) -> str:
-    """`1 row`, `2 rows`, `1,000 rows`."""
-    return f"{number:,} {one if number == 1 else many}"

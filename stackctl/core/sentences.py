@@ -52,3 +52,8 @@ def _has(encoding: str, sign: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def format_count(number: int, one: str, many: str) -> str:
+    """`1 row`, `2 rows`, `1,000 rows`."""
+    return f"{number:,} {one if number == 1 else many}"

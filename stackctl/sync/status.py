@@ -11,6 +11,7 @@ from uuid import UUID
 from psycopg import sql
 
 from stackctl.core.errors import StackctlError
+from stackctl.core.sentences import format_count
 from stackctl.postgres.statements import load_statements
 from stackctl.sync.changes.sequenced_tables import OwnedTable, find_missing_tables, list_owned_tables
 from stackctl.sync.check.mapping_differences import compare_copy
@@ -114,7 +115,8 @@ class Status:
         found = [f"the {name} fuse is off" for name in ("sequencer", "poller") if not getattr(self.fuses, name)]
         found += [f'the table "{name}" is missing' for name in self.missing_tables]
         if self.queue.dead:
-            found.append(f"{self.queue.dead} databases are given up (dead letters)")
+            given_up = format_count(self.queue.dead, "database is", "databases are")
+            found.append(f"{given_up} given up (dead letters)")
         for tenancy, databases in self.tenancies.items():
             for one in databases:
                 if one.status == "paused":
@@ -130,8 +132,8 @@ class Status:
                     if copy.change is not None:
                         found.append(f"{place} {copy.mapping}: the mapping has changed: {copy.change}")
                     if max_backlog is not None and copy.backlog + copy.resend_left > max_backlog:
-                        behind = copy.backlog + copy.resend_left
-                        found.append(f"{place} {copy.mapping}: {behind} rows behind (limit {max_backlog})")
+                        behind = format_count(copy.backlog + copy.resend_left, "row", "rows")
+                        found.append(f"{place} {copy.mapping}: {behind} behind (limit {max_backlog:,})")
                     lag = timedelta(milliseconds=copy.lag_ms or 0)
                     if max_lag is not None and lag > max_lag:
                         found.append(f"{place} {copy.mapping}: {lag.total_seconds():.1f} s behind")

@@ -71,3 +71,22 @@ def test_comments_and_names_say_fix_and_repair() -> None:
         if MEND.search(line)
     ]
     assert found == []
+
+
+# A number that is counted, beside a noun that stays plural: "1 rows".
+LARGE = ("demo_tour.py", "repeated_passes.py", "squash.py", "check.py")  # what they count is never one
+COUNTED = re.compile(
+    r"\{(?:len\([^{}]*\)|[a-z_.]+(?::,)?)\} (?:more |[a-z]+ed )?"
+    r"(?:rows|attempts|databases|tests|files|migrations|users|rules|seconds|minutes|hours|differences)\b"
+)
+
+
+def test_what_is_counted_is_one_or_many() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {match[0]}; write: format_count"
+        for path in sorted(PACKAGE.rglob("*.py"))
+        if path.name not in LARGE
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        for match in COUNTED.finditer(line)
+    ]
+    assert found == []

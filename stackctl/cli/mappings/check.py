@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stackctl.cli.command import Run, command, format_count
+from stackctl.cli.command import Run, command
 from stackctl.core.errors import ConfigError
+from stackctl.core.sentences import format_count
 
 if TYPE_CHECKING:
     from stackctl.mapping.model import Finding

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from stackctl.cli.command import Run, command, format_count
+from stackctl.cli.command import Run, command
 from stackctl.cli.mappings.shared import show_next_step
+from stackctl.core.sentences import format_count
 
 
 @command(example="stackctl mappings export --to mappings\nstackctl mappings export users teams --to mappings")

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stackctl.cli.command import Run, command, format_count
+from stackctl.cli.command import Run, command
 from stackctl.cli.github import format_path
 from stackctl.cli.migrate.shared import Directory, Format, Trust, require_own_folder, set_format
+from stackctl.core.sentences import format_count
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stackctl.cli.command import Run, command, format_count
+from stackctl.cli.command import Run, command
 from stackctl.cli.migrate.shared import Trust, open_database, read_own_set
 from stackctl.core.errors import UsageError
+from stackctl.core.sentences import format_count
 
 if TYPE_CHECKING:
     from stackctl.migrate.diff import DatabaseSide, Side

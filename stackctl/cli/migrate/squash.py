@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stackctl.cli.command import Run, command, format_count
+from stackctl.cli.command import Run, command
 from stackctl.cli.migrate.shared import Directory, Trust, require_own_folder
+from stackctl.core.sentences import format_count
 
 if TYPE_CHECKING:
     from stackctl.migrate.squash import Squash

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stackctl.cli.arguments import parse_wait_option
-from stackctl.cli.command import Run, command, format_count
+from stackctl.cli.command import Run, command
 from stackctl.cli.migrate.shared import (
     Bundled,
     Directory,
@@ -21,6 +21,7 @@ from stackctl.cli.migrate.shared import (
     write_dump,
 )
 from stackctl.core.errors import EXIT_INTERRUPTED
+from stackctl.core.sentences import format_count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from stackctl.cli.command import Run, command, format_count
+from stackctl.cli.command import Run, command
 from stackctl.cli.migrate.shared import Directory, History, open_database, read_own_set
+from stackctl.core.sentences import format_count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stackctl.cli.command import Run, command, format_count
+from stackctl.cli.command import Run, command
 from stackctl.cli.pipeline.shared import REFUSED, OnlyDatabases, OnlyTenancies, parse_scope, stop_on_signals
 from stackctl.core.errors import EXIT_INTERRUPTED, StateError, UsageError
+from stackctl.core.sentences import format_count
 from stackctl.core.tables import Column
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from stackctl.cli.command import format_count
 from stackctl.cli.fuse.shared import describe_pause
 from stackctl.core.durations import format_duration
+from stackctl.core.sentences import format_count
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

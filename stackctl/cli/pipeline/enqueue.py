@@ -7,9 +7,10 @@ from typing import Annotated
 import typer
 
 from stackctl.cli.arguments import find_tenancies, require_names_or_all
-from stackctl.cli.command import Run, command, format_count
+from stackctl.cli.command import Run, command
 from stackctl.cli.pipeline.shared import Tenancies, TenancyOptions
 from stackctl.core.errors import UsageError
+from stackctl.core.sentences import format_count
 
 
 @command(example="stackctl enqueue 6fbbf22e-f4b2-4c6e-95a1-beab6fa41063\nstackctl enqueue --all")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stackctl.cli.command import Run, command, format_count
+from stackctl.cli.command import Run, command
 from stackctl.cli.pipeline.service_log import ServiceLog
 from stackctl.cli.pipeline.shared import (
     CLAIM_LIMIT,
@@ -20,6 +20,7 @@ from stackctl.cli.pipeline.shared import (
     stop_on_signals,
     warn_of_failure,
 )
+from stackctl.core.sentences import format_count
 
 if TYPE_CHECKING:
     from stackctl.sync.engine.poller import PollResult

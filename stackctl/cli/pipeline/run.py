@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stackctl import __version__
-from stackctl.cli.command import Run, command, format_count
+from stackctl.cli.command import Run, command
 from stackctl.cli.pipeline.service_log import ServiceLog
 from stackctl.cli.pipeline.shared import (
     CLAIM_LIMIT,
@@ -15,6 +15,7 @@ from stackctl.cli.pipeline.shared import (
     sequence_line,
     stop_on_signals,
 )
+from stackctl.core.sentences import format_count
 
 if TYPE_CHECKING:
     from stackctl.sync.engine.database_sync import DatabaseResult

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from stackctl.core.durations import format_duration
+from stackctl.core.sentences import format_count
 
 if TYPE_CHECKING:
     from stackctl.cli.command import Run
@@ -74,7 +75,8 @@ class ServiceLog:
     def failing(self, failure: Failure) -> None:
         """A database has begun to fail, fails otherwise than before, or was given up."""
         then = (
-            f"given up after {failure.attempts} attempts, until its tenancy changes or `stackctl queue retry`"
+            f"given up after {format_count(failure.attempts, 'attempt', 'attempts')}, until its tenancy changes or "
+            "`stackctl queue retry`"
             if failure.next_attempt_at is None
             else f"next attempt {_time(failure.next_attempt_at)}"
         )

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stackctl.cli.arguments import find_tenancies, parse_duration_option, parse_wait_option
-from stackctl.cli.command import Run, format_count
 from stackctl.cli.signals import handle_signals, has_terminal, ignore_further_signals, restore_handlers
 from stackctl.core.errors import EXIT_INTERRUPTED, StateError, UsageError
+from stackctl.core.sentences import format_count
 from stackctl.core.streams import on_reader_left
 from stackctl.core.tables import Column
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import timedelta
 
+    from stackctl.cli.command import Run
     from stackctl.core.console import Console
     from stackctl.sync.changes.sequencer import SequenceResult
     from stackctl.sync.engine.database_sync import DatabaseResult, MappingResult

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stackctl.cli.arguments import find_tenancy, parse_duration_option, parse_wait_option
-from stackctl.cli.command import Run, command, format_count
+from stackctl.cli.command import Run, command
 from stackctl.cli.fuse.shared import describe_pause
 from stackctl.core.durations import format_duration
 from stackctl.core.errors import AnswerNo, UsageError
+from stackctl.core.sentences import format_count
 from stackctl.core.tables import Column
 from stackctl.sync.status_document import status_document
 
@@ -212,14 +213,13 @@ def _show_database(console: Console, database: DatabaseStatus) -> None:
     for row in database.refused[:REFUSED_SHOWN]:
         console.line(f"rejected: {row.mapping} {', '.join(map(str, row.key))}: {row.error}", style="red")
     if len(database.refused) > REFUSED_SHOWN:
-        console.line(
-            f"and {len(database.refused) - REFUSED_SHOWN:,} more rejected rows (--json lists them)", style="red"
-        )
+        more = format_count(len(database.refused) - REFUSED_SHOWN, "more rejected row", "more rejected rows")
+        console.line(f"and {more} (--json lists them)", style="red")
     for copy in database.mappings:
         if copy.change is not None:
             console.line(f"changed: {copy.mapping}: {copy.change}", style="yellow")
         if copy.resend_left:
-            console.line(f"sending again: {copy.mapping}: {copy.resend_left:,} rows left")
+            console.line(f"sending again: {copy.mapping}: {format_count(copy.resend_left, 'row', 'rows')} left")
     if database.unfed:
         console.line(f"fed by no mapping: {', '.join(database.unfed)}", style="yellow")
     console.table(

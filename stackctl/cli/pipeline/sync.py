@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stackctl.cli.arguments import require_names_or_all
-from stackctl.cli.command import Run, command, format_count
+from stackctl.cli.command import Run, command
 from stackctl.cli.pipeline.shared import (
     COPY_COLUMNS,
     REFUSED,
@@ -21,6 +21,7 @@ from stackctl.cli.pipeline.shared import (
     warn_of_failure,
 )
 from stackctl.core.errors import EXIT_INTERRUPTED, StateError, UsageError
+from stackctl.core.sentences import format_count
 from stackctl.core.tables import Column
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stackctl.cli.command import Run, command, format_count
+from stackctl.cli.command import Run, command
 from stackctl.cli.pipeline.shared import (
     COPY_COLUMNS,
     REFUSED,
@@ -19,6 +19,7 @@ from stackctl.cli.pipeline.shared import (
     stop_on_signals,
 )
 from stackctl.core.errors import EXIT_INTERRUPTED, StateError
+from stackctl.core.sentences import format_count
 from stackctl.core.tables import Column
 
 if TYPE_CHECKING:

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from stackctl.cli.command import Run, command, format_count
+from stackctl.cli.command import Run, command
 from stackctl.cli.queue.shared import DryRun, Ids, TenancyOption, select_failing
+from stackctl.core.sentences import format_count
 
 
 @command(example="stackctl queue forget --all --yes")

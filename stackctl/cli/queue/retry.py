@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stackctl.cli.arguments import find_tenancy
-from stackctl.cli.command import Run, command, format_count
+from stackctl.cli.command import Run, command
 from stackctl.cli.queue.shared import DryRun, Ids, TenancyOption, list_dead_messages, publish_again, select_failing
+from stackctl.core.sentences import format_count
 
 if TYPE_CHECKING:
     from uuid import UUID

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stackctl.cli.arguments import name_operator, parse_text_option
-from stackctl.cli.command import Run, command, format_count
+from stackctl.cli.command import Run, command
 from stackctl.cli.refunds.shared import (
     Invoice,
     Latest,
@@ -27,6 +27,7 @@ from stackctl.cli.refunds.shared import (
 )
 from stackctl.cli.stripe_options import StripeApiBase, StripeApiKey, prepare_gateway
 from stackctl.core.errors import UsageError
+from stackctl.core.sentences import format_count
 
 if TYPE_CHECKING:
     from stackctl.payments.refunds.balance import RefundableBalance

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stackctl.cli.arguments import find_tenancy, name_operator, parse_text_option, parse_time_option
-from stackctl.cli.command import Run, command, format_count
+from stackctl.cli.command import Run, command
 from stackctl.cli.refunds.shared import REFUND_COLUMNS, TenancyFilter, find_purchase, list_rows, refund_document
 from stackctl.cli.stripe_options import StripeApiBase, StripeApiKey, prepare_gateway
 from stackctl.core.errors import ServiceError, UsageError
+from stackctl.core.sentences import format_count
 from stackctl.core.tables import Column
 
 if TYPE_CHECKING:

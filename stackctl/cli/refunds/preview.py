@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from stackctl.cli.command import Run, command, format_count
+from stackctl.cli.command import Run, command
 from stackctl.cli.refunds.shared import (
     Invoice,
     Latest,
@@ -15,6 +15,7 @@ from stackctl.cli.refunds.shared import (
     refund_document,
 )
 from stackctl.cli.stripe_options import StripeApiBase, StripeApiKey, prepare_gateway
+from stackctl.core.sentences import format_count
 from stackctl.core.tables import Column
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stackctl.cli.arguments import find_tenancy
-from stackctl.cli.command import Run, command, format_count
+from stackctl.cli.command import Run, command
 from stackctl.cli.refunds.shared import (
     REFUSED,
     UNSETTLED,
@@ -21,6 +21,7 @@ from stackctl.cli.refunds.shared import (
 )
 from stackctl.cli.stripe_options import StripeApiBase, StripeApiKey, prepare_gateway
 from stackctl.core.errors import ServiceError, StackctlError, UsageError
+from stackctl.core.sentences import format_count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

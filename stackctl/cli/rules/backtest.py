@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stackctl.cli.arguments import find_tenancy, parse_time_option
-from stackctl.cli.command import Run, command, format_count
+from stackctl.cli.command import Run, command
 from stackctl.cli.rules.rules_file import RulesPath, rules_path
 from stackctl.core.documents import to_csv
 from stackctl.core.errors import UsageError
+from stackctl.core.sentences import format_count
 from stackctl.core.tables import Column
 
 if TYPE_CHECKING:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stackctl.cli.command import Run, command, format_count
+from stackctl.cli.command import Run, command
 from stackctl.cli.github import format_annotation
 from stackctl.cli.rules.rules_file import RulesPath, rules_path
 from stackctl.core.errors import ConfigError, UsageError
+from stackctl.core.sentences import format_count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stackctl.cli.command import Run, format_count
 from stackctl.cli.rules.rules_file import rules_path
 from stackctl.core.errors import ConfigError, UsageError
+from stackctl.core.sentences import format_count
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from stackctl.cli.command import Run
     from stackctl.rules.editing import Change, RulesFile
     from stackctl.rules.model import RuleSet
 
@@ -132,7 +133,8 @@ def show_change(run: Run, change: Change) -> None:
     for result in change.failures[:MAX_FAILURES_SHOWN]:
         run.console.line(f"fails now: {result.suite.path}:{result.test.line}: {result.test.name}", "red")
     if len(change.failures) > MAX_FAILURES_SHOWN:
-        run.console.line(f"and {len(change.failures) - MAX_FAILURES_SHOWN:,} more tests fail now", "red")
+        more = format_count(len(change.failures) - MAX_FAILURES_SHOWN, "more test fails", "more tests fail")
+        run.console.line(f"and {more} now", "red")
 
 
 def switch_rules(run: Run, ids: list[str], rules: Path | None, *, on: bool, yes: bool, dry_run: bool) -> None:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stackctl.cli.command import Run, command, format_count
+from stackctl.cli.command import Run, command
 from stackctl.cli.rules.decisions import format_cel, format_outcome
 from stackctl.cli.rules.rules_file import RulesPath, load_rules
 from stackctl.core.errors import UsageError
+from stackctl.core.sentences import format_count
 from stackctl.core.tables import Column
 
 if TYPE_CHECKING:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from stackctl.cli.command import Run, command, format_count
+from stackctl.cli.command import Run, command
 from stackctl.cli.rules.rules_file import RulesPath, load_rules
+from stackctl.core.sentences import format_count
 from stackctl.core.tables import Column
 
 

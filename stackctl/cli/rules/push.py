@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from stackctl.cli.command import Run, command, format_count
+from stackctl.cli.command import Run, command
 from stackctl.cli.rules.rules_file import RulesPath, rules_path
 from stackctl.cli.rules.transfer import DryRun, Tenancy, Yes, finish_transfer, show_diff
 from stackctl.core.errors import ConfigError
+from stackctl.core.sentences import format_count
 from stackctl.core.text_diff import diff_texts
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stackctl.cli.command import Run, command, format_count
+from stackctl.cli.command import Run, command
+from stackctl.core.sentences import format_count
 from stackctl.core.tables import Column
 
 if TYPE_CHECKING:

@@ -23,6 +23,7 @@ from stackctl.core.bundled import find_bundled
 from stackctl.core.durations import parse_duration
 from stackctl.core.errors import ServiceError, StateError, UsageError
 from stackctl.core.files import make_private_file, replace_file
+from stackctl.core.sentences import format_count
 from stackctl.migrate.folder import discover
 from stackctl.migrate.runner.run import apply_migrations
 from stackctl.payments.stand_in.folder import write_stand_in
@@ -295,7 +296,7 @@ def _migrate(pipeline: Pipeline) -> str:
         )
     finally:
         conn.close()
-    return f"{len(result.applied)} migrations applied"
+    return f"{format_count(len(result.applied), 'migration', 'migrations')} applied"
 
 
 def _run_statements(conn: Connection, names: tuple[str, ...]) -> Iterator[tuple[Customer, dict[str, Any], str, int]]:
@@ -388,4 +389,5 @@ def _compare(pipeline: Pipeline, checks: list[CheckedDatabase]) -> str:
     results = [result for checked in checks for result in checked.mappings]
     rows = sum(result.source_rows or 0 for result in results)
     differences = sum(not is_equal(result) for result in results)
-    return f"{rows:,} rows, {differences} differences" if differences else f"{rows:,} rows, all equal"
+    found = format_count(differences, "difference", "differences") if differences else "all equal"
+    return f"{rows:,} rows, {found}"

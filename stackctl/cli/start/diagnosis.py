@@ -12,10 +12,10 @@ import psycopg
 from stackctl.backend import tenancies
 from stackctl.backend.drift import find_drift
 from stackctl.backend.schema import SEQUENCE_INCREMENT
-from stackctl.cli.command import format_count
 from stackctl.cli.fuse.shared import compose_fuse_on, describe_pause
 from stackctl.core.bundled import find_bundled
 from stackctl.core.errors import StackctlError, StateError
+from stackctl.core.sentences import format_count
 from stackctl.mapping.check import check_mappings as check_mappings
 from stackctl.mapping.files import list_mapping_files
 from stackctl.migrate.change_capture import describe_restore, detect_capture, find_excluded
@@ -314,7 +314,8 @@ def _check_pipeline(conn: Connection, pipeline: Pipeline, paused: list[Pause]) -
         yield Check(
             "queue",
             "warning",
-            f"{waiting.stale} expired claims, {waiting.dead} databases given up",
+            f"{format_count(waiting.stale, 'expired claim', 'expired claims')}, "
+            f"{format_count(waiting.dead, 'database', 'databases')} given up",
             "`stackctl queue list` says why, `stackctl queue retry --all` tries again",
         )
     else:
@@ -329,8 +330,8 @@ def _check_pipeline(conn: Connection, pipeline: Pipeline, paused: list[Pause]) -
         yield Check(
             "/".join(map(str, filter(None, (failure.tenancy, failure.database, failure.mapping)))),
             "error",
-            f"{f'{failure.mapping} is ' if failure.mapping else ''}failing since {since}, {failure.attempts} attempts:"
-            f" {failure.error}",
+            f"{f'{failure.mapping} is ' if failure.mapping else ''}failing since {since}, "
+            f"{format_count(failure.attempts, 'attempt', 'attempts')}: {failure.error}",
             "fix the cause; it is retried automatically, or at once by `stackctl queue retry`",
         )
 

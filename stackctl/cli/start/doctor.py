@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from itertools import chain
 
-from stackctl.cli.command import Run, command, format_count
+from stackctl.cli.command import Run, command
+from stackctl.core.sentences import format_count
 
 _STYLES = {"ok": "green", "warning": "yellow", "error": "bold red"}
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from stackctl.core.errors import AnswerNo, UsageError
+from stackctl.core.sentences import format_count
 from stackctl.migrate.compatibility import baseline, contract, sample_rows
 from stackctl.migrate.compatibility.as_written import FileWords, name_rewrite
 from stackctl.migrate.compatibility.finding_places import drop_allowed, find_statement
@@ -73,7 +74,8 @@ def check_compatibility(
     changes = baseline.compare_with_folder(base, present)
     findings = list(baseline.find_folder_findings(changes, ref))
     if base.not_on_branch:
-        tell(f"{len(base.not_on_branch)} migrations of {ref} are not on this branch yet; they count as applied")
+        what = format_count(len(base.not_on_branch), "migration", "migrations")
+        tell(f"not on this branch yet, and counted as applied: {what} of {ref}")
     old = _select(base.migrations, options)
     new = _select(changes.added, options)
     if not new and options.command is None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, LiteralString, cast
 
 from psycopg import errors, sql
 
+from stackctl.core.sentences import format_count
 from stackctl.migrate import files
 from stackctl.migrate.parser.definitions import find_not_null_columns
 from stackctl.migrate.parser.token_reader import tokenize
@@ -44,7 +45,7 @@ class TableSize:
     @property
     def described(self) -> str:
         shown = f"{self.bytes / 1024**2:,.1f} MB" if self.bytes < 1024**3 else f"{self.bytes / 1024**3:,.1f} GB"
-        return shown if self.rows is None else f"about {self.rows:,} rows, {shown}"
+        return shown if self.rows is None else f"about {format_count(self.rows, 'row', 'rows')}, {shown}"
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row
 
 from stackctl.core.errors import ServiceError, StateError
+from stackctl.core.sentences import format_count
 from stackctl.migrate import files
 from stackctl.migrate.runner import failures
 from stackctl.migrate.runner.history_table import find_history_table
@@ -152,7 +153,8 @@ def refuse_baseline_behind(migration: Migration, names: Collection[str]) -> None
     there = [name for name in migration.stands_for if name in names]
     if there:
         raise StateError(
-            f"{migration.path} stands for {len(migration.stands_for)} files, and of those {there[-1]} is the last here",
+            f"{migration.path} stands for {format_count(len(migration.stands_for), 'file', 'files')}, "
+            f"and of those {there[-1]} is the last here",
             code="baseline-behind",
             hint=f"first deploy the files as they were before, up to {migration.stands_for[-1]}, and run migrate up",
             details={"baseline": migration.name, "applied": there, "needs": migration.stands_for[-1]},

@@ -10,6 +10,7 @@ from psycopg import errors
 
 from stackctl.core.durations import format_duration
 from stackctl.core.errors import StateError
+from stackctl.core.sentences import format_count
 from stackctl.migrate.runner import failures
 from stackctl.migrate.runner.events import Event
 from stackctl.migrate.statement_text import find_position, insert_schema
@@ -97,7 +98,7 @@ def wait_or_give_up(
         return
     code = "lock-timeout" if isinstance(blocked.error, errors.LockNotAvailable) else "deadlock"
     raise StateError(
-        f"{what}, {tried} times" + (f"; in the way: {named}" if named else ""),
+        f"{what}, {format_count(tried, 'time', 'times')}" + (f"; in the way: {named}" if named else ""),
         code=code,
         hint="the transaction was rolled back; nothing was changed. Run it again at a quieter time or with a longer"
         " --lock-timeout; a session in the way can be ended with pg_terminate_backend(pid)",

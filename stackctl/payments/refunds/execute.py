@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import psycopg
 
+from stackctl.core.durations import format_age
 from stackctl.core.errors import OutcomeUnknown, ServiceError, StackctlError, StateError, UsageError
 from stackctl.payments import purchases
 from stackctl.payments.refunds import ledger
 from stackctl.payments.refunds.balance import RefundableBalance, find_own, list_refunds
 from stackctl.payments.refunds.quantity import check_planned, revoke_quantity
-from stackctl.payments.refunds.request import format_age, resolve_entries, to_stripe_params
+from stackctl.payments.refunds.request import resolve_entries, to_stripe_params
 from stackctl.postgres.errors import translate_error
 
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal
 
+from stackctl.core.durations import format_age
 from stackctl.core.errors import StateError, UsageError
 from stackctl.payments.gateway import REFUND_ID
 from stackctl.payments.money import AskedAmount, format_decimal, format_money
@@ -200,13 +201,6 @@ def _refuse_repeated_revocation(request: RefundRequest, balance: RefundableBalan
 
 def _schema_error(message: str) -> UsageError:
     return UsageError(message, code="schema-error", hint="`stackctl refunds preview ID` shows the entries")
-
-
-def format_age(age: float) -> str:
-    seconds = int(age)
-    if seconds < 120:
-        return f"{seconds} seconds ago"
-    return f"{seconds // 60} minutes ago" if seconds < 7200 else f"{seconds // 3600} hours ago"
 
 
 def to_stripe_params(
