@@ -24,8 +24,10 @@ def main() -> None:
         try:
             sys.stdout.write(f"stackctl {__version__}\n")
             sys.stdout.flush()
-        except OSError:
-            os._exit(1)
+        except OSError as error:
+            from stackctl.cli.app import report_os_error
+
+            sys.exit(report_os_error(error, arguments))
         return
     if arguments[:1] == ["_complete"]:
         from stackctl.cli.completion.values import complete

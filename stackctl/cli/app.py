@@ -39,20 +39,25 @@ def _run(arguments: Sequence[str]) -> int:
     except typer.Abort:
         raise
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EIO, errno.EBADF):
-            return _report(error, arguments)
-        _drop_output()
-        return _report(
-            AnswerNo(
-                f"the result can't be written: {error.strerror}",
-                code="write-failed",
-                hint="what the command has done stands: free some space, and look before you run it again",
-            ),
-            arguments,
-        )
+        return report_os_error(error, arguments)
     except Exception as error:  # noqa: BLE001 - the boundary: whatever is not ours is reported as a bug
         return _report(error, arguments)
     return code if isinstance(code, int) else EXIT_OK
+
+
+def report_os_error(error: OSError, arguments: Sequence[str]) -> int:
+    """Most likely stdout that takes nothing more; returns the exit code."""
+    if error.errno not in (errno.ENOSPC, errno.EIO, errno.EBADF):
+        return _report(error, arguments)
+    _drop_output()
+    return _report(
+        AnswerNo(
+            f"the result can't be written: {error.strerror}",
+            code="write-failed",
+            hint="what the command has done stands: free some space, and look before you run it again",
+        ),
+        arguments,
+    )
 
 
 def _shows_colors(arguments: Sequence[str]) -> bool:

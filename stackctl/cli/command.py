@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 PANEL = "Common options"
 _META = "stackctl"
+WRITTEN_FILES = ("csv", "junit", "output", "path", "schema_dump")  # parameters that name a FILE to be written
 Config = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help="Configuration file.", rich_help_panel=PANEL)
 ]
@@ -214,6 +215,7 @@ def command(*, example: str, lists: bool = False, **settings: Any) -> Callable[[
                 raise UsageError("-o does not go with --json or --jq", code="usage")
             run = Run({**options, "list_format": list_format})
             _refuse_non_utf8(ctx, arguments)
+            arguments = _resolve_dashes(ctx, arguments)
             if options["jq"] is not None:
                 run.console.compile_filter()
             try:
@@ -240,6 +242,20 @@ def _refuse_non_utf8(ctx: typer.Context, arguments: dict[str, Any]) -> None:
                 option = next(max(one.opts, key=len) for one in ctx.command.params if one.name == name)
                 shown = option if option.startswith("-") else ascii(text)
                 raise UsageError(f"{shown} is not valid UTF-8", code="usage")
+
+
+def _resolve_dashes(ctx: typer.Context, arguments: dict[str, Any]) -> dict[str, Any]:
+    """A FILE of `-` is stdin, or stdout where it is written."""
+
+    from stackctl.core.files import STDIN, STDOUT
+
+    def resolve(name: str, value: Any) -> Any:
+        if isinstance(value, list):
+            return [resolve(name, one) for one in value]
+        return value if value != Path("-") else STDOUT if name in WRITTEN_FILES else STDIN
+
+    files = [one.name for one in ctx.command.params if one.name not in _SHARED and "FILE" in (one.metavar or "")]
+    return arguments | {name: resolve(name, arguments[name]) for name in files if name in arguments}
 
 
 def set_signature(function: Callable[..., Any], parameters: list[inspect.Parameter]) -> None:

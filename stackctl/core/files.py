@@ -11,11 +11,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stackctl.core.errors import StateError
+from stackctl.core.errors import StateError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+STDIN, STDOUT = Path("/dev/stdin"), Path("/dev/stdout")  # what a FILE of `-` is
 MAX_WRITTEN = 8 << 20  # bytes of a file that people write
 
 _umask_lock = threading.Lock()
@@ -70,8 +71,11 @@ def replace_file(path: Path, data: bytes) -> None:
 def replace_text(path: Path, before: str | None, after: str) -> None:
     """Replace the file's text, which was read as `before` (None: there was no file), and keep its byte order mark.
 
-    Raises StateError `changed-meanwhile` when it is something else by now, and OSError; then no file was changed.
+    Raises StateError `changed-meanwhile` when it is something else by now, UsageError for stdin, and OSError; then no
+    file was changed.
     """
+    if path == STDIN:
+        raise UsageError("what comes from standard input can't be changed", code="usage", hint="name a file")
     now = path.read_bytes() if path.exists() else None
     if (None if now is None else now.decode("utf-8-sig", "replace")) != before:
         raise StateError(

@@ -23,7 +23,11 @@ class Filter:
         try:
             self._program = jq.compile(expression)
         except ValueError as error:
-            raise UsageError(f"--jq {expression!r}: {_first_line(error)}", code="usage") from error
+            raise UsageError(
+                f"--jq {expression!r}: {_first_line(error)}",
+                code="usage",
+                hint="an expression of jq in quotes, as '.name' or '.list[].name'; --json alone shows the document",
+            ) from error
 
     def apply(self, document: str) -> Iterator[Any]:
         """The results for one document of JSON, as values. Raises ValueError with jq's message, in one line."""

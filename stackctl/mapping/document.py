@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 import yaml
 
-from stackctl.core.files import read_bounded
+from stackctl.core.files import STDIN, read_bounded
 from stackctl.core.yaml_reader import compose
 from stackctl.mapping.model import COLUMN_TYPES, Column, ColumnType, Dependency, Finding, Mapping, Severity, TenancyJoin
 from stackctl.mapping.sql_text import quote
@@ -183,7 +183,7 @@ def _mapping(document: Document, top: dict[str, yaml.Node]) -> Mapping | None:
     _plain(document, name, document.at("name"))
     _plain(document, target, document.at("target"), MAX_IDENTIFIER - len(STAGING_PREFIX))
     _identifier(document, source, document.at("source"))
-    if name and name != document.path.stem:
+    if name and name != document.path.stem and document.path != STDIN:
         document.add("name-differs", f"the file {document.path.name} holds a mapping named {name}", document.at("name"))
     columns = _columns(document, top.get("columns"))
     key = _pairs(document, top.get("key"), "key")

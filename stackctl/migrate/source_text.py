@@ -8,6 +8,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from stackctl.core.errors import ConfigError
+from stackctl.core.files import STDIN
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,7 +32,7 @@ def read_bytes(path: Path) -> bytes:
     """Raises ConfigError where there is no file, or something that is read from for ever, or not at all."""
     try:
         mode = path.stat().st_mode
-        if not stat.S_ISREG(mode):
+        if not stat.S_ISREG(mode) and path != STDIN:
             kind = next((name for name, test in _NO_FILES.items() if test(mode)), "a device")
             raise _make_missing(path, f"is {kind}, not a file", "write the SQL into a file of that name")
         return path.read_bytes()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stackctl.core.csv_rows import RowError, decode_text, read_rows
 from stackctl.core.errors import ConfigError
-from stackctl.core.files import read_bounded
+from stackctl.core.files import STDIN, read_bounded
 from stackctl.core.json_reader import check_characters, load_json
 from stackctl.rules.model import MAX_RISK, RISKS, Context
 
@@ -34,13 +35,14 @@ class SampleUser:
 
 
 def load_users(path: Path, warn: Callable[[str], None] = lambda text: None) -> Iterator[SampleUser]:
-    """The users of a file, by its ending: .csv, .tsv, .jsonl (or .ndjson), .yaml (or .yml), .json.
+    """The users of a file, by its ending: .csv, .tsv, .jsonl (or .ndjson), .yaml (or .yml), .json; of stdin, by how
+    its text begins.
 
     `warn` is told of columns that mean nothing here. Raises ConfigError (`users-unreadable`, `invalid-user` with the
     row).
     """
     text = _read_text(path)
-    match path.suffix.lower():
+    match _guess_ending(text) if path == STDIN else path.suffix.lower():
         case ".csv" | ".tsv":
             rows = _read_csv(path, text, warn)
         case ".jsonl" | ".ndjson":
@@ -60,6 +62,15 @@ def load_users(path: Path, warn: Callable[[str], None] = lambda text: None) -> I
             yield SampleUser(place, parse_user(row))
         except ValueError as error:
             raise _invalid_user(path, place, str(error)) from None
+
+
+def _guess_ending(text: str) -> str:
+    """Of a text without a name."""
+    start = text.lstrip()
+    if start.startswith(("[", "{")):
+        return ".json" if start[0] == "[" or re.match(r'\{\s*"users"', start) else ".jsonl"
+    headings = re.split("[,;\t]", start.partition("\n")[0])
+    return ".csv" if "email" in [one.strip(' "\r').lower() for one in headings] or start[:4] == "sep=" else ".yaml"
 
 
 def _read_text(path: Path) -> str:

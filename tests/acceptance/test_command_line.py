@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -269,6 +270,42 @@ def test_no_colours_off_a_terminal_whatever_a_runner_sets(cli: Cli, forced: str)
         assert "\x1b" not in done.stdout + done.stderr
 
 
+RULES = "rules:\n  a: {condition: 'email == \"a@b.example\"', action: {type: reject}}\n"
+SUITE = "tests: [{name: x, user: {email: a@b.example}, expect: {decision: reject}}]\n"
+DASHES = [
+    ("rules list --rules - -o name", RULES, 0, "a\n"),
+    ("rules tree a --rules -", RULES, 0, "email == "),
+    ("rules tree --from -", '"email == \\"b\\""', 0, 'email == "b"\n'),
+    ("rules tree --from -", "", 3, "hint: `stackctl rules tree RULE --json`"),
+    ("rules eval --rules rules.yaml --users -", "email,auth_method\na@b.example,password\n", 0, "1 user: 1 reject"),
+    ("rules eval --rules rules.yaml --users -", '{"email": "a@b.example"}\n{"email": "b"}\n', 0, "2 users: 1 reject"),
+    ("rules eval --rules rules.yaml --users -", '{"users": [{"email": "a@b.example"}]}', 0, "1 user: 1 reject"),
+    ("rules eval --rules rules.yaml --users -", "- email: a@b.example\n", 0, "1 user: 1 reject"),
+    ("rules eval --rules rules.yaml --users -", "", 3, "a list of users is expected"),
+    ("rules test --rules rules.yaml -", SUITE, 0, "1 test: 1 passed"),
+    (
+        "rules test --rules rules.yaml - --record",
+        SUITE.replace("reject", "allow"),
+        2,
+        "standard input can't be changed",
+    ),
+    ("rules disable a --rules - --yes", RULES, 2, "standard input can't be changed"),
+    ("mappings check -", "name: x\n", 1, "/dev/stdin:1:1: error"),
+    ("migrate lint -", "DROP TABLE x;", 1, "/dev/stdin:1:12: error drop-table"),
+    ("migrate lint -", "SELECT 1;", 0, "1 file: "),
+]
+
+
+@pytest.mark.parametrize(("line", "given", "code", "says"), DASHES, ids=[f"{one[0]} {one[3]}" for one in DASHES])
+def test_a_file_named_dash_is_standard_input(cli: Cli, line: str, given: str, code: int, says: str) -> None:
+    (cli.cwd / "rules.yaml").write_text(RULES)
+    streams: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with forked.Command(line.split(), cwd=cli.cwd, env=cli.environ, text=True, **streams) as command:
+        said, _ = command.communicate(given, timeout=30)
+    assert (command.returncode, says in said) == (code, True), said
+    assert not list(cli.cwd.glob("-*"))
+
+
 def on_a_terminal(cli: Cli, *arguments: str, **environ: str) -> str:
     """What the command writes to a terminal, both streams."""
     base = {name: value for name, value in cli.environ.items() if name not in ("NO_COLOR", "COLUMNS", "TERM")}
@@ -482,6 +519,7 @@ def test_an_output_that_can_not_be_written(environ: dict[str, str], command: str
     line = f"{sys.executable} -m stackctl {command} {redirected}"
     done = subprocess.run(["sh", "-c", line], env=environ, capture_output=True, text=True, timeout=60)
     assert done.returncode == code, done.stderr
+    assert ("error: the result can't be written" in done.stderr) == bool(code)
     assert "Traceback" not in done.stderr
     assert "a bug in stackctl" not in done.stderr
 
@@ -504,9 +542,11 @@ def test_lists_have_forms_for_scripts_and_documents_a_filter(cli: Cli) -> None:
     assert "users" in names.stdout.splitlines()
     assert cli("mappings", "list", "-o", "name").stdout == names.stdout
     assert cli("mappings", "list", "-o", "csv").stdout.startswith("mapping,source,target,key,columns,depends on\n")
-    for refused in (["-o", "csv", "--json"], ["--jq", ".", "-o", "name"], ["--jq", ".["]):
+    for refused in (["-o", "csv", "--json"], ["--jq", ".", "-o", "name"]):
         done = cli("mappings", "list", *refused)
         assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    bad = cli("mappings", "list", "--jq", ".[")
+    assert (bad.returncode, "hint: an expression of jq" in bad.stderr) == (2, True)
     failed = cli("mappings", "list", "--jq", ".mappings.x")
     assert (failed.returncode, failed.stdout) == (1, "")
     # The command's own exit code wins, and its error is no document for a filter.

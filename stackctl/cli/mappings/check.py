@@ -10,6 +10,7 @@ import typer
 
 from stackctl.cli.command import Run, command
 from stackctl.core.errors import ConfigError
+from stackctl.core.files import STDIN
 from stackctl.core.sentences import format_count
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def check(
 
     chosen = files or list_mapping_files(*run.settings.mappings_dirs())
     for file in chosen:
-        if not file.is_file():
+        if not file.is_file() and file != STDIN:
             raise ConfigError(f"{file} does not exist", code="file-not-found", hint="see `stackctl mappings list`")
     if offline or not _database_named(run):
         found = inspect(chosen)

@@ -35,14 +35,16 @@ def push(
     """
     from stackctl.backend.tenancies import choose_tenancy, read_layers, write_config
     from stackctl.core.documents import Exact
+    from stackctl.core.yaml_reader import read_text
     from stackctl.rules import rules_file
     from stackctl.rules.backend import configuration
     from stackctl.rules.check import check_rules
     from stackctl.rules.lists import expand_rules
 
     path = rules_path(run, rules)
-    wanted = rules_file.load_rules(path)
-    if not path.read_bytes().strip():
+    text = read_text(path, code="rules-unreadable", hint="name a rules file with --rules")
+    wanted = rules_file.parse_rules(text, str(path))
+    if not text.strip():
         raise ConfigError(
             f"{path} is empty; nothing was written",
             code="invalid-rules",

@@ -11,6 +11,8 @@ from stackctl.cli.command import Run, command
 from stackctl.cli.rules.rules_file import RulesPath, rules_path
 from stackctl.core.errors import ConfigError, UsageError
 
+_TREE_HINT = "`stackctl rules tree RULE --json` prints the tree of a rule's condition"
+
 
 @command(
     example="stackctl rules tree block-disposable\nstackctl rules tree block-disposable --json > tree.json\n"
@@ -42,9 +44,11 @@ def tree(
         try:
             found = trees.from_document(load_json(read_bounded(source).decode("utf-8-sig")))
         except OSError as error:
-            raise ConfigError(f"{source} can't be read: {error.strerror}", code="tree-unreadable") from error
+            raise ConfigError(
+                f"{source} can't be read: {error.strerror}", code="tree-unreadable", hint=_TREE_HINT
+            ) from error
         except (ValueError, RecursionError) as error:
-            raise ConfigError(f"{source}: {error}", code="invalid-tree") from error
+            raise ConfigError(f"{source}: {error}", code="invalid-tree", hint=_TREE_HINT) from error
         condition = trees.to_condition(found)
         run.finish({"condition": Exact(condition)}, lambda: run.console.document(condition + "\n"))
         return
