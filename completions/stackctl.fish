@@ -14,12 +14,12 @@ function __stackctl_follows --no-scope-shadowing
     set shared \
             '--config=@files:Configuration file.' \
             '--database-url=:The operated database.' \
-            '--json:One JSON document on stdout.' \
-            '--jq=:What jq makes of the JSON document.' \
+            '--json:Print one JSON document.' \
+            '--jq=:Filter the JSON document by an expression of jq.' \
             '--quiet:No progress and no notes.' \
             '-q:No progress and no notes.' \
             '--no-color:No colours.' \
-            '--wide:Tables with all columns, nothing folded.' \
+            '--wide:Show all columns of tables, and fold nothing.' \
             '--debug:Show tracebacks.' \
             '--help:Show this message and exit.' \
             '-h:Show this message and exit.'
@@ -300,7 +300,7 @@ function __stackctl_follows --no-scope-shadowing
                     '--tenancy=@synced-tenancies:Only what is sent of this tenancy.' \
                     '--database=@databases:Only what is sent to this database.' \
                     '--mapping=@mappings:Only the copies of this mapping.' \
-                    '--dry-run:See whether there is such a thing, and change nothing.'
+                    '--dry-run:Check what is named, and change nothing.'
             set arguments 'sequencer|poller'
         case 'fuse off'
             set flags \
@@ -308,7 +308,7 @@ function __stackctl_follows --no-scope-shadowing
                     '--database=@databases:Only what is sent to this database.' \
                     '--mapping=@mappings:Only the copies of this mapping.' \
                     '--reason=:The reason, for others to read.' \
-                    '--dry-run:See whether there is such a thing, and change nothing.'
+                    '--dry-run:Check what is named, and change nothing.'
             set arguments 'sequencer|poller'
         case 'tenancies'
             set subcommands 'list:List the tenancies of the operated database, by project and branch, with the external databases of each.'

@@ -13,12 +13,12 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
     $shared = @(
         '--config=@files:Configuration file.'
         '--database-url=:The operated database.'
-        '--json:One JSON document on stdout.'
-        '--jq=:What jq makes of the JSON document.'
+        '--json:Print one JSON document.'
+        '--jq=:Filter the JSON document by an expression of jq.'
         '--quiet:No progress and no notes.'
         '-q:No progress and no notes.'
         '--no-color:No colours.'
-        '--wide:Tables with all columns, nothing folded.'
+        '--wide:Show all columns of tables, and fold nothing.'
         '--debug:Show tracebacks.'
         '--help:Show this message and exit.'
         '-h:Show this message and exit.'
@@ -449,7 +449,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 '--tenancy=@synced-tenancies:Only what is sent of this tenancy.'
                 '--database=@databases:Only what is sent to this database.'
                 '--mapping=@mappings:Only the copies of this mapping.'
-                '--dry-run:See whether there is such a thing, and change nothing.'
+                '--dry-run:Check what is named, and change nothing.'
             )
             arguments = @('sequencer|poller')
         }
@@ -460,7 +460,7 @@ Register-ArgumentCompleter -Native -CommandName stackctl -ScriptBlock {
                 '--database=@databases:Only what is sent to this database.'
                 '--mapping=@mappings:Only the copies of this mapping.'
                 '--reason=:The reason, for others to read.'
-                '--dry-run:See whether there is such a thing, and change nothing.'
+                '--dry-run:Check what is named, and change nothing.'
             )
             arguments = @('sequencer|poller')
         }

@@ -32,14 +32,18 @@ DatabaseUrl = Annotated[
     str | None,
     typer.Option("--database-url", metavar="URL", help="The operated database.", rich_help_panel=PANEL),
 ]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.", rich_help_panel=PANEL)]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.", rich_help_panel=PANEL)]
 Jq = Annotated[
     str | None,
-    typer.Option("--jq", metavar="EXPR", help="What jq makes of the JSON document.", rich_help_panel=PANEL),
+    typer.Option(
+        "--jq", metavar="EXPR", help="Filter the JSON document by an expression of jq.", rich_help_panel=PANEL
+    ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.", rich_help_panel=PANEL)]
 NoColor = Annotated[bool, typer.Option("--no-color", help="No colours.", rich_help_panel=PANEL)]
-Wide = Annotated[bool, typer.Option("--wide", help="Tables with all columns, nothing folded.", rich_help_panel=PANEL)]
+Wide = Annotated[
+    bool, typer.Option("--wide", help="Show all columns of tables, and fold nothing.", rich_help_panel=PANEL)
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.", rich_help_panel=PANEL)]
 _SHARED = {
     "config": (Config, None),

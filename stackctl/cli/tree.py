@@ -175,7 +175,7 @@ def build_root() -> Any:
         add_completion=False,
         no_args_is_help=True,
         context_settings={"help_option_names": ["-h", "--help"]},
-        epilog="stackctl demo",
+        epilog="stackctl demo\nstackctl help sync",
     )
 
     def stackctl(ctx: typer.Context, **given: Any) -> None:

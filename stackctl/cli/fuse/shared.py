@@ -26,7 +26,7 @@ Stage = Literal["sequencer", "poller"]
 Name = Annotated[Stage | None, typer.Argument(help="Which stage.")]
 Tenancy = Annotated[str | None, typer.Option("--tenancy", metavar="TENANCY", help="Only what is sent of this tenancy.")]
 Database = Annotated[str | None, typer.Option("--database", metavar="ID", help="Only what is sent to this database.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="See whether there is such a thing, and change nothing.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check what is named, and change nothing.")]
 MappingName = Annotated[str | None, typer.Option("--mapping", metavar="NAME", help="Only the copies of this mapping.")]
 
 

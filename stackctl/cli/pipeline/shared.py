@@ -34,7 +34,10 @@ Interval = Annotated[str | None, typer.Option("--interval", metavar="DURATION", 
 MaxDuration = Annotated[
     str | None, typer.Option("--max-duration", metavar="DURATION", help="End after this time, e.g. 55s.")
 ]
-Tenancies = Annotated[list[str] | None, typer.Argument(metavar="[TENANCY]...", help="Which, by id.")]
+Tenancies = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[TENANCY]...", help="Tenancies: an id, the beginning of one, or a project's id."),
+]
 TenancyOptions = Annotated[
     list[str] | None, typer.Option("--tenancy", metavar="TENANCY", help="The same as an option; repeatable.")
 ]

@@ -26,7 +26,7 @@ UNSETTLED, REFUSED = 6, 5  # exit codes
 PurchaseId = Annotated[
     str,
     typer.Argument(
-        metavar="ID", help="A purchase or subscription: its id, Stripe's, or its customer's; or an address."
+        metavar="ID", help="A purchase or subscription, by its id, an id of Stripe's, or its customer's id or address."
     ),
 ]
 OptionalPurchaseId = Annotated[
