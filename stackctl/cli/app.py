@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from stackctl.cli.commands import COMMANDS, Group
 from stackctl.cli.signals import interrupt_on_signals
 from stackctl.cli.tree import build_root
 from stackctl.core.errors import EXIT_INTERRUPTED, EXIT_OK, AnswerNo, StackctlError, UsageError
@@ -85,7 +86,7 @@ def _report(error: Exception, arguments: Sequence[str]) -> int:
         if type(error).__name__ == "NoArgsIsHelpError":
             sys.stdout.write(error.format_message() + "\n")
             return UsageError.exit_code
-        ours: StackctlError = _usage_error(error)
+        ours: StackctlError = _usage_error(error, arguments)
     elif isinstance(error, StackctlError):
         ours = error
     elif (found := _driver_error(error)) is not None:
@@ -146,9 +147,19 @@ def _remember_given(arguments: Sequence[str]) -> None:
             remember_secret(given) if spec.kind == "secret" else remember_url(given)
 
 
-def _usage_error(error: typer.TyperException) -> StackctlError:
+def _find_command(arguments: Sequence[str]) -> list[str]:
+    """The names of the group and the command that are called, as far as they can be told."""
+    words = [word for word in arguments if not word.startswith("-")]
+    at = next((at for at, word in enumerate(words) if word in COMMANDS), len(words))
+    group = COMMANDS.get(words[at]) if at < len(words) else None
+    inner = isinstance(group, Group) and words[at + 1 : at + 2] and words[at + 1] in group.commands
+    return words[at : at + (2 if inner else 1)]
+
+
+def _usage_error(error: typer.TyperException, arguments: Sequence[str]) -> StackctlError:
     context = getattr(error, "ctx", None)
-    hint = f"see `{context.command_path} --help`" if context is not None else "see `stackctl --help`"
+    path = " ".join(["stackctl", *_find_command(arguments)]) if context is None else context.command_path
+    hint = f"see `{path} --help`"
     message = " ".join(error.format_message().replace("Value error, ", "").split())
     return UsageError(message.rstrip("."), code="usage", hint=hint)
 

@@ -208,6 +208,15 @@ def _lacks_database(error: psycopg.Error) -> bool:
     return isinstance(error, pg.InvalidCatalogName) or ("database" in text and "does not exist" in text)
 
 
+# What libpq says of the place, which our message has named, and of what to look for, which is in our hint.
+_REPEATED = re.compile(
+    r'^connection failed: connection to server (?:at "[^"]*", port \d+|on socket "[^"]*") failed: (?:FATAL: +)?'
+    r"|(?<=refused) Is the server running on that host and accepting TCP/IP connections\?$"
+)
+# Servers send SQLSTATEs with it, which libpq keeps to itself.
+_REFUSED = re.compile(r'password|authentication failed|no pg_hba\.conf entry|role "[^"]*" (?:does not exist|is not)')
+
+
 def _list_hosts(parameters: Parameters) -> list[str]:
     return str(parameters.get("host") or parameters.get("hostaddr") or "localhost").split(",")
 
@@ -224,9 +233,10 @@ def _connect_error(error: psycopg.Error, what: str, parameters: dict[str, Any]) 
     if any(text in str(error) for text in _BAD_PARAMETER):
         return _bad_url(what, to_one_line(str(error).removeprefix("connection is bad: ")))
     place = _describe_place(parameters)
-    reason = to_one_line(str(error))
+    reason = _REPEATED.sub("", to_one_line(str(error)))
     user = parameters.get("user")
-    if isinstance(error, pg.InvalidPassword | pg.InvalidAuthorizationSpecification) or "password" in reason:
+    refused = isinstance(error, pg.InvalidPassword | pg.InvalidAuthorizationSpecification)
+    if refused or _REFUSED.search(reason):
         return ServiceError(
             f"{what} at {place} refuses the credentials of {user or 'the default user'}: {reason}",
             code="auth-failed",

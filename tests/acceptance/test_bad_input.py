@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import secrets
 import socket
 import threading
@@ -104,6 +105,9 @@ def test_wrong_password(elsewhere: Project, guarded: str) -> None:
     for url in (guarded.replace("geheim99", "falsch77"), guarded.replace(":geheim99", "")):
         text = complaint(elsewhere, "sequence", "--database-url", url, code=4, name="auth-failed")
         assert "falsch77" not in text
+    unknown = re.sub("//[^@]*@", "//nobody_of_that_name@", guarded)
+    text = complaint(elsewhere, "sequence", "--database-url", unknown, code=4, name="auth-failed")
+    assert 'credentials of nobody_of_that_name: role "nobody_of_that_name" does not exist' in text
 
 
 def test_wrong_password_at_the_target(project: Project, source: Connection, guarded: str, external_db: str) -> None:

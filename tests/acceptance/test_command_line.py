@@ -50,6 +50,21 @@ def silent_port() -> int:
 # -- errors
 
 
+@pytest.mark.parametrize(("line", "page"), [
+    ("rules eval --email", "rules eval"), ("--config x status --max-lag", "status"), ("--config", ""),
+])  # fmt: skip
+def test_an_option_without_its_value_names_the_commands_help(cli: Cli, line: str, page: str) -> None:
+    done = cli(*line.split())
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (2, f"hint: see `{f'stackctl {page}'.strip()} --help`")
+
+
+def test_a_server_that_does_not_run_is_named_once(cli: Cli, silent_port: int) -> None:
+    done = cli("status", "--database-url", f"postgresql://u@127.0.0.1:{silent_port}/d")
+    assert done.stderr.splitlines()[0] == (
+        f"error: the operated database can't be reached at 127.0.0.1:{silent_port}: Connection refused"
+    )
+
+
 @pytest.mark.quick
 def test_an_error_goes_to_stderr_with_a_hint_and_nothing_else(cli: Cli) -> None:
     done = cli("fuse", "show")

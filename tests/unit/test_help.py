@@ -94,7 +94,7 @@ def test_a_page_says_what_is_printed_and_which_exit_codes_there_are(commands: li
 def test_headings_are_bold_where_the_context_has_colours(commands: list[tuple[Any, typer.Context]]) -> None:
     root, context = commands[0]
     assert "\x1b" not in render_help(root, context)
-    assert "\x1b[1mExample:\x1b[22m" in render_help(root, typer.Context(root, info_name="stackctl", color=True))
+    assert "\x1b[1mExamples:\x1b[22m" in render_help(root, typer.Context(root, info_name="stackctl", color=True))
 
 
 def test_exit_codes_become_a_list() -> None:
