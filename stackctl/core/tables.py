@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
 GAP = "   "
-FOLDED_WIDTH = 16  # cells: a column of texts is not folded to less
+FOLDED_WIDTH = 20  # cells: a column of texts is not folded to less
 
 
 @dataclass(frozen=True)

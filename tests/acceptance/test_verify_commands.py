@@ -72,6 +72,8 @@ def test_one_database_that_is_away(both: Project) -> None:
     }  # fmt: skip
     text = both.run("verify")
     assert text.stderr.count("can't be reached") == 1, "once for the database, not for each mapping"
+    shown = both.run("status", "--tenancy", OTHER).stdout
+    assert shown.count("mapping\tcursor") == 1, "no headings without rows"
     sent = both.run("backfill", "users", "--json")
     assert (sent.code, sent.json["ok"], sent.json["rows"]) == (1, False, 2)
     assert [(d["database"], d["status"]) for d in sent.json["databases"]] == [

@@ -222,6 +222,8 @@ def _show_database(console: Console, database: DatabaseStatus) -> None:
             console.line(f"sending again: {copy.mapping}: {format_count(copy.resend_left, 'row', 'rows')} left")
     if database.unfed:
         console.line(f"fed by no mapping: {', '.join(database.unfed)}", style="yellow")
+    if not database.mappings:  # it could not be asked
+        return
     console.table(
         (
             "mapping",
