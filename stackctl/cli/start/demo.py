@@ -47,7 +47,7 @@ def demo(
 
     def confirm(changed: Sequence[str]) -> None:
         was = "was" if len(changed) == 1 else "were"
-        run.confirm(f"In {directory}, {', '.join(changed)} {was} changed. Start afresh, and lose that?", yes=yes)
+        run.confirm(f"In {directory}, {' and '.join(changed)} {was} changed. Start afresh, and lose that?", yes=yes)
 
     result = play(directory.absolute(), tell, confirm)
     document = {
