@@ -128,7 +128,7 @@ def test_what_was_changed_is_not_wiped_unasked(played: Path) -> None:
     assert stackctl("users", "restrict", "ada@example.com", "--reason", "x", "--yes", cwd=played).returncode == 0
     refused = stackctl("demo", played, cwd=played)
     assert refused.returncode == 5
-    assert "sign-up-rules.yaml, the database were changed" in refused.stderr
+    assert "sign-up-rules.yaml and the database were changed" in refused.stderr
     assert rules.read_text().endswith("# mine\n")
     assert document(stackctl("users", "show", "ada@example.com", "--json", cwd=played))["user"]["restricted"]
     assert stackctl("demo", played, "--yes", "--quiet", cwd=played).returncode == 0
