@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from stackctl.core.errors import StackctlError
+from stackctl.core.sentences import format_count
 from stackctl.server.answers import Refused, answer, busy, read_body
 from stackctl.sync.dispatch.endpoint import NON_RETRYABLE, PLANNED
 from stackctl.sync.dispatch.signature import SignatureRefused, find_scheme, verify
@@ -93,7 +94,8 @@ def _to_answer(sync: SyncRequest) -> Response:
         "queued": waiting,
     }
     if failing:
-        message = f"{len(failing)} of {len(sync.outcomes) + len(waiting)} databases failed: {', '.join(failing)}"
+        asked = format_count(len(sync.outcomes) + len(waiting), "database", "databases")
+        message = f"{len(failing)} of {asked} failed: {', '.join(failing)}"
         broken = not waiting and all(sync.outcomes[name] == "misconfigured" for name in failing)
         status, code = (NON_RETRYABLE, "databases-misconfigured") if broken else (500, "databases-failed")
         headers = {PLANNED: "planned"} | (_OF_NO_USE if broken else {})

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections import Counter, defaultdict
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from stackctl.cli.command import Run, format_count
 from stackctl.core.errors import EXIT_INTERRUPTED, ServiceError, StackctlError, StateError, UsageError
+from stackctl.core.files import STDIN
+from stackctl.core.sentences import format_count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from stackctl.cli.command import Run
     from stackctl.payments.gateway import Gateway
     from stackctl.payments.refunds.batch import Batch, BatchRow, Pace
     from stackctl.payments.refunds.refund_rows import RefundRow
@@ -45,7 +46,7 @@ def create_from_file(
     from stackctl.payments.refunds.refund_rows import parse_refund_rows
 
     _check_report(report)
-    name = "stdin" if str(path) == "-" else str(path)
+    name = "stdin" if path == STDIN else str(path)
     rows = parse_refund_rows(name, _read(path), make_request, run.console.warn)
     rows = [replace(one, tenancy=one.tenancy or tenancy) for one in rows]
     batch = Batch(run.database, _keep_by_thread(open_gateway, pace), make_request, threading.Event())
@@ -84,11 +85,8 @@ def _check_report(report: Path | None) -> None:
 
 def _read(path: Path) -> bytes:
     try:
-        if str(path) == "-":
-            data = sys.stdin.buffer.read(MAX_BYTES + 1)
-        else:
-            with path.open("rb") as file:
-                data = file.read(MAX_BYTES + 1)
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise UsageError(f"--file: {path} can't be read: {error.strerror}", code="usage") from error
     if len(data) > MAX_BYTES:
