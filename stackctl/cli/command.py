@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 PANEL = "Common options"
 _META = "stackctl"
-WRITTEN_FILES = ("csv", "junit", "output", "path", "report", "schema_dump")  # parameters that name a FILE to be written
+WRITTEN_FILES = ("csv", "junit", "output", "report", "schema_dump")  # parameters that name a FILE to be written
 Config = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help="Configuration file.", rich_help_panel=PANEL)
 ]
