@@ -10,7 +10,6 @@ from uuid import UUID
 from psycopg import errors
 
 from stackctl.core.errors import StateError, UsageError
-from stackctl.core.sentences import format_count
 from stackctl.postgres.statements import load_statements
 
 if TYPE_CHECKING:
@@ -178,7 +177,7 @@ def _ambiguous(who: str, matches: list[_Match]) -> UsageError:
     number = str(len(matches)) if len(matches) <= MAX_LISTED else f"more than {MAX_LISTED}"
     apart = len({match.tenancy for match in matches}) == len(matches)
     return UsageError(
-        [f"{format_count(number, 'user matches', 'users match')} {who!r}:", *(f"  {match}" for match in listed)],
+        [f"{number} users match {who!r}:", *(f"  {match}" for match in listed)],
         code="ambiguous-user",
         hint="say which with --tenancy" if apart else "name one by its id, with --tenancy",
         details={"matches": [{"tenancy": str(m.tenancy), "user": str(m.id), "primary": m.primary} for m in listed]},
