@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from stackctl.core.errors import ConfigError
-from stackctl.sync.dispatch.endpoint import LONGEST_WAIT, Answer, check_endpoint, judge, parse_retry_after
+from stackctl.sync.dispatch.connections import Answer
+from stackctl.sync.dispatch.endpoint import LONGEST_WAIT, check_endpoint, judge, parse_retry_after
 
 NOW = datetime(2026, 11, 28, 12, 0, tzinfo=UTC)
 URL = "https://sync.example.com/sync-engine?key=secret"
