@@ -106,9 +106,7 @@ def test_memory_is_bounded_by_the_widest_row(
         if command.startswith("sync"):
             (database,) = measured.json["databases"]
             assert database.get("error_code") == ("rows-refused" if refused else None)
-        # Not so yet of a file's comparison: SQLite assembles a value, and Python's module copies it.
-        once_more = megabytes if kind == "sqlite" and command.endswith("full") else 0
-        assert measured.grew < 3 * megabytes + once_more + ROOM + OWN.get(kind, 0), command
+        assert measured.grew < 3 * megabytes + ROOM + OWN.get(kind, 0), command
         if "full" not in command:
             source.execute('UPDATE "ProjectUser" SET "profileImageUrl" = gen_random_uuid()')
             sequence(project.pipeline())

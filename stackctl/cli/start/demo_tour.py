@@ -71,6 +71,8 @@ database:
   url: "embedded:./postgres?dbname={_OPERATED}&keep={_KEEP}"
 payments:
   stripe_api_base: "embedded:./stripe"   # a stand-in for Stripe, of this folder alone; no key is needed, none is sent
+sync:
+  signing_keys: {{current: a-key-for-the-demo-which-is-no-secret}}   # of requests to `stackctl serve`
 tenancies:
   {CUSTOMERS[0].tenancy}:   # {CUSTOMERS[0].name}
     external_databases:

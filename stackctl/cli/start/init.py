@@ -62,7 +62,9 @@ database:
   # Who syncs what was claimed: direct, this process; http, a `stackctl serve` that it is posted to, signed;
   # qstash, the same by way of a delivery service.
   # dispatch: direct
-  # endpoint: https://sync.example.com/sync-engine
+  # Where it is posted to, as https://sync.example.com/sync-engine, and how long its answer is waited for.
+  # endpoint: null
+  # endpoint_timeout: 90s
   # signing_keys: {current: "${SIGNING_KEY}", next: null}
   # qstash: {url: https://qstash.upstash.io, token: "${QSTASH_TOKEN}"}
 
@@ -88,6 +90,8 @@ database:
   # stripe_api_key: "${STRIPE_API_KEY}"
   # Another address of the Stripe API, for tests. Also: --stripe-api-base, STACKCTL_STRIPE_API_BASE.
   # stripe_api_base: null
+  # What Stripe signs events with that it sends to `stackctl serve`: a list.
+  # webhook_secrets: null
   # Where to tell of payments that need a person.
   # telegram:
     # bot_token: null

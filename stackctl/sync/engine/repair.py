@@ -6,7 +6,7 @@ A file takes any text for an id, so a copy may have keys that the source can't e
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from psycopg.types.json import Jsonb
@@ -64,9 +64,11 @@ def repair_rows(source: Source, target: Target, compiled: Compiled, tenancy: UUI
 
 def find_extra_rows(source: Source, target: Target, compiled: Compiled, tenancy: UUID) -> Iterator[list[Key]]:
     """Keys of the copy that the source does not have, at most KEYS_AT_ONCE at a time; both sides may go on changing."""
-    there = compile_checksums(compiled.mapping).source.by_key
-    for buckets in split_differing_buckets({}, target.sum_hashes(compiled)):
-        found = [tuple(key) for *key, _ in target.read_hashes(compiled, buckets)]
+    # Rows are read as if the key were all of them: some are too wide to be hashed for nothing.
+    keys_only = replace(compiled, mapping=replace(compiled.mapping, columns=compiled.mapping.key_columns))
+    there = compile_checksums(keys_only.mapping).source.by_key
+    for buckets in split_differing_buckets({}, target.sum_hashes(keys_only)):
+        found = [tuple(key) for *key, _ in target.read_hashes(keys_only, buckets)]
         for start in range(0, len(found), KEYS_AT_ONCE):
             part = found[start : start + KEYS_AT_ONCE]
             asked = Jsonb([key for key in part if can_be_in_source(compiled.mapping, key)])
