@@ -172,9 +172,7 @@ class Run:
                 code="confirmation-required",
                 hint="pass --yes to go ahead",
             )
-        from stackctl.core.sentences import to_sentence
-
-        if not typer.confirm(to_sentence(question), default=False, err=True):
+        if not typer.confirm(self.console.fold_question(question), default=False, err=True):
             raise StateError("not confirmed; nothing was changed", code="not-confirmed")
 
 

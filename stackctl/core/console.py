@@ -67,6 +67,9 @@ def _fold(text: str, width: int | None, hang: int = 2) -> list[str]:
     return fold_sentence(text, width, hang)
 
 
+_ANSWER = len(" [y/N]: y")
+
+
 class Console:
     """The two streams of one process, and how much to say on them."""
 
@@ -305,6 +308,11 @@ class Console:
         if not self.quiet:
             self._say(text)
 
+    def fold_question(self, text: str) -> str:
+        """What is asked on stderr, in lines that leave room for the answer."""
+        width = _count_columns(self._err)
+        return "\n".join(_fold(self._to_remark(text), width and max(width - _ANSWER, 1)))
+
     def warn(self, text: str) -> None:
         self._say(text, "warning: ", "33")
 
@@ -340,12 +348,15 @@ class Console:
             self._say(line)
 
     def _say(self, text: str, prefix: str = "", code: str = "") -> None:
-        shown = prefix + to_encodable(to_sentence(scrub(text)), getattr(self._err, "encoding", None) or "utf-8")
+        shown = prefix + self._to_remark(scrub(text))
         first, *others = [shown] if self.wide else _fold(shown, _count_columns(self._err))
         styled = self._styled(prefix, code) + first[len(prefix) :]
         with suppress(BrokenPipeError):
             self._err.write("\n".join([styled, *others]) + "\n")
             self._err.flush()
+
+    def _to_remark(self, text: str) -> str:
+        return to_encodable(to_sentence(text), getattr(self._err, "encoding", None) or "utf-8")
 
     def _styled(self, text: str, code: str) -> str:
         return text if not text or self._no_color or not self._err.isatty() else f"\x1b[{code}m{text}\x1b[0m"

@@ -59,19 +59,22 @@ class AskedAmount:
         if self.is_percent:
             return int(paid * self.number / 100) // step * step
         units = self.number.scaleb(count_decimals(currency))
+        below = int(units) // step * step
+        nearest = format_decimal(below or step, currency)
+        hint = f"the nearest below is {nearest}" if below else f"the least is {nearest}"
         if units != int(units):
             places = ("decimals", "", "more than two decimals", "more than three decimals")[count_decimals(currency)]
             raise UsageError(
                 f"{str(self)!r} has {places}, and the payment is in {currency.upper()}",
                 code="schema-error",
-                hint=f"write it as in {format_decimal(1500 if places == 'decimals' else 19_990, currency)}",
+                hint=hint,
             )
         if int(units) % step:
             raise UsageError(
                 f"{str(self)!r} can't be paid in {currency.upper()}: "
                 + ("it has no hundredths" if step == 100 else "the last of its three decimals is 0"),
                 code="schema-error",
-                hint=f"the nearest below is {format_decimal(int(units) // step * step, currency)}",
+                hint=hint,
             )
         return int(units)
 

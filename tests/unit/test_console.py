@@ -518,3 +518,13 @@ def test_a_filter_sees_masked_documents_and_keeps_errors_off_stdout(streams: tup
     assert out.getvalue() == shown
     assert err.getvalue().startswith("error: --jq: Cannot iterate over number (5)\nhint: the command itself is done")
     assert err.getvalue().endswith("error: gone\n") and console.filter_failed
+
+
+def test_a_question_keeps_ids_whole_and_leaves_room_for_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    id_ = "in_0_cfe43dec-48b6-469b-af1d-bc6fdcbc942a"
+    question = f"Refund 12.00 USD (test money) of Pro to team t1, who paid 30.00 USD on 2026-11-28 (invoice {id_})?"
+    lines = Console(stdout=Terminal(), stderr=Terminal()).fold_question(question).split("\n")
+    assert [line for line in lines if id_ in line]
+    assert max(map(len, lines)) + len(" [y/N]: y") <= 80
+    assert Console(stdout=Terminal(), stderr=io.StringIO()).fold_question(question) == question
