@@ -113,9 +113,9 @@ def configure(project: Project, *, token: str | None = TOKEN, **sync: Any) -> Pr
 
 
 @contextmanager
-def serving(project: Project, *arguments: str, **options: Any) -> Iterator[Server]:
-    """A server on a port of its own; it is killed at the end if it is still there."""
-    process = project.start("serve", "--json", "--port", "0", *arguments, **options)
+def serving(project: Project, *arguments: str, port: int = 0, **options: Any) -> Iterator[Server]:
+    """A server on a port of its own, or on this one; it is killed at the end if it is still there."""
+    process = project.start("serve", "--json", "--port", str(port), *arguments, **options)
     server = Server(process, 0)
     try:
         url: str = server.read_log("start")["url"]

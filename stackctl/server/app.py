@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
     from starlette.types import ASGIApp, Receive, Scope, Send
 
+    from stackctl.server.board.routes import Board
     from stackctl.server.cron import CronCalls
 
     Handler = Callable[[Request, Site], Awaitable[Response]]
@@ -31,9 +32,9 @@ if TYPE_CHECKING:
 LONGEST_PATH = 200  # characters of it that are logged
 
 
-def create_app(site: Site, cron: CronCalls) -> ASGIApp:
+def create_app(site: Site, cron: CronCalls, board: Board) -> ASGIApp:
     """All routes, for requests whose line and headers have a sane size: what came at once, h11 does not measure."""
-    routes = _route(site, cron)
+    routes = _route(site, cron, board)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         size = len(scope["raw_path"]) + len(scope["query_string"]) + sum(len(n) + len(v) for n, v in scope["headers"])
@@ -46,7 +47,7 @@ def create_app(site: Site, cron: CronCalls) -> ASGIApp:
     return app
 
 
-def _route(site: Site, cron: CronCalls) -> Starlette:
+def _route(site: Site, cron: CronCalls, board: Board) -> Starlette:
     routes: list[tuple[str, str, Handler]] = [
         ("POST", SYNC_PATH, sync_engine),
         ("POST", "/webhooks/stripe", stripe_webhook),
@@ -56,6 +57,7 @@ def _route(site: Site, cron: CronCalls) -> Starlette:
         ("GET", "/readyz", health.readyz),
         ("GET", "/status", health.status),
         ("GET", "/metrics", health.metrics),
+        *board.list_routes(),
     ]
 
     async def refuse(request: Request, error: Exception) -> Response:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from stackctl.core.errors import StackctlError
+    from stackctl.server.history import History
     from stackctl.sync.changes.sequencer import SequenceResult
     from stackctl.sync.engine.database_sync import DatabaseResult
     from stackctl.sync.reports import Reports
@@ -22,9 +23,10 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
 class Metrics:
-    """Counters of one process; called by several threads."""
+    """Counters of one process, which its history hears of as well; called by several threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, history: History) -> None:
+        self._history = history
         disable_created_metrics()  # a second series for each, of when this process began
         self._registry = CollectorRegistry()
         own: Any = {"registry": self._registry}
@@ -50,6 +52,7 @@ class Metrics:
 
         def sequenced(result: SequenceResult) -> None:
             self._stamped.inc(result.rows)
+            self._history.add("stamped", result.rows)
             self._batches.labels("sequencer").inc(result.batches)
             reports.sequenced(result)
 
@@ -57,10 +60,12 @@ class Metrics:
             for one in result.mappings:
                 self._batches.labels("engine").inc(one.batches)
                 for action, rows in (("upserted", one.upserted), ("deleted", one.deleted)):
+                    self._history.add("sent", rows)
                     if rows:
                         self._sent.labels(one.mapping, action).inc(rows)
                 if one.error is not None:
                     self._errors.labels(one.error.code).inc()
+            self._history.add("synced" if result.error is None else "errors", 1)
             if result.failed and result.error is not None:
                 self._errors.labels(result.error.code).inc()
             reports.synced(result)

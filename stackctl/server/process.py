@@ -15,7 +15,9 @@ import uvicorn
 
 from stackctl.core.errors import StackctlError, StateError
 from stackctl.server.app import create_app
+from stackctl.server.board.routes import Board
 from stackctl.server.cron import CronCalls
+from stackctl.server.history import History
 from stackctl.server.metrics import Metrics
 from stackctl.server.overview import Overview
 from stackctl.server.protocol import KEEP_ALIVE, LONGEST_HEAD, PatientProtocol
@@ -56,7 +58,8 @@ def serve(
     """
     keys, token = read_access(settings, address)
     pipeline = Pipeline(settings)
-    metrics = Metrics()
+    history = History()
+    metrics = Metrics(history)
     with _listen(address) as (listening, port):
         with pipeline.open_session() as conn:
             pipeline.check_ready(conn, without_missing=True)
@@ -70,12 +73,18 @@ def serve(
             requests=SyncRequests(),
             overview=Overview(pipeline),
             metrics=metrics,
+            history=history,
             stop=stop,
             say=say,
         )
         loops = _Loops(site, _note_trouble(site, metrics.watch(reports)), runs=runs, claim_limit=claim_limit)
-        cron = CronCalls()
-        server = _Server(_configure(site, cron), site, on_stop=cron.stop, on_start=lambda: on_start(site))
+        cron, board = CronCalls(), Board(site)
+
+        def end_requests() -> None:
+            cron.stop()
+            board.stop()
+
+        server = _Server(_configure(site, cron, board), site, on_stop=end_requests, on_start=lambda: on_start(site))
         loops.start()
         try:
             server.run([listening])
@@ -163,11 +172,11 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _configure(site: Site, cron: CronCalls) -> uvicorn.Config:
+def _configure(site: Site, cron: CronCalls, board: Board) -> uvicorn.Config:
     # What uvicorn says of broken requests is of no use to anybody, and what it says of errors we say ourselves.
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
     return uvicorn.Config(
-        create_app(site, cron),
+        create_app(site, cron, board),
         http=PatientProtocol,
         loop="asyncio",
         ws="none",

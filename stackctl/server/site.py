@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from stackctl.config.settings import Settings
+    from stackctl.server.history import History
     from stackctl.server.metrics import Metrics
     from stackctl.server.overview import Overview
     from stackctl.sync.engine.requests import SyncRequests
@@ -77,6 +78,7 @@ class Site:
     requests: SyncRequests
     overview: Overview
     metrics: Metrics
+    history: History
     stop: Stop
     say: Say
     trouble: bool = False

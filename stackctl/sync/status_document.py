@@ -15,15 +15,22 @@ def status_document(found: Status, captured: str) -> dict[str, Any]:
         "change_capture": captured,
         "fuses": asdict(found.fuses),
         "pauses": [asdict(pause) for pause in found.pauses],
-        "sequencer": {
-            "tables": {name: asdict(table) for name, table in found.tables.items()},
-            "missing_tables": found.missing_tables,
-        },
+        **tables_document(found),
         "queue": asdict(found.queue),
         "tenancies": [
             {"tenancy": tenancy, "databases": [_database_document(database) for database in databases]}
             for tenancy, databases in found.tenancies.items()
         ],
+    }
+
+
+def tables_document(found: Status) -> dict[str, Any]:
+    """The part about the sequencer."""
+    return {
+        "sequencer": {
+            "tables": {name: asdict(table) for name, table in found.tables.items()},
+            "missing_tables": found.missing_tables,
+        }
     }
 
 

@@ -30,7 +30,8 @@ def test_the_bundled_data_travels_inside(wheel: Path) -> None:
         assert files
         assert {f"stackctl/_data/{folder}/{name}" for name in files} <= names
     assert "stackctl/py.typed" in names
-    assert {str(path.relative_to(ROOT)) for path in (ROOT / "stackctl").rglob("*.sql")} <= names
+    ours = [path for kind in ("sql", "html", "css", "js", "svg") for path in (ROOT / "stackctl").rglob(f"*.{kind}")]
+    assert {str(path.relative_to(ROOT)) for path in ours} <= names
     assert not any(name.startswith(("tests/", "bench/", "docs/")) for name in names)
 
 

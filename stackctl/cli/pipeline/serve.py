@@ -39,10 +39,11 @@ def serve(
         typer.Option("--max-request", metavar="DURATION", help="Longest time that a request is answered in; 60s."),
     ] = None,
 ) -> None:
-    """Sync tenancies on signed HTTP requests; health, status and metrics for other programs.
+    """Sync tenancies on signed HTTP requests; the board in the browser; health, status and metrics for other programs.
 
-    Routes: POST /sync-engine and /webhooks/stripe, signed; GET /sequencer and /poller, with the token, for schedulers;
-    GET /healthz, /readyz, /status, /metrics. Needs `pip install 'stackctl[serve]'` and a signing key.
+    Routes: GET / is the board; POST /sync-engine and /webhooks/stripe, signed; GET /sequencer and /poller, with the
+    token, for schedulers; GET /healthz, /readyz, /status, /metrics. Needs
+    `pip install 'stackctl[serve]'` and a signing key.
 
     Ctrl-C or SIGTERM ends it: no new requests, those in hand end after the batch in hand, exit code 0; a second one
     ends it at once.
