@@ -27,7 +27,7 @@ MOST_VIEWERS = 200
 
 
 class Live:
-    """The viewers' one source. All but `summarize` runs in the server's event loop."""
+    """The viewers' one source. It runs in the server's event loop, `find_summary` and `summarize` in any thread."""
 
     def __init__(self, site: Site) -> None:
         self._site = site
@@ -82,6 +82,11 @@ class Live:
                     yield b": still here\n\n"
         finally:
             self._viewers -= 1
+
+    def find_summary(self) -> Summary:
+        """The one that viewers are shown; a new one while there are none. Raises as `summarize` does."""
+        shown = self._summary if self._viewers else None
+        return shown or self.summarize(self.age)
 
     def summarize(self, max_age: float) -> Summary:
         """The status summed up, no older than that. Raises what the operated database raises."""

@@ -92,7 +92,7 @@ class Board:
         search = asked.get("search", "")[:LONGEST_SEARCH]
 
         def find() -> dict[str, Any]:
-            return self._live.summarize(self._live.age).find_page(search, int(page), order)
+            return self._live.find_summary().find_page(search, int(page), order)
 
         return answer(await asyncio.to_thread(find))
 

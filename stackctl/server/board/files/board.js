@@ -320,6 +320,7 @@ async function showTenancies() {
   if (!status) return showPage(null);
   if (!view.search && view.order === "backlog" && view.at === 1) {
     view.asked += 1;
+    view.page = null;
     return showPage(status.tenancies);
   }
   const wanted = `${status.generated_at} ${view.search} ${view.order} ${view.at}`;
