@@ -84,7 +84,7 @@ def test_ten_thousand_tenancies(summary: Summary) -> None:
     dead = Failure(uuid.UUID(int=5), "db5", 12, NOW, "given up", "x", None, "users")
     paused = Failure(uuid.UUID(int=6), "db6", 1, NOW, "refused", "x", None)
     pause = Pause(uuid.UUID(int=6), None, None, "moves", "ada", NOW)
-    steering = Steering(Fuses(True, False), QueueSummary(1, 0, 0, 1, 5), [pause], [failing, dead, paused])
+    steering = Steering(Fuses(True, False), NOW, QueueSummary(1, 0, 0, 1, 5), [pause], [failing, dead, paused])
     document = board_document(steering, summary)
     assert (document["trouble"]["total"], len(document["trouble"]["rows"])) == (100, PAGE)
     assert document["trouble"]["rows"][0]["attempts"] == 3

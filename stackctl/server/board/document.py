@@ -11,6 +11,7 @@ from stackctl.sync.status_document import tables_document
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from datetime import datetime
     from uuid import UUID
 
     from stackctl.postgres.connect import Connection
@@ -28,6 +29,7 @@ class Steering:
     """What is quickly read, however many tenancies there are."""
 
     fuses: fuses.Fuses
+    switched_at: datetime | None
     queue: entries.QueueSummary
     pauses: list[Pause]
     failures: list[Failure]
@@ -35,7 +37,11 @@ class Steering:
 
 def read_steering(conn: Connection) -> Steering:
     return Steering(
-        fuses.read_fuses(conn), entries.summarize_queue(conn), pauses.list_pauses(conn), retries.list_failures(conn)
+        fuses.read_fuses(conn),
+        fuses.read_switched_at(conn),
+        entries.summarize_queue(conn),
+        pauses.list_pauses(conn),
+        retries.list_failures(conn),
     )
 
 
@@ -94,6 +100,7 @@ def board_document(steering: Steering, summary: Summary | None) -> dict[str, Any
     dead = [row for row in trouble if row["dead"]]
     document = {
         "fuses": asdict(steering.fuses),
+        "switched_at": steering.switched_at,
         "pauses": _cut([asdict(pause) for pause in steering.pauses]),
         "queue": asdict(steering.queue),
         "trouble": _cut([row for row in trouble if not row["dead"]]),

@@ -129,6 +129,8 @@ class Live:
     def _read(self) -> dict[str, Any]:
         with self._site.pipeline.open_session() as conn:
             steering = read_steering(conn)
+        if self._summary is None and (last := self._site.overview.last) is not None:
+            self._summary = Summary(last)  # somebody else's reading, for a start
         # With thousands of databases the status takes longer than a tick; what is quickly read does not wait for it.
         if self._reader is None or not self._reader.is_alive():
             self._reader = threading.Thread(target=self._read_status, name="stackctl-board", daemon=True)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Literal
 from stackctl.postgres.statements import load_statements
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from stackctl.postgres.connect import Connection
 
 FuseName = Literal["sequencer", "poller"]
@@ -27,6 +29,13 @@ def read_fuses(conn: Connection) -> Fuses:
     row = conn.execute(_SQL["read_fuses"]).fetchone()
     assert row is not None
     return Fuses(*row)
+
+
+def read_switched_at(conn: Connection) -> datetime | None:
+    """When one of them was last switched; None: never. The backend's table does not say by whom."""
+    row = conn.execute(_SQL["read_switched_at"]).fetchone()
+    assert row is not None  # an aggregate has a row
+    return row[0]
 
 
 def switch_fuse(conn: Connection, name: FuseName, *, on: bool) -> Fuses:

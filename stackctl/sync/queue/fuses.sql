@@ -4,6 +4,9 @@
 SELECT coalesce((SELECT "sequencerEnabled" FROM "ExternalDbSyncMetadata" LIMIT 1), true),
        coalesce((SELECT "pollerEnabled" FROM "ExternalDbSyncMetadata" LIMIT 1), true)
 
+-- name: read_switched_at
+SELECT max("updatedAt") AT TIME ZONE 'UTC' FROM "ExternalDbSyncMetadata"
+
 -- name: switch_sequencer
 INSERT INTO "ExternalDbSyncMetadata" ("sequencerEnabled", "updatedAt") VALUES (%(on)s, now() AT TIME ZONE 'UTC')
 ON CONFLICT (singleton) DO UPDATE

@@ -466,6 +466,7 @@ function showFuses(state) {
     setText(button, on ? "Switch off" : "Switch on");
     button.setAttribute("aria-label", `${on ? "Switch off" : "Switch on"} the ${name}`);
   }
+  setText($("switched"), state.switched_at ? `Last switched ${ago(state.switched_at)}. A switch made here is in the server's log.` : "");
   showTable($("pauses"), {
     label: "What is paused", rows: state.pauses.rows, key: placeKey, empty: "Nothing is paused.",
     columns: [
