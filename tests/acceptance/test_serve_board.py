@@ -164,6 +164,20 @@ def test_all_viewers_are_told_the_same(ready: Project, source: Connection) -> No
         viewers[0].close()
 
 
+def test_pages_in_a_browser_that_only_shows(ready: Project, browser: Browser) -> None:
+    configure(ready, token=None)
+    short = "from stackctl.server.board import document; document.PAGE = 1"
+    with serving(ready, before=short) as server, visiting(browser, server) as visit:
+        page = visit.page
+        tenancies = page.get_by_role("table", name="Tenancies, worst first")
+        for turn in ("Next", "Previous", "Next"):
+            page.get_by_role("button", name=turn).click()
+            tenancies.get_by_text(str(OTHER if turn == "Next" else MINE)).wait_for()
+        assert page.get_by_role("button").all_inner_texts() == ["Previous", "Next"]
+        page.get_by_text("This page only shows").wait_for()
+        assert (visit.complaints, visit.strangers) == ([], [])
+
+
 def sign_in(visit: Visit) -> None:
     page = visit.page
     page.get_by_label("The token of this server").fill(TOKEN)

@@ -238,21 +238,22 @@ function hear(state) {
 function showTotals(state) {
   const totals = state.status?.totals;
   const tiles = [
-    ["Failing", state.trouble.total, state.trouble.total ? "bad" : ""],
-    ["Dead letters", state.dead.total, state.dead.total ? "bad" : ""],
-    ["Rows behind", totals?.backlog, ""],
-    ["Longest lag", totals ? span(totals.lag_ms) : null, ""],
-    ["Queue", state.queue.pending + state.queue.in_flight, ""],
-    ["Rejected rows", state.status?.rejected.total, state.status?.rejected.total ? "warn" : ""],
-    ...Object.entries(state.fuses).filter(([, on]) => !on).map(([name]) => [`Fuse of the ${name}`, "off", "warn"]),
+    ["Failing", state.trouble.total, state.trouble.total ? "bad" : "", "trouble"],
+    ["Dead letters", state.dead.total, state.dead.total ? "bad" : "", "dead"],
+    ["Rows behind", totals?.backlog, "", "tenancies"],
+    ["Longest lag", totals ? span(totals.lag_ms) : null, "", "tenancies"],
+    ["Queue", state.queue.pending + state.queue.in_flight, "", "stages"],
+    ["Rejected rows", state.status?.rejected.total, state.status?.rejected.total ? "warn" : "", "rejected"],
+    ...Object.entries(state.fuses).filter(([, on]) => !on).map(([name]) => [`Fuse of the ${name}`, "off", "warn", "fuses"]),
   ];
   const list = $("totals");
   while (list.children.length > tiles.length) list.lastChild.remove();
-  while (list.children.length < tiles.length) list.append(make("div", {}, make("dt"), make("dd")));
-  tiles.forEach(([name, value, kind], at) => {
+  while (list.children.length < tiles.length) list.append(make("div", {}, make("dt", {}, make("a")), make("dd")));
+  tiles.forEach(([name, value, kind, section], at) => {
     const tile = list.children[at];
     setKind(tile, "", kind);
-    setText(tile.firstChild, name);
+    setText(tile.firstChild.firstChild, name);
+    tile.firstChild.firstChild.setAttribute("href", `#${section}-title`);
     setText(tile.lastChild, typeof value === "string" ? value : count(value));
   });
 }
@@ -263,10 +264,10 @@ function setCount(name, part, kind) {
   setKind($(name), "count", part?.total ? kind : "");
 }
 
-function showTrouble({ trouble }) {
+function showTrouble({ trouble, dead }) {
   setCount("trouble-count", trouble, "bad");
   showTable($("trouble"), {
-    label: "Failing databases", rows: trouble.rows, key: placeKey, empty: "No database fails.",
+    label: "Failing databases", rows: trouble.rows, key: placeKey, empty: dead.total ? "Only what was given up, below." : "No database fails.",
     columns: [
       { name: "Tenancy", cell: (row) => id(row.tenancy) },
       { name: "Database", cell: (row) => databaseName(row) + (row.mapping ? ` / ${row.mapping}` : "") },
