@@ -18,9 +18,10 @@ from stackctl.rules.backend.cel_js.evaluate import BackendCondition, FailedError
 from stackctl.rules.backend.cel_js.patterns import is_same_to_both, read_pattern
 from stackctl.rules.backend.cel_js.read import find_calls, read_tokens
 from stackctl.rules.backend.differences import check_backend
+from stackctl.rules.backend.trial import MANY, Trial
 from stackctl.rules.cel import types
 from stackctl.rules.cel.evaluate import compile_condition
-from stackctl.rules.cel.parse import ConditionSyntaxError
+from stackctl.rules.cel.parse import ConditionSyntaxError, parse
 from stackctl.rules.cel.patterns import compile_pattern
 from stackctl.rules.cel.values import EvaluationError
 from stackctl.rules.model import AUTH_METHODS, Context
@@ -86,12 +87,23 @@ def predicted(condition: str, people: list[Context]) -> list[Any]:
     return found
 
 
+def find_user(condition: str) -> Context:
+    """For whom stackctl thinks that it differs."""
+    try:
+        tree = parse(condition)
+    except ConditionSyntaxError:
+        tree = None
+    trial = Trial(condition, tree, {})
+    trial.find_difference(MANY)
+    return trial.user or Context()
+
+
 def find_alarms(conditions: list[str], chance: random.Random) -> list[str]:
     """Those that do not differ for many more users either."""
     texts = ["\U0001f600" + "a" * (length - 1) for length in range(101)]  # of this length, and longer to the backend
     long = [Context(text, "", "otp", text, len(text), len(text)) for text in texts]
     long += [Context(f"a@{text}", "DE", "oauth", text, len(text), len(text)) for text in texts]
-    people = [[*users(condition, chance, 300), *long] for condition in conditions]
+    people = [[*users(condition, chance, 300), *long, find_user(condition)] for condition in conditions]
     answers = ask(
         {"condition": condition, "contexts": [user.fields() for user in some]}
         for condition, some in zip(conditions, people, strict=True)
@@ -209,6 +221,16 @@ def test_what_the_backend_alone_takes_is_said(condition: str, said: str | None) 
     assert refused == ("+)+" not in condition)
     messages = [problem.message for problem in check_backend(condition, refused=refused)]
     assert len(messages) == (said is not None) and (said is None or said in messages[0])
+
+
+def test_what_differs_for_few_users_alone_is_found() -> None:
+    divided = "100 / riskScores.bot == 7"  # for a score of 13 or 14
+    escaped = 'emailDomain.endsWith("\\a")'
+    for condition in (
+        f'((email != "in" || authMethod in [emailDomain]) || (riskScores.bot > 0 && {divided} || size("+") == 80))',
+        f"emailDomain in ['a', 'tab'] || riskScores.free_trial_abuse % 100 == riskScores.bot && {escaped}",
+    ):
+        assert any(problem.severity == "warning" for problem in check_backend(condition)), condition
 
 
 def test_long_conditions_take_no_longer_than_they_must() -> None:

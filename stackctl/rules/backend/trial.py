@@ -5,27 +5,35 @@ from __future__ import annotations
 import contextlib
 import random
 import re
-from itertools import islice
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from stackctl.rules.backend.cel_js.evaluate import BackendCondition, FailedError, UndecidedError, UnreadableError
 from stackctl.rules.backend.cel_js.patterns import MAX_TRIED, make_example
 from stackctl.rules.backend.cel_js.read import Token, find_calls, read_tokens
 from stackctl.rules.cel.evaluate import can_compile, compile_condition
-from stackctl.rules.cel.nodes import Literal, Node, walk
+from stackctl.rules.cel.nodes import Conditional, Field, Literal, Logical, Name, Node, Unary, children, walk
 from stackctl.rules.cel.parse import ConditionSyntaxError, parse
 from stackctl.rules.cel.types import Problem
 from stackctl.rules.cel.values import EvaluationError
-from stackctl.rules.model import AUTH_METHODS, MAX_RISK, Context
+from stackctl.rules.model import AUTH_METHODS, MAX_RISK, RISKS, Context
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from stackctl.rules.cel.values import Lists
 
 FEW, MANY = 40, 1000  # users that are tried
 WORK = 400_000  # characters of conditions that are evaluated for them, at the most
 _INTERPRETED = 12  # times as much of it as one that runs as functions costs a condition that the reference evaluates
+_ATTRIBUTES = {
+    "email": "email", "emailDomain": "email", "countryCode": "country_code", "authMethod": "auth_method",
+    "oauthProvider": "oauth_provider", "bot": "bot", "free_trial_abuse": "free_trial_abuse",
+}  # fmt: skip
+
+
+_T = TypeVar("_T")
 
 
 class Trial:
@@ -33,10 +41,12 @@ class Trial:
 
     def __init__(self, condition: str, tree: Node | None, lists: Lists) -> None:
         self._condition = condition
+        self._tree = tree
         self._lists = lists
         self._ours = self._theirs = None
         self._unread: Token | None = None
         self._cost = len(condition)
+        self.user: Context | None = None  # who showed the difference that was found
         self.is_thorough = True  # whether a difference that no user shows is hardly one
         if any(call.method == "matches" and len(call.argument) > MAX_TRIED for call in find_calls(condition)):
             self.is_thorough = False
@@ -62,14 +72,15 @@ class Trial:
         number = min(users, max(2, WORK // max(1, self._cost)))
         self.is_thorough = number >= FEW
         found: Problem | None = None
-        for user in islice(self._make_users(), number):
+        for user in chain(islice(self._make_users(), number), self._combine_users(number) if users > FEW else ()):
             if plain and not (user.email + user.oauth_provider).isascii():
                 continue
             fields = {**user.fields(), **self._lists}
             ours = self._answer(fields)
             for theirs in self._answer_there(fields):
                 if theirs is not ours:
-                    found = self._explain(user, theirs, ours) if theirs or not found else found
+                    if theirs or not found:
+                        found, self.user = self._explain(user, theirs, ours), user
                     if theirs or ours is not None:
                         return found
         return found
@@ -118,18 +129,52 @@ class Trial:
         """Different ones each time the same: of the texts and numbers in the condition, and of some others."""
         texts, numbers = self._find_constants()
         countries = ["", "AA", "DE", "ZZ", *(text for text in texts if re.fullmatch("[A-Z]{2}", text))]
-        chance = random.Random(1)
+        has_scores = "riskScores" in self._condition
+        has_others = any(name in self._condition for name in ("countryCode", "authMethod", "oauthProvider"))
+        chance = random.Random(1).random
         yield Context()
         while True:
-            one, other = chance.choice(texts), chance.choice(texts)
-            yield Context(
-                email=chance.choice([one, one + other, f"{one}@{other}", f"{one}@{other}"]),
-                country_code=chance.choice(countries),
-                auth_method=chance.choice(AUTH_METHODS),
-                oauth_provider=chance.choice([other, ""]),
-                bot=chance.choice(numbers) if chance.random() < 0.7 else chance.randrange(101),
-                free_trial_abuse=chance.choice(numbers) if chance.random() < 0.7 else chance.randrange(101),
+            one, other = _choose(texts, chance()), _choose(texts, chance())
+            email = _choose((one, one + other, f"{one}@{other}", f"{one}@{other}"), chance())
+            others = (
+                (_choose(countries, chance()), _choose(AUTH_METHODS, chance()), _choose((other, ""), chance()))
+                if has_others
+                else ("", "password", "")
             )
+            scores = (
+                [_choose(numbers, chance()) if chance() < 0.7 else int(chance() * (MAX_RISK + 1)) for _ in RISKS]
+                if has_scores
+                else (0, 0)
+            )
+            yield Context(email, *others, *scores)
+
+    def _combine_users(self, number: int) -> Iterator[Context]:
+        """Each of what makes one comparison true and another false, or differ: by chance alone, hardly any is both."""
+        if self._tree is None or self._ours is None or self._theirs is None:
+            return
+        people = list(islice(self._make_users(), number))
+        parts = [self._find_answers(part, people) for part in _find_comparisons(self._tree)]
+        parts = [answers for answers in parts if len(answers) > 1]
+        chance = random.Random(2)
+        for user in people if len(parts) > 1 else ():
+            chosen: dict[str, Any] = {}
+            for answers in chance.sample(parts, len(parts)):
+                chosen |= chance.choice(chance.choice(answers))
+            yield replace(user, **chosen)
+
+    def _find_answers(self, part: Node, people: list[Context]) -> list[list[dict[str, Any]]]:
+        """For each answer of a part, here and there, what some of the users that it is given for have of its fields."""
+        trial = Trial(self._condition[part.span.start : part.span.end], part, self._lists)
+        names = {node.name for node in walk(part) if isinstance(node, Name | Field)}
+        names |= {node.value for node in walk(part) if isinstance(node, Literal) and isinstance(node.value, str)}
+        attributes = [attribute for name, attribute in _ATTRIBUTES.items() if name in names]
+        found: dict[object, list[dict[str, Any]]] = {}
+        for user in people:
+            fields = {**user.fields(), **self._lists}
+            some = found.setdefault((trial._answer(fields), frozenset(trial._answer_there(fields))), [])
+            if len(some) < FEW:
+                some.append({attribute: getattr(user, attribute) for attribute in attributes})
+        return list(found.values())
 
     def _find_constants(self) -> tuple[list[str], list[int]]:
         texts = dict.fromkeys(["", "a", "b.com", "\U0001f600", "a\xa0b"])
@@ -160,6 +205,20 @@ class Trial:
             some = [number for number in islice(numbers, 20) if number > 0]
             numbers |= dict.fromkeys([one for a in some for b in some for one in (a * b, a * b + 1, a // b)])
         return list(texts), [number for number in numbers if 0 <= number <= MAX_RISK]
+
+
+def _choose(of: Sequence[_T], chance: float) -> _T:
+    """As Random.choice, which takes five times as long."""
+    return of[int(chance * len(of))]
+
+
+def _find_comparisons(node: Node) -> Iterator[Node]:
+    """The parts that `&&`, `||`, `!` and `?:` are between."""
+    if isinstance(node, Logical | Conditional) or (isinstance(node, Unary) and node.operator == "!"):
+        for part in children(node):
+            yield from _find_comparisons(part)
+    else:
+        yield node
 
 
 def shorten(text: str) -> str:
