@@ -253,7 +253,7 @@ def _is_deep(text: str, loader: Any) -> bool:
 def to_scalar(node: yaml.Node) -> Any:
     """The value of a scalar; None for anything else, and for what is not what its tag or its form says."""
     try:
-        return yaml.SafeLoader("").construct_object(node) if isinstance(node, yaml.ScalarNode) else None
+        return yaml.constructor.SafeConstructor().construct_object(node) if isinstance(node, yaml.ScalarNode) else None
     except _NO_VALUE:
         return None
 

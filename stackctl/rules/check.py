@@ -56,6 +56,11 @@ def check_rules(rules: RuleSet, known: Known | None = None) -> tuple[Finding, ..
     return tuple(finding for rule in rules.rules for finding in _check_rule(rule, about.get(rule.id, []), known))
 
 
+def to_key(rule: Rule) -> tuple[str, str]:
+    """What its findings depend on, apart from the lists and the other rules."""
+    return rule.condition or "", rule.action.type
+
+
 def _check_rule(rule: Rule, claimed: Sequence[Finding], known: Known) -> Iterator[Finding]:
     if wrong := explain_bad_id(rule.id):
         yield Finding(rule.id, rule.line, 1, "invalid-rule-id", "error", wrong)
@@ -90,7 +95,7 @@ def _check_condition(rule: Rule, known: Known) -> Iterator[Finding]:
                 rule.id, rule.line, 1, "missing-condition", "warning", "it has no condition and never matches"
             )
         return
-    key = condition, rule.action.type
+    key = to_key(rule)
     if key not in known:
         known[key] = _find_problems(rule, condition)
     found = known[key]

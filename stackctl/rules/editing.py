@@ -11,10 +11,10 @@ from stackctl.core.files import replace_text
 from stackctl.core.text_diff import diff_texts
 from stackctl.core.yaml_reader import read_text
 from stackctl.rules import suites
-from stackctl.rules.check import Finding, Known, check_rules
+from stackctl.rules.check import Finding, Known, check_rules, to_key
 from stackctl.rules.model import is_integer_id
 from stackctl.rules.priorities import assign_priorities
-from stackctl.rules.rewrite_rules_file import rewrite_rules
+from stackctl.rules.rewrite_rules_file import rewrite_read_rules
 from stackctl.rules.rules_file import parse_rules
 
 if TYPE_CHECKING:
@@ -98,13 +98,19 @@ def move_rule(rules: RuleSet, id_: str, position: int) -> RuleSet:
 def plan_change(file: RulesFile, rules: RuleSet) -> Change:
     """What the file is to become. Raises ConfigError (`edit-by-hand`)."""
     before = file.text or ""
-    text = rewrite_rules(before, str(file.path), rules)
     name = str(file.path)
-    after = parse_rules(text, name)
-    problems: Known = {}  # most rules stay as they are
+    text, after = rewrite_read_rules(before, name, file.rules, rules)
+    problems = _leave_out_unchanged(file.rules, after)
     known = {(one.rule_id, one.code, one.message) for one in check_rules(file.rules, problems)}
     new = tuple(one for one in check_rules(after, problems) if (one.rule_id, one.code, one.message) not in known)
     return Change(file, text, diff_texts(before, text, name), new, *_find_failures(file, after))
+
+
+def _leave_out_unchanged(before: RuleSet, after: RuleSet) -> Known:
+    """What makes `check_rules` find nothing in conditions that stay as they are, each in its rule: it is not new."""
+    held = {rule.id: to_key(rule) for rule in before.rules}
+    changed = {to_key(rule) for rule in after.rules if held.get(rule.id) != to_key(rule)}
+    return {key: [] for key in held.values() if key not in changed}
 
 
 def _find_failures(file: RulesFile, after: RuleSet) -> tuple[tuple[suites.Result, ...], tuple[str, ...]]:

@@ -42,10 +42,20 @@ def _choose_kept(rules: Sequence[Rule], moved: str | None) -> list[int]:
     drops = _least_drops(rules)
     level = [rule.priority + drop for rule, drop in zip(rules, drops, strict=True)]
     best: list[tuple[int, int]] = []
+    # For each rank of a level, the best of some that end at a level as high (a Fenwick tree), the first of equal ones.
+    ranks = {one: rank for rank, one in enumerate(sorted(set(level), reverse=True), 1)}
+    tree = [(0, 1)] * (len(ranks) + 1)  # none before it: above the first kept one, there is always room
     for j in range(len(rules)):
-        choices = [(worth[j], -1)]  # above the first kept one, there is always room
-        choices += [(best[i][0] + worth[j], i) for i in range(j) if level[i] >= level[j]]
-        best.append(max(choices, key=lambda one: (one[0], -one[1])))
+        at = ranks[level[j]]
+        before = tree[0]
+        while at:
+            before = max(before, tree[at])
+            at &= at - 1
+        best.append((before[0] + worth[j], -before[1]))
+        at = ranks[level[j]]
+        while at < len(tree):
+            tree[at] = max(tree[at], (best[j][0], -j))
+            at += at & -at
     ends = [j for j in range(len(rules)) if level[j] >= drops[-1]]
     if not ends:
         return []

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from io import StringIO
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from stackctl.core.errors import ConfigError
-from stackctl.core.yaml_reader import is_null, untab_json
+from stackctl.core.yaml_reader import Reader, is_null
 from stackctl.rules.rules_file import parse_rules
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 _INDENT = 2
 _ANCHOR = re.compile(r"(?<=[\s\[{,:-])&([\w-]+)")
 _COMMA = re.compile(r"\s*,")
+_DUMPER = yaml.SafeDumper(StringIO(), allow_unicode=True)
 
 
 def rewrite_rules(text: str, name: str, rules: RuleSet) -> str:
@@ -30,21 +32,25 @@ def rewrite_rules(text: str, name: str, rules: RuleSet) -> str:
     Comments stay, also those of a rule that goes; JSON stays JSON, and a new file is JSON if it is called so. Raises
     ConfigError: `invalid-rules` for a text that is no rules file, `edit-by-hand` where a value is an alias.
     """
-    old = parse_rules(text, name)
+    return rewrite_read_rules(text, name, parse_rules(text, name), rules)[0]
+
+
+def rewrite_read_rules(text: str, name: str, old: RuleSet, rules: RuleSet) -> tuple[str, RuleSet]:
+    """As `rewrite_rules`, of a text that was read as `old`; and what the new text reads as."""
     if _is_same(old, rules):
-        return text
+        return text, old
     if not text.strip() and name.endswith(".json"):
         text = "{}\n"
     editor = _Editor(text, name)
     editor.apply(old, rules)
     found = editor.text()
     try:
-        done = _is_same(parse_rules(found, name), rules)
+        new = parse_rules(found, name)
     except ConfigError:  # an alias has lost its anchor, for one
-        done = False
-    if not done:
+        raise editor.to_error() from None
+    if not _is_same(new, rules):
         raise editor.to_error()
-    return found
+    return found, new
 
 
 def _is_same(one: RuleSet, other: RuleSet) -> bool:
@@ -92,7 +98,7 @@ class _Editor:
         return self._text.count("\n", 0, at) + 1
 
     def apply(self, old: RuleSet, new: RuleSet) -> None:
-        root = self._compose()
+        root = Reader().compose(self._text)
         if isinstance(root, yaml.MappingNode) and root.flow_style and not root.value:
             rules = {rule.id: _values(rule) for rule in new.rules}
             whole = self._flow({"default_action": new.default_action, "rules": rules})
@@ -133,13 +139,6 @@ class _Editor:
                 if not isinstance(node, yaml.MappingNode):  # it comes from a merge key
                     raise _edit_by_hand_error(self._name, rules.start_mark.line + 1)
                 self._set(node, changes)
-
-    def _compose(self) -> yaml.Node | None:
-        text = untab_json(self._text)
-        try:
-            return yaml.compose(text, Loader=yaml.SafeLoader)
-        except yaml.YAMLError:  # which libyaml takes: a tab behind a colon
-            return yaml.compose(text, Loader=yaml.CSafeLoader)
 
     def _flow(self, value: Any) -> str:
         return json.dumps(value, ensure_ascii=not _is_printable(value)) if self._json else _to_flow(value)
@@ -323,4 +322,15 @@ def _to_flow(value: Any) -> str:
     if isinstance(value, str) and not value.isprintable():
         # As YAML reads it, too; its own way to quote would break the line.
         return '"' + "".join(f"\\U{ord(one):08x}" if one > "\uffff" else json.dumps(one)[1:-1] for one in value) + '"'
+    if isinstance(value, int):
+        return str(value).lower()  # True is a number to Python
+    if isinstance(value, str) and _is_plain(value):
+        return value
     return yaml.safe_dump([value], default_flow_style=True, width=1 << 30, allow_unicode=True).strip()[1:-1]
+
+
+def _is_plain(value: str) -> bool:
+    """Whether `safe_dump`, which takes a hundred times as long, would write the text as it stands."""
+    analysis = _DUMPER.analyze_scalar(value)
+    implicit = _DUMPER.resolve(yaml.ScalarNode, value, (True, False))
+    return bool(analysis.allow_flow_plain) and implicit == "tag:yaml.org,2002:str"

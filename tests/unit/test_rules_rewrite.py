@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import yaml
 
 from stackctl.core.errors import ConfigError, UsageError
 from stackctl.rules.check import check_rules
@@ -19,6 +20,7 @@ from stackctl.rules.priorities import assign_priorities
 from stackctl.rules.rewrite_rules_file import rewrite_rules
 from stackctl.rules.rules_file import parse_rules
 from tests.cel_js_oracle import ask
+from tests.growth import LINEAR, growth
 
 TEXT = """\
 # our rules
@@ -130,7 +132,7 @@ def test_a_value_that_was_left_empty_is_filled(text: str, lines: list[str] | Non
     held = parse_rules(text, "")
     wanted = replace(held, rules=(replace(held.rules[0], action=Action("log", "m")),))
     if lines is None:
-        assert "message: m" in rewrite_rules(text, "", wanted)
+        assert "message:  m}" in rewrite_rules(text, "", wanted)
     else:
         assert changed(text, wanted) == [line.strip() for line in lines]
 
@@ -338,3 +340,24 @@ def test_what_comes_from_a_merge_key_is_changed_rightly_or_left_to_a_person(chan
             assert error.code in ("edit-by-hand", "invalid-rules")
         else:
             assert [replace(one, line=0) for one in found.rules] == [replace(one, line=0) for one in rules]
+
+
+def test_texts_are_written_as_yaml_writes_them() -> None:
+    texts = ["", "a", "yes", "No", "null", "~", "1", "1.5", "0x1", "2024-01-02", "a b", " a", "a ", "a: b", "a #b",
+             "a#b", "#a", "-", "- a", "-a", "?a", "? a", "a, b", "[a]", "{a}", "a}", "*a", "&a", "!a", "|", ">", "'a'",
+             '"a"', "it's", "%a", "@a", "`a", "=", "<<", "a:", ":a", "é", "😀", "a" * 200, "---", "...",
+             'email.endsWith("@a.com")']  # fmt: skip
+    rules = tuple(Rule(f"r{n}", f"r{n}", True, n, None, Action("log", text)) for n, text in enumerate(texts))
+    written = rewrite_rules("", "", RuleSet("allow", rules))
+    for text in texts:
+        as_yaml = yaml.safe_dump([text], default_flow_style=True, allow_unicode=True, width=999).strip()[1:-1]
+        assert f"message: {as_yaml}}}\n" in written
+
+
+def test_many_rules_are_changed_in_linear_time() -> None:
+    def change(size: int) -> None:
+        rules = tuple(Rule(f"r{n}", f"r{n}", True, size - n, f'email == "{n}"', Action("log")) for n in range(size))
+        text = rewrite_rules("", "", RuleSet("allow", rules))
+        rewrite_rules(text, "", move_rule(RuleSet("allow", rules), "r0", size // 2))
+
+    assert growth(change, 60) < LINEAR

@@ -43,7 +43,7 @@ def parse(text: str) -> Node:
     return found
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=8192)
 def _parse(text: str) -> Node | ConditionSyntaxError:
     """As `parse`; what is wrong is remembered, too, since everybody asks again."""
     try:

@@ -62,7 +62,7 @@ def check_types(condition: str, lists: Collection[str] = ()) -> tuple[Problem, .
     return _check_types(condition, frozenset(lists))
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=8192)
 def _check_types(condition: str, lists: frozenset[str]) -> tuple[Problem, ...]:
     try:
         tree = parse(condition)
