@@ -2,8 +2,9 @@
 
 const $ = (id) => document.getElementById(id);
 const number = new Intl.NumberFormat("en");
+const SILENCE = 45000; // ms after which the stream, which brings something every few seconds, counts as broken
 const SVG = "http://www.w3.org/2000/svg";
-const view = { session: null, state: null, source: null, page: null, asked: 0, heard: "", search: "", order: "backlog", at: 1 };
+const view = { session: null, state: null, source: null, last: 0, page: null, asked: 0, heard: "", search: "", order: "backlog", at: 1 };
 
 // --- Making and changing elements ---------------------------------------------------------------------------------
 
@@ -142,8 +143,10 @@ function connect() {
   view.source?.close();
   const source = new EventSource("board/events");
   view.source = source;
+  view.last = Date.now();
   source.addEventListener("state", (event) => {
     const state = JSON.parse(event.data);
+    view.last = Date.now();
     if (view.state && view.state.version !== state.version) location.reload(); // another version has another page
     view.state = state;
     setText($("connection"), "Live");
@@ -153,6 +156,7 @@ function connect() {
   });
   source.addEventListener("trouble", (event) => {
     const error = JSON.parse(event.data);
+    view.last = Date.now();
     lose("Trouble", `The pipeline can't be read: ${error.message}`);
   });
   source.addEventListener("expired", begin);
@@ -526,6 +530,11 @@ for (const [name, step] of [["previous", -1], ["next", 1]]) {
     showTenancies();
   });
 }
+
+// A connection that broke without a word, as when the machine slept, looks like one on which nothing happens.
+setInterval(() => {
+  if (view.source && Date.now() - view.last > SILENCE) begin();
+}, 10000);
 
 // A page that nobody sees asks for nothing.
 document.addEventListener("visibilitychange", () => {
