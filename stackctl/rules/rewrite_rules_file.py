@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from functools import lru_cache
 from io import StringIO
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -329,6 +330,7 @@ def _to_flow(value: Any) -> str:
     return yaml.safe_dump([value], default_flow_style=True, width=1 << 30, allow_unicode=True).strip()[1:-1]
 
 
+@lru_cache(maxsize=64)  # keys, above all
 def _is_plain(value: str) -> bool:
     """Whether `safe_dump`, which takes a hundred times as long, would write the text as it stands."""
     analysis = _DUMPER.analyze_scalar(value)
