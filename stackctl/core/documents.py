@@ -8,6 +8,7 @@ import json
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -50,16 +51,21 @@ class Exact:
 
 
 def mask_values(value: Any) -> Any:
-    """A result whose strings hold nothing that looks like a secret; the names of keys stay as they are."""
+    """A result whose strings, the names of keys included, hold nothing that looks like a secret."""
     match value:
         case str() | Path():
             return mask_shapes(str(value))
         case dict():
-            return {name: mask_values(inner) for name, inner in value.items()}
+            return {_mask_name(name): mask_values(inner) for name, inner in value.items()}
         case list() | tuple():
             return [mask_values(inner) for inner in value]
         case _:
             return value
+
+
+@lru_cache(1024)
+def _mask_name(name: Any) -> Any:
+    return mask_shapes(name) if isinstance(name, str) else name
 
 
 def _plain(value: Any) -> Any:

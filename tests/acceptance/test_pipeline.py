@@ -151,7 +151,9 @@ def test_one_unreachable_database_beside_a_healthy_one(both: Project, source: Co
     assert (broken["status"], broken["mappings"]) == ("error", [])
     # Three attempts by now: two by hand, one by the poller. A person may hurry the next.
     retried = both.run("queue", "retry", "broken", "--json")
-    assert retried.json == {"retried": [{"tenancy": str(MINE), "database": "broken"}], "dry_run": False}
+    assert retried.json == {
+        "retried": [{"tenancy": str(MINE), "database": "broken"}], "queued": [], "dry_run": False
+    }  # fmt: skip
     both.postgres(MINE, external_db, "broken")
     both.settings["tenancies"][str(MINE)]["external_databases"].pop("analytics")
     assert both.run("poll", "--json").code == 0

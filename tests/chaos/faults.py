@@ -95,8 +95,8 @@ def resolve(spec: str) -> tuple[Any, str, str]:
         *above, name = path.split(".")
         for part in above:
             owner = vars(owner)[part]
-        found = vars(owner)[name]
-    except (ImportError, KeyError, ValueError) as error:
+        found = inspect.getattr_static(owner, name)  # its own, or of a class above it
+    except (ImportError, AttributeError, KeyError, ValueError) as error:
         raise LookupError(f"no such point: {spec} ({type(error).__name__}: {error})") from error
     if not callable(found) or when not in ("before", "after", "inside", "entered", "left"):
         raise LookupError(f"no such point: {spec}")

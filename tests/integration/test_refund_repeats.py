@@ -212,9 +212,9 @@ def test_a_day_passes_while_stripe_is_read(shop: Shop, stripe: Running, monkeypa
     on = opened(stripe)
     whole = on.list_refunds
 
-    def late(intent: str) -> Any:
+    def late(*asked: Any) -> Any:
         shop.one("UPDATE stackctl.refund SET submitted_at = submitted_at - interval '25 hours' RETURNING id")
-        return whole(intent)
+        return whole(*asked)
 
     monkeypatch.setattr(on, "list_refunds", late)
     with shop.pipeline().open_session() as conn:
