@@ -221,6 +221,19 @@ def test_settings_that_cannot_be_meant(project: Project, qstash: dict[str, str |
     assert (outcome.code, json.loads(outcome.stdout)["error"]["code"]) == (3, code)
 
 
+def test_a_list_of_dead_letters_that_is_odd_or_without_end(project: Project, source: Connection, fake: Fake) -> None:
+    publishing(project, fake)
+    fake.dead["1-0"] = {"dlqId": "1-0", "createdAt": 1e30, "label": "stackctl-sync", "body": "[]"}
+    answer = fake.answer
+    fake.answer = lambda method, path, headers, body: (
+        (200, answer(method, path, headers, body)[1] | {"cursor": "0"}) if method == "GET"
+        else answer(method, path, headers, body)
+    )  # fmt: skip
+    (found, *_) = json.loads(project.run("queue", "list", "--dead", "--json").stdout)["dead_messages"]
+    assert (found["id"], found["created_at"], found["tenancy"]) == ("1-0", None, None)
+    assert len(fake.calls) == 2
+
+
 @pytest.mark.parametrize(
     ("keys", "token", "status", "said"),
     [("good", qstash_fake.TOKEN, "ok", "signs with the configured keys"),

@@ -137,15 +137,15 @@ class DeliveryService:
         """What the service has given up of ours, up to LONGEST_LIST. Raises ServiceError."""
         found: list[DeadMessage] = []
         cursor: str | None = None
-        while len(found) < LONGEST_LIST:
-            asked = {"label": LABEL, "count": "100"} | ({"cursor": cursor} if cursor else {})
+        for _ in range(LONGEST_LIST // GROUP):
+            asked = {"label": LABEL, "count": str(GROUP)} | ({"cursor": cursor} if cursor else {})
             document = self._call("GET", f"/v2/dlq?{urlencode(asked)}")
             page = document.get("messages") if isinstance(document, dict) else None
             if not isinstance(page, list):
                 raise self._not_an_answer()
             found += [_to_dead_message(one) for one in page if isinstance(one, dict) and one.get("dlqId")]
-            cursor = document.get("cursor")
-            if not cursor or not page:
+            before, cursor = cursor, document.get("cursor")
+            if not cursor or not page or cursor == before:
                 break
         return found
 
@@ -271,16 +271,24 @@ def _to_dead_message(told: Mapping[str, Any]) -> DeadMessage:
         tenancy = UUID(json.loads(told["body"])["tenancyId"])
     except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
         tenancy = None
-    created = told.get("createdAt")
     status = told.get("responseStatus")
     return DeadMessage(
         id=str(told["dlqId"]),
         message=str(told.get("messageId") or ""),
         tenancy=tenancy,
-        created_at=datetime.fromtimestamp(created / 1000, UTC) if isinstance(created, int | float) else None,
+        created_at=_to_time(told.get("createdAt")),
         status=status if isinstance(status, int) else None,
         answer=str(told.get("responseBody") or "")[:300],
     )
+
+
+def _to_time(milliseconds: object) -> datetime | None:
+    try:
+        return (
+            datetime.fromtimestamp(float(milliseconds) / 1000, UTC) if isinstance(milliseconds, int | float) else None
+        )
+    except (OverflowError, ValueError, OSError):
+        return None
 
 
 def _quote_reason(answer: Answer) -> str:
