@@ -142,8 +142,10 @@ class Databases:
     def one(self, prefix: str = "test", template: str = "template1") -> Iterator[str]:
         """The URL of a database that is gone afterwards."""
         name = self.create(prefix, template)
-        yield self._server.url(name)
-        self.drop(name)
+        try:
+            yield self._server.url(name)
+        finally:
+            self.drop(name)
 
     def template(self, build: Callable[[psycopg.Connection[Any]], object]) -> str:
         """The name of a database that `build` filled, once in this process; to be cloned, not used."""

@@ -130,6 +130,22 @@ def test_made_from_nothing_and_unmade(databases: Databases, connect: Connect, te
         empty.close()
 
 
+def test_what_leaves_a_column_that_goes_for_one_that_its_going_lets_change(
+    role: None, databases: Databases, connect: Connect
+) -> None:
+    """A right and a sequence's owner: they leave first, the column is dropped, the other is altered, they come."""
+    generated = "bigint GENERATED ALWAYS AS (id * 2) STORED"
+    rest = f"GRANT UPDATE ({{0}}) ON t TO {ROLE}; CREATE SEQUENCE s OWNED BY t.{{0}}"
+    for column, others in (("id", ""), ("h", f", h {generated}")):
+        with databases.one() as first, databases.one() as second:
+            one, other = connect(first, autocommit=True), connect(second, autocommit=True)
+            run(one, f"CREATE TABLE t (id int, g {generated}); {rest.format('g')}")
+            run(other, f"CREATE TABLE t (id bigint{others}); {rest.format(column)}")
+            assert bring_over(one, first, other).omitted == ()
+            one.close()
+            other.close()
+
+
 def test_values_come_to_an_enum_that_others_can_not_leave(databases: Databases, connect: Connect) -> None:
     with databases.one() as first, databases.one() as second:
         one, other = connect(first, autocommit=True), connect(second, autocommit=True)

@@ -185,8 +185,9 @@ class _Comparison:
         return key[0] not in ("table", "sequence")
 
     def _stops_needing(self, key: Key, needed: Key) -> bool:
-        """Whether it is enough to alter it. A body may come to need what can only be made after the drop."""
-        return key in self._altered and key[0] not in ("routine", "view") and needed not in self._after[key].needs
+        """Whether it is enough to alter it. Some come to need what can only be made, or altered, after the drop."""
+        moves_on = key[0] in ("routine", "view", "owner", "grant")
+        return key in self._altered and not moves_on and needed not in self._after[key].needs
 
     def _refuse(self, key: Key) -> None:
         thing = self._after[key]
