@@ -115,6 +115,11 @@ def row_security_error(what: str, reason: str) -> ServiceError:
 
 
 def _suggest_after_loss(error: psycopg.Error) -> str:
+    if isinstance(error, pg.IdleSessionTimeout):
+        return (
+            "try again; behind a pooler, let the server's idle_session_timeout be 0, or longer than the pooler keeps"
+            " idle sessions (pgbouncer: server_idle_timeout)"
+        )
     setting = _POOLER_LIMITS.get(error.diag.message_primary or "")
     if isinstance(error, pg.ProtocolViolation) and setting is not None:
         return f"a pooler cut it short: raise its {setting} (pgbouncer.ini), or connect to the server itself"
