@@ -22,6 +22,7 @@ from stackctl.mapping.target_statements import POSTGRES_TYPES
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
+    from stackctl.mapping.dialect import Dialect
     from stackctl.mapping.model import Column, ColumnType, Dependency, Mapping
 
     Spell = Callable[[Any], str]
@@ -62,12 +63,12 @@ class Checksums:
     in_flight: LiteralString
 
 
-def compile_checksums(mapping: Mapping) -> Checksums:
-    """How to compare `mapping` with its copies. The mapping must have passed its check."""
+def compile_checksums(mapping: Mapping, dialect: Dialect) -> Checksums:
+    """How to compare `mapping` with a copy of this dialect. The mapping must have passed its check."""
     everything = f"(\n{to_driver_sql(mapping.select, _TENANCY)}\n) AS m"
     # Typed as in PostgreSQL, whatever the copy is: the hash does its own conversion.
     named = f"({compile_mapping(mapping, 'postgres').by_key}\n) AS m WHERE NOT m._stack_deleted"
-    return Checksums(_side(mapping, everything, named), _literal(_in_flight(mapping)))
+    return Checksums(_side(mapping, dialect, everything, named), _literal(_in_flight(mapping, dialect)))
 
 
 def compile_table_checksums(mapping: Mapping) -> Side:
@@ -77,7 +78,7 @@ def compile_table_checksums(mapping: Mapping) -> Side:
     given = f"SELECT {_given(mapping)} FROM {_KEYS}"
     # An array of one column's values is looked up in the index, whatever the planner believes of the table.
     wanted = f"{key} = ANY (ARRAY({given}))" if len(mapping.key) == 1 else f"({key}) IN ({given})"
-    return _side(mapping, table, f"{table} WHERE {wanted}")
+    return _side(mapping, "postgres", table, f"{table} WHERE {wanted}")
 
 
 def _given(mapping: Mapping) -> str:
@@ -85,8 +86,8 @@ def _given(mapping: Mapping) -> str:
     return ", ".join(f"(given.key ->> {n})::{type_}" for n, type_ in enumerate(types))
 
 
-def _side(mapping: Mapping, everything: str, named: str) -> Side:
-    keys = [f"{convert_expression(f'm.{quote(c.name)}', c, 'sqlite')}::text" for c in mapping.key_columns]
+def _side(mapping: Mapping, dialect: Dialect, everything: str, named: str) -> Side:
+    keys = [_key_text(f"m.{quote(c.name)}", c, dialect) for c in mapping.key_columns]
     spelled = ", '|', ".join(keys)
     bucket = f"('x' || left({_md5(spelled)}, 8))::bit(32)::bigint & {BUCKETS - 1}"
     hash_ = f"('x' || left({_md5(_spelled(mapping.columns))}, 16))::bit(64)::bigint"
@@ -97,6 +98,23 @@ def _side(mapping: Mapping, everything: str, named: str) -> Side:
         hashes=_literal(f"{found} {everything} WHERE {bucket} = ANY (%(wanted)s::bigint[])"),
         by_key=_literal(f"{found} {named}"),
     )
+
+
+def spell_key(mapping: Mapping, dialect: Dialect, key: Iterable[object]) -> Key:
+    """A key of the source as these statements give it."""
+    spell = [_numeric if _is_trimmed(column, dialect) else str for column in mapping.key_columns]
+    return tuple(one(value) for one, value in zip(spell, key, strict=True))
+
+
+def _is_trimmed(column: Column, dialect: Dialect) -> bool:
+    """Whether zeros at the end are left off: the copy's type may have a scale of its own. SQLite keeps the text."""
+    return column.type == "numeric" and dialect != "sqlite"
+
+
+def _key_text(expression: str, column: Column, dialect: Dialect) -> str:
+    if _is_trimmed(column, dialect):
+        return f"trim_scale(({expression})::numeric)::text"
+    return f"{convert_expression(expression, column, 'sqlite')}::text"
 
 
 def _literal(statement: str) -> LiteralString:
@@ -206,7 +224,7 @@ def _numeric(value: Any) -> str:
 _SPELL: dict[ColumnType, Spell] = {"text": _free, "double": _double, "numeric": _numeric}
 
 
-def _in_flight(mapping: Mapping) -> str:
+def _in_flight(mapping: Mapping, dialect: Dialect) -> str:
     rows, tombstones = to_from_clauses(mapping)
     columns, sources = mapping.key_columns, list(mapping.key.values())
     key = [f"{quote(source)}::{POSTGRES_TYPES[c.type]}" for c, source in zip(columns, sources, strict=True)]
@@ -218,8 +236,11 @@ def _in_flight(mapping: Mapping) -> str:
     ]
     moving = f'("shouldUpdateSequenceId" IS TRUE OR "sequenceId" > {_CURSOR})'
     output = [*(f"{k} AS {name}" for k, name in zip(key, names, strict=True)), f"{moving} AS moving", *wanted]
-    found = ", ".join(f"{convert_expression(name, c, 'sqlite')}::text" for name, c in zip(names, columns, strict=True))
-    deleted = ", ".join(f'"primaryKey"->>{quote_for_driver(source)}' for source in sources)
+    found = ", ".join(_key_text(name, c, dialect) for name, c in zip(names, columns, strict=True))
+    gone = [f'"primaryKey"->>{quote_for_driver(source)}' for source in sources]
+    deleted = ", ".join(
+        _key_text(text, c, dialect) if _is_trimmed(c, dialect) else text for text, c in zip(gone, columns, strict=True)
+    )
     given = f"SELECT {_given(mapping)} FROM {_KEYS}"
     named = f"{key[0]} = ANY (ARRAY({given}))" if len(key) == 1 else f"({', '.join(key)}) IN ({given})"
     given_text = ", ".join(f"given.key ->> {n}" for n in range(len(key)))

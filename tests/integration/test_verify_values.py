@@ -8,6 +8,7 @@ import pytest
 
 from stackctl.sync import service
 from stackctl.sync.check import verify
+from stackctl.sync.engine import comparison
 from stackctl.sync.stop import Stop
 from tests.backend import MINE, Connection, Project, add_user, differences, no_capture, sequence, sync
 
@@ -141,6 +142,37 @@ def test_keys_of_every_type(kind: str, name: str, project: Project, source: Conn
     assert [result.error for result in sync(pipeline)] == [None]
     check = verified(pipeline)
     assert (check.source_rows, check.target_rows, check.differences) == (len(values), len(values), 0)
+
+
+@pytest.mark.parametrize("kind", ["postgres", "duckdb"])
+def test_a_key_whose_scale_is_the_copys_own(
+    kind: str, project: Project, source: Connection, external_db: str, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many zeros stand behind a number, it is one key, also when it is looked up without the other spelling."""
+    add_columns(source)
+    mapping(project, key="amount")
+    for value in ("-1.50", "0.0", "100", "2.5"):
+        add(source, "amount", value)
+    pipeline = configure(project, kind, external_db)
+    sequence(pipeline)
+    assert [result.error for result in sync(pipeline)] == [None]
+    if kind == "postgres":
+        connect(external_db, autocommit=True).execute('ALTER TABLE "values" ALTER amount TYPE numeric(12, 4)')
+    monkeypatch.setattr(comparison, "KEYS_AT_ONCE", 1)
+    check = verified(pipeline)
+    assert (check.source_rows, check.target_rows, check.differences, check.in_flight) == (4, 4, 0, 0)
+    with no_capture(source, "ProjectUser"):
+        source.execute('DELETE FROM "ProjectUser" WHERE amount = -1.5')
+        source.execute('UPDATE "ProjectUser" SET note = %s WHERE amount = 0', ("missed",))
+    check = verified(pipeline)
+    assert (check.extra, check.different, check.missing, check.in_flight) == (1, 1, 0, 0)
+    source.execute(
+        'INSERT INTO "DeletedRow" (id, "tenancyId", "tableName", "primaryKey", "shouldUpdateSequenceId")'
+        " VALUES (gen_random_uuid(), %s, 'ProjectUser', '{\"amount\": -1.50}', true)",
+        (MINE,),
+    )
+    check = verified(pipeline, repair=True)
+    assert (check.extra, check.different, check.repaired, check.in_flight) == (0, 1, 1, 1)
 
 
 @pytest.mark.parametrize("kind", ["postgres", "sqlite", "duckdb"])

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from psycopg.types.json import Jsonb
 
-from stackctl.mapping.checksums import compile_checksums
+from stackctl.mapping.checksums import compile_checksums, spell_key
 from stackctl.sync.engine import rejected_rows
 from stackctl.sync.engine.repair import KEYS_AT_ONCE, can_be_in_source, repair_rows, split_differing_buckets
 
@@ -95,7 +95,7 @@ class CopyComparison:
         self._repair = repair
         self._stop = stop
         self._on_rejected = on_rejected or self._record_error
-        self._statements = compile_checksums(compiled.mapping)
+        self._statements = compile_checksums(compiled.mapping, target.dialect)
         self._rejected: dict[Key, str] = {}
 
     def run(self, on_rows: Callable[[int, str], None]) -> None:
@@ -106,7 +106,7 @@ class CopyComparison:
     def _run(self, beside: ThreadPoolExecutor, on_rows: Callable[[int, str], None]) -> None:
         check = self._check
         self._rejected = {
-            tuple(map(str, row.key)): row.error
+            spell_key(self._mapping, self._target.dialect, row.key): row.error
             for row in rejected_rows.list_rows(self._source.primary, check.tenancy, check.database)
             if row.mapping == check.mapping
         }

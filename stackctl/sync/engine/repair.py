@@ -66,7 +66,7 @@ def find_extra_rows(source: Source, target: Target, compiled: Compiled, tenancy:
     """Keys of the copy that the source does not have, at most KEYS_AT_ONCE at a time; both sides may go on changing."""
     # Rows are read as if the key were all of them: some are too wide to be hashed for nothing.
     keys_only = replace(compiled, mapping=replace(compiled.mapping, columns=compiled.mapping.key_columns))
-    there = compile_checksums(keys_only.mapping).source.by_key
+    there = compile_checksums(keys_only.mapping, target.dialect).source.by_key
     for buckets in split_differing_buckets({}, target.sum_hashes(keys_only)):
         found = [tuple(key) for *key, _ in target.read_hashes(keys_only, buckets)]
         for start in range(0, len(found), KEYS_AT_ONCE):
