@@ -33,7 +33,7 @@ from stackctl.core.redaction import scrub, scrub_values
 from stackctl.core.sentences import escape_unprintable, to_encodable, to_sentence
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from rich.console import Console as RichConsole
 
@@ -93,6 +93,33 @@ class Console:
         self._err = stderr or sys.stderr
         self._explained: set[str] = set()
         self._no_color = no_color or bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
+
+    @contextmanager
+    def queued(self, on_drop: Callable[[], object]) -> Iterator[None]:
+        """Nothing waits for the readers of the two streams, here; `on_drop` hears of each that is dropped.
+
+        The first one is told on stderr.
+        """
+        from stackctl.core.queued_output import QueuedOutput
+
+        told = False
+
+        def drop() -> None:
+            nonlocal told
+            on_drop()
+            if not told:
+                told = True
+                self.warn("lines of the log can't be written, and are dropped: the disk is full, or nobody reads them")
+
+        before = self._out, self._err
+        queued: Any = QueuedOutput(self._out, drop), QueuedOutput(self._err, on_drop)
+        self._out, self._err = queued
+        try:
+            yield
+        finally:
+            for one in queued:
+                one.end()
+            self._out, self._err = before
 
     # -- stdout: the result
 

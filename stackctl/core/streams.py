@@ -14,7 +14,7 @@ _listeners: list[Callable[[], object]] = []
 _reader_left = False
 
 
-class _Output(io.FileIO):
+class RawOutput(io.FileIO):
     """Bytes for a reader that may leave (`| head`): then they are dropped, and a command ends with its result.
 
     What stderr does not take (a full disk) is dropped, too: a remark that nobody sees changes no result.
@@ -47,7 +47,7 @@ def adopt_streams() -> None:
 
 def _adopt(stream: Any, fd: int) -> Any:
     stream = stream or open(fd, "w", closefd=False)  # noqa: SIM115
-    raw = _Output(fd, "w", closefd=False)
+    raw = RawOutput(fd, "w", closefd=False)
     return io.TextIOWrapper(
         raw if stream.write_through else io.BufferedWriter(raw),
         encoding=stream.encoding,

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     Handler = Callable[[Request, Site], Awaitable[Response]]
 
 LONGEST_PATH = 200  # characters of it that are logged
+LONGEST_METHOD = 20
 
 
 def create_app(site: Site, cron: CronCalls, board: Board) -> ASGIApp:
@@ -107,9 +108,10 @@ def _note(site: Site, request: Request, route: str, status: int, started: float)
     seconds = time.monotonic() - started
     site.metrics.count_request(route, status, seconds)
     path = request.url.path[:LONGEST_PATH]
+    method = request.method[:LONGEST_METHOD]
     client = request.client.host if request.client is not None else None
     site.say(
         "access",
-        f"{request.method} {path} {status} {seconds * 1000:.0f} ms {client}",
-        {"method": request.method, "path": path, "status": status, "ms": round(seconds * 1000), "client": client},
+        f"{method} {path} {status} {seconds * 1000:.0f} ms {client}",
+        {"method": method, "path": path, "status": status, "ms": round(seconds * 1000), "client": client},
     )

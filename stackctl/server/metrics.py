@@ -26,7 +26,7 @@ class Metrics:
     """Counters of one process, which its history hears of as well; called by several threads."""
 
     def __init__(self, history: History) -> None:
-        self._history = history
+        self.history = history
         disable_created_metrics()  # a second series for each, of when this process began
         self._registry = CollectorRegistry()
         own: Any = {"registry": self._registry}
@@ -38,6 +38,7 @@ class Metrics:
             "stackctl_request_duration_seconds", "Time taken by requests.", ("route", "status"), buckets=_SECONDS, **own
         )
         self._unread = Counter("stackctl_status_failures", "Times that the status could not be read.", **own)
+        self._lost = Counter("stackctl_log_lines_lost", "Lines of the log that could not be written.", **own)
         for stage in ("sequencer", "engine"):
             self._batches.labels(stage)
 
@@ -47,12 +48,15 @@ class Metrics:
     def count_failed_reading(self) -> None:
         self._unread.inc()
 
+    def count_lost_line(self) -> None:
+        self._lost.inc()
+
     def watch(self, reports: Reports) -> Reports:
         """The same reports, counted as well."""
 
         def sequenced(result: SequenceResult) -> None:
             self._stamped.inc(result.rows)
-            self._history.add("stamped", result.rows)
+            self.history.add("stamped", result.rows)
             self._batches.labels("sequencer").inc(result.batches)
             reports.sequenced(result)
 
@@ -60,12 +64,12 @@ class Metrics:
             for one in result.mappings:
                 self._batches.labels("engine").inc(one.batches)
                 for action, rows in (("upserted", one.upserted), ("deleted", one.deleted)):
-                    self._history.add("sent", rows)
+                    self.history.add("sent", rows)
                     if rows:
                         self._sent.labels(one.mapping, action).inc(rows)
                 if one.error is not None:
                     self._errors.labels(one.error.code).inc()
-            self._history.add("synced" if result.error is None else "errors", 1)
+            self.history.add("synced" if result.error is None else "errors", 1)
             if result.failed and result.error is not None:
                 self._errors.labels(result.error.code).inc()
             reports.synced(result)

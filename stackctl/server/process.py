@@ -17,8 +17,6 @@ from stackctl.core.errors import StackctlError, StateError
 from stackctl.server.app import create_app
 from stackctl.server.board.routes import Board
 from stackctl.server.cron import CronCalls
-from stackctl.server.history import History
-from stackctl.server.metrics import Metrics
 from stackctl.server.overview import Overview
 from stackctl.server.protocol import KEEP_ALIVE, LONGEST_HEAD, PatientProtocol
 from stackctl.server.site import Address, Say, Site, read_access
@@ -31,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from stackctl.config.settings import Settings
+    from stackctl.server.metrics import Metrics
     from stackctl.sync.reports import Reports
     from stackctl.sync.stop import Stop
 
@@ -48,6 +47,7 @@ def serve(
     max_request: timedelta,
     claim_limit: int,
     reports: Reports,
+    metrics: Metrics,
     say: Say,
     on_start: Callable[[Site], None],
 ) -> None:
@@ -58,8 +58,6 @@ def serve(
     """
     keys, token = read_access(settings, address)
     pipeline = Pipeline(settings)
-    history = History()
-    metrics = Metrics(history)
     with _listen(address) as (listening, port):
         with pipeline.open_session() as conn:
             pipeline.check_ready(conn, without_missing=True)
@@ -73,7 +71,7 @@ def serve(
             requests=SyncRequests(),
             overview=Overview(pipeline),
             metrics=metrics,
-            history=history,
+            history=metrics.history,
             stop=stop,
             say=say,
         )

@@ -180,6 +180,10 @@ def test_what_is_refused(ready: Project, source: Connection) -> None:
         assert b" 431 " in server.send_raw(b"GET /healthz HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 100_000 + b"\r\n\r\n")
         assert server.request("GET", "/sync-engine")[0] == 405
         assert set(server.request("POST", "/status", b"")[1]["allow"].split(", ")) == {"GET", "HEAD"}
+        assert server.request("M" * 5000, "/status")[0] == 405
+        while (method := server.read_log("access")["method"])[0] != "M":
+            pass
+        assert len(method) == 20
         paths = ("//", "//sync-engine", "/../sync-engine", "/%2e%2e/status", "/status/", "/sync-engine/", "/x" * 5000)
         assert [server.get(path)[0] for path in paths] == [404] * len(paths)
         assert server.request("POST", "/sync-engine/", body, Stackctl_Signature=good())[0] == 404
@@ -289,6 +293,48 @@ def test_a_slow_client_is_cut_off(ready: Project, source: Connection) -> None:
                 assert read_answer(answers) == b"200"
             sock.sendall(b"GET /hea")
             assert answers.read() == b""
+
+
+def test_a_log_that_nobody_reads_holds_up_nothing(ready: Project, source: Connection) -> None:
+    """Nor one whose disk is full; and the server ends."""
+    requests = b"GET /healthz?x HTTP/1.1\r\nHost: x\r\n\r\n" * 50
+    with serving(ready, "--run", before="from stackctl.core import queued_output as q; q.MOST_LINES = 10") as server:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as sock, sock.makefile("rb") as answers:
+            for _ in range(20):  # 100 kB of log, where the pipe holds 64
+                sock.sendall(requests)
+                assert {read_answer(answers) for _ in range(50)} == {b"200"}
+        assert "stackctl_log_lines_lost_total 0.0" not in server.get("/metrics")[1]
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(10) == 0
+        said, complaint = server.process.communicate()
+        assert complaint.count("dropped") == 1
+        assert all(json.loads(line)["stage"] == "access" for line in said.splitlines()[:-1])
+
+    # A disk that is full.
+    full = "import os; os.dup2(os.open('/dev/full', os.O_WRONLY), 1)"
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    server = Server(ready.start("serve", "--run", "--json", "--port", port, before=full), port)
+    try:
+        wait_for(lambda: accepts(port))
+        assert server.sync(OTHER)[0] == 200
+        assert server.get("/healthz")[0] == 200
+        server.process.send_signal(signal.SIGTERM)
+        outcome = ended(server.process)
+        assert (outcome.code, outcome.stderr.count("dropped")) == (0, 1)
+    finally:
+        server.process.kill()
+
+
+def test_a_stop_while_it_starts(ready: Project, source: Connection) -> None:
+    stopped = ("import importlib.util as u, os, signal; find = u.find_spec; u.find_spec = lambda name: "
+               "(name == 'starlette' and os.kill(os.getpid(), signal.SIGTERM), find(name))[1]")  # fmt: skip
+    assert ready.run("serve", "--json", "--port", "0", before=stopped).code == 0
+
+
+def accepts(port: int) -> bool:
+    with socket.socket() as sock:
+        return sock.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_a_server_that_is_killed_in_the_middle(

@@ -52,43 +52,47 @@ def serve(
     Exit codes: 0 ended by a signal; 3 no signing key, or bound to where others reach it without serve.token; 4 the
     operated database can't be reached; 5 it was never migrated, or the port is taken.
     """
-    _check_installed()
-    from stackctl.server import process
-    from stackctl.server.site import Address
-    from stackctl.sync import service
-
-    longest = MAX_REQUEST if max_request is None else parse_wait_option(max_request, "--max-request")
-    if longest < SHORTEST_REQUEST:
-        raise UsageError(f"--max-request: {max_request!r} is less than 1s", code="usage")
-    settings = run.settings
-    address = Address(
-        settings.get("serve.host") if host is None else host,
-        settings.get("serve.port") if port is None else port,
-        settings.get("serve.public_url") or None,
-    )
-    log = ServiceLog(run, documents=True)
     with stop_on_signals(None, loop=True) as stop:
-        process.serve(
-            settings,
-            address,
-            stop,
-            runs=runs,
-            max_request=longest,
-            claim_limit=CLAIM_LIMIT,
-            reports=service.Reports(
-                sequenced=lambda done: log.say("sequence", sequence_line(done), sequence_document(done)),
-                synced=lambda done: report_sync(log, done),
-                failing=log.failing,
-                recovered=log.recovered,
-                trouble=log.trouble,
-                regained=log.regained,
-                reloaded=log.reloaded,
-                warned=log.warned,
-            ),
-            say=log.say,
-            on_start=lambda site: _start(log, site, runs=runs),
+        _check_installed()
+        from stackctl.server import process
+        from stackctl.server.history import History
+        from stackctl.server.metrics import Metrics
+        from stackctl.server.site import Address
+        from stackctl.sync import service
+
+        longest = MAX_REQUEST if max_request is None else parse_wait_option(max_request, "--max-request")
+        if longest < SHORTEST_REQUEST:
+            raise UsageError(f"--max-request: {max_request!r} is less than 1s", code="usage")
+        settings = run.settings
+        address = Address(
+            settings.get("serve.host") if host is None else host,
+            settings.get("serve.port") if port is None else port,
+            settings.get("serve.public_url") or None,
         )
-        log.say("end", f"stopped by {stop.reason}", {"stopped_by": stop.reason})
+        log, metrics = ServiceLog(run, documents=True), Metrics(History())
+        with run.console.queued(metrics.count_lost_line):
+            process.serve(
+                settings,
+                address,
+                stop,
+                runs=runs,
+                max_request=longest,
+                claim_limit=CLAIM_LIMIT,
+                reports=service.Reports(
+                    sequenced=lambda done: log.say("sequence", sequence_line(done), sequence_document(done)),
+                    synced=lambda done: report_sync(log, done),
+                    failing=log.failing,
+                    recovered=log.recovered,
+                    trouble=log.trouble,
+                    regained=log.regained,
+                    reloaded=log.reloaded,
+                    warned=log.warned,
+                ),
+                metrics=metrics,
+                say=log.say,
+                on_start=lambda site: _start(log, site, runs=runs),
+            )
+            log.say("end", f"stopped by {stop.reason}", {"stopped_by": stop.reason})
 
 
 def _check_installed() -> None:
