@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from stackctl.postgres.connect import Connection
 
 TOLERANCE = 300  # seconds between Stripe's clock and ours
+LONGEST_FIELD = 255  # characters of an id, and of whatever else names something; Stripe's own limit
 
 _SQL = load_statements(__file__)
 
@@ -69,15 +70,27 @@ def parse_event(body: bytes) -> StripeEvent:
     if not isinstance(found, dict) or found.get("object") != "event":
         raise ValueError("the body is not an event of Stripe's")
     account, version = found.get("account"), found.get("api_version")
-    fields = (found.get("id"), found.get("type"), account or "", version or "")
+    fields = (
+        found.get("id"),
+        found.get("type"),
+        "" if account is None else account,
+        "" if version is None else version,
+    )
     created, livemode = found.get("created"), found.get("livemode")
-    if not all(isinstance(one, str) and "\0" not in one for one in fields) or not (fields[0] and fields[1]):
-        raise ValueError("the event has no id or type")
-    if not isinstance(created, int) or not isinstance(livemode, bool) or not 0 <= created < 2**33:
+    if not all(isinstance(one, str) and _is_storable(one) for one in fields) or not (fields[0] and fields[1]):
+        raise ValueError(
+            f"the event has no id or type, or one of more than {LONGEST_FIELD} characters or of what is no text"
+        )
+    if type(created) is not int or not isinstance(livemode, bool) or not 0 <= created < 2**33:
         raise ValueError("the event has no time or mode")
     return StripeEvent(
         str(fields[0]), str(fields[1]), account, livemode, version, datetime.fromtimestamp(created, UTC), text
     )
+
+
+def _is_storable(text: str) -> bool:
+    """Whether PostgreSQL takes it, and an index of its; JSON may spell NUL and half a character."""
+    return len(text) <= LONGEST_FIELD and not any(one == "\0" or "\ud800" <= one <= "\udfff" for one in text)
 
 
 def store_event(conn: Connection, event: StripeEvent) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,8 @@ class CronCalls:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        # They take minutes: the threads that asyncio has for everything are for what is short.
+        self._threads = ThreadPoolExecutor(2 * AT_A_TIME, "stackctl-cron")
         self._stops: dict[str, list[Stop]] = {"sequencer": [], "poller": []}
 
     def stop(self) -> None:
@@ -98,7 +101,7 @@ class CronCalls:
             stop.set()
         try:
             interval = site.settings.get(f"sync.{name}_interval") if longest is not None else None
-            return answer(await asyncio.to_thread(work, stop, interval))
+            return answer(await asyncio.get_running_loop().run_in_executor(self._threads, work, stop, interval))
         finally:
             with self._lock:
                 self._stops[name].remove(stop)

@@ -59,7 +59,9 @@ def _look(site: Site, document: dict[str, Any]) -> None:
 async def status(request: Request, site: Site) -> Response:
     """The document of `stackctl status --json`."""
     site.check_access(request)
-    return answer(await asyncio.to_thread(site.overview.to_document, STATUS_AGE))
+    return answer(
+        await asyncio.get_running_loop().run_in_executor(site.overview.thread, site.overview.to_document, STATUS_AGE)
+    )
 
 
 async def metrics(request: Request, site: Site) -> Response:
@@ -68,7 +70,7 @@ async def metrics(request: Request, site: Site) -> Response:
     by_tenancy = request.query_params.get("by") == "tenancy"
     if site.overview.last is None:
         try:
-            await asyncio.to_thread(site.overview.read, METRICS_AGE)
+            await asyncio.get_running_loop().run_in_executor(site.overview.thread, site.overview.read, METRICS_AGE)
         except StackctlError:
             site.metrics.count_failed_reading()
     elif site.overview.age > METRICS_AGE:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from stackctl.core.bundled import find_bundled
@@ -19,11 +20,15 @@ if TYPE_CHECKING:
 
 
 class Overview:
-    """The status, no older than asked for; those who ask while it is being read wait for that reading."""
+    """The status, no older than asked for; those who ask while it is being read wait for that reading.
+
+    With many databases that takes minutes: routes have it read by its `thread`, so that no other work waits with them.
+    """
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
         self._lock = threading.Lock()
+        self.thread = ThreadPoolExecutor(1, "stackctl-overview")
         self._found: tuple[Status, CaptureMode] | None = None
         self._read_at = float("-inf")
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 LONGEST_HEAD = 16 * 1024  # bytes of a request's line and headers
 HEAD_TIMEOUT = 10.0  # seconds in which they must have come
 READ_TIMEOUT = 30.0  # seconds in which a client must have read what makes us wait
+LINGER = 5.0  # seconds that a client goes on sending, unheard, what it was answered without
 KEEP_ALIVE = 30  # seconds that a connection may lie idle between two requests
 
 
@@ -21,6 +22,7 @@ class PatientProtocol(H11Protocol):
 
     _head_timer: asyncio.TimerHandle | None = None
     _read_timer: asyncio.TimerHandle | None = None
+    _lingering: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
@@ -31,12 +33,22 @@ class PatientProtocol(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._lingering is not None:
+            return
         super().data_received(data)
         if self.conn.their_state is h11.IDLE:
             self._await_head()
         elif self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+
+    def on_response_complete(self) -> None:
+        """Hang up on who still sends a body; hearing it out for a while, as a reset could outrun the answer."""
+        super().on_response_complete()
+        if self.conn.their_state is h11.SEND_BODY and not self.transport.is_closing():
+            self._unset_keepalive_if_required()
+            self.transport.write_eof()
+            self._lingering = self.loop.call_later(LINGER, self.transport.abort)
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -53,7 +65,7 @@ class PatientProtocol(H11Protocol):
             self._head_timer = self.loop.call_later(HEAD_TIMEOUT, self.transport.abort)
 
     def _cancel_timers(self) -> None:
-        for timer in (self._head_timer, self._read_timer):
+        for timer in (self._head_timer, self._read_timer, self._lingering):
             if timer is not None:
                 timer.cancel()
         self._head_timer = self._read_timer = None

@@ -138,7 +138,9 @@ def test_events_of_stripes(ready: Project, source: Connection) -> None:
                       sign_event(body, at=400), sign_event(body + b"\n")):  # fmt: skip
             assert post(body, wrong)[0] == 400
         for odd in (b"\xff", b"[]", b"{}", b'{"object": "v2.core.event"}', b"[" * 100_000,
-                    body.replace(b"evt_1", b"\\u0000"), body.replace(b"1800000000", b"1e400")):  # fmt: skip
+                    body.replace(b"evt_1", b"\\u0000"), body.replace(b"invoice.paid", b"\\ud800"),
+                    body.replace(b"evt_1", b"x" * 20_000), body.replace(b'"acct_1"', b"{}"),
+                    body.replace(b"1800000000", b"1e400")):  # fmt: skip
             assert post(odd, sign_event(odd))[1]["error"]["code"] == "no-event"
         assert post(b"x" * (1024 * 1024 + 1), "t=1,v1=x")[0] == 413
     kept = fetch(source, "SELECT id, type, account, payload FROM stackctl.webhook_event")
@@ -324,6 +326,44 @@ def test_a_log_that_nobody_reads_holds_up_nothing(ready: Project, source: Connec
         assert (outcome.code, outcome.stderr.count("dropped")) == (0, 1)
     finally:
         server.process.kill()
+
+
+def test_calls_of_schedulers_hold_up_nobody_else(ready: Project, source: Connection) -> None:
+    few = ("import asyncio.base_events as b; from stackctl.server.cron import ThreadPoolExecutor as T; "
+           "b.concurrent.futures.ThreadPoolExecutor = lambda **given: T(2, 'default')")  # fmt: skip
+    with serving(ready, before=few) as server:
+        calls = [
+            threading.Thread(target=server.get, args=(f"/{name}?maxDurationMs=60000",))
+            for name in ("sequencer", "poller") * 3
+        ]
+        for one in calls:
+            one.start()
+        wait_for(lambda: server.get("/sequencer")[0] == server.get("/poller")[0] == 503)
+        assert server.get("/readyz")[0] == 200
+        assert server.get("/status")[0] == 200
+        server.process.send_signal(signal.SIGTERM)
+        assert ended(server.process).code == 0
+        for one in calls:
+            one.join()
+
+
+def test_a_body_that_is_left_unread_closes_the_connection(ready: Project, source: Connection) -> None:
+    with serving(ready, before="from stackctl.server import protocol; protocol.LINGER = 0.3") as server:
+        head = b"POST /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as sock, sock.makefile("rb") as answers:
+            sock.sendall(head)
+            assert read_answer(answers) == b"405"
+            assert answers.read() == b""
+            # What comes is read, so that the answer is not lost, but not for ever.
+            with pytest.raises(ConnectionError):
+                for _ in range(200):
+                    sock.sendall(b"x")
+                    time.sleep(0.05)
+        # One that came with the request is none.
+        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as sock, sock.makefile("rb") as answers:
+            for _ in range(2):
+                sock.sendall(head.replace(b"60000", b"5") + b"12345")
+                assert read_answer(answers) == b"405"
 
 
 def test_a_stop_while_it_starts(ready: Project, source: Connection) -> None:
