@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from stackctl.payments.money import parse_amount
 from stackctl.payments.refunds import batch, refund_rows
+from stackctl.payments.refunds.request import GRANT, AskedEntry, RefundRequest
 from tests.backend import ended
 from tests.shop import ACCOUNT, made, refused
 
@@ -85,10 +87,10 @@ def test_bad_rows_are_found_before_any_money_moves(shop: Shop, stripe: Running) 
     good = shop.buy(1999)
     head = "purchase,amount,quantity,reason,request_id"
     bad = write(shop, head, f"{good},5,,,a", f"{good},1.234567,,,b", ",5,,,c", f"{good},,,,d", f"{good},5,x,,e",
-                f"{good},5,,because,f", f"{good},6,,,a")  # fmt: skip
+                f"{good},5,,because,f", f"{good},6,,,a", f"{good},0,,,g", f"{good},0.00,00,,h")  # fmt: skip
     result = refund_file(shop, bad, "--yes")
     assert refused(result) == (3, "invalid-refund-row")
-    assert [one["line"] for one in result.json["error"]["details"]["rows"]] == [3, 4, 5, 6, 7, 8]
+    assert [one["line"] for one in result.json["error"]["details"]["rows"]] == list(range(3, 11))
     assert "that of line 2, too" in result.json["error"]["message"]
     for lines in (("purchase,amount", "x"), ("purchase",), ("purchase,amount",), (), ("purchase,amuont", "x,5"),
                   ("purchase,amount", '"x,5')):  # fmt: skip
@@ -118,6 +120,62 @@ def test_rows_that_can_not_be_refunded_stop_all_or_are_passed_over(shop: Shop, s
     rest = refund_file(shop, path, "--yes", "--skip-refused")
     assert (rest.code, rest.json["counts"]["done"], rest.json["sums"]) == (5, 2, {"usd": "11.00"})
     assert sorted(one["amount"] for one in made(stripe)) == [500, 600]
+    shop.agree()
+
+
+def codes_of(outcome: Outcome) -> list[tuple[int, str]]:
+    return [(one["line"], one["code"]) for one in outcome.json["error"]["details"]["rows"]]
+
+
+# As if another process came to have written the rows' refunds just after this one has looked for them.
+UNSEEN = f"""{HURRIED}
+from stackctl.payments.refunds import execute
+find, calls = execute.find_by_request, []
+def find_late(*given):
+    calls.append(1)
+    return find(*given) if len(calls) > 2 else None
+execute.find_by_request = find_late
+"""
+
+
+def test_a_row_that_was_refunded_moments_ago(shop: Shop, stripe: Running) -> None:
+    """By hand or by another file, under whatever request; but not by the same row, nor by the others of its file."""
+    bought = shop.buy(4080)
+    head = "purchase,amount,quantity,request_id"
+    assert shop.refund(bought, "--amount", "10.20", "--request-id", "by hand").code == 0
+    path = write(shop, head, f"{bought},25%,,", f"{bought},1.00,,", f"{bought},2.00,,")
+    result = refund_file(shop, path, "--yes")
+    assert (refused(result), codes_of(result)) == ((5, "refund-rows-refused"), [(2, "refunded-moments-ago")])
+    assert "--again" in result.json["error"]["hint"]
+    assert len(made(stripe)) == 1
+    assert states(refund_file(shop, path, "--yes", "--again")) == ["done"] * 3
+    # What this file has made is done before, without a word of `--again`; the same written otherwise is not.
+    assert states(refund_file(shop, path, "--yes")) == ["done"] * 3
+    other = write(shop, head, f"{bought},10.2,,")
+    assert codes_of(refund_file(shop, other, "--yes")) == [(2, "refunded-moments-ago")]
+    assert states(refund_file(shop, write(shop, head, f"{bought},10.2,,own"), "--yes")) == ["done"]
+    assert [one["amount"] for one in made(stripe)] == [1020, 1020, 100, 200, 1020]
+    one = write(shop, head, f"{bought},1,,")
+    late = ended(shop.start("refunds", "create", "--file", str(one), "--yes", "--json", before=UNSEEN))
+    assert (late.code, len(made(stripe))) == (0, 5), late
+    shop.agree()
+
+
+def test_rows_that_come_to_the_same(shop: Shop, stripe: Running) -> None:
+    """However they are written, and whether they are looked at or done before."""
+    first, second, third = shop.buy(1020), shop.buy(1020, 2), shop.subscribe(3000, 3)
+    head = "purchase,amount,quantity,invoice,request_id"
+    path = write(shop, head, f"{first},50%,,,", f"{first},5.10,,,", f"{second},1.00,,,", f"{second},1,0,,",
+                 f"{str(second).upper()}, 1.0 ,00,,", f"{second},1.000,1,,", f"{third},2,,,",
+                 f"sub_{third},2.0,0,in_0_{third},", f"{third},4,,,", f"{third},4.00,,,own",
+                 f"{third},4.0,,,mine")  # fmt: skip
+    doubled = [3, 5, 6, 9, 10]  # 7 asks for a quantity, too; 10 has no id, and others ask for the same
+    assert codes_of(refund_file(shop, path, "--yes")) == [(line, "doubled-row") for line in doubled]
+    assert made(stripe) == []
+    for _ in range(2):
+        result = refund_file(shop, path, "--yes", "--skip-refused", "--again")
+        assert [one["line"] for one in result.json["rows"] if one["state"] == "refused"] == doubled
+        assert sorted(one["amount"] for one in made(stripe)) == [100, 100, 200, 400, 400, 510]
     shop.agree()
 
 
@@ -224,10 +282,15 @@ def test_ten_thousand_rows_are_read_in_no_time() -> None:
 
 
 def test_a_request_id_is_made_of_what_is_asked() -> None:
+    """And of `full`, no quantity is all that is left, and 0 is none."""
     purchase: Any = type("P", (), {"tenancy": "t", "id": "p"})
-    made_of = {
-        refund_rows.RefundRow(1, "x", amount, quantity, None, None, None, note, None).derive_request_id(purchase, None)
-        for amount, quantity, note in (("5", None, "a"), ("5.00", None, None), ("5.0", None, "b"))
-    }
+
+    def derive(amount: str, quantity: int | None, note: str | None = None) -> str:
+        entries = (AskedEntry(GRANT, quantity, parse_amount(amount)),)
+        return refund_rows.derive_request_id(purchase, RefundRequest(entries, note=note))
+
+    made_of = {derive("5", None, "a"), derive("5.00", None), derive("5.0", 0, "b")}
     assert len(made_of) == 1
     assert ACCOUNT not in str(made_of)
+    full = {refund_rows.derive_request_id(purchase, RefundRequest(None, revoke)) for revoke in (None, 0, 1)}
+    assert len(made_of | full | {derive("5", 1), derive("5%", None)}) == 6

@@ -121,7 +121,8 @@ def create(
 
     A file has the columns purchase and amount (`full`: all that remains), and may have quantity, invoice, tenancy,
     reason, note and request_id. All rows are looked at before any money moves. The same file again refunds nothing
-    twice: a row without a request_id has one made of its purchase, invoice, amount and quantity.
+    twice: a row without a request_id has one made of its purchase, invoice, amount and quantity, and is refused where
+    another request refunded the same moments ago, unless with --again.
 
     Prints the amount, and the ids of the refund in the ledger and at Stripe; with --dry-run the request. Of a file, the
     sums by currency, and each row that was not refunded.
@@ -134,21 +135,24 @@ def create(
 
     who = parse_text_option(by, "--by", 100) or name_operator()[:100]
     if file is not None:
-        if any(
-            (id_, full, amount, revoke, entry, end, invoice, latest, request_id, credit_note, release_schedule, again)
-        ):
+        if any((id_, full, amount, revoke, entry, end, invoice, latest, request_id, credit_note, release_schedule)):
             raise UsageError("--file says what to refund, row by row", code="usage",
-                             hint="also go --reason, --note, --by, --tenancy, --report, --skip-refused")  # fmt: skip
+                             hint="also go --again, --reason, --note, --by, --tenancy, --report, "
+                                  "--skip-refused")  # fmt: skip
         from stackctl.cli.refunds.create_file import create_from_file
         from stackctl.payments.refunds.batch import Pace
 
         def make_request(row: RefundRow) -> RefundRequest:
+            entries = _parse_entries(row.amount is None, row.amount, row.quantity, None)
+            if entries and not entries[0].amount.number and not row.quantity:
+                raise UsageError("a refund of nothing: neither an amount nor a quantity", code="schema-error")
             return RefundRequest(
-                entries=_parse_entries(row.amount is None, row.amount, row.quantity, None),
+                entries=entries,
                 reason=row.reason or (reason.value if reason else None),
                 note=row.note or parse_text_option(note, "--note"),
                 by=who,
                 revoke=row.quantity if row.amount is None else None,
+                again=again,
             )
 
         pace = Pace()

@@ -184,11 +184,13 @@ def _question(name: str, ready: Sequence[BatchRow], refused: Sequence[BatchRow],
 def _refused_error(refused: Sequence[BatchRow], rows: int) -> StateError:
     listed = [f"line {one.row.line}: {_tell(one)}" for one in refused[:SHOWN]]
     more = len(refused) - SHOWN
+    is_repetition = any(one.problem and one.problem.code == "refunded-moments-ago" for one in refused)
     return StateError(
         [f"{len(refused):,} of {format_count(rows, 'row', 'rows')} can't be refunded, so nothing was:",
          *(f"  {one}" for one in listed), *([f"  and {more:,} more"] * (more > 0))],
         code="refund-rows-refused",
-        hint="take them out, or pass --skip-refused; --report FILE names all",
+        hint="take them out, or pass --skip-refused; --report FILE names all"
+        + ("; --again refunds what was refunded moments ago, too" if is_repetition else ""),
         details={"rows": [_row_document(one) for one in refused]},
     )  # fmt: skip
 

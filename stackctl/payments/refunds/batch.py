@@ -22,6 +22,7 @@ from stackctl.payments.purchases import find_invoice
 from stackctl.payments.refunds import execute, ledger
 from stackctl.payments.refunds.balance import read_balance
 from stackctl.payments.refunds.quantity import check_quantity
+from stackctl.payments.refunds.refund_rows import derive_request_id
 from stackctl.payments.refunds.request import resolve_entries
 
 if TYPE_CHECKING:
@@ -196,8 +197,9 @@ class Batch:
             invoice = find_invoice(conn, purchase, invoice)
         elif invoice is not None:
             raise UsageError("an invoice goes with a subscription; this is a one-time purchase", code="usage")
-        id_ = row.request_id or row.derive_request_id(purchase, invoice)
-        request = replace(self.make_request(row), request_id=id_, invoice=invoice)
+        request = replace(self.make_request(row), request_id=row.request_id, invoice=invoice)
+        if row.request_id is None:
+            request = replace(request, request_id=derive_request_id(purchase, request), is_derived=True)
         known = execute.find_by_request(conn, purchase, request)
         if known is not None and not known.is_repeatable:
             found = BatchRow(row, "ready", request, purchase, known.intent, known.amount, known.quantity,
@@ -292,21 +294,37 @@ def _judge(one: BatchRow, refund: Refund) -> BatchRow:
 
 def _check_together(rows: Sequence[BatchRow]) -> list[BatchRow]:
     """Refuse what each row alone may ask for, and all together may not."""
-    return list(_refuse_sums(_refuse_doubles(rows)))
+    doubles = _find_doubles(rows)
+    return list(
+        _refuse_sums(
+            replace(one, state="refused", problem=StateError(doubles[one.row.line], code="doubled-row"))
+            if one.row.line in doubles
+            else one
+            for one in rows
+        )
+    )
 
 
-def _refuse_doubles(rows: Sequence[BatchRow]) -> Iterator[BatchRow]:
-    first: dict[tuple[UUID, str | None], int] = {}
-    for one in rows:
-        if one.purchase is not None and one.request is not None:
-            line = first.setdefault((one.purchase.tenancy, one.request.request_id), one.row.line)
-            if line != one.row.line:
-                what = f"it asks for the same as line {line}; with a request_id each, both are refunded"
-                if one.row.request_id is not None:
-                    what = f"its request id is that of line {line}, too"
-                yield replace(one, state="refused", problem=StateError(what, code="doubled-row"))
-                continue
-        yield one
+def _find_doubles(rows: Sequence[BatchRow]) -> dict[int, str]:
+    """What is wrong with rows of the request of another one, by line; and with new ones without a request id of their
+    own that come to what another one does: `50%` and `5.10` may."""
+    found: dict[int, str] = {}
+    of_requests: dict[tuple[UUID, str | None], int] = {}
+    of_refunds: dict[tuple[str | None, int, int], int] = {}
+    for one in sorted(rows, key=lambda one: one.row.request_id is None and not one.was_known):
+        if one.purchase is None or one.request is None:
+            continue
+        line = of_requests.setdefault((one.purchase.tenancy, one.request.request_id), one.row.line)
+        if one.state != "refused":
+            same = of_refunds.setdefault((one.intent, one.amount, one.quantity), one.row.line)
+            line = same if one.request.is_derived and not one.was_known else line
+        if line != one.row.line:
+            found[one.row.line] = (
+                f"it asks for the same as line {line}; with a request_id each, both are refunded"
+                if one.request.is_derived
+                else f"its request id is that of line {line}, too"
+            )
+    return found
 
 
 def _refuse_sums(rows: Iterator[BatchRow]) -> Iterator[BatchRow]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING
 
 from stackctl.core.csv_rows import RowError, decode_text, read_rows
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from stackctl.payments.purchases import Purchase
+    from stackctl.payments.refunds.request import RefundRequest
 
 COLUMNS = ("purchase", "amount", "quantity", "invoice", "tenancy", "reason", "note", "request_id")
 REQUIRED = ("purchase", "amount")
@@ -37,20 +38,12 @@ class RefundRow:
     note: str | None
     request_id: str | None
 
-    def derive_request_id(self, purchase: Purchase, invoice: str | None) -> str:
-        """Of a row without one: made of what it asks for, so that the same row is the same refund in any file."""
-        asked = (purchase.tenancy, purchase.id, invoice, _normalize(self.amount), self.quantity)
-        return f"row {hashlib.sha256(repr([str(one) for one in asked]).encode()).hexdigest()[:32]}"
 
-
-def _normalize(amount: str | None) -> str:
-    """`5`, `5.0` and `5.00` are one amount."""
-    text = amount or FULL
-    percent = "%" if text.endswith("%") else ""
-    try:
-        return f"{Decimal(text.removesuffix('%')).normalize():f}{percent}"
-    except InvalidOperation:
-        return text
+def derive_request_id(purchase: Purchase, request: RefundRequest) -> str:
+    """Of a row without one: made of what it asks for, so that the same is the same refund in any file, however it is
+    written (`5` or `5.00`; no quantity or 0 of an amount)."""
+    asked = (str(purchase.tenancy), str(purchase.id), request.invoice, request.document)
+    return f"row {hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:32]}"
 
 
 def parse_refund_rows(

@@ -51,8 +51,8 @@ class RefundEntry:
 class RefundRequest:
     """What was asked for. `entries` is None for all that remains; `revoke`: of that, another quantity than all; `end`:
     when the subscription ends, where that does not follow from the quantity; `credit_note`: the money comes with one of
-    the invoice. `invoice`: of a renewal; `by`: who asks;
-    `again`: though an identical refund was just made."""
+    the invoice. `invoice`: of a renewal; `by`: who asks; `is_derived`: the request id was made of what is asked, and
+    does not say that another refund is meant; `again`: though an identical refund was just made."""
 
     entries: tuple[AskedEntry, ...] | None
     revoke: int | None = None
@@ -62,6 +62,7 @@ class RefundRequest:
     note: str | None = None
     by: str | None = None
     request_id: str | None = None
+    is_derived: bool = False
     invoice: str | None = None
     again: bool = False
 
@@ -168,13 +169,12 @@ def _refuse_repetition(request: RefundRequest, entries: Sequence[RefundEntry], b
                 code="refund-under-way",
                 hint=f"run `stackctl refunds resume {one.id}` first",
             )
-        alike = one.intent == intent and one.entries == documents
-        if (
-            alike
-            and not request.again
-            and not request.request_id
-            and (one.age < REPETITION_WINDOW or not one.is_settled)
-        ):
+        if request.again or (request.request_id and not request.is_derived):
+            continue
+        # Its own refund, which another process has written just now, is no repetition.
+        is_own = request.request_id is not None and one.request_id == request.request_id
+        alike = one.intent == intent and one.entries == documents and not is_own
+        if alike and (one.age < REPETITION_WINDOW or not one.is_settled):
             raise StateError(
                 f"the same was refunded {format_age(one.age)}: refund {one.id}, which is {one.status}",
                 code="refunded-moments-ago",
