@@ -107,8 +107,8 @@ def spell_key(mapping: Mapping, dialect: Dialect, key: Iterable[object]) -> Key:
 
 
 def _is_trimmed(column: Column, dialect: Dialect) -> bool:
-    """Whether zeros at the end are left off: the copy's type may have a scale of its own. SQLite keeps the text."""
-    return column.type == "numeric" and dialect != "sqlite"
+    """Whether zeros at the end are left off: DuckDB's numbers have a scale of their own, others keep the source's."""
+    return column.type == "numeric" and dialect == "duckdb"
 
 
 def _key_text(expression: str, column: Column, dialect: Dialect) -> str:
