@@ -99,7 +99,7 @@ def _check_installed() -> None:
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise ConfigError(
-            f"`serve` needs {', '.join(missing).replace('_', '-')}, which is not installed",
+            f"`serve` needs {', '.join(missing).replace('_', '-')}, which {"is" if len(missing) == 1 else "are"} not installed",
             code="missing-extra",
             hint="pip install 'stackctl[serve]'",
         )
