@@ -98,8 +98,9 @@ def serve(
 def _check_installed() -> None:
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
+        verb = "is" if len(missing) == 1 else "are"
         raise ConfigError(
-            f"`serve` needs {', '.join(missing).replace('_', '-')}, which {"is" if len(missing) == 1 else "are"} not installed",
+            f"`serve` needs {', '.join(missing).replace('_', '-')}, which {verb} not installed",
             code="missing-extra",
             hint="pip install 'stackctl[serve]'",
         )
