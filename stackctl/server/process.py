@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import resource
 import socket
 import threading
 from dataclasses import replace
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
     from stackctl.sync.stop import Stop
 
 MOST_CONNECTIONS = 1000
-BACKLOG = 256  # connections that wait to be accepted
+OTHER_FILES = 256  # that the process may have open besides: databases, logs, and connections about to be refused
+BACKLOG = 128  # connections that wait to be accepted, and are at once
 STOP_GRACE = 20  # seconds that requests in hand have to end once the engine has stopped
 
 
@@ -173,8 +175,11 @@ class _Server(uvicorn.Server):
 def _configure(site: Site, cron: CronCalls, board: Board) -> uvicorn.Config:
     # What uvicorn says of broken requests is of no use to anybody, and what it says of errors we say ourselves.
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+    # A traceback for each connection that there is no descriptor for: asyncio tries again after a second.
+    logging.getLogger("asyncio").addFilter(lambda said: "out of system resource" not in said.getMessage())
     return uvicorn.Config(
         create_app(site, cron, board),
+        backlog=BACKLOG,  # uvicorn's own else takes the place of the socket's
         http=PatientProtocol,
         loop="asyncio",
         ws="none",
@@ -183,11 +188,24 @@ def _configure(site: Site, cron: CronCalls, board: Board) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        limit_concurrency=MOST_CONNECTIONS,
+        limit_concurrency=_allow_connections(),
         timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=STOP_GRACE,
         h11_max_incomplete_event_size=LONGEST_HEAD,
     )
+
+
+def _allow_connections() -> int:
+    """How many there are descriptors for; of these as many as are needed, where the system lets us."""
+    wanted = MOST_CONNECTIONS + OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return MOST_CONNECTIONS
+    possible = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (possible, hard))
+        soft = possible
+    return max(soft - OTHER_FILES, soft // 4)
 
 
 @contextlib.contextmanager

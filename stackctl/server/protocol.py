@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 LONGEST_HEAD = 16 * 1024  # bytes of a request's line and headers
 HEAD_TIMEOUT = 10.0  # seconds in which they must have come
 READ_TIMEOUT = 30.0  # seconds in which a client must have read what makes us wait
+SPARE = 50  # connections above the limit that are told so; further ones are cut off
 LINGER = 5.0  # seconds that a client goes on sending, unheard, what it was answered without
 KEEP_ALIVE = 30  # seconds that a connection may lie idle between two requests
 
@@ -26,6 +27,9 @@ class PatientProtocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
+        if self.limit_concurrency is not None and len(self.connections) > self.limit_concurrency + SPARE:
+            transport.abort()
+            return
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 import uuid
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import pytest
@@ -364,6 +365,33 @@ def test_a_body_that_is_left_unread_closes_the_connection(ready: Project, source
             for _ in range(2):
                 sock.sendall(head.replace(b"60000", b"5") + b"12345")
                 assert read_answer(answers) == b"405"
+
+
+def test_descriptors_run_out(ready: Project, source: Connection) -> None:
+    """More clients come than there are descriptors: those that there is room for are served, and the log is calm."""
+    few = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (400, {}))"
+    for hard, served, beyond in ((400, 120, 350), (2000, 300, 0)):
+        with serving(ready, before=few.format(hard)) as server, ExitStack() as clients:
+
+            def connect(count: int, server: Server = server, clients: ExitStack = clients) -> None:
+                for _ in range(count):
+                    clients.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=10))
+
+            connect(served)
+            assert server.get("/readyz")[0] == 200
+            connect(beyond)
+            clients.close()
+            wait_for(lambda server=server: answers_again(server))
+            server.process.send_signal(signal.SIGTERM)
+            outcome = ended(server.process)
+            assert (outcome.code, outcome.stderr) == (0, "")
+
+
+def answers_again(server: Server) -> bool:
+    try:
+        return server.get("/readyz")[0] == 200
+    except OSError:
+        return False
 
 
 def test_a_stop_while_it_starts(ready: Project, source: Connection) -> None:
