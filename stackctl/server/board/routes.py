@@ -94,7 +94,7 @@ class Board:
         def find() -> dict[str, Any]:
             return self._live.find_summary().find_page(search, int(page), order)
 
-        return answer(await asyncio.to_thread(find))
+        return answer(await asyncio.get_running_loop().run_in_executor(site.overview.thread, find))
 
     async def _switch(self, request: Request, site: Site) -> Response:
         asked = await self._access.read_change(request)
