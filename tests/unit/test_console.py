@@ -103,7 +103,7 @@ def test_json_is_masked_value_by_value(streams: tuple[io.StringIO, io.StringIO])
     }
     Console(stdout=out, stderr=err).json_line(document)
     assert json.loads(out.getvalue()) == {
-        key: ["a\nsk_live_***", ["postgresql://u:***@h/d", 'a quote " and'], {"path": "/sk_live_***"}],
+        "sk_live_***": ["a\nsk_live_***", ["postgresql://u:***@h/d", 'a quote " and'], {"path": "/sk_live_***"}],
         "sql": {"text": [url, key]},
     }
 
