@@ -142,6 +142,7 @@ def test_what_fails_stays_and_rests(sending: Project, endpoint: Endpoint, source
     endpoint.reply = lambda number: (500, {}, b"")
     outcome = sending.run("poll", "--json")
     assert (outcome.code, outcome.json["failed"]) == (1, 1)
+    assert f"{MINE} (endpoint): " in outcome.stderr
     assert "answers 500" in outcome.stderr
     assert fetch(source, QUEUE) == [(False,)]
     assert record(sending) == [("endpoint-refused", 1, False)]

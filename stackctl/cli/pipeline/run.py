@@ -20,6 +20,7 @@ from stackctl.core.sentences import format_count
 if TYPE_CHECKING:
     from stackctl.sync.engine.database_sync import DatabaseResult
     from stackctl.sync.pipeline import Pipeline
+    from stackctl.sync.reports import Reports
 
 
 @command(example="stackctl run\nstackctl run --max-duration 55s   # for a cron line")
@@ -43,18 +44,25 @@ def run_(run: Run, max_duration: MaxDuration = None) -> None:
             pipeline,
             stop,
             claim_limit=CLAIM_LIMIT,
-            reports=service.Reports(
-                sequenced=lambda done: log.say("sequence", sequence_line(done), sequence_document(done)),
-                synced=lambda done: report_sync(log, done),
-                failing=log.failing,
-                recovered=log.recovered,
-                trouble=log.trouble,
-                regained=log.regained,
-                reloaded=log.reloaded,
-                warned=log.warned,
-            ),
+            reports=list_reports(log),
         )
         log.say("end", f"stopped by {stop.reason}", {"stopped_by": stop.reason})
+
+
+def list_reports(log: ServiceLog) -> Reports:
+    """What the loops of a process say in its log."""
+    from stackctl.sync.reports import Reports
+
+    return Reports(
+        sequenced=lambda done: log.say("sequence", sequence_line(done), sequence_document(done)),
+        synced=lambda done: _report_sync(log, done),
+        failing=log.failing,
+        recovered=log.recovered,
+        trouble=log.trouble,
+        regained=log.regained,
+        reloaded=log.reloaded,
+        warned=log.warned,
+    )
 
 
 def _start(log: ServiceLog, pipeline: Pipeline) -> None:
@@ -74,7 +82,7 @@ def _start(log: ServiceLog, pipeline: Pipeline) -> None:
     log.say("start", line, document)
 
 
-def report_sync(log: ServiceLog, result: DatabaseResult) -> None:
+def _report_sync(log: ServiceLog, result: DatabaseResult) -> None:
     """What was sent to a database, if anything was."""
     # What failed is told once, by `failing`; a batch that went through before is told all the same.
     sent = [m for m in result.mappings if m.batches]

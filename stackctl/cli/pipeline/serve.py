@@ -11,9 +11,9 @@ import typer
 from stackctl import __version__
 from stackctl.cli.arguments import parse_wait_option
 from stackctl.cli.command import Run, command
-from stackctl.cli.pipeline.run import report_sync
+from stackctl.cli.pipeline.run import list_reports
 from stackctl.cli.pipeline.service_log import ServiceLog
-from stackctl.cli.pipeline.shared import CLAIM_LIMIT, sequence_document, sequence_line, stop_on_signals
+from stackctl.cli.pipeline.shared import CLAIM_LIMIT, stop_on_signals
 from stackctl.core.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
@@ -58,7 +58,6 @@ def serve(
         from stackctl.server.history import History
         from stackctl.server.metrics import Metrics
         from stackctl.server.site import Address
-        from stackctl.sync import service
 
         longest = MAX_REQUEST if max_request is None else parse_wait_option(max_request, "--max-request")
         if longest < SHORTEST_REQUEST:
@@ -78,16 +77,7 @@ def serve(
                 runs=runs,
                 max_request=longest,
                 claim_limit=CLAIM_LIMIT,
-                reports=service.Reports(
-                    sequenced=lambda done: log.say("sequence", sequence_line(done), sequence_document(done)),
-                    synced=lambda done: report_sync(log, done),
-                    failing=log.failing,
-                    recovered=log.recovered,
-                    trouble=log.trouble,
-                    regained=log.regained,
-                    reloaded=log.reloaded,
-                    warned=log.warned,
-                ),
+                reports=list_reports(log),
                 metrics=metrics,
                 say=log.say,
                 on_start=lambda site: _start(log, site, runs=runs),

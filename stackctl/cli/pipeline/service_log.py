@@ -80,13 +80,13 @@ class ServiceLog:
             if failure.next_attempt_at is None
             else f"next attempt {_time(failure.next_attempt_at)}"
         )
-        line = f"{failure.tenancy} {failure.database}: failing since {_time(failure.failing_since)}, {then}: "
+        line = f"{failure.tenancy} {_name(failure)}: failing since {_time(failure.failing_since)}, {then}: "
         self.say("failing", line + failure.error, _document(failure) | {"message": failure.error}, "warning")
 
     def recovered(self, failure: Failure) -> None:
         """It takes its rows again; `failure` is the last one."""
         lasted = format_duration(max(datetime.now(UTC) - failure.failing_since, timedelta(0)).total_seconds())
-        line = f"{failure.tenancy} {failure.database}: recovered; it failed for {lasted}"
+        line = f"{failure.tenancy} {_name(failure)}: recovered; it failed for {lasted}"
         document = {"tenancy": failure.tenancy, "database": failure.database, "failing_since": failure.failing_since}
         self.say("recovered", line, document)
 
@@ -122,3 +122,9 @@ def _document(failure: Failure) -> dict[str, Any]:
 
 def _time(value: datetime) -> str:
     return f"{value.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _name(failure: Failure) -> str:
+    from stackctl.sync.queue.claims import name_database
+
+    return name_database(failure.database)

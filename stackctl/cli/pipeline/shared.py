@@ -170,5 +170,7 @@ def _mapping_document(result: MappingResult) -> dict[str, Any]:
 
 
 def warn_of_failure(console: Console, result: DatabaseResult) -> None:
+    from stackctl.sync.queue.claims import name_database
+
     if result.error is not None:
-        console.warn_of(f"{result.tenancy} {result.database}", result.error)
+        console.warn_of(f"{result.tenancy} {name_database(result.database)}", result.error)

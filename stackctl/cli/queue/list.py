@@ -112,6 +112,8 @@ def list_(
 
 
 def _failure_row(failure: Failure, paused: bool) -> tuple[object, ...]:
+    from stackctl.sync.queue.claims import name_database
+
     now = datetime.now(UTC)
     upcoming = failure.next_attempt_at
     if paused:
@@ -122,7 +124,7 @@ def _failure_row(failure: Failure, paused: bool) -> tuple[object, ...]:
         when = f"in {format_duration((upcoming - now).total_seconds())}" if upcoming > now else "due"
     return (
         failure.tenancy,
-        failure.database or "(endpoint)",  # the tenancy could not be handed on
+        name_database(failure.database),
         failure.mapping,
         failure.attempts,
         failure.failing_since,

@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 UNDELIVERED = ""  # in place of a database's id: the tenancy could not be handed on
 PARALLELISM = 20  # at a time of one flow-control key, where the entry does not say
 
+
+def name_database(database: str) -> str:
+    """What people read for a database's id; where that is UNDELIVERED, what could not be handed on to."""
+    return database or "(endpoint)"
+
+
 _SQL = load_statements(__file__)
 
 
