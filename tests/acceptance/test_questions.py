@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import select
 import sqlite3
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 INTERRUPT, END = "\x03", "\x04"
+PATIENCE = 1.0  # seconds
 
 
 def answer(project: Project, reply: str, *arguments: object) -> tuple[int, str]:
@@ -28,18 +30,27 @@ def answer(project: Project, reply: str, *arguments: object) -> tuple[int, str]:
         arguments, cwd=project.directory, env=environ, stdin=theirs, stdout=theirs, stderr=theirs,
         before="import fcntl, os, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0)",
     )  # fmt: skip
+    asked = False
     with command:
         os.close(theirs)
-        asked = False
-        while True:
-            try:
-                chunk = os.read(ours, 65536)
-            except OSError:  # Linux's way to say that the other side is closed
-                break
-            shown += chunk
-            if not asked and b"[y/N]: " in shown:
-                asked = True
-                os.write(ours, reply.encode())
+        try:
+            while True:
+                if not select.select([ours], [], [], PATIENCE)[0]:
+                    # An interrupt between the question and Python's reading of the answer ends nothing until another.
+                    if asked and reply == INTERRUPT:
+                        os.write(ours, reply.encode())
+                    continue
+                try:
+                    chunk = os.read(ours, 65536)
+                except OSError:  # Linux's way to say that the other side is closed
+                    break
+                shown += chunk
+                if not asked and b"[y/N]: " in shown:
+                    asked = True
+                    os.write(ours, reply.encode())
+        except BaseException:
+            command.kill()  # it would wait for an answer for ever, and we for it
+            raise
     os.close(ours)
     assert asked, shown.decode()
     return command.returncode, shown.decode()
